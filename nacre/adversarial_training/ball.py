@@ -1,0 +1,124 @@
+"""How far an attack may move an input, as a recipe says it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nacre.adversarial_training.region import Box, Ellipsoid, Region
+from nacre.core.errors import Incompatible
+from nacre.core.types import FeatureSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ball:
+    """The inputs around a clean one that an attack may choose from.
+
+    >>> space = FeatureSpace((2,), names=("age", "colour=red"), categorical=("colour=red",))
+    >>> Ball(radius=0.5).region(space).radii
+    tensor([0.5000, 0.0000])
+    """
+
+    kind: Literal["linf", "l2"] = "linf"
+    """`linf` bounds the move of each entry, `l2` the length of the whole move."""
+    radius: float
+    """How far, at least 0; 0 forbids every move."""
+    unit: Literal["scaled", "features"] = "scaled"
+    """What `radius` is measured in: the model's scaled inputs, or the features' own units."""
+    radii: dict[str, float] = field(default_factory=dict[str, float])
+    """Radii of named features, in the features' own units; they take the place of `radius`."""
+    frozen: tuple[str, ...] = ()
+    """Names of features that never move. Categories never move anyway."""
+
+    def __post_init__(self) -> None:
+        _reach("radius", self.radius)
+        for name, radius in self.radii.items():
+            _reach(f"radii[{name!r}]", radius)
+        both = sorted(self.radii.keys() & set(self.frozen))
+        if both:
+            raise ValueError(f"frozen={both} have a radius in `radii` as well: remove one of them")
+
+    def region(self, space: FeatureSpace) -> Region:
+        """The ball in the model's own units.
+
+        With `kind: l2` and unequal radii it is the ellipsoid ‖(x - centre) / radius‖ <= 1.
+        Raises `Incompatible` for a name that the data lacks and for the radius of a category.
+        """
+        scale = space.scale.broadcast_to(space.shape).abs().float()
+        if self.unit == "features" or self.radii:
+            _refuse_constant(scale)
+        radii = torch.full(space.shape, self.radius) / (1 if self.unit == "scaled" else scale)
+        radii = self._named(radii, scale, space)
+        low, high = (b.broadcast_to(space.shape).float() for b in (space.low, space.high))
+        shape = Box if self.kind == "linf" else Ellipsoid
+        return shape(radii, low, high)
+
+    def _named(self, radii: Tensor, scale: Tensor, space: FeatureSpace) -> Tensor:
+        """(*shape) radii with those of single features put in; fixed entries get 0."""
+        moved, scales, entries = radii.flatten().clone(), scale.flatten(), _entries(space)
+        for name, radius in self.radii.items():
+            places = _places(name, entries, space)
+            if any(_fixed(entries[place], space) for place in places):
+                raise Incompatible(
+                    f"radii: {name!r} holds categories, which no small change exists for: "
+                    "remove its radius"
+                )
+            moved[places] = radius / scales[places]
+        for name in self.frozen:
+            moved[_places(name, entries, space)] = 0
+        moved[[place for place, entry in enumerate(entries) if _fixed(entry, space)]] = 0
+        return moved.reshape(space.shape)
+
+
+def _reach(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} must be at least 0 and finite")
+
+
+def _refuse_constant(scale: Tensor) -> None:
+    if not bool((scale > 0).all()):
+        raise Incompatible(
+            "a feature with scale 0 has no radius in its own units: use `unit: scaled` without "
+            "`radii`, or drop the feature"
+        )
+
+
+def _entries(space: FeatureSpace) -> tuple[str, ...]:
+    """The name of each entry of an input, in the order of its memory; () without names."""
+    if space.names and len(space.names) != math.prod(space.shape):
+        raise ValueError(f"{len(space.names)} names for inputs of shape={space.shape}")
+    return space.names
+
+
+def _of_column(entry: str, column: str) -> bool:
+    """Whether an entry is the column itself, or one of its categories (`column=category`)."""
+    return entry == column or entry.startswith(f"{column}=")
+
+
+def _fixed(entry: str, space: FeatureSpace) -> bool:
+    """Whether an entry belongs to a category; `space` may name the entry or its column."""
+    return any(_of_column(entry, name) for name in space.categorical)
+
+
+def _places(name: str, entries: tuple[str, ...], space: FeatureSpace) -> list[int]:
+    """Where a named feature stands; a categorical column stands at each of its categories."""
+    places = [
+        place
+        for place, entry in enumerate(entries)
+        if entry == name or (_fixed(entry, space) and _of_column(entry, name))
+    ]
+    if not places:
+        raise Incompatible(_unknown(name, entries))
+    return places
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    if not known:
+        return f"no feature is called {name!r}, for these inputs have no names: use `radius` alone"
+    near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"no feature is called {name!r}: the nearest name is {near!r}"

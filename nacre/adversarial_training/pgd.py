@@ -1,0 +1,65 @@
+"""Projected gradient descent on minus the loss: many small steps, from random starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nacre.adversarial_training.ascent import Ascent
+from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.fgsm import FGSM
+from nacre.core.parts import Attack
+from nacre.core.types import FeatureSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Small steepest steps, each projected back into the ball; the worst point seen counts.
+
+    A climb of steps of 2.5 / steps goes 2.5 radii in all. In an L2 ball that turns a random start
+    most of the way towards the gradient, not all of it: on a linear model in nine dimensions it
+    gains 95% to 97% of what is possible for the worst row (`tests/oracles/test_pgd_linear.py`).
+    More restarts or a longer step come closer.
+
+    *Source:* Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks",
+    https://arxiv.org/abs/1706.06083, section 2.1.
+    """
+
+    kind: Literal["pgd"] = "pgd"
+    ball: Ball
+    """How far an input may move."""
+    steps: int = 10
+    """Gradient steps of each start."""
+    step_size: float | None = None
+    """Length of a step as a share of the radius; None takes 2.5 / steps, which lets a climb cross
+    the ball and turn back (Madry et al. 2018, section 5)."""
+    restarts: int = 1
+    """Random starts; the worst point of all of them counts."""
+    random_start: bool = True
+    """Whether a climb starts at a random point of the ball, or at the clean input."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
+        if self.step_size is not None and not 0 < self.step_size <= 2:
+            raise ValueError(
+                f"step_size={self.step_size} must be above 0 and at most 2, the ball's width: it "
+                "is a share of the radius"
+            )
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"restarts={self.restarts} from the clean input would all be the same climb: set "
+                "`random_start: true`"
+            )
+
+    def build(self, space: FeatureSpace) -> Attack:
+        """The attack on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
+        step = 2.5 / self.steps if self.step_size is None else self.step_size
+        region = self.ball.region(space)
+        return Ascent(region, self.steps, step, self.restarts, self.random_start)
+
+
+AttackOption = FGSM | PGD
+
+ATTACKS = (FGSM, PGD)
+"""Every attack that a recipe can name; the laws run over them."""

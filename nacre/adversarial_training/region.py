@@ -1,0 +1,182 @@
+"""Where an attacked input may lie: the geometry that every attack shares.
+
+A region is a ball around each row's own clean input, cut with the range of legal inputs. Radii
+are given entry by entry, so a ball may be a box with unequal sides or an ellipsoid, and an entry
+with radius 0 never moves. All lengths are in the model's own (scaled) units.
+
+*Guarantee:* whatever goes in, `project` returns a point of the region, up to the rounding of one
+float32 addition; entries with radius 0 come back bit for bit. A clean input that lies outside the
+legal range (a clamped test row, say) is not dragged into it: the range is widened to that input,
+so the ball is never left.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Region(ABC):
+    """The inputs that an attack may choose from, around any clean input."""
+
+    radii: Tensor  # (*shape) float32, at least 0; how far each entry may move
+    low: Tensor  # (*shape) float32, the smallest legal input
+    high: Tensor  # (*shape) float32, the largest legal input
+
+    @property
+    @abstractmethod
+    def draws(self) -> int:
+        """How many uniform numbers a random start takes, for one row."""
+
+    def project(
+        self,
+        x: Tensor,  # (R, *shape) any numbers at all
+        centre: Tensor,  # (R, *shape) the clean inputs
+    ) -> Tensor:  # (R, *shape) points of the region
+        """The point of the ball that belongs to `x`, then clamped to the legal range.
+
+        The clamp moves each entry towards a legal centre, so it cannot leave the ball again. An
+        entry that is not finite goes back to the centre.
+        """
+        inside = self._shrink(torch.where(torch.isfinite(x), x, centre), centre)
+        inside = inside.to(centre.dtype).clamp(*self._legal(centre))
+        return torch.where(self.radii.to(centre.device) > 0, inside, centre)
+
+    @abstractmethod
+    def start(
+        self,
+        centre: Tensor,  # (R, *shape) the clean inputs
+        uniform: Tensor,  # (R, draws) float64 in (0, 1)
+    ) -> Tensor:  # (R, *shape)
+        """A uniformly random point of each ball, projected into the legal range."""
+
+    @abstractmethod
+    def steepest(
+        self,
+        gradient: Tensor,  # (R, *shape) of each row's loss at its own input
+        step: float,  # length, as a share of the radius
+    ) -> Tensor:  # (R, *shape)
+        """The move of that length which raises the linearised loss most.
+
+        A zero gradient gives a zero move; entries that are not finite count as zero.
+        """
+
+    def contains(
+        self,
+        x: Tensor,  # (R, *shape)
+        centre: Tensor,  # (R, *shape)
+        tolerance: float = 1e-6,
+    ) -> Tensor:  # (R,) bool
+        """Whether each row lies in its region, `tolerance` being relative to centre and radius.
+
+        Entries with radius 0 must equal the centre exactly.
+        """
+        low, high = self._legal(centre)
+        radii = self.radii.to(centre.device).double()
+        rounding = tolerance * (centre.double().abs() + radii)
+        # Only the part of a move that rounding cannot explain is measured.
+        moved = ((x.double() - centre.double()).abs() - rounding).clamp(min=0)
+        share = torch.where(radii > 0, moved / radii, torch.zeros_like(moved))
+        legal = (x >= low) & (x <= high) & ((radii > 0) | (x == centre))
+        return (self._length(share) <= 1 + tolerance) & legal.flatten(1).all(1)
+
+    def _legal(self, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """The legal range, widened to the clean inputs: (R, *shape) twice."""
+        low, high = self.low.to(centre), self.high.to(centre)
+        return torch.minimum(low, centre), torch.maximum(high, centre)
+
+    @abstractmethod
+    def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
+        """(R, *shape) -> (R, *shape): the point of the ball that belongs to `x`."""
+
+    @abstractmethod
+    def _length(self, share: Tensor) -> Tensor:
+        """(R, *shape) moves as shares of the radii -> (R,): 1 on the surface of the ball."""
+
+
+class Box(Region):
+    """|x - centre| <= radius, entry by entry: the L-infinity ball."""
+
+    @property
+    def draws(self) -> int:
+        return self.radii.numel()
+
+    def start(self, centre: Tensor, uniform: Tensor) -> Tensor:
+        share = (2 * uniform - 1).reshape(centre.shape).to(centre)
+        return self.project(centre + share * self.radii.to(centre), centre)
+
+    def steepest(self, gradient: Tensor, step: float) -> Tensor:
+        return step * self.radii.to(gradient) * _finite(gradient).sign()
+
+    def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
+        radii = self.radii.to(centre)
+        return x.clamp(centre - radii, centre + radii)
+
+    def _length(self, share: Tensor) -> Tensor:
+        return share.flatten(1).amax(1)
+
+
+class Ellipsoid(Region):
+    """The L2 norm of (x - centre) / radius is at most 1; equal radii give the L2 ball.
+
+    `project` scales the move down along its own line: the nearest point, where lengths are
+    measured in radii. Measured otherwise it may not be the nearest, which the climb does not need.
+    """
+
+    @property
+    def draws(self) -> int:
+        return self.radii.numel() + 1  # a direction and a length
+
+    def start(self, centre: Tensor, uniform: Tensor) -> Tensor:
+        radii = self.radii.to(centre.device).double()
+        free = radii > 0
+        normals = _normal(uniform[:, :-1]).to(centre.device).reshape(centre.shape)
+        direction = _unit(normals * free)
+        # The volume inside a share s of the radius grows as s to the number of free entries.
+        share = uniform[:, -1].to(centre.device) ** (1 / max(1, int(free.sum())))
+        return self.project(centre + radii * direction * _column(share, centre), centre)
+
+    def steepest(self, gradient: Tensor, step: float) -> Tensor:
+        radii = self.radii.to(gradient.device).double()
+        return (step * radii * _unit(radii * _finite(gradient).double())).to(gradient.dtype)
+
+    def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
+        radii = self.radii.to(centre.device).double()
+        move = x.double() - centre.double()
+        share = torch.where(radii > 0, move / radii, torch.zeros_like(move))
+        return centre + move / _column(self._length(share).clamp(min=1), centre)
+
+    def _length(self, share: Tensor) -> Tensor:
+        return _lengths(share)
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(gradient), gradient, torch.zeros_like(gradient))
+
+
+def _normal(uniform: Tensor) -> Tensor:
+    """Uniforms in (0, 1) -> standard normals, entry by entry."""
+    return torch.special.ndtri(uniform)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def _lengths(values: Tensor) -> Tensor:
+    """(R, *shape) -> (R,) L2 norms."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def _unit(values: Tensor) -> Tensor:
+    """(R, *shape) float64 -> each row at length 1, or 0 where it is zero."""
+    length = _lengths(values)
+    # Gradients of a saturated model are as small as 1e-30: in float64 their squares survive.
+    return values / _column(torch.where(length > 0, length, torch.ones_like(length)), values)
+
+
+def _column(
+    values: Tensor,  # (R,)
+    like: Tensor,  # (R, *shape)
+) -> Tensor:  # (R, 1, …) with as many dimensions as `like`
+    return values.reshape(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,1 @@
+"""Attacks on a finished model, and what they found, each with its interval."""

@@ -1,0 +1,46 @@
+"""What a finished model answers, as an auditor reads it: in evaluation mode, nothing moved."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nacre.adversarial_training.ascent import evaluating
+from nacre.core.parts import Task
+from nacre.core.rows import select
+from nacre.core.types import Batch
+
+CHUNK = 1024  # rows at a time: bounds the memory of activations
+
+
+def existing(batch: Batch) -> Batch:
+    """The rows of a flat batch that exist: padding is dropped."""
+    return select(batch, batch["present"])
+
+
+@torch.no_grad()
+def answers(
+    model: nn.Module,
+    task: Task,
+    features: Tensor,  # (R, *shape)
+) -> Tensor:  # (R, outputs)
+    """The model's outputs, without dropout."""
+    with evaluating(model):
+        return torch.cat(
+            [
+                task.predict(model, features[start : start + CHUNK])
+                for start in range(0, len(features), CHUNK)
+            ]
+        )
+
+
+def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:
+    """(R,) float64: the loss of each row of a flat batch, without dropout."""
+    outputs = answers(model, task, batch["features"])
+    return task.row_losses(outputs, batch["label"]).double()
+
+
+def right(model: nn.Module, task: Task, batch: Batch) -> Tensor:
+    """(R,) bool: whether each row is answered rightly; an answer that is no number is wrong."""
+    outputs = answers(model, task, batch["features"])
+    return task.correct(outputs, batch["label"]) & outputs.isfinite().all(-1)

@@ -1,0 +1,1 @@
+"""What inputs made by an attacker do to a finished model."""

@@ -1,0 +1,176 @@
+"""Attack the model of a run as its recipe asks, and compare it with the same run unprotected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from nacre.audit.bounds import clopper_pearson
+from nacre.audit.catalogue import AUDITS
+from nacre.audit.finding import Finding
+from nacre.audit.target import Target
+from nacre.core.files import load_tensors, write_json
+from nacre.core.random import Source
+from nacre.core.rows import flatten
+from nacre.core.types import Batch
+from nacre.data.dataset import Rows
+from nacre.models import build, load
+from nacre.recipe.audits import Evasion, Membership
+from nacre.recipe.schema import Recipe
+from nacre.training import pieces
+from nacre.training.progress import Progress, Silent
+from nacre.training.rows import Holdings, read
+from nacre.training.run import Run
+
+_CONFIDENCE = 0.95
+
+
+def audit(run: Run, *, observe: Progress | None = None) -> list[Finding]:
+    """What every audit of the recipe found; also writes findings.json and comparison.json.
+
+    Findings on rows that are not declared public go to `local/` and so does the comparison.
+    """
+    watch = observe or Silent()
+    held = read(run.recipe, run.folder.key(run.folder.holder_key))
+    variants = _variants(run, held)
+    found = {name: _attack(run.recipe, target, name, watch) for name, target in variants.items()}
+    findings = found["protected"]
+    public = all(finding.public for finding in findings) and held.test_is_public
+    place = run.path if public else run.folder.local
+    write_json(place / "findings.json", {"findings": [f.to_json() for f in findings]})
+    rows = [_variant(name, variants[name], found[name]) for name in variants]
+    comparison = {"rows": len(held.test) if held.test else 0, "confidence": _CONFIDENCE}
+    write_json(place / "comparison.json", comparison | {"variants": rows})
+    return findings
+
+
+def _attack(
+    recipe: Recipe, target: Target, name: str, watch: Progress
+) -> list[Finding]:
+    """The recipe's audits on one variant of the model."""
+    found: list[Finding] = []
+    for option in recipe.audit:
+        with watch.stage(f"{option.kind}: {name}", None) as advance:
+            seen = 0
+
+            def tell(done: int, total: int) -> None:
+                nonlocal seen
+                advance(done - seen, total=total)
+                seen = done
+
+            found.append(AUDITS[type(option)](target, option, tell))
+    return found
+
+
+def _variants(run: Run, held: Holdings) -> dict[str, Target]:
+    """The protected model first, then those that the recipe compares it with."""
+    recipe, state = run.recipe, run.folder.state
+    base = _weights(run, "base.safetensors") if (state / "base.safetensors").exists() else None
+    protected = _target(run, held, load(run.path, recipe.folder), (base,) if base else ())
+    found = {"protected": protected}
+    for name, file in (("unprotected", "unprotected.safetensors"), ("public base", "base.safetensors")):
+        wanted = name.replace(" ", "_") in recipe.compare
+        if wanted and (state / file).exists():
+            # Nothing is promised about these; a base is no reference for itself.
+            references = protected.references if name == "unprotected" else ()
+            found[name] = replace(
+                protected,
+                model=_weights(run, file),
+                references=references,
+                claimed_epsilon=None,
+                claimed_delta=None,
+            )
+    return found
+
+
+def _weights(run: Run, file: str) -> nn.Module:
+    """The recipe's model with the weights kept in state/."""
+    schema = run.recipe.data.schema()
+    recipe = run.recipe
+    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    weights, _ = load_tensors(run.folder.state / file)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _target(
+    run: Run, held: Holdings, model: nn.Module, references: tuple[nn.Module, ...]
+) -> Target:
+    recipe = run.recipe
+    privacy = recipe.differential_privacy
+    claims = privacy is not None and privacy.unit == "example"
+    test = _batch(held.test) if held.test is not None else None
+    return Target(
+        model=model,
+        task=pieces.task_of(held.schema),
+        space=held.space,
+        source=Source(run.folder.key(run.folder.holder_key)).child("audit"),
+        members=_batch_of(list(held.private.values())),
+        outsiders=_batch(held.outsiders) if held.outsiders is not None else test,
+        test=test,
+        references=references,
+        members_public=held.private_is_public,
+        test_public=held.test_is_public,
+        ball=recipe.adversarial_training.attack.ball if recipe.adversarial_training else None,
+        classes=held.schema.classes,
+        claimed_epsilon=privacy.epsilon if claims and privacy is not None else None,
+        claimed_delta=privacy.delta if claims and privacy is not None else None,
+    )
+
+
+def _batch(rows: Rows) -> Batch:
+    count = len(rows)
+    return {
+        "features": rows.features,
+        "label": rows.label,
+        "present": torch.ones(count, dtype=torch.bool),
+        "unit": torch.arange(count),
+    }
+
+
+def _batch_of(parts: Sequence[Rows]) -> Batch:
+    features = torch.cat([rows.features for rows in parts])
+    label = torch.cat([rows.label for rows in parts])
+    return flatten(_batch(Rows(features, label)))
+
+
+def _accuracy(target: Target) -> dict[str, float] | None:
+    """Share of test rows answered rightly, with its interval."""
+    if target.test is None:
+        return None
+    with torch.no_grad():
+        outputs = target.task.predict(target.model, target.test["features"])
+    right = int(target.task.correct(outputs, target.test["label"]).sum())
+    count = len(target.test["label"])
+    low, high = clopper_pearson(right, count, _CONFIDENCE)
+    return {"value": right / count, "low": low, "high": high}
+
+
+def _variant(name: str, target: Target, findings: Sequence[Finding]) -> dict[str, Any]:
+    by_kind = {finding.audit: finding for finding in findings}
+    return {
+        "name": name,
+        "accuracy": _accuracy(target),
+        "attacked_accuracy": _figure(by_kind.get(Evasion().kind)),
+        "membership_advantage": _figure(by_kind.get(Membership().kind)),
+        "note": _NOTES[name],
+    }
+
+
+_NOTES = {
+    "protected": "the model of this run",
+    "unprotected": "the same recipe without noise, per-unit clipping and adversarial training; "
+    "trained on rows declared public, so it charges nothing",
+    "public base": "the model before any private row was used",
+}
+
+
+def _figure(finding: Finding | None) -> dict[str, float] | None:
+    if finding is None:
+        return None
+    return {"value": finding.value, "low": finding.low, "high": finding.high}
+

@@ -1,0 +1,63 @@
+"""What an auditor may touch: the finished model, rows, and what was claimed about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from nacre.adversarial_training.ball import Ball
+from nacre.core.parts import Task
+from nacre.core.random import Source
+from nacre.core.rows import grouped
+from nacre.core.types import Batch, FeatureSpace
+
+Advance = Callable[[int, int], None]
+"""Told (done, total) parts of an audit's work, for a progress bar."""
+
+
+def quiet(done: int, total: int) -> None:
+    """An `Advance` that shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The finished model and everything an audit is allowed to see.
+
+    Batches are scaled as the model wants them and hold one row an entry (`rows.flatten`).
+    Nothing is public unless said so.
+    """
+
+    model: nn.Module
+    task: Task
+    space: FeatureSpace
+    source: Source
+    """Keys the random starts of attacks and the split of a membership audit."""
+    members: Batch | None = None
+    """Rows the model was trained on."""
+    outsiders: Batch | None = None
+    """Rows of the same population, drawn at random, that the model never saw."""
+    test: Batch | None = None
+    """Rows to evade on."""
+    references: tuple[nn.Module, ...] = ()
+    """Models that were trained on neither members nor outsiders."""
+    members_public: bool = False
+    test_public: bool = False
+    """Also of the outsiders, which are test rows."""
+    ball: Ball | None = None
+    """The ball of `adversarial_training`: what an evasion audit takes where it names none."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, () where they have none."""
+    claimed_epsilon: float | None = None
+    """The epsilon promised to *one row* of `members` (the largest, where parties differ); None
+    where nothing is promised, or where the protected unit is coarser than a row."""
+    claimed_delta: float | None = None
+
+    def __post_init__(self) -> None:
+        batches = {"members": self.members, "outsiders": self.outsiders, "test": self.test}
+        for name, batch in batches.items():
+            if batch is not None and grouped(batch):
+                raise ValueError(f"{name} must hold one row an entry: pass rows.flatten({name})")
+        if (self.claimed_epsilon is None) != (self.claimed_delta is None):
+            raise ValueError("claimed_epsilon and claimed_delta are given together or not at all")

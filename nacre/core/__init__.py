@@ -1,0 +1,1 @@
+"""What every part of Nacre speaks: types, protocols, errors, random streams, files."""

@@ -1,0 +1,97 @@
+"""Every error a person can meet, as one small tree.
+
+    NacreError                  something failed                                     exit code 1
+    ├── Refusal                 asked for something unsound or impossible            exit code 2
+    │   ├── RecipeError         a recipe that cannot be read, with file, line and key
+    │   ├── DataError           rows or files that do not fit what was declared
+    │   ├── Incompatible        two choices that exclude each other
+    │   ├── Unbounded           noise asked for on a sum whose bound is unknown
+    │   ├── UnsupportedLayer    a layer that mixes units or that no gradient sum can carry
+    │   ├── UnsupportedEvent    a mechanism that no pricer knows
+    │   └── RunError            a run folder that exists, is missing, changed or ended
+    ├── BudgetExceeded          a grant that does not cover what was asked           exit code 3
+    ├── LedgerError             a ledger that is damaged or used against its rules   exit code 2
+    ├── PartyError              a party that refused or did not answer               exit code 1
+    └── FileDamaged             a file that does not hold what was written           exit code 1
+
+A message is one sentence: what, where, why, and the remedy last. `ValueError` is for a bad
+argument from Python; people who use recipes never see one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class NacreError(Exception):
+    """Something failed; the message says what, where, why and what to do."""
+
+    exit_code = 1
+
+
+class Refusal(NacreError):
+    """Nacre will not do what was asked, because it is unsound or impossible."""
+
+    exit_code = 2
+
+
+class RecipeError(Refusal):
+    """A recipe that cannot be read; `str()` starts with file, line and key where known."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.message, self.file, self.line, self.key = message, file, line, key
+        place = "" if file is None else f"{file}:{line}" if line is not None else f"{file}"
+        name = "" if not key else f"`{key}`"
+        head = " ".join(part for part in (place, name) if part)
+        super().__init__(f"{head}: {message}" if head else message)
+
+
+class DataError(Refusal):
+    """Rows or files that do not fit what the recipe declares."""
+
+
+class Incompatible(Refusal):
+    """Two choices that exclude each other, or a guarantee that would not hold."""
+
+
+class Unbounded(Refusal):
+    """Noise was asked for on a sum whose bound is unknown."""
+
+
+class UnsupportedLayer(Refusal):
+    """A layer that mixes units, or that no gradient sum can carry."""
+
+
+class UnsupportedEvent(Refusal):
+    """A (sampling, noise) pair or an event that no pricer knows; never priced as zero."""
+
+
+class RunError(Refusal):
+    """A run folder that exists, is missing, has changed or has ended."""
+
+
+class BudgetExceeded(NacreError):
+    """The grant of an account does not cover what was asked; nothing was charged."""
+
+    exit_code = 3
+
+
+class LedgerError(NacreError):
+    """A ledger that is damaged, or that was used against its rules."""
+
+    exit_code = 2
+
+
+class PartyError(NacreError):
+    """A party refused a request or did not answer it."""
+
+
+class FileDamaged(NacreError):
+    """A file that does not hold what was once written to it."""

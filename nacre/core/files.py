@@ -1,0 +1,86 @@
+"""Files that are whole or absent: write to a temporary name, sync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nacre.core.errors import FileDamaged, NacreError
+from nacre.core.types import Tensors
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Puts `data` at `path`, whole or not at all; what stood there stays until the rename.
+
+    Raises `NacreError` with the system's reason (disk full, no right to write).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise NacreError(
+            f"{path} could not be written ({reason}); what stood there before is untouched: "
+            "make room or choose another folder, then resume"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Puts `value` at `path` as indented JSON; non-finite numbers are refused."""
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. Raises `FileDamaged` where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not JSON"
+        raise FileDamaged(f"{path} cannot be read ({reason})") from error
+
+
+def tensors_to_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
+    """safetensors bytes; shared or non-contiguous tensors are copied first."""
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    return save(plain, dict(metadata) if metadata else None)
+
+
+def save_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:
+    """Puts a safetensors file at `path`, whole or not at all."""
+    write_bytes(path, tensors_to_bytes(tensors, metadata))
+
+
+def load_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """(tensors, metadata) of a safetensors file. Raises `FileDamaged`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FileDamaged(f"{path} is not a readable safetensors file ({error})") from error

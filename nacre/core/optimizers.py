@@ -1,0 +1,98 @@
+"""Optimizers as options: `torch.optim` takes over once the noise is on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import Parameter
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}={value} must be > 0")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent; for a server, lr 1 is FedAvg (McMahan et al. 2017)."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: float = 0.1
+    """Step size."""
+    momentum: float = 0.0
+    """Share of the last step that is kept, in [0, 1)."""
+    weight_decay: float = 0.0
+    """Strength of the pull towards zero."""
+
+    def __post_init__(self) -> None:
+        _positive("lr", self.lr)
+        _share("momentum", self.momentum)
+
+    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`."""
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma & Ba 2015); as a server's optimizer it is FedAdam (Reddi et al. 2021)."""
+
+    kind: Literal["adam"] = "adam"
+    lr: float = 1e-3
+    """Step size."""
+    beta1: float = 0.9
+    """Memory of the mean."""
+    beta2: float = 0.999
+    """Memory of the square."""
+    epsilon: float = 1e-8
+    """Added to the root of the square; FedAdam calls it tau."""
+
+    def __post_init__(self) -> None:
+        _positive("lr", self.lr)
+        _share("beta1", self.beta1)
+        _share("beta2", self.beta2)
+
+    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`."""
+        betas = (self.beta1, self.beta2)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=betas, eps=self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = 1e-3
+    """Step size."""
+    beta1: float = 0.9
+    """Memory of the mean."""
+    beta2: float = 0.999
+    """Memory of the square."""
+    weight_decay: float = 0.01
+    """Strength of the pull towards zero."""
+
+    def __post_init__(self) -> None:
+        _positive("lr", self.lr)
+        _share("beta1", self.beta1)
+        _share("beta2", self.beta2)
+
+    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`."""
+        betas = (self.beta1, self.beta2)
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay
+        )
+
+
+OptimizerOption = SGD | Adam | AdamW

@@ -1,0 +1,156 @@
+"""The extension points of Nacre, as protocols. Everything replaceable is one of these.
+
+Options (what a recipe says) are frozen dataclasses with a `kind`; a part is what an option
+builds once the data's shape, the task and the calibrated numbers are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from nacre.core.random import Source
+from nacre.core.types import Adjacency, Batch, BoundedSum, Losses, Release, Tensors
+
+Units = Any
+"""What a gradient sum runs over: a `Batch` of rows, or a tuple of party names."""
+
+NoiseState = Any
+"""What a noise remembers between steps; None where it remembers nothing."""
+
+
+class Task(Protocol):
+    """What the model's outputs mean: losses and scores, row by row."""
+
+    @property
+    def kind(self) -> str:
+        """`classification` or `regression`."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Width of the model's output: classes, or 1."""
+        ...
+
+    def predict(self, model: nn.Module, features: Tensor) -> Tensor:
+        """(R, *shape) -> (R, outputs): the model's outputs (logits or values)."""
+        ...
+
+    def row_losses(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """(R, outputs), (R,) -> (R,): the loss of each row."""
+        ...
+
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """(R, outputs) twice -> (R,): how far `outputs` lie from `reference` (KL, or squares)."""
+        ...
+
+    def correct(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """(R, outputs), (R,) -> (R,) bool: whether each row is answered rightly."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-> (B,): the loss of each unit, averaged over its own rows. A `Losses`."""
+        ...
+
+
+class Sampling(Protocol):
+    """Which units enter a step. Fields are public facts."""
+
+    @property
+    def expected(self) -> float:
+        """Units a step: the divisor, declared, never counted."""
+        ...
+
+    def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
+        """(b,) int64 indices into `units` units; b is random and private.
+
+        `source` is the run's sampling source; `entered` is the digest of what enters the step.
+        Poisson keys its stream by both, a shuffle by its epoch alone.
+        """
+        ...
+
+
+class Attack(Protocol):
+    """Moves the features of each row inside its region to raise that row's loss."""
+
+    def __call__(self, model: nn.Module, batch: Batch, losses: Losses, source: Source) -> Batch:
+        """The batch with other features; row i depends on row i, its unit's number and `source`.
+
+        `batch` has one row an entry (see `rows.flatten`). The model's mode, its `requires_grad`
+        and its `.grad` are as they were.
+        """
+        ...
+
+
+class Objective(Protocol):
+    """What a step minimises: Standard, Madry, Trades."""
+
+    def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
+        """The batch that `losses` wants; it may carry more entries (as `adversarial`)."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-> (B,), entry i a function of row i alone."""
+        ...
+
+
+class Clip(Protocol):
+    """A rule from norms to factors. Frozen; `after` returns the next one."""
+
+    def groups(self, names: Sequence[str]) -> list[list[str]]:
+        """G groups of parameters, each with a norm of its own."""
+        ...
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """(B, G) -> (B, G); 0 where the norm is not finite."""
+        ...
+
+    def bound(self, groups: int) -> float:
+        """The joint norm that no clipped unit exceeds; inf where the rule bounds nothing."""
+        ...
+
+    def after(self, release: Release) -> Clip:
+        """The rule of the next step; adaptive rules move, the others return themselves."""
+        ...
+
+
+class GradientSum(Protocol):
+    """THE fused estimator: the clipped sum of per-unit gradients, with its bound."""
+
+    def __call__(
+        self, model: nn.Module, units: Units, clip: Clip, source: Source
+    ) -> BoundedSum: ...
+
+
+class Noise(Protocol):
+    """Adds what hides one unit; the only maker of a `Release`."""
+
+    @property
+    def multiplier(self) -> float | None:
+        """Deviation in units of the sensitivity; None until calibrated."""
+        ...
+
+    def init(self, like: Tensors) -> NoiseState: ...
+
+    def add(
+        self, total: BoundedSum, state: NoiseState, source: Source, adjacency: Adjacency
+    ) -> tuple[Release, NoiseState]: ...
+
+
+@runtime_checkable
+class Handler(Protocol):
+    """What a party does with the bytes of a request: `Party.handle` on both sides of a wire."""
+
+    def __call__(self, request: bytes) -> bytes: ...
+
+
+class Transport(Protocol):
+    """One method, the only thing a deployment implements."""
+
+    parties: tuple[str, ...]
+
+    def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Sends each party its request; an absent key means no answer in time."""
+        ...

@@ -1,0 +1,57 @@
+"""Arithmetic over `Tensors`, and the trainable part of a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nacre.core.types import Tensors
+
+
+def trainable(model: nn.Module) -> Tensors:
+    """The parameters that training moves, by name; each shared tensor once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def detached(tensors: Tensors) -> Tensors:
+    """A copy that shares no memory and no graph with the original."""
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def subtract(a: Tensors, b: Tensors) -> Tensors:
+    """a - b, name by name; the names must agree."""
+    _same_names(a, b)
+    return {name: value - b[name] for name, value in a.items()}
+
+
+def scale(tensors: Tensors, factor: float) -> Tensors:
+    """Each tensor times `factor`."""
+    return {name: value * factor for name, value in tensors.items()}
+
+
+def norm(tensors: Tensors) -> float:
+    """The joint L2 norm, summed in float64; 0 for no tensors."""
+    return float(sum(float(value.double().square().sum()) for value in tensors.values())) ** 0.5
+
+
+def finite(tensors: Tensors) -> bool:
+    """Whether every entry is a finite number."""
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values())
+
+
+@torch.no_grad()
+def assign(model: nn.Module, values: Tensors) -> None:
+    """Writes `values` into the parameters of the same names; shapes and names must fit."""
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    for name, value in values.items():
+        if name not in parameters:
+            raise ValueError(f"the model has no parameter {name!r}")
+        if parameters[name].shape != value.shape:
+            shapes = f"{tuple(parameters[name].shape)} and {tuple(value.shape)}"
+            raise ValueError(f"parameter {name!r} and its value differ in shape: {shapes}")
+        parameters[name].copy_(value)
+
+
+def _same_names(a: Tensors, b: Tensors) -> None:
+    if a.keys() != b.keys():
+        raise ValueError(f"different names: {sorted(a.keys() ^ b.keys())}")

@@ -1,0 +1,139 @@
+"""The four things that flow through a step: `Tensors -> BoundedSum -> Release`, and batches.
+
+Order is a type. Only a clip rule makes a `BoundedSum` with a finite bound, only a noise makes a
+`Release`, and the update accepts only a `Release`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
+"""Parameter name -> tensor: weights, gradients, changes and noise alike."""
+
+Batch = dict[str, Tensor]
+"""Row i of every tensor belongs to unit i. Keys:
+
+- `features` (B, *shape) float32, or (B, K, *shape) where a unit is a group of at most K rows
+- `label` (B,) or (B, K): int64 classes, or float32 for regression
+- `present` (B,) bool, False for padding
+- `unit` (B,) int64, which unit it is: what random starts of attacks are keyed by
+- `rows` (B, K) bool, only where a unit is a group: which of its K places hold a row
+"""
+
+Losses = Callable[[nn.Module, Batch], Tensor]
+"""-> (B,), entry i a function of row i alone."""
+
+Unit = Literal["example", "group", "client"]
+"""Who is protected: a row, everything of one person, everything of one party."""
+
+Adjacency = Literal["add_or_remove", "replace_one", "zero_out"]
+"""Which data sets count as neighbours."""
+
+
+@dataclass(frozen=True)
+class LocalMetrics:
+    """Per-unit numbers of one sum. They are private: never written unless the recipe says so.
+
+    `norms` is (B, G) or empty; `dropped` counts the units whose gradient was not finite.
+    """
+
+    norms: Tensor = field(default_factory=lambda: torch.zeros(0, 1))
+    dropped: int = 0
+
+    def __add__(self, other: LocalMetrics) -> LocalMetrics:
+        if not self.norms.numel():
+            norms = other.norms
+        elif not other.norms.numel():
+            norms = self.norms
+        else:
+            norms = torch.cat([self.norms, other.norms])
+        return LocalMetrics(norms, self.dropped + other.dropped)
+
+
+@dataclass(frozen=True)
+class BoundedSum:
+    """A sum over units that knows how much one unit can have contributed.
+
+    Guarantee: one unit's contribution has L2 norm at most `bound`; `inf` means unknown, and every
+    noise refuses it.
+    """
+
+    total: Tensors  # float32, shapes of the trainable parameters; ":name" entries ride along
+    bound: float
+    local: LocalMetrics = field(default_factory=LocalMetrics)
+
+    @classmethod
+    def zero(cls, like: Mapping[str, Tensor], bound: float) -> BoundedSum:
+        """The sum over no unit: zeros shaped as `like`, in float32."""
+        total = {name: torch.zeros(t.shape, device=t.device) for name, t in like.items()}
+        return cls(total, bound)
+
+    def sensitivity(self, adjacency: Adjacency) -> float:
+        """How far the sums of neighbouring data sets can lie apart, in L2 norm."""
+        return 2 * self.bound if adjacency == "replace_one" else self.bound
+
+    def __add__(self, other: BoundedSum) -> BoundedSum:
+        """The sum over the units of both, which must be disjoint."""
+        if self.total.keys() != other.total.keys():
+            missing = sorted(self.total.keys() ^ other.total.keys())
+            raise ValueError(f"sums over different parameters cannot be added: {missing}")
+        total = {name: value + other.total[name] for name, value in self.total.items()}
+        return BoundedSum(total, max(self.bound, other.bound), self.local + other.local)
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Noise with this standard deviation, in units of the released sum, was added."""
+
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """Computed from releases that were private already: post-processing."""
+
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unprotected:
+    """Nothing protects this release; the reason is printed in the report."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """What leaves the private side. `how` says by what right."""
+
+    total: Tensors
+    how: Noised | Inherited | Unprotected
+
+    @property
+    def private(self) -> bool:
+        """Whether epsilon covers this release."""
+        return not isinstance(self.how, Unprotected)
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """What a model's input means: the bridge between features' own units and the model's.
+
+    `raw = input * scale + offset`, entry by entry. `low` and `high` bound every legal input.
+    All four have the shape of one input, or broadcast to it.
+    """
+
+    shape: tuple[int, ...]
+    names: tuple[str, ...] = ()  # () where features have no names, as pixels
+    scale: Tensor = field(default_factory=lambda: torch.ones(()))
+    offset: Tensor = field(default_factory=lambda: torch.zeros(()))
+    low: Tensor = field(default_factory=lambda: torch.tensor(-math.inf))
+    high: Tensor = field(default_factory=lambda: torch.tensor(math.inf))
+    categorical: tuple[str, ...] = ()  # names whose values are categories: no small change exists

@@ -1,0 +1,63 @@
+"""Rows as tensors: declared beforehand, split by right of use, gathered into units, drawn."""
+
+from nacre.data.arrays import Arrays, Images
+from nacre.data.builtin import Builtin
+from nacre.data.dataset import Cohorts, Column, DataOption, Rows, Schema
+from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
+from nacre.data.sampling import (
+    FullBatch,
+    Poisson,
+    PoissonSampling,
+    SamplingOption,
+    Shuffled,
+    ShuffledSampling,
+)
+from nacre.data.scaling import (
+    DeclaredScaling,
+    NoScaling,
+    PublicScaling,
+    Scaler,
+    ScalingOption,
+    fit_scaling,
+)
+from nacre.data.split import Holdout, PublicCohort, PublicFile, Test
+from nacre.data.table import ColumnSpec, Table
+from nacre.data.units import Units
+
+AnyData = Builtin | Table | Arrays | Images
+"""Every option that a recipe may name under `data`."""
+
+__all__ = [
+    "AnyData",
+    "Arrays",
+    "Builtin",
+    "ByColumn",
+    "Cohorts",
+    "Column",
+    "ColumnSpec",
+    "DataOption",
+    "DeclaredScaling",
+    "Dirichlet",
+    "FullBatch",
+    "Holdout",
+    "Images",
+    "NoScaling",
+    "PartitionOption",
+    "Poisson",
+    "PoissonSampling",
+    "PublicCohort",
+    "PublicFile",
+    "PublicScaling",
+    "Rows",
+    "SamplingOption",
+    "Scaler",
+    "ScalingOption",
+    "Schema",
+    "Shuffled",
+    "ShuffledSampling",
+    "Table",
+    "Test",
+    "Uniform",
+    "Units",
+    "fit_scaling",
+]

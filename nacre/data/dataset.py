@@ -1,0 +1,184 @@
+"""What every data set gives: a schema known beforehand, and rows as tensors by right of use."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import DataError
+
+if TYPE_CHECKING:
+    from nacre.data.scaling import ScalingOption
+
+
+@dataclass(frozen=True)
+class Column:
+    """A declared column of a table: a number with its range, or a category with its values."""
+
+    name: str
+    kind: Literal["number", "category"]
+    low: float | None = None  # in the column's own unit; None where no bound is declared
+    high: float | None = None
+    categories: tuple[str, ...] = ()
+
+    def entries(self) -> tuple[str, ...]:
+        """The names of the input entries that this column fills: one a category, or one."""
+        if self.kind == "number":
+            return (self.name,)
+        return tuple(f"{self.name}={value}" for value in self.categories)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a row looks like. Known before a row is read: from the recipe or a builtin's constant.
+
+    >>> age = Column("age", "number", 0, 120)
+    >>> sex = Column("sex", "category", categories=("f", "m"))
+    >>> schema = Schema((3,), (age, sex), "classification", ("ill", "well"))
+    >>> schema.feature_names(), schema.outputs()
+    (('age', 'sex=f', 'sex=m'), 2)
+    """
+
+    shape: tuple[int, ...]  # of one model input, as (30,) or (1, 8, 8); categories one-hot
+    columns: tuple[Column, ...]  # () for images and arrays
+    task: Literal["classification", "regression"]
+    classes: tuple[str, ...]  # () for regression
+    low: float | None = None  # of every entry, where there are no columns
+    high: float | None = None
+
+    def outputs(self) -> int:
+        """The width of the model's output: the number of classes, or 1."""
+        return len(self.classes) if self.task == "classification" else 1
+
+    def feature_names(self) -> tuple[str, ...]:
+        """A name per input entry; one-hot entries are `column=category`. () for images."""
+        return tuple(name for column in self.columns for name in column.entries())
+
+    def bounds(self) -> list[tuple[str, float | None, float | None]]:
+        """(name, low, high) of everything that has a range of its own; categories have none."""
+        if not self.columns:
+            return [("the inputs", self.low, self.high)]
+        return [(f"column {c.name!r}", c.low, c.high) for c in self.columns if c.kind == "number"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A set of rows, in the order of their file."""
+
+    features: Tensor  # (N, *shape) float32, in the features' own units; categories one-hot
+    label: Tensor  # (N,) int64 classes, or float32
+    group: tuple[str, ...] | None = None  # (N,) the value of the unit column
+    party: tuple[str, ...] | None = None  # (N,) the value of the party column
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, index: Tensor | Sequence[int]) -> Rows:
+        """The rows at these places, in this order."""
+        places = torch.as_tensor(index, dtype=torch.int64)
+        chosen: list[int] = places.tolist()
+        return Rows(
+            self.features[places],
+            self.label[places],
+            None if self.group is None else tuple(self.group[i] for i in chosen),
+            None if self.party is None else tuple(self.party[i] for i in chosen),
+        )
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """The rows of a run, by what may be done with them."""
+
+    private: Rows
+    public: Rows | None
+    test: Rows | None
+    test_is_public: bool  # may figures computed on the test rows be shown?
+    private_is_public: bool  # a public demonstration: figures on private rows may be shown too
+    notes: tuple[str, ...] = ()  # counted on private rows, so for the local terminal only
+    outsiders: Rows | None = None  # test rows distributed as the private ones, where the test rows
+    # as a whole are not: what a membership audit may compare members with
+
+
+class DataOption(Protocol):
+    """What every option under `data` offers. `read` alone touches rows."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """The declared number of private units: public, and what rates are computed from."""
+        ...
+
+    @property
+    def public_demonstration(self) -> bool:
+        """Whether the owner declares all of these rows public."""
+        ...
+
+    @property
+    def scaling(self) -> ScalingOption:
+        """How features become inputs of the model."""
+        ...
+
+    @property
+    def unit(self) -> str | None:
+        """The column that names a row's group, or None."""
+        ...
+
+    @property
+    def party(self) -> str | None:
+        """The column that names who holds a row, or None."""
+        ...
+
+    @property
+    def has_public(self) -> bool:
+        """Whether `read` will return public rows."""
+        ...
+
+    @property
+    def has_test(self) -> bool:
+        """Whether `read` will return test rows."""
+        ...
+
+    def schema(self) -> Schema:
+        """What a row looks like, without reading one."""
+        ...
+
+    def read(self, folder: Path, seed: int, split_key: bytes) -> Cohorts:
+        """Reads and checks every row; paths are relative to `folder`. Raises `DataError`."""
+        ...
+
+    def fingerprint(self, folder: Path, key: bytes) -> str:
+        """Hex HMAC-SHA-256 of the content under `key`; a plain digest would confirm guesses."""
+        ...
+
+
+def checked(cohorts: Cohorts, schema: Schema, where: str) -> Cohorts:
+    """The same cohorts, once it is certain that one can train on them. Raises `DataError`.
+
+    Every declared class must occur among the private rows, and no cohort may be empty.
+    """
+    for name in ("private", "public", "test"):
+        rows: Rows | None = getattr(cohorts, name)
+        if rows is not None and not len(rows):
+            raise DataError(
+                f"{where} leaves no {name} rows, so there is nothing to use them for; give it "
+                "more rows or smaller shares"
+            )
+    if schema.task == "classification":
+        present = set(cohorts.private.label.unique().tolist())
+        absent = [name for i, name in enumerate(schema.classes) if i not in present]
+        if absent:
+            raise DataError(
+                f"{where}: no private row has class {absent[0]!r}, so it cannot be learnt; "
+                "declare only the classes that occur, or add rows"
+            )
+    return cohorts

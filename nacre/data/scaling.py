@@ -1,0 +1,192 @@
+"""Raw features to inputs of the model, by declared or public numbers; never by private rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import DataError, FileDamaged, Incompatible
+from nacre.core.types import FeatureSpace
+from nacre.data.dataset import Rows, Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicScaling:
+    """Centre and divide by the mean and deviation of the public rows, then clamp."""
+
+    kind: Literal["public"] = "public"
+    clamp: float = 3.0
+    """Largest input, in deviations of the public rows; what lies beyond is moved to it."""
+
+    def __post_init__(self) -> None:
+        if not (self.clamp > 0 and math.isfinite(self.clamp)):
+            raise ValueError(f"clamp={self.clamp} must be > 0 and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaredScaling:
+    """Map each declared range to [-1, 1]."""
+
+    kind: Literal["declared"] = "declared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoScaling:
+    """Give the model the features as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+ScalingOption = PublicScaling | DeclaredScaling | NoScaling
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """`input = clamp((raw - offset) / scale, low, high)`, entry by entry.
+
+    All four tensors are float32 and broadcast to the shape of one input. Categories pass as they
+    are: offset 0, scale 1.
+    """
+
+    offset: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+
+    def apply(self, rows: Rows) -> Rows:
+        """The same rows with scaled features, (N, *shape) float32."""
+        scaled = (rows.features - self.offset) / self.scale
+        return replace(rows, features=torch.clamp(scaled, self.low, self.high))
+
+    def space(self, schema: Schema) -> FeatureSpace:
+        """What the model's inputs mean; names are those of `schema.feature_names()`."""
+        categorical = tuple(
+            name for c in schema.columns if c.kind == "category" for name in c.entries()
+        )
+        return FeatureSpace(
+            schema.shape,
+            schema.feature_names(),
+            self.scale,
+            self.offset,
+            self.low,
+            self.high,
+            categorical,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists; an infinite bound is null, since JSON has no infinity."""
+        return {
+            name: {"shape": list(value.shape), "values": _finite_or_none(value)}
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Scaler:
+        """What `to_json` wrote. Raises `FileDamaged`."""
+        missing = {"offset": math.nan, "scale": math.nan, "low": -math.inf, "high": math.inf}
+        try:
+            parts = {
+                name: torch.tensor(
+                    [other if x is None else float(x) for x in value[name]["values"]],
+                    dtype=torch.float32,
+                ).reshape(value[name]["shape"])
+                for name, other in missing.items()
+            }
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FileDamaged(f"a saved scaler cannot be read ({error})") from error
+        if not (torch.isfinite(parts["offset"]).all() and (parts["scale"] > 0).all()):
+            raise FileDamaged("a saved scaler holds an offset or a scale that is no number")
+        return cls(**parts)
+
+
+def _finite_or_none(value: Tensor) -> list[float | None]:
+    numbers: list[float] = value.double().reshape(-1).numpy().tolist()
+    return [x if math.isfinite(x) else None for x in numbers]
+
+
+def scaling_problem(option: ScalingOption, schema: Schema, has_public: bool) -> str | None:
+    """Why this scaling cannot be fitted, with the remedy; None where it can. Reads no row."""
+    if isinstance(option, PublicScaling) and not has_public:
+        return (
+            "scaling `public` needs public rows and the recipe declares none; add `public` to the "
+            "data or use `scaling: {kind: declared}`"
+        )
+    if isinstance(option, DeclaredScaling):
+        for name, low, high in schema.bounds():
+            if low is None or high is None:
+                return (
+                    f"scaling `declared` needs a range and {name} has none; declare `low` and "
+                    "`high` or use `scaling: {kind: none}`"
+                )
+    return None
+
+
+def fit_scaling(option: ScalingOption, schema: Schema, public: Rows | None) -> Scaler:
+    """The scaler of a run. Private rows never enter, so it costs no privacy.
+
+    Raises `Incompatible` where ranges or public rows are missing, `DataError` for fewer than two
+    public rows.
+    """
+    problem = scaling_problem(option, schema, public is not None)
+    if problem:
+        raise Incompatible(problem)
+    low, high, category = _declared(schema)
+    if isinstance(option, DeclaredScaling):
+        one = torch.ones_like(low)
+        raw = Scaler((low + high) / 2, (high - low) / 2, -one, one)
+    elif isinstance(option, PublicScaling) and public is not None:
+        raw = _standard(public, low, high, option.clamp)
+    else:
+        raw = Scaler(torch.zeros_like(low), torch.ones_like(low), low, high)
+    return Scaler(
+        torch.where(category, 0.0, raw.offset),
+        torch.where(category, 1.0, raw.scale),
+        torch.where(category, 0.0, raw.low),
+        torch.where(category, 1.0, raw.high),
+    )
+
+
+def _declared(schema: Schema) -> tuple[Tensor, Tensor, Tensor]:
+    """(low, high, whether an entry is one-hot); an undeclared bound is infinite."""
+    if not schema.columns:
+        least = -math.inf if schema.low is None else float(schema.low)
+        most = math.inf if schema.high is None else float(schema.high)
+        return torch.tensor(least), torch.tensor(most), torch.tensor(False)
+    low: list[float] = []
+    high: list[float] = []
+    category: list[bool] = []
+    for column in schema.columns:
+        count = len(column.entries())
+        one_hot = column.kind == "category"
+        low += [0.0 if one_hot else -math.inf if column.low is None else column.low] * count
+        high += [1.0 if one_hot else math.inf if column.high is None else column.high] * count
+        category += [one_hot] * count
+    return (
+        torch.tensor(low, dtype=torch.float32),
+        torch.tensor(high, dtype=torch.float32),
+        torch.tensor(category),
+    )
+
+
+def _standard(public: Rows, low: Tensor, high: Tensor, clamp: float) -> Scaler:
+    """Mean 0 and deviation 1 on the public rows; per entry, or per channel of an image.
+
+    An entry that is constant among the public rows keeps its own unit.
+    """
+    if len(public) < 2:
+        raise DataError(
+            f"scaling `public` needs at least 2 public rows and has {len(public)}; add public "
+            "rows or use `scaling: {kind: declared}`"
+        )
+    values = public.features.double()
+    axes = [0, *range(2, values.dim())]
+    mean = values.mean(axes, keepdim=True)[0]
+    deviation = values.std(axes, correction=0, keepdim=True)[0]
+    deviation = torch.where(deviation > 1e-12 * (1 + mean.abs()), deviation, 1.0)
+    bounds = [((bound - mean) / deviation).clamp(-clamp, clamp).float() for bound in (low, high)]
+    return Scaler(mean.float(), deviation.float(), *bounds)

@@ -1,0 +1,93 @@
+"""Rows gathered into units: what a step draws, and what one clipped gradient belongs to."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import Incompatible
+from nacre.core.random import Source
+from nacre.core.types import Batch
+from nacre.data.dataset import Rows
+
+
+class Units:
+    """The units of a set of rows; how many there are is private.
+
+    Unit `example`: unit i is row i. Unit `group`: the rows with the same value in the unit column,
+    numbered in the order of these values. A group with more than `rows_per_unit` rows keeps a
+    random subset that depends on `source` and on the group's own name and size, so it stays the
+    same for the run and no other group moves it.
+
+    >>> rows = Rows(torch.arange(3.0)[:, None], torch.tensor([0, 1, 0]), ("b", "a", "b"))
+    >>> units = Units(rows, "group", 2, Source(bytes(32)))
+    >>> len(units), units.batch(torch.tensor([0]))["rows"].tolist()
+    (2, [[True, False]])
+    """
+
+    def __init__(
+        self,
+        rows: Rows,  # scaled
+        unit: Literal["example", "group"],
+        rows_per_unit: int | None,  # None keeps every row of the widest group
+        source: Source,
+    ) -> None:
+        if rows_per_unit is not None and rows_per_unit < 1:
+            raise ValueError(f"rows_per_unit={rows_per_unit} must be at least 1")
+        self._rows = rows
+        self._places: Tensor | None = None  # (U, K) int64, -1 where a group has fewer rows
+        if unit == "group":
+            self._places = _places(rows, rows_per_unit, source)
+
+    def __len__(self) -> int:
+        return len(self._rows) if self._places is None else len(self._places)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The units at `indices` (B,), all present, with the keys of `nacre.core.types.Batch`."""
+        batch = {"present": torch.ones(len(indices), dtype=torch.bool), "unit": indices}
+        if self._places is None:
+            return {
+                "features": self._rows.features[indices],
+                "label": self._rows.label[indices],
+                **batch,
+            }
+        places = self._places[indices]
+        held = places >= 0
+        features, label = self._rows.features[places], self._rows.label[places]
+        # Place -1 read the last row; nothing of it may reach the unit.
+        features[~held] = 0
+        label[~held] = 0
+        return {"features": features, "label": label, "rows": held, **batch}
+
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[Batch]:
+        """The same units in batches of at most `size`; nothing for an empty draw."""
+        if len(indices):
+            for part in indices.split(size or len(indices)):
+                yield self.batch(part)
+
+
+def _places(rows: Rows, rows_per_unit: int | None, source: Source) -> Tensor:
+    """(U, K): the rows that each group keeps, in the order of the file, padded by -1."""
+    if rows.group is None:
+        raise Incompatible(
+            "unit `group` needs a column that names each row's group and the data declare none; "
+            "set `unit` under `data` or protect unit `example`"
+        )
+    members: dict[str, list[int]] = {}
+    for place, name in enumerate(rows.group):
+        members.setdefault(name, []).append(place)
+    width = rows_per_unit or max((len(places) for places in members.values()), default=1)
+    table = torch.full((len(members), width), -1, dtype=torch.int64)
+    for i, name in enumerate(sorted(members)):
+        kept = torch.tensor(members[name])
+        if len(kept) > width:
+            order = source.child("rows", name).stream().permutation(len(kept))
+            kept = kept[order[:width].sort().values]
+        table[i, : len(kept)] = kept
+    return table

@@ -1,0 +1,213 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+"""What was done, as a value: (sampling, noise, steps) -> `DpEvent`. The one place that knows how
+each adjacency is told to a pricer.
+
+*Convention.* Nacre's `GaussianDpEvent.noise_multiplier` is the deviation in units of the
+*sensitivity under the adjacency of the charge* (bound for add-or-remove and zero-out, twice it for
+replace-one), not in units of the norm of one value. Then the worst pair of neighbours is
+N(0, z**2) against N(1, z**2) whatever the adjacency, and every pricer is asked its add-or-remove
+question. Left to themselves they disagree: under replace-one dp-accounting's RDP ignores the
+factor 2 and its PLD counts it (one step, z = 1, delta = 1e-5: 4.73 against 10.00).
+
+| sampling | add-or-remove | zero-out | replace-one |
+|---|---|---|---|
+| full | N(0), N(1) | the same: a zeroed unit adds nothing to a sum | N(0), N(1) |
+| Poisson(q) | N(0), (1-q) N(0) + q N(1) | the same | refused |
+| shuffled | refused | refused | refused |
+
+Poisson under replace-one has the worst pair (1-q) N(0) + q N(±1/2), which no event of
+dp-accounting's describes for both of its pricers; it is refused rather than priced by another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nacre.core.errors import UnsupportedEvent
+from nacre.core.parts import Sampling
+from nacre.core.types import Adjacency
+from nacre.data.sampling import Full, Poisson, Shuffled
+from nacre.differential_privacy.noise import Gaussian, NoNoise
+
+if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
+    from dp_accounting import DpEvent
+
+
+Leaf = Any
+"""A `DpEvent` that is no composition; dp-accounting's attrs classes have no types to look into."""
+
+_NO_PROMISE = 700.0
+"""Above this epsilon e**epsilon leaves the doubles; it is priced as no protection."""
+
+
+def event(
+    sampling: Sampling,
+    noise: object,  # a Noise; those without a rule here are refused
+    steps: int,
+    adjacency: Adjacency,
+) -> DpEvent:
+    """What `steps` steps reveal at most about one unit.
+
+    Raises `UnsupportedEvent` for a (sampling, noise) pair without a proof, `ValueError` for a
+    noise that is not calibrated or a negative number of steps.
+    """
+    import dp_accounting
+
+    if steps < 0:
+        raise ValueError(f"steps={steps} must be at least 0")
+    if isinstance(noise, NoNoise):
+        return dp_accounting.NonPrivateDpEvent()
+    if not isinstance(noise, Gaussian):
+        raise UnsupportedEvent(
+            f"the noise {type(noise).__name__} has no event, so its price is unknown; use "
+            "`noise: {kind: gaussian}`"
+        )
+    if noise.multiplier is None:
+        raise ValueError("multiplier=None: calibrate the mechanism before it is priced")
+    if steps == 0:
+        return dp_accounting.NoOpDpEvent()
+    step = _sampled(sampling, dp_accounting.GaussianDpEvent(noise.multiplier))
+    require_priced(step, adjacency)
+    return dp_accounting.SelfComposedDpEvent(step, steps)
+
+
+def _sampled(sampling: Sampling, inner: DpEvent) -> DpEvent:
+    import dp_accounting
+
+    if isinstance(sampling, Full):
+        return inner
+    if isinstance(sampling, Poisson):
+        whole = sampling.rate >= 1  # every coin falls on "in": nothing to amplify
+        return inner if whole else dp_accounting.PoissonSampledDpEvent(sampling.rate, inner)
+    name = "shuffled" if isinstance(sampling, Shuffled) else type(sampling).__name__
+    raise UnsupportedEvent(
+        f"{name} sampling with Gaussian noise has no proven price: the units of a step are not "
+        "drawn independently; use `training.sampling: {kind: poisson}` or `{kind: full}`"
+    )
+
+
+def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
+    """Raises `UnsupportedEvent` where the adjacency makes the event's price another one."""
+    import dp_accounting
+
+    sampled = any(
+        isinstance(leaf, dp_accounting.PoissonSampledDpEvent) for leaf, _ in leaves(event)
+    )
+    if sampled and adjacency == "replace_one":
+        raise UnsupportedEvent(
+            "Poisson sampling under adjacency=replace_one has no price here; use "
+            "`adjacency: add_or_remove` (which Poisson sampling is made for) or "
+            "`training.sampling: {kind: full}`"
+        )
+
+
+def leaves(event: DpEvent) -> list[tuple[Leaf, int]]:
+    """The events that an event is composed of, with how often each is; none for `NoOpDpEvent`."""
+    import dp_accounting
+
+    if isinstance(event, dp_accounting.NoOpDpEvent):
+        return []
+    if isinstance(event, dp_accounting.SelfComposedDpEvent):
+        return [(leaf, count * event.count) for leaf, count in leaves(event.event)]
+    if isinstance(event, dp_accounting.ComposedDpEvent):
+        return [pair for part in event.events for pair in leaves(part)]
+    return [(event, 1)]
+
+
+def pure_event(epsilon: float) -> DpEvent:
+    """Any mechanism that is `epsilon`-private with delta = 0.
+
+    Randomised response over two answers has the largest privacy loss of them all, also under
+    composition (Kairouz, Oh & Viswanath 2015, "The composition theorem for differential privacy",
+    theorem 3.4). `LaplaceDpEvent` would be too small for noise on integers: a discrete Laplace of
+    scale 1 / epsilon on a count *is* randomised response.
+    """
+    import dp_accounting
+
+    if epsilon > _NO_PROMISE:
+        return dp_accounting.NonPrivateDpEvent()
+    return dp_accounting.RandomizedResponseDpEvent(2 / (1 + math.exp(epsilon)), num_buckets=2)
+
+
+def pure_epsilon(leaf: Leaf) -> float:
+    """The epsilon at delta = 0 of a `RandomizedResponseDpEvent`."""
+    return math.log(leaf.num_buckets / leaf.noise_parameter - leaf.num_buckets + 1)
+
+
+def is_sampled_gaussian(leaf: Leaf) -> bool:
+    """Whether this is a Gaussian step on a Poisson draw."""
+    import dp_accounting
+
+    return isinstance(leaf, dp_accounting.PoissonSampledDpEvent) and isinstance(
+        leaf.event, dp_accounting.GaussianDpEvent
+    )
+
+
+def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
+    """The refusal of an event that a pricer has no rule for."""
+    return UnsupportedEvent(f"{pricer} cannot price {leaf}, so it is not priced at all; {remedy}")
+
+
+def group_event(event: DpEvent, rows: int) -> DpEvent:
+    """A sound price of `event` for a coarser unit that holds at most `rows` of its units.
+
+    A Gaussian's shift grows by `rows`, so its multiplier falls by it. Amplification is dropped:
+    whichever of a unit's rows are drawn, they shift the sum by at most `rows` sensitivities, and a
+    mixture is no worse than its worst part (quasi-convexity). Pure epsilon grows by `rows`
+    (Dwork & Roth 2014, theorem 2.2), rho by its square (Bun & Steinke 2016, proposition 1.9).
+    """
+    if rows < 1:
+        raise ValueError(f"rows={rows} must be at least 1")
+    return event if rows == 1 else _map_leaves(event, lambda leaf: _grouped(leaf, rows))
+
+
+def _map_leaves(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent:
+    import dp_accounting
+
+    if isinstance(event, dp_accounting.NoOpDpEvent | dp_accounting.NonPrivateDpEvent):
+        return event
+    if isinstance(event, dp_accounting.SelfComposedDpEvent):
+        return dp_accounting.SelfComposedDpEvent(_map_leaves(event.event, change), event.count)
+    if isinstance(event, dp_accounting.ComposedDpEvent):
+        return dp_accounting.ComposedDpEvent([_map_leaves(part, change) for part in event.events])
+    return change(event)
+
+
+def _grouped(leaf: Leaf, rows: int) -> DpEvent:
+    import dp_accounting
+
+    if is_sampled_gaussian(leaf):
+        leaf = leaf.event
+    if isinstance(leaf, dp_accounting.GaussianDpEvent):
+        return dp_accounting.GaussianDpEvent(leaf.noise_multiplier / rows)
+    if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
+        return pure_event(pure_epsilon(leaf) * rows)
+    if isinstance(leaf, dp_accounting.ZCDpEvent) and leaf.xi == 0:
+        return dp_accounting.ZCDpEvent(leaf.rho * rows**2)
+    raise unknown(leaf, "the group price", "charge it to the unit it was made for")
+
+
+def describe(event: DpEvent) -> str:
+    """The event in words, for a plan and a ledger's summary."""
+    parts = [f"{count} x {_words(leaf)}" for leaf, count in leaves(event)]
+    return "; ".join(parts) or "nothing"
+
+
+def _words(leaf: Leaf) -> str:
+    import dp_accounting
+
+    if is_sampled_gaussian(leaf):
+        rate = f"each unit drawn with probability {leaf.sampling_probability:.4g}"
+        return f"{_words(leaf.event)}, {rate}"
+    if isinstance(leaf, dp_accounting.GaussianDpEvent):
+        return f"Gaussian noise of {leaf.noise_multiplier:.4g} sensitivities"
+    if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
+        return f"a query with epsilon {pure_epsilon(leaf):.4g} and delta 0"
+    if isinstance(leaf, dp_accounting.ZCDpEvent):
+        return f"a query with rho {leaf.rho:.4g} (zCDP)"
+    if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
+        return "a release without protection"
+    return str(leaf)

@@ -1,0 +1,82 @@
+"""Everything that can change what is promised, in one value, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from nacre.core.errors import Unbounded
+from nacre.core.parts import Clip, Sampling
+from nacre.core.types import Adjacency, Unit
+from nacre.differential_privacy.events import event
+from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.price import Accountant, Price, calibrate, epsilon
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent: epsilon, and the probability delta with which it may fail."""
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon={self.epsilon} must be > 0 and finite")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """Who is protected, how units are drawn and bounded, what noise is added, and how often.
+
+    Raises `Unbounded` where noise is to hide a unit that no rule bounds, `ValueError` for no steps.
+    """
+
+    unit: Unit
+    adjacency: Adjacency = "add_or_remove"
+    sampling: Sampling
+    clip: Clip
+    noise: Gaussian | NoNoise
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be at least 1")
+        if isinstance(self.noise, Gaussian) and not math.isfinite(self.clip.bound(1)):
+            raise Unbounded(
+                "noise was asked for, but the clip rule bounds no unit; use "
+                "`gradient_clipping: {kind: flat, norm: 1.0}`"
+            )
+
+    def event(self, steps: int | None = None) -> DpEvent:
+        """What `steps` steps (all of them by default) reveal at most about one unit."""
+        count = self.steps if steps is None else steps
+        return event(self.sampling, self.noise, count, self.adjacency)
+
+    def price(self, delta: float, accountant: Accountant = "auto") -> Price:
+        """The price of all steps at `delta`."""
+        return epsilon(self.event(), delta, accountant, self.adjacency)
+
+    def calibrated(self, budget: Budget, accountant: Accountant = "auto") -> Mechanism:
+        """The same mechanism with the least noise that keeps all its steps within `budget`.
+
+        Raises `ValueError` where there is no noise to calibrate, `UnsupportedEvent` where the
+        mechanism has no price.
+        """
+        noise = self.noise
+        if not isinstance(noise, Gaussian):
+            raise ValueError("noise=NoNoise has nothing to calibrate")
+
+        def event_of(multiplier: float) -> DpEvent:
+            return replace(self, noise=replace(noise, multiplier=multiplier)).event()
+
+        multiplier, _ = calibrate(
+            event_of, budget.epsilon, budget.delta, accountant, self.adjacency
+        )
+        return replace(self, noise=replace(noise, multiplier=multiplier))

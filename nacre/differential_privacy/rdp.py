@@ -1,0 +1,155 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+"""Rényi curves and zero-concentrated privacy of an event: what the filters of a ledger add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import gammaln
+
+from nacre.differential_privacy.events import (
+    Leaf,
+    is_sampled_gaussian,
+    leaves,
+    pure_epsilon,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+ORDERS: tuple[float, ...] = (
+    *(1 + n / 10 for n in range(1, 100)),
+    *(float(n) for n in range(11, 65)),
+    *(80.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0),
+    *(float(2**n) for n in range(10, 18)),
+)
+"""The orders at which curves are taken; the small ones serve a large epsilon, the large a small."""
+
+_COARSEST = 0.1
+"""The multiplier below which a grid would be too fine; nothing is private there anyway."""
+
+
+def rdp_curve(event: DpEvent, orders: Sequence[float] = ORDERS) -> list[float]:
+    """The Rényi divergence of `event` at each order > 1; inf where nothing is promised.
+
+    Curves add up over composition (Mironov 2017, proposition 1). Raises `UnsupportedEvent`.
+    """
+    if any(order <= 1 for order in orders):
+        raise ValueError(f"orders={list(orders)} must all be > 1")
+    total = np.zeros(len(orders))
+    for leaf, count in leaves(event):
+        total += count * _leaf_curve(leaf, np.asarray(orders, dtype=float))
+    return [float(value) for value in total]
+
+
+def rdp_epsilon(curve: Sequence[float], orders: Sequence[float], delta: float) -> float:
+    """The epsilon at `delta` that a Rényi curve promises.
+
+    Source: Canonne, Kamath & Steinke 2020, "The discrete Gaussian for differential privacy",
+    proposition 12 (v4); Asoodeh et al. 2020, equation 20. Divergences so small that the two
+    outcomes are within `delta` of each other cost nothing (Bretagnolle & Huber 1979).
+    """
+    each = (_order_epsilon(*pair, delta) for pair in zip(orders, curve, strict=True))
+    return max(0.0, min(each))
+
+
+def _order_epsilon(order: float, divergence: float, delta: float) -> float:
+    if -math.expm1(-divergence) < delta**2:
+        return 0.0
+    return divergence + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+
+
+def zcdp_rho(event: DpEvent) -> float:
+    """The rho of `event` under zero-concentrated privacy; sampling does not amplify it.
+
+    Source: Bun & Steinke 2016, propositions 1.4 (pure epsilon: epsilon**2 / 2) and 1.6 (Gaussian:
+    1 / (2 z**2)), lemma 1.7 (they add up). Raises `UnsupportedEvent`.
+    """
+    return float(sum(count * _leaf_rho(leaf) for leaf, count in leaves(event)))
+
+
+def _leaf_rho(leaf: Leaf) -> float:
+    import dp_accounting
+
+    if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
+        return math.inf
+    if is_sampled_gaussian(leaf):
+        leaf = leaf.event
+    if isinstance(leaf, dp_accounting.GaussianDpEvent):
+        return 1 / (2 * leaf.noise_multiplier**2)
+    if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
+        return pure_epsilon(leaf) ** 2 / 2
+    if isinstance(leaf, dp_accounting.ZCDpEvent) and leaf.xi == 0:
+        return leaf.rho
+    raise unknown(leaf, "zCDP", "use an account with another rule")
+
+
+def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
+    import dp_accounting
+
+    if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
+        return np.full(orders.shape, math.inf)
+    if isinstance(leaf, dp_accounting.GaussianDpEvent):
+        return orders / (2 * leaf.noise_multiplier**2)
+    if isinstance(leaf, dp_accounting.ZCDpEvent):
+        return leaf.xi + leaf.rho * orders
+    if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
+        return _pure_curve(pure_epsilon(leaf), orders)
+    if is_sampled_gaussian(leaf):
+        rate, multiplier = leaf.sampling_probability, leaf.event.noise_multiplier
+        return np.array([_sampled_gaussian(rate, multiplier, float(a)) for a in orders])
+    raise unknown(leaf, "Rényi accounting", "use a Gaussian mechanism on a full or Poisson draw")
+
+
+def _pure_curve(epsilon: float, orders: np.ndarray) -> np.ndarray:
+    """The curve of randomised response, the worst of all that are `epsilon`-private."""
+    likely = -np.logaddexp(0.0, -epsilon)  # log of e**epsilon / (1 + e**epsilon)
+    unlikely = -np.logaddexp(0.0, epsilon)
+    terms = [orders * likely + (1 - orders) * unlikely, orders * unlikely + (1 - orders) * likely]
+    return np.logaddexp(*terms) / (orders - 1)
+
+
+def _sampled_gaussian(rate: float, multiplier: float, order: float) -> float:
+    """The Rényi divergence of (1-q) N(0, z**2) + q N(1, z**2) from N(0, z**2), the larger way.
+
+    Source: Mironov, Talwar & Zhang 2019, "Rényi differential privacy of the sampled Gaussian
+    mechanism", theorem 5 (this direction is the larger one) and equation 4 (integer orders).
+    """
+    whole = math.floor(order)
+    if order == whole:
+        moment = _integer_moment(rate, multiplier, whole)
+    elif multiplier >= _COARSEST:
+        moment = _moment(rate, multiplier, order)
+    else:
+        below, above = (_integer_moment(rate, multiplier, n) for n in (whole, whole + 1))
+        moment = below + (order - whole) * (above - below)  # convex: the chord lies above
+    return max(0.0, moment) / (order - 1)
+
+
+def _integer_moment(rate: float, multiplier: float, order: int) -> float:
+    """log of E over N(0, z**2) of the density ratio to the power `order`, as a binomial sum."""
+    k = np.arange(order + 1)
+    binomial = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
+    chosen = k * math.log(rate) + (order - k) * math.log1p(-rate)
+    return float(np.logaddexp.reduce(binomial + chosen + (k * k - k) / (2 * multiplier**2)))
+
+
+def _moment(rate: float, multiplier: float, order: float) -> float:
+    """The same expectation for any order, by the trapezoid rule on a fine grid.
+
+    The integrand is analytic within pi * z**2 of the real line and falls like a normal density, so
+    the rule converges geometrically: with this step its error is below 1e-15. (dp-accounting
+    0.6 adds the alternating terms of its series for fractional orders without their signs, which
+    is sound but high, 0.0188 for 0.000124 at q = 0.3, z = 20, order 1.1, and it does not converge
+    for rates around a half.)
+    """
+    step = min(multiplier / 16, multiplier**2 / 4)
+    x = np.arange(-12 * multiplier, order + 12 * multiplier, step)
+    ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * x - 1) / (2 * multiplier**2))
+    density = -((x / multiplier) ** 2) / 2 - math.log(multiplier * math.sqrt(2 * math.pi))
+    return float(np.logaddexp.reduce(order * ratio + density)) + math.log(step)

@@ -1,0 +1,35 @@
+"""Federated learning: parties keep their rows, and a round is a step whose units are parties."""
+
+from nacre.federated_learning.federation import Federation
+from nacre.federated_learning.gather import Plain
+from nacre.federated_learning.messages import Reply, Request
+from nacre.federated_learning.options import (
+    AllParties,
+    FederatedLearning,
+    Local,
+    PlainGather,
+    PoissonCohort,
+    StopWhenFlat,
+)
+from nacre.federated_learning.party import Party
+from nacre.federated_learning.robust import AGGREGATES, AggregateOption, Mean, Median
+from nacre.federated_learning.transport import InProcess
+
+__all__ = [
+    "AGGREGATES",
+    "AggregateOption",
+    "AllParties",
+    "FederatedLearning",
+    "Federation",
+    "InProcess",
+    "Local",
+    "Mean",
+    "Median",
+    "Party",
+    "Plain",
+    "PlainGather",
+    "PoissonCohort",
+    "Reply",
+    "Request",
+    "StopWhenFlat",
+]

@@ -1,0 +1,140 @@
+"""What a recipe says about a federation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nacre.core.optimizers import SGD, OptimizerOption
+from nacre.data.partition import PartitionOption
+from nacre.federated_learning.gather import Plain
+from nacre.federated_learning.robust import AggregateOption, Mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """What a party does between two rounds."""
+
+    steps: int = 1
+    """Updates on its own rows before it answers."""
+
+    def __post_init__(self) -> None:
+        _at_least_one("steps", self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllParties:
+    """Every party takes part in every round."""
+
+    kind: Literal["all"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonCohort:
+    """Each party takes part in a round by a coin of its own; what privacy amplification assumes."""
+
+    kind: Literal["poisson"] = "poisson"
+    expected: float
+    """Parties a round, on average; declared, and the divisor."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.expected < math.inf:
+            raise ValueError(f"expected={self.expected} must be > 0 and finite")
+
+
+CohortOption = AllParties | PoissonCohort
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainGather:
+    """The server sees each party's reply."""
+
+    kind: Literal["plain"] = "plain"
+    aggregate: AggregateOption = field(default_factory=Mean)
+    """How the replies become one direction."""
+
+    def build(self, expected: float) -> Plain:
+        """The gather of a federation that expects so many parties a round."""
+        return Plain(self.aggregate, expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopWhenFlat:
+    """End before the last round once a figure on *public* rows has stopped improving.
+
+    The figure is computed from released weights on public rows, so stopping costs no privacy.
+    """
+
+    kind: Literal["flat"] = "flat"
+    figure: Literal["loss", "accuracy"] = "loss"
+    """Which figure: loss falls, accuracy (classification only) rises."""
+    patience: int = 5
+    """Rounds in a row without an improvement."""
+    min_delta: float = 0.0
+    """What counts as an improvement: more than this beyond the best so far."""
+
+    def __post_init__(self) -> None:
+        _at_least_one("patience", self.patience)
+        if not 0 <= self.min_delta < math.inf:
+            raise ValueError(f"min_delta={self.min_delta} must be at least 0 and finite")
+
+    def flat(self, figures: Sequence[float]) -> bool:
+        """Whether the figures, one a round from the first, have been flat for `patience` rounds.
+
+        A figure that is not a number is no improvement.
+
+        >>> StopWhenFlat(patience=2).flat([0.9, 0.5, 0.5, 0.6])
+        True
+        >>> StopWhenFlat(patience=2, figure="accuracy").flat([0.5, 0.9, 0.9])
+        False
+        """
+        sign = 1.0 if self.figure == "accuracy" else -1.0
+        best, rounds = -math.inf, 0
+        for figure in figures:
+            better = sign * figure > best + self.min_delta
+            best, rounds = (sign * figure, 0) if better else (best, rounds + 1)
+        return rounds >= self.patience
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedLearning:
+    """Parties keep their rows; rounds send weights out and changes of the weights back."""
+
+    parties: PartitionOption
+    """Who holds which rows."""
+    rounds: int = 20
+    """Updates of the common model."""
+    local: Local = field(default_factory=Local)
+    """What a party does between two rounds; how is under `training`."""
+    cohort: CohortOption = field(default_factory=AllParties)
+    """Who takes part in a round."""
+    gather: PlainGather = field(default_factory=PlainGather)
+    """How the replies come together."""
+    optimizer: OptimizerOption = field(default_factory=lambda: SGD(lr=1.0))
+    """What the server does with the mean change: SGD with lr 1 is FedAvg, Adam is FedAdam."""
+    stop: StopWhenFlat | None = None
+    """When to end before the last round."""
+    few_clients: bool = False
+    """Accept privacy of whole parties although fewer than 50 are expected a round."""
+
+    def __post_init__(self) -> None:
+        _at_least_one("rounds", self.rounds)
+        parties = len(self.parties.names)
+        if self.expected() > parties:
+            raise ValueError(
+                f"cohort: expected={self.expected():g} must be at most the number of parties, "
+                f"{parties}"
+            )
+
+    def expected(self) -> float:
+        """Parties a round: declared, and the divisor of the aggregate."""
+        if isinstance(self.cohort, PoissonCohort):
+            return self.cohort.expected
+        return float(len(self.parties.names))
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}={value} must be at least 1")

@@ -1,0 +1,95 @@
+"""Who holds data: bytes of a request in, bytes of a reply out, and no second answer to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from nacre.core.errors import PartyError
+from nacre.core.types import Release, Tensors
+from nacre.federated_learning.answers import Answers, Remembered, Stored
+from nacre.federated_learning.messages import Reply, Request, misfit
+
+
+class Party:
+    """The only object that holds rows, through the two functions it is given.
+
+    *Guarantee:* each (kind, round) is answered once. The reply is stored before it leaves; the
+    identical request gets the stored bytes again; another request under a used number is refused,
+    and so are rounds beyond the declared ones. Otherwise a server that sent one round twice with
+    other weights could subtract the noise away, or go on after the budget is spent. A crash
+    before the store releases nothing, so the step may then be computed anew.
+
+    Everything else that decides what is released (mechanism, model, rows) is the party's own: a
+    request carries weights, a round and the digest of a recipe, which has to be the party's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: Callable[[Tensors, int], Release],  # weights, round -> weights after - before
+        evaluate: Callable[[Tensors], Release] | None = None,  # public or priced figures only
+        *,
+        recipe: str,  # hex digest of the party's own recipe
+        rounds: int,  # how many it agreed to
+        like: Tensors,  # names and shapes of the weights that training moves
+        store: Path | None = None,  # a folder of its own; None remembers in memory alone
+    ) -> None:
+        self.name = name
+        self._train, self._evaluate = train, evaluate
+        self._recipe, self._rounds = recipe, rounds
+        self._shapes = like
+        self._answers: Answers = Remembered() if store is None else Stored(store)
+        self._lock = Lock()  # two requests under one number must not both find it unused
+
+    def handle(self, request: bytes) -> bytes:
+        """The bytes of a `Reply`.
+
+        Raises `PartyError` for what it does not answer, and whatever training raises (as
+        `BudgetExceeded`); in both cases nothing was released.
+        """
+        asked = Request.from_bytes(request)
+        self._check(asked)
+        step, entered = f"{asked.kind}-{asked.round:010d}", asked.digest()
+        with self._lock:
+            known = self._answers.get(step)
+            if known is not None:
+                return self._again(asked, entered, *known)
+            reply = self._answered(asked).to_bytes()
+            self._answers.put(step, entered, reply)
+            return reply
+
+    def _check(self, asked: Request) -> None:
+        if asked.recipe != self._recipe:
+            raise self._refusal(asked, "it belongs to another recipe; start all with the same one")
+        last = self._rounds - 1 if asked.kind == "train" else self._rounds
+        if asked.round > last:
+            raise self._refusal(asked, f"{self._rounds} rounds were agreed; start another run")
+        fault = misfit(asked.tensors, self._shapes)
+        if fault is not None:
+            raise self._refusal(asked, f"{fault}; build the same model on both sides")
+
+    def _again(self, asked: Request, entered: bytes, known: bytes, reply: bytes) -> bytes:
+        """The stored reply to the identical request."""
+        if known != entered:
+            raise self._refusal(
+                asked,
+                "this round was answered for other weights, and a second answer would give the "
+                "noise away; resume the run from its own checkpoint",
+            )
+        return reply
+
+    def _answered(self, asked: Request) -> Reply:
+        if asked.kind == "train":
+            release = self._train(asked.tensors, asked.round)
+        elif self._evaluate is not None:
+            release = self._evaluate(asked.tensors)
+        else:
+            raise self._refusal(asked, "it has no rows that it may score; score on the server")
+        return Reply(asked.kind, asked.round, self.name, release.total, release.how)
+
+    def _refusal(self, asked: Request, reason: str) -> PartyError:
+        return PartyError(
+            f"party {self.name!r} refuses to {asked.kind} in round {asked.round}: {reason}"
+        )

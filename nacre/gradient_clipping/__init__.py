@@ -1,0 +1,21 @@
+"""Gradient clipping: per-unit bounds for privacy, whole-gradient bounds for stability."""
+
+from nacre.gradient_clipping.choose import GRADIENT_SUMS, choose
+from nacre.gradient_clipping.looped import Looped
+from nacre.gradient_clipping.rules import CLIP_RULES, ClippingOption, Flat, Unclipped
+from nacre.gradient_clipping.vmapped import Vmapped
+from nacre.gradient_clipping.whole import ByNorm, ByValue, Whole
+
+__all__ = [
+    "CLIP_RULES",
+    "GRADIENT_SUMS",
+    "ByNorm",
+    "ByValue",
+    "ClippingOption",
+    "Flat",
+    "Looped",
+    "Unclipped",
+    "Vmapped",
+    "Whole",
+    "choose",
+]

@@ -1,0 +1,201 @@
+"""Models from options, and models as two files: model.json and model.safetensors."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
+from nacre.core.files import load_tensors, read_json, save_tensors, write_json
+from nacre.models.callables import PythonModel, called
+from nacre.models.causes import cause
+from nacre.models.images import CNN, cnn
+from nacre.models.tabular import MLP, mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormerRun:
+    """The model of a former run, weights included, as the base of this one."""
+
+    kind: Literal["run"] = "run"
+    path: str
+    """The run's folder, relative to the recipe."""
+
+
+Architecture = MLP | CNN | PythonModel
+"""Options that say everything about a model but its weights."""
+
+ModelOption = MLP | CNN | PythonModel | FormerRun
+"""Every option that a recipe may name under `model`."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What model.json holds beside the weights."""
+
+    option: Architecture
+    shape: tuple[int, ...]  # of one input
+    outputs: int
+    task: str  # "classification" or "regression"
+    scaler: Mapping[str, Any] | None  # as `nacre.data.Scaler.to_json` wrote it
+
+
+def build(
+    option: ModelOption,
+    shape: tuple[int, ...],  # of one input
+    outputs: int,
+    seed: int,
+    folder: Path,  # what the option's paths are relative to
+) -> nn.Module:
+    """The model, (B, *shape) -> (B, outputs), in training mode.
+
+    The same seed gives the same weights, and torch's own generator is left as it was. Raises
+    `Refusal` for a model that cannot be had or does not fit.
+    """
+    if isinstance(option, FormerRun):
+        return _continued(option, shape, outputs, folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(option, MLP):
+            return mlp(option, shape, outputs)
+        if isinstance(option, CNN):
+            return cnn(option, shape, outputs)
+        model = called(option, folder)
+        _check_outputs(model, shape, outputs, option.call)
+    return model
+
+
+def _continued(option: FormerRun, shape: tuple[int, ...], outputs: int, folder: Path) -> nn.Module:
+    former = folder / option.path
+    known = saved(former)
+    if (known.shape, known.outputs) != (shape, outputs):
+        raise Incompatible(
+            f"the model of {former} maps {known.shape} to {known.outputs} outputs and the data "
+            f"need {shape} to {outputs}; use the columns and classes of that run, or another base"
+        )
+    return load(former, folder).train()
+
+
+def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name: str) -> None:
+    """Raises `Refusal` unless the model maps (2, *shape) to (2, outputs)."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            result: Any = model.eval()(torch.zeros(2, *shape))
+    except Exception as error:
+        raise Refusal(
+            f"model {name!r} does not take inputs of shape {shape} ({cause(error)}); "
+            "correct the model or the data's shape"
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    given = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+    if given != (2, outputs):
+        raise Refusal(
+            f"model {name!r} gives {given} for 2 rows where (2, {outputs}) is needed; set the "
+            f"width of its last layer to {outputs}"
+        )
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Facts for a plan or a report: the layers, and how many numbers training moves."""
+    sizes = {name: (p.numel(), p.requires_grad) for name, p in model.named_parameters()}
+    return {
+        "layers": [
+            f"{name}: {module}" if name else str(module)
+            for name, module in model.named_modules()
+            if not any(True for _ in module.children())
+        ],
+        "parameters": sum(count for count, _ in sizes.values()),
+        "trainable": sum(count for count, moves in sizes.values() if moves),
+    }
+
+
+def architecture(option: ModelOption, folder: Path) -> Architecture:
+    """The option itself, or for a former run the option that its model was built from."""
+    return saved(folder / option.path).option if isinstance(option, FormerRun) else option
+
+
+def save(
+    model: nn.Module,
+    option: ModelOption,
+    into: Path,  # an existing folder
+    *,
+    shape: tuple[int, ...],
+    outputs: int,
+    task: str,
+    scaler: Mapping[str, Any] | None,
+    folder: Path,  # what the option's paths are relative to
+) -> None:
+    """Writes model.safetensors, then model.json: whoever finds the second has both."""
+    save_tensors(into / "model.safetensors", model.state_dict())
+    facts = {
+        "format": 1,
+        "option": asdict(architecture(option, folder)),
+        "shape": list(shape),
+        "outputs": outputs,
+        "task": task,
+        "scaler": scaler,
+    }
+    write_json(into / "model.json", facts)
+
+
+def saved(run: Path) -> SavedModel:
+    """What model.json says. Raises `RunError` where there is none, `FileDamaged` where it lies."""
+    file = run / "model.json"
+    if not file.is_file():
+        raise RunError(f"{run} holds no finished model (no model.json); name a run that has ended")
+    facts = read_json(file)
+    try:
+        if facts["format"] != 1:
+            raise ValueError(f"format {facts['format']} is unknown to this version")
+        if facts["task"] not in ("classification", "regression"):
+            raise ValueError(f"task {facts['task']!r} is unknown")
+        return SavedModel(
+            _option(facts["option"]),
+            tuple(int(n) for n in facts["shape"]),
+            int(facts["outputs"]),
+            facts["task"],
+            facts["scaler"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileDamaged(
+            f"{file} is not what nacre writes ({cause(error)}); restore it or run again"
+        ) from error
+
+
+def load(run: Path, folder: Path | None = None) -> nn.Module:
+    """The finished model of a run, weights included, in evaluation mode.
+
+    `folder` is where a Python model's code is looked for; the run's own folder where absent.
+    Raises `RunError` for no run, `FileDamaged` for a file that is not what was written.
+    """
+    known = saved(run)
+    model = build(known.option, known.shape, known.outputs, seed=0, folder=folder or run)
+    file = run / "model.safetensors"
+    weights, _ = load_tensors(file)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FileDamaged(
+            f"{file} does not fit model.json ({cause(error)}); restore both"
+        ) from error
+    return model.eval()
+
+
+def _option(fields: Mapping[str, Any]) -> Architecture:
+    """An option from what `asdict` gave, JSON's lists being tuples again."""
+    kinds: dict[str, Callable[..., Architecture]] = {"mlp": MLP, "cnn": CNN, "python": PythonModel}
+    plain: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
+    return kinds[plain["kind"]](**plain)

@@ -1,0 +1,51 @@
+"""What a recipe can ask to be attacked. The audits themselves live in `nacre.audit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nacre.adversarial_training.ball import Ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evasion:
+    """Attack the finished model's inputs: PGD with restarts on the test rows (Madry 2018)."""
+
+    kind: Literal["evasion"] = "evasion"
+    ball: Ball | None = None
+    """How far an input may move; the ball of `adversarial_training` where absent."""
+    steps: int = 40
+    """Gradient steps of each start."""
+    restarts: int = 5
+    """Random starts; the worst one counts."""
+    confidence: float = 0.95
+    """Of the interval around each figure."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """Guess who was in the training data: loss threshold (Yeom 2018), calibrated by a reference
+    model that never saw them (Watson 2022)."""
+
+    kind: Literal["membership"] = "membership"
+    confidence: float = 0.95
+    """Of the interval around each figure."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+
+
+AuditOption = Evasion | Membership
+NOT_BUILT = (
+    "reconstruction", "canaries", "extraction", "stealing", "inversion", "ownership", "backdoor",
+    "poisoning",
+)  # fmt: skip
+"""Audits that a recipe may name one day; until they are built they are refused as such."""

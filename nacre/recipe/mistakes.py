@@ -1,0 +1,148 @@
+"""pydantic's errors as one sentence with file, line, key and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic_core import ErrorDetails
+
+from nacre.core.errors import RecipeError
+from nacre.recipe.document import Document, Place
+from nacre.recipe.options import Hint, inside, keys, kinds, options, without_none
+
+
+def first_mistake(errors: list[ErrorDetails], document: Document, root: type) -> RecipeError:
+    """The mistake to mend first: what is wrong, from the top; then what is missing.
+
+    A misspelt key is wrong and missing at once, and the first says more.
+    """
+    found = [_mistake(error, document, root) for error in errors]
+    missing = [error["type"] == "missing" for error in errors]
+    return min(zip(missing, found, strict=True), key=lambda pair: (pair[0], pair[1].line or 0))[1]
+
+
+def nearest(word: str, known: Iterable[str], count: int = 8) -> str:
+    """The remedy for a word that is not known: the nearest one, or all where they are few.
+
+    >>> nearest("epsilom", ["epsilon", "delta"])
+    'did you mean `epsilon`?'
+    >>> nearest("x", ["epsilon", "delta"])
+    'use one of `epsilon`, `delta`'
+    """
+    names = list(known)
+    near = get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    listed = ", ".join(f"`{name}`" for name in names[:count])
+    return f"use one of {listed}" + (", …" if len(names) > count else "")
+
+
+def type_words(hint: Hint) -> str:
+    """A type as a person would say it.
+
+    >>> type_words(tuple[int, ...]), type_words(float | None)
+    ('a list, each entry a whole number', 'a number')
+    """
+    hint, _ = without_none(hint)
+    plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if hint in plain:
+        return plain[hint]
+    classes = options(hint)
+    if len(classes) > 1:
+        return "keys and values with `kind`: " + _listed(kinds(classes))
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + _listed(arguments) if len(arguments) > 1 else f"`{arguments[0]}`"
+    if origin is tuple:
+        return f"a list, each entry {type_words(arguments[0])}"
+    if origin is dict and arguments[1] is not Any:
+        return f"names, each with {type_words(arguments[1])}"
+    return "any value" if hint is Any else "keys and values"
+
+
+def _listed(words: Iterable[Any]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _mistake(error: ErrorDetails, document: Document, root: type) -> RecipeError:
+    place, hints = _walked(error["loc"], root)
+    owner, hint = hints[-2] if len(hints) > 1 else root, hints[-1]
+    given: Any = error["input"]
+    match error["type"]:
+        case "extra_forbidden":
+            known = keys(options(owner)[0])
+            return document.error(place, f"is no key here; {nearest(str(place[-1]), known)}")
+        case "missing":
+            return document.error(place, f"is missing; it takes {type_words(hint)}")
+        case "union_tag_not_found":
+            listed = _listed(kinds(options(hint)))
+            return document.error(place, f"needs `kind`, one of {listed}")
+        case "union_tag_invalid":
+            word, known = str(given["kind"]), kinds(options(hint))
+            return document.error((*place, "kind"), f"{word!r} is unknown; {nearest(word, known)}")
+        case "literal_error" if isinstance(given, str):
+            known = [str(word) for word in get_args(without_none(hint)[0])]
+            return document.error(place, f"{given!r} is unknown; {nearest(given, known)}")
+        case "value_error":
+            return _from_option(str(error["ctx"]["error"]), place, document)  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        case _:
+            return document.error(place, f"must be {type_words(hint)}, not {_given(given, hint)}")
+
+
+def _walked(loc: tuple[str | int, ...], root: type) -> tuple[Place, list[Hint]]:
+    """(the place, the hints on the way to it). pydantic's locations name kinds as well as keys."""
+    place: list[str | int] = []
+    hints: list[Hint] = [root]
+    for part in loc:
+        classes = options(hints[-1])
+        if len(classes) > 1:
+            hints[-1] = kinds(classes)[str(part)]
+        else:
+            place.append(part)
+            hints.append(inside(hints[-1], part))
+    return tuple(place), hints
+
+
+def _from_option(message: str, place: Place, document: Document) -> RecipeError:
+    """What an option says of its own values; it starts with `key=` where one key is to blame."""
+    key = message.split("=", 1)[0]
+    narrower = (*place, key)
+    blamed = "=" in message and document.has(narrower)
+    return document.error(narrower if blamed else place, message)
+
+
+def _given(value: Any, hint: Hint) -> str:
+    """What stands there instead, with the remedy where it is known."""
+    wanted, _ = without_none(hint)
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower() + ("; write it in quotes" if wanted is str else "")
+        case int() | float():
+            return f"{value}" + (f'; write "{value}" in quotes' if wanted is str else "")
+        case str():
+            return f"the text {_short(value)}{_text_remedy(value, wanted)}"
+        case list():
+            return "a list"
+        case _:
+            return "keys and values"
+
+
+def _text_remedy(value: str, wanted: Hint) -> str:
+    if wanted is bool:
+        return "; write true or false, without quotes"
+    if options(wanted) and value in kinds_of(wanted):
+        return f"; write `{{kind: {value}}}`"
+    return ""
+
+
+def kinds_of(hint: Hint) -> dict[str, type]:
+    """The kinds of the options that have one."""
+    return kinds(tuple(option for option in options(hint) if "kind" in keys(option)))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")

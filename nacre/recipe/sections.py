@@ -1,0 +1,83 @@
+"""The sections of a recipe that belong to no technique: training, execution, ledger, comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nacre.core.optimizers import SGD, OptimizerOption
+from nacre.data.sampling import PoissonSampling, SamplingOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One level of training: the whole run, or what each party does between two rounds."""
+
+    steps: int = 100
+    """Updates. In a federation this is ignored: rounds x local steps count."""
+    batch: int = 64
+    """Units expected a step; with a federation, in each party. Declared, and the divisor."""
+    sampling: SamplingOption = field(default_factory=PoissonSampling)
+    """How the units of a step are drawn."""
+    optimizer: OptimizerOption = field(default_factory=lambda: SGD(lr=0.1))
+    """What turns a release into an update."""
+    checkpoint: int = 10
+    """Steps (or rounds, in a federation) between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "checkpoint"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How the work is done: nothing here can change what is guaranteed (a law test proves it)."""
+
+    gradients: Literal["auto", "vmapped", "looped", "whole"] = "auto"
+    """Which gradient sum; all per-unit sums give the same numbers."""
+    microbatch: int | None = None
+    """Units at a time, to save memory; None takes the whole draw."""
+    threads: int | None = None
+    """Threads that one operation may use; None leaves PyTorch's choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("microbatch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What the owner of the data allows to be spent, once, when the account is new."""
+
+    epsilon: float
+    """The whole allowance."""
+    delta: float
+    """The probability with which epsilon may fail."""
+    rule: Literal["rdp", "zcdp", "pld"] = "rdp"
+    """How charges add up: a Rényi or zCDP filter for any number of runs, or `pld` for exactly one
+    run that is fixed beforehand (the tightest)."""
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon={self.epsilon} must be > 0")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerChoice:
+    """Where the budget is kept, and the name of the account."""
+
+    path: str
+    """A file; `{run}/…` puts it in the run folder (for demonstrations: deleting the run forgets)."""
+    dataset: str
+    """The account's declared name; a party's account is `DATASET/PARTY`."""
+    grant: Grant | None = None
+    """Granted once, when the account is new; a recipe never widens an existing grant."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset or any(c in self.dataset for c in "/\n"):
+            raise ValueError(f"dataset={self.dataset!r} must be a name without slashes")

@@ -1,0 +1,178 @@
+"""A run folder -> evidence.json and report.html. Reads what may be shared, never `local/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+from nacre.audit.finding import Finding
+from nacre.core.errors import FileDamaged, RunError
+from nacre.core.files import read_json, write_bytes, write_json
+from nacre.report.conform import conform
+from nacre.report.facts import (
+    FORMAT,
+    Comparison,
+    Evidence,
+    FindingFacts,
+    Ledger,
+    Outcome,
+    Plan,
+    Released,
+)
+from nacre.report.page import render
+from nacre.report.pictures import flat
+
+_TRAIN = "`nacre train RECIPE --into {run}`"
+_WRITERS = {
+    "plan.json": _TRAIN,
+    "recipe.yaml": _TRAIN,
+    "outcome.json": "`nacre train RECIPE --into {run} --resume`",
+    "released.jsonl": _TRAIN,
+    "model.json": "`nacre train RECIPE --into {run} --resume`",
+    "ledger.json": _TRAIN,
+    "findings.json": "`nacre audit {run}`",
+    "comparison.json": "`nacre audit {run}`",
+}
+"""File of a run folder -> the verb that writes it."""
+
+_SOURCES = (*_WRITERS, "model.safetensors")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def write_report(run_folder: Path, output: Path | None = None) -> Path:
+    """Writes RUN/evidence.json and the page (RUN/report.html, or `output`); returns the page's path.
+
+    The same run folder always gives the same bytes. Raises as `gather` does, and `NacreError`
+    where a file cannot be written.
+    """
+    evidence = gather(run_folder)
+    page = render(evidence)
+    write_json(run_folder / "evidence.json", evidence)
+    path = output if output is not None else run_folder / "report.html"
+    write_bytes(path, page.encode())
+    return path
+
+
+def gather(run_folder: Path) -> Evidence:
+    """Every fact of a finished run that may be shared, in the shape of `facts.Evidence`.
+
+    Raises `RunError` where a file that the verbs write is missing, `FileDamaged` where one does
+    not hold what they write. Of `local/` it asks only whether findings lie there.
+    """
+    plan: Plan = _read(run_folder, "plan.json", Plan)
+    outcome: Outcome = _read(run_folder, "outcome.json", Outcome)
+    charged = any(party["account"] is not None for party in plan["parties"])
+    findings = _findings(run_folder)
+    return {
+        "format": FORMAT,
+        "plan": plan,
+        "outcome": outcome,
+        "released": _released(run_folder),
+        "findings": findings,
+        "findings_are_local": not findings and (run_folder / "local" / "findings.json").exists(),
+        "comparison": _optional(run_folder, "comparison.json", Comparison),
+        "ledger": _read(run_folder, "ledger.json", Ledger) if charged else None,
+        "model": _read(run_folder, "model.json", dict[str, Any]),
+        "recipe": _CREDENTIALS.sub("…", _text(run_folder, "recipe.yaml")),
+        "files": _digests(run_folder),
+    }
+
+
+def _text(run: Path, name: str) -> str:
+    """The text of a file that has to be there."""
+    path = run / name
+    if not path.is_file():
+        raise RunError(f"{run} holds no {name}: {_WRITERS[name].format(run=run)} writes it")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(run, name, getattr(error, "strerror", None) or "it is not text") from error
+
+
+def _read(run: Path, name: str, hint: Any) -> Any:
+    """The JSON of a file that has to be there, of the type `hint`."""
+    _text(run, name)
+    try:
+        value = read_json(run / name)
+        json.dumps(value, allow_nan=False)
+        conform(value, hint)
+    except (FileDamaged, ValueError) as error:
+        reason = "it is not JSON" if isinstance(error, FileDamaged) else str(error)
+        raise _damaged(run, name, reason) from error
+    return value
+
+
+def _optional(run: Path, name: str, hint: Any) -> Any:
+    return _read(run, name, hint) if (run / name).exists() else None
+
+
+def _damaged(run: Path, name: str, reason: str) -> FileDamaged:
+    remedy = _WRITERS[name].format(run=run)
+    return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {remedy} writes it")
+
+
+def _released(run: Path) -> Released:
+    """released.jsonl, counted."""
+    name = "released.jsonl"
+    counts = {"noised": 0, "inherited": 0, "unprotected": 0}
+    deviations: set[float] = set()
+    for number, line in enumerate(_text(run, name).splitlines(), start=1):
+        try:
+            facts = json.loads(line)
+            counts[facts["how"]] += 1
+            if facts["how"] == "noised":
+                deviations.add(float(facts["deviation"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(run, name, f"line {number} is no release") from error
+    return {
+        "count": sum(counts.values()),
+        "noised": counts["noised"],
+        "inherited": counts["inherited"],
+        "unprotected": counts["unprotected"],
+        "deviations": sorted(deviations),
+    }
+
+
+def _findings(run: Path) -> list[FindingFacts]:
+    """findings.json, each finding whole and public; [] where there is none."""
+    name = "findings.json"
+    found: dict[str, list[dict[str, Any]]] | None = _optional(
+        run, name, dict[str, list[dict[str, Any]]]
+    )
+    facts: list[FindingFacts] = []
+    for entry in (found or {}).get("findings", []):
+        try:
+            finding = Finding.from_json(entry)
+            conform(finding.to_json(), FindingFacts, finding.audit)
+            shown = cast(FindingFacts, finding.to_json())
+            _pixels_fit(shown)
+        except (TypeError, ValueError) as error:
+            raise _damaged(run, name, str(error)) from error
+        if not finding.public:
+            raise _damaged(run, name, "it holds a finding on private rows, which belongs in local/")
+        facts.append(shown)
+    return facts
+
+
+def _pixels_fit(finding: FindingFacts) -> None:
+    for picture in finding["details"].get("pictures", []):
+        if len(picture["shape"]) not in (2, 3):
+            raise ValueError(f"a picture of shape {picture['shape']} cannot be drawn")
+        for name in ("clean", "attacked"):
+            if len(flat(picture[name])) != prod(picture["shape"]):
+                raise ValueError(f"`{name}` of a picture does not fit its shape")
+
+
+def _digests(run: Path) -> dict[str, str]:
+    """SHA-256 of each source that is there."""
+    present = [run / name for name in _SOURCES if (run / name).is_file()]
+    return {path.name: _sha256(path) for path in present}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

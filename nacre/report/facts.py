@@ -1,0 +1,312 @@
+"""The documented shape of evidence.json, format 1: one `TypedDict` for each object in it.
+
+`conform` checks JSON against these types, so what is written here is what is enforced, and the
+page is type-checked against it. Keys are never removed and never change their meaning; readers
+ignore keys they do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+from nacre.audit.finding import Verdict
+
+FORMAT = 1
+
+
+class Interval(TypedDict):
+    """A figure and how far chance alone may have moved it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Sampling(TypedDict):
+    """Which units enter a step."""
+
+    kind: str
+    expected: float
+    """Units a step, on average: declared, never counted."""
+    rate: float
+    """Probability of each unit to enter a step; 1 without sampling."""
+
+
+class Clip(TypedDict):
+    """How far one unit can move a sum."""
+
+    kind: str
+    norm: float | None
+    """L2 norm that no clipped unit exceeds; null where nothing bounds it."""
+
+
+class Noise(TypedDict):
+    """What hides one unit."""
+
+    kind: str
+    multiplier: float | None
+    """Standard deviation in units of the sensitivity; null without noise."""
+
+
+class Takes(TypedDict):
+    """What the run takes from its account's grant."""
+
+    rule: str
+    share: float
+    """Of the grant, 0 to 1."""
+    order: NotRequired[float | None]
+    """Order of the Rényi filter, where the rule has one."""
+
+
+class Party(TypedDict):
+    """One account's mechanism and its price; the whole run where nothing is federated."""
+
+    name: str
+    account: str | None
+    size: int
+    """Declared units."""
+    unit: Literal["example", "group", "client"]
+    adjacency: Literal["add_or_remove", "replace_one", "zero_out"]
+    sampling: Sampling
+    clip: Clip
+    noise: Noise
+    steps: int
+    epsilon: float | None
+    """An upper bound for the whole run; null where nothing is promised."""
+    delta: float | None
+    accountant: str | None
+    epsilon_by_step: list[list[float]]
+    """`[step, epsilon]` pairs, steps ascending."""
+    takes: Takes | None
+
+
+class Techniques(TypedDict):
+    """What each of the five techniques does in this run, as a sentence; null where it is off."""
+
+    gradient_clipping: str | None
+    fine_tuning: str | None
+    federated_learning: str | None
+    differential_privacy: str | None
+    adversarial_training: str | None
+
+
+class Plan(TypedDict):
+    """What was going to run, as declared before a row was read."""
+
+    nacre: str
+    """Version that made the plan."""
+    name: str
+    recipe_digest: str
+    created: str
+    """ISO 8601, UTC."""
+    seed: int
+    task: str
+    private: bool
+    """Whether every release is covered by an epsilon."""
+    parties: list[Party]
+    techniques: Techniques
+    assumptions: list[str]
+    not_covered: list[str]
+    model: dict[str, Any]
+    estimates: dict[str, Any]
+
+
+class CurvePoint(TypedDict):
+    """A figure on public rows after a round (or step)."""
+
+    round: int
+    accuracy: NotRequired[float]
+
+
+class Outcome(TypedDict):
+    """How the training ended."""
+
+    done: int
+    planned: int
+    """Rounds of a federation, steps of a central run."""
+    stopped: str
+    seconds: dict[str, float]
+    """Wall time of each stage."""
+    provenance: dict[str, Any]
+    """Versions, seeds, the HMAC of the data; none speaks about a private row."""
+    curve: list[CurvePoint]
+
+
+class Released(TypedDict):
+    """What left the private side, counted from released.jsonl."""
+
+    count: int
+    noised: int
+    """Covered by noise added at this level."""
+    inherited: int
+    """Computed from releases that were noised already."""
+    unprotected: int
+    """Covered by nothing."""
+    deviations: list[float]
+    """The standard deviations of the noise that was added, each once, ascending."""
+
+
+class Attacked(TypedDict):
+    """Accuracy at one share of the attack's radius."""
+
+    share: float
+    radius: float
+    value: float
+    low: float
+    high: float
+
+
+class Picture(TypedDict):
+    """A public image before and after an attack."""
+
+    shape: list[int]
+    """`[channels, height, width]` or `[height, width]`."""
+    clean: list[Any]
+    """Pixels from 0 to 1, nested or flat, in the order of `shape`."""
+    attacked: list[Any]
+    label: str | int
+    before: str | int
+    """The model's answer to the clean image."""
+    after: str | int
+    share: NotRequired[float]
+    """Share of the radius that sufficed."""
+
+
+class Change(TypedDict):
+    """How far an attack moved one feature, in the feature's own unit."""
+
+    feature: str
+    before: float
+    after: float
+
+
+class Row(TypedDict):
+    """A public row before and after an attack: the features that moved the most."""
+
+    label: str | int
+    before: str | int
+    after: str | int
+    changes: list[Change]
+    share: NotRequired[float]
+
+
+class Rates(TypedDict):
+    """A point of a membership attack's ROC curve."""
+
+    fpr: float
+    tpr: float
+
+
+class Details(TypedDict):
+    """The parts of a finding's details that the page shows; an audit may add others."""
+
+    rows_tested: NotRequired[int]
+    clean: NotRequired[Interval]
+    curve: NotRequired[list[Attacked]]
+    pictures: NotRequired[list[Picture]]
+    rows: NotRequired[list[Row]]
+    roc: NotRequired[list[Rates]]
+    notes: NotRequired[list[str]]
+
+
+class FindingFacts(TypedDict):
+    """One attack's result, as `nacre.audit.finding.Finding` writes it; public ones only."""
+
+    audit: str
+    claim: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    confidence: float
+    verdict: Verdict
+    public: bool
+    details: Details
+
+
+class Variant(TypedDict):
+    """One of the models that are compared."""
+
+    name: str
+    accuracy: Interval | None
+    attacked_accuracy: Interval | None
+    membership_advantage: Interval | None
+    note: str
+
+
+class Comparison(TypedDict):
+    """The protected model beside others, on the same public test rows."""
+
+    variants: list[Variant]
+    rows: int
+    """Test rows."""
+    confidence: float
+    radius: NotRequired[dict[str, Any]]
+
+
+class Granted(TypedDict):
+    """What an account's owner allows in all."""
+
+    epsilon: float
+    delta: float
+
+
+class Spent(TypedDict):
+    """What has been charged to an account so far, by this run and others."""
+
+    epsilon: float
+
+
+class Entry(TypedDict):
+    """A line of the ledger; each carries the hash of all lines before it."""
+
+    index: int
+    time: str
+    kind: str
+    run: str | None
+    summary: str
+    hash: str
+
+
+class Account(TypedDict):
+    """An account this run was charged to."""
+
+    account: str
+    unit: str
+    rule: str
+    granted: Granted
+    spent: Spent
+    left: NotRequired[float | dict[str, Any] | None]
+    """What the account's rule still allows, in its own currency."""
+    entries: list[Entry]
+
+
+class Ledger(TypedDict):
+    """The ledger's extract at the end of the training."""
+
+    accounts: list[Account]
+    head: str
+    """Hash of the ledger's last line."""
+    verified: bool
+    """Whether the chain of hashes was whole."""
+
+
+class Evidence(TypedDict):
+    """evidence.json."""
+
+    format: Literal[1]
+    plan: Plan
+    outcome: Outcome
+    released: Released
+    findings: list[FindingFacts]
+    """`[]` where no audit ran, or where `findings_are_local`."""
+    findings_are_local: bool
+    """Whether findings exist that were computed on private rows and therefore stay in local/."""
+    comparison: Comparison | None
+    ledger: Ledger | None
+    model: dict[str, Any]
+    """What model.json says: architecture, input shape, task, scaling."""
+    recipe: str
+    """The recipe's text; credentials in addresses are masked."""
+    files: dict[str, str]
+    """SHA-256 of each file of the run folder that this evidence was read from."""

@@ -1,0 +1,113 @@
+"""How figures are written: enough digits to compare, never more than were measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+MISSING = "not measured"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def epsilon(value: float | None) -> str:
+    """Two decimals, rounded up: it is a bound.
+
+    >>> epsilon(3.971), epsilon(4.0), epsilon(0.0004), epsilon(None)
+    ('3.98', '4.00', '0.01', 'none')
+    """
+    if value is None:
+        return "none"
+    # 4.000000000001 is 4 that went through a root search, not a broken promise.
+    return f"{math.ceil(value * 100 - 1e-6) / 100:.2f}"
+
+
+def delta(value: float | None) -> str:
+    """As a power of ten.
+
+    >>> delta(1e-4), delta(2.5e-6), delta(0.0), delta(None)
+    ('10⁻⁴', '2.5 × 10⁻⁶', '0', 'none')
+    """
+    if value is None:
+        return "none"
+    return _power(value) if value > 0 else "0"
+
+
+def percent(value: float | None) -> str:
+    """To a tenth of a percent.
+
+    >>> percent(0.9474), percent(None)
+    ('94.7%', 'not measured')
+    """
+    return MISSING if value is None else f"{100 * value:.1f}%".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Three decimals, with a true minus sign.
+
+    >>> signed(-0.0214), signed(-0.00001)
+    ('−0.021', '0.000')
+    """
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+
+
+def number(value: float) -> str:
+    """Four significant digits, thousands apart.
+
+    >>> number(0.31), number(104), number(12345.0), number(0.00001), number(-2)
+    ('0.31', '104', '12,345', '10⁻⁵', '−2')
+    """
+    size = abs(value)
+    if size and not 1e-3 <= size < 1e15:
+        text = _power(size)
+    else:
+        text = f"{size:,.0f}" if size >= 1000 else f"{size:.4g}"
+    return f"−{text}" if value < 0 else text
+
+
+def _power(value: float) -> str:
+    """A positive number with its power of ten, two digits at most."""
+    digits, power = f"{value:.1e}".split("e")
+    tens = "10" + str(int(power)).translate(_SUPERSCRIPT)
+    return tens if digits == "1.0" else f"{digits.removesuffix('.0')} × {tens}"
+
+
+def seconds(value: float) -> str:
+    """A duration.
+
+    >>> seconds(4.21), seconds(75), seconds(300), seconds(9000)
+    ('4.2 s', '75 s', '5 min', '2.5 h')
+    """
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+def short(digest: str) -> str:
+    """The first digits of a long hash; the whole one stands beside it as a title.
+
+    >>> short("0123456789abcdef0123"), short("clinic")
+    ('0123456789ab…', 'clinic')
+    """
+    return digest if len(digest) <= 16 else f"{digest[:12]}…"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence has them.
+
+    >>> listed(["east"]), listed(["east", "north", "south"])
+    ('east', 'east, north and south')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun, small counts as words.
+
+    >>> counted(3, "parties"), counted(40, "steps")
+    ('three parties', '40 steps')
+    """
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return f"{words[count] if count < len(words) else f'{count:,}'} {noun}"

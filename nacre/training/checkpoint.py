@@ -1,0 +1,91 @@
+"""What a run needs to continue bit for bit: weights, buffers, optimizer, and where it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nacre.core.errors import FileDamaged
+from nacre.core.files import load_tensors, save_tensors
+from nacre.core.random import digest
+from nacre.core.types import Tensors
+
+_KEEP = 2  # the newest, and the one before in case the newest is damaged
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    done: int,
+    facts: Mapping[str, Any],
+) -> Path:
+    """Writes `folder/step-NNNNNNNN.safetensors`, durable when this returns; keeps the last two.
+
+    `facts` is JSON: whatever else the loop remembers. Nothing private belongs into it.
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= _optimizer_tensors(optimizer)
+    text = json.dumps({"done": done, "facts": dict(facts)}, sort_keys=True)
+    path = folder / f"step-{done:08d}.safetensors"
+    metadata = {"state": text, "digest": digest(tensors, text).hex()}
+    save_tensors(path, tensors, metadata)
+    for old in checkpoints(folder)[:-_KEEP]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(folder.glob("step-*.safetensors"))
+
+
+def restore(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Any]]:
+    """Puts a checkpoint back; returns (steps done, facts). Raises `FileDamaged` with the remedy."""
+    try:
+        tensors, metadata = load_tensors(path)
+        text = metadata["state"]
+        if digest(tensors, text).hex() != metadata["digest"]:
+            raise FileDamaged("its digest does not fit")
+        state = json.loads(text)
+        model.load_state_dict(_part(tensors, "model."))
+        _restore_optimizer(optimizer, tensors)
+        return int(state["done"]), dict(state["facts"])
+    except (FileDamaged, KeyError, ValueError, RuntimeError) as error:
+        raise FileDamaged(
+            f"the checkpoint {path} is damaged ({str(error).splitlines()[0]}); what it had "
+            "released stays charged: delete this file and resume, which goes on from the "
+            "checkpoint before it, or from the start, to the same weights"
+        ) from error
+
+
+def _part(tensors: Tensors, prefix: str) -> Tensors:
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimizer's state as named tensors; plain numbers become float64 tensors."""
+    found: Tensors = {}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for name, value in slots.items():
+            if value is None:
+                continue
+            kept = value if isinstance(value, Tensor) else torch.tensor(float(value)).double()
+            found[f"optimizer.{index}.{name}"] = kept
+    return found
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimizer.").items():
+        index, slot = name.split(".", 1)
+        state.setdefault(int(index), {})[slot] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

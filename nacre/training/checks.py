@@ -1,0 +1,321 @@
+"""Every refusal that `nacre plan` can find before a row is read: one function, one sentence each.
+
+Each check takes the facts of a plan and raises `Incompatible` (or a sibling) with the place in
+the recipe, the reason and the remedy. `CHECKS` lists them; `nacre explain` prints their docs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from torch import nn
+
+from nacre.adversarial_training.ball import Ball
+from nacre.core.errors import Incompatible, Refusal
+from nacre.core.types import FeatureSpace
+from nacre.data.dataset import Schema
+from nacre.data.partition import ByColumn
+from nacre.data.sampling import FullBatch, PoissonSampling
+from nacre.data.scaling import PublicScaling
+from nacre.fine_tuning.choices import Pretrain
+from nacre.gradient_clipping import Flat
+from nacre.models import FormerRun, repair
+from nacre.recipe.audits import Evasion
+from nacre.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks may look at: the recipe and what follows from it without reading a row."""
+
+    recipe: Recipe
+    schema: Schema
+    sizes: dict[str, int]  # declared units of each holder of rows
+    model: nn.Module
+    space: FeatureSpace  # names and shape; its scale is known only once public rows are read
+
+
+def refuse(recipe: Recipe, key: str, message: str, kind: type[Refusal] = Incompatible) -> NoReturn:
+    """Raises `kind` with the place of `key` in front of the message."""
+    file, line = recipe.where(key)
+    place = f"{file}:{line} " if file is not None and line is not None else ""
+    raise kind(f"{place}`{key}`: {message}")
+
+
+def per_unit_clipping(facts: Facts) -> None:
+    """Differential privacy needs a bound on each unit's share, which only `flat` gives."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is not None and not isinstance(recipe.gradient_clipping, Flat):
+        kind = getattr(recipe.gradient_clipping, "kind", "absent")
+        refuse(
+            recipe,
+            "gradient_clipping",
+            f"{kind} clips the whole mean gradient at most, which bounds nobody's share of it, so "
+            "noise would hide nobody; use `gradient_clipping: {kind: flat, norm: 1.0}`",
+        )
+
+
+def per_unit_sums(facts: Facts) -> None:
+    """`gradients: whole` never sees one unit's gradient."""
+    recipe = facts.recipe
+    if isinstance(recipe.gradient_clipping, Flat) and recipe.execution.gradients == "whole":
+        if _unit(recipe) == "client":
+            return  # the change of a party is clipped, not its gradients
+        refuse(
+            recipe,
+            "execution.gradients",
+            "whole adds gradients up before anyone could clip one unit's; use auto",
+        )
+
+
+def sampling_with_event(facts: Facts) -> None:
+    """Only sampling whose privacy is proven may be combined with noise."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is None or _unit(recipe) == "client":
+        return
+    if not isinstance(recipe.training.sampling, PoissonSampling | FullBatch):
+        refuse(
+            recipe,
+            "training.sampling",
+            "shuffled batches have no proven price here (a Poisson price would claim too much); "
+            "use `sampling: {kind: poisson}`",
+        )
+
+
+def delta_below_size(facts: Facts) -> None:
+    """A delta of 1 / size or more allows to publish a whole row."""
+    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    if privacy is None:
+        return
+    federation = recipe.federated_learning
+    units = facts.sizes
+    if privacy.unit == "client" and federation is not None:
+        units = {"": len(federation.parties.names)}
+    for name, size in units.items():
+        if privacy.delta >= 1 / size:
+            whose = f" of {name}" if name else ""
+            refuse(
+                recipe,
+                "differential_privacy.delta",
+                f"{privacy.delta:g} is not below 1 / size = {1 / size:.3g} for the {size} units"
+                f"{whose}, so publishing one of them whole would pass; use at most "
+                f"{0.1 / size:.0e}",
+            )
+
+
+def batch_within_data(facts: Facts) -> None:
+    """A step cannot expect more units than there are."""
+    for name, size in facts.sizes.items():
+        if facts.recipe.training.batch > size:
+            whose = f"party {name} has" if name else "the data have"
+            refuse(
+                facts.recipe,
+                "training.batch",
+                f"{facts.recipe.training.batch} units are expected a step, but {whose} {size}; "
+                f"use {size} or fewer",
+            )
+
+
+def unit_exists(facts: Facts) -> None:
+    """Protecting groups needs a column that names them and a cap on their rows."""
+    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    if privacy is None or privacy.unit != "group":
+        return
+    if getattr(recipe.data, "unit", None) is None:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            "group needs to know whose row is whose; name the column by `data: {unit: COLUMN}`",
+        )
+    if privacy.rows_per_unit is None:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            "group needs a cap on the rows of one unit; declare "
+            "`differential_privacy: {rows_per_unit: N}` (more rows are dropped at random)",
+        )
+
+
+def clients_are_many(facts: Facts) -> None:
+    """Hiding a whole party among a few others costs all accuracy."""
+    recipe = facts.recipe
+    if _unit(recipe) != "client":
+        return
+    federation = recipe.federated_learning
+    if federation is None:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            "client protects whole parties, but there is no `federated_learning` section; "
+            "use `unit: example`",
+        )
+    expected = federation.expected()
+    if expected < 50 and not federation.few_clients:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            f"client hides each party among {expected:g} expected a round, so the noise is as "
+            "large as the update itself; use `unit: example`, or say "
+            "`federated_learning: {few_clients: true}` to go on",
+        )
+    if federation.gather.aggregate.kind != "mean":
+        refuse(
+            recipe,
+            "federated_learning.gather",
+            f"{federation.gather.aggregate.kind} of clipped changes is no bounded sum, so noise "
+            "on it has no price; use `aggregate: {kind: mean}`",
+        )
+
+
+def comparison_on_public_data(facts: Facts) -> None:
+    """An unprotected twin trains on the same rows without any noise."""
+    recipe = facts.recipe
+    if "unprotected" in recipe.compare and not recipe.data.public_demonstration:
+        refuse(
+            recipe,
+            "compare",
+            "an unprotected twin would train on the same private rows with no noise at all; "
+            "leave it out, or, only where the rows are public anyway, declare "
+            "`data: {public_demonstration: true}`",
+        )
+    if "public_base" in recipe.compare and _pretrain(recipe) is None and not _former(recipe):
+        refuse(
+            recipe,
+            "compare",
+            "public_base needs a base: add `fine_tuning: {pretrain: …}` or a former run's model",
+        )
+
+
+def public_rows_exist(facts: Facts) -> None:
+    """Scaling, pre-training and stopping look at public rows only, so there must be some."""
+    recipe = facts.recipe
+    if recipe.data.has_public:
+        return
+    federation = recipe.federated_learning
+    wanted = {
+        "data.scaling": isinstance(recipe.data.scaling, PublicScaling),
+        "fine_tuning.pretrain": _pretrain(recipe) is not None,
+        "federated_learning.stop": federation is not None and federation.stop is not None,
+    }
+    for key, needed in wanted.items():
+        if needed:
+            refuse(
+                recipe,
+                key,
+                "this looks at rows, so they must be public, and the recipe declares none; "
+                "declare `data: {public: …}`, or leave this out",
+            )
+
+
+def private_runs_have_a_ledger(facts: Facts) -> None:
+    """Epsilon that nobody writes down is spent again by the next run."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is not None and recipe.ledger is None:
+        refuse(
+            recipe,
+            "differential_privacy",
+            "a private run is charged to a ledger and the recipe names none; add "
+            "`ledger: {path: privacy.db, dataset: NAME, grant: {epsilon: …, delta: …}}`",
+        )
+
+
+def parties_are_real(facts: Facts) -> None:
+    """Simulated parties are dealt by a permutation of all units, so one unit moves others."""
+    recipe = facts.recipe
+    federation = recipe.federated_learning
+    if federation is None or isinstance(federation.parties, ByColumn):
+        return
+    if recipe.differential_privacy is not None and not recipe.data.public_demonstration:
+        refuse(
+            recipe,
+            "federated_learning.parties",
+            f"{federation.parties.kind} deals private rows to made-up parties, and adding one row "
+            "would move others between them, which no epsilon covers; name the holders by "
+            "`parties: {kind: column, column: NAME, sizes: {…}}`",
+        )
+
+
+def no_row_mixing(facts: Facts) -> None:
+    """BatchNorm and its like make one row's gradient depend on another's."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is not None or recipe.federated_learning is not None:
+        try:
+            repair.check(facts.model, facts.schema.shape)
+        except Refusal as error:
+            refuse(recipe, "model", str(error), type(error))
+
+
+def balls_fit_the_features(facts: Facts) -> None:
+    """Radii and frozen features must name features of the table."""
+    for key, ball in _balls(facts.recipe):
+        try:
+            ball.region(facts.space)
+        except Refusal as error:
+            refuse(facts.recipe, key, str(error), type(error))
+
+
+def audits_have_their_rows(facts: Facts) -> None:
+    """Evasion needs test rows and a ball, membership rows that were not trained on."""
+    recipe = facts.recipe
+    for option in recipe.audit:
+        if not recipe.data.has_test:
+            refuse(
+                recipe,
+                "audit",
+                f"{option.kind} measures on rows that were not trained on, and the data declare "
+                "none; add `data: {holdout: {share: 0.2}}`",
+            )
+        if isinstance(option, Evasion) and _ball(option, recipe) is None:
+            refuse(
+                recipe,
+                "audit",
+                "evasion needs to know how far an input may move; give it a ball: "
+                "`audit: [{kind: evasion, ball: {kind: linf, radius: 0.1}}]`",
+            )
+
+
+def _unit(recipe: Recipe) -> str | None:
+    return recipe.differential_privacy.unit if recipe.differential_privacy is not None else None
+
+
+def _pretrain(recipe: Recipe) -> Pretrain | None:
+    return recipe.fine_tuning.pretrain if recipe.fine_tuning is not None else None
+
+
+def _former(recipe: Recipe) -> bool:
+    return isinstance(recipe.model, FormerRun)
+
+
+def _ball(option: Evasion, recipe: Recipe) -> Ball | None:
+    if option.ball is not None:
+        return option.ball
+    adversarial = recipe.adversarial_training
+    return adversarial.attack.ball if adversarial is not None else None
+
+
+def _balls(recipe: Recipe) -> list[tuple[str, Ball]]:
+    """Every ball of the recipe and the key it stands under."""
+    found = [("audit", o.ball) for o in recipe.audit if isinstance(o, Evasion) and o.ball]
+    if recipe.adversarial_training is not None:
+        found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))
+    return found
+
+
+CHECKS: tuple[Callable[[Facts], None], ...] = (
+    per_unit_clipping,
+    per_unit_sums,
+    sampling_with_event,
+    unit_exists,
+    clients_are_many,
+    delta_below_size,
+    batch_within_data,
+    comparison_on_public_data,
+    public_rows_exist,
+    private_runs_have_a_ledger,
+    parties_are_real,
+    no_row_mixing,
+    balls_fit_the_features,
+    audits_have_their_rows,
+)

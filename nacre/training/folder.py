@@ -1,0 +1,163 @@
+"""A run folder: what may be shared, and `local/`, which may not.
+
+    recipe.yaml plan.json outcome.json released.jsonl ledger.json    what ran, and what left
+    model.json model.safetensors                                     the finished model
+    state/                                              base, twin, checkpoints, replies
+    local/  (mode 0700)        the run key, the split key, findings on private rows
+    findings.json comparison.json evidence.json report.html          written by audit and report
+
+While a run is open its key can strip the noise off every release. It lives in `local/` and is
+destroyed by `finish` and `abandon`; `local/` belongs into no backup.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nacre.core.errors import FileDamaged, NacreError, RunError
+from nacre.core.files import read_json, sync_folder, write_bytes, write_json
+from nacre.core.random import Source
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run. Making the object touches no file."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was given, byte for byte."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """What was going to run."""
+        return self.path / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        """Checkpoints and stored replies."""
+        return self.path / "state"
+
+    @property
+    def local(self) -> Path:
+        """What never leaves this machine."""
+        return self.path / "local"
+
+    @property
+    def outcome(self) -> Path:
+        """Written once, when training is complete."""
+        return self.path / "outcome.json"
+
+    @property
+    def run_key(self) -> Path:
+        """The secret that keys sampling, attack and noise; absent once the run has ended."""
+        return self.local / "run.key"
+
+    @property
+    def holder_key(self) -> Path:
+        """Keys the split and the HMAC of the data; kept, so that audits see the same split."""
+        return self.local / "holder.key"
+
+    def key(self, path: Path) -> bytes:
+        """The 32 bytes in one of the two key files. Raises `FileDamaged`."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FileDamaged(f"{path} cannot be read ({error.strerror})") from error
+        if len(data) != 32:
+            raise FileDamaged(f"{path} holds {len(data)} bytes where a key has 32")
+        return data
+
+    def source(self) -> Source:
+        """The run's source of randomness. Raises `RunError` where the run has ended."""
+        if not self.run_key.exists():
+            raise RunError(
+                f"{self.path} has ended (its key is destroyed), so it cannot continue; "
+                "start a new run with another `--into`"
+            )
+        return Source(self.key(self.run_key))
+
+    def destroy_key(self) -> None:
+        """Overwrites and removes the run key. On copy-on-write disks old blocks may survive."""
+        if self.run_key.exists():
+            with self.run_key.open("r+b") as file:
+                file.write(bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            self.run_key.unlink()
+            sync_folder(self.local)
+
+
+def create(path: Path, recipe: bytes, plan: Mapping[str, Any], holder_key: bytes) -> RunFolder:
+    """Makes a whole run folder, or none: it is built beside its place and then renamed.
+
+    Raises `RunError` where something stands at `path`, `NacreError` where the disk refuses.
+    """
+    refuse_existing(path)
+    building = RunFolder(path.with_name(f".{path.name}.{os.getpid()}.part"))
+    try:
+        building.state.mkdir(parents=True)
+        building.local.mkdir(mode=0o700)
+        write_bytes(building.recipe, recipe)
+        write_json(building.plan, dict(plan))
+        write_bytes(building.holder_key, holder_key, mode=0o600)
+        write_bytes(building.run_key, os.urandom(32), mode=0o600)
+        if path.exists():
+            path.rmdir()  # empty, checked above
+        os.replace(building.path, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(building.path, ignore_errors=True)
+        reason = error.strerror or str(error)
+        raise NacreError(
+            f"the run folder {path} could not be made ({reason}); nothing was charged: make room "
+            "or choose another folder with `--into`"
+        ) from error
+    except BaseException:
+        shutil.rmtree(building.path, ignore_errors=True)
+        raise
+    return RunFolder(path)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises `RunError` where something stands at `path` already; an empty folder is nothing."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(_existing(path))
+
+
+def _existing(path: Path) -> str:
+    folder = RunFolder(path)
+    if folder.outcome.exists():
+        return (
+            f"the run folder {path} exists and its training is complete: read {path}/report.html, "
+            "or choose another folder with `--into`"
+        )
+    if folder.recipe.exists() and folder.run_key.exists():
+        return (
+            f"the run folder {path} exists and its run is open: continue it with `--resume`, or "
+            "choose another folder with `--into`"
+        )
+    return f"the folder {path} exists and is not empty: choose another one with `--into`"
+
+
+def reopen(path: Path) -> RunFolder:
+    """The folder of a run that was started. Raises `RunError` where there is none."""
+    folder = RunFolder(path)
+    if not folder.recipe.exists() or not folder.plan.exists():
+        raise RunError(f"{path} holds no run: start one with `nacre train RECIPE --into {path}`")
+    return folder
+
+
+def read_plan(folder: RunFolder) -> dict[str, Any]:
+    """plan.json as written at the start."""
+    value = read_json(folder.plan)
+    if not isinstance(value, dict):
+        raise FileDamaged(f"{folder.plan} does not hold a plan")
+    return value  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,110 @@
+"""What happens over the rows of one holder: the whole run, or a party between two rounds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from nacre.core.random import Source, digest
+from nacre.core.tensors import assign, detached, subtract, trainable
+from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, Unprotected
+from nacre.data.dataset import Rows, Schema
+from nacre.data.units import Units
+from nacre.differential_privacy.mechanism import Mechanism
+from nacre.recipe.schema import Recipe
+from nacre.training import pieces
+from nacre.training.fit import Journal, fit
+from nacre.training.step import Parts, State
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all holders of a run share."""
+
+    recipe: Recipe
+    schema: Schema
+    space: FeatureSpace
+
+
+def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
+    """The parts of a step over rows under this mechanism."""
+    sums, _ = pieces.sums(setting.recipe, model, setting.schema, setting.space)
+    return Parts(
+        sampling=mechanism.sampling,
+        sums=sums,
+        noise=mechanism.noise,
+        adjacency=mechanism.adjacency,
+        shape=pieces.shape(setting.recipe),
+        microbatch=setting.recipe.execution.microbatch,
+    )
+
+
+def units(recipe: Recipe, rows: Rows, source: Source) -> Units:
+    """Scaled rows gathered into the recipe's units; rows beyond a unit's cap are left out."""
+    privacy = recipe.differential_privacy
+    if privacy is not None and privacy.unit == "group":
+        return Units(rows, "group", privacy.rows_per_unit, source.child("rows"))
+    return Units(rows, "example", None, source.child("rows"))
+
+
+def local_training(
+    setting: Setting,
+    mechanism: Mechanism,  # of the whole run: rounds x local steps
+    rows: Rows,  # this party's own, scaled
+    model: nn.Module,  # the federation's; copied
+    source: Source,  # this party's own
+    charge: Journal,
+) -> Callable[[Tensors, int], Release]:
+    """What a party does with a round's weights: train, and release the change.
+
+    Guarantee: with noise at this level the change is a function of the request and of noised
+    steps alone, and all of a round's steps are journalled before the first one is taken. Nothing
+    is kept between rounds but the account.
+    """
+    own = copy.deepcopy(model)
+    held = units(setting.recipe, rows, source)
+    work = parts(setting, mechanism, own)
+    federation = setting.recipe.federated_learning
+    assert federation is not None
+    steps = federation.local.steps
+
+    def train(weights: Tensors, round_number: int) -> Release:
+        charge.journal((round_number + 1) * steps)
+        assign(own, weights)
+        own.train()
+        optimizer = setting.recipe.training.optimizer.build(trainable(own).values())
+        state = State(own, optimizer, mechanism.clip, done=round_number * steps)
+        releases: list[Release] = []
+        fit(
+            state,
+            held,
+            work,
+            until=state.done + steps,
+            source=source,
+            charge=_Journalled(),
+            observe=lambda state, release: releases.append(release) or False,
+            context=digest("train", round_number, weights),
+        )
+        change = subtract(detached(trainable(own)), weights)
+        return Release(change, _right(releases))
+
+    return train
+
+
+class _Journalled:
+    """The round was journalled as a whole."""
+
+    def journal(self, step: int) -> None:
+        pass
+
+
+def _right(releases: list[Release]) -> Inherited | Unprotected:
+    """By what right a change leaves that was computed from these releases."""
+    for release in releases:
+        if isinstance(release.how, Unprotected):
+            return release.how
+    deviations = [r.how.deviation for r in releases if isinstance(r.how, Noised)]
+    return Inherited(tuple(f"a step with noise of deviation {d:.6g}" for d in deviations))

@@ -1,0 +1,200 @@
+"""The outermost loop of a run: over rows, or over parties. Checkpoints, watches, stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from nacre.core.random import Source
+from nacre.core.tensors import trainable
+from nacre.core.types import Release
+from nacre.data.dataset import Rows
+from nacre.federated_learning import Federation, InProcess, Party
+from nacre.training import checkpoint, pieces
+from nacre.training.curve import figures
+from nacre.training.fit import Journal, NoJournal, fit
+from nacre.training.holders import Setting, local_training, parts, units
+from nacre.training.plan import Plan
+from nacre.training.progress import Advance, Progress
+from nacre.training.released import Log
+from nacre.training.rows import Holdings
+from nacre.training.step import Parts, State, UnitSource
+
+
+@dataclass
+class Outcome:
+    """Where a loop ended."""
+
+    model: nn.Module
+    done: int
+    stopped: str  # "completed", "stopped improving" or "finished early"
+    curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+class Names:
+    """The parties as units: which of them a round asks."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[tuple[str, ...]]:
+        """The drawn names at once: a gather needs to see them together."""
+        if len(indices):
+            yield tuple(self._names[i] for i in indices.tolist())
+
+
+def loop(
+    plan: Plan,
+    setting: Setting,
+    held: Holdings,
+    model: nn.Module,
+    source: Source,
+    charges: Mapping[str, Journal],
+    folder: Path | None,  # the run's state/ has its checkpoints; None keeps nothing
+    watch: Progress,
+    *,
+    early: bool = False,  # put the last checkpoint back and end there
+) -> Outcome:
+    """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
+    state, work, over, charge = (
+        _federation(plan, setting, held, model, source, charges, folder)
+        if plan.outer is not None
+        else _central(plan, setting, held, model, source, charges)
+    )
+    state, outcome = _restored(state, folder)
+    until = state.done if early else plan.rounds
+    name = "rounds" if plan.federated else "steps"
+    log = Log(folder / "released.jsonl", state.done) if folder is not None else None
+    try:
+        with watch.stage(name, plan.rounds) as advance:
+            advance(state.done)
+            watcher = _Watcher(plan, held, outcome, folder, log, advance)
+            if not watcher.ended(state):
+                state = fit(
+                    state, over, work, until=until, source=source, charge=charge,
+                    observe=watcher,
+                )  # fmt: skip
+    finally:
+        if log is not None:
+            log.close()
+    outcome.done = state.done
+    if early and state.done < plan.rounds:
+        outcome.stopped = "finished early"
+    return outcome
+
+
+def _central(
+    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
+    charges: Mapping[str, Journal],
+) -> tuple[State, Parts, UnitSource, Journal]:  # fmt: skip
+    mechanism = plan.holders[0].mechanism
+    optimizer = plan.recipe.training.optimizer.build(trainable(model).values())
+    over = units(plan.recipe, held.private[""], source)
+    charge = charges.get("", NoJournal())
+    work = parts(setting, mechanism, model)
+    return State(model.train(), optimizer, mechanism.clip), work, over, charge
+
+
+def _federation(
+    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
+    charges: Mapping[str, Journal], folder: Path | None,
+) -> tuple[State, Parts, UnitSource, Journal]:  # fmt: skip
+    outer, option = plan.outer, plan.recipe.federated_learning
+    assert outer is not None
+    assert option is not None
+    handlers = {
+        name: Party(
+            name,
+            local_training(
+                setting, plan.inner(name), rows, model, source.child("party", name),
+                charges.get(name, NoJournal()),
+            ),
+            store=_store(folder, name),
+        ).handle
+        for name, rows in held.private.items()
+    }  # fmt: skip
+    sums = Federation(
+        InProcess(handlers), option.gather.build(outer.sampling.expected), plan.digest
+    )
+    optimizer = option.optimizer.build(trainable(model).values())
+    work = Parts(sampling=outer.sampling, sums=sums, noise=outer.noise, adjacency=outer.adjacency)
+    charge = charges.get("", NoJournal())
+    return State(model.train(), optimizer, outer.clip), work, Names(option.parties.names), charge
+
+
+def _store(folder: Path | None, name: str) -> Path | None:
+    """Where a party keeps what it answered; its replies are releases already."""
+    if folder is None:
+        return None
+    path = folder / "state" / "parties" / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _restored(state: State, folder: Path | None) -> tuple[State, Outcome]:
+    outcome = Outcome(state.model, state.done, "completed")
+    kept = checkpoint.checkpoints(folder / "state") if folder is not None else []
+    if not kept:
+        return state, outcome
+    done, facts = checkpoint.restore(kept[-1], state.model, state.optimizer)
+    outcome.curve = list(facts["curve"])
+    outcome.stopped = str(facts["stopped"])
+    return State(state.model, state.optimizer, state.clip, state.noise_state, done), outcome
+
+
+class _Watcher:
+    """Sees each release: logs it, measures public figures, checkpoints, decides to stop."""
+
+    def __init__(
+        self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
+        log: Log | None, advance: Advance,
+    ) -> None:  # fmt: skip
+        self._plan, self._outcome, self._folder = plan, outcome, folder
+        self._log, self._advance = log, advance
+        self._rows: Rows | None = held.public
+        self._task = pieces.task_of(plan.schema)
+        self._every = plan.recipe.training.checkpoint
+        federation = plan.recipe.federated_learning
+        self._stop = federation.stop if federation is not None else None
+
+    def __call__(self, state: State, release: Release) -> bool:
+        if self._log is not None:
+            self._log.add(state.done, release)
+        self._measure(state)
+        flat = self._flat()
+        if flat:
+            self._outcome.stopped = "stopped improving"
+        last = flat or state.done >= self._plan.rounds
+        if self._folder is not None and (last or state.done % self._every == 0):
+            self._save(state)
+        curve = self._outcome.curve
+        self._advance(1, f"public accuracy {curve[-1]['accuracy']:.1%}" if curve else "")
+        return flat
+
+    def ended(self, state: State) -> bool:
+        """Whether the checkpoint was the last one of a run that had stopped improving."""
+        return self._outcome.stopped == "stopped improving" or state.done >= self._plan.rounds
+
+    def _measure(self, state: State) -> None:
+        if self._rows is not None:
+            found = figures(state.model, self._task, self._rows)
+            self._outcome.curve.append({"round": state.done, **found})
+
+    def _flat(self) -> bool:
+        if self._stop is None:
+            return False
+        return self._stop.reached([point[self._stop.figure] for point in self._outcome.curve])
+
+    def _save(self, state: State) -> None:
+        assert self._folder is not None
+        if self._log is not None:
+            self._log.sync()
+        facts: dict[str, Any] = {"curve": self._outcome.curve, "stopped": self._outcome.stopped}
+        checkpoint.save(self._folder / "state", state.model, state.optimizer, state.done, facts)

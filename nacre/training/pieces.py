@@ -1,0 +1,75 @@
+"""The parts of a step over rows, built from the recipe's options."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nacre.adversarial_training import Standard
+from nacre.core.parts import GradientSum, Objective, Task
+from nacre.core.types import Batch, FeatureSpace
+from nacre.data.dataset import Schema
+from nacre.gradient_clipping import ByNorm, ByValue, Flat, Unclipped, choose
+from nacre.models import task_for
+from nacre.recipe.schema import Recipe
+
+
+def task_of(schema: Schema) -> Task:
+    """What the model's outputs mean."""
+    return task_for(schema.task, schema.outputs())
+
+
+def objective(recipe: Recipe, task: Task, space: FeatureSpace) -> Objective:
+    """The recipe's adversarial objective, or the plain loss."""
+    option = recipe.adversarial_training
+    return Standard(task) if option is None else option.build(task, space)
+
+
+def protects(recipe: Recipe) -> str | None:
+    """The unit that is protected, or None."""
+    return recipe.differential_privacy.unit if recipe.differential_privacy is not None else None
+
+
+def clip(recipe: Recipe) -> Flat | Unclipped:
+    """The rule over rows: flat where the recipe says so and no outer level clips instead."""
+    option = recipe.gradient_clipping
+    outer = protects(recipe) == "client"
+    return option if isinstance(option, Flat) and not outer else Unclipped()
+
+
+def shape(recipe: Recipe) -> ByValue | ByNorm | None:
+    """What is done to the released mean gradient."""
+    option = recipe.gradient_clipping
+    return option if isinstance(option, ByValue | ByNorm) else None
+
+
+def sums(
+    recipe: Recipe, model: nn.Module, schema: Schema, space: FeatureSpace
+) -> tuple[GradientSum, str]:
+    """The gradient sum over rows, and why this one; tried on random rows."""
+    return choose(
+        recipe.execution.gradients,
+        model=model,
+        objective=objective(recipe, task_of(schema), space),
+        clip=clip(recipe),
+        sample=random_batch(recipe, schema, 2),
+    )
+
+
+def random_batch(recipe: Recipe, schema: Schema, count: int) -> Batch:
+    """Made-up units of the declared shape, (count, …): what is tried out may see no real row."""
+    generator = torch.Generator().manual_seed(0)
+    width = recipe.differential_privacy.rows_per_unit if recipe.differential_privacy else None
+    outer = (count,) if width is None else (count, width)
+    label = torch.zeros(outer)
+    if schema.task == "classification":
+        label = torch.randint(schema.outputs(), outer, generator=generator)
+    batch = {
+        "features": torch.randn(*outer, *schema.shape, generator=generator),
+        "label": label,
+        "present": torch.ones(count, dtype=torch.bool),
+        "unit": torch.arange(count),
+    }
+    if width is not None:
+        batch["rows"] = torch.ones(outer, dtype=torch.bool)
+    return batch

@@ -1,0 +1,248 @@
+"""recipe -> Plan: resolve, check, calibrate, price. No row is read.
+
+A plan has one `Holder` for each account that is charged: the central run, every party (unit
+example or group), or the federation as a whole (unit client).
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, replace
+from typing import Any
+
+import nacre
+from nacre.core.errors import BudgetExceeded, Incompatible
+from nacre.core.parts import Clip, Noise, Sampling
+from nacre.core.types import FeatureSpace
+from nacre.data.dataset import Schema
+from nacre.data.sampling import Full, Poisson
+from nacre.differential_privacy.mechanism import Budget, Mechanism
+from nacre.differential_privacy.noise import NoNoise
+from nacre.differential_privacy.price import Accountant, Price, epsilon, epsilon_by_step
+from nacre.gradient_clipping import Flat, Unclipped
+from nacre.models import build
+from nacre.recipe.load import digest
+from nacre.recipe.schema import Recipe
+from nacre.training import pieces, words
+from nacre.training.budget import Takes, takes
+from nacre.training.checks import CHECKS, Facts, refuse
+from nacre.training.estimate import Estimate, estimate
+
+UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who is charged, and for what: one account, one mechanism."""
+
+    name: str  # "" for the central run or the whole federation
+    account: str | None
+    size: int  # declared units
+    mechanism: Mechanism
+    price: Price | None = None  # of the whole run, by the accountant that calibrated it
+    by_step: tuple[tuple[int, float], ...] = ()  # (steps done, epsilon)
+    takes: Takes | None = None  # from the account's grant
+    delta: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will run. `to_json()` is plan.json; `table()` is for people."""
+
+    recipe: Recipe
+    digest: str
+    schema: Schema
+    holders: tuple[Holder, ...]  # the levels that release private rows' gradients
+    outer: Mechanism | None  # the federation's own level; None for a central run
+    estimate: Estimate
+    created: str
+
+    @property
+    def federated(self) -> bool:
+        """Whether the outer loop runs over parties."""
+        return self.outer is not None
+
+    @property
+    def private(self) -> bool:
+        """Whether every release is covered by an epsilon."""
+        return self.recipe.differential_privacy is not None
+
+    def inner(self, name: str) -> Mechanism:
+        """What happens over the rows of this holder."""
+        sizes = _sizes(self.recipe)
+        for holder in self.holders:
+            if holder.name == name and holder.mechanism.unit != "client":
+                return holder.mechanism
+        return _inner(self.recipe, sizes[name])
+
+    @property
+    def inner_sampling(self) -> Sampling:
+        """How a step over rows draws, at the first holder."""
+        return self.inner(next(iter(_sizes(self.recipe)))).sampling
+
+    @property
+    def rounds(self) -> int:
+        """Steps of the outermost loop."""
+        return self.outer.steps if self.outer is not None else self.holders[0].mechanism.steps
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts of this plan; all of them public."""
+        return {
+            "nacre": nacre.__version__,
+            "name": self.recipe.name,
+            "recipe_digest": self.digest,
+            "created": self.created,
+            "seed": self.recipe.seed,
+            "task": self.schema.task,
+            "classes": list(self.schema.classes),
+            "private": self.private,
+            "rounds": self.rounds,
+            "parties": [words.holder(h) for h in self.holders],
+            "techniques": words.techniques(self.recipe),
+            "assumptions": words.assumptions(self.recipe),
+            "not_covered": words.not_covered(self.recipe),
+            "model": words.model(self.recipe, self.estimate.parameters),
+            "estimates": self.estimate.to_json(),
+        }
+
+    def table(self) -> Any:
+        """A rich renderable of what will run."""
+        from nacre.training.show import show
+
+        return show(self)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """What the recipe would do, priced. Reads no row of data.
+
+    Raises `Incompatible` and its siblings for what is unsound, `BudgetExceeded` where the grant
+    does not cover the run.
+    """
+    schema = recipe.data.schema()
+    sizes = _sizes(recipe)
+    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    facts = Facts(recipe, schema, sizes, model, FeatureSpace(schema.shape, schema.feature_names()))
+    for check in CHECKS:
+        check(facts)
+    outer = _outer(recipe)
+    holders = tuple(
+        _priced(recipe, Holder(name=name, account=_account(recipe, name), size=size,
+                               mechanism=_inner(recipe, size)))
+        for name, size in sizes.items()
+    )  # fmt: skip
+    if outer is not None and outer.unit == "client":
+        assert recipe.federated_learning is not None
+        count = len(recipe.federated_learning.parties.names)
+        account = _account(recipe, "")
+        whole = Holder(name="", account=account, size=count, mechanism=outer)
+        holders = (_priced(recipe, whole),)
+        outer = holders[0].mechanism
+    return Plan(
+        recipe=recipe,
+        digest=digest(recipe),
+        schema=schema,
+        holders=holders,
+        outer=outer,
+        estimate=estimate(recipe, model, schema, facts.space, _row_steps(recipe, sizes)),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _sizes(recipe: Recipe) -> dict[str, int]:
+    """Holder of rows -> declared units; one without a name where nothing is federated."""
+    if recipe.federated_learning is None:
+        return {"": recipe.data.size}
+    try:
+        return recipe.federated_learning.parties.declared_sizes(recipe.data.size)
+    except Incompatible as error:
+        refuse(recipe, "federated_learning.parties", str(error))
+
+
+def _account(recipe: Recipe, party: str) -> str | None:
+    if recipe.ledger is None or recipe.differential_privacy is None:
+        return None
+    return f"{recipe.ledger.dataset}/{party}" if party else recipe.ledger.dataset
+
+
+def _inner(recipe: Recipe, size: int) -> Mechanism:
+    """What happens over the rows of one holder; uncalibrated."""
+    privacy = recipe.differential_privacy
+    noisy = privacy is not None and privacy.unit != "client"
+    steps = recipe.training.steps
+    if recipe.federated_learning is not None:
+        steps = recipe.federated_learning.rounds * recipe.federated_learning.local.steps
+    sampling: Sampling = recipe.training.sampling.build(recipe.training.batch, size)
+    noise: Noise = privacy.noise.build() if privacy is not None and noisy else UNPROTECTED
+    return Mechanism(
+        unit=privacy.unit if privacy is not None and noisy else "example",
+        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
+        sampling=sampling,
+        clip=pieces.clip(recipe),
+        noise=noise,
+        steps=steps,
+    )
+
+
+def _outer(recipe: Recipe) -> Mechanism | None:
+    """What happens over the parties; None without a federation."""
+    federation, privacy = recipe.federated_learning, recipe.differential_privacy
+    if federation is None:
+        return None
+    names = federation.parties.names
+    expected = federation.expected()
+    sampling: Sampling = (
+        Full(len(names)) if expected == len(names) else Poisson(expected, len(names))
+    )
+    clip: Clip = Unclipped()
+    noise: Noise = UNPROTECTED
+    if privacy is not None and privacy.unit == "client":
+        assert isinstance(recipe.gradient_clipping, Flat)  # per_unit_clipping has refused the rest
+        clip, noise = recipe.gradient_clipping, privacy.noise.build()
+    elif privacy is not None:
+        inherited = tuple(f"the noised steps of {name}" for name in names)
+        because = "each party's change is already private for its own rows"
+        noise = NoNoise(because=because, inherited=inherited)
+    return Mechanism(
+        unit="client",
+        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
+        sampling=sampling,
+        clip=clip,
+        noise=noise,
+        steps=federation.rounds,
+    )
+
+
+def accountant(recipe: Recipe) -> Accountant:
+    """Which accountant calibrates: the one asked for, else the one of the grant's rule."""
+    privacy, ledger = recipe.differential_privacy, recipe.ledger
+    assert privacy is not None
+    if privacy.accountant != "auto":
+        return privacy.accountant
+    rule = ledger.grant.rule if ledger is not None and ledger.grant is not None else "rdp"
+    return "pld" if rule == "pld" else "rdp"
+
+
+def _priced(recipe: Recipe, holder: Holder) -> Holder:
+    """The holder with its noise calibrated, its price, and what it takes from the grant."""
+    privacy = recipe.differential_privacy
+    if privacy is None or holder.mechanism.noise.multiplier is not None:
+        return holder
+    if isinstance(holder.mechanism.noise, NoNoise):
+        return holder
+    budget = Budget(epsilon=privacy.epsilon, delta=privacy.delta)
+    mechanism = holder.mechanism.calibrated(budget, accountant(recipe))
+    event, by = mechanism.event(), accountant(recipe)
+    price = epsilon(event, privacy.delta, by, mechanism.adjacency)
+    by_step = epsilon_by_step(mechanism.event(1), mechanism.steps, privacy.delta, by)
+    priced = replace(
+        holder, mechanism=mechanism, price=price, by_step=tuple(by_step), delta=privacy.delta
+    )
+    share = takes(recipe, priced.account, mechanism)
+    if share is not None and not share.fits:
+        raise BudgetExceeded(share.refusal)
+    return replace(priced, takes=share)
+
+
+def _row_steps(recipe: Recipe, sizes: dict[str, int]) -> int:
+    """Steps over rows, of all holders together."""
+    return sum(_inner(recipe, size).steps for size in sizes.values())

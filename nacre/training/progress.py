@@ -1,0 +1,32 @@
+"""What long work tells whoever watches: stages, and how far each has come."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Says that `count` more of a stage's parts are done; `note` is a few words, never private."""
+
+    def __call__(self, count: int = 1, note: str = "") -> None: ...
+
+
+class Progress(Protocol):
+    """A watcher."""
+
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
+        """Opens a stage of `total` parts (None: unknown); leaving the block ends it."""
+        ...
+
+
+class Silent:
+    """Watches nothing."""
+
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
+        """A stage that nobody sees."""
+
+        def advance(count: int = 1, note: str = "") -> None:
+            pass
+
+        return nullcontext(advance)

@@ -1,0 +1,108 @@
+"""The step: draw units, one bounded sum over them, noise, update. All five techniques pass here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Units
+from nacre.core.random import Source, digest
+from nacre.core.tensors import scale, trainable
+from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
+
+
+class UnitSource(Protocol):
+    """Where units come from: rows of one holder, or the names of the parties."""
+
+    def __len__(self) -> int:
+        """How many units there are; private."""
+        ...
+
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[Units]:
+        """The drawn units, at most `size` at a time; nothing for an empty draw."""
+        ...
+
+
+class Shape(Protocol):
+    """What is done to a released mean gradient before the update: post-processing."""
+
+    def shape(self, mean: Tensors) -> Tensors: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the steps of one level are made of; nothing here changes between steps."""
+
+    sampling: Sampling
+    sums: GradientSum
+    noise: Noise
+    adjacency: Adjacency
+    shape: Shape | None = None  # clipping of the whole mean gradient
+    microbatch: int | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step changes. The model and the optimizer are the two mutable things."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    clip: Clip
+    noise_state: NoiseState = None
+    done: int = 0
+
+
+def step(
+    state: State,
+    units: UnitSource,
+    parts: Parts,
+    source: Source,  # keyed by run and party
+    context: bytes = b"",  # digest of the request that asked for this step; empty without one
+) -> tuple[State, Release]:
+    """The next state, and what was released on the way to it.
+
+    Guarantee: sampling, attack and noise are keyed by the step and a digest of everything that
+    enters it, so a step repeated on the same inputs releases the same numbers, and on other
+    inputs independent ones.
+    """
+    number = state.done
+    entered = digest(trainable(state.model), number, repr(state.clip), context)
+    drawn = parts.sampling.draw(len(units), number, source.child("sampling"), entered)
+    attack = source.child("attack", number, entered)
+    total = _sum(state, units, drawn, parts, attack)
+    noise = source.child("noise", number, digest(entered, drawn))
+    release, noise_state = parts.noise.add(total, state.noise_state, noise, parts.adjacency)
+    _update(state.model, state.optimizer, release, parts)
+    after = replace(state, clip=state.clip.after(release), noise_state=noise_state, done=number + 1)
+    return after, release
+
+
+def _sum(
+    state: State, units: UnitSource, drawn: Tensor, parts: Parts, source: Source
+) -> BoundedSum:
+    """The bounded sum over the drawn units; an empty draw gives zeros, which are noised too."""
+    weights = trainable(state.model)
+    total = BoundedSum.zero(weights, state.clip.bound(len(state.clip.groups(list(weights)))))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.child("dropout").stream().seed())
+        for some in units.micro(drawn, parts.microbatch):
+            total = total + parts.sums(state.model, some, state.clip, source)
+    return total
+
+
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, release: Release, parts: Parts
+) -> None:
+    """One optimizer step on the mean gradient: the sum over the *declared* number of units."""
+    mean = scale(release.total, 1 / parts.sampling.expected)
+    if parts.shape is not None:
+        mean = parts.shape.shape(mean)
+    parameters = trainable(model)
+    for name, parameter in parameters.items():
+        parameter.grad = mean[name].to(parameter.dtype)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

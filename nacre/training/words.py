@@ -1,0 +1,208 @@
+"""A plan in words: what each technique does here, what is assumed, what is not covered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nacre.adversarial_training import Madry, Trades
+from nacre.data.sampling import Full, Poisson
+from nacre.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from nacre.training.plan import Holder
+
+
+def holder(holder: Holder) -> dict[str, Any]:
+    """One account's mechanism and price as plan.json has it."""
+    mechanism, price = holder.mechanism, holder.price
+    sampling = mechanism.sampling
+    kind = type(sampling).__name__.lower()
+    rate = sampling.rate if isinstance(sampling, Poisson) else 1.0
+    return {
+        "name": holder.name or "all rows",
+        "account": holder.account,
+        "size": holder.size,
+        "unit": mechanism.unit,
+        "adjacency": mechanism.adjacency,
+        "sampling": {"kind": kind, "expected": sampling.expected, "rate": rate},
+        "clip": {"kind": type(mechanism.clip).__name__.lower(), "norm": _norm(holder)},
+        "noise": {
+            "kind": type(mechanism.noise).__name__.lower(),
+            "multiplier": mechanism.noise.multiplier,
+        },
+        "steps": mechanism.steps,
+        "epsilon": price.epsilon if price else None,
+        "delta": holder.delta,
+        "accountant": price.accountant if price else None,
+        "epsilon_by_step": [list(point) for point in holder.by_step],
+        "takes": holder.takes.to_json() if holder.takes else None,
+    }
+
+
+def _norm(holder: Holder) -> float | None:
+    bound = holder.mechanism.clip.bound(1)
+    return bound if bound < float("inf") else None
+
+
+def techniques(recipe: Recipe) -> dict[str, str | None]:
+    """One sentence for each of the five techniques; None where it is off."""
+    return {
+        "gradient_clipping": _clipping(recipe),
+        "fine_tuning": _fine_tuning(recipe),
+        "federated_learning": _federated(recipe),
+        "differential_privacy": _privacy(recipe),
+        "adversarial_training": _adversarial(recipe),
+    }
+
+
+def _clipping(recipe: Recipe) -> str | None:
+    option = recipe.gradient_clipping
+    if option is None:
+        return None
+    if option.kind == "flat":
+        what = "party's change" if _unit(recipe) == "client" else "unit's gradient"
+        return f"Each {what} is scaled down to an L2 norm of at most {option.norm:g}."
+    if option.kind == "by_value":
+        return f"Each entry of the mean gradient is clamped to ±{option.limit:g}."
+    return f"The mean gradient is scaled down to an L2 norm of at most {option.norm:g}."
+
+
+def _fine_tuning(recipe: Recipe) -> str | None:
+    option = recipe.fine_tuning
+    if option is None:
+        return None
+    what = {
+        "full": "All weights are trained on",
+        "head": "Only the last layer is trained on",
+        "lora": "Low-rank adapters are trained on; the base stays fixed on",
+    }[option.kind]
+    if option.pretrain is None:
+        return f"{what} the private rows."
+    steps = option.pretrain.steps
+    return f"{what} the private rows, from a base trained for {steps} steps on public rows."
+
+
+def _federated(recipe: Recipe) -> str | None:
+    option = recipe.federated_learning
+    if option is None:
+        return None
+    names = option.parties.names
+    gather = option.gather.aggregate.kind
+    return (
+        f"{len(names)} parties keep their rows and send changes of the weights, up to "
+        f"{option.rounds} rounds of {option.local.steps} local steps; the server takes the "
+        f"{gather} of the changes. Here the parties run in one process and every message passes "
+        "as bytes."
+    )
+
+
+def _privacy(recipe: Recipe) -> str | None:
+    option = recipe.differential_privacy
+    if option is None:
+        return None
+    unit = {
+        "example": "one row",
+        "group": f"all rows with one value of `{getattr(recipe.data, 'unit', '')}`",
+        "client": "everything one party holds",
+    }[option.unit]
+    return (
+        f"Gaussian noise hides {unit}: epsilon at most {option.epsilon:g} at delta "
+        f"{option.delta:g}, neighbours by {option.adjacency.replace('_', '-')}."
+    )
+
+
+def _adversarial(recipe: Recipe) -> str | None:
+    option = recipe.adversarial_training
+    if not isinstance(option, Madry | Trades):
+        return None
+    ball = option.attack.ball
+    return (
+        f"{option.kind.upper() if option.kind == 'trades' else 'Madry'} trains on inputs moved by "
+        f"{option.attack.kind.upper()} inside an {ball.kind} ball of radius {ball.radius:g}."
+    )
+
+
+def _unit(recipe: Recipe) -> str | None:
+    return recipe.differential_privacy.unit if recipe.differential_privacy else None
+
+
+def assumptions(recipe: Recipe) -> list[str]:
+    """What has to hold for the guarantees to hold."""
+    found = [
+        "The run key in `local/` stays secret while the run is open; it is destroyed at its end.",
+        "The declared sizes, ranges and classes are public knowledge, not read off the rows.",
+    ]
+    if recipe.differential_privacy is not None:
+        found += [
+            "Sampling and noise come from AES-256 in counter mode, keyed by the operating system.",
+            "Real numbers are approximated by 64-bit floating point; attacks on that "
+            "approximation (Mironov 2012) are not excluded.",
+            "Every row belongs to exactly one unit, as declared.",
+        ]
+    if recipe.federated_learning is not None and recipe.differential_privacy is not None:
+        if _unit(recipe) == "client":
+            found.append("The server is trusted: it sees each party's change before the noise.")
+        else:
+            found += [
+                "Each party trusts itself only: what it sends is noised for its own rows already.",
+                "A person with rows in two parties is charged in both; both epsilons add up.",
+            ]
+    if recipe.data.public_demonstration:
+        found.append("The owner declares all rows public: this run is a demonstration.")
+    return found
+
+
+def not_covered(recipe: Recipe) -> list[str]:
+    """What no figure in the report speaks about."""
+    found = [
+        "Settings (noise, steps, learning rate, radius) chosen by looking at the same rows: each "
+        "look leaks, and only runs in the ledger are counted.",
+        "What the model lets one infer about people who are not in the data.",
+        "Attacks stronger than those listed; an attack that fails proves nothing.",
+        "Theft or inversion of the model through its answers: not audited in this run.",
+    ]
+    if recipe.differential_privacy is None:
+        found.insert(0, "Privacy: this run has no differential privacy; nothing bounds a leak.")
+    if recipe.adversarial_training is None:
+        found.append("Robustness: this run trains on clean inputs only.")
+    if getattr(recipe.data, "holdout", None) is not None:
+        found.append(
+            "The people in the holdout: scores on their rows are computed without noise and stay "
+            "in `local/`."
+        )
+    if not recipe.data.public_demonstration:
+        found.append(
+            "Figures computed on private rows (membership, holdout accuracy): they stay in "
+            "`local/` and are not in this report."
+        )
+    if recipe.federated_learning is not None:
+        found.append(
+            "Parties that lie: a malicious party can spoil the mean, and a plain gather lets the "
+            "server see each party's (noised) change."
+        )
+    return found
+
+
+def model(recipe: Recipe, parameters: int) -> dict[str, Any]:
+    """The model in a line: kind, sizes and number of parameters."""
+    return {"kind": recipe.model.kind, "parameters": parameters, "words": model_words(recipe)}
+
+
+def model_words(recipe: Recipe) -> str:
+    """A short description, as `mlp 16`."""
+    option = recipe.model
+    parts = [str(option.kind)]
+    for name in ("hidden", "channels", "call", "path"):
+        value = getattr(option, name, None)
+        if value is not None:
+            parts.append("-".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return " ".join(parts)
+
+
+def sampling_words(sampling: object) -> str:
+    """How a step draws, as `each of 104 with probability 0.77`."""
+    if isinstance(sampling, Poisson):
+        return f"each unit with probability {sampling.rate:.3g}"
+    if isinstance(sampling, Full):
+        return "all units"
+    return "shuffled batches"

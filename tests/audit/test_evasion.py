@@ -1,0 +1,336 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from nacre.adversarial_training.ball import Ball
+from nacre.audit.bounds import clopper_pearson
+from nacre.audit.model_security.evasion import SHARES, evasion
+from nacre.audit.model_security.masking import suspicions
+from nacre.audit.model_security.search import Search, climbs, scaled, search
+from nacre.audit.target import quiet
+from nacre.core.errors import DataError, Incompatible
+from nacre.core.types import FeatureSpace
+from nacre.models.tasks import Regression
+from nacre.recipe.audits import Evasion
+
+WEIGHTS = [1.5, -0.5, 0.25, 0.0, 2.0, -1.0]
+LENGTH = {"linf": sum(abs(w) for w in WEIGHTS), "l2": math.hypot(*WEIGHTS)}  # the dual norms
+QUICK = Evasion(steps=5, restarts=2)
+
+
+def network(seed, width=6, classes=2):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(width, 16), nn.ReLU(), nn.Linear(16, classes))
+
+
+def margins(batch, weights=WEIGHTS, bias=0.1):
+    """How far each row lies on its label's side of w·x + b = 0, in units of the dual norm."""
+    score = batch["features"] @ torch.tensor(weights) + bias
+    return torch.where(batch["label"] == 1, score, -score)
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2"])
+def test_a_linear_model_falls_exactly_where_geometry_says(target, rows, linear, kind):
+    ball, batch = Ball(kind=kind, radius=0.4), rows(200, 1)
+    thorough = replace(QUICK, steps=20)
+    finding = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball), thorough)
+    for point in finding.details["curve"]:
+        standing = (margins(batch) > point["share"] * ball.radius * LENGTH[kind]).sum()
+        assert point["value"] == int(standing) / 200
+        assert point["radius"] == pytest.approx(point["share"] * 0.4)
+    assert finding.value == finding.details["attacked"]["value"]
+    assert finding.details["masking"]["suspicions"] == []
+
+
+def test_each_figure_has_its_exact_interval(target, rows, linear):
+    finding = evasion(
+        target(linear(WEIGHTS), test=rows(80, 1), ball=Ball(radius=0.2)),
+        replace(QUICK, confidence=0.9),
+    )
+    for point in finding.details["curve"]:
+        expected = clopper_pearson(round(point["value"] * 80), 80, 0.9)
+        assert (point["low"], point["high"]) == expected
+    assert (finding.low, finding.high) == clopper_pearson(round(finding.value * 80), 80, 0.9)
+    assert finding.verdict == "measured" and "none" in finding.claim
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["linf", "l2"])
+def test_accuracy_never_rises_with_the_radius(target, rows, seed, kind):
+    model, batch = network(seed, classes=3), rows(60, seed, classes=3)
+    finding = evasion(
+        target(model, test=batch, ball=Ball(kind=kind, radius=0.5)), Evasion(steps=3, restarts=1)
+    )
+    values = [point["value"] for point in finding.details["curve"]]
+    assert values == sorted(values, reverse=True)
+    assert finding.value <= finding.details["clean"]["value"]
+    answered = (model(batch["features"]).argmax(1) == batch["label"]).double().mean()
+    assert finding.details["clean"]["value"] == pytest.approx(float(answered))
+
+
+def test_a_radius_of_zero_changes_nothing(target, rows):
+    finding = evasion(target(network(1), test=rows(40, 1), ball=Ball(radius=0.0)), QUICK)
+    assert finding.value == finding.details["clean"]["value"]
+
+
+def test_a_broken_point_lies_in_its_ball_and_is_wrong(target, rows):
+    audited = target(network(2), test=rows(60, 2))
+    ball, batch = Ball(radius=0.6), audited.test
+    found = search(
+        audited, batch, ball, shares=SHARES, steps=5, restarts=2, advance=quiet
+    ).confirmed(audited)
+    broken = found.broken_at.isfinite() & (found.broken_at > 0)
+    assert broken.any()
+    wrong = audited.model(found.features).argmax(1) != batch["label"]
+    assert wrong[broken].all()
+    for share in SHARES:
+        at = found.broken_at == share
+        region = scaled(ball, share).region(audited.space)
+        assert region.contains(found.features[at], batch["features"][at]).all()
+    assert torch.equal(found.features[~broken], batch["features"][~broken])
+
+
+def test_a_point_that_no_longer_errs_is_not_counted(target, rows):
+    audited = target(network(2), test=rows(30, 2))
+    begun = Search.begin(audited, audited.test)
+    claimed = replace(begun, broken_at=begun.broken_at.clamp(max=0.5))  # with the clean features
+    assert torch.equal(claimed.confirmed(audited).broken_at, begun.broken_at)
+
+
+def test_more_restarts_never_leave_more_standing(target, rows):
+    audited = target(network(3, classes=3), test=rows(80, 3, classes=3), ball=Ball(radius=0.4))
+    one, three = (evasion(audited, Evasion(steps=2, restarts=r)).value for r in (1, 3))
+    assert three <= one
+
+
+def test_the_margin_is_positive_exactly_where_the_answer_is_wrong(target, rows):
+    audited = target(network(4, classes=3), test=rows(50, 4, classes=3))
+    _, margin = climbs(audited)
+    wrong = audited.model(audited.test["features"]).argmax(1) != audited.test["label"]
+    assert torch.equal(margin(audited.model, audited.test) > 0, wrong)
+
+
+class Steep(nn.Module):
+    """A linear model whose softmax has no gradient left in float32."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return 1e6 * self.model(x)
+
+
+def test_a_saturated_softmax_hides_nothing(target, rows, linear):
+    batch = rows(100, 5)
+    audited = target(Steep(linear(WEIGHTS, 0.1)), test=batch, ball=Ball(radius=0.4))
+    finding = evasion(audited, QUICK)
+    standing = int((margins(batch) > 0.4 * LENGTH["linf"]).sum())
+    assert finding.value == standing / 100
+    assert finding.details["masking"]["zero_gradients"] > 0
+
+
+class Rounded(Steep):
+    """A model whose gradient is zero everywhere, though small moves change its answer."""
+
+    def forward(self, x):
+        return self.model(torch.round(4 * x) / 4)
+
+
+def test_a_hidden_gradient_is_suspected_and_random_points_count(target, rows, linear):
+    audited = target(Rounded(linear(WEIGHTS, 0.1)), test=rows(100, 6), ball=Ball(radius=0.5))
+    finding = evasion(audited, Evasion(steps=3, restarts=10))
+    masking = finding.details["masking"]
+    assert masking["zero_gradients"] == masking["rows"]
+    assert any("zero" in note for note in finding.details["notes"])
+    assert finding.value < finding.details["clean"]["value"]
+
+
+def test_each_sign_by_itself():
+    quiet_signs = {
+        "rows": 50,
+        "broken_by_pgd": 20,
+        "broken_by_fgsm": 20,
+        "broken_by_noise": 3,
+        "broken_far_away": 50,
+        "far": 8.0,
+        "zero_gradients": 5,
+    }
+    assert suspicions(quiet_signs) == []
+    for change, word in [
+        ({"broken_by_fgsm": 21}, "one step"),
+        ({"broken_by_noise": 21}, "random"),
+        ({"broken_far_away": 19}, "8 times"),
+        ({"zero_gradients": 6}, "zero at 6 of 50"),
+    ]:
+        (sign,) = suspicions({**quiet_signs, **change})
+        assert word in sign
+
+
+def test_tables_show_the_features_that_moved_in_their_own_units(target, rows, linear):
+    names = ("age", "weight", "height", "colour=red", "pressure", "sugar")
+    space = FeatureSpace(
+        (6,),
+        names,
+        scale=torch.tensor([10.0, 1, 1, 1, 2, 1]),
+        offset=torch.tensor([50.0, 0, 0, 0, 120, 0]),
+        categorical=("colour",),
+    )
+    batch = rows(50, 7)
+    ball = Ball(radius=0.4, frozen=("height",))
+    audited = target(
+        linear(WEIGHTS, 0.1),
+        test=batch,
+        ball=ball,
+        space=space,
+        test_public=True,
+        classes=("benign", "malignant"),
+    )
+    finding = evasion(audited, QUICK)
+    shown = finding.details["rows"]
+    assert 1 <= len(shown) <= 4 and finding.details["pictures"] == []
+    for row in shown:
+        assert row["label"] == row["before"] != row["after"]
+        assert {row["before"], row["after"]} == {"benign", "malignant"}
+        moved = {change["feature"]: change for change in row["changes"]}
+        assert moved and not moved.keys() & {"height", "colour=red"}
+        scales = dict(zip(names, space.scale.tolist(), strict=True))
+        moves = [abs(c["after"] - c["before"]) / scales[f] for f, c in moved.items()]
+        assert max(moves) <= row["share"] * 0.4 + 1e-5
+        assert moves == pytest.approx(sorted(moves, reverse=True), abs=1e-5)
+    json.dumps(finding.to_json(), allow_nan=False)
+    assert finding.public
+
+
+def test_pictures_show_pixels_before_and_after(target, rows, linear):
+    batch = rows(30, 8, width=16)
+    batch["features"] = batch["features"].reshape(30, 1, 4, 4)
+    model = nn.Sequential(nn.Flatten(), linear([0.5] * 16))
+    space = FeatureSpace((1, 4, 4), low=torch.tensor(-4.0))
+    audited = target(model, test=batch, ball=Ball(radius=1.0), space=space, test_public=True)
+    finding = evasion(audited, QUICK)
+    assert finding.details["rows"] == []
+    assert len(finding.details["pictures"]) == 4
+    for picture in finding.details["pictures"]:
+        assert picture["shape"] == [1, 4, 4]
+        assert picture["before"] == picture["label"] != picture["after"]
+        assert picture["label"] in ("0", "1")
+        pixels = picture["clean"] + picture["attacked"]
+        assert len(pixels) == 32 and min(pixels) >= 0 and max(pixels) <= 1
+        assert picture["clean"] != picture["attacked"]
+
+
+def test_rows_that_are_not_public_are_not_shown(target, rows, linear):
+    space = FeatureSpace((6,), tuple("abcdef"))
+    audited = target(linear(WEIGHTS), test=rows(50, 7), ball=Ball(radius=0.4), space=space)
+    finding = evasion(audited, QUICK)
+    assert not finding.public
+    assert finding.details["rows"] == finding.details["pictures"] == []
+
+
+def test_nothing_is_shown_of_inputs_without_names_or_without_a_break(target, rows, linear):
+    public = {"test": rows(20, 1), "test_public": True}
+    for radius in (0.0, 0.5):
+        details = evasion(
+            target(linear(WEIGHTS), ball=Ball(radius=radius), **public), QUICK
+        ).details
+        assert details["rows"] == details["pictures"] == []
+
+
+def test_regression_is_right_within_its_tolerance(target, rows):
+    batch = rows(60, 9)
+    batch["label"] = batch["features"] @ torch.tensor(WEIGHTS)
+    model = nn.Linear(6, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([WEIGHTS]))
+        model.bias.fill_(0.1)
+    space = FeatureSpace((6,), tuple("abcdef"))
+    finding = evasion(
+        target(
+            model,
+            task=Regression(tolerance=0.5),
+            test=batch,
+            ball=Ball(radius=0.1),
+            space=space,
+            test_public=True,
+        ),
+        QUICK,
+    )
+    # an error of 0.1 grows by up to radius x 5.25: all rows fall where that passes 0.4
+    values = [point["value"] for point in finding.details["curve"]]
+    assert values == [1, 1, 1, 1, 0]
+    row = finding.details["rows"][0]
+    assert float(row["after"]) - float(row["label"]) == pytest.approx(0.625, abs=2e-3)
+
+
+def test_a_model_that_answers_no_numbers_is_right_about_nothing(target, rows):
+    model = network(1)
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+    finding = evasion(target(model, test=rows(20, 1), ball=Ball(radius=0.1)), QUICK)
+    assert finding.value == finding.details["clean"]["value"] == 0
+    assert finding.details["masking"]["rows"] == 0
+
+
+def test_padding_is_no_row(target, rows):
+    batch = rows(20, 1)
+    padded = {k: torch.cat([v, v[:5]]) for k, v in batch.items()}
+    padded["present"][20:] = False
+    plain, more = (
+        evasion(target(network(1), test=b, ball=Ball(radius=0.3)), QUICK) for b in (batch, padded)
+    )
+    assert plain == more
+
+
+def test_the_audits_own_ball_comes_first(target, rows):
+    audited = target(network(1), test=rows(20, 1), ball=Ball(radius=0.1))
+    finding = evasion(audited, replace(QUICK, ball=Ball(kind="l2", radius=2.0, radii={})))
+    assert finding.details["ball"] == {"kind": "l2", "radius": 2.0, "unit": "scaled"}
+
+
+def test_radii_of_single_features_are_named_and_scaled(target, rows, linear):
+    space = FeatureSpace((6,), tuple("abcdef"))
+    ball = Ball(radius=0.0, radii={"e": 0.4})
+    batch = rows(100, 3)
+    finding = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball, space=space), QUICK)
+    for point in finding.details["curve"]:
+        standing = (margins(batch) > point["share"] * 0.4 * 2.0).sum()
+        assert point["value"] == int(standing) / 100
+    assert "1 features with radii" in finding.claim
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"), [({"test": None}, "test rows"), ({"ball": None}, "needs a ball")]
+)
+def test_rows_and_a_ball_are_needed(target, rows, parts, words):
+    with pytest.raises(Incompatible, match=words):
+        evasion(
+            target(network(1), **{"test": rows(5, 1), "ball": Ball(radius=0.1), **parts}), QUICK
+        )
+
+
+def test_an_empty_test_set_is_refused(target, rows):
+    with pytest.raises(DataError, match="empty"):
+        evasion(target(network(1), test=rows(0, 1), ball=Ball(radius=0.1)), QUICK)
+
+
+def test_progress_counts_every_start_and_the_model_is_left_as_it_was(target, rows):
+    seen = []
+    model = network(1).train()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    audited = target(model, test=rows(20, 1), ball=Ball(radius=0.3))
+    evasion(audited, QUICK, lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 8) for n in range(1, 9)]
+    assert model.training
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) and p.grad is None and p.requires_grad
+
+
+def test_the_same_source_gives_the_same_finding(target, rows):
+    audited = target(network(1), test=rows(40, 1), ball=Ball(radius=0.3))
+    assert evasion(audited, QUICK) == evasion(audited, QUICK)

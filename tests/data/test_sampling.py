@@ -1,0 +1,31 @@
+import pytest
+
+from nacre.core.errors import DataError
+from nacre.data.sampling import (
+    Full,
+    FullBatch,
+    Poisson,
+    PoissonSampling,
+    Shuffled,
+    ShuffledSampling,
+)
+
+
+def test_options_build_what_they_name():
+    assert PoissonSampling().build(32, 313) == Poisson(32.0, 313)
+    assert ShuffledSampling().build(32, 313) == Shuffled(32, 313)
+    assert FullBatch().build(32, 10) == Full(10)
+    assert Poisson(32.0, 128).rate == 0.25
+    assert (Shuffled(32, 64).expected, Full(10).expected) == (32.0, 10.0)
+
+
+@pytest.mark.parametrize("option", [PoissonSampling(), ShuffledSampling()])
+def test_a_batch_larger_than_the_data_is_refused(option):
+    with pytest.raises(DataError, match="batch=314 is larger than the declared size=313"):
+        option.build(314, 313)
+
+
+@pytest.mark.parametrize("option", [PoissonSampling(), ShuffledSampling(), FullBatch()])
+def test_sizes_are_at_least_one(option):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        option.build(0, 0)

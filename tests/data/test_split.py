@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nacre.data.dataset import Rows, Schema
+from nacre.data.split import (
+    Holdout,
+    PublicCohort,
+    Test,
+    apportioned,
+    demonstration,
+    held_out,
+)
+
+SCHEMA = Schema((1,), (), "classification", ("a", "b"))
+
+
+def rows(count, groups=None):
+    features = torch.arange(count, dtype=torch.float32)[:, None]
+    group = None if groups is None else tuple(f"g{i % groups}" for i in range(count))
+    return Rows(features, torch.arange(count) % 2, group)
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=8), st.floats(0, 1))
+def test_shares_add_up_and_are_within_one_of_the_quota(counts, part):
+    total = int(part * sum(counts))
+    shares = apportioned(counts, total)
+    assert sum(shares) == total
+    for count, share in zip(counts, shares, strict=True):
+        assert abs(share - total * count / sum(counts)) < 1
+        assert share <= count
+
+
+def test_without_strata_the_test_set_is_any_share():
+    private, public, test = demonstration(rows(50), SCHEMA, Test(stratified=False), None, 3)
+    assert (len(private), public, len(test)) == (40, None, 10)
+
+
+def test_without_a_test_set_the_public_rows_come_from_all():
+    private, public, test = demonstration(rows(50), SCHEMA, None, PublicCohort(share=0.4), 3)
+    assert (len(private), len(public), test) == (30, 20, None)
+
+
+def test_a_holdout_keeps_units_together():
+    kept, out = held_out(rows(300, groups=60), Holdout(share=0.3), b"key")
+    assert len(kept) + len(out) == 300 and len(out)
+    assert not set(kept.group) & set(out.group)
+
+
+def test_a_holdout_by_row_may_part_a_unit():
+    kept, out = held_out(rows(300, groups=3), Holdout(share=0.3, by="row"), b"key")
+    assert set(kept.group) & set(out.group)
+
+
+def test_equal_rows_land_on_the_same_side():
+    twins = rows(100).take([*range(100), *range(100)])
+    kept, out = held_out(twins, Holdout(share=0.5), b"key")
+    sides = [set(part.features[:, 0].tolist()) for part in (kept, out)]
+    assert not sides[0] & sides[1]
+
+
+def test_adding_a_row_moves_no_other():
+    few = held_out(rows(100), Holdout(share=0.5), b"key")[1].features[:, 0].tolist()
+    more = held_out(rows(101), Holdout(share=0.5), b"key")[1].features[:, 0].tolist()
+    assert [x for x in more if x < 100] == few
+
+
+def test_the_share_held_out_is_as_declared_and_depends_on_the_key():
+    # 4000 coins of 0.25: a deviation of 150 has probability below 1e-7 under a random key.
+    outs = [held_out(rows(4000), Holdout(share=0.25), key)[1] for key in (b"a", b"b")]
+    assert all(abs(len(out) - 1000) < 150 for out in outs)
+    assert not np.array_equal(outs[0].features.numpy(), outs[1].features.numpy())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Test(share=1.0), "share=1.0 must lie between"),
+        (lambda: Holdout(share=0), "share=0 must lie between"),
+        (lambda: Holdout(protected=True), "protected=True needs private evaluation"),
+        (lambda: PublicCohort(share=2), "share=2 must lie between"),
+        (lambda: PublicCohort(share=0.2, smallest=0, column="x"), "smallest=0 must be above 0"),
+        (lambda: PublicCohort(share=0.2, smallest=0.5), "needs `column`"),
+    ],
+)
+def test_impossible_options_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_outsiders_are_distributed_as_the_private_rows():
+    """Over 40 seeds the mean of the cohort's column agrees within four standard errors."""
+    from pathlib import Path
+
+    from nacre.data.builtin import Builtin
+    from nacre.data.split import PublicCohort, Test
+
+    option = Builtin(
+        name="breast_cancer",
+        size=313,
+        public_demonstration=True,
+        test=Test(share=0.2),
+        public=PublicCohort(share=0.25, column="mean radius", smallest=0.6),
+    )
+    gaps, shifts = [], []
+    for seed in range(40):
+        cohorts = option.read(Path(), seed, b"")
+        mean = cohorts.private.features[:, 0].mean()
+        gaps.append(float(cohorts.outsiders.features[:, 0].mean() - mean))
+        shifts.append(float(cohorts.test.features[:, 0].mean() - mean))
+    gaps, shifts = torch.tensor(gaps), torch.tensor(shifts)
+    assert abs(gaps.mean()) < 4 * gaps.std() / 40**0.5
+    assert shifts.mean() < -4 * shifts.std() / 40**0.5  # the whole test set is not: smaller tumours

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from nacre.core.errors import Incompatible
+from nacre.core.random import Source
+from nacre.data.dataset import Rows
+from nacre.data.units import Units
+
+KEY = Source(bytes(32))
+
+
+def rows(groups=None):
+    count = 6 if groups is None else len(groups)
+    group = None if groups is None else tuple(groups)
+    return Rows(torch.arange(count * 2.0).reshape(count, 2) + 1, torch.arange(count) % 3, group)
+
+
+def test_a_row_is_a_unit():
+    units = Units(rows(), "example", None, KEY)
+    batch = units.batch(torch.tensor([4, 1]))
+    assert len(units) == 6
+    assert batch["features"].tolist() == [[9, 10], [3, 4]]
+    assert batch["label"].tolist() == [1, 1]
+    assert batch["unit"].tolist() == [4, 1] and batch["present"].all()
+    assert "rows" not in batch
+
+
+def test_groups_are_padded_by_zeros():
+    units = Units(rows("bab"), "group", 3, KEY)
+    batch = units.batch(torch.tensor([0, 1]))  # a, then b
+    assert batch["rows"].tolist() == [[True, False, False], [True, True, False]]
+    assert batch["features"].shape == (2, 3, 2)
+    assert batch["features"][1].tolist() == [[1, 2], [5, 6], [0, 0]]
+    assert batch["label"].tolist() == [[1, 0, 0], [0, 2, 0]]
+
+
+def test_without_a_declared_width_the_widest_group_decides():
+    assert Units(rows("aabaa"), "group", None, KEY).batch(torch.tensor([1]))["rows"].shape == (1, 4)
+
+
+def test_a_wide_group_keeps_a_subset_that_no_other_group_moves():
+    def kept(groups, key=KEY):
+        units = Units(rows(groups), "group", 2, key)
+        return units.batch(torch.tensor([0]))["features"][0, :, 0].tolist()
+
+    subset = kept("aaaaa")
+    assert subset == sorted(set(subset)) and len(subset) == 2
+    assert subset == kept("aaaaa") == kept("aaaaabb")
+    assert len({tuple(kept("aaaaa", KEY.child(i))) for i in range(40)}) > 5
+
+
+def test_every_row_of_a_wide_group_may_be_kept():
+    # Each of 5 rows is kept with probability 2/5; 200 keys miss one with probability below 1e-40.
+    seen = set()
+    for i in range(200):
+        units = Units(rows("aaaaa"), "group", 2, KEY.child(i))
+        seen |= set(units.batch(torch.tensor([0]))["features"][0, :, 0].tolist())
+    assert seen == {1, 3, 5, 7, 9}
+
+
+def test_micro_batches_hold_every_drawn_unit_once():
+    units = Units(rows(), "example", None, KEY)
+    drawn = torch.tensor([5, 0, 3, 2])
+    assert [b["unit"].tolist() for b in units.micro(drawn, 3)] == [[5, 0, 3], [2]]
+    assert [b["unit"].tolist() for b in units.micro(drawn, None)] == [[5, 0, 3, 2]]
+    assert list(units.micro(drawn[:0], 3)) == list(units.micro(drawn[:0], None)) == []
+
+
+def test_changing_a_batch_leaves_the_rows():
+    units = Units(rows("ab"), "group", 2, KEY)
+    units.batch(torch.tensor([0]))["features"].zero_()
+    assert units.batch(torch.tensor([0]))["features"][0, 0].tolist() == [1, 2]
+
+
+def test_no_rows_are_no_units():
+    assert len(Units(rows("ab").take([]), "group", None, KEY)) == 0
+
+
+def test_groups_need_a_column():
+    with pytest.raises(Incompatible, match="needs a column that names each row's group"):
+        Units(rows(), "group", None, KEY)
+
+
+def test_a_unit_has_at_least_one_row():
+    with pytest.raises(ValueError, match="rows_per_unit=0 must be at least 1"):
+        Units(rows("a"), "group", 0, KEY)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import dp_accounting as dp
+import pytest
+
+from nacre.core.errors import Incompatible, UnsupportedEvent
+from nacre.differential_privacy import cache, price
+from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
+
+STEP = dp.PoissonSampledDpEvent(0.25, dp.GaussianDpEvent(2.0))
+RUN = dp.SelfComposedDpEvent(STEP, 20)
+DELTA = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NACRE_CACHE", str(tmp_path / "prices"))
+    return tmp_path / "prices"
+
+
+def test_epsilon_by_step() -> None:
+    for accountant in ("auto", "rdp"):
+        points = epsilon_by_step(STEP, 20, DELTA, accountant, points=4)
+        assert [step for step, _ in points] == [5, 10, 15, 20]
+        values = [value for _, value in points]
+        assert values == sorted(values)
+        assert values[-1] == epsilon(RUN, DELTA, accountant).epsilon
+    assert [step for step, _ in epsilon_by_step(STEP, 2, DELTA, points=5)] == [1, 2]
+
+
+@pytest.mark.parametrize("call", [(0, 5), (5, 0)])
+def test_epsilon_by_step_checks(call: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        epsilon_by_step(STEP, call[0], DELTA, points=call[1])
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, math.nan])
+def test_delta_is_checked(delta: float) -> None:
+    with pytest.raises(ValueError, match="delta="):
+        epsilon(RUN, delta)
+    with pytest.raises(ValueError, match="delta="):
+        calibrate(dp.GaussianDpEvent, 1.0, delta)
+
+
+def test_target_is_checked() -> None:
+    with pytest.raises(ValueError, match="epsilon="):
+        calibrate(dp.GaussianDpEvent, 0.0, DELTA)
+    with pytest.raises(UnsupportedEvent, match="closed form"):
+        epsilon(RUN, DELTA, "closed")
+
+
+def test_unreachable_targets_are_refused() -> None:
+    with pytest.raises(Incompatible, match="no amount of noise"):
+        calibrate(lambda _: dp.NonPrivateDpEvent(), 1.0, DELTA, "rdp")
+
+
+def test_the_grid_stays_small() -> None:
+    wild = dp.PoissonSampledDpEvent(0.5, dp.GaussianDpEvent(0.02))
+    value = epsilon(wild, DELTA, "pld").epsilon
+    assert value <= price.gaussian_epsilon(0.02, DELTA) * 1.01
+
+
+def test_a_price_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = epsilon(RUN, DELTA, "pld")
+    assert len(list(folder.glob("*.json"))) == 1
+    monkeypatch.setattr(price, "_pld_epsilon", None)  # a second computation would fail
+    assert epsilon(RUN, DELTA, "pld") == first
+    with pytest.raises(TypeError):
+        epsilon(RUN, DELTA * 2, "pld")
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[1]", '{"key": "x", "value": 1.0}', '{"value": 1.0}', "\xff"]
+)
+def test_a_damaged_entry_is_written_again(folder: Path, damage: str) -> None:
+    first = epsilon(RUN, DELTA, "pld")
+    (entry,) = folder.glob("*.json")
+    entry.write_text(damage, encoding="latin-1")
+    assert epsilon(RUN, DELTA, "pld") == first
+    assert json.loads(entry.read_text())["value"] == first.epsilon
+
+
+@pytest.mark.parametrize("value", ['"a"', "-1.0", "NaN", "Infinity", "null"])
+def test_an_impossible_entry_is_not_believed(folder: Path, value: str) -> None:
+    key = {"task": "test"}
+    assert cache.remembered(key, lambda: 2.0) == 2.0
+    (entry,) = folder.glob("*.json")
+    entry.write_text(entry.read_text().replace("2.0", value))
+    assert cache.remembered(key, lambda: 3.0) == 3.0
+
+
+def test_no_place_to_write_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NACRE_CACHE", str(tmp_path / "file" / "below"))
+    assert cache.remembered({"task": "test"}, lambda: 2.0) == 2.0
+
+
+def test_infinity_is_not_remembered(folder: Path) -> None:
+    assert cache.remembered({"task": "test"}, lambda: math.inf) == math.inf
+    assert not folder.exists()
+
+
+def test_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NACRE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "nacre"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.folder() == Path.home() / ".cache" / "nacre"

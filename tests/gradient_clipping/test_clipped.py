@@ -1,0 +1,85 @@
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from nacre.core.tensors import norm
+from nacre.gradient_clipping import Flat, Unclipped
+from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum
+from tests.laws.zoo import MLP
+
+
+@dataclass(frozen=True)
+class PerTensor:
+    """A rule with a norm for each tensor, as later rules will have."""
+
+    def groups(self, names):
+        return [[name] for name in names]
+
+    def factors(self, norms):
+        return torch.where(torch.isfinite(norms), (1.0 / norms).clamp(max=1.0), 0.0)
+
+    def bound(self, groups):
+        return math.sqrt(groups)
+
+    def after(self, release):
+        return self
+
+
+def test_the_joint_norm_runs_over_all_tensors():
+    gradients = {"a": torch.tensor([[3.0], [0.3]]), "b": torch.tensor([[4.0], [0.4]])}
+    total = clipped_sum(gradients, Flat(norm=1.0))
+    assert total.local.norms.flatten().tolist() == pytest.approx([5.0, 0.5])
+    assert total.total["a"].item() == pytest.approx(0.6 + 0.3, rel=1e-6)
+    assert total.total["b"].item() == pytest.approx(0.8 + 0.4, rel=1e-6)
+
+
+def test_each_group_has_a_norm_and_a_factor_of_its_own():
+    gradients = {"a": torch.tensor([[3.0], [0.5]]), "b": torch.tensor([[0.5], [8.0]])}
+    total = clipped_sum(gradients, PerTensor())
+    assert total.local.norms.tolist() == [[3.0, 0.5], [0.5, 8.0]]
+    assert total.total["a"].item() == pytest.approx(1.5)
+    assert total.total["b"].item() == pytest.approx(1.5)
+    assert total.bound == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize("clip", [PerTensor(), Flat(norm=1.0), Unclipped()])
+def test_one_bad_entry_drops_the_unit_from_every_tensor(clip):
+    gradients = {"a": torch.tensor([[0.1], [math.nan]]), "b": torch.tensor([[0.1], [0.9]])}
+    total = clipped_sum(gradients, clip)
+    assert total.local.dropped == 1
+    assert {name: value.item() for name, value in total.total.items()} == {
+        "a": pytest.approx(0.1),
+        "b": pytest.approx(0.1),
+    }
+
+
+def test_gradients_too_long_for_float32_norms_are_clipped_and_not_dropped():
+    total = clipped_sum({"a": torch.full((1, 4), 3e38)}, Flat(norm=1.0))
+    assert total.local.dropped == 0
+    assert norm(total.total) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_float64_gradients_too_large_for_float32_are_dropped():
+    total = clipped_sum({"a": torch.full((1, 4), 1e300, dtype=torch.float64)}, Flat(norm=1.0))
+    assert total.local.dropped == 1
+    assert norm(total.total) == 0.0
+
+
+def test_the_bound_does_not_trust_reduced_matrix_products():
+    gradients = {"a": torch.full((1, 4096), 1.37)}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = clipped_sum(gradients, Flat(norm=0.1))
+    assert total.total["a"].dtype == torch.float32
+    assert norm(total.total) <= 0.1
+
+
+def test_losses_of_another_shape_are_refused():
+    class Mean:
+        def losses(self, model, batch):
+            return model(batch["features"]).mean()
+
+    with pytest.raises(ValueError, match=r"losses returned shape=\(\) for B=3 units"):
+        UnitLosses(nn.Linear(6, 3), Mean())(MLP.batch(3))

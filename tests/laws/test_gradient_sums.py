@@ -1,0 +1,218 @@
+"""What holds for every gradient sum, under every rule that it accepts, on the whole zoo."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nacre.adversarial_training import PGD, Ball, Madry, StandardTraining, Trades
+from nacre.core import rows
+from nacre.core.random import Source
+from nacre.core.tensors import norm, trainable
+from nacre.core.types import BoundedSum, FeatureSpace
+from nacre.gradient_clipping import CLIP_RULES, GRADIENT_SUMS, Flat, Looped, Unclipped, Whole
+from tests.laws.zoo import GROUPS, MLP, ZOO, distance, joined, snapshot
+
+SOURCE = Source(bytes(32))
+ROUNDING = 1e-5  # float32 sums of a dozen terms, added in another order, relative to the sum
+BOUND = 0.3  # below the norm of most of the zoo's gradients, above that of some
+
+animals = pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
+sums = pytest.mark.parametrize("kind", GRADIENT_SUMS)
+
+
+def _rules(kind):
+    """An instance of every rule that this gradient sum accepts."""
+    rules = [rule(norm=BOUND) if rule is Flat else rule() for rule in CLIP_RULES]
+    return [r for r in rules if kind is not Whole or math.isinf(r.bound(1))]
+
+
+def _sum(kind, animal, batch, clip, objective=None, model=None):
+    objective = objective or StandardTraining().build(animal.task, FeatureSpace(animal.shape))
+    return kind(objective)(model or animal.model(), batch, clip, SOURCE)
+
+
+def _objectives(animal):
+    pgd = PGD(ball=Ball(radius=0.1), steps=2)
+    for option in (StandardTraining(), Madry(attack=pgd, clean_share=0.3), Trades(attack=pgd)):
+        yield option.build(animal.task, FeatureSpace(animal.shape))
+
+
+def _close(a, b):
+    return distance(a.total, b.total) <= ROUNDING * max(1.0, norm(b.total))
+
+
+@animals
+@sums
+def test_neighbouring_batches_differ_by_at_most_the_sensitivity(kind, animal):
+    for clip in _rules(kind):
+        base, one, other = animal.batch(4), animal.batch(3, seed=1), animal.batch(3, seed=2)
+        for unit in range(3):
+            index = slice(unit, unit + 1)
+            added = _sum(kind, animal, joined(base, rows.select(one, index)), clip)
+            replaced = _sum(kind, animal, joined(base, rows.select(other, index)), clip)
+            without = _sum(kind, animal, base, clip)
+            slack = ROUNDING * norm(without.total)
+            moved = distance(added.total, without.total)
+            assert moved <= added.sensitivity("add_or_remove") + slack
+            moved = distance(added.total, replaced.total)
+            assert moved <= added.sensitivity("replace_one") + slack
+
+
+@animals
+@pytest.mark.parametrize("kind", [k for k in GRADIENT_SUMS if k is not Whole])
+def test_one_unit_alone_is_no_longer_than_the_bound(kind, animal):
+    for scale in (1.0, 1e4, 1e12):
+        batch = animal.batch(6)
+        batch["features"] = batch["features"] * scale
+        for unit in range(6):
+            single = rows.select(batch, slice(unit, unit + 1))
+            total = _sum(kind, animal, single, Flat(norm=BOUND))
+            assert norm(total.total) <= total.bound == BOUND
+
+
+@animals
+@sums
+def test_every_sum_equals_the_loop(kind, animal):
+    batch = animal.batch(7)
+    for clip in _rules(kind):
+        for objective in _objectives(animal):
+            total = _sum(kind, animal, batch, clip, objective)
+            loop = _sum(Looped, animal, batch, clip, objective)
+            assert _close(total, loop)
+            assert total.bound == loop.bound
+
+
+@animals
+@sums
+def test_totals_are_float32_and_cover_the_trainable_parameters(kind, animal):
+    expected = {name: p.shape for name, p in trainable(animal.model()).items()}
+    for clip in _rules(kind):
+        for batch in (animal.batch(3), animal.batch(0)):
+            total = _sum(kind, animal, batch, clip).total
+            assert {name: value.shape for name, value in total.items()} == expected
+            assert all(value.dtype == torch.float32 for value in total.values())
+            assert not any(value.requires_grad for value in total.values())
+
+
+@animals
+@sums
+def test_any_split_and_any_order_give_the_same_sum(kind, animal):
+    batch = animal.batch(7)
+    for clip in _rules(kind):
+        objective = list(_objectives(animal))[1]
+        whole = _sum(kind, animal, batch, clip, objective)
+        parts = [rows.select(batch, s) for s in (slice(0, 1), slice(1, 5), slice(5, 7))]
+        a, b, c = (_sum(kind, animal, part, clip, objective) for part in parts)
+        turned = rows.select(batch, torch.arange(6, -1, -1))
+        assert _close(a + b + c, whole)
+        assert _close(c + (a + b), whole)
+        assert _close(_sum(kind, animal, turned, clip, objective), whole)
+        assert (a + b + c).bound == whole.bound
+
+
+@animals
+@sums
+def test_an_empty_draw_gives_the_zero_sum(kind, animal):
+    for clip in _rules(kind):
+        for objective in _objectives(animal):
+            total = _sum(kind, animal, animal.batch(0), clip, objective)
+            assert norm(total.total) == 0.0
+            assert total.bound == clip.bound(1)
+            assert total.local.dropped == 0
+
+
+@animals
+@sums
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_unit_that_is_not_finite_contributes_nothing(kind, animal, bad):
+    good, poisoned = animal.batch(3), animal.batch(4, seed=1)
+    poisoned = rows.select(poisoned, slice(3, 4))  # among groups the one with every row
+    poisoned["features"] = torch.full_like(poisoned["features"], bad)
+    for clip in _rules(kind):
+        alone = _sum(kind, animal, poisoned, clip)
+        assert alone.local.dropped == 1
+        assert norm(alone.total) == 0.0
+        both = _sum(kind, animal, joined(good, poisoned), clip)
+        assert both.local.dropped == 1
+        assert _close(both, _sum(kind, animal, good, clip))
+
+
+@animals
+@sums
+def test_padding_contributes_nothing_and_is_not_counted(kind, animal):
+    batch = animal.batch(5)
+    batch["present"][3:] = False
+    batch["features"][4] = float("nan")
+    for clip in _rules(kind):
+        for objective in _objectives(animal):
+            padded = _sum(kind, animal, batch, clip, objective)
+            short = _sum(kind, animal, rows.select(batch, slice(3)), clip, objective)
+            assert _close(padded, short)
+            assert padded.local.dropped == 0
+            assert torch.equal(padded.local.norms, short.local.norms)
+
+
+@animals
+def test_whole_is_the_gradient_of_the_summed_losses(animal):
+    model, batch = animal.model(), animal.batch(6)
+    total = _sum(Whole, animal, batch, Unclipped())
+    animal.task.losses(model, batch).sum().backward()
+    plain = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad
+        for name, p in trainable(model).items()
+    }
+    assert _close(total, BoundedSum(plain, math.inf))
+
+
+@animals
+@sums
+def test_the_model_is_left_as_it_was(kind, animal):
+    model = animal.model().train()
+    next(model.children()).eval()  # a mode of its own, which is to survive
+    before = snapshot(model)
+    for clip in _rules(kind):
+        for objective in _objectives(animal):
+            _sum(kind, animal, animal.batch(3), clip, objective, model)
+            assert snapshot(model) == before
+
+
+@sums
+def test_a_sum_works_inside_no_grad(kind):
+    clip = _rules(kind)[0]
+    with torch.no_grad():
+        total = _sum(kind, MLP, MLP.batch(3), clip)
+    assert _close(total, _sum(kind, MLP, MLP.batch(3), clip))
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer: state that would leak from one unit to the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.ones(()))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.head(x) * self.calls
+
+
+@pytest.mark.parametrize("kind", [Looped, Whole])
+def test_a_buffer_that_counts_neither_moves_nor_leaks(kind):
+    model, clip = Counting(), Unclipped()
+    batch = MLP.batch(4)
+    total = _sum(kind, MLP, batch, clip, model=model)
+    assert model.calls == 1.0
+    singles = [rows.select(batch, slice(i, i + 1)) for i in range(4)]
+    a, b, c, d = (_sum(kind, MLP, single, clip, model=model) for single in singles)
+    assert _close(a + b + c + d, total)
+
+
+def test_a_group_is_one_unit_however_many_rows_it_holds():
+    batch = GROUPS.batch(4)
+    for kind in (k for k in GRADIENT_SUMS if k is not Whole):
+        total = _sum(kind, GROUPS, batch, Flat(norm=BOUND))
+        assert total.local.norms.shape == (4, 1)
+        assert norm(total.total) <= 4 * BOUND

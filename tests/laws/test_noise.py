@@ -1,0 +1,118 @@
+"""Laws of every noise: the stated deviation, independence, keys, and refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nacre.core.errors import Unbounded
+from nacre.core.random import Source
+from nacre.core.types import Adjacency, BoundedSum, Inherited, Noised, Release, Unprotected
+from nacre.differential_privacy.noise import Gaussian, NoNoise
+
+NOISES = [Gaussian(multiplier=0.7), Gaussian(multiplier=3.0)]
+FACTORS: list[tuple[Adjacency, float]] = [
+    ("add_or_remove", 1.0),
+    ("zero_out", 1.0),
+    ("replace_one", 2.0),
+]
+
+
+def total(bound: float = 0.5, width: int = 4000) -> BoundedSum:
+    values = {"weight": torch.full((width, 5), 2.0), "bias": torch.zeros(width)}
+    return BoundedSum(values, bound)
+
+
+def add(noise: Gaussian | NoNoise, of: BoundedSum, key: int, adjacency: Adjacency) -> Release:
+    source = Source(bytes([key]) * 32)
+    release, state = noise.add(of, noise.init(of.total), source, adjacency)
+    assert state is None
+    return release
+
+
+def draws(release: Release, of: BoundedSum) -> torch.Tensor:
+    parts = [(release.total[n] - of.total[n]).double().reshape(-1) for n in sorted(of.total)]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(("adjacency", "factor"), FACTORS)
+def test_deviation_is_multiplier_times_sensitivity(
+    noise: Gaussian, adjacency: Adjacency, factor: float
+) -> None:
+    """24 000 draws under fixed keys; with fresh keys each bound would fail once in 10**6 runs."""
+    of = total()
+    release = add(noise, of, 1, adjacency)
+    stated = noise.multiplier * factor * of.bound  # type: ignore[operator]
+    assert release.how == Noised(stated)
+    sample = draws(release, of) / stated
+    count = len(sample)
+    assert abs(float(sample.mean())) < 4.9 / math.sqrt(count)
+    assert abs(float(sample.square().mean()) - 1) < 4.9 * math.sqrt(2 / count)
+    assert abs(float(sample.pow(4).mean()) - 3) < 4.9 * math.sqrt(96 / count)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_no_covariance_between_coordinates_tensors_and_steps(noise: Gaussian) -> None:
+    """Each correlation of n draws is normal with deviation 1/sqrt(n): one failure in 10**6."""
+    of = total()
+    first, second = (draws(add(noise, of, key, "add_or_remove"), of) for key in (1, 2))
+    count = len(first)
+    limit = 4.9 / math.sqrt(count)
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < limit
+    for lag in (1, 5, 4000):
+        shifted = torch.stack([first[:-lag], first[lag:]])
+        assert abs(float(torch.corrcoef(shifted)[0, 1])) < 4.9 / math.sqrt(count - lag)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_same_key_same_noise_whatever_the_values(noise: Gaussian) -> None:
+    of, zero = total(), BoundedSum.zero(total().total, 0.5)
+    once, again = (add(noise, of, 3, "add_or_remove") for _ in range(2))
+    empty = add(noise, zero, 3, "add_or_remove")
+    for name in of.total:
+        assert torch.equal(once.total[name], again.total[name])
+        assert once.total[name].dtype == torch.float32
+    assert torch.allclose(draws(once, of), draws(empty, zero), atol=1e-6)
+    assert float(draws(empty, zero).abs().max()) > 0, "an empty sum is noised too"
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_order_of_names_does_not_matter(noise: Gaussian) -> None:
+    of = total(width=3)
+    turned = BoundedSum(dict(reversed(of.total.items())), of.bound)
+    a, b = (add(noise, each, 4, "add_or_remove") for each in (of, turned))
+    assert list(b.total) == list(turned.total)
+    assert all(torch.equal(a.total[name], b.total[name]) for name in of.total)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("bound", [math.inf, math.nan, 0.0, -1.0])
+def test_unknown_bounds_are_refused(noise: Gaussian, bound: float) -> None:
+    with pytest.raises(Unbounded, match="gradient_clipping"):
+        add(noise, total(bound, 2), 1, "add_or_remove")
+
+
+def test_uncalibrated_noise_adds_nothing() -> None:
+    with pytest.raises(ValueError, match="calibrate"):
+        add(Gaussian(), total(width=2), 1, "add_or_remove")
+
+
+@pytest.mark.parametrize("multiplier", [0.0, -1.0, math.inf, math.nan])
+def test_gaussian_checks_its_multiplier(multiplier: float) -> None:
+    with pytest.raises(ValueError, match="multiplier="):
+        Gaussian(multiplier=multiplier)
+
+
+def test_no_noise_says_by_what_right() -> None:
+    of = total(math.inf, 3)
+    plain = add(NoNoise("the rows are public"), of, 1, "add_or_remove")
+    assert plain.how == Unprotected("the rows are public") and not plain.private
+    after = add(NoNoise("private already", inherited=("east",)), of, 1, "add_or_remove")
+    assert after.how == Inherited(("east",)) and after.private
+    plain.total["bias"] += 1.0
+    assert float(of.total["bias"].sum()) == 0, "the release shares no memory with the sum"
+    with pytest.raises(ValueError, match="because"):
+        NoNoise("")
