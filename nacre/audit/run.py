@@ -48,9 +48,7 @@ def audit(run: Run, *, observe: Progress | None = None) -> list[Finding]:
     return findings
 
 
-def _attack(
-    recipe: Recipe, target: Target, name: str, watch: Progress
-) -> list[Finding]:
+def _attack(recipe: Recipe, target: Target, name: str, watch: Progress) -> list[Finding]:
     """The recipe's audits on one variant of the model."""
     found: list[Finding] = []
     for option in recipe.audit:
@@ -72,7 +70,10 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
     base = _weights(run, "base.safetensors") if (state / "base.safetensors").exists() else None
     protected = _target(run, held, load(run.path, recipe.folder), (base,) if base else ())
     found = {"protected": protected}
-    for name, file in (("unprotected", "unprotected.safetensors"), ("public base", "base.safetensors")):
+    for name, file in (
+        ("unprotected", "unprotected.safetensors"),
+        ("public base", "base.safetensors"),
+    ):
         wanted = name.replace(" ", "_") in recipe.compare
         if wanted and (state / file).exists():
             # Nothing is promised about these; a base is no reference for itself.
@@ -85,6 +86,10 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
                 claimed_delta=None,
             )
     return found
+
+
+_KEPT = {"unprotected": "unprotected.safetensors", "public base": "base.safetensors"}
+"""Which weights of a run are kept in state/, by the name of the variant."""
 
 
 def _weights(run: Run, file: str) -> nn.Module:
@@ -173,4 +178,3 @@ def _figure(finding: Finding | None) -> dict[str, float] | None:
     if finding is None:
         return None
     return {"value": finding.value, "low": finding.low, "high": finding.high}
-

@@ -24,9 +24,22 @@ from pathlib import Path
 
 
 class NacreError(Exception):
-    """Something failed; the message says what, where, why and what to do."""
+    """Something failed; the message says what, where, why and what to do.
+
+    The message is one line of printable text: names and values in it may come from a hostile file,
+    and control characters would reach a terminal.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    """White space as single blanks, anything unprintable as its escape."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 class Refusal(NacreError):

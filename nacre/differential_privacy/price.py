@@ -137,9 +137,15 @@ def _check_delta(delta: float) -> None:
 
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
-    """Everything that a number depends on; `repr` of an event shows every float in full."""
+    """Everything that a number depends on; `repr` of a leaf shows every float in full."""
     pricer = f"dp-accounting {version('dp-accounting')}, nacre grid 1"
-    return {"task": task, "event": repr(event), "delta": delta, "by": accountant, "with": pricer}
+    return {
+        "task": task,
+        "event": repr(leaves(event)),
+        "delta": delta,
+        "by": accountant,
+        "with": pricer,
+    }
 
 
 def _resolve(event: DpEvent, accountant: Accountant) -> Literal["closed", "pld", "rdp"]:

@@ -115,11 +115,13 @@ def _rho(epsilon: float, delta: float) -> float:
         curve = [order * math.exp(log_rho) for order in ORDERS]
         return rdp_epsilon(curve, ORDERS, delta) - epsilon
 
-    # At rho = epsilon each order > 1 alone exceeds epsilon; towards 0 only delta's share is left.
-    smallest = math.log(epsilon) - 50
-    if excess(smallest) > 0:
+    low = high = math.log(epsilon)
+    low -= 50  # nothing but delta's share is left of the price there
+    if excess(low) > 0:
         raise ValueError(f"epsilon={epsilon} is too small for Gaussian noise at delta={delta}")
-    return math.exp(root(excess, smallest, math.log(epsilon) + 1)) * (1 - 1e-9)
+    while excess(high) < 0:
+        high += 1
+    return math.exp(root(excess, low, high)) * (1 - 1e-9)
 
 
 # -- which rows count, and as what ---------------------------------------------------------------

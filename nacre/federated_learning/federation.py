@@ -19,9 +19,9 @@ class Federation:
     """Sends the weights to a cohort and sums what comes back; a party's contribution is minus its
     change (weights after minus before).
 
-    *Guarantee:* `total / gather.expected` is the aggregate of the contributions, so SGD with lr 1 is
-    FedAvg and Adam is FedAdam (Reddi et al. 2021, https://arxiv.org/abs/2003.00295, algorithm 2).
-    Under a rule with a finite bound one party moves the total by at most `bound`; see `Plain`.
+    *Guarantee:* `total / gather.expected` is the aggregate of the contributions, so SGD with lr 1
+    is FedAvg and Adam is FedAdam (Reddi et al. 2021, https://arxiv.org/abs/2003.00295, algorithm
+    2). Under a rule with a finite bound one party moves the total by at most `bound`: see `Plain`.
 
     Frozen parameters and buffers do not travel: every side builds them from the same recipe.
     """

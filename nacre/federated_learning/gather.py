@@ -82,21 +82,31 @@ def _changes(transport: Transport, asked: Round) -> tuple[list[Tensors], list[Pa
 
 def _change(name: str, data: bytes, asked: Round) -> Tensors:
     """What party `name` replied, in the order of the weights. Raises `PartyError`."""
-    reply, request = Reply.from_bytes(data), asked.request
-    given = (reply.kind, reply.round, reply.party)
-    fault = misfit(reply.tensors, request.tensors)
-    if given != (request.kind, request.round, name):
-        fault = f"it answers {given}, which was not asked"
-    elif fault is None and not finite(reply.tensors):
-        fault = "its change is not finite"
-    elif fault is None and asked.private and isinstance(reply.how, Unprotected):
-        fault = "its change is unprotected, and this run promises privacy at the parties"
+    where = f"party {name!r} in round {asked.request.round}"
+    try:
+        reply = Reply.from_bytes(data)
+    except PartyError as error:
+        raise PartyError(f"{where}: {error}") from error
+    fault = _fault(name, reply, asked)
     if fault is not None:
         raise PartyError(
-            f"the reply of party {name!r} in round {request.round} cannot be used: {fault}; "
-            "mend that party and resume, or use `aggregate: {kind: median}`, which leaves it out"
+            f"the reply of {where} cannot be used: {fault}; mend that party and resume, or use "
+            "`aggregate: {kind: median}`, which leaves it out"
         )
-    return {weight: reply.tensors[weight] for weight in request.tensors}
+    return {weight: reply.tensors[weight] for weight in asked.request.tensors}
+
+
+def _fault(name: str, reply: Reply, asked: Round) -> str | None:
+    """Why a reply cannot be used, in words."""
+    request = asked.request
+    given = (reply.kind, reply.round, reply.party)
+    if given != (request.kind, request.round, name):
+        return f"it answers {given}, which was not asked"
+    if asked.private and isinstance(reply.how, Unprotected):
+        return "its change is unprotected, and this run promises privacy at the parties"
+    if not finite(reply.tensors):
+        return "its change is not finite"
+    return misfit(reply.tensors, request.tensors)
 
 
 def _clipped(
@@ -110,7 +120,8 @@ def _clipped(
     )
     factors = [float(factor) for factor in clip.factors(norms)[0]]
     scaled = {
-        name: change[name] * -factor
+        # In float64: a factor below 1e-38 has too few digits in float32 to keep the bound.
+        name: (change[name].double() * -factor).float()
         for group, factor in zip(groups, factors, strict=True)
         for name in group
     }

@@ -53,10 +53,14 @@ class Document:
     values: dict[str, Any]
     lines: dict[str, int]  # key path -> line, counted from 1
 
+    def has(self, place: Place) -> bool:
+        """Whether something is written at `place`."""
+        return key_path(place) in self.lines
+
     def error(self, place: Place, message: str) -> RecipeError:
         """The error for what stands at `place`, or for its nearest parent that has a line."""
         key = key_path(place)
-        while place and key_path(place) not in self.lines:
+        while place and not self.has(place):
             place = place[:-1]
         line = self.lines.get(key_path(place), 1)
         return RecipeError(message, file=self.file, line=line, key=key)
@@ -266,7 +270,9 @@ class _Dumper(Emitter, Serializer, SafeRepresenter, _CoreSchema):
     def __init__(self, stream: Any) -> None:
         Emitter.__init__(self, stream, width=100, allow_unicode=True)
         Serializer.__init__(self)
-        SafeRepresenter.__init__(self, sort_keys=False, default_flow_style=None)
+        # None writes the innermost lists and keys in one line; the stubs know only True and False.
+        style: Any = None
+        SafeRepresenter.__init__(self, sort_keys=False, default_flow_style=style)
         _CoreSchema.__init__(self)
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -54,7 +54,7 @@ def type_words(hint: Hint) -> str:
         return "keys and values with `kind`: " + _listed(kinds(classes))
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return "one of " + _listed(arguments) if len(arguments) > 1 else f"`{arguments[0]}`"
+        return ("one of " if len(arguments) > 1 else "") + _listed(arguments)
     if origin is tuple:
         return f"a list, each entry {type_words(arguments[0])}"
     if origin is dict and arguments[1] is not Any:
@@ -81,12 +81,14 @@ def _mistake(error: ErrorDetails, document: Document, root: type) -> RecipeError
             return document.error(place, f"needs `kind`, one of {listed}")
         case "union_tag_invalid":
             word, known = str(given["kind"]), kinds(options(hint))
-            return document.error((*place, "kind"), f"{word!r} is unknown; {nearest(word, known)}")
+            return document.error(
+                (*place, "kind"), f"{_short(word)} is unknown; {nearest(word, known)}"
+            )
         case "literal_error" if isinstance(given, str):
             known = [str(word) for word in get_args(without_none(hint)[0])]
-            return document.error(place, f"{given!r} is unknown; {nearest(given, known)}")
+            return document.error(place, f"{_short(given)} is unknown; {nearest(given, known)}")
         case "value_error":
-            return _from_option(str(error["ctx"]["error"]), place, document)  # pyright: ignore[reportTypedDictNotRequiredAccess]
+            return _from_option(str(error.get("ctx", {})["error"]), place, document)
         case _:
             return document.error(place, f"must be {type_words(hint)}, not {_given(given, hint)}")
 
@@ -134,14 +136,9 @@ def _given(value: Any, hint: Hint) -> str:
 def _text_remedy(value: str, wanted: Hint) -> str:
     if wanted is bool:
         return "; write true or false, without quotes"
-    if options(wanted) and value in kinds_of(wanted):
+    if value in kinds(options(wanted)):
         return f"; write `{{kind: {value}}}`"
     return ""
-
-
-def kinds_of(hint: Hint) -> dict[str, type]:
-    """The kinds of the options that have one."""
-    return kinds(tuple(option for option in options(hint) if "kind" in keys(option)))
 
 
 def _short(text: str) -> str:

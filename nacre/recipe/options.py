@@ -37,7 +37,7 @@ def keys(option: type) -> dict[str, Hint]:
 
 def required(option: type, key: str) -> bool:
     """Whether a key has no default."""
-    field: dataclasses.Field[Any] = option.__dataclass_fields__[key]  # type: ignore[attr-defined]
+    field = {field.name: field for field in dataclasses.fields(option)}[key]
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
@@ -61,14 +61,14 @@ def options(hint: Hint) -> tuple[type, ...]:
 
 def kinds(classes: tuple[type, ...]) -> dict[str, type]:
     """What `kind` may be -> the class that it names."""
-    return {kind: option for option in classes for kind in get_args(keys(option)["kind"])}
+    return {kind: option for option in classes for kind in get_args(keys(option).get("kind"))}
 
 
 def inside(hint: Hint, part: str | int) -> Hint:
     """The hint of a key or an entry inside a value of this hint; `Any` where there is none."""
     hint, _ = without_none(hint)
-    for option in options(hint):
-        return keys(option).get(str(part), Any)
+    if classes := options(hint):
+        return keys(classes[0]).get(str(part), Any)
     arguments = get_args(hint)
     if get_origin(hint) is tuple:
         return arguments[0]

@@ -16,7 +16,7 @@ from nacre.gradient_clipping import Vmapped
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 
-_PROBE = 32  # units a timed step has at most; the cost is scaled up from there
+_PROBE = 256  # units a timed step has at most; larger batches are scaled up from there
 
 
 @dataclass(frozen=True)

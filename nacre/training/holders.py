@@ -34,7 +34,7 @@ def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
     sums, _ = pieces.sums(setting.recipe, model, setting.schema, setting.space)
     return Parts(
         sampling=mechanism.sampling,
-        sums=sums,
+        sums=lambda step: sums,
         noise=mechanism.noise,
         adjacency=mechanism.adjacency,
         shape=pieces.shape(setting.recipe),

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from nacre.core.random import Source
-from nacre.core.tensors import trainable
+from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release
 from nacre.data.dataset import Rows
+from nacre.differential_privacy.noise import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
 from nacre.training import checkpoint, pieces
 from nacre.training.curve import figures
@@ -109,6 +110,7 @@ def _federation(
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
+    weights = detached(trainable(model))
     handlers = {
         name: Party(
             name,
@@ -116,24 +118,36 @@ def _federation(
                 setting, plan.inner(name), rows, model, source.child("party", name),
                 charges.get(name, NoJournal()),
             ),
+            recipe=plan.digest,
+            rounds=option.rounds,
+            like=weights,
             store=_store(folder, name),
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
-    sums = Federation(
-        InProcess(handlers), option.gather.build(outer.sampling.expected), plan.digest
+    federation = Federation(
+        InProcess(handlers),
+        option.gather.build(outer.sampling.expected),
+        plan.digest,
+        private=isinstance(outer.noise, NoNoise) and plan.private,
     )
     optimizer = option.optimizer.build(trainable(model).values())
-    work = Parts(sampling=outer.sampling, sums=sums, noise=outer.noise, adjacency=outer.adjacency)
+    work = Parts(
+        sampling=outer.sampling,
+        sums=federation.at,
+        noise=outer.noise,
+        adjacency=outer.adjacency,
+    )
     charge = charges.get("", NoJournal())
     return State(model.train(), optimizer, outer.clip), work, Names(option.parties.names), charge
 
 
 def _store(folder: Path | None, name: str) -> Path | None:
-    """Where a party keeps what it answered; its replies are releases already."""
+    """Where a party keeps what it answered. In a deployment it is the party's own disk; and under
+    privacy of whole parties a reply is not a release yet, so it stays in `local/`."""
     if folder is None:
         return None
-    path = folder / "state" / "parties" / name
+    path = folder / "local" / "parties" / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 

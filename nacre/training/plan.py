@@ -130,7 +130,7 @@ def plan(recipe: Recipe) -> Plan:
                                mechanism=_inner(recipe, size)))
         for name, size in sizes.items()
     )  # fmt: skip
-    if outer is not None and outer.unit == "client":
+    if outer is not None and pieces.protects(recipe) == "client":
         assert recipe.federated_learning is not None
         count = len(recipe.federated_learning.parties.names)
         account = _account(recipe, "")

@@ -36,7 +36,7 @@ def pretrain(
     model.train()
     parts = Parts(
         sampling=ShuffledSampling().build(min(option.batch, len(public)), len(public)),
-        sums=Whole(objective),
+        sums=lambda step: Whole(objective),
         noise=NoNoise(because="the rows are public"),
         adjacency="add_or_remove",
     )

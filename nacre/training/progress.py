@@ -7,9 +7,12 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Says that `count` more of a stage's parts are done; `note` is a few words, never private."""
+    """Says that `count` more of a stage's parts are done.
 
-    def __call__(self, count: int = 1, note: str = "") -> None: ...
+    `note` is a few words, never private; `total` corrects the number of parts once it is known.
+    """
+
+    def __call__(self, count: int = 1, note: str = "", total: int | None = None) -> None: ...
 
 
 class Progress(Protocol):
@@ -26,7 +29,7 @@ class Silent:
     def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
         """A stage that nobody sees."""
 
-        def advance(count: int = 1, note: str = "") -> None:
+        def advance(count: int = 1, note: str = "", total: int | None = None) -> None:
             pass
 
         return nullcontext(advance)

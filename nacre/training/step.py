@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class Parts:
     """What the steps of one level are made of; nothing here changes between steps."""
 
     sampling: Sampling
-    sums: GradientSum
+    sums: Callable[[int], GradientSum]  # of a step: what a federation asks carries its round
     noise: Noise
     adjacency: Adjacency
     shape: Shape | None = None  # clipping of the whole mean gradient
@@ -87,10 +87,11 @@ def _sum(
     """The bounded sum over the drawn units; an empty draw gives zeros, which are noised too."""
     weights = trainable(state.model)
     total = BoundedSum.zero(weights, state.clip.bound(len(state.clip.groups(list(weights)))))
+    sums = parts.sums(state.done)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(source.child("dropout").stream().seed())
         for some in units.micro(drawn, parts.microbatch):
-            total = total + parts.sums(state.model, some, state.clip, source)
+            total = total + sums(state.model, some, state.clip, source)
     return total
 
 

@@ -25,3 +25,8 @@ def test_a_recipe_error_points():
 def test_exit_codes(kind, code):
     assert issubclass(kind, errors.NacreError)
     assert kind.exit_code == code
+
+
+def test_a_message_is_one_printable_line():
+    error = errors.DataError("column 'a\n\x1b[31m\tb' is \u202e odd")
+    assert str(error) == "column 'a \\x1b[31m b' is \\u202e odd"

@@ -84,7 +84,7 @@ def test_refusals() -> None:
     ("epsilon", "delta"), [(0.0, 0.1), (math.inf, 0.1), (1.0, 0.0), (1.0, 1.0)]
 )
 def test_budget_is_checked(epsilon: float, delta: float) -> None:
-    with pytest.raises(ValueError, match="epsilon=|delta="):
+    with pytest.raises(ValueError, match=r"epsilon=|delta="):
         Budget(epsilon, delta)
 
 

@@ -177,6 +177,12 @@ def test_refusals() -> None:
         query_event(Count(name="q", epsilon=1e-9, delta=1e-20))
 
 
+def test_a_large_delta_leaves_room_for_a_large_rho() -> None:
+    event = query_event(Count(name="q", epsilon=0.1, delta=0.5))
+    assert zcdp_rho(event) > 0.1
+    assert epsilon(event, 0.5).epsilon <= 0.1
+
+
 def test_opendp_features_are_off_afterwards() -> None:
     before = set(GLOBAL_FEATURES)
     clear(Count)

@@ -60,7 +60,7 @@ def test_values_that_make_no_sense_are_refused(make, sentence):
         ([1.0, 0.9, 0.8], False),
         ([1.0, 1.0], False),
         ([1.0, 1.0, 1.0], True),
-        ([1.0, 1.1, 0.95], False),
+        ([1.0, 1.1, 0.85], False),
         ([0.5, 0.6, 0.45, 0.44], True),  # below the best so far, but by less than min_delta
         ([1.0, math.nan, math.nan], True),
     ],

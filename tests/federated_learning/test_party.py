@@ -1,7 +1,11 @@
 """A party answers each step once, whatever crashes and whatever is asked."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,14 +90,27 @@ def test_a_party_that_died_before_its_reply_left_sends_the_stored_bytes(tmp_path
         again.handle(request(1, 2.0))
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nacre.core.types import Noised, Release
+from nacre.federated_learning.answers import Stored
+from tests.federated_learning.test_party import LIKE, party, request
+
+put = Stored.put
+def dies(self, *answer):
+    put(self, *answer)
+    os.kill(os.getpid(), signal.SIGKILL)
+Stored.put = dies
+party(lambda w, n: Release(LIKE, Noised(0.25)), store=Path(sys.argv[1])).handle(request(0))
+"""
+
+
 def test_a_party_killed_before_its_reply_left_sends_the_stored_bytes(tmp_path):
-    """The same by a real death: a forked process that exits at once after the rename."""
-    child = os.fork()
-    if not child:
-        east = party(lambda weights, number: Release(LIKE, Noised(0.25)), store=tmp_path)
-        east.handle(request(0))
-        os._exit(9)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    """The same by a real death: kill -9 between the rename and the reply."""
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, check=False)
+    assert ended.returncode == -signal.SIGKILL
     train = Trainer()
     reply = Reply.from_bytes(party(train, store=tmp_path).handle(request(0)))
     assert reply.how == Noised(0.25)

@@ -74,7 +74,9 @@ def test_the_median_is_numpys_whatever_is_expected(rows, expected):
 @settings(max_examples=50, deadline=None)
 def test_fewer_than_half_cannot_move_the_median_out_of_the_honest_range(liars, values, data):
     honest = values[: liars + 1]
-    lies = data.draw(st.lists(st.floats(-1e30, 1e30, width=32), min_size=liars, max_size=liars))
+    lies = data.draw(
+        st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=liars, max_size=liars)
+    )
     contributions = [{"a": torch.tensor([value])} for value in honest + lies]
     median = float(_aggregate(Median, contributions, 1.0)["a"])
     slack = 1e-5 * max(1.0, *(abs(value) for value in honest))
@@ -106,7 +108,9 @@ def test_a_finite_bound_is_kept_under_neighbours(kind):
             Gaussian(multiplier=1.0).add(total, None, Source(bytes(32)), "add_or_remove")
         return
     stream = torch.Generator().manual_seed(0)
-    units = [torch.nn.functional.normalize(torch.randn(4, generator=stream), dim=0) for _ in "12345"]
+    units = [
+        torch.nn.functional.normalize(torch.randn(4, generator=stream), dim=0) for _ in "12345"
+    ]
     contributions = [{"a": unit} for unit in units]
     whole, without = (kind().total(c, 5.0) for c in (contributions, contributions[1:]))
     assert norm(subtract(whole, without)) <= bound + 1e-6

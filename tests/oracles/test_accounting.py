@@ -1,7 +1,8 @@
-"""Prices against closed forms, quadrature, dp-accounting's own accountants and published figures."""
+"""Prices against closed forms, quadrature, dp-accounting's own and published figures."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_fractional_orders_against_adaptive_quadrature(rate: float, z: float, or
         return math.exp(order * ratio + norm.logpdf(x, scale=z))
 
     corners = [-12 * z, 0.0, 0.5, 1.0, order, order + 12 * z]
-    pairs = zip(corners, corners[1:], strict=False)
+    pairs = itertools.pairwise(corners)
     moment = sum(quad(integrand, *pair, epsabs=0, epsrel=1e-11, limit=200)[0] for pair in pairs)
     exact = math.log(moment) / (order - 1)
     step = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(z))

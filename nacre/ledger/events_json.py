@@ -1,0 +1,172 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+"""`DpEvent` <-> JSON, for a closed list of kinds: what a ledger can keep and price again later.
+
+Every number survives exactly. An event that is not on the list is refused, on the way in and on
+the way out; `NonPrivateDpEvent` is refused because no allowance covers it. The list only grows,
+and no kind or key ever changes its meaning: a ledger outlives the version that wrote it.
+
+| kind | keys |
+|---|---|
+| `nothing` | |
+| `gaussian`, `laplace` | `multiplier` |
+| `randomized_response` | `noise`, `buckets` |
+| `zcdp` | `rho`, `xi` |
+| `poisson` | `rate`, `event` |
+| `repeated` | `count`, `event` |
+| `composed` | `events` |
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, cast
+
+from nacre.core.errors import UnsupportedEvent
+
+if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
+    from dp_accounting import DpEvent
+
+Json = dict[str, Any]
+
+
+def to_json(event: DpEvent) -> Json:
+    """The event as JSON. Raises `UnsupportedEvent` for a kind or number that has no place here."""
+    import dp_accounting as dp
+
+    match event:
+        case dp.NoOpDpEvent():
+            return {"kind": "nothing"}
+        case dp.GaussianDpEvent(noise_multiplier=z):
+            return {"kind": "gaussian", "multiplier": _positive(z, "multiplier")}
+        case dp.LaplaceDpEvent(noise_multiplier=b):
+            return {"kind": "laplace", "multiplier": _positive(b, "multiplier")}
+        case dp.RandomizedResponseDpEvent(noise_parameter=p, num_buckets=k):
+            noise = _share(p, "noise")
+            return {"kind": "randomized_response", "noise": noise, "buckets": _count(k, 2)}
+        case dp.ZCDpEvent(rho=rho, xi=xi):
+            return {"kind": "zcdp", "rho": _positive(rho, "rho"), "xi": _number(xi, "xi")}
+        case dp.PoissonSampledDpEvent(sampling_probability=q, event=inner):
+            return {"kind": "poisson", "rate": _share(q, "rate"), "event": to_json(inner)}
+        case dp.SelfComposedDpEvent(event=inner, count=n):
+            return {"kind": "repeated", "count": _count(n, 0), "event": to_json(inner)}
+        case dp.ComposedDpEvent(events=parts):
+            return {"kind": "composed", "events": [to_json(part) for part in parts]}
+        case _:
+            raise UnsupportedEvent(
+                f"a ledger cannot keep {type(event).__name__}, so it cannot be charged; use "
+                "Gaussian noise on a full or Poisson draw, or a query of nacre release"
+            )
+
+
+def from_json(value: object) -> DpEvent:
+    """What `to_json` wrote. Raises `UnsupportedEvent` for everything else."""
+    if not isinstance(value, dict):
+        raise _unknown(value)
+    fields = cast(Json, value)
+    kind = fields.get("kind")
+    build = _BUILDERS.get(kind) if isinstance(kind, str) else None
+    if build is None:
+        raise _unknown(value)
+    try:
+        event = build(fields)
+    except (KeyError, TypeError) as error:  # a key is missing, or `events` is no list
+        raise _unknown(value) from error
+    # One round trip checks every range, and that nothing was left unread.
+    if to_json(event) != fields:
+        raise _unknown(value)
+    return event
+
+
+def _nothing(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.NoOpDpEvent()
+
+
+def _gaussian(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.GaussianDpEvent(fields["multiplier"])
+
+
+def _laplace(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.LaplaceDpEvent(fields["multiplier"])
+
+
+def _randomized_response(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.RandomizedResponseDpEvent(fields["noise"], fields["buckets"])
+
+
+def _zcdp(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.ZCDpEvent(fields["rho"], fields["xi"])
+
+
+def _poisson(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.PoissonSampledDpEvent(fields["rate"], from_json(fields["event"]))
+
+
+def _repeated(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.SelfComposedDpEvent(from_json(fields["event"]), fields["count"])
+
+
+def _composed(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    return dp.ComposedDpEvent([from_json(part) for part in fields["events"]])
+
+
+_BUILDERS: Mapping[str, Callable[[Json], DpEvent]] = {
+    "nothing": _nothing,
+    "gaussian": _gaussian,
+    "laplace": _laplace,
+    "randomized_response": _randomized_response,
+    "zcdp": _zcdp,
+    "poisson": _poisson,
+    "repeated": _repeated,
+    "composed": _composed,
+}
+
+
+def _unknown(value: object) -> UnsupportedEvent:
+    return UnsupportedEvent(
+        f"{value!r} is no event that this version of Nacre knows; use the version that wrote it"
+    )
+
+
+def _number(value: Any, name: str) -> float:
+    """A finite number of at least 0, as the nearest double."""
+    plain = isinstance(value, Real) and not isinstance(value, bool)
+    if not plain or not 0 <= value <= sys.float_info.max:
+        raise UnsupportedEvent(f"an event with {name}={value!r} has no price")
+    return float(value)
+
+
+def _positive(value: Any, name: str) -> float:
+    if not _number(value, name) > 0:
+        raise UnsupportedEvent(f"an event with {name}={value!r} has no finite price")
+    return float(value)
+
+
+def _share(value: Any, name: str) -> float:
+    if not _positive(value, name) <= 1:
+        raise UnsupportedEvent(f"an event with {name}={value!r} has no meaning above 1")
+    return float(value)
+
+
+def _count(value: Any, least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise UnsupportedEvent(f"an event with a count of {value!r} has no meaning")
+    return int(value)

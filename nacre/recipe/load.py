@@ -1,0 +1,93 @@
+"""Recipes from YAML and back; nothing but a `RecipeError` ever comes out of a bad file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic_core import ValidationError
+
+from nacre.core.errors import RecipeError, Refusal
+from nacre.recipe.audits import NOT_BUILT
+from nacre.recipe.document import Document, dump, parse, read_bytes
+from nacre.recipe.mistakes import first_mistake
+from nacre.recipe.options import content, validator
+from nacre.recipe.schema import Origin, Recipe, digest
+
+__all__ = ["FORMAT", "digest", "dumps", "load", "loads", "read", "read_options"]
+
+FORMAT = 1
+"""The format of recipes that this version reads, as written under `nacre`."""
+
+Option = TypeVar("Option")
+
+
+def load(path: Path | str, *, folder: Path | None = None) -> Recipe:
+    """The recipe in a file; its paths are relative to `folder`, or else to where the file is.
+
+    Raises `RecipeError` with file, line and key for anything that is not a recipe.
+    """
+    file = Path(path)
+    return _recipe(read_bytes(file), str(file), file.parent if folder is None else folder)
+
+
+def loads(text: str, name: str = "recipe", *, folder: Path = Path()) -> Recipe:
+    """The recipe in a text; errors call it `name`, its paths are relative to `folder`."""
+    return _recipe(text.encode(errors="surrogatepass"), name, folder)
+
+
+def dumps(recipe: Recipe) -> str:
+    """YAML that `loads` reads back as an equal recipe, every default written out."""
+    return dump(content(recipe))
+
+
+def read_options(path: Path, option: type[Option]) -> Option:
+    """A file of another kind than a recipe, read by the same rules. Raises `RecipeError`."""
+    return read(parse(read_bytes(path), str(path)), option)
+
+
+def read(document: Document, option: type[Option]) -> Option:
+    """The document as this option. Raises `RecipeError` for the first mistake in it."""
+    _check_format(document)
+    try:
+        return validator(option).validate_python(document.values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise first_mistake(details, document, option) from error
+    except Refusal as error:  # from the `__post_init__` of an option, which cannot know the file
+        raise RecipeError(str(error), file=document.file) from error
+
+
+def _recipe(data: bytes, name: str, folder: Path) -> Recipe:
+    document = parse(data, name)
+    _spell_out_audits(document)
+    recipe = read(document, Recipe)
+    origin = Origin(name, data, document.lines, digest(recipe))
+    return replace(recipe, folder=folder, origin=origin)
+
+
+def _check_format(document: Document) -> None:
+    """A file of another format is told apart before its keys are found unknown."""
+    if "nacre" not in document.values:
+        raise document.error(("nacre",), f"is missing; begin the file with `nacre: {FORMAT}`")
+    found = document.values["nacre"]
+    if type(found) is not int or found != FORMAT:
+        raise document.error(
+            ("nacre",),
+            f"{found!r} is a format that this version does not read; write `nacre: {FORMAT}`, or "
+            "install the version that the file was written for",
+        )
+
+
+def _spell_out_audits(document: Document) -> None:
+    """`membership` is short for `{kind: membership}`; what is not built yet is refused as such."""
+    entries: Any = document.values.get("audit")
+    if not isinstance(entries, list):
+        return
+    for i, entry in enumerate(entries):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        kind: Any = entry.get("kind") if isinstance(entry, dict) else entry  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if kind in NOT_BUILT:
+            raise document.error(("audit", i), f"{kind!r} is not built yet; leave it out")
+        if isinstance(entry, str):
+            entries[i] = {"kind": entry}

@@ -1,0 +1,123 @@
+"""A recipe: the union of the techniques' own options. What is absent is off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nacre.adversarial_training import Madry, Trades
+from nacre.data import AnyData
+from nacre.differential_privacy.options import Privacy
+from nacre.federated_learning.options import FederatedLearning
+from nacre.fine_tuning.choices import FineTuningOption
+from nacre.gradient_clipping import ClippingOption
+from nacre.models import ModelOption
+from nacre.recipe.audits import AuditOption
+from nacre.recipe.options import content
+from nacre.recipe.sections import Execution, LedgerChoice, Training
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The text that a recipe was read from."""
+
+    file: str
+    source: bytes
+    lines: Mapping[str, int]  # key path -> line, counted from 1
+    digest: str  # of the recipe as it was read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run: its data, its model, the five techniques, and what is measured afterwards."""
+
+    nacre: Literal[1] = 1
+    """The format of this file, which begins with it."""
+    name: str
+    """What the run is called in plans and reports."""
+    seed: int = 0
+    """Fixes splits, first weights and public training; private randomness has keys of its own."""
+    data: AnyData
+    """The rows: where they are, what they hold, and who is a unit."""
+    model: ModelOption
+    """What is trained."""
+    fine_tuning: FineTuningOption | None = None
+    """Which weights move, and the public base that training starts from."""
+    gradient_clipping: ClippingOption | None = None
+    """How long one unit's gradient, or the mean gradient, may be."""
+    federated_learning: FederatedLearning | None = None
+    """Who holds the rows, and how the parties' changes come together."""
+    differential_privacy: Privacy | None = None
+    """Who is protected, and how well."""
+    adversarial_training: Madry | Trades | None = None
+    """Against which attack on its inputs the model is trained."""
+    training: Training = field(default_factory=Training)
+    """Steps, batch and optimizer."""
+    execution: Execution = field(default_factory=Execution)
+    """How the work is done; never what is guaranteed."""
+    ledger: LedgerChoice | None = None
+    """Where the privacy budget is kept."""
+    audit: tuple[AuditOption, ...] = ()
+    """Attacks on the finished model, by name or with options."""
+    compare: tuple[Literal["unprotected", "public_base"], ...] = ()
+    """Models to hold the result against; `unprotected` needs data that are declared public."""
+
+    # What follows is not part of the recipe's content: it is not written, compared or digested.
+    folder: Path = field(default=Path(), compare=False)
+    """What the recipe's paths are relative to: where its file stands."""
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+    """The text that it was read from; None for a recipe made in Python."""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise ValueError(f"name={self.name!r} must be a line of text")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} must be at least 0 and below 2**63")
+        for key in ("audit", "compare"):
+            chosen: tuple[Any, ...] = getattr(self, key)
+            if any(chosen.count(entry) > 1 for entry in chosen):
+                raise ValueError(f"{key} names the same entry twice; remove one")
+
+    @property
+    def lines(self) -> dict[str, tuple[str, int]]:
+        """Key path -> (file, line); empty for a recipe made in Python."""
+        origin = self.origin
+        return {} if origin is None else {k: (origin.file, n) for k, n in origin.lines.items()}
+
+    @property
+    def source(self) -> bytes | None:
+        """The file it was read from, byte for byte, as long as the recipe still says the same.
+
+        None for a recipe that was made in Python, or changed since it was read.
+        """
+        origin = self.origin
+        return origin.source if origin is not None and origin.digest == digest(self) else None
+
+    def where(self, key: str) -> tuple[str | None, int | None]:
+        """(file, line) of a key path, or of the nearest section around it that is written."""
+        lines = self.lines
+        while key and key not in lines:
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
+        return lines.get(key, (None, None))
+
+
+def digest(recipe: Recipe) -> str:
+    """Hex SHA-256 of what the recipe says, whichever way it was written down.
+
+    Comments, the order of keys and values written out that are defaults anyway make no difference.
+    """
+    text = json.dumps(_canonical(content(recipe)), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(b"nacre recipe" + text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """`lr: 1` and `lr: 1.0` are the same recipe, so whole floats become ints."""
+    if isinstance(value, dict):
+        return {key: _canonical(inner) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list):
+        return [_canonical(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,118 @@
+"""What a page is made of. The template draws each kind of block in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; an aside is set smaller."""
+
+    block: ClassVar[str] = "text"
+    text: str
+    aside: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list of sentences."""
+
+    block: ClassVar[str] = "listing"
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms, whether each is on, and a sentence about it."""
+
+    block: ClassVar[str] = "terms"
+    items: Sequence[tuple[str, bool, str]]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it stands in a file or on a command line."""
+
+    block: ClassVar[str] = "code"
+    label: str  # for those who cannot see it
+    text: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table; `title` is the whole of a text that is shown short."""
+
+    text: str
+    title: str = ""
+    span: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows have their name in the first column."""
+
+    block: ClassVar[str] = "table"
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    stacked: bool = False  # on a narrow screen each row becomes a list of its cells
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with what it shows in words."""
+
+    svg: Markup
+    heading: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Charts, side by side where there is room."""
+
+    block: ClassVar[str] = "figures"
+    items: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture before and after an attack, and what changed, as `data:` addresses."""
+
+    panels: Sequence[tuple[str, str]]  # (address, what it shows)
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Attacked pictures."""
+
+    block: ClassVar[str] = "gallery"
+    items: Sequence[Example]
+
+
+Block = Text | Listing | Terms | Code | Table | Figures | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with its heading."""
+
+    name: str  # of its anchor
+    heading: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A key figure: what it is, the figure, and what it has to be read with."""
+
+    label: str
+    value: str
+    detail: str
+    measured: bool = True

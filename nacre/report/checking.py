@@ -1,0 +1,86 @@
+"""Sections for the reviewer: where the run comes from, what is not covered, how to check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from nacre.report.blocks import Block, Cell, Code, Listing, Section, Table, Text
+from nacre.report.facts import FORMAT, Evidence
+from nacre.report.numbers import number, short
+
+
+def provenance(evidence: Evidence) -> Section:
+    """Versions, seeds, hashes and the recipe itself."""
+    plan = evidence["plan"]
+    facts: dict[str, Any] = {
+        "planned": plan["created"],
+        "planned by": f"nacre {plan['nacre']}",
+        **evidence["outcome"]["provenance"],
+        "model": plan["model"].get("words") or plan["model"],
+        "parameters": plan["model"].get("parameters", "not stated"),
+    }
+    origin = [[Cell(name.replace("_", " ")), _cell(value)] for name, value in facts.items()]
+    files = [
+        [Cell(name), Cell(short(digest), title=digest)]
+        for name, digest in evidence["files"].items()
+    ]
+    blocks: list[Block] = [
+        Table("Origin", ["fact", "value"], origin),
+        Table("SHA-256 of the run's files", ["file", "begins with"], files),
+        Text("The recipe, as it was run:"),
+        Code("recipe", evidence["recipe"].strip("\n")),
+    ]
+    return Section("provenance", "Provenance", blocks)
+
+
+def _cell(value: Any) -> Cell:
+    """A fact in words; a long hash is cut, and whole in its title."""
+    text = _plain(value)
+    cut = short(text) if " " not in text else text
+    return Cell(cut, title=text if cut != text else "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        entries = cast(Mapping[str, Any], value)
+        return ", ".join(f"{name} {_plain(entry)}" for name, entry in entries.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(entry) for entry in cast(list[Any], value))
+    if isinstance(value, float):
+        return number(value)
+    return "none" if value is None else str(value)
+
+
+def limits(evidence: Evidence) -> Section:
+    """What no figure on the page speaks about."""
+    return Section("limits", "What is not covered", [Listing(evidence["plan"]["not_covered"])])
+
+
+def checks(evidence: Evidence) -> Section:
+    """Commands that confirm the page, most telling first."""
+    commands = [
+        "# the same mechanism and the same epsilon, from the recipe alone: no row is read",
+        "nacre plan RUN/recipe.yaml",
+        "# the files are those that this page was made from",
+        f"cd RUN && sha256sum {' '.join(evidence['files'])}",
+        "# the same page, byte for byte",
+        "nacre report RUN -o again.html && cmp again.html RUN/report.html",
+        "# the attacks once more (needs the rows)",
+        "nacre audit RUN",
+    ]
+    if evidence["ledger"] is not None:
+        commands += [
+            "# the ledger still holds every line that this page was made from",
+            f"nacre ledger verify LEDGER --against {evidence['ledger']['head']}",
+        ]
+    blocks: list[Block] = [
+        Text("RUN is the run folder, LEDGER the file of the ledger."),
+        Code("commands", "\n".join(commands)),
+        Text(
+            "Whole hashes and every number of this page stand in evidence.json, format "
+            f"{FORMAT}, beside it.",
+            aside=True,
+        ),
+    ]
+    return Section("checks", "How to check this report", blocks)

@@ -1,0 +1,171 @@
+"""Sections on what was promised: protection, privacy, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nacre.report import charts
+from nacre.report.blocks import Block, Cell, Figure, Figures, Listing, Section, Table, Terms, Text
+from nacre.report.facts import Account, Evidence, Party
+from nacre.report.headline import UNIT, odds, worst
+from nacre.report.numbers import delta, epsilon, listed, number, percent, short
+
+_TECHNIQUES = {
+    "gradient_clipping": "Gradient clipping",
+    "fine_tuning": "Fine-tuning",
+    "federated_learning": "Federated learning",
+    "differential_privacy": "Differential privacy",
+    "adversarial_training": "Adversarial training",
+}
+_OFF = {
+    "gradient_clipping": "Gradients were used as they came.",
+    "fine_tuning": "The model started from random weights.",
+    "federated_learning": "All rows lay in one place.",
+    "differential_privacy": "Nothing bounds what the model gives away.",
+    "adversarial_training": "The model saw clean inputs only.",
+}
+
+
+def protection(evidence: Evidence) -> Section:
+    """The five techniques, on or off, each with its sentence."""
+    said = evidence["plan"]["techniques"]
+    items = [
+        (label, said[name] is not None, said[name] or _OFF[name])
+        for name, label in _TECHNIQUES.items()
+    ]
+    return Section("protection", "What was protected, and how", [Terms(items)])
+
+
+def privacy(evidence: Evidence) -> Section:
+    """Epsilon by party and by step, and everything it rests on."""
+    parties, party = evidence["plan"]["parties"], worst(evidence)
+    blocks: list[Block] = []
+    if party is None:
+        blocks.append(Text("This run has no differential privacy, so there is no epsilon to state."))
+    else:
+        blocks += [Text(odds(party)), _parties(parties)]
+        blocks += _growth(parties)
+    blocks += [Text("This holds as long as:"), Listing(evidence["plan"]["assumptions"])]
+    return Section("privacy", "Privacy", blocks)
+
+
+_ROWS: dict[str, Callable[[Party], str]] = {
+    "epsilon": lambda p: epsilon(p["epsilon"]),
+    "delta": lambda p: delta(p["delta"]),
+    "accountant": lambda p: str(p["accountant"]).upper(),
+    "protects": lambda p: UNIT[p["unit"]],
+    "neighbours by": lambda p: p["adjacency"].replace("_", " "),
+    "declared units": lambda p: f"{p['size']:,}",
+    "sampling": lambda p: p["sampling"]["kind"],
+    "sampling rate": lambda p: number(p["sampling"]["rate"]),
+    "steps": lambda p: f"{p['steps']:,}",
+    "clip": lambda p: _clip(p),
+    "noise multiplier": lambda p: _multiplier(p),
+    "takes of its grant": lambda p: percent(p["takes"]["share"]) if p["takes"] else "no grant",
+}
+
+
+def _clip(party: Party) -> str:
+    norm = party["clip"]["norm"]
+    return party["clip"]["kind"] if norm is None else f"{party['clip']['kind']}, {number(norm)}"
+
+
+def _multiplier(party: Party) -> str:
+    multiplier = party["noise"]["multiplier"]
+    return "none" if multiplier is None else number(multiplier)
+
+
+def _parties(parties: list[Party]) -> Table:
+    """A column for each party; what all have in common is said once."""
+    rows: list[list[Cell]] = []
+    for name, said in _ROWS.items():
+        values = [said(party) for party in parties]
+        alike = len(set(values)) == 1
+        cells = [Cell(values[0], span=len(values))] if alike else [Cell(value) for value in values]
+        rows.append([Cell(name), *cells])
+    return Table("The mechanism and its price", ["", *(p["name"] for p in parties)], rows)
+
+
+def _growth(parties: list[Party]) -> list[Block]:
+    """Epsilon by step, parties with the same curve drawn once; nothing without points."""
+    curves: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for party in parties:
+        points = tuple((step, round(bound, 2)) for step, bound in party["epsilon_by_step"])
+        if points:
+            curves.setdefault(points, []).append(party["name"])
+    if not curves:
+        return []
+    series = [
+        charts.Line(label=listed(names), points=points, tone=tone % 4)
+        for tone, (points, names) in enumerate(curves.items())
+    ]
+    last = max(points[-1][1] for points in curves)
+    svg = charts.lines(
+        charts.Words(
+            name="growth",
+            title="Epsilon by step",
+            description=f"Epsilon rises with every step and ends at {epsilon(last)}.",
+        ),
+        series,
+        x=("local steps", number),
+        y=("epsilon", number),
+        floor=0.0,
+    )
+    caption = "What would have been promised had the run ended earlier."
+    return [Figures([Figure(svg, "Epsilon by step", caption)])]
+
+
+def ledger(evidence: Evidence) -> Section:
+    """What was charged, and the hashes that tie it down."""
+    found = evidence["ledger"]
+    if found is None:
+        text = "This run was charged to no ledger, so nothing adds it up with other runs."
+        return Section("ledger", "Ledger", [Text(text)])
+    head = f"The last hash was {found['head']}; keep it elsewhere, to find a ledger that was cut."
+    state = "whole" if found["verified"] else "NOT whole"
+    blocks: list[Block] = [
+        Text(
+            "Each line of the ledger carries a hash of all lines before it. When training ended "
+            f"the chain was {state}."
+        ),
+        Figures([_budgets(found["accounts"])]),
+        *(_entries(account) for account in found["accounts"]),
+        Text(head, aside=True),
+    ]
+    return Section("ledger", "Ledger", blocks)
+
+
+def _budgets(accounts: list[Account]) -> Figure:
+    entries = [
+        charts.Budget(
+            label=account["account"],
+            granted=account["granted"]["epsilon"],
+            spent=account["spent"]["epsilon"],
+        )
+        for account in accounts
+    ]
+    words = charts.Words(
+        name="budgets",
+        title="Budgets",
+        description="; ".join(
+            f"{e.label}: {epsilon(e.spent)} of {epsilon(e.granted)} spent" for e in entries
+        ),
+    )
+    rules = listed(sorted({account["rule"].upper() for account in accounts}))
+    caption = f"Epsilon spent of what each account was granted, added up by {rules}."
+    return Figure(charts.budget(words, entries, epsilon), "Budgets", caption)
+
+
+def _entries(account: Account) -> Table:
+    rows = [
+        [
+            Cell(str(entry["index"])),
+            Cell(entry["time"]),
+            Cell(entry["kind"]),
+            Cell(entry["summary"], title=f"run {entry['run']}" if entry["run"] else ""),
+            Cell(short(entry["hash"]), title=entry["hash"]),
+        ]
+        for entry in account["entries"]
+    ]
+    head = ["line", "time", "kind", "what", "hash"]
+    return Table(f"Account {account['account']}", head, rows, stacked=True)

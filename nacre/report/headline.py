@@ -1,0 +1,194 @@
+"""The first screen: warnings, the run in plain words, and its key figures."""
+
+from __future__ import annotations
+
+import math
+
+from nacre.report.blocks import Stat
+from nacre.report.facts import Evidence, FindingFacts, Interval, Party
+from nacre.report.numbers import (
+    MISSING,
+    counted,
+    delta,
+    epsilon,
+    listed,
+    percent,
+    signed,
+)
+
+UNIT = {
+    "example": "one row",
+    "group": "all rows of one person or group",
+    "client": "everything of one party",
+}
+STAYS_LOCAL = "computed on private rows, so it stays in local/"
+
+
+def finding(evidence: Evidence, audit: str) -> FindingFacts | None:
+    """The finding of an audit; the first where there are several."""
+    return next((found for found in evidence["findings"] if found["audit"] == audit), None)
+
+
+def accuracy(evidence: Evidence) -> Interval | None:
+    """Accuracy of the protected model on public test rows."""
+    comparison, evasion = evidence["comparison"], finding(evidence, "evasion")
+    if comparison is not None:
+        for variant in comparison["variants"]:
+            if variant["name"] == "protected" and variant["accuracy"] is not None:
+                return variant["accuracy"]
+    return evasion["details"].get("clean") if evasion is not None else None
+
+
+def worst(evidence: Evidence) -> Party | None:
+    """The party of the largest epsilon; None where nothing is promised."""
+    promised = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
+    return max(promised, key=lambda party: party["epsilon"] or 0.0, default=None)
+
+
+def interval(figure: Interval | FindingFacts) -> str:
+    """The two ends as percentages."""
+    return f"{percent(figure['low'])} to {percent(figure['high'])}"
+
+
+def signed_interval(figure: Interval | FindingFacts) -> str:
+    """The two ends as signed numbers."""
+    return f"{signed(figure['low'])} to {signed(figure['high'])}"
+
+
+def warnings(evidence: Evidence) -> list[str]:
+    """What a reader must see before any figure."""
+    found: list[str] = []
+    if not evidence["plan"]["private"]:
+        found.append(
+            "Nothing is protected. This run has no differential privacy: the model may give away "
+            "any row it was trained on, and no figure below bounds that."
+        )
+    elif evidence["released"]["unprotected"]:
+        count = counted(evidence["released"]["unprotected"], "of its releases")
+        found.append(
+            f"The epsilon does not hold. The plan promises it, but {count} left without protection."
+        )
+    ledger = evidence["ledger"]
+    if ledger is not None and not ledger["verified"]:
+        found.append(
+            "The ledger is damaged. Its chain of hashes did not verify, so what was spent may be "
+            "more than it says."
+        )
+    found += [
+        f"The claim of the {entry['audit']} audit is broken: {entry['claim']}."
+        for entry in evidence["findings"]
+        if entry["verdict"] == "broken"
+    ]
+    return found
+
+
+def abstract(evidence: Evidence) -> str:
+    """The run in plain words."""
+    sentences = [_who(evidence), _promise(evidence), _skill(evidence), _attacked(evidence)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _who(evidence: Evidence) -> str:
+    parties = evidence["plan"]["parties"]
+    if not evidence["plan"]["techniques"]["federated_learning"]:
+        return f"One model was trained on {parties[0]['size']:,} declared units."
+    if len(parties) == 1:
+        return f"One model was trained by {counted(parties[0]['size'], 'parties')}, each on its own rows."
+    names = listed([party["name"] for party in parties])
+    return f"{counted(len(parties), 'parties').capitalize()} ({names}) trained one model, each on its own rows."
+
+
+def _promise(evidence: Evidence) -> str:
+    party = worst(evidence)
+    if party is None:
+        return "Nothing bounds what that model gives away about a row."
+    most = " at most" if len(evidence["plan"]["parties"]) > 1 else ""
+    return (
+        f"What it can give away about {UNIT[party['unit']]} is bounded: epsilon is{most} "
+        f"{epsilon(party['epsilon'])} at delta {delta(party['delta'])}."
+    )
+
+
+def _skill(evidence: Evidence) -> str:
+    figure, comparison = accuracy(evidence), evidence["comparison"]
+    if figure is None:
+        return ""
+    rows = f"{comparison['rows']:,} test rows" if comparison is not None else "test rows"
+    return f"It answers {percent(figure['value'])} of {rows} correctly."
+
+
+def _attacked(evidence: Evidence) -> str:
+    evasion, membership = finding(evidence, "evasion"), finding(evidence, "membership")
+    sentences: list[str] = []
+    if evasion is not None:
+        sentences.append(
+            f"When an attacker may move each input a little, {percent(evasion['value'])} stay correct."
+        )
+    if membership is not None:
+        size = signed(membership["value"])
+        sentences.append(
+            f"An attack that guesses who was in the training data has an advantage of {size}: "
+            f"{membership['verdict']}."
+        )
+    return " ".join(sentences)
+
+
+def odds(party: Party) -> str:
+    """What epsilon means, as the error rates of the best test an observer could run."""
+    bound, slack = party["epsilon"] or 0.0, party["delta"] or 0.0
+    rate = 0.001
+    found = min(1.0, math.exp(bound) * rate + slack, 1 - math.exp(-bound) * (1 - slack - rate))
+    if party["adjacency"] == "replace_one":
+        question = f"which of two values {UNIT[party['unit']]} had"
+    else:
+        question = f"whether {UNIT[party['unit']]} took part"
+    return (
+        f"No test of {question}, by anyone who sees everything that was released and knows "
+        "whatever else, has a true positive rate above e^epsilon times its false positive rate "
+        f"plus delta. At epsilon {epsilon(bound)}, a test that is wrong once in a thousand times "
+        f"finds at most {percent(found)}."
+    )
+
+
+def key_figures(evidence: Evidence) -> list[Stat]:
+    """Privacy, accuracy, accuracy under attack, membership advantage."""
+    return [_epsilon(evidence), _accuracy(evidence), _evasion(evidence), _membership(evidence)]
+
+
+def _epsilon(evidence: Evidence) -> Stat:
+    party, parties = worst(evidence), evidence["plan"]["parties"]
+    if party is None:
+        return Stat("Privacy loss ε", "unbounded", "no differential privacy", False)
+    each = ", ".join(f"{p['name']} {epsilon(p['epsilon'])}" for p in parties)
+    by = f"at δ = {delta(party['delta'])}, by {str(party['accountant']).upper()}"
+    label = "Privacy loss ε, largest" if len(parties) > 1 else "Privacy loss ε"
+    return Stat(label, epsilon(party["epsilon"]), f"{each}; {by}" if len(parties) > 1 else by)
+
+
+def _accuracy(evidence: Evidence) -> Stat:
+    figure = accuracy(evidence)
+    if figure is None:
+        return _absent("Accuracy", evidence)
+    return Stat("Accuracy", percent(figure["value"]), f"interval {interval(figure)}")
+
+
+def _evasion(evidence: Evidence) -> Stat:
+    figure, label = finding(evidence, "evasion"), "Accuracy under attack"
+    if figure is None:
+        return _absent(label, evidence)
+    return Stat(label, percent(figure["value"]), f"interval {interval(figure)}")
+
+
+def _membership(evidence: Evidence) -> Stat:
+    figure, label = finding(evidence, "membership"), "Membership advantage"
+    if figure is None:
+        return _absent(label, evidence)
+    detail = f"interval {signed_interval(figure)}; {figure['verdict']}"
+    return Stat(label, signed(figure["value"]), detail)
+
+
+def _absent(label: str, evidence: Evidence) -> Stat:
+    """A figure that this page cannot show, and why."""
+    if evidence["findings_are_local"]:
+        return Stat(label, "not shown", STAYS_LOCAL, False)
+    return Stat(label, MISSING, "no audit measured it", False)

@@ -1,0 +1,276 @@
+"""Sections on what was measured: utility, attacks, attacked inputs, training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nacre.audit.finding import MEANING
+from nacre.report import charts
+from nacre.report.blocks import (
+    Block,
+    Cell,
+    Example,
+    Figure,
+    Figures,
+    Gallery,
+    Listing,
+    Section,
+    Table,
+    Text,
+)
+from nacre.report.facts import Comparison, Evidence, FindingFacts, Picture, Row
+from nacre.report.headline import STAYS_LOCAL, interval, signed_interval
+from nacre.report.numbers import MISSING, listed, number, percent, seconds, signed
+from nacre.report.pictures import difference, png
+
+Measure = Literal["accuracy", "attacked_accuracy", "membership_advantage"]
+_MEASURES: dict[Measure, tuple[str, charts.Form]] = {
+    "accuracy": ("Accuracy", percent),
+    "attacked_accuracy": ("Accuracy under attack", percent),
+    "membership_advantage": ("Membership advantage", signed),
+}
+_TONES = {"protected": 0, "unprotected": 1, "public base": 2}
+
+
+def _whole(value: float) -> str:
+    return f"{100 * value:.0f}%".replace("-", "−")
+
+
+def _absent(evidence: Evidence, what: str) -> Text:
+    if evidence["findings_are_local"]:
+        return Text(f"{what}: {STAYS_LOCAL}. Whoever holds the rows finds it there.")
+    return Text(f"{what}: {MISSING}. `nacre audit` measures it.")
+
+
+def utility(evidence: Evidence) -> Section:
+    """The protected model beside its unprotected twin and the public base."""
+    found = evidence["comparison"]
+    if found is None:
+        blocks: list[Block] = [_absent(evidence, "Accuracy and comparison")]
+        return Section("utility", "Utility and comparison", blocks)
+    blocks = [
+        Text(
+            f"Every model answered the same {found['rows']:,} public test rows. Whiskers are "
+            f"intervals at {percent(found['confidence'])} confidence, one at a time."
+        ),
+        Figures([_panel(found, measure) for measure in _MEASURES if _values(found, measure)]),
+        _compared(found),
+        *_why_free(found),
+    ]
+    return Section("utility", "Utility and comparison", blocks)
+
+
+def _values(found: Comparison, measure: Measure) -> list[charts.Bar]:
+    return [
+        charts.Bar(
+            label=variant["name"],
+            value=figure["value"],
+            low=figure["low"],
+            high=figure["high"],
+            tone=_TONES.get(variant["name"], 3),
+        )
+        for variant in found["variants"]
+        if (figure := variant[measure]) is not None
+    ]
+
+
+def _panel(found: Comparison, measure: Measure) -> Figure:
+    """One measure of every model as bars."""
+    label, form = _MEASURES[measure]
+    entries = _values(found, measure)
+    said = ", ".join(f"{bar.label} {form(bar.value)}" for bar in entries)
+    words = charts.Words(name=measure, title=label, description=said)
+    if measure == "membership_advantage":
+        svg = charts.bars(words, entries, number, low=-0.1, high=0.1)
+        return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
+    svg = charts.bars(words, entries, _whole)
+    moved = "on inputs that an attacker moved" if measure == "attacked_accuracy" else "as they are"
+    return Figure(svg, label, f"Share of test rows answered rightly, {moved}.")
+
+
+def _compared(found: Comparison) -> Table:
+    head = ["model", *(label.lower() for label, _ in _MEASURES.values()), "what it is"]
+    rows = [
+        [
+            Cell(variant["name"]),
+            *(_figure(variant[measure], measure) for measure in _MEASURES),
+            Cell(variant["note"]),
+        ]
+        for variant in found["variants"]
+    ]
+    return Table("The models compared", head, rows, stacked=True)
+
+
+def _figure(figure: Any, measure: Measure) -> Cell:
+    if figure is None:
+        return Cell(MISSING)
+    if measure == "membership_advantage":
+        return Cell(f"{signed(figure['value'])} ({signed_interval(figure)})")
+    return Cell(f"{percent(figure['value'])} ({interval(figure)})")
+
+
+def _why_free(found: Comparison) -> list[Block]:
+    if not any(variant["name"] == "unprotected" for variant in found["variants"]):
+        return []
+    text = (
+        "The unprotected twin is the same recipe without its protection. It charges nothing to "
+        "any account because its rows are declared public: there is nothing to protect, and on "
+        "rows that are not public Nacre refuses to train it."
+    )
+    return [Text(text)]
+
+
+def attacks(evidence: Evidence) -> Section:
+    """What was tried against the finished model, and what came of it."""
+    found = evidence["findings"]
+    if not found:
+        return Section("attacks", "Attacks", [_absent(evidence, "What attacks achieve")])
+    blocks: list[Block] = [_findings(found)]
+    figures = [figure for entry in found for figure in _figures(entry)]
+    if figures:
+        blocks.append(Figures(figures))
+    notes = [note for entry in found for note in entry["details"].get("notes", [])]
+    if notes:
+        blocks += [Text("To be read with it:"), Listing(notes)]
+    verdicts = dict.fromkeys(entry["verdict"] for entry in found)
+    blocks.append(Listing([f"“{verdict}” means: {MEANING[verdict]}." for verdict in verdicts]))
+    return Section("attacks", "Attacks", blocks)
+
+
+def _findings(found: Sequence[FindingFacts]) -> Table:
+    rows = [
+        [
+            Cell(entry["audit"]),
+            Cell(entry["claim"]),
+            Cell(entry["measure"]),
+            Cell(_result(entry)),
+            Cell(entry["verdict"]),
+        ]
+        for entry in found
+    ]
+    head = ["attack", "claim under test", "measure", "result", "verdict"]
+    return Table("Findings", head, rows, stacked=True)
+
+
+def _result(entry: FindingFacts) -> str:
+    share = entry["audit"] == "evasion"
+    value = percent(entry["value"]) if share else signed(entry["value"])
+    ends = interval(entry) if share else signed_interval(entry)
+    return f"{value} ({ends}, {percent(entry['confidence'])})"
+
+
+def _figures(entry: FindingFacts) -> list[Figure]:
+    """The curves that an audit gave."""
+    figures: list[Figure] = []
+    if curve := entry["details"].get("curve"):
+        line = charts.Line(
+            label="accuracy",
+            points=[(point["radius"], point["value"]) for point in curve],
+            intervals=[(point["low"], point["high"]) for point in curve],
+        )
+        ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
+        words = charts.Words(
+            name=f"{entry['audit']}-curve",
+            title="Accuracy by radius",
+            description=f"Accuracy falls {ends} as the attacker may move inputs further.",
+        )
+        svg = charts.lines(
+            words, [line], x=("radius", number), y=("accuracy", _whole), floor=0.0, ceiling=1.0
+        )
+        caption = f"Accuracy {ends} as the attacker may move inputs further."
+        figures.append(Figure(svg, "Accuracy by radius", caption))
+    if roc := entry["details"].get("roc"):
+        figures.append(_roc(entry["audit"], [(rate["fpr"], rate["tpr"]) for rate in roc]))
+    return figures
+
+
+def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
+    series = [
+        charts.Line(label="the attack", points=sorted({(0.0, 0.0), *points, (1.0, 1.0)})),
+        charts.Line(label="guessing", points=[(0, 0), (1, 1)], tone=3, dashed=True),
+    ]
+    words = charts.Words(
+        name=f"{audit}-roc",
+        title="Members found against outsiders accused",
+        description="; ".join(f"{percent(tpr)} at {percent(fpr)}" for fpr, tpr in points),
+    )
+    svg = charts.lines(
+        words, series, x=("outsiders accused", _whole), y=("members found", _whole), ceiling=1.0
+    )
+    caption = "The closer to the dashed line, the less the attack knows."
+    return Figure(svg, "Members found", caption)
+
+
+def examples(evidence: Evidence) -> Section | None:
+    """Attacked public inputs, for people to look at; None where there are none."""
+    pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
+    rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
+    if not pictures and not rows:
+        return None
+    blocks: list[Block] = [
+        Text("Public test rows whose right answer an attack changed, at the smallest radius tried.")
+    ]
+    if pictures:
+        blocks.append(Gallery([_example(picture) for picture in pictures]))
+    blocks += [_moved(row, place) for place, row in enumerate(rows, start=1)]
+    return Section("examples", "What an attack looks like", blocks)
+
+
+def _example(picture: Picture) -> Example:
+    shape, clean, attacked = picture["shape"], picture["clean"], picture["attacked"]
+    moved = difference(clean, attacked)
+    panels = [
+        (png(shape, clean), f"clean: {picture['before']}"),
+        (png(shape, attacked), f"attacked: {picture['after']}"),
+        (png(shape, moved), "what moved"),
+    ]
+    return Example(panels, _changed(picture))
+
+
+def _changed(entry: Picture | Row) -> str:
+    at = f" at {percent(entry['share'])} of the radius" if "share" in entry else ""
+    return f"Label {entry['label']}: answered {entry['before']}, then {entry['after']}{at}."
+
+
+def _moved(row: Row, place: int) -> Table:
+    rows = [
+        [Cell(change["feature"]), Cell(number(change["before"])), Cell(number(change["after"]))]
+        for change in row["changes"]
+    ]
+    return Table(f"Row {place}. {_changed(row)}", ["feature", "before", "after"], rows)
+
+
+def training(evidence: Evidence) -> Section:
+    """How the training went, as far as public rows and releases tell."""
+    outcome, released = evidence["outcome"], evidence["released"]
+    rounds = f"{outcome['done']:,} of {outcome['planned']:,}"
+    kinds = {name: released[name] for name in ("noised", "inherited", "unprotected")}
+    said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["none"])
+    blocks: list[Block] = [
+        Text(
+            f"{rounds} planned rounds were run: {outcome['stopped']}. {released['count']:,} releases "
+            f"left the private side: {said}. Losses on private rows were not recorded."
+        ),
+        *_curve(evidence),
+    ]
+    if outcome["seconds"]:
+        rows = [[Cell(name), Cell(seconds(spent))] for name, spent in outcome["seconds"].items()]
+        blocks.append(Table("Time", ["stage", "took"], rows))
+    return Section("training", "Training", blocks)
+
+
+def _curve(evidence: Evidence) -> list[Block]:
+    curve = evidence["outcome"]["curve"]
+    points = [(p["round"], p["accuracy"]) for p in curve if "accuracy" in p]
+    if not points:
+        return []
+    words = charts.Words(
+        name="training-curve",
+        title="Accuracy on public rows",
+        description=f"From {percent(points[0][1])} to {percent(points[-1][1])}.",
+    )
+    line = charts.Line(label="accuracy", points=points)
+    svg = charts.lines(words, [line], x=("round", number), y=("accuracy", percent))
+    caption = "Measured on public rows after every round; watching it costs no privacy."
+    return [Figures([Figure(svg, "Accuracy on public rows", caption)])]

@@ -1,0 +1,58 @@
+"""Facts -> one HTML file: no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from nacre.report.blocks import Section
+from nacre.report.checking import checks, limits, provenance
+from nacre.report.facts import FORMAT, Evidence
+from nacre.report.guarantee import ledger, privacy, protection
+from nacre.report.headline import abstract, key_figures, warnings
+from nacre.report.measured import attacks, examples, training, utility
+
+SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
+    protection,
+    privacy,
+    utility,
+    attacks,
+    examples,
+    training,
+    ledger,
+    provenance,
+    limits,
+    checks,
+)
+"""The parts of the page in reading order; a part may have nothing to say."""
+
+
+def render(evidence: Evidence) -> str:
+    """The page of this evidence; the same evidence always gives the same page."""
+    sections = [section for part in SECTIONS if (section := part(evidence)) is not None]
+    return _template().render(
+        name=evidence["plan"]["name"],
+        created=evidence["plan"]["created"],
+        digest=evidence["plan"]["recipe_digest"],
+        format=FORMAT,
+        private=evidence["plan"]["private"],
+        warnings=warnings(evidence),
+        abstract=abstract(evidence),
+        stats=key_figures(evidence),
+        sections=sections,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("nacre.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("template.html")

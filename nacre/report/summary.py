@@ -1,0 +1,77 @@
+"""The closing table: what a person wants to know when a run has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from nacre.report.evidence import gather
+from nacre.report.facts import Evidence, FindingFacts, Interval
+from nacre.report.headline import accuracy, finding, key_figures, warnings
+from nacre.report.numbers import delta, epsilon
+
+
+def summary(run_folder: Path) -> Table:
+    """Epsilon of each party, accuracy, accuracy under attack, membership, and where the page is.
+
+    Raises as `gather` does.
+    """
+    evidence = gather(run_folder)
+    table = Table(title=_plain(evidence["plan"]["name"]), title_justify="left")
+    table.add_column("figure", style="cyan")
+    table.add_column("value", justify="right")
+    table.add_column("to be read with")
+    for party in evidence["plan"]["parties"]:
+        by = f"delta {delta(party['delta'])}, by {party['accountant']}"
+        promised = party["epsilon"] is not None
+        table.add_row(
+            _plain(f"epsilon, {party['name']}"),
+            epsilon(party["epsilon"]),
+            by if promised else "nothing is protected",
+        )
+    for stat in key_figures(evidence)[1:]:
+        table.add_row(stat.label.lower(), stat.value, _plain(stat.detail))
+    for warning in warnings(evidence):
+        table.add_row(Text("warning", style="bold red"), "", _plain(warning))
+    page = run_folder / "report.html"
+    table.add_row("report", "", _plain(page) if page.exists() else f"nacre report {run_folder}")
+    return table
+
+
+def _plain(text: object) -> Text:
+    """Text whose brackets are no markup."""
+    return Text(str(text))
+
+
+def summary_json(run_folder: Path) -> dict[str, Any]:
+    """The same figures for programs; null where nothing was measured or may be shown."""
+    evidence = gather(run_folder)
+    page = run_folder / "report.html"
+    return {
+        "name": evidence["plan"]["name"],
+        "private": evidence["plan"]["private"],
+        "parties": [
+            {name: party[name] for name in ("name", "account", "epsilon", "delta", "accountant")}
+            for party in evidence["plan"]["parties"]
+        ],
+        "accuracy": _figure(accuracy(evidence)),
+        "attacked_accuracy": _figure(finding(evidence, "evasion")),
+        "membership_advantage": _membership(evidence),
+        "warnings": warnings(evidence),
+        "report": str(page) if page.exists() else None,
+    }
+
+
+def _figure(found: Interval | FindingFacts | None) -> dict[str, float] | None:
+    if found is None:
+        return None
+    return {"value": found["value"], "low": found["low"], "high": found["high"]}
+
+
+def _membership(evidence: Evidence) -> dict[str, Any] | None:
+    found = finding(evidence, "membership")
+    figure = _figure(found)
+    return {**figure, "verdict": found["verdict"]} if figure and found else None
