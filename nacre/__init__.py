@@ -1,4 +1,118 @@
 """Nacre: five techniques of private and robust training in one run, with the evidence.
 
 Names load on first use (PEP 562), so `import nacre` costs nothing that is not asked for.
+
+>>> import nacre
+>>> nacre.Flat(norm=1.0).norm
+1.0
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
+    from nacre.audit.run import audit
+    from nacre.core.optimizers import SGD, Adam, AdamW
+    from nacre.data import Arrays, Builtin, ByColumn, Images, Table, Uniform
+    from nacre.differential_privacy.mechanism import Budget, Mechanism
+    from nacre.differential_privacy.options import Privacy
+    from nacre.federated_learning import FederatedLearning
+    from nacre.fine_tuning import Full, Head, LoRA, Pretrain
+    from nacre.gradient_clipping import ByNorm, ByValue, Flat
+    from nacre.ledger.ledger import Ledger
+    from nacre.models import CNN, MLP, FormerRun, PythonModel
+    from nacre.recipe.audits import Evasion, Membership
+    from nacre.recipe.load import dumps, load
+    from nacre.recipe.schema import Recipe
+    from nacre.recipe.sections import Execution, Grant, LedgerChoice, Training
+    from nacre.report.evidence import write_report
+    from nacre.training.plan import plan
+    from nacre.training.run import abandon, finish, open_run, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
+    "nacre.audit.run": ("audit",),
+    "nacre.core.optimizers": ("SGD", "Adam", "AdamW"),
+    "nacre.data": ("Arrays", "Builtin", "ByColumn", "Images", "Table", "Uniform"),
+    "nacre.differential_privacy.mechanism": ("Budget", "Mechanism"),
+    "nacre.differential_privacy.options": ("Privacy",),
+    "nacre.federated_learning": ("FederatedLearning",),
+    "nacre.fine_tuning": ("Full", "Head", "LoRA", "Pretrain"),
+    "nacre.gradient_clipping": ("ByNorm", "ByValue", "Flat"),
+    "nacre.ledger.ledger": ("Ledger",),
+    "nacre.models": ("CNN", "MLP", "FormerRun", "PythonModel"),
+    "nacre.recipe.audits": ("Evasion", "Membership"),
+    "nacre.recipe.load": ("dumps", "load"),
+    "nacre.recipe.schema": ("Recipe",),
+    "nacre.recipe.sections": ("Execution", "Grant", "LedgerChoice", "Training"),
+    "nacre.report.evidence": ("write_report",),
+    "nacre.training.plan": ("plan",),
+    "nacre.training.run": ("abandon", "finish", "open_run", "train"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CNN",
+    "FGSM",
+    "MLP",
+    "PGD",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Arrays",
+    "Ball",
+    "Budget",
+    "Builtin",
+    "ByColumn",
+    "ByNorm",
+    "ByValue",
+    "Evasion",
+    "Execution",
+    "FederatedLearning",
+    "Flat",
+    "FormerRun",
+    "Full",
+    "Grant",
+    "Head",
+    "Images",
+    "Ledger",
+    "LedgerChoice",
+    "LoRA",
+    "Madry",
+    "Mechanism",
+    "Membership",
+    "Pretrain",
+    "Privacy",
+    "PythonModel",
+    "Recipe",
+    "Table",
+    "Trades",
+    "Training",
+    "Uniform",
+    "abandon",
+    "audit",
+    "dumps",
+    "finish",
+    "load",
+    "open_run",
+    "plan",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nacre' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

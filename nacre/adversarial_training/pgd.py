@@ -18,8 +18,8 @@ class PGD:
 
     A climb of steps of 2.5 / steps goes 2.5 radii in all. In an L2 ball that turns a random start
     most of the way towards the gradient, not all of it: on a linear model in nine dimensions it
-    gains 95% to 97% of what is possible for the worst row (`tests/oracles/test_pgd_linear.py`).
-    More restarts or a longer step come closer.
+    gains at least nine tenths of what is possible (`tests/oracles/test_pgd_linear.py`). More
+    restarts or a longer step come closer.
 
     *Source:* Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks",
     https://arxiv.org/abs/1706.06083, section 2.1.

@@ -142,7 +142,7 @@ class Ellipsoid(Region):
 
     def steepest(self, gradient: Tensor, step: float) -> Tensor:
         radii = self.radii.to(gradient.device).double()
-        return (step * radii * _unit(radii * _finite(gradient).double())).to(gradient.dtype)
+        return (step * radii * _unit(radii * _finite(gradient))).to(gradient.dtype)
 
     def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
         radii = self.radii.to(centre.device).double()

@@ -1,5 +1,8 @@
 """Files that are whole or absent: write to a temporary name, sync, rename."""
 
+# safetensors is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import contextlib

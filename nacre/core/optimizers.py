@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch.nn import Parameter
+from torch import Tensor
 
 
 def _positive(name: str, value: float) -> None:
@@ -36,7 +36,7 @@ class SGD:
         _positive("lr", self.lr)
         _share("momentum", self.momentum)
 
-    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
@@ -62,7 +62,7 @@ class Adam:
         _share("beta1", self.beta1)
         _share("beta2", self.beta2)
 
-    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         betas = (self.beta1, self.beta2)
         return torch.optim.Adam(parameters, lr=self.lr, betas=betas, eps=self.epsilon)
@@ -87,7 +87,7 @@ class AdamW:
         _share("beta1", self.beta1)
         _share("beta2", self.beta2)
 
-    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         betas = (self.beta1, self.beta2)
         return torch.optim.AdamW(

@@ -17,6 +17,9 @@ finite and its tails end at 8.2 deviations (probability 2e-16 a draw); floating-
 Gaussian noise (Mironov 2012) are a stated limit.
 """
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import hashlib
@@ -24,6 +27,7 @@ import hmac
 import math
 import os
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -165,7 +169,11 @@ def digest(*parts: Tensors | Tensor | Label | Sequence[int]) -> bytes:
     return state.digest()
 
 
-def _update(state: hashlib._Hash, tensor: Tensor) -> None:
+class _Hash(Protocol):
+    def update(self, data: Any, /) -> None: ...
+
+
+def _update(state: _Hash, tensor: Tensor) -> None:
     value = tensor.detach().cpu().contiguous()
     state.update(_encode(str(value.dtype)) + _encode(str(tuple(value.shape))))
     state.update(value.reshape(-1).view(torch.uint8).numpy().data)

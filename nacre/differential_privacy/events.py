@@ -71,7 +71,7 @@ def event(
         return dp_accounting.NoOpDpEvent()
     step = _sampled(sampling, dp_accounting.GaussianDpEvent(noise.multiplier))
     require_priced(step, adjacency)
-    return dp_accounting.SelfComposedDpEvent(step, steps)
+    return step if steps == 1 else dp_accounting.SelfComposedDpEvent(step, steps)
 
 
 def _sampled(sampling: Sampling, inner: DpEvent) -> DpEvent:

@@ -12,6 +12,11 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 
 
+_LARGEST = 1e30
+"""Norms from here on count as not finite: their factors would near the numbers below 1e-38, which
+float32 holds with fewer digits than the rounding slack of the rules allows for."""
+
+
 def clipped_sum(
     gradients: Tensors,  # name -> (B, *shape), one gradient a unit
     clip: Clip,
@@ -20,8 +25,8 @@ def clipped_sum(
 
     *Guarantee:* each unit contributes a vector of L2 norm at most `clip.bound`: gradients are
     rounded to float32 first, their norms are summed in float64, and the rule's factors leave room
-    for the rounding of the product. A unit with an entry that is not finite contributes exactly
-    zero (0 * NaN would poison the sum) and is counted in `local.dropped`. The rounding of the
+    for the rounding of the product. A unit with an entry that is not finite, or a norm of 1e30 and more,
+    contributes exactly zero (0 * NaN would poison the sum) and is counted in `local.dropped`. The rounding of the
     addition itself is not covered: it is of the order of 2**-24 of the total.
 
     >>> from nacre.gradient_clipping import Flat
@@ -33,7 +38,7 @@ def clipped_sum(
     groups = clip.groups(list(gradients))
     gradients = {name: value.float() for name, value in gradients.items()}
     norms = torch.stack([_norms([gradients[name] for name in names]) for names in groups], dim=1)
-    usable = torch.isfinite(norms).all(1)  # (B,)
+    usable = (norms < _LARGEST).all(1)  # (B,); a NaN is not below either
     factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms)).float()
     total = {
         name: _weighted(gradients[name], factors[:, index], usable)

@@ -24,8 +24,12 @@ class Head(NamedTuple):
     Kept elsewhere (a printed report, another machine), it is what shows truncation and rollback.
     """
 
-    index: int
+    number: int
     hash: str
+
+
+START = Head(0, GENESIS)
+"""The head of an empty ledger."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def canonical(value: Any) -> str:
 
 def linked(head: Head, time: str, account: str, kind: str, content: Mapping[str, Any]) -> Entry:
     """The entry that follows `head`."""
-    number, text = head.index + 1, canonical(content)
+    number, text = head.number + 1, canonical(content)
     return Entry(number, time, account, kind, text, _hash(head, number, time, account, kind, text))
 
 
@@ -59,8 +63,8 @@ def break_at(entry: Entry, head: Head) -> str | None:
 
     The columns come from a file that may be damaged, so their types are not taken for granted.
     """
-    if entry.number != head.index + 1:
-        return f"row {head.index + 1} is missing"
+    if entry.number != head.number + 1:
+        return f"row {head.number + 1} is missing"
     columns = (entry.time, entry.account, entry.kind, entry.content, entry.hash)
     if not all(type(column) is str for column in columns):
         return f"row {entry.number} holds something that is not text"

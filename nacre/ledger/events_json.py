@@ -146,27 +146,30 @@ def _unknown(value: object) -> UnsupportedEvent:
     )
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: object, name: str) -> float:
     """A finite number of at least 0, as the nearest double."""
-    plain = isinstance(value, Real) and not isinstance(value, bool)
-    if not plain or not 0 <= value <= sys.float_info.max:
+    plain = isinstance(value, int | float | Real) and not isinstance(value, bool)
+    if not plain or not 0 <= cast(float, value) <= sys.float_info.max:
         raise UnsupportedEvent(f"an event with {name}={value!r} has no price")
-    return float(value)
+    return float(cast(float, value))
 
 
-def _positive(value: Any, name: str) -> float:
-    if not _number(value, name) > 0:
+def _positive(value: object, name: str) -> float:
+    number = _number(value, name)
+    if not number > 0:
         raise UnsupportedEvent(f"an event with {name}={value!r} has no finite price")
-    return float(value)
+    return number
 
 
-def _share(value: Any, name: str) -> float:
-    if not _positive(value, name) <= 1:
+def _share(value: object, name: str) -> float:
+    number = _positive(value, name)
+    if not number <= 1:
         raise UnsupportedEvent(f"an event with {name}={value!r} has no meaning above 1")
-    return float(value)
+    return number
 
 
-def _count(value: Any, least: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+def _count(value: object, least: int) -> int:
+    whole = isinstance(value, int | Integral) and not isinstance(value, bool)
+    if not whole or cast(int, value) < least:
         raise UnsupportedEvent(f"an event with a count of {value!r} has no meaning")
-    return int(value)
+    return int(cast(int, value))

@@ -1,13 +1,13 @@
 # pyright: reportMissingTypeStubs=false
 """How charges under one grant add up: the only module of the ledger that prices anything.
 
-A rule keeps one number, `taken`, in a currency of its own, and never lets it pass `allowance`:
+A rule holds what each run has taken, in a currency of its own, and never lets it pass `allowance`:
 
 | rule | currency | may hold | a settled run keeps |
 |---|---|---|---|
-| `rdp` | Rényi divergence at one order | any runs, chosen adaptively | the steps that were journalled |
-| `zcdp` | rho | any runs, chosen adaptively | the steps that were journalled |
-| `pld` | epsilon at the grant's delta | one run, fixed beforehand | all or, if no step was, nothing |
+| `rdp` | Rényi divergence at one order | any runs, chosen adaptively | its journalled steps |
+| `zcdp` | rho | any runs, chosen adaptively | its journalled steps |
+| `pld` | epsilon at the grant's delta | one run, fixed beforehand | all; nothing without a step |
 
 *Raising a grant.* Only epsilon can be raised. `rdp`: the allowance grows by the difference, at the
 order that is fixed already. `zcdp`: the allowance is that of the new epsilon. `pld`: a run that
@@ -18,7 +18,10 @@ outputs do not move.
 
 from __future__ import annotations
 
+import json
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -36,7 +39,10 @@ RuleName = Literal["rdp", "zcdp", "pld"]
 
 
 class Rule(Protocol):
-    """What a grant does with charges. `price` and `taken` are in the rule's currency."""
+    """What a grant does with charges, in the rule's currency.
+
+    `taken` has one entry for each run that has steps to its charge.
+    """
 
     kind: ClassVar[RuleName]
 
@@ -57,21 +63,25 @@ class Rule(Protocol):
         """How many of a run's steps stay charged once it ends."""
         ...
 
-    def fits(self, taken: float, asked: float) -> bool:
+    def fits(self, taken: Sequence[float], asked: float) -> bool:
         """Whether `asked` may be taken after `taken`."""
         ...
 
-    def left(self, taken: float) -> float:
+    def left(self, taken: Sequence[float]) -> float:
         """What may still be taken after `taken`."""
         ...
 
-    def epsilon(self, taken: float) -> float:
+    def epsilon(self, taken: Sequence[float]) -> float:
         """The epsilon, at the grant's delta, that `taken` amounts to."""
         ...
 
 
-class _Filter:
+class _Filter(ABC):
     """What privacy filters share: steps add up one by one, and the unused ones come back."""
+
+    @property
+    @abstractmethod
+    def allowance(self) -> float: ...
 
     def take(self, price: float, steps: int) -> float:
         return price * steps
@@ -79,15 +89,11 @@ class _Filter:
     def settle(self, steps: int, journalled: int) -> int:
         return journalled
 
-    def fits(self, taken: float, asked: float) -> bool:
-        return taken + asked <= self.allowance
+    def fits(self, taken: Sequence[float], asked: float) -> bool:
+        return math.fsum([*taken, asked]) <= self.allowance
 
-    def left(self, taken: float) -> float:
-        return max(0.0, self.allowance - taken)
-
-    @property
-    def allowance(self) -> float:
-        raise NotImplementedError
+    def left(self, taken: Sequence[float]) -> float:
+        return max(0.0, self.allowance - math.fsum(taken))
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Rdp(_Filter):
     *Why.* Let rho_t be the Rényi divergence of step t at the order `order`. Runs, their number and
     their steps may depend on earlier outputs; the filter stops before a step that would bring the
     sum of rho_t above B. Then all that was released has divergence at most B at that order
-    (theorem 3.1 of the source; steps of interleaved runs are one adaptive sequence), and with
+    (section 3 of the source; the steps of interleaved runs are one adaptive sequence), and with
     B = epsilon - conversion(order, delta) that is (epsilon, delta). The theorem wants the order
     and B to be constants, chosen before the first output. They are: the order is that at which
     the account's *first* reservation takes the smallest share of B, a function of the grant and of
@@ -112,8 +118,8 @@ class Rdp(_Filter):
     Counting a step that was journalled but never released, and a whole reservation until it is
     settled, only makes the sum larger.
 
-    *Source:* Feldman & Zrnic 2021, "Individual privacy accounting via a Rényi filter", theorem 3.1;
-    conversion: Canonne, Kamath & Steinke 2020, proposition 12.
+    *Source:* Feldman & Zrnic 2021, "Individual privacy accounting via a Rényi filter", fully
+    adaptive composition (section 3); conversion: Canonne, Kamath & Steinke 2020, proposition 12.
     """
 
     kind: ClassVar[RuleName] = "rdp"
@@ -128,8 +134,8 @@ class Rdp(_Filter):
     def price(self, event: DpEvent, steps: int) -> float:
         return _curve(_text(event), (self.order,))[0]
 
-    def epsilon(self, taken: float) -> float:
-        return max(0.0, taken + conversion(self.order, self.delta)) if taken else 0.0
+    def epsilon(self, taken: Sequence[float]) -> float:
+        return max(0.0, math.fsum(taken) + conversion(self.order, self.delta)) if taken else 0.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,8 @@ class Zcdp(_Filter):
     the sum of rho_t stays below rho the Rényi filter of each order holds with the same stops, and
     the whole is rho-zCDP.
 
-    *Source:* Feldman & Zrnic 2021, theorem 3.1, order by order; Bun & Steinke 2016, proposition
-    1.3: rho-zCDP is (rho + 2 sqrt(rho log(1 / delta)), delta)-private.
+    *Source:* Feldman & Zrnic 2021, order by order; Bun & Steinke 2016, proposition 1.3: rho-zCDP
+    is (rho + 2 sqrt(rho log(1 / delta)), delta)-private.
     """
 
     kind: ClassVar[RuleName] = "zcdp"
@@ -157,8 +163,9 @@ class Zcdp(_Filter):
     def price(self, event: DpEvent, steps: int) -> float:
         return zcdp_rho(event)
 
-    def epsilon(self, taken: float) -> float:
-        return taken + 2 * math.sqrt(taken * -math.log(self.delta))
+    def epsilon(self, taken: Sequence[float]) -> float:
+        rho = math.fsum(taken)
+        return rho + 2 * math.sqrt(rho * -math.log(self.delta))
 
 
 @dataclass(frozen=True)
@@ -186,19 +193,20 @@ class Pld:
         return _whole(_text(event), steps, self.delta)
 
     def take(self, price: float, steps: int) -> float:
-        return price if steps else 0.0
+        return price
 
     def settle(self, steps: int, journalled: int) -> int:
         return steps if journalled else 0
 
-    def fits(self, taken: float, asked: float) -> bool:
-        return taken == 0 and asked <= self.allowance
+    def fits(self, taken: Sequence[float], asked: float) -> bool:
+        # Counted in runs, not in epsilon: runs that cost 0 at this delta still use up delta.
+        return not taken and asked <= self.allowance
 
-    def left(self, taken: float) -> float:
+    def left(self, taken: Sequence[float]) -> float:
         return 0.0 if taken else self.allowance
 
-    def epsilon(self, taken: float) -> float:
-        return taken
+    def epsilon(self, taken: Sequence[float]) -> float:
+        return math.fsum(taken)
 
 
 def build(kind: RuleName, epsilon: float, delta: float, order: float | None) -> Rule:
@@ -227,12 +235,12 @@ def first_order(
     if max(curve) == 0:
         raise UnsupportedEvent("an event that costs nothing cannot be reserved, and need not be")
     allowed = [Rdp(epsilon, delta, order).allowance for order in ORDERS]
-    share, order = min(
+    shares = [
         (price * steps / allowance, order)
         for price, allowance, order in zip(curve, allowed, ORDERS, strict=True)
         if allowance > 0
-    )
-    return order
+    ]
+    return min(shares)[1]
 
 
 def conversion(order: float, delta: float) -> float:
@@ -259,15 +267,11 @@ def _text(event: DpEvent) -> str:
 
 @lru_cache(maxsize=256)
 def _curve(text: str, orders: tuple[float, ...]) -> tuple[float, ...]:
-    import json
-
     return tuple(rdp_curve(from_json(json.loads(text)), orders))
 
 
 @lru_cache(maxsize=256)
 def _whole(text: str, steps: int, delta: float) -> float:
-    import json
-
     import dp_accounting
 
     event = dp_accounting.SelfComposedDpEvent(from_json(json.loads(text)), steps)

@@ -235,7 +235,7 @@ class _Walk:
         # Counted first: Python takes quadratic time for digits, and refuses beyond 4300 of them.
         if len(node.value) > 20 or abs(number := int(node.value)) >= 2**63:
             self._refuse(node, place, f"{node.value[:20]}… is larger than any number here may be")
-        return -number if node.value.startswith("-") else number
+        return number
 
     def _float(self, node: ScalarNode, place: Place) -> float:
         number = math.inf if "n" in node.value.lower() else float(node.value)
@@ -277,3 +277,11 @@ class _Dumper(Emitter, Serializer, SafeRepresenter, _CoreSchema):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True  # a value that stands in two places is written out twice
+
+    def represent_str(self, data: str) -> ScalarNode:
+        # Left to itself PyYAML folds line breaks, and loses those that only Unicode knows.
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar(_TAG + "str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)

@@ -127,18 +127,18 @@ def _yaml(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_yaml(inner) for inner in value) + "]"  # pyright: ignore[reportUnknownVariableType]
     if dataclasses.is_dataclass(value):
-        written = [f"{f.name}: {_yaml(getattr(value, f.name))}" for f in _changed(value)]
+        written = [
+            f"{f.name}: {_yaml(getattr(value, f.name))}" for f in _changed(type(value), value)
+        ]
         return "{" + ", ".join(written) + "}"
     return '""' if value == "" else str(value)
 
 
-def _changed(option: Any) -> Iterator[dataclasses.Field[Any]]:
+def _changed(kind: type, option: Any) -> Iterator[dataclasses.Field[Any]]:
     """`kind`, and the fields of a default that differ from the option's own defaults."""
-    kind: type[Any] = type(option)
-    for field in dataclasses.fields(option):
-        plain = not required(kind, field.name) and getattr(option, field.name) == _default(
-            kind, field.name
-        )
+    for field in dataclasses.fields(kind):
+        own = getattr(option, field.name)
+        plain = not required(kind, field.name) and own == _default(kind, field.name)
         if field.name == "kind" or not plain:
             yield field
 

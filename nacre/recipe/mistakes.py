@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
@@ -108,11 +109,9 @@ def _walked(loc: tuple[str | int, ...], root: type) -> tuple[Place, list[Hint]]:
 
 
 def _from_option(message: str, place: Place, document: Document) -> RecipeError:
-    """What an option says of its own values; it starts with `key=` where one key is to blame."""
-    key = message.split("=", 1)[0]
-    narrower = (*place, key)
-    blamed = "=" in message and document.has(narrower)
-    return document.error(narrower if blamed else place, message)
+    """What an option says of its own values; it begins with the key to blame, if there is one."""
+    blamed = (*place, *re.split(r"[^\w.]", message, maxsplit=1)[0].split("."))
+    return document.error(blamed if document.has(blamed) else place, message)
 
 
 def _given(value: Any, hint: Hint) -> str:

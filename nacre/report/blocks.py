@@ -45,10 +45,11 @@ class Code:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; `title` is the whole of a text that is shown short."""
+    """One cell of a table."""
 
     text: str
-    title: str = ""
+    detail: str = ""  # a second, quieter line
+    title: str = ""  # the whole of a text that is shown short
     span: int = 1
 
 

@@ -15,6 +15,7 @@ from nacre.report.axes import Scale, finite, through, ticks
 
 WIDTH = 360.0
 _GLYPH = 6.4  # average width of a character at 12 units
+_RECT = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="12" rx="2"/>')
 Form = Callable[[float], str]
 
 
@@ -59,7 +60,13 @@ class Budget:
 
 
 def bars(
-    words: Words, entries: Sequence[Bar], form: Form, *, low: float = 0.0, high: float = 1.0
+    words: Words,
+    entries: Sequence[Bar],
+    *,
+    form: Form,  # how figures are written
+    axis: Form,  # how the axis' numbers are
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Markup:
     """A row for each entry: its label and figure above, the bar with its whisker below.
 
@@ -70,22 +77,20 @@ def bars(
     marks = ticks(min([low, *numbers]), max([high, *numbers]))
     scale = through(marks, 6, WIDTH - 6)
     bottom = 40.0 * len(entries) + 4
-    drawn = [_grid(mark, scale, bottom) for mark in marks]
-    drawn += [_label(scale(mark), bottom + 16, form(mark), _anchor(mark, marks)) for mark in marks]
+    drawn = [_label(scale(mark), bottom + 14, axis(mark), _anchor(mark, marks)) for mark in marks]
     for row, bar in enumerate(entries):
         top = 40.0 * row
         drawn += _named(top + 14, bar.label, form(bar.value))
-        drawn.append(_bar(scale, max(marks[0], 0.0), bar, top + 20))
+        drawn += [_grid(mark, scale, top + 19) for mark in marks]
+        drawn.append(_bar(scale, max(marks[0], 0.0), bar, top + 22))
         if bar.low is not None and bar.high is not None:
-            drawn.append(_whisker(scale(bar.low), scale(bar.high), top + 26))
-    return _svg(words, bottom + 22, drawn)
+            drawn.append(_whisker(scale(bar.low), scale(bar.high), top + 28))
+    return _svg(words, bottom + 20, drawn)
 
 
 def _bar(scale: Scale, origin: float, bar: Bar, top: float) -> Markup:
     left, right = sorted((scale(origin), scale(bar.value)))
-    return Markup('<rect class="fill-{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="12" rx="2"/>').format(
-        bar.tone, left, top, max(1.5, right - left)
-    )  # fmt: skip
+    return _RECT.format(f"fill-{bar.tone}", left, top, max(1.5, right - left))
 
 
 def _whisker(left: float, right: float, middle: float) -> Markup:
@@ -115,8 +120,8 @@ def lines(
     finite([*across, *heights])
     left_marks, bottom_marks = ticks(min(heights), max(heights)), ticks(min(across), max(across))
     left = 12 + _GLYPH * max(len(y[1](mark)) for mark in left_marks)
-    legend = 18.0 * len(series) if len(series) > 1 else 0.0
-    top, bottom = 24 + legend, 204 + legend
+    legend = 18.0 * len(series) + 10 if len(series) > 1 else 0.0
+    top, bottom = 24 + legend, 200 + legend
     right = WIDTH - 8 - _GLYPH * len(x[1](bottom_marks[-1])) / 2
     across_scale, up = through(bottom_marks, left, right), through(left_marks, bottom, top)
     drawn = _legend(series) if legend else []
@@ -186,9 +191,8 @@ def budget(words: Words, entries: Sequence[Budget], form: Form) -> Markup:
         share = entry.spent / entry.granted if entry.granted > 0 else 1.0
         width = (WIDTH - 12) * min(1.0, max(0.0, share))
         drawn += _named(top + 14, entry.label, f"{form(entry.spent)} of {form(entry.granted)}")
-        rect = '<rect class="{}" x="6" y="{:.1f}" width="{:.1f}" height="12" rx="2"/>'
-        drawn.append(Markup(rect).format("track", top + 20, WIDTH - 12))
-        drawn.append(Markup(rect).format("fill-0" if share <= 1 else "over", top + 20, width))
+        drawn.append(_RECT.format("track", 6, top + 20, WIDTH - 12))
+        drawn.append(_RECT.format("fill-0" if share <= 1 else "over", 6, top + 20, width))
     return _svg(words, 40.0 * len(entries), drawn)
 
 
@@ -209,9 +213,10 @@ def _cut(x: float, y: float, text: str, room: float, kind: str) -> Markup:
     return whole.format(kind, x, y, short, text)
 
 
-def _grid(mark: float, scale: Scale, bottom: float) -> Markup:
+def _grid(mark: float, scale: Scale, top: float) -> Markup:
+    """A tick's line behind one bar, clear of the row's label."""
     kind = "axis" if mark == 0 else "grid"
-    return Markup('<path class="{}" d="M{:.1f} 0V{:.1f}"/>').format(kind, scale(mark), bottom)
+    return Markup('<path class="{}" d="M{:.1f} {:.1f}v18"/>').format(kind, scale(mark), top)
 
 
 def _anchor(mark: float, marks: Sequence[float]) -> str:

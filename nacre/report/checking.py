@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from nacre.report.blocks import Block, Cell, Code, Listing, Section, Table, Text
 from nacre.report.facts import FORMAT, Evidence
-from nacre.report.numbers import number, short
+from nacre.report.numbers import moment, number, short
+
+_HASH = re.compile("[0-9a-f]{32,}")
 
 
 def provenance(evidence: Evidence) -> Section:
     """Versions, seeds, hashes and the recipe itself."""
     plan = evidence["plan"]
     facts: dict[str, Any] = {
-        "planned": plan["created"],
+        "planned": moment(plan["created"]),
         "planned by": f"nacre {plan['nacre']}",
         **evidence["outcome"]["provenance"],
         "model": plan["model"].get("words") or plan["model"],
@@ -37,8 +40,7 @@ def provenance(evidence: Evidence) -> Section:
 def _cell(value: Any) -> Cell:
     """A fact in words; a long hash is cut, and whole in its title."""
     text = _plain(value)
-    cut = short(text) if " " not in text else text
-    return Cell(cut, title=text if cut != text else "")
+    return Cell(short(text), title=text) if _HASH.fullmatch(text) else Cell(text)
 
 
 def _plain(value: Any) -> str:
@@ -63,7 +65,7 @@ def checks(evidence: Evidence) -> Section:
         "# the same mechanism and the same epsilon, from the recipe alone: no row is read",
         "nacre plan RUN/recipe.yaml",
         "# the files are those that this page was made from",
-        f"cd RUN && sha256sum {' '.join(evidence['files'])}",
+        f"(cd RUN && sha256sum {' '.join(evidence['files'])})",
         "# the same page, byte for byte",
         "nacre report RUN -o again.html && cmp again.html RUN/report.html",
         "# the attacks once more (needs the rows)",

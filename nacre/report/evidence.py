@@ -44,7 +44,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
-    """Writes RUN/evidence.json and the page (RUN/report.html, or `output`); returns the page's path.
+    """Writes RUN/evidence.json and the page (RUN/report.html, or `output`); gives the page's path.
 
     The same run folder always gives the same bytes. Raises as `gather` does, and `NacreError`
     where a file cannot be written.

@@ -197,6 +197,17 @@ class Rates(TypedDict):
     tpr: float
 
 
+class LowerBounds(TypedDict):
+    """How large epsilon must be for the attack to have done so well."""
+
+    claimed: float
+    delta: float
+    one_run: float
+    """Allows for rows that share a model; this one decides the verdict."""
+    independent_rows: float
+    """Takes each row as a trial of its own."""
+
+
 class Details(TypedDict):
     """The parts of a finding's details that the page shows; an audit may add others."""
 
@@ -206,6 +217,7 @@ class Details(TypedDict):
     pictures: NotRequired[list[Picture]]
     rows: NotRequired[list[Row]]
     roc: NotRequired[list[Rates]]
+    epsilon: NotRequired[LowerBounds | None]
     notes: NotRequired[list[str]]
 
 

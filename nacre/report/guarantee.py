@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from nacre.report import charts
 from nacre.report.blocks import Block, Cell, Figure, Figures, Listing, Section, Table, Terms, Text
 from nacre.report.facts import Account, Evidence, Party
 from nacre.report.headline import UNIT, odds, worst
-from nacre.report.numbers import delta, epsilon, listed, number, percent, short
+from nacre.report.numbers import delta, epsilon, listed, moment, number, percent, short
 
-_TECHNIQUES = {
-    "gradient_clipping": "Gradient clipping",
-    "fine_tuning": "Fine-tuning",
-    "federated_learning": "Federated learning",
-    "differential_privacy": "Differential privacy",
-    "adversarial_training": "Adversarial training",
+Technique = Literal[
+    "gradient_clipping",
+    "fine_tuning",
+    "federated_learning",
+    "differential_privacy",
+    "adversarial_training",
+]
+_TECHNIQUES: dict[Technique, tuple[str, str]] = {
+    "gradient_clipping": ("Gradient clipping", "Gradients were used as they came."),
+    "fine_tuning": ("Fine-tuning", "The model started from random weights."),
+    "federated_learning": ("Federated learning", "All rows lay in one place."),
+    "differential_privacy": (
+        "Differential privacy",
+        "Nothing bounds what the model gives away.",
+    ),
+    "adversarial_training": ("Adversarial training", "The model saw clean inputs only."),
 }
-_OFF = {
-    "gradient_clipping": "Gradients were used as they came.",
-    "fine_tuning": "The model started from random weights.",
-    "federated_learning": "All rows lay in one place.",
-    "differential_privacy": "Nothing bounds what the model gives away.",
-    "adversarial_training": "The model saw clean inputs only.",
-}
+"""Technique -> (its name, what it means that it is off)."""
 
 
 def protection(evidence: Evidence) -> Section:
     """The five techniques, on or off, each with its sentence."""
     said = evidence["plan"]["techniques"]
-    items = [
-        (label, said[name] is not None, said[name] or _OFF[name])
-        for name, label in _TECHNIQUES.items()
-    ]
+    items: list[tuple[str, bool, str]] = []
+    for name, (label, off) in _TECHNIQUES.items():
+        sentence = said[name]
+        items.append((label, sentence is not None, sentence if sentence is not None else off))
     return Section("protection", "What was protected, and how", [Terms(items)])
 
 
@@ -41,11 +46,14 @@ def privacy(evidence: Evidence) -> Section:
     parties, party = evidence["plan"]["parties"], worst(evidence)
     blocks: list[Block] = []
     if party is None:
-        blocks.append(Text("This run has no differential privacy, so there is no epsilon to state."))
+        blocks.append(
+            Text("This run has no differential privacy, so there is no epsilon to state.")
+        )
     else:
         blocks += [Text(odds(party)), _parties(parties)]
         blocks += _growth(parties)
-    blocks += [Text("This holds as long as:"), Listing(evidence["plan"]["assumptions"])]
+    lead = "Assumed:" if party is None else "This holds as long as:"
+    blocks += [Text(lead), Listing(evidence["plan"]["assumptions"])]
     return Section("privacy", "Privacy", blocks)
 
 
@@ -107,7 +115,7 @@ def _growth(parties: list[Party]) -> list[Block]:
             description=f"Epsilon rises with every step and ends at {epsilon(last)}.",
         ),
         series,
-        x=("local steps", number),
+        x=("steps over rows", number),
         y=("epsilon", number),
         floor=0.0,
     )
@@ -160,9 +168,9 @@ def _entries(account: Account) -> Table:
     rows = [
         [
             Cell(str(entry["index"])),
-            Cell(entry["time"]),
+            Cell(moment(entry["time"])),
             Cell(entry["kind"]),
-            Cell(entry["summary"], title=f"run {entry['run']}" if entry["run"] else ""),
+            Cell(entry["summary"], detail=f"run {entry['run']}" if entry["run"] else ""),
             Cell(short(entry["hash"]), title=entry["hash"]),
         ]
         for entry in account["entries"]

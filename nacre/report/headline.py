@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nacre.report.blocks import Stat
-from nacre.report.facts import Evidence, FindingFacts, Interval, Party
+from nacre.report.facts import Evidence, FindingFacts, Interval, Party, Variant
 from nacre.report.numbers import (
     MISSING,
     counted,
@@ -14,6 +14,7 @@ from nacre.report.numbers import (
     listed,
     percent,
     signed,
+    whole,
 )
 
 UNIT = {
@@ -21,6 +22,7 @@ UNIT = {
     "group": "all rows of one person or group",
     "client": "everything of one party",
 }
+_SHOWN = 5  # parties that fit under a key figure
 STAYS_LOCAL = "computed on private rows, so it stays in local/"
 
 
@@ -31,12 +33,17 @@ def finding(evidence: Evidence, audit: str) -> FindingFacts | None:
 
 def accuracy(evidence: Evidence) -> Interval | None:
     """Accuracy of the protected model on public test rows."""
-    comparison, evasion = evidence["comparison"], finding(evidence, "evasion")
-    if comparison is not None:
-        for variant in comparison["variants"]:
-            if variant["name"] == "protected" and variant["accuracy"] is not None:
-                return variant["accuracy"]
+    model, evasion = variant(evidence, "protected"), finding(evidence, "evasion")
+    if model is not None and model["accuracy"] is not None:
+        return model["accuracy"]
     return evasion["details"].get("clean") if evasion is not None else None
+
+
+def variant(evidence: Evidence, name: str) -> Variant | None:
+    """One of the models compared; None where it was not."""
+    found = evidence["comparison"]
+    models = found["variants"] if found is not None else []
+    return next((model for model in models if model["name"] == name), None)
 
 
 def worst(evidence: Evidence) -> Party | None:
@@ -53,6 +60,11 @@ def interval(figure: Interval | FindingFacts) -> str:
 def signed_interval(figure: Interval | FindingFacts) -> str:
     """The two ends as signed numbers."""
     return f"{signed(figure['low'])} to {signed(figure['high'])}"
+
+
+def steps(evidence: Evidence) -> str:
+    """What the outermost loop counts."""
+    return "rounds" if evidence["plan"]["techniques"]["federated_learning"] else "steps"
 
 
 def warnings(evidence: Evidence) -> list[str]:
@@ -93,18 +105,21 @@ def _who(evidence: Evidence) -> str:
     if not evidence["plan"]["techniques"]["federated_learning"]:
         return f"One model was trained on {parties[0]['size']:,} declared units."
     if len(parties) == 1:
-        return f"One model was trained by {counted(parties[0]['size'], 'parties')}, each on its own rows."
-    names = listed([party["name"] for party in parties])
-    return f"{counted(len(parties), 'parties').capitalize()} ({names}) trained one model, each on its own rows."
+        count = counted(parties[0]["size"], "parties").capitalize()
+        return f"{count} trained one model, each on its own rows."
+    count = counted(len(parties), "parties").capitalize()
+    named = [party["name"] for party in parties]
+    names = f" ({listed(named)})" if len(parties) <= _SHOWN else ""
+    return f"{count}{names} trained one model, each on its own rows."
 
 
 def _promise(evidence: Evidence) -> str:
     party = worst(evidence)
     if party is None:
-        return "Nothing bounds what that model gives away about a row."
+        return "Nothing bounds what the model gives away about a row."
     most = " at most" if len(evidence["plan"]["parties"]) > 1 else ""
     return (
-        f"What it can give away about {UNIT[party['unit']]} is bounded: epsilon is{most} "
+        f"What the model can give away about {UNIT[party['unit']]} is bounded: epsilon is{most} "
         f"{epsilon(party['epsilon'])} at delta {delta(party['delta'])}."
     )
 
@@ -114,15 +129,24 @@ def _skill(evidence: Evidence) -> str:
     if figure is None:
         return ""
     rows = f"{comparison['rows']:,} test rows" if comparison is not None else "test rows"
-    return f"It answers {percent(figure['value'])} of {rows} correctly."
+    twin = variant(evidence, "unprotected")
+    beside = _beside(twin["accuracy"]) if twin is not None else ""
+    return f"It answers {percent(figure['value'])} of {rows} correctly{beside}."
+
+
+def _beside(figure: Interval | None) -> str:
+    return f" (its unprotected twin: {percent(figure['value'])})" if figure is not None else ""
 
 
 def _attacked(evidence: Evidence) -> str:
     evasion, membership = finding(evidence, "evasion"), finding(evidence, "membership")
     sentences: list[str] = []
     if evasion is not None:
+        twin = variant(evidence, "unprotected")
+        beside = _beside(twin["attacked_accuracy"]) if twin is not None else ""
+        share = percent(evasion["value"])
         sentences.append(
-            f"When an attacker may move each input a little, {percent(evasion['value'])} stay correct."
+            f"When an attacker may move each input a little, {share} stay correct{beside}."
         )
     if membership is not None:
         size = signed(membership["value"])
@@ -144,9 +168,9 @@ def odds(party: Party) -> str:
         question = f"whether {UNIT[party['unit']]} took part"
     return (
         f"No test of {question}, by anyone who sees everything that was released and knows "
-        "whatever else, has a true positive rate above e^epsilon times its false positive rate "
-        f"plus delta. At epsilon {epsilon(bound)}, a test that is wrong once in a thousand times "
-        f"finds at most {percent(found)}."
+        "whatever else, has a true positive rate above exp(ε) times its false positive rate plus "
+        f"δ. At ε = {epsilon(bound)} and one false alarm in a thousand, it detects at most "
+        f"{percent(found)}."
     )
 
 
@@ -159,7 +183,8 @@ def _epsilon(evidence: Evidence) -> Stat:
     party, parties = worst(evidence), evidence["plan"]["parties"]
     if party is None:
         return Stat("Privacy loss ε", "unbounded", "no differential privacy", False)
-    each = ", ".join(f"{p['name']} {epsilon(p['epsilon'])}" for p in parties)
+    each = ", ".join(f"{p['name']} {epsilon(p['epsilon'])}" for p in parties[:_SHOWN])
+    each += f" and {len(parties) - _SHOWN} more" if len(parties) > _SHOWN else ""
     by = f"at δ = {delta(party['delta'])}, by {str(party['accountant']).upper()}"
     label = "Privacy loss ε, largest" if len(parties) > 1 else "Privacy loss ε"
     return Stat(label, epsilon(party["epsilon"]), f"{each}; {by}" if len(parties) > 1 else by)
@@ -169,21 +194,25 @@ def _accuracy(evidence: Evidence) -> Stat:
     figure = accuracy(evidence)
     if figure is None:
         return _absent("Accuracy", evidence)
-    return Stat("Accuracy", percent(figure["value"]), f"interval {interval(figure)}")
+    beside = evidence["comparison"] or finding(evidence, "evasion")
+    level = f"{whole(beside['confidence'])} " if beside is not None else ""
+    return Stat("Accuracy", percent(figure["value"]), f"{level}interval {interval(figure)}")
 
 
 def _evasion(evidence: Evidence) -> Stat:
     figure, label = finding(evidence, "evasion"), "Accuracy under attack"
     if figure is None:
         return _absent(label, evidence)
-    return Stat(label, percent(figure["value"]), f"interval {interval(figure)}")
+    level = whole(figure["confidence"])
+    return Stat(label, percent(figure["value"]), f"{level} interval {interval(figure)}")
 
 
 def _membership(evidence: Evidence) -> Stat:
     figure, label = finding(evidence, "membership"), "Membership advantage"
     if figure is None:
         return _absent(label, evidence)
-    detail = f"interval {signed_interval(figure)}; {figure['verdict']}"
+    level = whole(figure["confidence"])
+    detail = f"{level} interval {signed_interval(figure)}; {figure['verdict']}"
     return Stat(label, signed(figure["value"]), detail)
 
 

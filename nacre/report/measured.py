@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from nacre.audit.finding import MEANING
+from nacre.audit.finding import MEANING, Verdict
 from nacre.report import charts
 from nacre.report.blocks import (
     Block,
@@ -20,8 +20,8 @@ from nacre.report.blocks import (
     Text,
 )
 from nacre.report.facts import Comparison, Evidence, FindingFacts, Picture, Row
-from nacre.report.headline import STAYS_LOCAL, interval, signed_interval
-from nacre.report.numbers import MISSING, listed, number, percent, seconds, signed
+from nacre.report.headline import STAYS_LOCAL, interval, signed_interval, steps
+from nacre.report.numbers import MISSING, epsilon, listed, number, percent, seconds, signed, whole
 from nacre.report.pictures import difference, png
 
 Measure = Literal["accuracy", "attacked_accuracy", "membership_advantage"]
@@ -31,10 +31,6 @@ _MEASURES: dict[Measure, tuple[str, charts.Form]] = {
     "membership_advantage": ("Membership advantage", signed),
 }
 _TONES = {"protected": 0, "unprotected": 1, "public base": 2}
-
-
-def _whole(value: float) -> str:
-    return f"{100 * value:.0f}%".replace("-", "−")
 
 
 def _absent(evidence: Evidence, what: str) -> Text:
@@ -52,7 +48,7 @@ def utility(evidence: Evidence) -> Section:
     blocks = [
         Text(
             f"Every model answered the same {found['rows']:,} public test rows. Whiskers are "
-            f"intervals at {percent(found['confidence'])} confidence, one at a time."
+            f"intervals at {whole(found['confidence'])} confidence, one at a time."
         ),
         Figures([_panel(found, measure) for measure in _MEASURES if _values(found, measure)]),
         _compared(found),
@@ -82,9 +78,9 @@ def _panel(found: Comparison, measure: Measure) -> Figure:
     said = ", ".join(f"{bar.label} {form(bar.value)}" for bar in entries)
     words = charts.Words(name=measure, title=label, description=said)
     if measure == "membership_advantage":
-        svg = charts.bars(words, entries, number, low=-0.1, high=0.1)
+        svg = charts.bars(words, entries, form=form, axis=number, low=-0.1, high=0.1)
         return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
-    svg = charts.bars(words, entries, _whole)
+    svg = charts.bars(words, entries, form=form, axis=whole)
     moved = "on inputs that an attacker moved" if measure == "attacked_accuracy" else "as they are"
     return Figure(svg, label, f"Share of test rows answered rightly, {moved}.")
 
@@ -106,8 +102,8 @@ def _figure(figure: Any, measure: Measure) -> Cell:
     if figure is None:
         return Cell(MISSING)
     if measure == "membership_advantage":
-        return Cell(f"{signed(figure['value'])} ({signed_interval(figure)})")
-    return Cell(f"{percent(figure['value'])} ({interval(figure)})")
+        return Cell(signed(figure["value"]), detail=signed_interval(figure))
+    return Cell(percent(figure["value"]), detail=interval(figure))
 
 
 def _why_free(found: Comparison) -> list[Block]:
@@ -130,11 +126,12 @@ def attacks(evidence: Evidence) -> Section:
     figures = [figure for entry in found for figure in _figures(entry)]
     if figures:
         blocks.append(Figures(figures))
-    notes = [note for entry in found for note in entry["details"].get("notes", [])]
+    notes = [note for entry in found for note in _notes(entry)]
     if notes:
         blocks += [Text("To be read with it:"), Listing(notes)]
-    verdicts = dict.fromkeys(entry["verdict"] for entry in found)
-    blocks.append(Listing([f"“{verdict}” means: {MEANING[verdict]}." for verdict in verdicts]))
+    verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
+    meanings = [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
+    blocks += [Text("How to read the verdicts:"), Listing(meanings)]
     return Section("attacks", "Attacks", blocks)
 
 
@@ -144,20 +141,36 @@ def _findings(found: Sequence[FindingFacts]) -> Table:
             Cell(entry["audit"]),
             Cell(entry["claim"]),
             Cell(entry["measure"]),
-            Cell(_result(entry)),
+            _result(entry),
             Cell(entry["verdict"]),
         ]
         for entry in found
     ]
     head = ["attack", "claim under test", "measure", "result", "verdict"]
-    return Table("Findings", head, rows, stacked=True)
+    return Table(
+        f"Findings, with intervals at {_levels(found)} confidence", head, rows, stacked=True
+    )
 
 
-def _result(entry: FindingFacts) -> str:
+def _notes(entry: FindingFacts) -> list[str]:
+    """What the audit wants to be read with its figure."""
+    notes = list(entry["details"].get("notes", []))
+    if bounds := entry["details"].get("epsilon"):
+        notes.append(
+            f"The {entry['audit']} attack shows an epsilon of at least "
+            f"{number(bounds['one_run'])}; the claim is {epsilon(bounds['claimed'])}."
+        )
+    return notes
+
+
+def _levels(found: Sequence[FindingFacts]) -> str:
+    return listed(sorted({whole(entry["confidence"]) for entry in found}))
+
+
+def _result(entry: FindingFacts) -> Cell:
     share = entry["audit"] == "evasion"
     value = percent(entry["value"]) if share else signed(entry["value"])
-    ends = interval(entry) if share else signed_interval(entry)
-    return f"{value} ({ends}, {percent(entry['confidence'])})"
+    return Cell(value, detail=interval(entry) if share else signed_interval(entry))
 
 
 def _figures(entry: FindingFacts) -> list[Figure]:
@@ -176,7 +189,7 @@ def _figures(entry: FindingFacts) -> list[Figure]:
             description=f"Accuracy falls {ends} as the attacker may move inputs further.",
         )
         svg = charts.lines(
-            words, [line], x=("radius", number), y=("accuracy", _whole), floor=0.0, ceiling=1.0
+            words, [line], x=("radius", number), y=("accuracy", whole), floor=0.0, ceiling=1.0
         )
         caption = f"Accuracy {ends} as the attacker may move inputs further."
         figures.append(Figure(svg, "Accuracy by radius", caption))
@@ -196,7 +209,7 @@ def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
         description="; ".join(f"{percent(tpr)} at {percent(fpr)}" for fpr, tpr in points),
     )
     svg = charts.lines(
-        words, series, x=("outsiders accused", _whole), y=("members found", _whole), ceiling=1.0
+        words, series, x=("outsiders accused", whole), y=("members found", whole), ceiling=1.0
     )
     caption = "The closer to the dashed line, the less the attack knows."
     return Figure(svg, "Members found", caption)
@@ -209,7 +222,10 @@ def examples(evidence: Evidence) -> Section | None:
     if not pictures and not rows:
         return None
     blocks: list[Block] = [
-        Text("Public test rows whose right answer an attack changed, at the smallest radius tried.")
+        Text(
+            "Public test rows whose right answer an attack changed, each at the smallest of the "
+            "tried radii that did."
+        )
     ]
     if pictures:
         blocks.append(Gallery([_example(picture) for picture in pictures]))
@@ -244,12 +260,17 @@ def _moved(row: Row, place: int) -> Table:
 def training(evidence: Evidence) -> Section:
     """How the training went, as far as public rows and releases tell."""
     outcome, released = evidence["outcome"], evidence["released"]
-    rounds = f"{outcome['done']:,} of {outcome['planned']:,}"
-    kinds = {name: released[name] for name in ("noised", "inherited", "unprotected")}
+    unit, done, planned = steps(evidence), outcome["done"], outcome["planned"]
+    run = f"All {planned:,}" if done == planned else f"{done:,} of {planned:,}"
+    kinds = {
+        "noised": released["noised"],
+        "computed from noised ones": released["inherited"],
+        "unprotected": released["unprotected"],
+    }
     said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["none"])
     blocks: list[Block] = [
         Text(
-            f"{rounds} planned rounds were run: {outcome['stopped']}. {released['count']:,} releases "
+            f"{run} planned {unit} were run ({outcome['stopped']}). {released['count']:,} releases "
             f"left the private side: {said}. Losses on private rows were not recorded."
         ),
         *_curve(evidence),
@@ -271,6 +292,6 @@ def _curve(evidence: Evidence) -> list[Block]:
         description=f"From {percent(points[0][1])} to {percent(points[-1][1])}.",
     )
     line = charts.Line(label="accuracy", points=points)
-    svg = charts.lines(words, [line], x=("round", number), y=("accuracy", percent))
-    caption = "Measured on public rows after every round; watching it costs no privacy."
+    svg = charts.lines(words, [line], x=(steps(evidence), number), y=("accuracy", whole))
+    caption = "Measured on public rows as training went on; watching it costs no privacy."
     return [Figures([Figure(svg, "Accuracy on public rows", caption)])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import datetime
 
 MISSING = "not measured"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -39,6 +40,15 @@ def percent(value: float | None) -> str:
     ('94.7%', 'not measured')
     """
     return MISSING if value is None else f"{100 * value:.1f}%".replace("-", "−")
+
+
+def whole(value: float) -> str:
+    """Without decimals, for axes and confidence.
+
+    >>> whole(0.95)
+    '95%'
+    """
+    return f"{round(100 * value, 2):g}%".replace("-", "−")
 
 
 def signed(value: float) -> str:
@@ -84,13 +94,26 @@ def seconds(value: float) -> str:
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
+def moment(stamp: str) -> str:
+    """An ISO 8601 time for people; other text is left as it is.
+
+    >>> moment("2026-03-02T09:14:00+00:00"), moment("yesterday")
+    ('2 March 2026, 09:14 UTC', 'yesterday')
+    """
+    try:
+        time = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    return f"{time.day} {time:%B %Y, %H:%M %Z}".rstrip()
+
+
 def short(digest: str) -> str:
     """The first digits of a long hash; the whole one stands beside it as a title.
 
-    >>> short("0123456789abcdef0123"), short("clinic")
-    ('0123456789ab…', 'clinic')
+    >>> short("0123456789abcdef0123")
+    '0123456789ab…'
     """
-    return digest if len(digest) <= 16 else f"{digest[:12]}…"
+    return f"{digest[:12]}…"
 
 
 def listed(names: Iterable[str]) -> str:

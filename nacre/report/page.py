@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
 
 from nacre.report.blocks import Section
 from nacre.report.checking import checks, limits, provenance
@@ -13,6 +15,7 @@ from nacre.report.facts import FORMAT, Evidence
 from nacre.report.guarantee import ledger, privacy, protection
 from nacre.report.headline import abstract, key_figures, warnings
 from nacre.report.measured import attacks, examples, training, utility
+from nacre.report.numbers import moment
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     protection,
@@ -34,7 +37,7 @@ def render(evidence: Evidence) -> str:
     sections = [section for part in SECTIONS if (section := part(evidence)) is not None]
     return _template().render(
         name=evidence["plan"]["name"],
-        created=evidence["plan"]["created"],
+        created=moment(evidence["plan"]["created"]),
         digest=evidence["plan"]["recipe_digest"],
         format=FORMAT,
         private=evidence["plan"]["private"],
@@ -55,4 +58,14 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["prose"] = prose
     return environment.get_template("template.html")
+
+
+def prose(text: str) -> Markup:
+    """Escaped text; what stands between backticks is set as code.
+
+    >>> prose("`local/` < 1")
+    Markup('<code>local/</code> &lt; 1')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

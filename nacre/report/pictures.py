@@ -44,7 +44,9 @@ def png(shape: Sequence[int], pixels: Sequence[Any]) -> str:
     colours = 3 if len(shape) == 3 and shape[0] == 3 else 1
     bright = bytes(round(255 * min(1.0, max(0.0, value))) for value in values[: colours * area])
     # PNG wants the channels of a pixel side by side, and a filter byte before each row.
-    mixed = bytes(bright[channel * area + place] for place in range(area) for channel in range(colours))
+    mixed = bytes(
+        bright[channel * area + place] for place in range(area) for channel in range(colours)
+    )
     step = width * colours
     rows = b"".join(b"\0" + mixed[start : start + step] for start in range(0, len(mixed), step))
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if colours == 3 else 0, 0, 0, 0)

@@ -2,28 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nacre.core.errors import BudgetExceeded, NacreError
+from nacre.core.types import Adjacency
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.ledger import Charge, Ledger
+from nacre.ledger import Charge, Grant, Ledger, Preview, preview_new
 from nacre.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from nacre.training.plan import Plan
+
+IN_RUN = "{run}"
+"""In a ledger's path: the run folder."""
 
 
 @dataclass(frozen=True)
 class Takes:
-    """What one run takes from one account's grant."""
+    """What one run takes from one account's grant. Shares are of the whole grant."""
 
     account: str
     rule: str  # of the grant: rdp, zcdp or pld
-    share: float  # of the whole grant
-    left: float  # share that is left afterwards
-    fits: bool
-    refusal: str  # why not, where it does not fit
+    order: float | None  # Rényi order, under rdp only
+    share: float
+    share_after: float
+    refusal: str  # why it does not fit; "" where it does
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json has it."""
-        return {"rule": self.rule, "share": self.share, "left": self.left}
+        return {
+            "rule": self.rule,
+            "order": self.order,
+            "share": self.share,
+            "share_after": self.share_after,
+        }
+
+
+def ledger_path(recipe: Recipe, run: Path | None) -> Path | None:
+    """Where the recipe's ledger is; None where it is in a run folder that is not known yet."""
+    assert recipe.ledger is not None
+    if IN_RUN not in recipe.ledger.path:
+        return recipe.folder / recipe.ledger.path
+    return None if run is None else Path(recipe.ledger.path.replace(IN_RUN, str(run)))
+
+
+def takes(
+    recipe: Recipe,
+    account: str,
+    mechanism: Mechanism,
+    run: tuple[str, Path] | None = None,  # name and folder of the run that is resumed
+) -> Takes:
+    """What the mechanism would take from its account's grant. Writes nothing.
+
+    Raises `BudgetExceeded` where there is no grant at all, `LedgerError` for a damaged ledger or
+    a grant that differs from the recipe's.
+    """
+    path = ledger_path(recipe, run[1] if run is not None else None)
+    grant = _grant(recipe, mechanism)
+    asked = (mechanism.event(1), mechanism.steps, mechanism.unit, mechanism.adjacency)
+    rows = _rows_per_unit(recipe)
+    if path is not None and path.exists():
+        with Ledger.open(path) as ledger:
+            name = run[0] if run is not None else "(planned)"
+            found = ledger.preview(account, *asked, rows, grant=grant, run=name)
+    elif grant is not None:
+        found = preview_new(account, grant, *asked, rows)
+    else:
+        raise BudgetExceeded(
+            f"account {account!r} has no grant: the ledger {path} does not exist; make one with "
+            "`nacre ledger grant`, or declare `ledger: {grant: {epsilon: …, delta: …}}`"
+        )
+    return _takes(account, found)
+
+
+def _takes(account: str, found: Preview) -> Takes:
+    return Takes(account, found.rule, found.order, found.share, found.share_after, found.refusal)
+
+
+def _grant(recipe: Recipe, mechanism: Mechanism) -> Grant | None:
+    """The recipe's grant for the unit that it protects."""
+    assert recipe.ledger is not None
+    option = recipe.ledger.grant
+    if option is None:
+        return None
+    try:
+        return Grant(
+            unit=mechanism.unit,
+            epsilon=option.epsilon,
+            delta=option.delta,
+            rule=option.rule,
+            adjacency=mechanism.adjacency,
+        )
+    except ValueError as error:
+        raise BudgetExceeded(f"the recipe's `ledger.grant` allows nothing: {error}") from error
+
+
+def _rows_per_unit(recipe: Recipe) -> int | None:
+    privacy = recipe.differential_privacy
+    return privacy.rows_per_unit if privacy is not None else None
+
+
+class Charges(Mapping[str, Charge]):
+    """The reservations of a run, by holder; empty where nothing is private."""
+
+    def __init__(self, charges: Mapping[str, Charge], ledger: Ledger | None = None) -> None:
+        self._charges = dict(charges)
+        self._ledger = ledger
+
+    def __getitem__(self, name: str) -> Charge:
+        return self._charges[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._charges)
+
+    def __len__(self) -> int:
+        return len(self._charges)
+
+    def settle(self) -> None:
+        """Ends every reservation; each account's rule decides what comes back."""
+        for charge in self._charges.values():
+            charge.settle()
+
+    def extract(self) -> dict[str, Any]:
+        """The ledger's part of the report."""
+        if self._ledger is None:
+            return {"accounts": [], "head": "", "verified": True}
+        return self._ledger.extract([charge.account for charge in self._charges.values()])
+
+    def close(self) -> None:
+        """Lets go of the ledger; the reservations stand."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def __enter__(self) -> Charges:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def reserve(plan: Plan, run: str, folder: Path, *, new: bool = False) -> Charges:
+    """The run's reservations, made now or standing already. All holders, or none.
+
+    Only a `new` run may make the ledger or a grant. Raises `BudgetExceeded` and `LedgerError`.
+    """
+    recipe = plan.recipe
+    if recipe.ledger is None or not plan.private:
+        return Charges({})
+    path = ledger_path(recipe, folder)
+    assert path is not None
+    ledger = Ledger.open(path, create=new and recipe.ledger.grant is not None)
+    try:
+        return Charges(_reserved(plan, run, ledger, new), ledger)
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Charge]:
+    charges: dict[str, Charge] = {}
+    try:
+        for holder in plan.holders:
+            assert holder.account is not None
+            mechanism = holder.mechanism
+            grant = _grant(plan.recipe, mechanism)
+            if new and grant is not None:
+                _granted(ledger, holder.account, grant)
+            charges[holder.name] = ledger.reserve(
+                holder.account,
+                run,
+                mechanism.event(1),
+                mechanism.steps,
+                mechanism.unit,
+                mechanism.adjacency,
+                _rows_per_unit(plan.recipe),
+            )
+    except NacreError:
+        if new:  # nothing was journalled, so whatever the rule, all of it comes back
+            for charge in charges.values():
+                charge.settle()
+        raise
+    return charges
+
+
+def _granted(ledger: Ledger, account: str, grant: Grant) -> None:
+    adjacency: Adjacency = grant.adjacency
+    ledger.grant_if_new(account, grant.unit, grant.epsilon, grant.delta, grant.rule, adjacency)

@@ -247,6 +247,12 @@ def no_row_mixing(facts: Facts) -> None:
             refuse(recipe, "model", str(error), type(error))
 
 
+def something_trains(facts: Facts) -> None:
+    """A model without a trainable weight cannot be trained."""
+    if not any(True for _ in facts.model.parameters()):
+        refuse(facts.recipe, "model", "it has no parameters, so nothing can be trained")
+
+
 def balls_fit_the_features(facts: Facts) -> None:
     """Radii and frozen features must name features of the table."""
     for key, ball in _balls(facts.recipe):
@@ -316,6 +322,7 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     private_runs_have_a_ledger,
     parties_are_real,
     no_row_mixing,
+    something_trains,
     balls_fit_the_features,
     audits_have_their_rows,
 )

@@ -65,6 +65,22 @@ class RunFolder:
         """Keys the split and the HMAC of the data; kept, so that audits see the same split."""
         return self.local / "holder.key"
 
+    @property
+    def facts(self) -> Path:
+        """The run's name in the ledger, the HMAC of its data, and where its recipe stood."""
+        return self.local / "run.json"
+
+    def name(self) -> str:
+        """The run's name in the ledger."""
+        return str(self.fact("run"))
+
+    def fact(self, key: str) -> Any:
+        """One of the facts in local/run.json. Raises `FileDamaged`."""
+        value = read_json(self.facts)
+        if not isinstance(value, dict) or key not in value:
+            raise FileDamaged(f"{self.facts} does not say {key!r}, so the run cannot be opened")
+        return value[key]  # pyright: ignore[reportUnknownVariableType]
+
     def key(self, path: Path) -> bytes:
         """The 32 bytes in one of the two key files. Raises `FileDamaged`."""
         try:
@@ -95,7 +111,13 @@ class RunFolder:
             sync_folder(self.local)
 
 
-def create(path: Path, recipe: bytes, plan: Mapping[str, Any], holder_key: bytes) -> RunFolder:
+def create(
+    path: Path,
+    recipe: bytes,
+    plan: Mapping[str, Any],
+    facts: Mapping[str, str],  # for local/run.json
+    holder_key: bytes,
+) -> RunFolder:
     """Makes a whole run folder, or none: it is built beside its place and then renamed.
 
     Raises `RunError` where something stands at `path`, `NacreError` where the disk refuses.
@@ -107,6 +129,7 @@ def create(path: Path, recipe: bytes, plan: Mapping[str, Any], holder_key: bytes
         building.local.mkdir(mode=0o700)
         write_bytes(building.recipe, recipe)
         write_json(building.plan, dict(plan))
+        write_json(building.facts, dict(facts))
         write_bytes(building.holder_key, holder_key, mode=0o600)
         write_bytes(building.run_key, os.urandom(32), mode=0o600)
         if path.exists():

@@ -1,5 +1,8 @@
 """The outermost loop of a run: over rows, or over parties. Checkpoints, watches, stops."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -48,7 +51,8 @@ class Names:
     def micro(self, indices: Tensor, size: int | None) -> Iterator[tuple[str, ...]]:
         """The drawn names at once: a gather needs to see them together."""
         if len(indices):
-            yield tuple(self._names[i] for i in indices.tolist())
+            drawn: list[int] = indices.tolist()
+            yield tuple(self._names[i] for i in drawn)
 
 
 def loop(
@@ -204,7 +208,7 @@ class _Watcher:
     def _flat(self) -> bool:
         if self._stop is None:
             return False
-        return self._stop.reached([point[self._stop.figure] for point in self._outcome.curve])
+        return self._stop.flat([point[self._stop.figure] for point in self._outcome.curve])
 
     def _save(self, state: State) -> None:
         assert self._folder is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import nacre
@@ -27,6 +28,7 @@ from nacre.training import pieces, words
 from nacre.training.budget import Takes, takes
 from nacre.training.checks import CHECKS, Facts, refuse
 from nacre.training.estimate import Estimate, estimate
+from nacre.training.folder import reopen
 
 UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
 
@@ -112,12 +114,17 @@ class Plan:
         return show(self)
 
 
-def plan(recipe: Recipe) -> Plan:
+def plan(recipe: Recipe, *, resume: Path | None = None) -> Plan:
     """What the recipe would do, priced. Reads no row of data.
 
     Raises `Incompatible` and its siblings for what is unsound, `BudgetExceeded` where the grant
-    does not cover the run.
+    does not cover the run. `resume` is the folder of the run that is to be continued: its own
+    reservation covers it.
     """
+    run = None
+    if resume is not None:
+        folder = reopen(resume)
+        run = (folder.name(), folder.path)
     schema = recipe.data.schema()
     sizes = _sizes(recipe)
     model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
@@ -126,8 +133,8 @@ def plan(recipe: Recipe) -> Plan:
         check(facts)
     outer = _outer(recipe)
     holders = tuple(
-        _priced(recipe, Holder(name=name, account=_account(recipe, name), size=size,
-                               mechanism=_inner(recipe, size)))
+        _priced(recipe, run, Holder(name=name, account=_account(recipe, name), size=size,
+                                    mechanism=_inner(recipe, size)))
         for name, size in sizes.items()
     )  # fmt: skip
     if outer is not None and pieces.protects(recipe) == "client":
@@ -135,7 +142,7 @@ def plan(recipe: Recipe) -> Plan:
         count = len(recipe.federated_learning.parties.names)
         account = _account(recipe, "")
         whole = Holder(name="", account=account, size=count, mechanism=outer)
-        holders = (_priced(recipe, whole),)
+        holders = (_priced(recipe, run, whole),)
         outer = holders[0].mechanism
     return Plan(
         recipe=recipe,
@@ -222,7 +229,7 @@ def accountant(recipe: Recipe) -> Accountant:
     return "pld" if rule == "pld" else "rdp"
 
 
-def _priced(recipe: Recipe, holder: Holder) -> Holder:
+def _priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder) -> Holder:
     """The holder with its noise calibrated, its price, and what it takes from the grant."""
     privacy = recipe.differential_privacy
     if privacy is None or holder.mechanism.noise.multiplier is not None:
@@ -237,8 +244,9 @@ def _priced(recipe: Recipe, holder: Holder) -> Holder:
     priced = replace(
         holder, mechanism=mechanism, price=price, by_step=tuple(by_step), delta=privacy.delta
     )
-    share = takes(recipe, priced.account, mechanism)
-    if share is not None and not share.fits:
+    assert holder.account is not None  # private_runs_have_a_ledger has refused the rest
+    share = takes(recipe, holder.account, mechanism, run)
+    if share.refusal:
         raise BudgetExceeded(share.refusal)
     return replace(priced, takes=share)
 

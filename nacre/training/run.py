@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from nacre.core.errors import BudgetExceeded, LedgerError, RunError
-from nacre.core.files import load_tensors, read_json, save_tensors, write_json
+from nacre.core.files import load_tensors, save_tensors, write_json
 from nacre.core.random import Source
 from nacre.fine_tuning import export
 from nacre.models import FormerRun, build, save
@@ -77,11 +78,14 @@ def train(plan: Plan, into: Path, *, resume: bool = False, observe: Progress | N
 
 def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFolder:
     """A new run folder with its budget reserved; none where the ledger refuses."""
-    folder = create(into, _text(plan.recipe), plan.to_json(), holder_key)
+    facts = {
+        "run": f"{plan.recipe.name} {secrets.token_hex(8)}",
+        "hmac": held.hmac,
+        "folder": str(plan.recipe.folder.resolve()),
+    }
+    folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
     try:
-        origin = {"hmac": held.hmac, "folder": str(plan.recipe.folder.resolve())}
-        write_json(folder.local / "data.json", origin)
-        budget.reserve(plan, folder).close()
+        budget.reserve(plan, facts["run"], folder.path, new=True).close()
     except (BudgetExceeded, LedgerError):
         shutil.rmtree(folder.path)  # nothing was released and nothing charged
         raise
@@ -101,7 +105,7 @@ def _checked(plan: Plan, folder: RunFolder) -> RunFolder:
 def _same_rows(recipe: Recipe, folder: RunFolder) -> Holdings:
     """The rows, once it is certain that they are those the run was started with."""
     held = rows.read(recipe, folder.key(folder.holder_key))
-    if read_json(folder.local / "data.json").get("hmac") != held.hmac:
+    if folder.fact("hmac") != held.hmac:
         raise RunError(
             f"the data differ from those that {folder.path} was started with; put them back, or "
             f"end this run (`nacre abandon {folder.path}`) and start a new one"
@@ -116,7 +120,7 @@ def _train(
     source = folder.source()
     setting = Setting(plan.recipe, held.schema, held.space)
     clock = Clock()
-    with budget.reserve(plan, folder) as charges:
+    with budget.reserve(plan, folder.name(), folder.path) as charges:
         base = _base(setting, held, source, folder, watch)
         clock.lap("base")
         outcome = loop(plan, setting, held, base, source, charges, folder.path, watch, early=early)
@@ -217,7 +221,7 @@ def _close(
         task=schema.task, scaler=held.scaler.to_json(), folder=recipe.folder,
     )  # fmt: skip
     charges.settle()
-    write_json(folder.path / "ledger.json", budget.extract(plan, folder))
+    write_json(folder.path / "ledger.json", charges.extract())
     facts = {
         "done": outcome.done,
         "planned": plan.rounds,
@@ -243,8 +247,7 @@ def open_run(path: Path) -> Run:
 
 def recipe_of(folder: RunFolder) -> Recipe:
     """The recipe of a run, its paths relative to where it stood when the run was started."""
-    origin = Path(read_json(folder.local / "data.json")["folder"])
-    return replace(load(folder.recipe), folder=origin)
+    return load(folder.recipe, folder=Path(folder.fact("folder")))
 
 
 def finish(path: Path, *, observe: Progress | None = None) -> Run:
@@ -255,7 +258,7 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
     folder = reopen(path)
     if folder.outcome.exists():
         return open_run(path)
-    again = plan(recipe_of(folder))
+    again = plan(recipe_of(folder), resume=path)
     held = _same_rows(again.recipe, folder)
     return _train(again, folder, held, observe or Silent(), early=True)
 
@@ -264,7 +267,7 @@ def abandon(path: Path) -> None:
     """Ends an open run without a model; what it may have released stays charged."""
     folder = reopen(path)
     folder.source()  # refuses a run that has ended
-    charges = budget.reserve(plan(recipe_of(folder)), folder)
-    charges.settle()
-    charges.close()
+    again = plan(recipe_of(folder), resume=path)
+    with budget.reserve(again, folder.name(), path) as charges:
+        charges.settle()
     folder.destroy_key()

@@ -1,5 +1,8 @@
 """The step: draw units, one bounded sum over them, noise, update. All five techniques pass here."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -193,9 +193,9 @@ def model_words(recipe: Recipe) -> str:
     option = recipe.model
     parts = [str(option.kind)]
     for name in ("hidden", "channels", "call", "path"):
-        value = getattr(option, name, None)
+        value: Any = getattr(option, name, None)
         if value is not None:
-            parts.append("-".join(map(str, value)) if isinstance(value, tuple) else str(value))
+            parts.append(str(value).strip("(),").replace(", ", "-"))
     return " ".join(parts)
 
 

@@ -53,6 +53,13 @@ def test_the_trades_search_does_not_look_at_labels():
     assert torch.equal(moved["adversarial"], again["adversarial"])
 
 
+def test_the_trades_search_starts_from_outputs_without_dropout():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(6, 3)).train()
+    objective, batch = Trades(attack=PGD_5).build(MLP.task, SPACE), MLP.batch(6)
+    first = objective.perturb(model, batch, SOURCE)["adversarial"]
+    assert torch.equal(objective.perturb(model, batch, SOURCE)["adversarial"], first)
+
+
 def test_trades_gradients_flow_through_both_outputs():
     batch, model, task = MLP.batch(4), MLP.model(), MLP.task
     objective = Trades(attack=PGD_5, beta=1.0).build(task, SPACE)

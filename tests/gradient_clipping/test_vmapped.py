@@ -52,8 +52,13 @@ def test_a_model_that_fails_by_itself_says_so_itself():
 
 
 def test_lack_of_memory_is_not_blamed_on_the_model():
+    calls = []
+
     def exhausted(module, x):
-        raise torch.OutOfMemoryError("no memory left")
+        calls.append(1)
+        if len(calls) == 1:  # all units at once; a single unit would have had room
+            raise torch.OutOfMemoryError("no memory left")
+        return x
 
     with pytest.raises(torch.OutOfMemoryError):
         _vmapped(Failing(exhausted), MLP.batch(3), Flat(norm=1.0))

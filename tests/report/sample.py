@@ -64,9 +64,13 @@ def plan() -> dict[str, Any]:
         "task": "classification",
         "private": True,
         "rounds": 20,
-        "parties": [party("east", 105, 3.971), party("north", 104, 3.998), party("south", 104, 3.998)],
+        "parties": [
+            party("east", 105, 3.971),
+            party("north", 104, 3.998),
+            party("south", 104, 3.998),
+        ],
         "techniques": {
-            "gradient_clipping": "Each unit's gradient is scaled down to an L2 norm of at most 0.5.",
+            "gradient_clipping": "Each unit's gradient is scaled down to at most 0.5.",
             "fine_tuning": "All weights are trained on the private rows, from a base trained for "
             "200 steps on public rows.",
             "federated_learning": "3 parties keep their rows and send changes of the weights, up "
@@ -77,7 +81,7 @@ def plan() -> dict[str, Any]:
             "radius 0.3.",
         },
         "assumptions": [
-            "The run key in `local/` stays secret while the run is open; it is destroyed at its end.",
+            "The run key in `local/` stays secret while the run is open.",
             "The declared sizes, ranges and classes are public knowledge, not read off the rows.",
             "Real numbers are approximated by 64-bit floating point; attacks on that approximation "
             "(Mironov 2012) are not excluded.",
@@ -110,7 +114,8 @@ def outcome() -> dict[str, Any]:
             "noise_key": "drawn from the operating system, destroyed at the end of the run",
         },
         "curve": [
-            {"round": 2 * place, "accuracy": value, "loss": 0.3} for place, value in enumerate(curve, 1)
+            {"round": 2 * place, "accuracy": value, "loss": 0.3}
+            for place, value in enumerate(curve, 1)
         ],
     }
 
@@ -121,7 +126,10 @@ def interval(value: float, reach: float) -> dict[str, float]:
 
 def picture(shape: list[int] | None = None) -> dict[str, Any]:
     clean = [
-        [1.0 if 2 <= x <= 5 and (y in (1, 6) or x in (2, 5)) and 1 <= y <= 6 else 0.0 for x in range(8)]
+        [
+            1.0 if 2 <= x <= 5 and (y in (1, 6) or x in (2, 5)) and 1 <= y <= 6 else 0.0
+            for x in range(8)
+        ]
         for y in range(8)
     ]
     attacked = [
@@ -140,7 +148,11 @@ def picture(shape: list[int] | None = None) -> dict[str, Any]:
 
 
 def row() -> dict[str, Any]:
-    changes = [("mean radius", 14.22, 15.28), ("worst texture", 27.6, 25.8), ("area error", 23.1, 36.7)]
+    changes = [
+        ("mean radius", 14.22, 15.28),
+        ("worst texture", 27.6, 25.8),
+        ("area error", 23.1, 36.7),
+    ]
     return {
         "label": "benign",
         "before": "benign",
@@ -154,7 +166,7 @@ def evasion(**details: Any) -> dict[str, Any]:
     curve = [(0.0, 0.947), (0.25, 0.93), (0.5, 0.904), (0.75, 0.868), (1.0, 0.833)]
     return {
         "audit": "evasion",
-        "claim": "none: no radius is certified; moves of at most 0.3 (linf, scaled units) were tried",
+        "claim": "none: no radius is certified; moves of at most 0.3 (linf) were tried",
         "measure": "attacked accuracy: share of test rows whose right answer no attack changed",
         "value": 0.833,
         "low": 0.752,
@@ -166,7 +178,13 @@ def evasion(**details: Any) -> dict[str, Any]:
             "rows_tested": 114,
             "clean": interval(0.947, 0.04),
             "curve": [
-                {"share": s, "radius": 0.3 * s, "value": v, "low": v - 0.06, "high": min(1, v + 0.05)}
+                {
+                    "share": s,
+                    "radius": 0.3 * s,
+                    "value": v,
+                    "low": v - 0.06,
+                    "high": min(1, v + 0.05),
+                }
                 for s, v in curve
             ],
             "notes": [],
@@ -191,12 +209,15 @@ def membership(verdict: str = "not distinguishable from none") -> dict[str, Any]
         "details": {
             "roc": [{"fpr": f, "tpr": t} for f, t in [(0.01, 0.02), (0.1, 0.12), (0.5, 0.54)]],
             "notes": ["no reference model: only the loss threshold was tried"],
+            "epsilon": {"claimed": 4.0, "delta": 1e-4, "one_run": 0.0, "independent_rows": 0.12},
         },
     }
 
 
 def comparison() -> dict[str, Any]:
-    def variant(name: str, clean: float, attacked: float, member: float, note: str) -> dict[str, Any]:
+    def variant(
+        name: str, clean: float, attacked: float, member: float, note: str
+    ) -> dict[str, Any]:
         return {
             "name": name,
             "accuracy": interval(clean, 0.025),
@@ -213,7 +234,7 @@ def comparison() -> dict[str, Any]:
                 "clipping and adversarial training; trained on rows declared public, so it charges "
                 "nothing",
             ),
-            variant("public base", 0.886, 0.544, -0.012, "the model before any private row was used"),
+            variant("public base", 0.886, 0.544, -0.012, "the model before any private row"),
         ],
         "rows": 114,
         "confidence": 0.95,
@@ -222,8 +243,11 @@ def comparison() -> dict[str, Any]:
 
 def ledger() -> dict[str, Any]:
     def account(name: str, spent: float) -> dict[str, Any]:
-        kinds = [("grant", "epsilon 4 at delta 0.0001 by pld"), ("reserve", f"{spent:.4f} for 20 steps"),
-                 ("settle", "20 of 20 steps released")]  # fmt: skip
+        kinds = [
+            ("grant", "epsilon 4 at delta 0.0001 by pld"),
+            ("reserve", f"{spent:.4f} for 20 steps"),
+            ("settle", "20 of 20 steps released"),
+        ]
         return {
             "account": f"clinic/{name}",
             "unit": "example",
@@ -296,7 +320,10 @@ def unprotected_plan() -> dict[str, Any]:
     found = plan()
     silent = {"epsilon": None, "delta": None, "accountant": None, "account": None, "takes": None}
     only = party("all rows", 313, 1.0) | silent | {"epsilon_by_step": []}
-    only |= {"clip": {"kind": "unclipped", "norm": None}, "noise": {"kind": "nonoise", "multiplier": None}}
+    only |= {
+        "clip": {"kind": "unclipped", "norm": None},
+        "noise": {"kind": "nonoise", "multiplier": None},
+    }
     return found | {
         "private": False,
         "parties": [only],

@@ -1,0 +1,41 @@
+"""`nacre audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nacre.cli.output import common_options, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nacre.audit.finding import Finding
+
+
+@click.command(short_help="Attack the finished model of a run.")
+@click.argument("run", type=click.Path(path_type=Path))
+@common_options
+def command(run: Path, as_json: bool) -> None:
+    """Attack the model of RUN as its recipe's `audit` says. Findings on rows that are not public
+    stay in RUN/local."""
+    from nacre.audit.run import audit
+    from nacre.cli.progress import watcher
+    from nacre.training.run import open_run
+
+    findings = audit(open_run(run), observe=watcher())
+    document = {"findings": [finding.to_json() for finding in findings]}
+    show(document, _table(findings), as_json)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    from rich.table import Table
+
+    table = Table("audit", "measure", "value", "interval", "verdict")
+    for found in findings:
+        interval = f"{found.low:.3f} to {found.high:.3f} ({found.confidence:.0%})"
+        table.add_row(found.audit, found.measure, f"{found.value:.3f}", interval, found.verdict)
+    return table

@@ -1,0 +1,52 @@
+"""`nacre explain`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from nacre.cli.output import common_options, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from nacre.recipe.explain import Entry
+
+
+@click.command(short_help="Explain a recipe's key or a refusal.")
+@click.argument("key", default="")
+@common_options
+def command(key: str, as_json: bool) -> None:
+    """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, or the refusal of that
+    name; without KEY, everything."""
+    from nacre.recipe.explain import explain
+    from nacre.training.checks import CHECKS
+
+    refusals = {check.__name__: inspect.getdoc(check) or "" for check in CHECKS}
+    if key in refusals:
+        entries, told = (), {key: refusals[key]}
+    else:
+        entries, told = explain(key), {} if key else refusals
+    document = {"keys": [asdict(entry) for entry in entries], "refusals": told}
+    show(document, _page(entries, told), as_json)
+
+
+def _page(entries: Sequence[Entry], refusals: Mapping[str, str]) -> RenderableType:
+    """A paragraph for each; Text, since square brackets in a default are no markup."""
+    from rich.text import Text
+
+    page = Text()
+    for entry in entries:
+        page.append(entry.key, style="bold")
+        page.append(f" (kind: {entry.kind})" if entry.kind else "")
+        default = "needed" if entry.default is None else f"default {entry.default}"
+        page.append(f"\n  {entry.type}; {default}\n  {entry.doc}\n")
+    for name, text in refusals.items():
+        page.append(name, style="bold")
+        page.append(f"\n  {text}\n")
+    page.rstrip()
+    return page

@@ -1,0 +1,82 @@
+"""Errors as one sentence and an exit code: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted.
+
+Nothing heavy is imported here, so `nacre --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from nacre.core.errors import NacreError
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is told of an error."""
+
+    sentence: str
+    exit_code: int
+
+
+class Interrupted(Exception):
+    """Ctrl-C during work that can be continued; the message says how."""
+
+
+@contextmanager
+def resumable(verb: str, recipe: Path, into: Path) -> Generator[None]:
+    """Turns Ctrl-C into a sentence with the command that goes on from here."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (into / "recipe.yaml").exists():
+            raise Interrupted("interrupted before anything was released or charged") from None
+        command = shlex.join(["nacre", verb, str(recipe), "--into", str(into), "--resume"])
+        raise Interrupted(f"interrupted; continue with `{command}`") from None
+
+
+def failure(error: BaseException) -> Failure:
+    """The sentence and the exit code of anything that can be raised."""
+    match error:
+        case NacreError():
+            return Failure(str(error), error.exit_code)
+        case Interrupted():
+            return Failure(str(error), INTERRUPTED)
+        case click.Abort() | KeyboardInterrupt():
+            return Failure("interrupted", INTERRUPTED)
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "nacre"
+            message = error.format_message().rstrip(".")
+            return Failure(f"{message} (see `{path} --help`)", REFUSED)
+        case click.ClickException():
+            return Failure(error.format_message(), FAILED)
+        case OSError():
+            return Failure(_system(error), FAILED)
+        case MemoryError():
+            return Failure("memory ran out; lower `execution.microbatch`, then resume", FAILED)
+        case _:
+            return Failure(_unexpected(error), FAILED)
+
+
+def _system(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno == errno.ENOSPC:
+        return f"{where}the disk is full; make room, then resume"
+    return f"{where}{reason}"
+
+
+def _unexpected(error: BaseException) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"unexpected {type(error).__name__}: {reason}; this is a fault of nacre, please report it "
+        "with what the same command prints with --debug"
+    )

@@ -1,0 +1,21 @@
+"""`nacre finish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nacre.cli.output import common_options, show
+
+
+@click.command(short_help="End an open run; its key is destroyed.")
+@click.argument("run", type=click.Path(path_type=Path))
+@common_options
+def command(run: Path, as_json: bool) -> None:
+    """End the open RUN with what it has released so far. Its key, which could strip the noise off
+    its releases, is destroyed, and it can no longer be resumed."""
+    from nacre.training.run import finish
+
+    finish(run)
+    show({"run": str(run), "ended": "finished"}, f"{run} is finished; its key is gone", as_json)

@@ -1,0 +1,133 @@
+"""`nacre ledger`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from nacre.cli.output import common_options, debug_option, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nacre.ledger import AccountSummary, GrantSummary
+
+# Named here and not taken from `nacre.core.types`, whose import of torch `--help` need not wait
+# for; a test compares them.
+UNITS = ("example", "group", "client")
+RULES = ("rdp", "zcdp", "pld")
+ADJACENCIES = ("add_or_remove", "replace_one", "zero_out")
+
+
+@click.group(short_help="Show, grant or verify privacy budgets.")
+@debug_option
+def command() -> None:
+    """Show, grant or verify the privacy budgets in a ledger."""
+
+
+@command.command("show", short_help="Accounts: granted, spent, left.")
+@click.argument("db", type=click.Path(path_type=Path))
+@click.argument("account", required=False)
+@common_options
+def show_accounts(db: Path, account: str | None, as_json: bool) -> None:
+    """Show what the accounts in DB were granted, what is spent and reserved, and what is left."""
+    from nacre.ledger import Ledger
+
+    with Ledger.open(db) as book:
+        names = book.accounts() if account is None else (account,)
+        accounts = [book.summary(name) for name in names]
+        head = book.head()
+    document = {"accounts": [asdict(one) for one in accounts], "head": head._asdict()}
+    show(document, _table(accounts), as_json)
+
+
+@command.command(short_help="Grant an account a budget, or raise one.")
+@click.argument("db", type=click.Path(path_type=Path))
+@click.argument("account")
+@click.option("--epsilon", type=float, required=True, help="The whole allowance.")
+@click.option("--delta", type=float, required=True, help="How likely epsilon may fail.")
+@click.option("--unit", type=click.Choice(UNITS), default="example", show_default=True)
+@click.option("--rule", type=click.Choice(RULES), default="rdp", show_default=True)
+@click.option(
+    "--adjacency", type=click.Choice(ADJACENCIES), default="add_or_remove", show_default=True
+)
+@common_options
+def grant(
+    db: Path,
+    account: str,
+    epsilon: float,
+    delta: float,
+    unit: str,
+    rule: str,
+    adjacency: str,
+    as_json: bool,
+) -> None:
+    """Grant ACCOUNT in DB a budget, as the owner of its data; DB is made where it is absent. An
+    epsilon above what stands raises it; nothing else about a grant can be changed."""
+    from nacre.ledger import Ledger
+
+    with Ledger.open(db, create=True) as book:
+        new = book.grant(
+            account, cast(Any, unit), epsilon, delta, cast(Any, rule), cast(Any, adjacency)
+        )
+        summary = book.summary(account)
+    document = {"new": new, "account": asdict(summary)}
+    show(document, _table([summary]), as_json)
+
+
+@command.command(short_help="Check that nothing in a ledger was changed.")
+@click.argument("db", type=click.Path(path_type=Path))
+@click.option("--against", metavar="HEAD", help="A hash that was kept elsewhere.")
+@click.pass_context
+@common_options
+def verify(context: click.Context, db: Path, against: str | None, as_json: bool) -> None:
+    """Check the whole of DB: the file, the chain of hashes, the rules and every price.
+
+    Entries that were cut off at the end are found only --against a head that was kept elsewhere,
+    as every report prints one. Exit code 2 if anything is wrong."""
+    from nacre.core.errors import LedgerError
+    from nacre.ledger import Ledger
+
+    with Ledger.open(db) as book:
+        found = book.verify(against)
+        head = None if found else book.head()
+    if head is None:
+        people = "\n".join(found)
+    else:
+        checked = "" if against is None else " and holds all that the kept head saw"
+        people = f"{db} agrees with itself{checked}; head {head.number} {head.hash}"
+    document = {"verified": not found, "findings": found, "head": head and head._asdict()}
+    show(document, people, as_json)
+    if found:
+        context.exit(LedgerError.exit_code)
+
+
+def _table(accounts: list[AccountSummary]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("account", "unit", "granted", "spent", "left", "share spent", "runs")
+    for account in accounts:
+        for given in account.grants:
+            table.add_row(
+                Text(account.account),
+                given.unit,
+                f"epsilon {given.epsilon:g}, delta {given.delta:g} ({given.rule})",
+                f"{given.epsilon_spent:.3g}",
+                f"{given.epsilon_left:.3g}",
+                _bar(given),
+                str(len(account.runs)),
+            )
+    return table
+
+
+def _bar(given: GrantSummary) -> Any:
+    """The share of the allowance that is spent or reserved, as a bar and a number."""
+    from rich.columns import Columns
+    from rich.progress_bar import ProgressBar
+
+    taken = 1 - given.left
+    return Columns([ProgressBar(total=1.0, completed=taken, width=12), f"{taken:.0%}"])

@@ -1,0 +1,48 @@
+"""What a verb prints: results on stdout, for people or as one JSON document; notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PIPED = 100
+"""Columns of a table that no terminal is there to measure."""
+
+Verb = TypeVar("Verb", bound=Callable[..., None])
+
+
+def common_options(verb: Verb) -> Verb:
+    """The options that every verb has; `--json` arrives as `as_json`."""
+    as_json = click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document; notes go to stderr."
+    )
+    return as_json(debug_option(verb))
+
+
+def debug_option(verb: Verb) -> Verb:
+    """`--debug`, which is read before any verb runs and so not handed on."""
+    text = "Show where an error was raised (or set NACRE_DEBUG=1)."
+    return click.option("--debug", is_flag=True, expose_value=False, help=text)(verb)
+
+
+def show(document: Any, people: RenderableType, as_json: bool) -> None:
+    """Prints one of the two on stdout."""
+    if as_json:
+        click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+        return
+    from rich.console import Console  # a tenth of a second that `--help` need not wait for
+
+    width = None if sys.stdout.isatty() else PIPED
+    Console(file=sys.stdout, highlight=False, width=width).print(people)
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(text, err=True)

@@ -1,0 +1,25 @@
+"""`nacre report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nacre.cli.output import common_options, show
+
+
+@click.command(short_help="Write the evidence of a run as one page.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=None,
+    help="The page; RUN/report.html where absent.",
+)  # fmt: skip
+@common_options
+def command(run: Path, output: Path | None, as_json: bool) -> None:
+    """Write the evidence of RUN: evidence.json, and a page that needs no network. Both hold public
+    and released facts only."""
+    from nacre.report.evidence import write_report
+
+    page = write_report(run, output)
+    show({"report": str(page)}, f"wrote {page}", as_json)

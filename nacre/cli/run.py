@@ -1,0 +1,35 @@
+"""`nacre run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nacre.cli.failures import resumable
+from nacre.cli.output import common_options, show
+
+
+@click.command(short_help="Plan, train, audit and report in one go.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run that is open in that folder.")
+@common_options
+def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
+    """Do everything that RECIPE says, into a new run folder: plan, train, audit, report.
+
+    An interrupted run goes on with --resume."""
+    from nacre.audit.run import audit
+    from nacre.cli.progress import watcher
+    from nacre.recipe.load import load
+    from nacre.report.evidence import write_report
+    from nacre.report.summary import summary, summary_json
+    from nacre.training.plan import plan
+    from nacre.training.run import train
+
+    watch = watcher()
+    with resumable("run", recipe, into):
+        trained = train(plan(load(recipe)), into=into, resume=resume, observe=watch)
+        audit(trained, observe=watch)
+        write_report(into, None)
+    show(summary_json(into), summary(into), as_json)

@@ -1,0 +1,38 @@
+"""`nacre train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nacre.cli.failures import resumable
+from nacre.cli.output import common_options, show
+
+
+@click.command(short_help="Train a recipe's model into a run folder, charged to its ledger.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run that is open in that folder.")
+@common_options
+def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
+    """Train the model of RECIPE. The rows are checked, the whole cost is reserved in the ledger,
+    and only then the first step is released.
+
+    An interrupted run goes on with --resume, to the same weights as one that was never
+    interrupted."""
+    from nacre.cli.progress import watcher
+    from nacre.core.files import read_json
+    from nacre.recipe.load import load
+    from nacre.training.plan import plan
+    from nacre.training.run import train
+
+    with resumable("train", recipe, into):
+        run = train(plan(load(recipe)), into=into, resume=resume, observe=watcher())
+    outcome = read_json(run.folder.outcome)
+    show(
+        {"run": str(into), "outcome": outcome},
+        f"trained {outcome['done']} of {outcome['planned']} steps ({outcome['stopped']}) into "
+        f"{into}; next: nacre audit {into}",
+        as_json,
+    )

@@ -1,0 +1,20 @@
+"""The durable budget of private data: grants, reservations, journals, and their proof."""
+
+from nacre.ledger.accounts import Grant
+from nacre.ledger.chain import Head
+from nacre.ledger.ledger import Charge, Ledger, preview_new
+from nacre.ledger.summary import AccountSummary, GrantSummary, RunSummary
+from nacre.ledger.weigh import Preview, Take
+
+__all__ = [
+    "AccountSummary",
+    "Charge",
+    "Grant",
+    "GrantSummary",
+    "Head",
+    "Ledger",
+    "Preview",
+    "RunSummary",
+    "Take",
+    "preview_new",
+]

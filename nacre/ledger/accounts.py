@@ -1,0 +1,241 @@
+# pyright: reportMissingTypeStubs=false
+"""What the entries of one account amount to: grants, runs, and what each grant has left.
+
+Everything here is derived by replaying entries in order; nothing is stored. A charge names a unit
+and is posted to *every* grant of its account, in that grant's unit:
+
+| the grant's unit is | price | because |
+|---|---|---|
+| the charge's | the event's | |
+| finer | of two units; of one under replace-one | see `posted_event` |
+| coarser: rows of a group | of `rows_per_unit` rows, if declared | group privacy |
+| coarser: anything of a client | infinite | nobody declares how much a client holds |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from nacre.core.errors import LedgerError
+from nacre.core.types import Adjacency, Unit
+from nacre.differential_privacy.events import group_event, require_priced
+from nacre.ledger.chain import canonical
+from nacre.ledger.events_json import from_json, to_json
+from nacre.ledger.rules import Rule, RuleName, build, smallest_epsilon
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+UNITS: tuple[Unit, ...] = ("example", "group", "client")
+"""From fine to coarse."""
+
+End = Literal["settled", "abandoned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What the owner of the data allows for one unit of one account.
+
+    Raises `ValueError` for numbers that allow nothing or everything.
+    """
+
+    unit: Unit
+    epsilon: float
+    delta: float
+    rule: RuleName = "rdp"
+    adjacency: Adjacency = "add_or_remove"
+
+    def __post_init__(self) -> None:
+        _one_of("unit", self.unit, Unit)
+        _one_of("rule", self.rule, RuleName)
+        _one_of("adjacency", self.adjacency, Adjacency)
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
+        least = smallest_epsilon(self.rule, self.delta)
+        if not least < self.epsilon < math.inf:
+            raise ValueError(
+                f"epsilon={self.epsilon} must be > {least:.3g} and finite at delta={self.delta} "
+                f"under rule={self.rule}"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"epsilon={self.epsilon:g}, delta={self.delta:g}, unit={self.unit}, "
+            f"rule={self.rule}, adjacency={self.adjacency}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run asks for: declared, public numbers only. Raises `ValueError` for a bad one."""
+
+    run: str
+    step: str  # canonical JSON of the event of one step
+    steps: int
+    unit: Unit
+    adjacency: Adjacency
+    rows_per_unit: int | None  # rows that a group holds at most
+
+    def __post_init__(self) -> None:
+        _one_of("unit", self.unit, Unit)
+        _one_of("adjacency", self.adjacency, Adjacency)
+        if not self.run:
+            raise ValueError("run='' must be a name")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be at least 1")
+        if self.rows_per_unit is not None and self.rows_per_unit < 1:
+            raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
+
+    @property
+    def event(self) -> DpEvent:
+        """The event of one step."""
+        return from_json(json.loads(self.step))
+
+    def to_content(self) -> dict[str, Any]:
+        """As JSON, the event readable in place."""
+        return {**asdict(self), "step": json.loads(self.step)}
+
+
+def request(
+    run: str,
+    step_event: DpEvent,
+    steps: int,
+    unit: Unit,
+    adjacency: Adjacency,
+    rows_per_unit: int | None,
+) -> Request:
+    """The request of a run. Raises `UnsupportedEvent` where the event has no price."""
+    require_priced(step_event, adjacency)
+    step = canonical(to_json(step_event))
+    return Request(
+        run=run, step=step, steps=operator.index(steps), unit=unit, adjacency=adjacency,
+        rows_per_unit=rows_per_unit,
+    )  # fmt: skip
+
+
+def posted_event(asked: Request, unit: Unit) -> DpEvent | None:
+    """What a step costs a grant in `unit`; None where nothing bounds it.
+
+    *Finer units.* Taking one row from a group leaves another group in its place: the old one goes
+    and a new one comes, which is two changes under add-or-remove and two under zero-out, but a
+    single one under replace-one. So the price of one change would be too low.
+
+    *Coarser units.* A group of at most k rows changes in k changes of one row (under replace-one:
+    into another group of as many rows). Amplification is lost either way; see `group_event`.
+    """
+    own, other = UNITS.index(asked.unit), UNITS.index(unit)
+    if own == other:
+        return asked.event
+    if other < own:
+        return group_event(asked.event, 1 if asked.adjacency == "replace_one" else 2)
+    if (asked.unit, unit) == ("example", "group") and asked.rows_per_unit is not None:
+        return group_event(asked.event, asked.rows_per_unit)
+    return None
+
+
+@dataclass(frozen=True)
+class Posting:
+    """What a reservation recorded for one grant: the price in its rule's currency."""
+
+    price: float
+    order: float | None  # Rényi order, under rdp only
+
+
+@dataclass
+class Run:
+    """A reservation and what has become of it."""
+
+    request: Request
+    postings: Mapping[Unit, Posting]
+    number: int  # of its entry
+    time: str
+    journalled: int = 0  # steps that may have been released
+    end: End | None = None
+
+    def sure(self, rule: Rule) -> int:
+        """Steps that stay charged whatever happens now."""
+        return rule.settle(self.request.steps, self.journalled)
+
+    def charged(self, rule: Rule) -> int:
+        """Steps that are charged: all of them until the run ends."""
+        return self.sure(rule) if self.end else self.request.steps
+
+
+@dataclass
+class Account:
+    """The grants and runs of one account; only `replay.py` changes them."""
+
+    name: str
+    grants: dict[Unit, Grant] = field(default_factory=dict[Unit, Grant])
+    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+
+    def run(self, name: str) -> Run:
+        """The reservation of this name. Raises `LedgerError` where there is none."""
+        if name not in self.runs:
+            raise LedgerError(f"account {self.name!r} has no run {name!r}; reserve it first")
+        return self.runs[name]
+
+    def admit(self, grant: Grant) -> bool:
+        """Whether `grant` would add a unit to this account (or stands already: False).
+
+        Raises `LedgerError` where another grant of that unit stands, where the others count
+        neighbours differently, or where runs have gone by that it would have to answer for.
+        """
+        stands = self.grants.get(grant.unit)
+        if stands == grant:
+            return False
+        if stands is not None:
+            raise LedgerError(
+                f"account {self.name!r} was granted {stands}, and not {grant}; a recipe never "
+                "changes a grant: declare what stands, or have the owner raise it with "
+                "`nacre ledger grant`"
+            )
+        others = {other.adjacency for other in self.grants.values()} - {grant.adjacency}
+        if others:
+            raise LedgerError(
+                f"account {self.name!r} counts neighbours by adjacency={others.pop()}, so a grant "
+                f"with adjacency={grant.adjacency} does not fit; all grants of an account share one"
+            )
+        if self.runs:
+            raise LedgerError(
+                f"account {self.name!r} has reservations already, which a new grant for "
+                f"unit={grant.unit} would not have seen; grant all units before the first run"
+            )
+        return True
+
+    def raises(self, grant: Grant) -> bool:
+        """Whether `grant` is the one that stands with a larger epsilon."""
+        stands = self.grants.get(grant.unit)
+        if stands is None or grant.epsilon <= stands.epsilon:
+            return False
+        return {**asdict(stands), "epsilon": grant.epsilon} == asdict(grant)
+
+    def order(self, unit: Unit) -> float | None:
+        """The order that the first reservation fixed; None before it and under other rules."""
+        first = next(iter(self.runs.values()), None)
+        return first.postings[unit].order if first else None
+
+    def rule(self, unit: Unit) -> Rule | None:
+        """The rule of a grant; None before the first reservation, which may fix its order."""
+        if not self.runs:
+            return None
+        grant = self.grants[unit]
+        return build(grant.rule, grant.epsilon, grant.delta, self.order(unit))
+
+    def taken(self, unit: Unit, rule: Rule, *, sure: bool = False) -> list[float]:
+        """What each run has taken from a grant; with `sure`, without what may come back."""
+        return [
+            rule.take(run.postings[unit].price, steps)
+            for run in self.runs.values()
+            if (steps := run.sure(rule) if sure else run.charged(rule))
+        ]
+
+
+def _one_of(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(get_args(choices))}")

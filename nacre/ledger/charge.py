@@ -1,0 +1,55 @@
+"""What a run holds in its hands: the right to take its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nacre.ledger.accounts import End, Request
+
+if TYPE_CHECKING:
+    from nacre.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A reservation that stands: the right to take its steps, once each is journalled."""
+
+    account: str
+    request: Request
+    ledger: Ledger = field(repr=False)
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.request.run
+
+    @property
+    def steps(self) -> int:
+        """How many steps are reserved."""
+        return self.request.steps
+
+    @property
+    def journalled(self) -> int:
+        """How many steps may have been released."""
+        return self.ledger.run(self.account, self.run).journalled
+
+    @property
+    def end(self) -> End | None:
+        """How the run ended; None while it is open."""
+        return self.ledger.run(self.account, self.run).end
+
+    def journal(self, step: int) -> None:
+        """Records, durably before it returns, that `step` steps in all may have been released.
+
+        See `Ledger.journal`.
+        """
+        self.ledger.journal(self.account, self.run, step)
+
+    def settle(self) -> None:
+        """Ends the run; what comes back is decided by the rule alone. See `Ledger.settle`."""
+        self.ledger.settle(self.account, self.run)
+
+    def abandon(self) -> None:
+        """Ends a run that nobody will go on with. See `Ledger.abandon`."""
+        self.ledger.abandon(self.account, self.run)

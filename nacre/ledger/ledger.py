@@ -1,0 +1,326 @@
+# pyright: reportMissingTypeStubs=false
+"""The budget of private data, on disk: what was granted, what is spent, and by which run.
+
+    with Ledger.open(path, create=True) as ledger:
+        ledger.grant_if_new("clinic", "example", epsilon=8, delta=1e-5)
+        charge = ledger.reserve("clinic", "run 1", step_event, 1000, "example", "add_or_remove")
+        for step in range(1, 1001):
+            charge.journal(step)  # on disk before the step's release exists
+            ...
+        charge.settle()
+
+*Guarantee:* a run is charged before it releases anything, for all of its steps; only `settle`
+gives steps back, and only those that were never journalled. So whatever dies when, what is charged
+is never less than what was released; processes that share a ledger cannot spend the same budget
+twice, because a reservation checks and appends in one transaction.
+
+Every transaction first replays the entries that are new to this process, and checks their chain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nacre.core.errors import BudgetExceeded, LedgerError
+from nacre.core.types import Adjacency, Unit
+from nacre.ledger.accounts import Account, End, Grant, request
+from nacre.ledger.chain import Head, linked
+from nacre.ledger.charge import Charge
+from nacre.ledger.replay import Book, grant_content, reserve_content
+from nacre.ledger.rules import RuleName
+from nacre.ledger.store import Store, Transaction
+from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
+from nacre.ledger.verify import verify
+from nacre.ledger.weigh import Preview, weigh
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+
+class Ledger:
+    """An open ledger. Close it, or use it in a `with`. Threads may share one.
+
+    Every method raises `LedgerError` where the file is damaged or cannot be used.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._book = Book()
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str | Path, create: bool = False) -> Ledger:
+        """The ledger at `path`; with `create` an empty one is made where there is none.
+
+        Raises `LedgerError` where there is none, where it cannot be made, or where the file is
+        something else; a ledger that could not be made leaves nothing behind.
+        """
+        place = Path(path)
+        return cls(Store.create(place) if create else Store(place))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._store.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """Where the ledger is."""
+        return self._store.path
+
+    # -- the owner of the data -------------------------------------------------------------------
+
+    def grant(
+        self,
+        account: str,
+        unit: Unit,
+        epsilon: float,
+        delta: float,
+        rule: RuleName = "rdp",
+        adjacency: Adjacency = "add_or_remove",
+    ) -> bool:
+        """Grants, or raises the epsilon of a grant; whether anything was new. See `rules.py`.
+
+        Raises `LedgerError` for numbers that allow nothing, a lower epsilon or another delta, rule
+        or adjacency than what stands, and for a new unit once the account has reservations.
+        """
+        with self._writing() as page:
+            granted = _grant(unit, epsilon, delta, rule, adjacency)
+            standing = page.book.account(account)
+            return page.grant(account, granted, standing.raises(granted) or standing.admit(granted))
+
+    def grant_if_new(
+        self,
+        account: str,
+        unit: Unit,
+        epsilon: float,
+        delta: float,
+        rule: RuleName = "rdp",
+        adjacency: Adjacency = "add_or_remove",
+    ) -> bool:
+        """What a recipe may do: grants once. Whether the grant was new.
+
+        Raises `LedgerError` where another grant stands, and says which.
+        """
+        with self._writing() as page:
+            granted = _grant(unit, epsilon, delta, rule, adjacency)
+            return page.grant(account, granted, page.book.account(account).admit(granted))
+
+    def note(self, account: str, text: str) -> None:
+        """Adds a remark that no figure depends on, as which data an account was used for."""
+        with self._writing() as page:
+            page.append(account, "note", {"text": text})
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def preview(
+        self,
+        account: str,
+        event: DpEvent,
+        steps: int,
+        unit: Unit,
+        adjacency: Adjacency,
+        rows_per_unit: int | None = None,
+        *,
+        grant: Grant | None = None,
+        run: str = "planned",
+    ) -> Preview:
+        """What `steps` times `event` would take. Writes nothing.
+
+        `grant` is what a recipe declares: taken as granted where it would be new, and refused as
+        `grant_if_new` refuses it. `run` names the run in refusals; a reserved run fits itself.
+        """
+        asked = request(run, event, steps, unit, adjacency, rows_per_unit)
+        standing = self._read().account(account)
+        return weigh(_with(standing, grant), asked)
+
+    def reserve(
+        self,
+        account: str,
+        run: str,
+        step_event: DpEvent,
+        steps: int,
+        unit: Unit,
+        adjacency: Adjacency,
+        rows_per_unit: int | None = None,
+    ) -> Charge:
+        """Charges all `steps` of a run before its first; the same run again gives the same charge.
+
+        `step_event` is one step's, with noise in units of its sensitivity under `adjacency`.
+        `rows_per_unit` is how many rows a group holds at most: what a grant for groups needs to
+        cover a run that protects single rows.
+
+        Raises `BudgetExceeded` where a grant of the account does not cover the run; `LedgerError`
+        where there is no grant, where adjacencies differ, or where the run's name stands for other
+        numbers; `UnsupportedEvent` for an event without a price. Then nothing was written.
+        """
+        asked = request(run, step_event, steps, unit, adjacency, rows_per_unit)
+        # Prices take seconds under pld and are remembered: the lock below is held without them.
+        weigh(self._read().account(account), asked)
+        with self._writing() as page:
+            preview = weigh(page.book.account(account), asked)
+            if not preview.fits:
+                raise BudgetExceeded(preview.refusal)
+            if not preview.known:
+                page.append(account, "reserve", reserve_content(asked, preview.postings))
+        return Charge(account, asked, self)
+
+    def journal(self, account: str, run: str, step: int) -> None:
+        """Records, durably before it returns, that `step` steps in all may have been released.
+
+        A step that was journalled before costs nothing more. Raises `LedgerError` beyond the
+        reserved steps and once the run has ended.
+        """
+        with self._writing() as page:
+            standing = page.book.account(account).run(run)
+            if standing.end is not None:
+                raise LedgerError(
+                    f"run {run!r} of account {account!r} was {standing.end}, so step {step} may "
+                    "not be taken; start a new run"
+                )
+            if step > standing.request.steps:
+                raise LedgerError(
+                    f"run {run!r} of account {account!r} reserved {standing.request.steps} steps, "
+                    f"so step {step} may not be taken; start a new run for more"
+                )
+            if step > standing.journalled:
+                page.append(account, "journal", {"run": run, "step": step})
+
+    def settle(self, account: str, run: str) -> None:
+        """Ends a run; what comes back is decided by the rule alone (`rules.py`). Idempotent."""
+        self._end(account, run, "settled")
+
+    def abandon(self, account: str, run: str) -> None:
+        """Settles a run that nobody will go on with, also where its charge is not at hand.
+
+        A process that still works on it is refused its next step. Idempotent.
+        """
+        self._end(account, run, "abandoned")
+
+    def _end(self, account: str, run: str, end: End) -> None:
+        with self._writing() as page:
+            if page.book.account(account).run(run).end is None:
+                page.append(account, "settle", {"run": run, "end": end})
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def accounts(self) -> tuple[str, ...]:
+        """The names of all accounts, sorted."""
+        return tuple(sorted(self._read().accounts))
+
+    def summary(self, account: str) -> AccountSummary:
+        """What was granted, spent and reserved, and what is left, for every unit."""
+        return summary(self._known(account))
+
+    def run(self, account: str, run: str) -> RunSummary:
+        """How a run stands."""
+        return run_summary(self._read().account(account).run(run))
+
+    def extract(self, accounts: Sequence[str]) -> dict[str, Any]:
+        """The facts about these accounts that a report prints; all of them are public."""
+        known = [self._known(account) for account in accounts]
+        with self._store.transaction(write=False) as transaction:
+            entries = list(transaction.entries(1))
+        return extract(known, entries, verified=not self.verify())
+
+    def head(self) -> Head:
+        """The last entry's number and hash: keep it elsewhere, and give it to `verify`."""
+        return self._read().head
+
+    def verify(self, against: Head | str | None = None) -> list[str]:
+        """What is wrong, row by row, in sentences; empty where nothing is.
+
+        Reads the whole file again: its pages, the chain, the rules and every price. Each change of
+        an entry is found. Entries that were cut off at the end, or a chain that was written anew
+        as a whole, are found only `against` a head (or its hash) that was kept elsewhere: without
+        one, the answer says no more than that the file agrees with itself.
+        """
+        return verify(self._store, against)
+
+    def _known(self, name: str) -> Account:
+        account = self._read().accounts.get(name)
+        if account is None:
+            known = ", ".join(self.accounts()) or "none"
+            raise LedgerError(f"{self.path} has no account {name!r}; it has {known}")
+        return account
+
+    def _read(self) -> Book:
+        with self._lock, self._store.transaction(write=False) as transaction:
+            return self._followed(transaction)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Generator[_Page]:
+        """A transaction that no other writer enters, on an up-to-date book."""
+        with self._lock, self._store.transaction(write=True) as transaction:
+            yield _Page(self._followed(transaction), transaction)
+
+    def _followed(self, transaction: Transaction) -> Book:
+        """The book, moved on by the entries that others (or this ledger) have committed since."""
+        seen = self._book.head
+        for entry in transaction.entries(max(seen.number, 1)):
+            if entry.number > seen.number:
+                self._book.follow(entry)
+            elif entry.hash != seen.hash:
+                raise LedgerError(f"{self.path} was changed: row {seen.number} is another one now")
+        return self._book
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The end of the ledger, while nobody else writes. At most one entry is added to it."""
+
+    book: Book
+    transaction: Transaction
+
+    def append(self, account: str, kind: str, content: Mapping[str, Any]) -> None:
+        """Adds an entry; the book follows it once it is committed."""
+        if not account:
+            raise LedgerError("an account needs a name")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.transaction.append(linked(self.book.head, now, account, kind, content))
+
+    def grant(self, account: str, granted: Grant, new: bool) -> bool:
+        """Adds a grant where it is new; whether it was."""
+        if new:
+            self.append(account, "grant", grant_content(granted))
+        return new
+
+
+def preview_new(
+    account: str,
+    grant: Grant,
+    event: DpEvent,
+    steps: int,
+    unit: Unit,
+    adjacency: Adjacency,
+    rows_per_unit: int | None = None,
+) -> Preview:
+    """What a run would take from `grant` as the first of its account; needs no ledger."""
+    asked = request("planned", event, steps, unit, adjacency, rows_per_unit)
+    return weigh(_with(Account(account), grant), asked)
+
+
+def _grant(unit: Unit, epsilon: float, delta: float, rule: RuleName, adjacency: Adjacency) -> Grant:
+    """The grant, refused in a sentence where people typed its numbers."""
+    try:
+        return Grant(unit=unit, epsilon=epsilon, delta=delta, rule=rule, adjacency=adjacency)
+    except ValueError as error:
+        raise LedgerError(f"no such grant can be made: {error}") from error
+
+
+def _with(account: Account, grant: Grant | None) -> Account:
+    """The account as it would be once a recipe's grant was made."""
+    if grant is None or not account.admit(grant):
+        return account
+    return replace(account, grants={**account.grants, grant.unit: grant})

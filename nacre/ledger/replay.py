@@ -1,0 +1,165 @@
+# pyright: reportMissingTypeStubs=false
+"""Entries -> accounts: the only code that says what an entry does.
+
+A book follows the chain one entry at a time and refuses what could not have been written by the
+rules, so whoever derives the state has checked it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from nacre.core.errors import LedgerError, NacreError
+from nacre.core.types import Unit
+from nacre.ledger.accounts import Account, Grant, Posting, Request, Run, posted_event
+from nacre.ledger.chain import START, Entry, Head, break_at, canonical
+from nacre.ledger.rules import build
+
+Content = dict[str, Any]
+
+_PRICE_SLACK = 1e-6
+"""Relative distance that a price may keep from one computed again by another version."""
+
+
+@dataclass
+class Book:
+    """All accounts as of `head`."""
+
+    head: Head = START
+    accounts: dict[str, Account] = field(default_factory=dict[str, Account])
+
+    def follow(self, entry: Entry) -> None:
+        """Moves one entry on. Raises `LedgerError`, naming the row, where it cannot follow."""
+        broken = break_at(entry, self.head)
+        if broken:
+            raise LedgerError(broken)
+        try:
+            self._apply(entry)
+        except (NacreError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LedgerError(
+                f"row {entry.number} breaks the rules of the ledger ({_words(error)})"
+            ) from error
+        self.head = Head(entry.number, entry.hash)
+
+    def account(self, name: str) -> Account:
+        """The account of this name; an empty one where there is none."""
+        return self.accounts.get(name) or Account(name)
+
+    def _apply(self, entry: Entry) -> None:
+        content = json.loads(entry.content)
+        if not isinstance(content, dict):
+            raise ValueError("its content is no object")
+        account = self.account(entry.account)
+        _APPLY[entry.kind](account, entry, cast(Content, content))
+        self.accounts[entry.account] = account
+
+
+def grant_content(grant: Grant) -> Content:
+    """What a grant's row says."""
+    return {
+        "unit": grant.unit,
+        "epsilon": float(grant.epsilon),
+        "delta": float(grant.delta),
+        "rule": grant.rule,
+        "adjacency": grant.adjacency,
+    }
+
+
+def reserve_content(asked: Request, postings: Mapping[Unit, Posting]) -> Content:
+    """What a reservation's row says."""
+    prices = {unit: {"price": p.price, "order": p.order} for unit, p in postings.items()}
+    return {**asked.to_content(), "postings": prices}
+
+
+def _grant(account: Account, entry: Entry, content: Content) -> None:
+    grant = Grant(**content)
+    if not account.raises(grant) and not account.admit(grant):
+        raise LedgerError("it repeats a grant")
+    account.grants[grant.unit] = grant
+
+
+def _reserve(account: Account, entry: Entry, content: Content) -> None:
+    postings = {unit: Posting(**posting) for unit, posting in content.pop("postings").items()}
+    content["step"] = canonical(content["step"])
+    asked = Request(**content)
+    if asked.run in account.runs:
+        raise LedgerError("it reserves a run twice")
+    if postings.keys() != account.grants.keys():
+        raise LedgerError("it is not posted to every grant")
+    for unit, posting in postings.items():
+        _covered(account, asked, unit, posting)
+    account.runs[asked.run] = Run(asked, postings, entry.number, entry.time)
+
+
+def _covered(account: Account, asked: Request, unit: Unit, posting: Posting) -> None:
+    """Raises `LedgerError` where a posting is not covered by its grant."""
+    grant = account.grants[unit]
+    if grant.adjacency != asked.adjacency:
+        raise LedgerError("its adjacency is not the grant's")
+    if account.runs and posting.order != account.order(unit):
+        raise LedgerError("its order is not the one that was fixed")
+    rule = build(grant.rule, grant.epsilon, grant.delta, posting.order)
+    amount = rule.take(posting.price, asked.steps)
+    if not posting.price >= 0 or not rule.fits(account.taken(unit, rule), amount):
+        raise LedgerError("it takes more than was left")
+
+
+def _journal(account: Account, entry: Entry, content: Content) -> None:
+    run = _open_run(account, content)
+    step = content["step"]
+    if type(step) is not int or not run.journalled < step <= run.request.steps:
+        raise LedgerError(f"its step {step!r} does not follow {run.journalled}")
+    run.journalled = step
+
+
+def _settle(account: Account, entry: Entry, content: Content) -> None:
+    run = _open_run(account, content)
+    if content["end"] not in ("settled", "abandoned"):
+        raise LedgerError(f"its end {content['end']!r} is not known")
+    run.end = content["end"]
+
+
+def _note(account: Account, entry: Entry, content: Content) -> None:
+    if type(content["text"]) is not str:
+        raise LedgerError("its text is none")
+
+
+def _open_run(account: Account, content: Content) -> Run:
+    run = account.run(content["run"])
+    if run.end is not None:
+        raise LedgerError(f"its run was {run.end} before")
+    return run
+
+
+_APPLY: Mapping[str, Callable[[Account, Entry, Content], None]] = {
+    "grant": _grant,
+    "reserve": _reserve,
+    "journal": _journal,
+    "settle": _settle,
+    "note": _note,
+}
+
+
+def underpriced(account: Account) -> list[str]:
+    """The reservations that record less than their event costs today, in words."""
+    return [
+        f"row {run.number} records price={posting.price:.6g} for run {name!r} "
+        f"(unit={unit}), but its event costs {now:.6g}"
+        for name, run in account.runs.items()
+        for unit, posting in run.postings.items()
+        if posting.price
+        < (now := _price_now(account.grants[unit], run, posting)) * (1 - _PRICE_SLACK)
+    ]
+
+
+def _price_now(grant: Grant, run: Run, posting: Posting) -> float:
+    event = posted_event(run.request, grant.unit)
+    rule = build(grant.rule, grant.epsilon, grant.delta, posting.order)
+    return float("inf") if event is None else rule.price(event, run.request.steps)
+
+
+def _words(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)

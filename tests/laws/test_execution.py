@@ -1,0 +1,72 @@
+"""No field of `Execution` moves the event, the price, or what a step draws and adds up to."""
+
+import itertools
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nacre.adversarial_training import PGD, Ball, Madry
+from nacre.core.random import Source
+from nacre.core.types import FeatureSpace
+from nacre.data.dataset import Rows
+from nacre.data.sampling import Poisson
+from nacre.data.units import Units
+from nacre.differential_privacy.noise import Gaussian
+from nacre.gradient_clipping import Flat, Vmapped
+from nacre.models import MLP, build, task_for
+from nacre.recipe.sections import Execution
+from nacre.training.plan import plan
+from nacre.training.step import Parts, State, step
+from tests.training.tiny import CENTRAL, FEDERATED, recipe
+
+CHOICES = {
+    "gradients": ("auto", "vmapped", "looped"),
+    "microbatch": (None, 1, 7),
+    "threads": (None, 2),
+}
+
+
+def test_every_field_is_tried():
+    assert set(CHOICES) == {field.name for field in fields(Execution)}
+
+
+@pytest.mark.parametrize("base", [CENTRAL, FEDERATED], ids=["central", "federated"])
+def test_no_field_moves_the_event(tmp_path, base):
+    asked = recipe(tmp_path, base)
+    events = set()
+    for values in itertools.product(*CHOICES.values()):
+        execution = Execution(**dict(zip(CHOICES, values, strict=True)))
+        planned = plan(replace(asked, execution=execution))
+        events.add(
+            repr([(h.mechanism.event(), h.price, h.account, h.takes) for h in planned.holders])
+        )
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("microbatch", [1, 3, 7, 100])
+def test_microbatches_move_a_release_by_rounding_only(microbatch):
+    """The same draw, the same noise, the same starts of attacks; sums add in another order."""
+    generator = torch.Generator().manual_seed(0)
+    rows = Rows(torch.randn(20, 4, generator=generator), torch.arange(20) % 2)
+    task = task_for("classification", 2)
+    attack = Madry(attack=PGD(ball=Ball(radius=0.5), steps=3))
+
+    def released(size):
+        model = build(MLP(hidden=(5,)), (4,), 2, 0, Path())
+        state = State(model, torch.optim.SGD(model.parameters(), lr=0.1), Flat(norm=0.3))
+        objective = attack.build(task, FeatureSpace((4,)))
+        parts = Parts(
+            sampling=Poisson(12.0, 20),
+            sums=lambda number: Vmapped(objective),
+            noise=Gaussian(multiplier=0.7),
+            adjacency="add_or_remove",
+            microbatch=size,
+        )
+        root = Source(bytes(32))
+        return step(state, Units(rows, "example", None, root), parts, root)[1].total
+
+    whole, split = released(None), released(microbatch)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, split[name], rtol=1e-5, atol=1e-6)

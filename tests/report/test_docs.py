@@ -1,0 +1,23 @@
+"""docs/evidence.md names every object and every key of evidence.json."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, is_typeddict
+
+import pytest
+
+from nacre.report import facts
+from nacre.report.conform import fields
+
+DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
+RECORDS = [value for value in vars(facts).values() if is_typeddict(value)]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_the_object_is_documented(record: Any) -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    found = re.search(rf"^### {record.__name__}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, record.__name__
+    assert set(re.findall(r"^\| `(\w+)`", found[1], re.MULTILINE)) == set(fields(record))

@@ -1,0 +1,255 @@
+"""The page: whole, self-contained, escaped, honest."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from nacre.report import Evidence, gather
+from nacre.report.page import render
+from tests.report import sample
+
+VOID = {"meta", "img", "link", "br", "hr"}
+EMPTY_SVG = {"path", "rect", "circle"}
+
+
+class Walk(HTMLParser):
+    """Checks that tags balance; keeps what a reader or a browser would meet."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in EMPTY_SVG
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "code"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Evidence:
+    return gather(sample.write(tmp_path / "run"))
+
+
+def bare(tmp_path: Path, **other: Any) -> Evidence:
+    """Evidence of a run that was not audited and not protected."""
+    plan = sample.unprotected_plan()
+    nothing: dict[str, Any] = {"findings": None, "comparison": None, "ledger": None}
+    lines = [{"step": 1, "how": "unprotected", "reason": "no noise"}]
+    return gather(sample.write(tmp_path / "bare", plan=plan, released=lines, **nothing | other))
+
+
+def test_well_formed(evidence: Evidence, tmp_path: Path) -> None:
+    for found in (evidence, bare(tmp_path)):
+        Walk(render(found))
+
+
+def test_nothing_is_loaded_and_nothing_runs(evidence: Evidence) -> None:
+    page = render(evidence)
+    for tag, attributes in Walk(page).tags:
+        assert tag not in ("script", "link", "iframe", "object")
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "data:").startswith("data:image/png;base64,") or (
+            "src" not in attributes
+        )
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_ids_are_unique_and_every_reference_is_met(evidence: Evidence) -> None:
+    tags = Walk(render(evidence)).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tags:
+        wanted = (attributes.get("aria-labelledby") or "").split()
+        wanted += [link[1:] for link in [attributes.get("href") or ""] if link]
+        assert set(wanted) <= set(ids)
+
+
+def test_headings_are_in_order(evidence: Evidence) -> None:
+    levels = [int(tag[1]) for tag, _ in Walk(render(evidence)).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_tables_and_pictures_speak(evidence: Evidence) -> None:
+    tags = Walk(render(evidence)).tags
+    names = [tag for tag, _ in tags]
+    assert names.count("table") == names.count("caption") > 5
+    assert all("scope" in attributes for tag, attributes in tags if tag == "th")
+    assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
+    assert names.count("svg") == names.count("desc") >= 8
+
+
+def test_the_main_figures_are_said(evidence: Evidence) -> None:
+    text = Walk(render(evidence)).text
+    for said in ("east 3.98, north 4.00, south 4.00", "δ = 10⁻⁴, by PLD", "94.7%", "83.3%", "0.021",
+                 "not distinguishable from none", "its unprotected twin: 97.4%", "charges nothing",
+                 "All 20 planned rounds", "clean: 0", "mean radius", sample.HEAD):  # fmt: skip
+        assert said in text or said in render(evidence), said
+
+
+def test_forbidden_words_never_appear(evidence: Evidence, tmp_path: Path) -> None:
+    for found in (evidence, bare(tmp_path)):
+        assert not re.search(r"anonym|complian", render(found), re.IGNORECASE)
+
+
+def hostile(value: Any) -> Any:
+    """The same value with something nasty after each text that is not a fixed word."""
+    if isinstance(value, dict):
+        fixed = {"verdict", "unit", "adjacency"}
+        entries = cast(dict[str, Any], value)
+        return {k: v if k in fixed else hostile(v) for k, v in entries.items()}
+    if isinstance(value, list):
+        return [hostile(entry) for entry in cast(list[Any], value)]
+    return f'{value}"><script>x</script>' if isinstance(value, str) else value
+
+
+def test_every_text_is_escaped(evidence: Evidence) -> None:
+    walk = Walk(render(hostile(evidence)))
+    assert "script" not in {tag for tag, _ in walk.tags}
+    assert "clinic" in walk.text
+    assert "<script>x</script>" in walk.text
+
+
+def test_a_run_that_is_not_private_says_so_first(tmp_path: Path) -> None:
+    page = render(bare(tmp_path))
+    text = Walk(page).text
+    assert text.index("Nothing is protected.") < text.index("Privacy loss")
+    assert "unbounded" in text
+    assert "not measured" in text
+    assert "1 unprotected" in text
+    assert "This holds as long as" not in text
+    assert 'role="note"' in page
+
+
+def test_a_private_run_has_no_warning(evidence: Evidence) -> None:
+    assert 'class="warning"' not in render(evidence)
+
+
+def test_what_went_wrong_is_a_warning(evidence: Evidence) -> None:
+    evidence["released"]["unprotected"] = 2
+    assert evidence["ledger"] is not None
+    evidence["ledger"]["verified"] = False
+    evidence["findings"][0]["verdict"] = "broken"
+    text = Walk(render(evidence)).text
+    assert "two of its releases left without protection" in text
+    assert "The ledger is damaged." in text
+    assert "The claim of the membership audit is broken" in text
+    assert "the chain was NOT whole" in text
+
+
+def test_findings_on_private_rows_stay_local(tmp_path: Path) -> None:
+    run = sample.write(tmp_path / "run", findings=None, comparison=None)
+    (run / "local" / "findings.json").write_text("{}")
+    text = Walk(render(gather(run))).text
+    assert "not shown" in text
+    assert "it stays in local/" in text
+
+
+def test_accuracy_comes_from_the_evasion_audit_where_nothing_is_compared(tmp_path: Path) -> None:
+    text = Walk(render(gather(sample.write(tmp_path / "run", comparison=None)))).text
+    assert "It answers 94.7% of test rows correctly." in text
+    assert "95% interval 90.7% to 98.7%" in text
+
+
+def test_gaps_are_called_not_measured(tmp_path: Path) -> None:
+    comparison = sample.comparison()
+    comparison["variants"] = comparison["variants"][:1]
+    comparison["variants"][0] |= {"accuracy": None, "membership_advantage": None}
+    plain = sample.membership() | {"details": {}}
+    found = {"findings": [sample.evasion(pictures=[], rows=[], curve=[], notes=[]), plain]}
+    outcome = sample.outcome() | {"curve": [{"round": 1}], "seconds": {}, "done": 14}
+    run = sample.write(tmp_path / "run", comparison=comparison, findings=found, outcome=outcome)
+    text = Walk(render(gather(run))).text
+    assert "14 of 20 planned rounds" in text
+    assert "not measured" in text
+    assert "What an attack looks like" not in text
+    assert "unprotected twin" not in text
+
+
+def test_no_evasion_audit_and_no_accuracy(tmp_path: Path) -> None:
+    found = {"findings": [sample.membership() | {"details": {}}]}
+    run = sample.write(tmp_path / "run", comparison=None, findings=found)
+    assert "no audit measured it" in Walk(render(gather(run))).text
+
+
+def test_a_central_run_counts_steps(tmp_path: Path) -> None:
+    plan = sample.plan()
+    plan["parties"] = [sample.party("all rows", 313, 2.0) | {"takes": None}]
+    plan["techniques"]["federated_learning"] = None
+    text = Walk(render(gather(sample.write(tmp_path / "run", plan=plan)))).text
+    assert "One model was trained on 313 declared units." in text
+    assert "planned steps" in text
+    assert "no grant" in text
+
+
+def test_a_federation_that_protects_parties(tmp_path: Path) -> None:
+    plan = sample.plan()
+    client = {"unit": "client", "adjacency": "replace_one", "epsilon_by_step": []}
+    plan["parties"] = [sample.party("all rows", 200, 2.0) | client]
+    text = Walk(render(gather(sample.write(tmp_path / "run", plan=plan)))).text
+    assert "200 parties trained one model" in text
+    assert "which of two values everything of one party had" in text
+
+
+def test_many_parties_fit(evidence: Evidence) -> None:
+    one = evidence["plan"]["parties"][0]
+    evidence["plan"]["parties"] = [copy.deepcopy(one) | {"name": f"p{i}"} for i in range(40)]  # type: ignore[misc]
+    text = Walk(render(evidence)).text
+    assert "40 parties trained" in text
+    assert "and 35 more" in text
+
+
+def luminance(colour: str) -> float:
+    digits = colour * 2 if len(colour) == 3 else colour
+    shares = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_stands_out_in_every_scheme(evidence: Evidence) -> None:
+    schemes = re.findall(r":root \{(.*?)\}", render(evidence), re.DOTALL)
+    assert len(schemes) == 3
+    for scheme in schemes:
+        tone = dict(re.findall(r"--([a-z-]+\d?): #([0-9a-f]{3,6});", scheme))
+        pairs = [(ink, paper) for ink in ("ink", "soft", "accent") for paper in ("paper", "raised")]
+        for ink, paper in [*pairs, ("alarm", "alarm-paper")]:
+            light, dark = sorted((luminance(tone[ink]), luminance(tone[paper])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, paper)
+
+
+def test_facts_of_any_shape_are_written_out(evidence: Evidence) -> None:
+    evidence["outcome"]["provenance"] = {"seeds": [1, None], "share": 0.5, "data_hmac": "ab" * 32}
+    walk = Walk(render(evidence))
+    assert "1, none" in walk.text
+    assert "0.5" in walk.text
+    assert ("title", "ab" * 32) in {item for _, found in walk.tags for item in found.items()}

@@ -1,0 +1,69 @@
+"""The closing table and its JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from nacre.report import summary, summary_json, write_report
+from tests.report import sample
+
+
+def shown(run: Path) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary(run))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_closing_table(tmp_path: Path) -> None:
+    run = sample.write(tmp_path / "run")
+    assert f"nacre report {run}" in shown(run)
+    page = write_report(run)
+    text = shown(run)
+    for said in ("epsilon, north", "4.00", "delta 10⁻⁴, by pld", "94.7%", "83.3%", "0.021",
+                 str(page)):  # fmt: skip
+        assert said in text, said
+    assert "warning" not in text
+
+
+def test_markup_in_names_is_shown_as_it_stands(tmp_path: Path) -> None:
+    plan = sample.plan()
+    plan["name"] = "[bold]clinic[/bold]"
+    plan["parties"][0]["name"] = "[red]east"
+    text = shown(sample.write(tmp_path / "run", plan=plan))
+    assert "[bold]clinic[/bold]" in text
+    assert "[red]east" in text
+
+
+def test_a_run_that_is_not_private_warns(tmp_path: Path) -> None:
+    run = sample.write(tmp_path / "run", plan=sample.unprotected_plan(), findings=None)
+    text = shown(run)
+    assert "nothing is protected" in text
+    assert "warning" in text
+    facts = summary_json(run)
+    assert not facts["private"]
+    assert facts["membership_advantage"] is None
+    assert facts["warnings"]
+
+
+def test_the_same_as_json(tmp_path: Path) -> None:
+    run = sample.write(tmp_path / "run")
+    facts = summary_json(run)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["report"] is None
+    assert facts["parties"][0] == {
+        "name": "east",
+        "account": "clinic/east",
+        "epsilon": 3.971,
+        "delta": 1e-4,
+        "accountant": "pld",
+    }
+    assert facts["attacked_accuracy"] == {"value": 0.833, "low": 0.752, "high": 0.897}
+    assert facts["membership_advantage"]["verdict"] == "not distinguishable from none"
+    assert facts["accuracy"]["value"] == 0.947
+    write_report(run)
+    assert summary_json(run)["report"] == str(run / "report.html")

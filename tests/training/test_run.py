@@ -1,0 +1,212 @@
+"""Whole runs, from Python: resumed to the same bits, charged once, refused when something changed."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from nacre.audit.run import audit
+from nacre.core.errors import BudgetExceeded, DataError, FileDamaged, RunError
+from nacre.core.files import load_tensors
+from nacre.ledger import Ledger
+from nacre.training import loop
+from nacre.training.plan import plan
+from nacre.training.run import abandon, finish, open_run, train
+from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, recipe
+
+BASES = {"central": CENTRAL, "federated": FEDERATED}
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process at this place."""
+
+
+class StopAfter:
+    """Stops a run when its training stage has advanced so often."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def stage(self, name, total):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def __call__(self, count=1, note="", total=None):
+        if count:
+            self.left -= 1
+        if self.left == 0:
+            raise Stopped
+
+
+def _weights(path):
+    return load_tensors(path / "model.safetensors")[0]
+
+
+def _equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _spent(path, account):
+    with Ledger.open(path) as ledger:
+        (grant,) = ledger.summary(account).grants
+        (run,) = ledger.summary(account).runs
+        assert ledger.verify() == []
+    return grant, run
+
+
+def _interrupted(base, tmp_path, steps):
+    """A run stopped after some steps, beside an untouched copy of it from before the first."""
+    tmp_path.mkdir(exist_ok=True)
+    planned = plan(recipe(tmp_path, base, ledger__path="{run}/privacy.db"))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(steps))
+    return planned
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, monkeypatch, kind, steps):
+    """The copy is taken after the reservation and before the first step, as the key is then fixed."""
+    planned = plan(recipe(tmp_path, BASES[kind], ledger__path="{run}/privacy.db"))
+
+    def copying(*args, **more):
+        if not (tmp_path / "copy").exists():
+            shutil.copytree(tmp_path / "run", tmp_path / "copy")
+        return real(*args, **more)
+
+    real = loop.fit
+    monkeypatch.setattr(loop, "fit", copying)
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(steps))
+    again = plan(planned.recipe, resume=tmp_path / "run")
+    train(again, tmp_path / "run", resume=True)
+    train(plan(planned.recipe, resume=tmp_path / "copy"), tmp_path / "copy", resume=True)
+    assert _equal(_weights(tmp_path / "run"), _weights(tmp_path / "copy"))
+    log = [
+        [json.loads(text) for text in (tmp_path / name / "released.jsonl").read_text().splitlines()]
+        for name in ("run", "copy")
+    ]
+    assert log[0] == log[1]
+    assert [entry["step"] for entry in log[0]] == list(range(1, again.rounds + 1))
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_complete_run_is_charged_and_its_key_is_gone(tmp_path, kind):
+    planned = plan(recipe(tmp_path, BASES[kind]))
+    run = train(planned, tmp_path / "run")
+    assert not run.folder.run_key.exists()
+    for holder in planned.holders:
+        grant, entry = _spent(tmp_path / "privacy.db", holder.account)
+        assert (entry.journalled, entry.end) == (holder.mechanism.steps, "settled")
+        assert grant.epsilon_spent == pytest.approx(holder.price.epsilon)
+    assert train(planned, tmp_path / "run", resume=True).path == run.path  # nothing is left to do
+
+
+def test_a_second_run_on_a_spent_account_is_refused_before_a_file_is_written(tmp_path):
+    train(plan(recipe(tmp_path, CENTRAL)), tmp_path / "run")
+    with pytest.raises(BudgetExceeded, match="one run fixed beforehand"):
+        plan(recipe(tmp_path, CENTRAL, name="other"))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["run"]
+
+
+def test_two_plans_for_one_grant_cannot_both_run(tmp_path):
+    first, second = plan(recipe(tmp_path, CENTRAL)), plan(recipe(tmp_path, CENTRAL))
+    train(first, tmp_path / "first")
+    with pytest.raises(BudgetExceeded):
+        train(second, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_filter_gives_unused_steps_back_and_takes_several_runs(tmp_path):
+    grant = {"epsilon": 40, "delta": 1e-4, "rule": "rdp"}
+    planned = plan(recipe(tmp_path, CENTRAL, ledger__grant=grant))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "first", observe=StopAfter(3))
+    abandon(tmp_path / "first")
+    grant, entry = _spent(tmp_path / "privacy.db", "iris")
+    assert (entry.journalled, entry.end) == (3, "settled")
+    assert grant.spent == pytest.approx(planned.holders[0].takes.share / 2)
+    train(plan(planned.recipe), tmp_path / "second")
+    with pytest.raises(RunError, match="has ended"):
+        train(plan(planned.recipe, resume=tmp_path / "first"), tmp_path / "first", resume=True)
+
+
+def test_what_was_released_stays_charged_after_a_stop(tmp_path):
+    _interrupted(CENTRAL, tmp_path, 2)
+    grant, entry = _spent(tmp_path / "run" / "privacy.db", "iris")
+    assert (entry.journalled, entry.end) == (2, None)
+    assert grant.left == 0
+
+
+def test_a_changed_recipe_is_refused_on_resume(tmp_path):
+    _interrupted(CENTRAL, tmp_path, 2)
+    other = recipe(
+        tmp_path, CENTRAL, ledger__path="{run}/privacy.db", training__optimizer={"kind": "sgd"}
+    )
+    with pytest.raises(RunError, match="the recipe differs"):
+        train(plan(other, resume=tmp_path / "run"), tmp_path / "run", resume=True)
+
+
+def test_changed_data_are_refused_on_resume(tmp_path):
+    patients(tmp_path / "patients.csv")
+    planned = _interrupted(TABLE, tmp_path, 2)
+    patients(tmp_path / "patients.csv", seed=1)
+    with pytest.raises(RunError, match="the data differ"):
+        train(plan(planned.recipe, resume=tmp_path / "run"), tmp_path / "run", resume=True)
+
+
+def test_rows_that_do_not_fit_cost_nothing(tmp_path):
+    patients(tmp_path / "patients.csv")
+    text = (tmp_path / "patients.csv").read_text()
+    (tmp_path / "patients.csv").write_text(
+        text.replace("north", "north", 1) + "p1,north,,f,1.0,no\n"
+    )
+    with pytest.raises(DataError, match=r"patients\.csv"):
+        train(plan(recipe(tmp_path, TABLE)), tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["patients.csv"]
+
+
+def test_groups_are_protected_and_figures_on_private_rows_stay_local(tmp_path):
+    patients(tmp_path / "patients.csv")
+    asked = recipe(tmp_path, TABLE, audit=["membership"])
+    run = train(plan(asked), tmp_path / "run")
+    (finding,) = audit(open_run(run.path))
+    assert not finding.public
+    assert (run.folder.local / "findings.json").exists()
+    assert not (run.path / "findings.json").exists()
+    assert not (run.path / "comparison.json").exists()
+
+
+def test_finish_keeps_the_model_of_the_last_checkpoint(tmp_path):
+    _interrupted(CENTRAL, tmp_path, 5)
+    run = finish(tmp_path / "run")
+    outcome = json.loads(run.folder.outcome.read_text())
+    assert (outcome["done"], outcome["stopped"]) == (4, "finished early")
+    assert not run.folder.run_key.exists()
+    assert finish(tmp_path / "run").path == run.path
+
+
+def test_an_open_run_has_no_model_yet(tmp_path):
+    _interrupted(CENTRAL, tmp_path, 2)
+    with pytest.raises(RunError, match="not complete"):
+        open_run(tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_says_what_to_delete_and_then_the_run_ends_the_same(tmp_path):
+    planned = _interrupted(CENTRAL, tmp_path, 5)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    newest = sorted((tmp_path / "run" / "state").glob("step-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-3])
+    again = plan(planned.recipe, resume=tmp_path / "run")
+    with pytest.raises(FileDamaged, match="delete this file"):
+        train(again, tmp_path / "run", resume=True)
+    newest.unlink()
+    train(again, tmp_path / "run", resume=True)
+    train(plan(planned.recipe, resume=tmp_path / "copy"), tmp_path / "copy", resume=True)
+    assert _equal(_weights(tmp_path / "run"), _weights(tmp_path / "copy"))

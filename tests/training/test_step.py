@@ -1,0 +1,171 @@
+"""The step: keyed by what enters it, noised even when nothing was drawn, divided by the declared."""
+
+import pytest
+import torch
+from torch import nn
+
+from nacre.adversarial_training import Standard
+from nacre.core.random import Source
+from nacre.core.tensors import detached, trainable
+from nacre.core.types import Noised
+from nacre.data.dataset import Rows
+from nacre.data.sampling import Full, Poisson
+from nacre.data.units import Units
+from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.gradient_clipping import ByValue, Flat, Looped, Unclipped, Vmapped, Whole
+from nacre.models import task_for
+from nacre.training.fit import fit
+from nacre.training.step import Parts, State, step
+
+ROOT = Source(bytes(32))
+OBJECTIVE = Standard(task_for("classification", 2))
+
+
+def _rows(count=8):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(count, 3, generator=generator)
+    return Rows(features, (features.sum(1) > 0).long())
+
+
+def _state(clip=None, lr=1.0):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    return State(model, torch.optim.SGD(model.parameters(), lr=lr), clip or Flat(norm=1.0))
+
+
+def _parts(sampling, noise=None, sums=None, **more):
+    sums = sums or Looped(OBJECTIVE)
+    return Parts(
+        sampling=sampling,
+        sums=lambda number: sums,
+        noise=noise or Gaussian(multiplier=1.0),
+        adjacency="add_or_remove",
+        **more,
+    )
+
+
+def _units(rows):
+    return Units(rows, "example", None, ROOT)
+
+
+def _weights(state):
+    return detached(trainable(state.model))
+
+
+def test_the_same_step_releases_the_same_numbers():
+    parts, units = _parts(Poisson(4.0, 8)), _units(_rows())
+    first = step(_state(), units, parts, ROOT)[1]
+    again = step(_state(), units, parts, ROOT)[1]
+    assert all(torch.equal(first.total[name], again.total[name]) for name in first.total)
+
+
+@pytest.mark.parametrize("what", ["weights", "request", "step", "key"])
+def test_another_step_draws_other_noise(what):
+    """Two answers whose noise were equal would differ by the gradient alone."""
+    parts, units = _parts(Full(8)), _units(_rows(0))  # no unit: the release is noise alone
+    first = step(_state(), units, parts, ROOT)[1]
+    state, source, context = _state(), ROOT, b""
+    if what == "weights":
+        with torch.no_grad():
+            state.model.bias[0] += 1e-7
+    elif what == "request":
+        context = b"another"
+    elif what == "step":
+        state = State(state.model, state.optimizer, state.clip, done=1)
+    else:
+        source = ROOT.child("another")
+    other = step(state, units, parts, source, context)[1]
+    assert not torch.equal(first.total["weight"], other.total["weight"])
+
+
+def test_an_empty_draw_is_noised_and_moves_the_weights():
+    state = _state()
+    before = _weights(state)
+    state, release = step(state, _units(_rows(0)), _parts(Poisson(4.0, 8)), ROOT)
+    assert isinstance(release.how, Noised)
+    assert all(value.abs().sum() > 0 for value in release.total.values())
+    after = _weights(state)
+    moved = (before["bias"] - after["bias"]) * 4.0  # the declared size of a draw, not the actual
+    torch.testing.assert_close(moved, release.total["bias"])
+
+
+def test_the_mean_is_over_the_declared_number():
+    rows = _rows(8)
+    small, large = _state(), _state()
+    release = step(small, _units(rows), _parts(Full(8), NoNoise(because="test")), ROOT)[1]
+    step(large, _units(rows), _parts(Full(80), NoNoise(because="test")), ROOT)
+    start = _weights(_state())
+    for name, total in release.total.items():
+        torch.testing.assert_close(start[name] - _weights(small)[name], total / 8)
+        torch.testing.assert_close(start[name] - _weights(large)[name], total / 80)
+
+
+@pytest.mark.parametrize("sums", [Looped, Vmapped])
+def test_microbatches_change_nothing(sums):
+    units = _units(_rows())
+    whole = step(_state(), units, _parts(Full(8), sums=sums(OBJECTIVE)), ROOT)[1]
+    parts = step(_state(), units, _parts(Full(8), sums=sums(OBJECTIVE), microbatch=3), ROOT)[1]
+    for name in whole.total:
+        torch.testing.assert_close(whole.total[name], parts.total[name])
+
+
+def test_whole_batch_clipping_acts_on_the_released_mean():
+    """Whatever the microbatches: it sees the sum over all of them."""
+    results = []
+    for micro in (None, 3):
+        state = _state(Unclipped())
+        noise = NoNoise(because="test")
+        clip = ByValue(limit=1e-3)
+        parts = _parts(Full(8), noise, Whole(OBJECTIVE), shape=clip, microbatch=micro)
+        start = _weights(state)
+        step(state, _units(_rows()), parts, ROOT)
+        results.append({n: start[n] - v for n, v in _weights(state).items()})
+    assert max(float(v.abs().max()) for v in results[0].values()) == pytest.approx(1e-3, rel=1e-3)
+    for name in results[0]:
+        torch.testing.assert_close(results[0][name], results[1][name])
+
+
+def test_dropout_is_keyed_and_leaves_the_global_generator_alone():
+    def train():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+        state = State(model.train(), torch.optim.SGD(model.parameters(), lr=1.0), Flat(norm=1.0))
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        step(state, _units(_rows()), _parts(Full(8)), ROOT)
+        assert torch.equal(before, torch.get_rng_state())
+        return _weights(state)
+
+    first, again = train(), train()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+class _Journal:
+    def __init__(self):
+        self.steps = []
+
+    def journal(self, step):
+        self.steps.append(step)
+
+
+def test_fit_journals_each_step_before_it_is_released():
+    journal, seen = _Journal(), []
+
+    def observe(state, release):
+        seen.append((state.done, list(journal.steps)))
+        return state.done == 3
+
+    state = fit(
+        _state(), _units(_rows()), _parts(Full(8)), until=5, source=ROOT, charge=journal,
+        observe=observe,
+    )  # fmt: skip
+    assert state.done == 3
+    assert seen == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]
+
+
+def test_fit_goes_on_where_it_stopped():
+    whole = fit(_state(), _units(_rows()), _parts(Full(8)), until=4, source=ROOT, charge=_Journal())
+    half = fit(_state(), _units(_rows()), _parts(Full(8)), until=2, source=ROOT, charge=_Journal())
+    rest = fit(half, _units(_rows()), _parts(Full(8)), until=4, source=ROOT, charge=_Journal())
+    for name, value in _weights(whole).items():
+        assert torch.equal(value, _weights(rest)[name])
