@@ -13,9 +13,10 @@ from nacre.cli.output import common_options, show
 @click.argument("run", type=click.Path(path_type=Path))
 @common_options
 def command(run: Path, as_json: bool) -> None:
-    """End the open RUN with what it has released so far. Its key, which could strip the noise off
-    its releases, is destroyed, and it can no longer be resumed."""
+    """End the open RUN with the model of its last checkpoint. Its key, which could strip the noise
+    off its releases, is destroyed, and it can no longer be resumed."""
+    from nacre.cli.progress import watcher
     from nacre.training.run import finish
 
-    finish(run)
+    finish(run, observe=watcher())
     show({"run": str(run), "ended": "finished"}, f"{run} is finished; its key is gone", as_json)

@@ -109,7 +109,7 @@ def _table(accounts: list[AccountSummary]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("account", "unit", "granted", "spent", "left", "share spent", "runs")
+    table = Table("account", "unit", "granted", "spent", "left", "of the grant", "runs")
     for account in accounts:
         for given in account.grants:
             table.add_row(
@@ -124,10 +124,12 @@ def _table(accounts: list[AccountSummary]) -> Table:
     return table
 
 
-def _bar(given: GrantSummary) -> Any:
+def _bar(given: GrantSummary) -> Table:
     """The share of the allowance that is spent or reserved, as a bar and a number."""
-    from rich.columns import Columns
     from rich.progress_bar import ProgressBar
+    from rich.table import Table
 
     taken = 1 - given.left
-    return Columns([ProgressBar(total=1.0, completed=taken, width=12), f"{taken:.0%}"])
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(ProgressBar(total=1.0, completed=taken, width=12), f"{taken:.0%}")
+    return bar

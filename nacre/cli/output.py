@@ -37,6 +37,9 @@ def show(document: Any, people: RenderableType, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
         return
+    if isinstance(people, str):
+        click.echo(people)  # rich would read square brackets in a path as markup
+        return
     from rich.console import Console  # a tenth of a second that `--help` need not wait for
 
     width = None if sys.stdout.isatty() else PIPED

@@ -29,7 +29,8 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
 
     watch = watcher()
     with resumable("run", recipe, into):
-        trained = train(plan(load(recipe)), into=into, resume=resume, observe=watch)
+        planned = plan(load(recipe), resume=into if resume else None)
+        trained = train(planned, into=into, resume=resume, observe=watch)
         audit(trained, observe=watch)
         write_report(into, None)
     show(summary_json(into), summary(into), as_json)

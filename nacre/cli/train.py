@@ -28,7 +28,8 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     from nacre.training.run import train
 
     with resumable("train", recipe, into):
-        run = train(plan(load(recipe)), into=into, resume=resume, observe=watcher())
+        planned = plan(load(recipe), resume=into if resume else None)
+        run = train(planned, into=into, resume=resume, observe=watcher())
     outcome = read_json(run.folder.outcome)
     show(
         {"run": str(into), "outcome": outcome},

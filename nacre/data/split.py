@@ -154,15 +154,16 @@ def like_private(
     place = schema.feature_names().index(option.column)
     source = Source(hashlib.sha256(f"nacre outsiders {seed}".encode()).digest())
     coins = source.stream().uniform(len(test))
-    keep = torch.ones(len(test), dtype=torch.bool)
-    for value in public.label.unique():
+    out = torch.zeros(len(test), dtype=torch.bool)
+    labels: list[int] = public.label.unique().tolist()
+    for value in labels:
         taken = public.features[public.label == value, place]
         left = private.features[private.label == value, place]
         cut = taken.max()
         share = len(taken) / (len(taken) + int((left <= cut).sum()))
-        below = (test.label == value) & (test.features[:, place] <= cut)
-        keep &= ~(below & (coins < share))
-    return test.take(torch.nonzero(keep)[:, 0])
+        below = torch.logical_and(test.label == value, test.features[:, place] <= cut)
+        out.logical_or_(torch.logical_and(below, coins < share))
+    return test.take(torch.nonzero(~out)[:, 0])
 
 
 def _by_class(rows: Rows, places: np.ndarray) -> list[np.ndarray]:

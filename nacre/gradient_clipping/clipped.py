@@ -11,7 +11,6 @@ from nacre.core.parts import Clip, Objective
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 
-
 _LARGEST = 1e30
 """Norms from here on count as not finite: their factors would near the numbers below 1e-38, which
 float32 holds with fewer digits than the rounding slack of the rules allows for."""
@@ -25,9 +24,10 @@ def clipped_sum(
 
     *Guarantee:* each unit contributes a vector of L2 norm at most `clip.bound`: gradients are
     rounded to float32 first, their norms are summed in float64, and the rule's factors leave room
-    for the rounding of the product. A unit with an entry that is not finite, or a norm of 1e30 and more,
-    contributes exactly zero (0 * NaN would poison the sum) and is counted in `local.dropped`. The rounding of the
-    addition itself is not covered: it is of the order of 2**-24 of the total.
+    for the rounding of the product. A unit with an entry that is not finite, or with a norm of 1e30
+    and more, contributes exactly zero (0 * NaN would poison the sum) and is counted in
+    `local.dropped`. The rounding of the addition itself is not covered: it is of the order of
+    2**-24 of the total.
 
     >>> from nacre.gradient_clipping import Flat
     >>> units = torch.tensor([[3.0, 4.0], [0.0, float("nan")], [0.5, 0.0]])

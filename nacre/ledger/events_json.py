@@ -19,7 +19,8 @@ and no kind or key ever changes its meaning: a ledger outlives the version that 
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, cast
@@ -149,9 +150,12 @@ def _unknown(value: object) -> UnsupportedEvent:
 def _number(value: object, name: str) -> float:
     """A finite number of at least 0, as the nearest double."""
     plain = isinstance(value, int | float | Real) and not isinstance(value, bool)
-    if not plain or not 0 <= cast(float, value) <= sys.float_info.max:
+    number = math.nan
+    with contextlib.suppress(OverflowError):  # an integer beyond all doubles
+        number = float(cast(float, value)) if plain else math.nan
+    if not 0 <= number < math.inf:
         raise UnsupportedEvent(f"an event with {name}={value!r} has no price")
-    return float(cast(float, value))
+    return number
 
 
 def _positive(value: object, name: str) -> float:

@@ -135,7 +135,8 @@ class Store:
         """What SQLite itself finds wrong with the file."""
         with _sentences(self.path), self._engine.begin() as connection:
             found = connection.exec_driver_sql("PRAGMA integrity_check(10)").scalars().all()
-        return [] if found == ["ok"] else [f"the database is damaged: {line}" for line in found]
+        lines = (" ".join(text.split()) for text in found if text != "ok")
+        return [f"the database is damaged: {line}" for line in lines]
 
     def _check_format(self) -> None:
         with _sentences(self.path), self._engine.begin() as connection:

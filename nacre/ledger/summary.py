@@ -12,6 +12,7 @@ from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.events import describe
 from nacre.ledger.accounts import Account, End, Grant, Run
 from nacre.ledger.chain import START, Entry
+from nacre.ledger.events_json import from_json
 from nacre.ledger.rules import RuleName
 
 
@@ -171,7 +172,8 @@ def _words(kind: str, content: dict[str, Any]) -> str:
         case "grant":
             return f"{Grant(**content)} granted"
         case "reserve":
-            return f"{content['steps']} steps reserved, unit={content['unit']}"
+            step = describe(from_json(content["step"]))
+            return f"{content['steps']} steps reserved, unit={content['unit']}; each is {step}"
         case "journal":
             return f"{content['step']} steps journalled"
         case "settle":

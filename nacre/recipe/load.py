@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from pydantic_core import ValidationError
 
-from nacre.core.errors import RecipeError, Refusal
 from nacre.recipe.audits import NOT_BUILT
 from nacre.recipe.document import Document, dump, parse, read_bytes
 from nacre.recipe.mistakes import first_mistake
@@ -55,8 +54,6 @@ def read(document: Document, option: type[Option]) -> Option:
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise first_mistake(details, document, option) from error
-    except Refusal as error:  # from the `__post_init__` of an option, which cannot know the file
-        raise RecipeError(str(error), file=document.file) from error
 
 
 def _recipe(data: bytes, name: str, folder: Path) -> Recipe:

@@ -72,7 +72,8 @@ class LedgerChoice:
     """Where the budget is kept, and the name of the account."""
 
     path: str
-    """A file; `{run}/…` puts it in the run folder (for demonstrations: deleting the run forgets)."""
+    """A file, relative to the recipe. `{run}/…` puts it in the run folder, for demonstrations only:
+    whoever deletes the run forgets what was spent."""
     dataset: str
     """The account's declared name; a party's account is `DATASET/PARTY`."""
     grant: Grant | None = None

@@ -55,6 +55,7 @@ class Budget:
     """What an account was granted and what it has spent."""
 
     label: str
+    figure: str  # the same in words
     granted: float
     spent: float
 
@@ -182,7 +183,7 @@ def _legend(series: Sequence[Line]) -> list[Markup]:
     return drawn
 
 
-def budget(words: Words, entries: Sequence[Budget], form: Form) -> Markup:
+def budget(words: Words, entries: Sequence[Budget]) -> Markup:
     """A row for each account: what was granted as a track, what was spent as its filling."""
     finite([n for entry in entries for n in (entry.granted, entry.spent)])
     drawn: list[Markup] = []
@@ -190,7 +191,7 @@ def budget(words: Words, entries: Sequence[Budget], form: Form) -> Markup:
         top = 40.0 * row
         share = entry.spent / entry.granted if entry.granted > 0 else 1.0
         width = (WIDTH - 12) * min(1.0, max(0.0, share))
-        drawn += _named(top + 14, entry.label, f"{form(entry.spent)} of {form(entry.granted)}")
+        drawn += _named(top + 14, entry.label, entry.figure)
         drawn.append(_RECT.format("track", 6, top + 20, WIDTH - 12))
         drawn.append(_RECT.format("fill-0" if share <= 1 else "over", 6, top + 20, width))
     return _svg(words, 40.0 * len(entries), drawn)

@@ -63,7 +63,7 @@ def gather(run_folder: Path) -> Evidence:
     Raises `RunError` where a file that the verbs write is missing, `FileDamaged` where one does
     not hold what they write. Of `local/` it asks only whether findings lie there.
     """
-    plan: Plan = _read(run_folder, "plan.json", Plan)
+    plan = _plan(run_folder)
     outcome: Outcome = _read(run_folder, "outcome.json", Outcome)
     charged = any(party["account"] is not None for party in plan["parties"])
     findings = _findings(run_folder)
@@ -113,6 +113,16 @@ def _optional(run: Path, name: str, hint: Any) -> Any:
 def _damaged(run: Path, name: str, reason: str) -> FileDamaged:
     remedy = _WRITERS[name].format(run=run)
     return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {remedy} writes it")
+
+
+def _plan(run: Path) -> Plan:
+    """plan.json; it has a party, and each point of its curves has two numbers."""
+    plan: Plan = _read(run, "plan.json", Plan)
+    if not plan["parties"]:
+        raise _damaged(run, "plan.json", "it has no party")
+    if any(len(point) != 2 for party in plan["parties"] for point in party["epsilon_by_step"]):
+        raise _damaged(run, "plan.json", "`epsilon_by_step` should hold pairs")
+    return plan
 
 
 def _released(run: Path) -> Released:

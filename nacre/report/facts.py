@@ -269,6 +269,13 @@ class Spent(TypedDict):
     epsilon: float
 
 
+class Left(TypedDict):
+    """What the account's rule still allows."""
+
+    epsilon: float
+    """At the grant's delta; 0 once a rule that prices one run has priced it."""
+
+
 class Entry(TypedDict):
     """A line of the ledger; each carries the hash of all lines before it."""
 
@@ -281,16 +288,16 @@ class Entry(TypedDict):
 
 
 class Account(TypedDict):
-    """An account this run was charged to."""
+    """One grant of an account this run was charged to."""
 
     account: str
     unit: str
     rule: str
     granted: Granted
     spent: Spent
-    left: NotRequired[float | dict[str, Any] | None]
-    """What the account's rule still allows, in its own currency."""
+    left: Left
     entries: list[Entry]
+    """Of the whole account; of each run's journal the last line only."""
 
 
 class Ledger(TypedDict):

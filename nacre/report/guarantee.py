@@ -9,7 +9,7 @@ from nacre.report import charts
 from nacre.report.blocks import Block, Cell, Figure, Figures, Listing, Section, Table, Terms, Text
 from nacre.report.facts import Account, Evidence, Party
 from nacre.report.headline import UNIT, odds, worst
-from nacre.report.numbers import delta, epsilon, listed, moment, number, percent, short
+from nacre.report.numbers import delta, epsilon, left, listed, moment, number, percent, short
 
 Technique = Literal[
     "gradient_clipping",
@@ -18,6 +18,7 @@ Technique = Literal[
     "differential_privacy",
     "adversarial_training",
 ]
+_PAPER = 50  # heights that an eye can tell apart in a chart
 _TECHNIQUES: dict[Technique, tuple[str, str]] = {
     "gradient_clipping": ("Gradient clipping", "Gradients were used as they came."),
     "fine_tuning": ("Fine-tuning", "The model started from random weights."),
@@ -95,19 +96,23 @@ def _parties(parties: list[Party]) -> Table:
 
 
 def _growth(parties: list[Party]) -> list[Block]:
-    """Epsilon by step, parties with the same curve drawn once; nothing without points."""
-    curves: dict[tuple[tuple[float, float], ...], list[str]] = {}
-    for party in parties:
-        points = tuple((step, round(bound, 2)) for step, bound in party["epsilon_by_step"])
-        if points:
-            curves.setdefault(points, []).append(party["name"])
-    if not curves:
+    """Epsilon by step, curves that coincide on paper drawn once; nothing without points."""
+    found = {p["name"]: p["epsilon_by_step"] for p in parties if p["epsilon_by_step"]}
+    last = max((points[-1][1] for points in found.values()), default=0.0)
+    if last <= 0:
         return []
+    curves: dict[tuple[tuple[float, int], ...], list[str]] = {}
+    for name, points in found.items():
+        seen = tuple((step, round(_PAPER * bound / last)) for step, bound in points)
+        curves.setdefault(seen, []).append(name)
     series = [
-        charts.Line(label=listed(names), points=points, tone=tone % 4)
-        for tone, (points, names) in enumerate(curves.items())
+        charts.Line(
+            label=listed(names),
+            points=[(step, bound) for step, bound in found[names[0]]],
+            tone=tone % 4,
+        )
+        for tone, names in enumerate(curves.values())
     ]
-    last = max(points[-1][1] for points in curves)
     svg = charts.lines(
         charts.Words(
             name="growth",
@@ -126,18 +131,20 @@ def _growth(parties: list[Party]) -> list[Block]:
 def ledger(evidence: Evidence) -> Section:
     """What was charged, and the hashes that tie it down."""
     found = evidence["ledger"]
-    if found is None:
+    if found is None or not found["accounts"]:
         text = "This run was charged to no ledger, so nothing adds it up with other runs."
         return Section("ledger", "Ledger", [Text(text)])
     head = f"The last hash was {found['head']}; keep it elsewhere, to find a ledger that was cut."
     state = "whole" if found["verified"] else "NOT whole"
+    # Several grants of one account share its lines.
+    accounts = {account["account"]: account for account in found["accounts"]}
     blocks: list[Block] = [
         Text(
             "Each line of the ledger carries a hash of all lines before it. When training ended "
-            f"the chain was {state}."
+            f"the chain was {state}. Of a run's journal only the last line is shown."
         ),
         Figures([_budgets(found["accounts"])]),
-        *(_entries(account) for account in found["accounts"]),
+        *(_entries(account) for account in accounts.values()),
         Text(head, aside=True),
     ]
     return Section("ledger", "Ledger", blocks)
@@ -146,22 +153,26 @@ def ledger(evidence: Evidence) -> Section:
 def _budgets(accounts: list[Account]) -> Figure:
     entries = [
         charts.Budget(
-            label=account["account"],
+            label=f"{account['account']}, {account['unit']}",
+            figure=_balance(account),
             granted=account["granted"]["epsilon"],
             spent=account["spent"]["epsilon"],
         )
         for account in accounts
     ]
-    words = charts.Words(
-        name="budgets",
-        title="Budgets",
-        description="; ".join(
-            f"{e.label}: {epsilon(e.spent)} of {epsilon(e.granted)} spent" for e in entries
-        ),
-    )
+    said = "; ".join(f"{entry.label}: {entry.figure}" for entry in entries)
+    words = charts.Words(name="budgets", title="Budgets", description=said)
     rules = listed(sorted({account["rule"].upper() for account in accounts}))
-    caption = f"Epsilon spent of what each account was granted, added up by {rules}."
-    return Figure(charts.budget(words, entries, epsilon), "Budgets", caption)
+    caption = (
+        f"Epsilon spent of what each account was granted for a unit, added up by {rules}; a rule "
+        "may allow less than the difference."
+    )
+    return Figure(charts.budget(words, entries), "Budgets", caption)
+
+
+def _balance(account: Account) -> str:
+    spent, granted = account["spent"]["epsilon"], account["granted"]["epsilon"]
+    return f"{epsilon(spent)} of {epsilon(granted)}, {left(account['left']['epsilon'])} left"
 
 
 def _entries(account: Account) -> Table:

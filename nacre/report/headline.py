@@ -161,7 +161,9 @@ def odds(party: Party) -> str:
     """What epsilon means, as the error rates of the best test an observer could run."""
     bound, slack = party["epsilon"] or 0.0, party["delta"] or 0.0
     rate = 0.001
-    found = min(1.0, math.exp(bound) * rate + slack, 1 - math.exp(-bound) * (1 - slack - rate))
+    found = min(
+        1.0, math.exp(min(bound, 99)) * rate + slack, 1 - math.exp(-bound) * (1 - slack - rate)
+    )
     if party["adjacency"] == "replace_one":
         question = f"which of two values {UNIT[party['unit']]} had"
     else:

@@ -245,7 +245,7 @@ def _example(picture: Picture) -> Example:
 
 
 def _changed(entry: Picture | Row) -> str:
-    at = f" at {percent(entry['share'])} of the radius" if "share" in entry else ""
+    at = f" at {whole(entry['share'])} of the radius" if "share" in entry else ""
     return f"Label {entry['label']}: answered {entry['before']}, then {entry['after']}{at}."
 
 

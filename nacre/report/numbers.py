@@ -22,6 +22,15 @@ def epsilon(value: float | None) -> str:
     return f"{math.ceil(value * 100 - 1e-6) / 100:.2f}"
 
 
+def left(value: float) -> str:
+    """What remains of an epsilon: two decimals, rounded down.
+
+    >>> left(1.019), left(0.0)
+    ('1.01', '0.00')
+    """
+    return f"{math.floor(value * 100 + 1e-6) / 100:.2f}"
+
+
 def delta(value: float | None) -> str:
     """As a power of ten.
 
@@ -67,7 +76,7 @@ def number(value: float) -> str:
     ('0.31', '104', '12,345', '10⁻⁵', '−2')
     """
     size = abs(value)
-    if size and not 1e-3 <= size < 1e15:
+    if size and not 1e-4 <= size < 1e15:
         text = _power(size)
     else:
         text = f"{size:,.0f}" if size >= 1000 else f"{size:.4g}"

@@ -160,7 +160,7 @@ def _existing(path: Path) -> str:
     if folder.outcome.exists():
         return (
             f"the run folder {path} exists and its training is complete: read {path}/report.html, "
-            "or choose another folder with `--into`"
+            "audit and report it again with `--resume`, or choose another folder with `--into`"
         )
     if folder.recipe.exists() and folder.run_key.exists():
         return (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nacre
 from nacre.core.errors import BudgetExceeded, Incompatible
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.core.types import FeatureSpace
@@ -90,7 +90,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The facts of this plan; all of them public."""
         return {
-            "nacre": nacre.__version__,
+            "nacre": version("nacre"),
             "name": self.recipe.name,
             "recipe_digest": self.digest,
             "created": self.created,

@@ -33,3 +33,14 @@ class Silent:
             pass
 
         return nullcontext(advance)
+
+
+class Named:
+    """Another watcher, told of stages under a longer name."""
+
+    def __init__(self, watch: Progress, prefix: str) -> None:
+        self._watch, self._prefix = watch, prefix
+
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
+        """The stage, its name after the prefix."""
+        return self._watch.stage(f"{self._prefix}: {name}", total)

@@ -24,7 +24,7 @@ from nacre.training.holders import Setting
 from nacre.training.loop import Outcome, loop
 from nacre.training.plan import Plan, plan
 from nacre.training.pretrain import pretrain
-from nacre.training.progress import Progress, Silent
+from nacre.training.progress import Named, Progress, Silent
 from nacre.training.provenance import provenance
 from nacre.training.rows import Holdings
 
@@ -126,7 +126,7 @@ def _train(
         outcome = loop(plan, setting, held, base, source, charges, folder.path, watch, early=early)
         clock.lap("training")
         if "unprotected" in plan.recipe.compare and not early:
-            _twin(plan.recipe, held, source, folder, watch)
+            _twin(plan.recipe, held, source, folder, Named(watch, "unprotected twin"))
             clock.lap("unprotected twin")
         _close(plan, folder, held, outcome, charges, clock.seconds)
     return Run(folder, plan.recipe)

@@ -55,7 +55,7 @@ def test_defaults_are_written_as_in_yaml() -> None:
 
 
 def test_an_unknown_key_is_told_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="did you mean `differential_privacy.epsilon`"):
+    with pytest.raises(RecipeError, match=r"did you mean `differential_privacy\.epsilon`"):
         explain("differential_privacy.epsilom")
 
 

@@ -50,14 +50,14 @@ def changed(old: str, new: str, text: str = WHOLE) -> RecipeError:
         ('["no", "yes"]', "no", 8, "data.classes", "must be a list, each entry text"),
         ("[16]", "[16, x]", 17, "model.hidden[1]", "must be a whole number"),
         ("path: rows.csv", "path: false", 6, "data.path", "not false; write it in quotes"),
-        ("kind: lora", "kind: lore", 19, "fine_tuning.kind", "'lore' is unknown; did you mean `lora`"),
-        ("kind: lora", "kind: 7", 19, "fine_tuning.kind", "'7' is unknown; use one of `full`, `head`"),
+        ("kind: lora", "kind: lore", 19, "fine_tuning.kind", "did you mean `lora`"),
+        ("kind: lora", "kind: 7", 19, "fine_tuning.kind", "'7' is unknown; use one of `full`"),
         ("  kind: lora\n", "", 18, "fine_tuning", "needs `kind`, one of `full`, `head`, `lora`"),
         ("{kind: mlp, hidden: [16]}", "mlp", 17, "model", "write `{kind: mlp}`"),
         ("unit: group", "unit: grup", 27, "differential_privacy.unit", "did you mean `group`?"),
         ("unit: group", "unit: 3", 27, "differential_privacy.unit", "must be one of `example`"),
         ("[public_base]", "[private]", 44, "compare[0]", "'private' is unknown"),
-        ("[public_base]", "[public_base, public_base]", 44, "compare", "names the same entry twice"),
+        ("[public_base]", "[public_base, public_base]", 44, "compare", "the same entry twice"),
         ("kind: evasion", "kind: evasiom", 43, "audit[1].kind", "did you mean `evasion`?"),
         ("[membership, ", "[canaries, ", 43, "audit[0]", "'canaries' is not built yet"),
         ("kind: evasion", "kind: stealing", 43, "audit[1]", "'stealing' is not built yet"),
@@ -149,3 +149,29 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_a_mistake_in_a_default_section_points_to_it() -> None:
     error = mistake(SMALL + "execution: {threads: 0}\n")
     assert (error.line, error.key) == (8, "execution.threads")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("training: {steps: 0}", "training.steps"),
+        ("execution: {microbatch: 0}", "execution.microbatch"),
+        ("ledger: {path: x, dataset: a/b}", "ledger.dataset"),
+        ("ledger: {path: x, dataset: a, grant: {epsilon: 0, delta: 0.1}}", "ledger.grant.epsilon"),
+        ("ledger: {path: x, dataset: a, grant: {epsilon: 1, delta: 1}}", "ledger.grant.delta"),
+        ("audit: [{kind: evasion, steps: 0}]", "audit[0].steps"),
+        ("audit: [{kind: evasion, confidence: 1}]", "audit[0].confidence"),
+        ("audit: [{kind: membership, confidence: 1}]", "audit[0].confidence"),
+        ("audit: membership", "audit"),
+        ("audit: [3]", "audit[0]"),
+    ],
+)
+def test_values_that_the_shared_sections_refuse(text: str, key: str) -> None:
+    error = mistake(f"{SMALL}{text}\n")
+    assert (error.line, error.key) == (8, key)
+
+
+def test_true_and_false_stand_without_quotes() -> None:
+    error = mistake(SMALL.replace("size: 150", "size: 150\n  public_demonstration: yes"))
+    assert (error.line, error.key) == (7, "data.public_demonstration")
+    assert "write true or false, without quotes" in str(error)

@@ -254,7 +254,7 @@ def ledger() -> dict[str, Any]:
             "rule": "pld",
             "granted": {"epsilon": 4.0, "delta": 1e-4},
             "spent": {"epsilon": spent},
-            "left": 4.0 - spent,
+            "left": {"epsilon": 0.0, "share": 0.0},
             "entries": [
                 {
                     "index": place,
@@ -319,7 +319,7 @@ def unprotected_plan() -> dict[str, Any]:
     """A plan without differential privacy: one holder, no price."""
     found = plan()
     silent = {"epsilon": None, "delta": None, "accountant": None, "account": None, "takes": None}
-    only = party("all rows", 313, 1.0) | silent | {"epsilon_by_step": []}
+    only: dict[str, Any] = party("all rows", 313, 1.0) | silent | {"epsilon_by_step": []}
     only |= {
         "clip": {"kind": "unclipped", "norm": None},
         "noise": {"kind": "nonoise", "multiplier": None},

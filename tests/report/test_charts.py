@@ -93,7 +93,7 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         lines(charts.Line(label="a", points=[(0, bad)]))
     with pytest.raises(ValueError, match="finite"):
-        charts.budget(WORDS, [charts.Budget(label="a", granted=bad, spent=1)], number)
+        charts.budget(WORDS, [charts.Budget(label="a", figure="", granted=bad, spent=1)])
 
 
 def test_no_points_are_refused() -> None:
@@ -144,8 +144,8 @@ def test_tick_labels_of_one_axis_keep_apart() -> None:
     [(4, 1, "fill-0", 87), (4, 0, "fill-0", 0), (4, 5, "over", 348), (0, 0, "fill-0", 348)],
 )
 def test_budgets(granted: float, spent: float, kind: str, width: float) -> None:
-    entry = charts.Budget(label="clinic", granted=granted, spent=spent)
-    track, filling = parsed(charts.budget(WORDS, [entry], number)).iter("rect")
+    entry = charts.Budget(label="clinic", figure="1", granted=granted, spent=spent)
+    track, filling = parsed(charts.budget(WORDS, [entry])).iter("rect")
     assert track.get("class") == "track"
     assert filling.get("class") == kind
     assert float(filling.get("width", "-1")) == width

@@ -1,4 +1,4 @@
-"""Whole runs, from Python: resumed to the same bits, charged once, refused when something changed."""
+"""Whole runs, from Python: resumed to the same bits, charged once, refused when changed."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def _interrupted(base, tmp_path, steps):
 @pytest.mark.parametrize("kind", BASES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path, monkeypatch, kind, steps):
-    """The copy is taken after the reservation and before the first step, as the key is then fixed."""
+    """The copy is taken after the reservation, before the first step: the key is fixed by then."""
     planned = plan(recipe(tmp_path, BASES[kind], ledger__path="{run}/privacy.db"))
 
     def copying(*args, **more):

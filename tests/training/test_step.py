@@ -1,4 +1,4 @@
-"""The step: keyed by what enters it, noised even when nothing was drawn, divided by the declared."""
+"""The step: keyed by what enters it, noised even when nothing was drawn."""
 
 import pytest
 import torch

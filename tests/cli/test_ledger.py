@@ -1,0 +1,179 @@
+"""Budgets on the command line, and statistics that are charged to them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from nacre.cli import ledger as verb
+from nacre.core.types import Adjacency, Unit
+from nacre.ledger.rules import RuleName
+from tests.cli.conftest import Nacre, document
+
+ROWS = "age,sex,person\n" + "".join(f"{20 + i % 50},{'fm'[i % 2]},p{i // 2}\n" for i in range(400))
+
+QUERIES = """\
+nacre: 1
+queries:
+  - {kind: count, name: rows, epsilon: 1}
+  - {kind: mean, name: age, column: age, low: 0, high: 120, size: 400, epsilon: 1}
+  - {kind: histogram, name: sexes, column: sex, categories: [f, m], epsilon: 1}
+"""
+
+
+@pytest.fixture
+def book(nacre: Nacre, tmp_path: Path) -> Path:
+    """A ledger in which the account `ward` may spend epsilon 8."""
+    path = tmp_path / "privacy.db"
+    assert nacre("ledger", "grant", path, "ward", "--epsilon", 8, "--delta", 1e-6).exit_code == 0
+    return path
+
+
+@pytest.fixture
+def release(nacre: Nacre, book: Path, tmp_path: Path) -> Any:
+    """Runs `nacre release` on a small table."""
+    (tmp_path / "rows.csv").write_text(ROWS)
+    (tmp_path / "queries.yaml").write_text(QUERIES)
+    table, queries = tmp_path / "rows.csv", tmp_path / "queries.yaml"
+
+    def run(*words: object) -> Any:
+        return nacre("release", table, queries, "--ledger", book, "--account", "ward", *words)
+
+    return run
+
+
+def spent(nacre: Nacre, book: Path) -> float:
+    return document(nacre("ledger", "show", book, "--json"))["accounts"][0]["grants"][0]["spent"]
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert get_args(Unit) == verb.UNITS
+    assert get_args(RuleName) == verb.RULES
+    assert get_args(Adjacency) == verb.ADJACENCIES
+
+
+def test_grants_are_made_raised_and_never_lowered(nacre: Nacre, book: Path) -> None:
+    raised = nacre("ledger", "grant", book, "ward", "--epsilon", 9, "--delta", 1e-6, "--json")
+    assert document(raised)["new"] is True
+    assert document(raised)["account"]["grants"][0]["epsilon"] == 9
+    lowered = nacre("ledger", "grant", book, "ward", "--epsilon", 1, "--delta", 1e-6)
+    assert lowered.exit_code == 2
+    nothing = nacre("ledger", "grant", book, "other", "--epsilon", 1, "--delta", 0)
+    assert nothing.exit_code == 2 and "delta=0.0" in nothing.stderr
+
+
+def test_show(nacre: Nacre, book: Path) -> None:
+    people = nacre("ledger", "show", book, "ward")
+    assert "epsilon 8" in people.stdout and "0%" in people.stdout
+    unknown = nacre("ledger", "show", book, "wrad")
+    assert unknown.exit_code == 2 and "it has ward" in unknown.stderr
+    absent = nacre("ledger", "show", book.with_name("no.db"))
+    assert absent.exit_code == 2 and "there is no ledger" in absent.stderr
+
+
+def test_verify_finds_what_was_changed(nacre: Nacre, book: Path) -> None:
+    good = document(nacre("ledger", "verify", book, "--json"))
+    assert good["verified"] and good["findings"] == []
+    kept = good["head"]["hash"]
+    against = nacre("ledger", "verify", book, "--against", kept)
+    assert against.exit_code == 0 and "the kept head" in against.stdout
+    assert nacre("ledger", "verify", book, "--against", "0" * 64).exit_code == 2
+    with sqlite3.connect(book) as connection:
+        connection.execute("DROP TRIGGER no_update")
+        connection.execute("UPDATE entries SET content = replace(content, '8', '9')")
+    connection.close()
+    bad = nacre("ledger", "verify", book, "--json")
+    assert bad.exit_code == 2
+    assert document(bad)["head"] is None and "row 1" in document(bad)["findings"][0]
+    assert "row 1" in nacre("ledger", "verify", book).stdout
+
+
+def test_answers_are_charged_and_come_with_intervals(
+    nacre: Nacre, book: Path, release: Any, tmp_path: Path
+) -> None:
+    result = release("--json", "-o", tmp_path / "answers.json")
+    assert result.exit_code == 0, result.stderr
+    rows, age, sexes = document(result)["answers"]
+    assert abs(rows["values"][0] - 400) < 40  # fails once in e^40
+    assert rows["low"][0] < rows["values"][0] < rows["high"][0]
+    assert 30 < age["values"][0] < 60
+    assert sexes["labels"] == ["f", "m", "other"] and sexes["epsilon"] == 1
+    assert json.loads((tmp_path / "answers.json").read_text()) == document(result)
+    first = spent(nacre, book)
+    assert first > 0
+    people = release()
+    assert "sexes: f" in people.stdout
+    assert spent(nacre, book) == pytest.approx(2 * first)
+
+
+def test_a_release_beyond_the_budget_charges_nothing(
+    nacre: Nacre, book: Path, release: Any, tmp_path: Path
+) -> None:
+    queries = tmp_path / "queries.yaml"
+    queries.write_text(QUERIES + "  - {kind: count, name: more, epsilon: 500}\n")
+    result = release()
+    assert result.exit_code == 3
+    assert spent(nacre, book) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [("age,person\n1,2\n", "no column 'sex'"), ("age,sex\n1,f\nold,f\n", "row 2 is not a number")],
+)
+def test_rows_that_do_not_fit_charge_nothing(
+    nacre: Nacre, book: Path, release: Any, tmp_path: Path, rows: str, says: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(rows)
+    result = release()
+    assert result.exit_code == 2 and says in result.stderr
+    assert spent(nacre, book) == 0
+
+
+def test_mistakes_in_queries_have_a_line(release: Any, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.yaml"
+    for old, new, says in (
+        ("size: 400", "sise: 400", "queries.yaml:4 `queries[1].sise`: is no key here"),
+        ("kind: count", "kind: cuont", "did you mean `count`?"),
+        ("name: age", "name: rows", "queries name 'rows' twice"),
+        ("low: 0, high: 120", "low: 9, high: 1", "queries.yaml:4 `queries[1].low`"),
+    ):
+        queries.write_text(QUERIES.replace(old, new))
+        result = release()
+        assert result.exit_code == 2 and says in result.stderr
+    queries.write_text("nacre: 1\nqueries: []\n")
+    assert "at least one query" in release().stderr
+    queries.write_text(
+        "nacre: 1\nqueries: [{kind: count, name: n, epsilon: 1e-9, delta: 1e-300}]\n"
+    )
+    assert "query 'n' has no price" in release().stderr
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_charge(
+    nacre: Nacre, book: Path, release: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "taken.json").write_text("")
+    for place in ("taken.json", "no/such/folder.json"):
+        assert release("-o", tmp_path / place).exit_code == 2
+    assert spent(nacre, book) == 0
+
+
+def test_people_are_counted_whole(nacre: Nacre, book: Path, release: Any, tmp_path: Path) -> None:
+    (tmp_path / "queries.yaml").write_text(
+        "nacre: 1\n"
+        "queries:\n"
+        "  - {kind: count, name: people, epsilon: 2, unit: person}\n"
+        "  - {kind: histogram, name: ages, column: age, edges: [0, 40, 80], epsilon: 2,\n"
+        "     unit: person, rows_per_unit: 2}\n"
+    )
+    words = ("--epsilon", 8, "--delta", 1e-6, "--unit", "group")
+    clinic = book.with_name("groups.db")
+    assert nacre("ledger", "grant", clinic, "ward", *words).exit_code == 0
+    result = release("--ledger", clinic, "--json")
+    assert result.exit_code == 0, result.stderr
+    people, ages = document(result)["answers"]
+    assert abs(people["values"][0] - 200) < 20  # two rows a person, one is kept
+    assert abs(sum(ages["values"]) - 400) < 60

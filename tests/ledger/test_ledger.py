@@ -1,0 +1,286 @@
+"""Grants, reservations, journals and settlements."""
+
+from __future__ import annotations
+
+import dp_accounting as dp
+import pytest
+
+from nacre.core.errors import BudgetExceeded, LedgerError, UnsupportedEvent
+from nacre.core.types import Adjacency
+from nacre.ledger import Charge, Grant, Ledger, preview_new
+from nacre.ledger.rules import RuleName, Zcdp
+
+from .conftest import GAUSSIAN, SAMPLED
+
+RULES: list[RuleName] = ["rdp", "zcdp", "pld"]
+A: Adjacency = "add_or_remove"
+
+
+def granted(ledger: Ledger, rule: RuleName = "rdp", epsilon: float = 8.0) -> Ledger:
+    ledger.grant("clinic", "example", epsilon, 1e-5, rule)
+    return ledger
+
+
+def reserve(ledger: Ledger, run: str = "one", steps: int = 8) -> Charge:
+    return ledger.reserve("clinic", run, GAUSSIAN, steps, "example", A)
+
+
+# -- grants --------------------------------------------------------------------------------------
+
+
+def test_a_recipe_grants_once_and_never_changes_what_stands(ledger: Ledger) -> None:
+    assert ledger.grant_if_new("clinic", "example", 8, 1e-5)
+    assert not ledger.grant_if_new("clinic", "example", 8.0, 1e-5)
+    with pytest.raises(LedgerError, match=r"was granted epsilon=8, .*and not epsilon=9"):
+        ledger.grant_if_new("clinic", "example", 9, 1e-5)
+    assert ledger.head().number == 1
+
+
+def test_the_owner_may_raise_epsilon_and_nothing_else(ledger: Ledger) -> None:
+    granted(ledger)
+    reserve(ledger)
+    order = ledger.summary("clinic").grants[0].order
+    assert ledger.grant("clinic", "example", 9.0, 1e-5)
+    assert not ledger.grant("clinic", "example", 9.0, 1e-5)
+    after = ledger.summary("clinic").grants[0]
+    assert (after.epsilon, after.order) == (9.0, order)
+    for changed in ((8.0, 1e-5, "rdp"), (10.0, 1e-6, "rdp"), (10.0, 1e-5, "zcdp")):
+        with pytest.raises(LedgerError, match="was granted"):
+            ledger.grant("clinic", "example", changed[0], changed[1], changed[2])  # type: ignore[arg-type]
+    assert ledger.verify() == []
+
+
+def test_grants_of_an_account_share_an_adjacency_and_come_before_runs(ledger: Ledger) -> None:
+    granted(ledger)
+    with pytest.raises(LedgerError, match="all grants of an account share one"):
+        ledger.grant("clinic", "group", 8, 1e-5, adjacency="replace_one")
+    reserve(ledger)
+    with pytest.raises(LedgerError, match="grant all units before the first run"):
+        ledger.grant("clinic", "group", 8, 1e-5)
+
+
+def test_grants_that_make_no_sense_are_refused_in_a_sentence(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="no such grant can be made: epsilon=-1"):
+        ledger.grant("clinic", "example", -1, 1e-5)
+    with pytest.raises(LedgerError, match="needs a name"):
+        ledger.grant("", "example", 1, 1e-5)
+    assert ledger.head().number == 0
+
+
+# -- reservations --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_is_charged_whole_before_its_first_step(ledger: Ledger, rule: RuleName) -> None:
+    reserve(granted(ledger, rule))
+    grant = ledger.summary("clinic").grants[0]
+    assert grant.spent == 0
+    assert 0 < grant.reserved < 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_same_run_again_is_the_same_charge(ledger: Ledger, rule: RuleName) -> None:
+    first = reserve(granted(ledger, rule))
+    first.journal(2)
+    again = reserve(ledger)
+    assert (again.journalled, again.request) == (2, first.request)
+    assert ledger.head().number == 3
+
+
+@pytest.mark.parametrize("change", [{"steps": 9}, {"rows_per_unit": 4}])
+def test_the_same_name_with_other_numbers_is_refused(
+    ledger: Ledger, change: dict[str, int]
+) -> None:
+    reserve(granted(ledger))
+    with pytest.raises(LedgerError, match="reserved in account 'clinic' with other numbers"):
+        ledger.reserve(
+            "clinic", "one", GAUSSIAN, change.get("steps", 8), "example", A,
+            change.get("rows_per_unit"),
+        )  # fmt: skip
+    with pytest.raises(LedgerError, match="other numbers"):
+        ledger.reserve("clinic", "one", SAMPLED, 8, "example", A)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_does_not_fit_is_refused_and_writes_nothing(ledger: Ledger, rule: RuleName) -> None:
+    granted(ledger, rule)
+    with pytest.raises(BudgetExceeded) as refusal:
+        reserve(ledger, steps=10_000)
+    for part in ("'one'", "'clinic'", "epsilon=8", "100.0% of it is left", "nacre ledger grant"):
+        assert part in str(refusal.value)
+    assert ledger.head().number == 1
+
+
+def test_filters_take_runs_until_nothing_is_left(ledger: Ledger) -> None:
+    granted(ledger, "rdp")
+    taken = 0
+    with pytest.raises(BudgetExceeded):
+        for number in range(100):
+            reserve(ledger, f"run {number}", 1)
+            taken += 1
+    assert taken > 1
+    assert ledger.summary("clinic").grants[0].left < 1 / taken
+
+
+def test_a_pld_grant_is_for_one_run(ledger: Ledger) -> None:
+    reserve(granted(ledger, "pld"))
+    with pytest.raises(BudgetExceeded, match="for one run fixed beforehand"):
+        reserve(ledger, "two", 1)
+
+
+def test_a_pld_run_without_a_step_is_as_if_it_had_never_been(ledger: Ledger) -> None:
+    reserve(granted(ledger, "pld")).settle()
+    assert reserve(ledger, "two").steps == 8
+
+
+def test_the_order_stays_with_the_first_reservation_even_if_it_ends_without_a_step(
+    ledger: Ledger,
+) -> None:
+    granted(ledger)
+    reserve(ledger, "first", 1).settle()
+    order = ledger.summary("clinic").grants[0].order
+    later = ledger.preview("clinic", SAMPLED, 300, "example", A)
+    assert later.order == order
+    assert preview_new("x", Grant(unit="example", epsilon=8.0, delta=1e-5), SAMPLED, 300, "example",
+                       A).order != order  # fmt: skip
+
+
+def test_an_account_without_a_grant_pays_for_nothing(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="account 'clinic' has no grant"):
+        reserve(ledger)
+
+
+def test_one_promise_is_not_charged_to_another(ledger: Ledger) -> None:
+    granted(ledger)
+    with pytest.raises(LedgerError, match="has adjacency=zero_out"):
+        ledger.reserve("clinic", "one", GAUSSIAN, 8, "example", "zero_out")
+
+
+def test_events_without_a_price_are_refused(ledger: Ledger) -> None:
+    granted(ledger)
+    for event in (dp.NonPrivateDpEvent(), dp.LaplaceDpEvent(1.0), dp.NoOpDpEvent()):
+        with pytest.raises(UnsupportedEvent):
+            ledger.reserve("clinic", "one", event, 1, "example", A)
+    assert ledger.head().number == 1
+
+
+# -- units ---------------------------------------------------------------------------------------
+
+
+def test_a_charge_is_posted_to_every_unit(ledger: Ledger) -> None:
+    ledger.grant("clinic", "example", 50, 1e-5, "zcdp")
+    ledger.grant("clinic", "group", 100, 1e-5, "zcdp")
+    ledger.reserve("clinic", "rows", GAUSSIAN, 4, "example", A, rows_per_unit=3)
+    ledger.reserve("clinic", "people", GAUSSIAN, 4, "group", A)
+    rows, people = ledger.summary("clinic").grants
+    rho = 4 / (2 * 2.0**2)
+    assert rows.reserved * Zcdp(50, 1e-5).allowance == pytest.approx(rho * (1 + 2**2))
+    assert people.reserved * Zcdp(100, 1e-5).allowance == pytest.approx(rho * (3**2 + 1))
+    assert ledger.verify() == []
+
+
+def test_a_coarser_grant_is_infinitely_dear_without_declared_rows(ledger: Ledger) -> None:
+    granted(ledger)
+    ledger.grant("clinic", "group", 100, 1e-5)
+    with pytest.raises(BudgetExceeded, match="declare `rows_per_unit`"):
+        reserve(ledger)
+    assert ledger.preview("clinic", GAUSSIAN, 8, "example", A).share_after == float("inf")
+    ledger.grant("other", "client", 100, 1e-5)
+    with pytest.raises(BudgetExceeded, match="unit: client"):
+        ledger.reserve("other", "one", GAUSSIAN, 8, "example", A, rows_per_unit=3)
+
+
+# -- previews ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_preview_says_what_a_reservation_takes_and_writes_nothing(
+    ledger: Ledger, rule: RuleName
+) -> None:
+    granted(ledger, rule)
+    before = ledger.preview("clinic", GAUSSIAN, 8, "example", A)
+    assert ledger.head().number == 1
+    charge = reserve(ledger)
+    grant = ledger.summary("clinic").grants[0]
+    assert before.fits and before.refusal == "" and not before.known
+    assert (before.share_after, before.order) == (pytest.approx(grant.reserved), grant.order)
+    assert before.rule == rule
+    again = ledger.preview("clinic", GAUSSIAN, 8, "example", A, run="one")
+    assert (again.known, again.fits, again.share) == (True, True, pytest.approx(before.share))
+    charge.settle()
+    assert ledger.preview("clinic", GAUSSIAN, 8, "example", A, run="one").share == 0
+
+
+def test_a_preview_takes_a_recipes_grant_as_made_where_it_would_be_new(ledger: Ledger) -> None:
+    grant = Grant(unit="example", epsilon=8.0, delta=1e-5)
+    new = ledger.preview("clinic", GAUSSIAN, 8, "example", A, grant=grant)
+    assert new == preview_new("clinic", grant, GAUSSIAN, 8, "example", A)
+    granted(ledger)
+    assert ledger.preview("clinic", GAUSSIAN, 8, "example", A, grant=grant) == new
+    with pytest.raises(LedgerError, match="was granted"):
+        wider = Grant(unit="example", epsilon=9.0, delta=1e-5)
+        ledger.preview("clinic", GAUSSIAN, 8, "example", A, grant=wider)
+
+
+# -- journal and settlement ----------------------------------------------------------------------
+
+
+def test_a_journal_only_moves_forward_and_not_beyond_what_is_reserved(ledger: Ledger) -> None:
+    charge = reserve(granted(ledger))
+    charge.journal(3)
+    charge.journal(3)
+    charge.journal(1)
+    assert (charge.journalled, ledger.head().number) == (3, 3)
+    with pytest.raises(LedgerError, match="reserved 8 steps, so step 9 may not be taken"):
+        charge.journal(9)
+
+
+@pytest.mark.parametrize("end", ["settled", "abandoned"])
+def test_nothing_follows_the_end_of_a_run(ledger: Ledger, end: str) -> None:
+    charge = reserve(granted(ledger))
+    charge.journal(1)
+    getattr(charge, {"settled": "settle", "abandoned": "abandon"}[end])()
+    charge.settle()
+    assert charge.end == end
+    with pytest.raises(LedgerError, match=f"was {end}, so step 1 may not"):
+        charge.journal(1)
+    assert reserve(ledger).end == end
+    assert ledger.head().number == 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "journalled", "kept"),
+    [("rdp", 2, 0.25), ("zcdp", 2, 0.25), ("rdp", 0, 0.0), ("pld", 1, 1.0), ("pld", 0, 0.0)],
+)
+def test_what_a_settlement_gives_back(
+    ledger: Ledger, rule: RuleName, journalled: int, kept: float
+) -> None:
+    charge = reserve(granted(ledger, rule))
+    whole = ledger.summary("clinic").grants[0].reserved
+    if journalled:
+        charge.journal(journalled)
+    charge.settle()
+    grant = ledger.summary("clinic").grants[0]
+    assert grant.spent == pytest.approx(kept * whole)
+    assert grant.reserved == 0
+
+
+def test_a_run_that_nobody_reserved_cannot_be_journalled(ledger: Ledger) -> None:
+    granted(ledger)
+    for act in (lambda: ledger.journal("clinic", "x", 1), lambda: ledger.abandon("clinic", "x")):
+        with pytest.raises(LedgerError, match="has no run 'x'"):
+            act()
+
+
+def test_two_openings_see_each_others_entries(ledger: Ledger) -> None:
+    charge = reserve(granted(ledger))
+    with Ledger.open(ledger.path) as other:
+        reserve(other).journal(4)
+        assert charge.journalled == 4
+        charge.settle()
+        assert reserve(other).end == "settled"
+
+
+def test_a_charge_names_its_run(ledger: Ledger) -> None:
+    charge = reserve(granted(ledger))
+    assert (charge.account, charge.run, charge.steps) == ("clinic", "one", 8)

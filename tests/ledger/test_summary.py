@@ -1,0 +1,70 @@
+"""Figures for people and for the report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nacre.core.errors import LedgerError
+from nacre.ledger import Ledger
+from nacre.ledger.chain import START
+from nacre.ledger.rules import RuleName
+
+from .conftest import GAUSSIAN, SAMPLED
+
+
+@pytest.mark.parametrize("rule", ["rdp", "zcdp", "pld"])
+def test_shares_add_up_and_epsilon_never_passes_the_grant(ledger: Ledger, rule: RuleName) -> None:
+    ledger.grant("clinic", "example", 8.0, 1e-5, rule)
+    untouched = ledger.summary("clinic").grants[0]
+    assert (untouched.left, untouched.epsilon_left, untouched.order) == (1.0, 8.0, None)
+    charge = ledger.reserve("clinic", "one", GAUSSIAN, 4, "example", "add_or_remove")
+    charge.journal(1)
+    grant = ledger.summary("clinic").grants[0]
+    total = grant.spent + grant.reserved + grant.left
+    assert total == pytest.approx(1.0) if rule != "pld" else grant.left == 0
+    assert 0 < grant.epsilon_spent < 8.0
+    assert grant.epsilon_spent + grant.epsilon_left < 8.0
+
+
+def test_runs_are_told_in_words(ledger: Ledger) -> None:
+    ledger.grant("clinic", "example", 8.0, 1e-5)
+    ledger.reserve("clinic", "one", SAMPLED, 4, "example", "add_or_remove").journal(2)
+    run = ledger.summary("clinic").runs[0]
+    assert (run.run, run.steps, run.journalled, run.end) == ("one", 4, 2, None)
+    assert "Gaussian noise" in run.event and "drawn with probability 0.05" in run.event
+
+
+def test_an_unknown_account_is_named_with_the_known_ones(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="has no account 'clinic'; it has none"):
+        ledger.summary("clinic")
+    ledger.grant("ward", "example", 8.0, 1e-5)
+    with pytest.raises(LedgerError, match="it has ward"):
+        ledger.extract(["clinic"])
+
+
+def test_the_extract_has_what_the_report_reads(ledger: Ledger) -> None:
+    assert ledger.extract([]) == {"accounts": [], "head": START.hash, "verified": True}
+    ledger.grant("clinic/a", "example", 8.0, 1e-5)
+    ledger.grant("clinic/b", "example", 8.0, 1e-5)
+    charge = ledger.reserve("clinic/a", "one", GAUSSIAN, 4, "example", "add_or_remove")
+    for step in (1, 2, 3):
+        charge.journal(step)
+    charge.settle()
+    ledger.note("clinic/a", "first run")
+    found = ledger.extract(["clinic/a"])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    account = found["accounts"][0]
+    assert (account["account"], account["unit"], account["rule"]) == ("clinic/a", "example", "rdp")
+    assert account["granted"] == {"epsilon": 8.0, "delta": 1e-5}
+    assert 0 < account["spent"]["epsilon"] < 8.0
+    listed = [(e["index"], e["kind"], e["run"]) for e in account["entries"]]
+    assert listed == [
+        (1, "grant", None), (3, "reserve", "one"), (6, "journal", "one"), (7, "settle", "one"),
+        (8, "note", None),
+    ]  # fmt: skip
+    assert found["head"] == ledger.head().hash == account["entries"][-1]["hash"]
+    words = [entry["summary"] for entry in account["entries"]]
+    assert "epsilon=8" in words[0] and "4 steps reserved" in words[1]
+    assert words[2:] == ["3 steps journalled", "settled", "first run"]
