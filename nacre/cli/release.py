@@ -56,11 +56,11 @@ def command(
         "account": account,
         "answers": [_fields(a, q) for a, q in zip(answers, asked, strict=True)],
     }
+    show(document, _table(answers), as_json)  # first: the answers are paid for, whatever fails now
     if output is not None:
         from nacre.core.files import write_json
 
         write_json(output, document)
-    show(document, _table(answers), as_json)
 
 
 def _released(

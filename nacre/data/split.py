@@ -155,10 +155,11 @@ def like_private(
     source = Source(hashlib.sha256(f"nacre outsiders {seed}".encode()).digest())
     coins = source.stream().uniform(len(test))
     out = torch.zeros(len(test), dtype=torch.bool)
-    labels: list[int] = public.label.unique().tolist()
-    for value in labels:
+    for value in range(schema.outputs()):
         taken = public.features[public.label == value, place]
         left = private.features[private.label == value, place]
+        if not len(taken):
+            continue
         cut = taken.max()
         share = len(taken) / (len(taken) + int((left <= cut).sum()))
         below = torch.logical_and(test.label == value, test.features[:, place] <= cut)

@@ -134,7 +134,7 @@ class Ledger:
         rows_per_unit: int | None = None,
         *,
         grant: Grant | None = None,
-        run: str = "planned",
+        run: str = "(planned)",
     ) -> Preview:
         """What `steps` times `event` would take. Writes nothing.
 
@@ -142,8 +142,8 @@ class Ledger:
         `grant_if_new` refuses it. `run` names the run in refusals; a reserved run fits itself.
         """
         asked = request(run, event, steps, unit, adjacency, rows_per_unit)
-        standing = self._read().account(account)
-        return weigh(_with(standing, grant), asked)
+        with self._reading() as book:
+            return weigh(_with(book.account(account), grant), asked)
 
     def reserve(
         self,
@@ -167,7 +167,8 @@ class Ledger:
         """
         asked = request(run, step_event, steps, unit, adjacency, rows_per_unit)
         # Prices take seconds under pld and are remembered: the lock below is held without them.
-        weigh(self._read().account(account), asked)
+        with self._reading() as book:
+            weigh(book.account(account), asked)
         with self._writing() as page:
             preview = weigh(page.book.account(account), asked)
             if not preview.fits:
@@ -217,26 +218,31 @@ class Ledger:
 
     def accounts(self) -> tuple[str, ...]:
         """The names of all accounts, sorted."""
-        return tuple(sorted(self._read().accounts))
+        with self._reading() as book:
+            return tuple(sorted(book.accounts))
 
     def summary(self, account: str) -> AccountSummary:
         """What was granted, spent and reserved, and what is left, for every unit."""
-        return summary(self._known(account))
+        with self._reading() as book:
+            return summary(book.known(account))
 
     def run(self, account: str, run: str) -> RunSummary:
         """How a run stands."""
-        return run_summary(self._read().account(account).run(run))
+        with self._reading() as book:
+            return run_summary(book.known(account).run(run))
 
     def extract(self, accounts: Sequence[str]) -> dict[str, Any]:
         """The facts about these accounts that a report prints; all of them are public."""
-        known = [self._known(account) for account in accounts]
-        with self._store.transaction(write=False) as transaction:
-            entries = list(transaction.entries(1))
-        return extract(known, entries, verified=not self.verify())
+        verified = not self.verify()
+        with self._lock, self._store.transaction(write=False) as transaction:
+            book = self._followed(transaction)
+            known = [book.known(account) for account in accounts]
+            return extract(known, list(transaction.entries(1)), verified=verified)
 
     def head(self) -> Head:
         """The last entry's number and hash: keep it elsewhere, and give it to `verify`."""
-        return self._read().head
+        with self._reading() as book:
+            return book.head
 
     def verify(self, against: Head | str | None = None) -> list[str]:
         """What is wrong, row by row, in sentences; empty where nothing is.
@@ -248,16 +254,11 @@ class Ledger:
         """
         return verify(self._store, against)
 
-    def _known(self, name: str) -> Account:
-        account = self._read().accounts.get(name)
-        if account is None:
-            known = ", ".join(self.accounts()) or "none"
-            raise LedgerError(f"{self.path} has no account {name!r}; it has {known}")
-        return account
-
-    def _read(self) -> Book:
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[Book]:
+        """An up-to-date book that no other thread moves on meanwhile."""
         with self._lock, self._store.transaction(write=False) as transaction:
-            return self._followed(transaction)
+            yield self._followed(transaction)
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[_Page]:
@@ -268,11 +269,11 @@ class Ledger:
     def _followed(self, transaction: Transaction) -> Book:
         """The book, moved on by the entries that others (or this ledger) have committed since."""
         seen = self._book.head
-        for entry in transaction.entries(max(seen.number, 1)):
-            if entry.number > seen.number:
-                self._book.follow(entry)
-            elif entry.hash != seen.hash:
-                raise LedgerError(f"{self.path} was changed: row {seen.number} is another one now")
+        new = transaction.entries(max(seen.number, 1))
+        if seen.number and getattr(next(new, None), "hash", None) != seen.hash:
+            raise LedgerError(f"{self.path} was changed: row {seen.number} is not what it was")
+        for entry in new:
+            self._book.follow(entry)
         return self._book
 
 
@@ -307,7 +308,7 @@ def preview_new(
     rows_per_unit: int | None = None,
 ) -> Preview:
     """What a run would take from `grant` as the first of its account; needs no ledger."""
-    asked = request("planned", event, steps, unit, adjacency, rows_per_unit)
+    asked = request("(planned)", event, steps, unit, adjacency, rows_per_unit)
     return weigh(_with(Account(account), grant), asked)
 
 

@@ -16,12 +16,13 @@ from nacre.core.errors import LedgerError, NacreError
 from nacre.core.types import Unit
 from nacre.ledger.accounts import Account, Grant, Posting, Request, Run, posted_event
 from nacre.ledger.chain import START, Entry, Head, break_at, canonical
-from nacre.ledger.rules import build
+from nacre.ledger.rules import RuleName, build
 
 Content = dict[str, Any]
 
-_PRICE_SLACK = 1e-6
-"""Relative distance that a price may keep from one computed again by another version."""
+_PRICE_SLACK: Mapping[RuleName, float] = {"rdp": 1e-6, "zcdp": 1e-6, "pld": 5e-3}
+"""By how much, relative, another version may price an event higher than it was: rounding, and for
+`pld` the width of the grid."""
 
 
 @dataclass
@@ -47,6 +48,13 @@ class Book:
     def account(self, name: str) -> Account:
         """The account of this name; an empty one where there is none."""
         return self.accounts.get(name) or Account(name)
+
+    def known(self, name: str) -> Account:
+        """The account of this name. Raises `LedgerError` where there is none."""
+        if name not in self.accounts:
+            names = ", ".join(sorted(self.accounts)) or "none"
+            raise LedgerError(f"the ledger has no account {name!r}; it has {names}")
+        return self.accounts[name]
 
     def _apply(self, entry: Entry) -> None:
         content = json.loads(entry.content)
@@ -151,7 +159,8 @@ def underpriced(account: Account) -> list[str]:
         for name, run in account.runs.items()
         for unit, posting in run.postings.items()
         if posting.price
-        < (now := _price_now(account.grants[unit], run, posting)) * (1 - _PRICE_SLACK)
+        < (now := _price_now(account.grants[unit], run, posting))
+        * (1 - _PRICE_SLACK[account.grants[unit].rule])
     ]
 
 

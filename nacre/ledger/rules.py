@@ -9,6 +9,9 @@ A rule holds what each run has taken, in a currency of its own, and never lets i
 | `zcdp` | rho | any runs, chosen adaptively | its journalled steps |
 | `pld` | epsilon at the grant's delta | one run, fixed beforehand | all; nothing without a step |
 
+Events carry their noise in units of the sensitivity under the adjacency of the charge (see
+`differential_privacy.events`), so no rule asks for the adjacency.
+
 *Raising a grant.* Only epsilon can be raised. `rdp`: the allowance grows by the difference, at the
 order that is fixed already. `zcdp`: the allowance is that of the new epsilon. `pld`: a run that
 was refused may fit now; a run that stands is still the only one. The guarantee after a raise is

@@ -6,6 +6,8 @@ on (BEGIN IMMEDIATE), so what a writer has read is what its append follows. Rows
 or removed: no statement here does so, and triggers refuse those of others.
 
 The file must lie on a local disk: a write-ahead log needs memory that all its processes share.
+While a process has it open, or after one was killed, the newest entries lie in `FILE-wal` beside
+it: copy a ledger when nobody has it open, and after a kill open it once.
 
 What is SQLite's alone is `_engine`, `_create` and `damage`: another database behind SQLAlchemy
 needs these three and a lock in place of BEGIN IMMEDIATE.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,9 +181,8 @@ def _create(path: Path) -> None:
 
     A rename would put an empty ledger in place of one that another process made meanwhile.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        _remove(temporary)
         with _sentences(path):
             _fill(temporary)
         with contextlib.suppress(FileExistsError):
@@ -221,7 +223,7 @@ def _sentences(path: Path) -> Generator[None]:
     """Turns what a database says into one sentence with a remedy."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, UnicodeDecodeError) as error:  # damaged text is not UTF-8 any more
         reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         remedy = next((text for key, text in _REMEDIES if key in reason), _REMEDY)
         raise LedgerError(f"the ledger {path} could not be used ({reason}); {remedy}") from error

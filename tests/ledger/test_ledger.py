@@ -284,3 +284,5 @@ def test_two_openings_see_each_others_entries(ledger: Ledger) -> None:
 def test_a_charge_names_its_run(ledger: Ledger) -> None:
     charge = reserve(granted(ledger))
     assert (charge.account, charge.run, charge.steps) == ("clinic", "one", 8)
+    with pytest.raises(LedgerError, match="has no account 'ward'; it has clinic"):
+        ledger.run("ward", "one")

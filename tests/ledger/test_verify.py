@@ -92,11 +92,15 @@ def test_a_head_stays_good_while_the_ledger_grows(written: Path) -> None:
         assert ledger.verify(head) == []
 
 
-def test_a_ledger_changed_under_an_open_one_is_refused(written: Path) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE entries SET hash='0' WHERE number=5", "DELETE FROM entries WHERE number=5"],
+)
+def test_a_ledger_changed_under_an_open_one_is_refused(written: Path, statement: str) -> None:
     with Ledger.open(written) as ledger:
         assert ledger.accounts() == ("clinic",)
-        tampered(written, "UPDATE entries SET hash='0' WHERE number=5")
-        with pytest.raises(LedgerError, match="row 5 is another one now"):
+        tampered(written, statement)
+        with pytest.raises(LedgerError, match="row 5 is not what it was"):
             ledger.accounts()
 
 
