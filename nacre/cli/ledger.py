@@ -67,12 +67,12 @@ def grant(
 ) -> None:
     """Grant ACCOUNT in DB a budget, as the owner of its data; DB is made where it is absent. An
     epsilon above what stands raises it; nothing else about a grant can be changed."""
-    from nacre.ledger import Ledger
+    from nacre.ledger import Ledger, grant_of
 
+    asked = (cast(Any, unit), epsilon, delta, cast(Any, rule), cast(Any, adjacency))
+    grant_of(*asked)  # refused before a ledger is made for it
     with Ledger.open(db, create=True) as book:
-        new = book.grant(
-            account, cast(Any, unit), epsilon, delta, cast(Any, rule), cast(Any, adjacency)
-        )
+        new = book.grant(account, *asked)
         summary = book.summary(account)
     document = {"new": new, "account": asdict(summary)}
     show(document, _table([summary]), as_json)

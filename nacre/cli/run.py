@@ -24,11 +24,14 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     from nacre.recipe.load import load
     from nacre.report.evidence import write_report
     from nacre.report.summary import summary, summary_json
+    from nacre.training.folder import refuse_existing
     from nacre.training.plan import plan
     from nacre.training.run import train
 
     watch = watcher()
     with resumable("run", recipe, into):
+        if not resume:
+            refuse_existing(into)  # at once, and not after the noise is calibrated
         planned = plan(load(recipe), resume=into if resume else None)
         trained = train(planned, into=into, resume=resume, observe=watch)
         audit(trained, observe=watch)

@@ -24,10 +24,13 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     from nacre.cli.progress import watcher
     from nacre.core.files import read_json
     from nacre.recipe.load import load
+    from nacre.training.folder import refuse_existing
     from nacre.training.plan import plan
     from nacre.training.run import train
 
     with resumable("train", recipe, into):
+        if not resume:
+            refuse_existing(into)  # at once, and not after the noise is calibrated
         planned = plan(load(recipe), resume=into if resume else None)
         run = train(planned, into=into, resume=resume, observe=watcher())
     outcome = read_json(run.folder.outcome)

@@ -2,7 +2,7 @@
 
 from nacre.ledger.accounts import Grant
 from nacre.ledger.chain import Head
-from nacre.ledger.ledger import Charge, Ledger, preview_new
+from nacre.ledger.ledger import Ledger, grant_of, preview_new
 from nacre.ledger.summary import AccountSummary, GrantSummary, RunSummary
 from nacre.ledger.weigh import Preview, Take
 
@@ -16,5 +16,6 @@ __all__ = [
     "Preview",
     "RunSummary",
     "Take",
+    "grant_of",
     "preview_new",
 ]

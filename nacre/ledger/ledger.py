@@ -96,7 +96,7 @@ class Ledger:
         or adjacency than what stands, and for a new unit once the account has reservations.
         """
         with self._writing() as page:
-            granted = _grant(unit, epsilon, delta, rule, adjacency)
+            granted = grant_of(unit, epsilon, delta, rule, adjacency)
             standing = page.book.account(account)
             return page.grant(account, granted, standing.raises(granted) or standing.admit(granted))
 
@@ -114,7 +114,7 @@ class Ledger:
         Raises `LedgerError` where another grant stands, and says which.
         """
         with self._writing() as page:
-            granted = _grant(unit, epsilon, delta, rule, adjacency)
+            granted = grant_of(unit, epsilon, delta, rule, adjacency)
             return page.grant(account, granted, page.book.account(account).admit(granted))
 
     def note(self, account: str, text: str) -> None:
@@ -312,7 +312,9 @@ def preview_new(
     return weigh(_with(Account(account), grant), asked)
 
 
-def _grant(unit: Unit, epsilon: float, delta: float, rule: RuleName, adjacency: Adjacency) -> Grant:
+def grant_of(
+    unit: Unit, epsilon: float, delta: float, rule: RuleName, adjacency: Adjacency
+) -> Grant:
     """The grant, refused in a sentence where people typed its numbers."""
     try:
         return Grant(unit=unit, epsilon=epsilon, delta=delta, rule=rule, adjacency=adjacency)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nacre.core.errors import BudgetExceeded, NacreError
+from nacre.core.errors import BudgetExceeded, LedgerError, NacreError
 from nacre.core.types import Adjacency
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.ledger import Charge, Grant, Ledger, Preview, preview_new
@@ -154,6 +154,11 @@ def reserve(plan: Plan, run: str, folder: Path, *, new: bool = False) -> Charges
         return Charges({})
     path = ledger_path(recipe, folder)
     assert path is not None
+    if not new and not path.exists():
+        raise LedgerError(
+            f"the ledger {path} is gone, and what this run has spent with it; put it back from a "
+            "backup, and resume"
+        )
     ledger = Ledger.open(path, create=new and recipe.ledger.grant is not None)
     try:
         return Charges(_reserved(plan, run, ledger, new), ledger)

@@ -12,9 +12,11 @@ destroyed by `finish` and `abandon`; `local/` belongs into no backup.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,27 @@ class RunFolder:
         if len(data) != 32:
             raise FileDamaged(f"{path} holds {len(data)} bytes where a key has 32")
         return data
+
+    @property
+    def reserved(self) -> bool:
+        """Whether the whole run was once reserved: from then on its ledger has to be there."""
+        return (self.local / "reserved").exists()
+
+    def mark_reserved(self) -> None:
+        """Remembers that the whole run is reserved."""
+        write_bytes(self.local / "reserved", b"")
+
+    @contextlib.contextmanager
+    def locked(self) -> Generator[None]:
+        """Holds the run against other processes. Raises `RunError` where one is working on it."""
+        with (self.local / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    f"another process is working on {self.path}; wait for it, or stop it first"
+                ) from error
+            yield
 
     def source(self) -> Source:
         """The run's source of randomness. Raises `RunError` where the run has ended."""

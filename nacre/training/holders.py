@@ -86,12 +86,18 @@ def local_training(
             source=source,
             charge=_Journalled(),
             observe=lambda state, release: releases.append(release) or False,
-            context=digest("train", round_number, weights),
+            context=digest("train", round_number, weights, fixed(own)),
         )
         change = subtract(detached(trainable(own)), weights)
         return Release(change, _right(releases))
 
     return train
+
+
+def fixed(model: nn.Module) -> bytes:
+    """Digest of what a step computes with and does not move: frozen weights and buffers."""
+    moved = trainable(model)
+    return digest({name: t for name, t in model.state_dict().items() if name not in moved})
 
 
 class _Journalled:

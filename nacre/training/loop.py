@@ -21,7 +21,7 @@ from nacre.federated_learning import Federation, InProcess, Party
 from nacre.training import checkpoint, pieces
 from nacre.training.curve import figures
 from nacre.training.fit import Journal, NoJournal, fit
-from nacre.training.holders import Setting, local_training, parts, units
+from nacre.training.holders import Setting, fixed, local_training, parts, units
 from nacre.training.plan import Plan
 from nacre.training.progress import Advance, Progress
 from nacre.training.released import Log
@@ -84,7 +84,7 @@ def loop(
             if not watcher.ended(state):
                 state = fit(
                     state, over, work, until=until, source=source, charge=charge,
-                    observe=watcher,
+                    observe=watcher, context=fixed(state.model),
                 )  # fmt: skip
     finally:
         if log is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from nacre.core.errors import BudgetExceeded, LedgerError, RunError
@@ -25,7 +28,7 @@ from nacre.training.loop import Outcome, loop
 from nacre.training.plan import Plan, plan
 from nacre.training.pretrain import pretrain
 from nacre.training.progress import Named, Progress, Silent
-from nacre.training.provenance import provenance
+from nacre.training.provenance import code, provenance
 from nacre.training.rows import Holdings
 
 
@@ -64,7 +67,7 @@ def train(plan: Plan, into: Path, *, resume: bool = False, observe: Progress | N
     written; after it, what was released stays charged and the run can be resumed.
     """
     if resume:
-        folder = _checked(plan, reopen(into))
+        folder = _unchanged(plan, reopen(into))
         if folder.outcome.exists():
             return Run(folder, plan.recipe)
         held = _same_rows(plan.recipe, folder)
@@ -73,7 +76,8 @@ def train(plan: Plan, into: Path, *, resume: bool = False, observe: Progress | N
         holder_key = os.urandom(32)
         held = rows.read(plan.recipe, holder_key)
         folder = _opened(plan, into, holder_key, held)
-    return _train(plan, folder, held, observe or Silent())
+    with folder.locked():
+        return _train(plan, folder, held, observe or Silent())
 
 
 def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFolder:
@@ -82,22 +86,38 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFol
         "run": f"{plan.recipe.name} {secrets.token_hex(8)}",
         "hmac": held.hmac,
         "folder": str(plan.recipe.folder.resolve()),
+        "code": code(plan.recipe),
     }
     folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
     try:
-        budget.reserve(plan, facts["run"], folder.path, new=True).close()
+        _reserved(plan, folder).close()
     except (BudgetExceeded, LedgerError):
         shutil.rmtree(folder.path)  # nothing was released and nothing charged
         raise
     return folder
 
 
-def _checked(plan: Plan, folder: RunFolder) -> RunFolder:
-    """The folder, once it is certain that it was started with this recipe."""
+def _reserved(plan: Plan, folder: RunFolder) -> budget.Charges:
+    """The run's reservations. Once they were made, the ledger is never made again: a ledger that
+    is gone would forget what was spent."""
+    charges = budget.reserve(plan, folder.name(), folder.path, new=not folder.reserved)
+    if not folder.reserved:
+        folder.mark_reserved()
+    return charges
+
+
+def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
+    """The folder, once it is certain that it was started with this recipe and this code."""
     if read_plan(folder).get("recipe_digest") != plan.digest:
         raise RunError(
             f"the recipe differs from the one that {folder.path} was started with, so its charges "
             f"would not fit; put the old one back ({folder.recipe}) or start a new run"
+        )
+    if folder.fact("code") != code(plan.recipe):
+        raise RunError(
+            f"the code differs from what {folder.path} was started with (the versions of nacre and "
+            "torch, or the file of a Python model), so its steps would not come out the same; put "
+            f"it back, or end this run (`nacre finish {folder.path}`)"
         )
     return folder
 
@@ -117,10 +137,12 @@ def _train(
     plan: Plan, folder: RunFolder, held: Holdings, watch: Progress, *, early: bool = False
 ) -> Run:
     """From wherever the run stands to its end; `early` ends it at its last checkpoint."""
-    source = folder.source()
+    # Bound to everything that a step computes from: were the checks above passed by, other data
+    # or code would still meet other noise.
+    source = folder.source().child("run", plan.digest, held.hmac, folder.fact("code"))
     setting = Setting(plan.recipe, held.schema, held.space)
     clock = Clock()
-    with budget.reserve(plan, folder.name(), folder.path) as charges:
+    with _threads(plan.recipe.execution.threads), _reserved(plan, folder) as charges:
         base = _base(setting, held, source, folder, watch)
         clock.lap("base")
         outcome = loop(plan, setting, held, base, source, charges, folder.path, watch, early=early)
@@ -130,6 +152,17 @@ def _train(
             clock.lap("unprotected twin")
         _close(plan, folder, held, outcome, charges, clock.seconds)
     return Run(folder, plan.recipe)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Generator[None]:
+    """Lets one operation use so many threads, inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _text(recipe: Recipe) -> bytes:
@@ -260,7 +293,8 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
         return open_run(path)
     again = plan(recipe_of(folder), resume=path)
     held = _same_rows(again.recipe, folder)
-    return _train(again, folder, held, observe or Silent(), early=True)
+    with folder.locked():
+        return _train(again, folder, held, observe or Silent(), early=True)
 
 
 def abandon(path: Path) -> None:
@@ -268,6 +302,6 @@ def abandon(path: Path) -> None:
     folder = reopen(path)
     folder.source()  # refuses a run that has ended
     again = plan(recipe_of(folder), resume=path)
-    with budget.reserve(again, folder.name(), path) as charges:
+    with folder.locked(), _reserved(again, folder) as charges:
         charges.settle()
-    folder.destroy_key()
+        folder.destroy_key()

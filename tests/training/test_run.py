@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from nacre.audit.run import audit
-from nacre.core.errors import BudgetExceeded, DataError, FileDamaged, RunError
+from nacre.core.errors import BudgetExceeded, DataError, FileDamaged, LedgerError, RunError
 from nacre.core.files import load_tensors
 from nacre.ledger import Ledger
 from nacre.training import loop
+from nacre.training.folder import RunFolder
 from nacre.training.plan import plan
 from nacre.training.run import abandon, finish, open_run, train
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, recipe
@@ -210,3 +211,61 @@ def test_a_damaged_checkpoint_says_what_to_delete_and_then_the_run_ends_the_same
     train(again, tmp_path / "run", resume=True)
     train(plan(planned.recipe, resume=tmp_path / "copy"), tmp_path / "copy", resume=True)
     assert _equal(_weights(tmp_path / "run"), _weights(tmp_path / "copy"))
+
+
+def test_changed_code_is_refused_on_resume(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from torch import nn\n\ndef net():\n    return nn.Linear(4, 3)\n")
+    asked = {"kind": "python", "call": "mine:net"}
+    planned = plan(recipe(tmp_path, CENTRAL, model=asked, ledger__path="{run}/privacy.db"))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(2))
+    file.write_text(file.read_text() + "# another\n")
+    again = plan(planned.recipe, resume=tmp_path / "run")
+    with pytest.raises(RunError, match="the code differs"):
+        train(again, tmp_path / "run", resume=True)
+
+
+def test_a_run_has_one_process_at_a_time(tmp_path):
+    planned = _interrupted(CENTRAL, tmp_path, 2)
+    again = plan(planned.recipe, resume=tmp_path / "run")
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RunError, match="another process"):
+        train(again, tmp_path / "run", resume=True)
+
+
+def test_a_ledger_that_is_gone_is_never_made_again(tmp_path):
+    """It would forget what the run has spent."""
+    planned = _interrupted(CENTRAL, tmp_path, 2)
+    for file in (tmp_path / "run").glob("privacy.db*"):
+        file.unlink()
+    again = plan(planned.recipe, resume=tmp_path / "run")
+    with pytest.raises(LedgerError, match="is gone"):
+        train(again, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / "privacy.db").exists()
+
+
+def test_a_crash_before_the_reservation_can_be_resumed(tmp_path, monkeypatch):
+    planned = plan(recipe(tmp_path, CENTRAL, ledger__path="{run}/privacy.db"))
+
+    def crashing(*_, **__):
+        raise Stopped
+
+    monkeypatch.setattr("nacre.training.budget.reserve", crashing)
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run")
+    monkeypatch.undo()
+    run = train(plan(planned.recipe, resume=tmp_path / "run"), tmp_path / "run", resume=True)
+    assert run.folder.outcome.exists()
+
+
+def test_threads_are_bounded_while_a_run_lasts(tmp_path):
+    before, seen = torch.get_num_threads(), []
+
+    class Watch(StopAfter):
+        def __call__(self, count=1, note="", total=None):
+            seen.append(torch.get_num_threads())
+
+    planned = plan(recipe(tmp_path, CENTRAL, execution={"threads": 1}))
+    train(planned, tmp_path / "run", observe=Watch(0))
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == before
