@@ -2,6 +2,7 @@
 
 from nacre.ledger.accounts import Grant
 from nacre.ledger.chain import Head
+from nacre.ledger.charge import Charge
 from nacre.ledger.ledger import Ledger, grant_of, preview_new
 from nacre.ledger.summary import AccountSummary, GrantSummary, RunSummary
 from nacre.ledger.weigh import Preview, Take
