@@ -32,7 +32,10 @@ def _what(plan: Plan) -> Table:
     table.add_row("steps", _steps(plan))
     estimate = plan.estimate
     table.add_row("gradients", f"{estimate.gradients}: {estimate.why}")
-    table.add_row("cost", f"about {_time(estimate.seconds)}, {_bytes(estimate.memory_bytes)}")
+    cost = (
+        f"about {_time(estimate.seconds)}, {_bytes(estimate.memory_bytes)} for the steps over rows"
+    )
+    table.add_row("cost", cost)
     return table
 
 
@@ -46,44 +49,54 @@ def _steps(plan: Plan) -> str:
     if plan.recipe.federated_learning is None:
         return f"{plan.rounds}, each draws {sampling}"
     local = plan.recipe.federated_learning.local.steps
-    return f"{plan.rounds} rounds of {local} local steps, each draws {sampling}"
+    return f"{plan.rounds} rounds of {words.counted(local, 'local step')}, each draws {sampling}"
 
 
 def _accounts(plan: Plan) -> Table:
-    table = Table(title="what is charged", title_justify="left")
-    for name in ("account", "unit", "size", "noise", "epsilon", "delta", "by", "of the grant"):
-        table.add_column(name, justify="left" if name in ("account", "unit", "by") else "right")
+    mechanism = plan.holders[0].mechanism
+    neighbours = mechanism.adjacency.replace("_", "-")
+    table = Table(
+        title=f"what is charged: unit {mechanism.unit}, neighbours by {neighbours}",
+        title_justify="left",
+    )
+    table.add_column("account", overflow="fold")
+    for name in ("units", "noise x clip", "epsilon", "delta", "by", "of the grant"):
+        table.add_column(name, justify="right", no_wrap=True)
     for holder in plan.holders:
-        price = holder.price
+        price, takes = holder.price, holder.takes
         assert price is not None  # every holder of a private plan is priced
+        assert takes is not None
         table.add_row(
             holder.account,
-            f"{holder.mechanism.unit}, {holder.mechanism.adjacency.replace('_', '-')}",
             str(holder.size),
             f"{holder.mechanism.noise.multiplier:.4g} x {holder.mechanism.clip.bound(1):g}",
             f"{price.epsilon:.4f}",
             f"{holder.delta:g}",
             price.accountant,
-            f"{holder.takes.share:.1%}" if holder.takes is not None else "no grant",
+            f"{takes.share:.1%} ({takes.rule})",
         )
     return table
 
 
 def _by_step(plan: Plan) -> Table:
     holder: Holder = plan.holders[0]
-    table = Table(title="epsilon as the run goes on", title_justify="left")
+    table = Table(title=f"epsilon of {holder.account} as the run goes on", title_justify="left")
     table.add_column("after step")
     for step, _ in holder.by_step:
         table.add_column(str(step), justify="right")
-    table.add_row(holder.account, *(f"{epsilon:.3f}" for _, epsilon in holder.by_step))
+    passes = holder.mechanism.sampling.expected / holder.size
+    table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in holder.by_step))
+    table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in holder.by_step))
     return table
 
 
 def _time(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return "a second" if seconds < 1.5 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _bytes(count: int) -> str:
+    if count < 2**20:
+        return "less than 1 MiB"
     return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"

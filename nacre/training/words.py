@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from nacre.training.plan import Holder
 
 
+def counted(count: int, name: str) -> str:
+    """The count with its name, as `1 step` or `2 steps`."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
 def holder(holder: Holder) -> dict[str, Any]:
     """One account's mechanism and price as plan.json has it."""
     mechanism, price = holder.mechanism, holder.price
@@ -88,11 +93,11 @@ def _federated(recipe: Recipe) -> str | None:
         return None
     names = option.parties.names
     gather = option.gather.aggregate.kind
+    local = counted(option.local.steps, "local step")
     return (
         f"{len(names)} parties keep their rows and send changes of the weights, up to "
-        f"{option.rounds} rounds of {option.local.steps} local steps; the server takes the "
-        f"{gather} of the changes. Here the parties run in one process and every message passes "
-        "as bytes."
+        f"{option.rounds} rounds of {local}; the server takes the {gather} of the changes. Here "
+        "the parties run in one process and every message passes as bytes."
     )
 
 
