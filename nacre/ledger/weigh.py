@@ -22,6 +22,7 @@ class Take:
     price: float  # of a step (rdp, zcdp) or of the run (pld), in the rule's currency
     share: float  # inf where nothing bounds the price
     share_before: float  # what stands already, all open reservations included
+    epsilon_after: float  # of all that stands once this run is reserved, at the grant's delta
     fits: bool
     refusal: str  # "" where it fits
 
@@ -75,6 +76,11 @@ class Preview:
         return self.tightest.share
 
     @property
+    def epsilon_after(self) -> float:
+        """The epsilon of all that stands once the run is reserved."""
+        return self.tightest.epsilon_after
+
+    @property
     def share_after(self) -> float:
         """What stands of the allowance once the run is reserved."""
         return self.tightest.share_after
@@ -122,6 +128,7 @@ def _take(account: Account, grant: Grant, asked: Request) -> Take:
         price=price,
         share=share,
         share_before=math.fsum(taken) / rule.allowance,
+        epsilon_after=rule.epsilon([*taken, amount]),
         fits=fits,
         refusal="" if fits else _too_much(account, grant, asked, share, left),
     )
@@ -154,6 +161,7 @@ def _unbounded(account: Account, grant: Grant, asked: Request) -> Take:
         price=math.inf,
         share=math.inf,
         share_before=0.0,
+        epsilon_after=math.inf,
         fits=False,
         refusal=(
             f"run {asked.run!r} protects unit={asked.unit}, and account {account.name!r} was also "
@@ -188,6 +196,7 @@ def _stands(account: Account, grant: Grant, asked: Request) -> Take:
         price=posting.price,
         share=own / rule.allowance,
         share_before=others / rule.allowance,
+        epsilon_after=rule.epsilon(account.taken(grant.unit, rule)),
         fits=True,
         refusal="",
     )

@@ -28,6 +28,9 @@ class FormerRun:
     kind: Literal["run"] = "run"
     path: str
     """The run's folder, relative to the recipe."""
+    public: bool = False
+    """Declares that the rows it was trained on are public: what a private run asks of a base that
+    was trained without differential privacy."""
 
 
 Architecture = MLP | CNN | PythonModel

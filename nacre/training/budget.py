@@ -29,6 +29,7 @@ class Takes:
     order: float | None  # Rényi order, under rdp only
     share: float
     share_after: float
+    epsilon_after: float  # of everything the account stands for then, this run included
     refusal: str  # why it does not fit; "" where it does
 
     def to_json(self) -> dict[str, Any]:
@@ -38,6 +39,7 @@ class Takes:
             "order": self.order,
             "share": self.share,
             "share_after": self.share_after,
+            "epsilon_after": self.epsilon_after,
         }
 
 
@@ -79,7 +81,15 @@ def takes(
 
 
 def _takes(account: str, found: Preview) -> Takes:
-    return Takes(account, found.rule, found.order, found.share, found.share_after, found.refusal)
+    return Takes(
+        account=account,
+        rule=found.rule,
+        order=found.order,
+        share=found.share,
+        share_after=found.share_after,
+        epsilon_after=found.epsilon_after,
+        refusal=found.refusal,
+    )
 
 
 def _grant(recipe: Recipe, mechanism: Mechanism) -> Grant | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import nn
 
 from nacre.adversarial_training.ball import Ball
-from nacre.core.errors import Incompatible, Refusal
+from nacre.core.errors import FileDamaged, Incompatible, Refusal
+from nacre.core.files import read_json
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.data.partition import ByColumn
@@ -247,6 +248,30 @@ def no_row_mixing(facts: Facts) -> None:
             refuse(recipe, "model", str(error), type(error))
 
 
+def base_is_covered(facts: Facts) -> None:
+    """A base that saw private rows without noise leaks them, whatever is added later."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is None or not isinstance(recipe.model, FormerRun):
+        return
+    former = former_plan(recipe, recipe.model)
+    if not former.get("private") and not recipe.model.public:
+        refuse(
+            recipe,
+            "model",
+            f"the run {recipe.model.path} was trained without differential privacy, so what it "
+            "learnt from its rows would leave with this model; use a private run, or, only where "
+            "its rows are public, declare `public: true` under `model`",
+        )
+
+
+def former_plan(recipe: Recipe, model: FormerRun) -> dict[str, Any]:
+    """plan.json of the run that a recipe's base comes from. Raises `FileDamaged` without one."""
+    value = read_json(recipe.folder / model.path / "plan.json")
+    if not isinstance(value, dict):
+        raise FileDamaged(f"{model.path}/plan.json does not hold a plan; name another run")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
 def something_trains(facts: Facts) -> None:
     """A model without a trainable weight cannot be trained."""
     if not any(True for _ in facts.model.parameters()):
@@ -322,6 +347,7 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     private_runs_have_a_ledger,
     parties_are_real,
     no_row_mixing,
+    base_is_covered,
     something_trains,
     balls_fit_the_features,
     audits_have_their_rows,

@@ -14,7 +14,7 @@ def show(plan: Plan) -> RenderableType:
     """Tables and sentences; every number is public."""
     parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
     if plan.private:
-        parts += [_accounts(plan), _by_step(plan)]
+        parts += [_accounts(plan), *_together(plan), _by_step(plan)]
     else:
         parts.append(
             Text("not private: the recipe has no differential_privacy section", style="bold red")
@@ -76,6 +76,18 @@ def _accounts(plan: Plan) -> Table:
             f"{takes.share:.1%} ({takes.rule})",
         )
     return table
+
+
+def _together(plan: Plan) -> list[Text]:
+    """What accounts stand at once this run is added to what they were charged before."""
+    return [
+        Text(
+            f"{holder.account} was charged before: with this run {takes.share_after:.1%} of its "
+            f"grant is taken, epsilon {takes.epsilon_after:.3g} in all"
+        )
+        for holder in plan.holders
+        if (takes := holder.takes) is not None and takes.share_after > takes.share * (1 + 1e-9)
+    ]
 
 
 def _by_step(plan: Plan) -> Table:

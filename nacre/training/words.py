@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Madry, Trades
 from nacre.data.sampling import Full, Poisson
+from nacre.models import FormerRun
 from nacre.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -152,9 +153,21 @@ def assumptions(recipe: Recipe) -> list[str]:
                 "Each party trusts itself only: what it sends is noised for its own rows already.",
                 "A person with rows in two parties is charged in both; both epsilons add up.",
             ]
+    if isinstance(recipe.model, FormerRun):
+        found.append(_base(recipe.model))
     if recipe.data.public_demonstration:
         found.append("The owner declares all rows public: this run is a demonstration.")
     return found
+
+
+def _base(model: FormerRun) -> str:
+    if model.public:
+        return f"The rows that the base {model.path} was trained on are public, as declared."
+    return (
+        f"The base is the model of the run {model.path}. Whoever is in its rows and in these is "
+        "covered by both epsilons added up; where both runs are charged to one account, the "
+        "ledger adds them."
+    )
 
 
 def not_covered(recipe: Recipe) -> list[str]:

@@ -4,10 +4,18 @@ import json
 import shutil
 
 import pytest
+import rich
 import torch
 
 from nacre.audit.run import audit
-from nacre.core.errors import BudgetExceeded, DataError, FileDamaged, LedgerError, RunError
+from nacre.core.errors import (
+    BudgetExceeded,
+    DataError,
+    FileDamaged,
+    Incompatible,
+    LedgerError,
+    RunError,
+)
 from nacre.core.files import load_tensors
 from nacre.ledger import Ledger
 from nacre.training import loop
@@ -269,3 +277,30 @@ def test_threads_are_bounded_while_a_run_lasts(tmp_path):
     train(planned, tmp_path / "run", observe=Watch(0))
     assert set(seen) == {1}
     assert torch.get_num_threads() == before
+
+
+def test_a_base_without_privacy_is_refused_unless_its_rows_are_public(tmp_path):
+    plain = recipe(tmp_path, CENTRAL, differential_privacy=None, ledger=None)
+    train(plan(plain), tmp_path / "plain")
+    base = {"kind": "run", "path": "plain"}
+    with pytest.raises(Incompatible, match="trained without differential privacy"):
+        plan(recipe(tmp_path, CENTRAL, model=base))
+    with pytest.raises(RunError, match="no finished model"):
+        plan(recipe(tmp_path, CENTRAL, model={"kind": "run", "path": "nowhere"}))
+    planned = plan(recipe(tmp_path, CENTRAL, model=base | {"public": True}))
+    assert any("public, as declared" in text for text in planned.to_json()["assumptions"])
+    train(planned, tmp_path / "tuned")
+
+
+def test_a_private_base_on_the_same_account_states_the_composed_epsilon(tmp_path, capsys):
+    grant = {"epsilon": 60, "delta": 1e-4, "rule": "rdp"}
+    first = plan(recipe(tmp_path, CENTRAL, ledger__grant=grant))
+    train(first, tmp_path / "first")
+    base = {"kind": "run", "path": "first"}
+    second = plan(recipe(tmp_path, CENTRAL, ledger__grant=grant, model=base))
+    (holder,) = second.holders
+    assert holder.takes.share_after == pytest.approx(2 * holder.takes.share)
+    assert first.holders[0].price.epsilon < holder.takes.epsilon_after < 60
+    rich.print(second.table())
+    assert "iris was charged before" in " ".join(capsys.readouterr().out.split())
+    train(second, tmp_path / "second")
