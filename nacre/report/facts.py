@@ -56,6 +56,10 @@ class Takes(TypedDict):
     """Of the grant, 0 to 1."""
     order: NotRequired[float | None]
     """Order of the Rényi filter, where the rule has one."""
+    share_after: NotRequired[float]
+    """Share of the grant that stands once this run is added to all runs of the account before."""
+    epsilon_after: NotRequired[float]
+    """The epsilon of all of them together, at the grant's delta."""
 
 
 class Party(TypedDict):

@@ -70,8 +70,16 @@ _ROWS: dict[str, Callable[[Party], str]] = {
     "steps": lambda p: f"{p['steps']:,}",
     "clip": lambda p: _clip(p),
     "noise multiplier": lambda p: _multiplier(p),
+    "all runs of the account": lambda p: _account(p),
     "takes of its grant": lambda p: percent(p["takes"]["share"]) if p["takes"] else "no grant",
 }
+
+
+def _account(party: Party) -> str:
+    """Epsilon of this and all earlier runs together, as the ledger's rule adds them up."""
+    takes = party["takes"]
+    after = takes.get("epsilon_after") if takes is not None else None
+    return "not charged" if after is None else f"epsilon {epsilon(after)}"
 
 
 def _clip(party: Party) -> str:
