@@ -60,10 +60,16 @@ def failure(error: BaseException) -> Failure:
             return Failure(error.format_message(), FAILED)
         case OSError():
             return Failure(_system(error), FAILED)
-        case MemoryError():
+        case MemoryError() | RuntimeError() if _no_memory(error):
             return Failure("memory ran out; lower `execution.microbatch`, then resume", FAILED)
         case _:
             return Failure(_unexpected(error), FAILED)
+
+
+def _no_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch has no error of its own for that on a CPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _system(error: OSError) -> str:

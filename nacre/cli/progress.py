@@ -52,6 +52,10 @@ class Bars:
             if not self._open:
                 self._close()
 
+    def tell(self, sentence: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(sentence, markup=False, highlight=False)
+
     def _close(self) -> None:
         """Leaves the bars on the screen and forgets them, lest the next start draws them again."""
         self._progress.stop()
@@ -86,6 +90,10 @@ class Lines:
             note(f"{name}: stopped after {self._clock() - start:.0f} s")
             raise
         note(f"{name}: done in {self._clock() - start:.0f} s")
+
+    def tell(self, sentence: str) -> None:
+        """A line."""
+        note(sentence)
 
 
 def _tell(name: str, done: int, total: int | None, words: str) -> None:

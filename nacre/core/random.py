@@ -78,6 +78,12 @@ class Source:
         message = b"".join(_encode(label) for label in labels)
         return Source(hmac.new(self._key, b"child" + message, hashlib.sha256).digest())
 
+    def number(self, *labels: Label) -> int:
+        """One number from 0 to 2**63 - 1 for these labels: to name many things, not for noise."""
+        message = b"".join(_encode(label) for label in labels)
+        code = hmac.new(self._key, b"number" + message, hashlib.sha256).digest()
+        return int.from_bytes(code[:8], "big") >> 1
+
     def stream(self) -> Stream:
         """Random numbers under this key, from the start."""
         return Stream(hmac.new(self._key, b"stream", hashlib.sha256).digest())

@@ -23,7 +23,8 @@ Batch = dict[str, Tensor]
 - `features` (B, *shape) float32, or (B, K, *shape) where a unit is a group of at most K rows
 - `label` (B,) or (B, K): int64 classes, or float32 for regression
 - `present` (B,) bool, False for padding
-- `unit` (B,) int64, which unit it is: what random starts of attacks are keyed by
+- `unit` (B,) int64, a number that depends on the unit itself and not on its place or the others:
+  what random starts of attacks are keyed by
 - `rows` (B, K) bool, only where a unit is a group: which of its K places hold a row
 """
 

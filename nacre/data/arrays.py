@@ -17,7 +17,7 @@ import torch
 
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
-from nacre.data.files import keyed_digest, located, rows_named, unreadable
+from nacre.data.files import located, rows_named, unreadable
 from nacre.data.raw import missing, text
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
@@ -91,11 +91,6 @@ class Arrays:
             public = self._rows(located(folder, self.public.path), keyed=False)
         shown = self.public_demonstration
         return checked(Cohorts(private, public, test, shown, shown), self.schema(), str(file))
-
-    def fingerprint(self, folder: Path, key: bytes) -> str:
-        """Hex HMAC-SHA-256 of the files' bytes under `key`."""
-        paths = [self.path] + ([self.public.path] if self.public else [])
-        return keyed_digest([located(folder, path) for path in paths], key)
 
     def _rows(self, file: Path, *, keyed: bool) -> Rows:
         wanted = [self.features, self.label]
@@ -206,12 +201,6 @@ class Images:
         shown = self.public_demonstration
         where = str(folder / self.images)
         return checked(Cohorts(private, public, test, shown, shown), self.schema(), where)
-
-    def fingerprint(self, folder: Path, key: bytes) -> str:
-        """Hex HMAC-SHA-256 of the files' bytes under `key`."""
-        paths = (self.images, self.labels, self.test_images, self.test_labels,
-                 self.public_images, self.public_labels)  # fmt: skip
-        return keyed_digest([located(folder, path) for path in paths if path is not None], key)
 
     def _rows(self, folder: Path, images: str, labels: str) -> Rows:
         file = located(folder, images)

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -176,12 +174,6 @@ class Builtin:
             outsiders = like_private(test, private, public, self.schema(), self.public, seed)
         cohorts = Cohorts(private, public, test, shown, shown, outsiders=outsiders)
         return checked(cohorts, self.schema(), self.name)
-
-    def fingerprint(self, folder: Path, key: bytes) -> str:
-        """Hex HMAC-SHA-256 of the arrays under `key`."""
-        features, target = _arrays(self.name)
-        content = features.astype("<f8").tobytes() + target.astype("<i8").tobytes()
-        return hmac.new(key, b"nacre data" + content, hashlib.sha256).hexdigest()
 
 
 def _arrays(name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -156,10 +156,6 @@ class DataOption(Protocol):
         """Reads and checks every row; paths are relative to `folder`. Raises `DataError`."""
         ...
 
-    def fingerprint(self, folder: Path, key: bytes) -> str:
-        """Hex HMAC-SHA-256 of the content under `key`; a plain digest would confirm guesses."""
-        ...
-
 
 def checked(cohorts: Cohorts, schema: Schema, where: str) -> Cohorts:
     """The same cohorts, once it is certain that one can train on them. Raises `DataError`.

@@ -1,23 +1,21 @@
-"""Files that rows come from: found, opened, and fingerprinted under a key."""
+"""Files that rows come from: found, and named in refusals."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nacre.core.errors import DataError
-
-_CHUNK = 1 << 20  # bytes
 
 
 def located(folder: Path, path: str) -> Path:
     """The file at `path`, relative to `folder`. Raises `DataError` unless it can be read."""
     file = folder / path
-    if file.is_dir():
-        raise DataError(f"{file} is a folder where a file of rows is needed; name the file itself")
     try:
+        if file.is_dir():
+            raise DataError(
+                f"{file} is a folder where a file of rows is needed; name the file itself"
+            )
         with file.open("rb") as opened:
             opened.read(1)
     except OSError as error:
@@ -32,20 +30,6 @@ def unreadable(file: Path, error: OSError) -> DataError:
         f"{file} cannot be read ({reason}), so there are no rows; correct the path (it is "
         "relative to the recipe) or its rights"
     )
-
-
-def keyed_digest(files: Iterable[Path], key: bytes) -> str:
-    """Hex HMAC-SHA-256 over the files' lengths and bytes, in order."""
-    state = hmac.new(key, b"nacre data", hashlib.sha256)
-    for file in files:
-        try:
-            state.update(file.stat().st_size.to_bytes(8, "big"))
-            with file.open("rb") as opened:
-                while chunk := opened.read(_CHUNK):
-                    state.update(chunk)
-        except OSError as error:
-            raise unreadable(file, error) from error
-    return state.hexdigest()
 
 
 def rows_named(rows: Sequence[int]) -> str:

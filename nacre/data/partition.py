@@ -158,13 +158,18 @@ def _check_names(key: str, names: Sequence[str]) -> None:
     if not names:
         raise ValueError(f"{key} must name at least one party")
     for name in names:
-        if not name or any(sign in name for sign in "/\n"):
-            raise ValueError(f"{key}: {name!r} must be a name without slashes or line breaks")
+        if name in ("", ".", "..") or "/" in name or not name.isprintable():
+            raise ValueError(f"{key}: {name!r} must be a printable name without slashes")
     if len(set(names)) < len(names):
         raise ValueError(f"{key}={tuple(names)} must differ from each other")
 
 
 def _equal(names: Sequence[str], total: int) -> dict[str, int]:
+    if total < len(names):
+        raise Incompatible(
+            f"{len(names)} parties are named and there are {total} units, so a party would have "
+            "none; name fewer parties"
+        )
     share, more = divmod(total, len(names))
     return {name: share + (i < more) for i, name in enumerate(names)}
 

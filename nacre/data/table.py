@@ -16,7 +16,7 @@ import torch
 
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
-from nacre.data.files import keyed_digest, located, rows_named
+from nacre.data.files import rows_named
 from nacre.data.raw import RawTable, missing, number, read_table, text
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
@@ -136,11 +136,6 @@ class Table:
         shown = self.public_demonstration
         cohorts = Cohorts(private, public, test, shown, shown, notes)
         return checked(cohorts, self.schema(), str(raw.file))
-
-    def fingerprint(self, folder: Path, key: bytes) -> str:
-        """Hex HMAC-SHA-256 of the files' bytes under `key`."""
-        paths = [self.path] + ([self.public.path] if self.public else [])
-        return keyed_digest([located(folder, path) for path in paths], key)
 
 
 def _check_classes(task: str, classes: tuple[str, ...]) -> None:

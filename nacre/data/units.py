@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -44,13 +46,17 @@ class Units:
         self._places: Tensor | None = None  # (U, K) int64, -1 where a group has fewer rows
         if unit == "group":
             self._places = _places(rows, rows_per_unit, source)
+            self._ids = _numbers(_groups(rows), source)
+        else:
+            self._ids = _numbers(_contents(rows), source)
 
     def __len__(self) -> int:
         return len(self._rows) if self._places is None else len(self._places)
 
     def batch(self, indices: Tensor) -> Batch:
         """The units at `indices` (B,), all present, with the keys of `nacre.core.types.Batch`."""
-        batch = {"present": torch.ones(len(indices), dtype=torch.bool), "unit": indices}
+        ids = self._ids[indices]
+        batch = {"present": torch.ones(len(indices), dtype=torch.bool), "unit": ids}
         if self._places is None:
             return {
                 "features": self._rows.features[indices],
@@ -70,6 +76,39 @@ class Units:
         if len(indices):
             for part in indices.split(size or len(indices)):
                 yield self.batch(part)
+
+
+_ID_BITS = 48  # room for the number of a row inside its unit, see `core.rows.flatten`
+
+
+def _numbers(names: Iterable[bytes], source: Source) -> Tensor:
+    """(U,) int64: a number for each unit that depends on its own name and the key alone.
+
+    Random starts of attacks are keyed by it. Were they keyed by places, taking one unit away would
+    move the starts, and so the gradients, of all that come after it, and the sums of neighbouring
+    data sets would differ by more than one unit's share. The second of two equal names counts as
+    another name, which of them it is makes no difference.
+    """
+    seen: Counter[bytes] = Counter()
+    numbers: list[int] = []
+    keyed = source.child("unit")
+    for name in names:
+        seen[name] += 1
+        numbers.append(keyed.number(name, seen[name]) >> (63 - _ID_BITS))
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _groups(rows: Rows) -> list[bytes]:
+    """The groups' names in the order of `_places`."""
+    return [name.encode() for name in sorted(set(rows.group or ()))]
+
+
+def _contents(rows: Rows) -> Iterator[bytes]:
+    """The content of each row, as it enters training."""
+    features = rows.features.reshape(len(rows), -1).numpy()
+    labels = rows.label.numpy()
+    for feature, label in zip(features, labels, strict=True):
+        yield hashlib.sha256(feature.tobytes() + label.tobytes()).digest()
 
 
 def _places(rows: Rows, rows_per_unit: int | None, source: Source) -> Tensor:

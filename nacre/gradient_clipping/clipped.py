@@ -98,7 +98,8 @@ def _norms(gradients: list[Tensor]) -> Tensor:
 
 def _lengths(values: Tensor) -> Tensor:
     """(B, *shape) -> (B,) L2 norms in float64, without a float64 copy of the values."""
-    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    rows = values.unsqueeze(-1).flatten(1)  # a scalar parameter has no axis of its own
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _weighted(

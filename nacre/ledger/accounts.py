@@ -86,7 +86,7 @@ class Request:
         _one_of("adjacency", self.adjacency, Adjacency)
         if not self.run:
             raise ValueError("run='' must be a name")
-        if self.steps < 1:
+        if type(self.steps) is not int or self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if self.rows_per_unit is not None and self.rows_per_unit < 1:
             raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
@@ -155,6 +155,7 @@ class Run:
     number: int  # of its entry
     time: str
     journalled: int = 0  # steps that may have been released
+    entered: dict[int, str] = field(default_factory=dict[int, str])  # step -> what entered it
     end: End | None = None
 
     def sure(self, rule: Rule) -> int:

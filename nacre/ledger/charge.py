@@ -39,12 +39,12 @@ class Charge:
         """How the run ended; None while it is open."""
         return self.ledger.run(self.account, self.run).end
 
-    def journal(self, step: int) -> None:
+    def journal(self, step: int, entered: str = "") -> None:
         """Records, durably before it returns, that `step` steps in all may have been released.
 
         See `Ledger.journal`.
         """
-        self.ledger.journal(self.account, self.run, step)
+        self.ledger.journal(self.account, self.run, step, entered)
 
     def settle(self) -> None:
         """Ends the run; what comes back is decided by the rule alone. See `Ledger.settle`."""

@@ -177,11 +177,13 @@ class Ledger:
                 page.append(account, "reserve", reserve_content(asked, preview.postings))
         return Charge(account, asked, self)
 
-    def journal(self, account: str, run: str, step: int) -> None:
+    def journal(self, account: str, run: str, step: int, entered: str = "") -> None:
         """Records, durably before it returns, that `step` steps in all may have been released.
 
-        A step that was journalled before costs nothing more. Raises `LedgerError` beyond the
-        reserved steps and once the run has ended.
+        `entered` is a digest of what enters the step. A step that was journalled before with the
+        same digest costs nothing more: it is answered with the same numbers. Raises `LedgerError`
+        for another digest, since a second answer would be a second release, beyond the reserved
+        steps, and once the run has ended.
         """
         with self._writing() as page:
             standing = page.book.account(account).run(run)
@@ -196,7 +198,14 @@ class Ledger:
                     f"so step {step} may not be taken; start a new run for more"
                 )
             if step > standing.journalled:
-                page.append(account, "journal", {"run": run, "step": step})
+                page.append(account, "journal", {"run": run, "step": step, "entered": entered})
+            elif standing.entered.get(step, "") != entered:
+                raise LedgerError(
+                    f"step {step} of run {run!r} in account {account!r} was taken before, from "
+                    "another state (other weights, rows or code, or a machine that rounds "
+                    "otherwise), so taking it again would be a second release that nothing pays "
+                    "for; put back what was changed, or end the run with `nacre finish`"
+                )
 
     def settle(self, account: str, run: str) -> None:
         """Ends a run; what comes back is decided by the rule alone (`rules.py`). Idempotent."""

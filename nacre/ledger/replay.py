@@ -120,7 +120,10 @@ def _journal(account: Account, entry: Entry, content: Content) -> None:
     step = content["step"]
     if type(step) is not int or not run.journalled < step <= run.request.steps:
         raise LedgerError(f"its step {step!r} does not follow {run.journalled}")
+    if type(content["entered"]) is not str:
+        raise LedgerError("what entered its step is no text")
     run.journalled = step
+    run.entered[step] = content["entered"]
 
 
 def _settle(account: Account, entry: Entry, content: Content) -> None:

@@ -159,7 +159,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     content = json.loads(entry.content)
     return {
         "index": entry.number,
-        "time": entry.time,
+        "time": entry.time[:10],  # the day: hours would tell how long private work took
         "kind": entry.kind,
         "run": content.get("run"),
         "summary": _words(entry.kind, content),

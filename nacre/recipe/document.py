@@ -38,6 +38,8 @@ DEEPEST = 40
 """Levels of lists and keys inside each other."""
 MOST = 20_000
 """Values in a file, every alias counted as what it stands for."""
+LONGEST = 255
+"""Bytes of a text between two slashes: what a file system takes as a name."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -247,6 +249,8 @@ class _Walk:
         text: str = node.value
         if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
             self._refuse(node, place, "the text holds a character that no file name could hold")
+        if any(len(name.encode()) > LONGEST for name in text.split("/")) or len(text) > 4000:
+            self._refuse(node, place, f"the text is longer than {LONGEST} bytes; shorten it")
         return text
 
     def _refuse(self, node: Node, place: Place, message: str) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import Any, get_origin
 from nacre.core.errors import RecipeError
 from nacre.recipe.mistakes import nearest, type_words
 from nacre.recipe.options import Hint, inside, keys, kinds, options, required, without_none
+from nacre.recipe.queries import Queries
 from nacre.recipe.schema import Recipe
 
 NAME = "NAME"
@@ -46,16 +47,27 @@ def explain(key: str = "") -> tuple[Entry, ...]:
 
 def reference() -> str:
     """The page of all keys, in Markdown: a table for every option, at the first place it stands."""
-    parts = [
-        "# Recipe reference",
-        "This page is written by `nacre.recipe.explain.reference()` from the options' source.",
-    ]
-    seen: set[type] = set()
-    for place, option in _options("", Recipe):
-        if option not in seen:
-            seen.add(option)
-            parts += [_heading(place, option), class_doc(option), _table(option)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(["# Recipe reference", _OPENING, *_tables(Recipe), *_tables(Queries)]) + "\n"
+
+
+_OPENING = """\
+Every key that a recipe may have, written by `scripts/docs` from the options' own source; the last
+part is the file of queries that `nacre release` reads. A **needed** key has no default; `absent`
+(None in Python) means that nothing stands there, which turns a section off. `nacre explain KEY`
+prints a recipe's key alone."""
+
+
+def _tables(root: type) -> Iterator[str]:
+    """The blocks of every option in a file that `root` describes."""
+    places: dict[type, dict[str, None]] = {}
+    for place, option in _options("", root):
+        places.setdefault(option, {})[place] = None
+    for option, (first, *others) in places.items():
+        yield _heading(first, option)
+        yield class_doc(option)
+        if others:
+            yield "Also at " + ", ".join(f"`{place}`" for place in others) + "."
+        yield _table(option)
 
 
 @cache
@@ -178,7 +190,7 @@ def _documented(definition: ast.stmt) -> dict[str, str]:
 
 def _heading(place: str, option: type) -> str:
     if not place:
-        return "## The whole recipe"
+        return f"## The whole {'recipe' if option is Recipe else 'file of queries'}"
     kind = kind_of(option)
     level = "##" if "." not in place and "[" not in place else "###"
     return f"{level} `{place}`" + (f", kind `{kind}`" if kind else "")

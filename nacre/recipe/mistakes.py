@@ -90,6 +90,8 @@ def _mistake(error: ErrorDetails, document: Document, root: type) -> RecipeError
             return document.error(place, f"{_short(given)} is unknown; {nearest(given, known)}")
         case "value_error":
             return _from_option(str(error.get("ctx", {})["error"]), place, document)
+        case "greater_than_equal" | "less_than_equal":
+            return document.error(place, f"{given} is beyond any number here; write a smaller one")
         case _:
             return document.error(place, f"must be {type_words(hint)}, not {_given(given, hint)}")
 

@@ -16,13 +16,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
+LARGEST = 3e38
+"""The largest number a recipe may hold: tensors of 32 bits turn more into infinity."""
+
 Hint = Any
 """A resolved type hint; Python has no common type for them."""
 
 _SCALARS: dict[Hint, CoreSchema] = {
     str: core_schema.str_schema(strict=True),
     int: core_schema.int_schema(strict=True),
-    float: core_schema.float_schema(strict=True, allow_inf_nan=False),
+    float: core_schema.float_schema(strict=True, allow_inf_nan=False, ge=-LARGEST, le=LARGEST),
     bool: core_schema.bool_schema(strict=True),
     Any: core_schema.any_schema(),
 }

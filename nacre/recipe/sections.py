@@ -46,6 +46,8 @@ class Execution:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        if self.threads is not None and self.threads > 1024:
+            raise ValueError(f"threads={self.threads} must be at most 1024")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,17 @@ Each check takes the facts of a plan and raises `Incompatible` (or a sibling) wi
 the recipe, the reason and the remedy. `CHECKS` lists them; `nacre explain` prints their docs.
 """
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nacre.adversarial_training.ball import Ball
 from nacre.core.errors import FileDamaged, Incompatible, Refusal
@@ -20,11 +24,12 @@ from nacre.data.dataset import Schema
 from nacre.data.partition import ByColumn
 from nacre.data.sampling import FullBatch, PoissonSampling
 from nacre.data.scaling import PublicScaling
-from nacre.fine_tuning.choices import Pretrain
+from nacre.fine_tuning.choices import LoRA, Pretrain
 from nacre.gradient_clipping import Flat
 from nacre.models import FormerRun, repair
 from nacre.recipe.audits import Evasion
 from nacre.recipe.schema import Recipe
+from nacre.training.budget import IN_RUN
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,53 @@ def private_runs_have_a_ledger(facts: Facts) -> None:
         )
 
 
+def ledgers_outlive_runs(facts: Facts) -> None:
+    """A ledger inside the run folder is forgotten with it, and the next run starts afresh."""
+    recipe = facts.recipe
+    if recipe.ledger is None or IN_RUN not in recipe.ledger.path:
+        return
+    if recipe.differential_privacy is not None and not recipe.data.public_demonstration:
+        refuse(
+            recipe,
+            "ledger.path",
+            "a ledger in the run folder gives every run on these rows a fresh budget; keep one "
+            "beside the data, as `path: privacy.db`",
+        )
+
+
+def no_other_randomness(facts: Facts) -> None:
+    """Dropout's masks follow a unit's place in the batch, so one unit would move the others'."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is None or _unit(recipe) == "client":
+        return
+    adapters = recipe.fine_tuning
+    if isinstance(adapters, LoRA) and adapters.dropout > 0:
+        refuse(recipe, "fine_tuning.dropout", _DROPOUT)
+    if _random(facts):
+        refuse(recipe, "model", _DROPOUT)
+
+
+_DROPOUT = (
+    "dropout (or other randomness inside the model) is drawn by place in the batch, from a "
+    "generator with 32 bits of seed, so taking one unit away would change the masks of others "
+    "and the clipped sum would be off by more than one unit's share; set dropout to 0"
+)
+
+
+def _random(facts: Facts) -> bool:
+    """Whether two forward passes in training mode, on the same made-up rows, differ."""
+    inputs = torch.ones(2, *facts.schema.shape)
+    mode = facts.model.training
+    facts.model.train()
+    outputs: list[Tensor] = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            outputs.append(facts.model(inputs))
+    facts.model.train(mode)
+    return not torch.equal(*outputs)
+
+
 def parties_are_real(facts: Facts) -> None:
     """Simulated parties are dealt by a permutation of all units, so one unit moves others."""
     recipe = facts.recipe
@@ -345,8 +397,10 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     comparison_on_public_data,
     public_rows_exist,
     private_runs_have_a_ledger,
+    ledgers_outlive_runs,
     parties_are_real,
     no_row_mixing,
+    no_other_randomness,
     base_is_covered,
     something_trains,
     balls_fit_the_features,

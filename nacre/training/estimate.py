@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from nacre.adversarial_training import PGD
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import FeatureSpace
@@ -17,6 +19,8 @@ from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 
 _PROBE = 256  # units a timed step has at most; larger batches are scaled up from there
+_HELD = 1 << 28  # bytes that their gradients, or their rows, may take
+_CLIMB = 5  # steps of an attack that are timed; longer ones are scaled up as well
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,10 @@ def estimate(
     steps: int,  # over rows, of all holders together
 ) -> Estimate:
     """Times two steps (the first warms up) and scales the second to the whole run."""
-    sums, why = pieces.sums(recipe, model, schema, space)
-    count = min(_PROBE, recipe.training.batch)
+    short, longer = _shortened(recipe)
+    sums, why = pieces.sums(short, model, schema, space)
+    trained = sum(p.numel() for p in trainable(model).values())
+    count = min(_probed(recipe, schema, trained), recipe.training.batch)
     batch = pieces.random_batch(recipe, schema, count)
     seconds = 0.0
     for _ in range(2):
@@ -52,14 +58,34 @@ def estimate(
         sums(model, batch, pieces.clip(recipe), Source(bytes(32)))
         seconds = time.perf_counter() - start
     at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
-    trained = sum(p.numel() for p in trainable(model).values())
     everything = sum(p.numel() for p in model.parameters())
     gradients = 4 * trained * (at_once if isinstance(sums, Vmapped) else 1)
     return Estimate(
-        seconds=seconds * steps * max(1.0, recipe.training.batch / count),
+        seconds=seconds * longer * steps * max(1.0, recipe.training.batch / count),
         memory_bytes=gradients + 4 * (everything + 4 * trained),
         parameters=everything,
         trained=trained,
         gradients=type(sums).__name__.lower(),
         why=why,
     )
+
+
+def _shortened(recipe: Recipe) -> tuple[Recipe, float]:
+    """The recipe with a short attack, and how many times as long a step of the whole one takes.
+
+    Each step of an attack is a pass through the model, and so is the loss that follows it.
+    """
+    option = recipe.adversarial_training
+    if option is None or not isinstance(option.attack, PGD):
+        return recipe, 1.0
+    attack = replace(option.attack, steps=min(option.attack.steps, _CLIMB), restarts=1)
+    longer = (1 + option.attack.steps * option.attack.restarts) / (1 + attack.steps)
+    return replace(recipe, adversarial_training=replace(option, attack=attack)), longer
+
+
+def _probed(recipe: Recipe, schema: Schema, trained: int) -> int:
+    """Units of a timed step: as many as fit, and at least one."""
+    privacy = recipe.differential_privacy
+    rows = (privacy.rows_per_unit or 1) if privacy is not None else 1
+    unit = 4 * max(trained, rows * math.prod(schema.shape))
+    return max(1, min(_PROBE, _HELD // unit))

@@ -7,20 +7,22 @@ from typing import Protocol
 
 from nacre.core.random import Source
 from nacre.core.types import Release
-from nacre.training.step import Parts, State, UnitSource, step
+from nacre.training.step import Parts, State, UnitSource, entering, step
 
 
 class Journal(Protocol):
     """Where it is written that a step may have been released, before it is."""
 
-    def journal(self, step: int) -> None: ...
+    def journal(self, step: int, entered: str) -> None:
+        """`entered` is the digest of what enters the step: each step is answered for one only."""
+        ...
 
 
 class NoJournal:
     """For levels that release nothing of their own: an outer level over private parties, or a
     run without differential privacy."""
 
-    def journal(self, step: int) -> None:
+    def journal(self, step: int, entered: str) -> None:
         """Writes nothing."""
 
 
@@ -41,11 +43,13 @@ def fit(
 ) -> State:
     """Steps from `state.done` to `until`, or until `observe` returns True.
 
-    Each step is journalled durably before its release exists, so a crash over-counts at most.
+    Each step is journalled durably before its release exists, so a crash over-counts at most; and
+    it is journalled with what enters it, so no copy of the run takes it a second time elsewhere.
     """
     while state.done < until:
-        charge.journal(state.done + 1)
-        state, release = step(state, units, parts, source, context)
+        before = entering(state, context)
+        charge.journal(state.done + 1, before.hex())
+        state, release = step(state, units, parts, source, before)
         if observe(state, release):
             break
     return state

@@ -114,6 +114,11 @@ class RunFolder:
                 ) from error
             yield
 
+    def sweep(self) -> None:
+        """Removes what a crash left half-written. For whoever holds the lock."""
+        for path in self.path.rglob(".*.part*"):
+            path.unlink(missing_ok=True)
+
     def source(self) -> Source:
         """The run's source of randomness. Raises `RunError` where the run has ended."""
         if not self.run_key.exists():

@@ -72,7 +72,8 @@ def local_training(
     steps = federation.local.steps
 
     def train(weights: Tensors, round_number: int) -> Release:
-        charge.journal((round_number + 1) * steps)
+        asked = digest("train", round_number, weights, fixed(own))
+        charge.journal((round_number + 1) * steps, asked.hex())
         assign(own, weights)
         own.train()
         optimizer = setting.recipe.training.optimizer.build(trainable(own).values())
@@ -86,7 +87,7 @@ def local_training(
             source=source,
             charge=_Journalled(),
             observe=lambda state, release: releases.append(release) or False,
-            context=digest("train", round_number, weights, fixed(own)),
+            context=asked,
         )
         change = subtract(detached(trainable(own)), weights)
         return Release(change, _right(releases))
@@ -103,7 +104,7 @@ def fixed(model: nn.Module) -> bytes:
 class _Journalled:
     """The round was journalled as a whole."""
 
-    def journal(self, step: int) -> None:
+    def journal(self, step: int, entered: str) -> None:
         pass
 
 

@@ -185,12 +185,13 @@ class _Watcher:
     def __call__(self, state: State, release: Release) -> bool:
         if self._log is not None:
             self._log.add(state.done, release)
-        self._measure(state)
+        due = state.done % self._every == 0 or state.done >= self._plan.rounds
+        if due or self._plan.federated:  # every round: what stops a federation is counted in them
+            self._measure(state)
         flat = self._flat()
         if flat:
             self._outcome.stopped = "stopped improving"
-        last = flat or state.done >= self._plan.rounds
-        if self._folder is not None and (last or state.done % self._every == 0):
+        if self._folder is not None and (due or flat):
             self._save(state)
         curve = self._outcome.curve
         self._advance(1, f"public accuracy {curve[-1]['accuracy']:.1%}" if curve else "")

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nacre.core.errors import BudgetExceeded, Incompatible
+from torch import nn
+
+from nacre.core.errors import BudgetExceeded, Incompatible, Refusal
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
@@ -29,6 +31,7 @@ from nacre.training.budget import Takes, takes
 from nacre.training.checks import CHECKS, Facts, refuse
 from nacre.training.estimate import Estimate, estimate
 from nacre.training.folder import reopen
+from nacre.training.size import adapters_fit, fits
 
 UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
 
@@ -127,10 +130,12 @@ def plan(recipe: Recipe, *, resume: Path | None = None) -> Plan:
         run = (folder.name(), folder.path)
     schema = recipe.data.schema()
     sizes = _sizes(recipe)
+    fits(recipe, schema)
     model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
     facts = Facts(recipe, schema, sizes, model, FeatureSpace(schema.shape, schema.feature_names()))
     for check in CHECKS:
         check(facts)
+    model = _prepared(recipe, model)
     outer = _outer(recipe)
     holders = tuple(
         _priced(recipe, run, Holder(name=name, account=_account(recipe, name), size=size,
@@ -153,6 +158,18 @@ def plan(recipe: Recipe, *, resume: Path | None = None) -> Plan:
         estimate=estimate(recipe, model, schema, facts.space, _row_steps(recipe, sizes)),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _prepared(recipe: Recipe, model: nn.Module) -> nn.Module:
+    """The model as it will be trained: what cannot be prepared must not be found out later, when
+    the run is charged."""
+    if recipe.fine_tuning is None:
+        return model
+    adapters_fit(recipe, model)
+    try:
+        return recipe.fine_tuning.prepare(model, recipe.seed)
+    except Refusal as error:
+        refuse(recipe, "fine_tuning", str(error), type(error))
 
 
 def _sizes(recipe: Recipe) -> dict[str, int]:

@@ -22,6 +22,10 @@ class Progress(Protocol):
         """Opens a stage of `total` parts (None: unknown); leaving the block ends it."""
         ...
 
+    def tell(self, sentence: str) -> None:
+        """Shows a sentence on the local terminal. It may count private rows: never keep it."""
+        ...
+
 
 class Silent:
     """Watches nothing."""
@@ -34,6 +38,9 @@ class Silent:
 
         return nullcontext(advance)
 
+    def tell(self, sentence: str) -> None:
+        """Shows nothing."""
+
 
 class Named:
     """Another watcher, told of stages under a longer name."""
@@ -44,3 +51,7 @@ class Named:
     def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
         """The stage, its name after the prefix."""
         return self._watch.stage(f"{self._prefix}: {name}", total)
+
+    def tell(self, sentence: str) -> None:
+        """The sentence as it is."""
+        self._watch.tell(sentence)

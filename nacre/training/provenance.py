@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nacre.models import PythonModel
 from nacre.recipe.schema import Recipe
 
@@ -34,10 +36,18 @@ def provenance(recipe: Recipe, digest: str, hmac: str) -> dict[str, Any]:
 
 def code(recipe: Recipe) -> str:
     """Hex SHA-256 of what decides a step's numbers beside recipe and data: the versions of nacre
-    and torch, and the file that a Python model is defined in (not what that file imports)."""
+    and torch, the kind of processor, and every module that a Python model loaded from beside the
+    recipe. It makes a resume refuse early; that no noise is used twice does not hang on it."""
     state = hashlib.sha256(f"nacre {version('nacre')} torch {version('torch')}".encode())
+    state.update(torch.backends.cpu.get_cpu_capability().encode())
     if isinstance(recipe.model, PythonModel):
-        module = recipe.model.call.partition(":")[0]
-        file = getattr(sys.modules.get(module), "__file__", None)
-        state.update(Path(file).read_bytes() if file else b"")
+        for file in _modules_in(recipe.folder.resolve()):
+            state.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return state.hexdigest()
+
+
+def _modules_in(folder: Path) -> list[Path]:
+    """The files of all loaded modules that lie in `folder`, sorted."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    paths = {Path(file).resolve() for file in files if file}
+    return sorted(path for path in paths if path.is_relative_to(folder) and path.is_file())

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nacre.core.files import write_bytes
 from nacre.core.types import Inherited, Noised, Release
 
 
@@ -27,11 +28,10 @@ class Log:
     """Appends to released.jsonl; on resume the steps that will be answered again are cut off."""
 
     def __init__(self, path: Path, done: int) -> None:
-        self._path = path
         kept = [text for text in _lines(path) if json.loads(text)["step"] <= done]
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(f"{text}\n" for text in kept)
-        self._file.flush()
+        # Whole or not at all: a crash between cutting and writing would lose what had left.
+        write_bytes(path, "".join(f"{text}\n" for text in kept).encode())
+        self._file = path.open("a", encoding="utf-8")
 
     def add(self, number: int, release: Release) -> None:
         """One more line, on its way to the disk."""

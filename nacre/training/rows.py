@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from dataclasses import dataclass
 
+from nacre.core.random import digest
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.scaling import Scaler, fit_scaling
@@ -43,8 +47,20 @@ def read(recipe: Recipe, holder_key: bytes) -> Holdings:
         test_is_public=cohorts.test_is_public,
         private_is_public=cohorts.private_is_public,
         notes=cohorts.notes,
-        hmac=recipe.data.fingerprint(recipe.folder, holder_key),
+        hmac=_hmac(cohorts, holder_key),
     )
+
+
+def _hmac(cohorts: Cohorts, key: bytes) -> str:
+    """Hex HMAC-SHA-256 of the rows *as they were read*, so that nothing can change in between."""
+    state = hmac.new(key, b"nacre rows", hashlib.sha256)
+    for rows in (cohorts.private, cohorts.public, cohorts.test, cohorts.outsiders):
+        if rows is None:
+            state.update(digest("none"))
+        else:
+            names = json.dumps([rows.group, rows.party])
+            state.update(digest(rows.features, rows.label, names))
+    return state.hexdigest()
 
 
 def _scaled(scaler: Scaler, rows: Rows | None) -> Rows | None:

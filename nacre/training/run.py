@@ -22,7 +22,7 @@ from nacre.models import FormerRun, build, save
 from nacre.recipe.load import dumps, load
 from nacre.recipe.schema import Recipe
 from nacre.training import budget, rows
-from nacre.training.folder import RunFolder, create, read_plan, refuse_existing, reopen
+from nacre.training.folder import RunFolder, create, refuse_existing, reopen
 from nacre.training.holders import Setting
 from nacre.training.loop import Outcome, loop
 from nacre.training.plan import Plan, plan
@@ -69,6 +69,7 @@ def train(plan: Plan, into: Path, *, resume: bool = False, observe: Progress | N
     if resume:
         folder = _unchanged(plan, reopen(into))
         if folder.outcome.exists():
+            folder.destroy_key()  # the last thing of a run, and a crash may have come before it
             return Run(folder, plan.recipe)
         held = _same_rows(plan.recipe, folder)
     else:
@@ -76,8 +77,11 @@ def train(plan: Plan, into: Path, *, resume: bool = False, observe: Progress | N
         holder_key = os.urandom(32)
         held = rows.read(plan.recipe, holder_key)
         folder = _opened(plan, into, holder_key, held)
+    watch = observe or Silent()
+    for note in held.notes:
+        watch.tell(note)
     with folder.locked():
-        return _train(plan, folder, held, observe or Silent())
+        return _train(plan, folder, held, watch)
 
 
 def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFolder:
@@ -86,7 +90,9 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFol
         "run": f"{plan.recipe.name} {secrets.token_hex(8)}",
         "hmac": held.hmac,
         "folder": str(plan.recipe.folder.resolve()),
+        "recipe": plan.digest,
         "code": code(plan.recipe),
+        "threads": str(plan.recipe.execution.threads or torch.get_num_threads()),
     }
     folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
     try:
@@ -108,7 +114,7 @@ def _reserved(plan: Plan, folder: RunFolder) -> budget.Charges:
 
 def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
     """The folder, once it is certain that it was started with this recipe and this code."""
-    if read_plan(folder).get("recipe_digest") != plan.digest:
+    if folder.fact("recipe") != plan.digest:
         raise RunError(
             f"the recipe differs from the one that {folder.path} was started with, so its charges "
             f"would not fit; put the old one back ({folder.recipe}) or start a new run"
@@ -116,8 +122,9 @@ def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
     if folder.fact("code") != code(plan.recipe):
         raise RunError(
             f"the code differs from what {folder.path} was started with (the versions of nacre and "
-            "torch, or the file of a Python model), so its steps would not come out the same; put "
-            f"it back, or end this run (`nacre finish {folder.path}`)"
+            "torch, the kind of processor, or the files of a Python model), so its steps would not "
+            "come out the same; put it back, or end this run "
+            f"(`nacre finish {folder.path}`)"
         )
     return folder
 
@@ -137,12 +144,13 @@ def _train(
     plan: Plan, folder: RunFolder, held: Holdings, watch: Progress, *, early: bool = False
 ) -> Run:
     """From wherever the run stands to its end; `early` ends it at its last checkpoint."""
+    folder.sweep()
     # Bound to everything that a step computes from: were the checks above passed by, other data
     # or code would still meet other noise.
     source = folder.source().child("run", plan.digest, held.hmac, folder.fact("code"))
     setting = Setting(plan.recipe, held.schema, held.space)
     clock = Clock()
-    with _threads(plan.recipe.execution.threads), _reserved(plan, folder) as charges:
+    with _threads(int(folder.fact("threads"))), _reserved(plan, folder) as charges:
         base = _base(setting, held, source, folder, watch)
         clock.lap("base")
         outcome = loop(plan, setting, held, base, source, charges, folder.path, watch, early=early)
@@ -155,10 +163,11 @@ def _train(
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Generator[None]:
-    """Lets one operation use so many threads, inside the block."""
+def _threads(count: int) -> Generator[None]:
+    """Lets one operation use so many threads, inside the block: as many as when the run was
+    started, since sums over other threads round otherwise."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -259,10 +268,12 @@ def _close(
         "done": outcome.done,
         "planned": plan.rounds,
         "stopped": outcome.stopped,
-        "seconds": seconds,
+        # How long private work took speaks of how many rows there are.
+        "seconds": seconds if held.private_is_public else {},
         "provenance": provenance(recipe, plan.digest, held.hmac),
         "curve": list(outcome.curve),
     }
+    write_json(folder.local / "seconds.json", seconds)
     write_json(folder.outcome, facts)
     folder.destroy_key()
 
@@ -290,6 +301,7 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
     """
     folder = reopen(path)
     if folder.outcome.exists():
+        folder.destroy_key()
         return open_run(path)
     again = plan(recipe_of(folder), resume=path)
     held = _same_rows(again.recipe, folder)

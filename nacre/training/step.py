@@ -64,24 +64,30 @@ def step(
     units: UnitSource,
     parts: Parts,
     source: Source,  # keyed by run and party
-    context: bytes = b"",  # digest of the request that asked for this step; empty without one
+    entered: bytes,  # `entering(state, …)`
 ) -> tuple[State, Release]:
     """The next state, and what was released on the way to it.
 
-    Guarantee: sampling, attack and noise are keyed by the step and a digest of everything that
-    enters it, so a step repeated on the same inputs releases the same numbers, and on other
-    inputs independent ones.
+    Guarantee: sampling and attack are keyed by the step and a digest of everything that enters
+    it, the noise by the sum itself as well. So a step repeated on the same inputs releases the
+    same numbers; and whatever else changes (rows, code, rounding), two different sums never meet
+    the same noise, which their difference would strip off.
     """
     number = state.done
-    entered = digest(trainable(state.model), number, repr(state.clip), context)
     drawn = parts.sampling.draw(len(units), number, source.child("sampling"), entered)
     attack = source.child("attack", number, entered)
     total = _sum(state, units, drawn, parts, attack)
-    noise = source.child("noise", number, digest(entered, drawn))
+    noise = source.child("noise", number, digest(entered, drawn, total.total))
     release, noise_state = parts.noise.add(total, state.noise_state, noise, parts.adjacency)
     _update(state.model, state.optimizer, release, parts)
     after = replace(state, clip=state.clip.after(release), noise_state=noise_state, done=number + 1)
     return after, release
+
+
+def entering(state: State, context: bytes = b"") -> bytes:
+    """Digest of what enters the next step: weights, clip rule, number, and `context`, which stands
+    for the request that asked for it and for what is computed with but not moved."""
+    return digest(trainable(state.model), state.done, repr(state.clip), context)
 
 
 def _sum(

@@ -143,7 +143,7 @@ def assumptions(recipe: Recipe) -> list[str]:
             "Sampling and noise come from AES-256 in counter mode, keyed by the operating system.",
             "Real numbers are approximated by 64-bit floating point; attacks on that "
             "approximation (Mironov 2012) are not excluded.",
-            "Every row belongs to exactly one unit, as declared.",
+            _units(recipe),
         ]
     if recipe.federated_learning is not None and recipe.differential_privacy is not None:
         if _unit(recipe) == "client":
@@ -158,6 +158,16 @@ def assumptions(recipe: Recipe) -> list[str]:
     if recipe.data.public_demonstration:
         found.append("The owner declares all rows public: this run is a demonstration.")
     return found
+
+
+def _units(recipe: Recipe) -> str:
+    column = recipe.data.unit
+    if _unit(recipe) == "example" and column is not None:
+        return (
+            f"Epsilon is that of one row. Rows of one `{column}` add up: whoever has k of them is "
+            "covered by k times the epsilon or worse; `unit: group` protects them whole."
+        )
+    return "Every row belongs to exactly one unit, as declared."
 
 
 def _base(model: FormerRun) -> str:

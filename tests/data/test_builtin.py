@@ -84,14 +84,6 @@ def test_groups_and_parties_are_unknown():
     )
 
 
-def test_the_fingerprint_is_keyed():
-    iris, wine = Builtin(name="iris", size=150), Builtin(name="wine", size=178)
-    prints = {
-        iris.fingerprint(HERE, b"a"), iris.fingerprint(HERE, b"b"), wine.fingerprint(HERE, b"a"),
-    }  # fmt: skip
-    assert len(prints) == 3 and all(len(found) == 64 for found in prints)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -97,13 +97,6 @@ def test_a_demonstration_may_show_everything(tmp_path):
     assert cohorts.test_is_public and cohorts.private_is_public
 
 
-def test_the_fingerprint_follows_every_file(tmp_path):
-    read(tmp_path)
-    (tmp_path / "public.csv").write_text("age,sex,ill\n10,f,no\n")
-    both = replace(TABLE, public=PublicFile(path="public.csv"))
-    assert TABLE.fingerprint(tmp_path, b"k") != both.fingerprint(tmp_path, b"k")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

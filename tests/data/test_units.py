@@ -21,7 +21,7 @@ def test_a_row_is_a_unit():
     assert len(units) == 6
     assert batch["features"].tolist() == [[9, 10], [3, 4]]
     assert batch["label"].tolist() == [1, 1]
-    assert batch["unit"].tolist() == [4, 1] and batch["present"].all()
+    assert batch["present"].all()
     assert "rows" not in batch
 
 
@@ -61,8 +61,9 @@ def test_every_row_of_a_wide_group_may_be_kept():
 def test_micro_batches_hold_every_drawn_unit_once():
     units = Units(rows(), "example", None, KEY)
     drawn = torch.tensor([5, 0, 3, 2])
-    assert [b["unit"].tolist() for b in units.micro(drawn, 3)] == [[5, 0, 3], [2]]
-    assert [b["unit"].tolist() for b in units.micro(drawn, None)] == [[5, 0, 3, 2]]
+    ids = units.batch(drawn)["unit"].tolist()
+    assert [b["unit"].tolist() for b in units.micro(drawn, 3)] == [ids[:3], ids[3:]]
+    assert [b["unit"].tolist() for b in units.micro(drawn, None)] == [ids]
     assert list(units.micro(drawn[:0], 3)) == list(units.micro(drawn[:0], None)) == []
 
 
@@ -84,3 +85,28 @@ def test_groups_need_a_column():
 def test_a_unit_has_at_least_one_row():
     with pytest.raises(ValueError, match="rows_per_unit=0 must be at least 1"):
         Units(rows("a"), "group", 0, KEY)
+
+
+@pytest.mark.parametrize("unit", ["example", "group"])
+@pytest.mark.parametrize("gone", [0, 2, 5])
+def test_a_units_number_is_its_own_whoever_else_is_there(unit, gone):
+    """The random start of an attack is keyed by it: taking one unit away must not move others'."""
+    all_rows = rows("abcdef" if unit == "group" else None)
+    left = [i for i in range(6) if i != gone]
+
+    def numbers(some):
+        units = Units(some, unit, 2 if unit == "group" else None, KEY)
+        return units.batch(torch.arange(len(units)))["unit"].tolist()
+
+    every = numbers(all_rows)
+    assert numbers(all_rows.take(left)) == [every[i] for i in left]
+    assert len(set(every)) == 6
+    assert max(every) < 2**48
+
+
+def test_equal_rows_have_numbers_of_their_own():
+    twins = Rows(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
+    three = Units(twins, "example", None, KEY).batch(torch.arange(3))["unit"].tolist()
+    two = Units(twins.take([0, 2]), "example", None, KEY).batch(torch.arange(2))["unit"].tolist()
+    assert len(set(three)) == 3
+    assert two == three[:2]  # whichever of them goes, the same numbers are left

@@ -132,7 +132,7 @@ def _indent(draw: Draw, lines: list[str], i: int) -> None:
 def _misspell(draw: Draw, recipe: str) -> str:
     key = draw.choice(re.findall(r"\w+(?=:)", recipe) or ["nacre"])
     i = draw.randrange(len(key))
-    wrong = draw.choice([key[:i] + key[i + 1 :], key[:i] + key[i] + key[i:], key.upper(), f"{key} "])
+    wrong = draw.choice([key[:i] + key[i + 1 :], key[: i + 1] + key[i:], key.upper(), f"{key} "])
     return re.sub(rf"\b{key}(?=:)", lambda _: wrong, recipe, count=1)
 
 
@@ -203,7 +203,7 @@ def _other(draw: Draw, value: Any) -> Any:
     if isinstance(value, float):
         return draw.choice([0.0, -value, 1e-300, 1e300, value / 1000, 1000 * value, 1, "x", None])
     if isinstance(value, str):
-        return draw.choice(["", " ", value[:-1], value * 2, "../x", "\x1b[2J", "ü", "a\nb", 3, None])
+        return draw.choice(["", " ", value[:-1], 2 * value, "../x", "\x1b[J", "ü", "a\nb", 3, None])
     if isinstance(value, list):
         return draw.choice([[], value * 2, value[:1], [None], [10**9], [0], [[value]], {}, "x"])
     return draw.choice([{}, [], None, {"kind": "x"}, {**value, "more": 1}, "x", 1])
@@ -335,6 +335,8 @@ def outcome(case: Case, folder: Path, *, train: bool = False) -> Outcome:
     except NacreError as error:
         sentence = str(error)
         faults += told_badly(sentence)
+        if (folder / "run").exists():
+            faults.append(f"refused only after it was charged: {sentence}")
     except (Exception, TooLong) as error:
         faults.append(f"{type(error).__name__} after {reached!r}: {error}"[:300])
     # A refusal before the reservation leaves nothing; training leaves a run folder.
@@ -374,7 +376,7 @@ def _cheap(planned: Any) -> bool:
 
 
 def _everything(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.parent.rglob("*") if path != folder}
+    return {str(path.relative_to(folder.parent)) for path in folder.parent.rglob("*")}
 
 
 def told_badly(sentence: str) -> list[str]:
@@ -424,4 +426,3 @@ def through_the_command(case: Case, folder: Path) -> Outcome:
         faults += told_badly(done.stderr.removesuffix("\n"))
     reached = "refused" if done.returncode else "planned"
     return Outcome(case, reached, done.stderr.strip(), tuple(faults))
-

@@ -18,7 +18,8 @@ from nacre.core.errors import (
 )
 from nacre.core.files import load_tensors
 from nacre.ledger import Ledger
-from nacre.training import loop
+from nacre.models import build
+from nacre.training import checkpoint, loop
 from nacre.training.folder import RunFolder
 from nacre.training.plan import plan
 from nacre.training.run import abandon, finish, open_run, train
@@ -72,7 +73,8 @@ def _spent(path, account):
 def _interrupted(base, tmp_path, steps):
     """A run stopped after some steps, beside an untouched copy of it from before the first."""
     tmp_path.mkdir(exist_ok=True)
-    planned = plan(recipe(tmp_path, base, ledger__path="{run}/privacy.db"))
+    own = {} if base is TABLE else {"ledger__path": "{run}/privacy.db"}
+    planned = plan(recipe(tmp_path, base, **own))
     with pytest.raises(Stopped):
         train(planned, tmp_path / "run", observe=StopAfter(steps))
     return planned
@@ -304,3 +306,64 @@ def test_a_private_base_on_the_same_account_states_the_composed_epsilon(tmp_path
     rich.print(second.table())
     assert "iris was charged before" in " ".join(capsys.readouterr().out.split())
     train(second, tmp_path / "second")
+
+
+def test_what_happened_to_private_rows_is_told_and_not_kept(tmp_path):
+    """A count of private rows is private: it goes to the terminal of whoever holds them."""
+    told = []
+
+    class Watch(StopAfter):
+        def tell(self, sentence):
+            told.append(sentence)
+
+    patients(tmp_path / "patients.csv")
+    with (tmp_path / "patients.csv").open("a") as file:
+        file.write("p1,north,50,f,11.5,no\n")
+    asked = recipe(tmp_path, TABLE, data__on_out_of_range="clamp")
+    run = train(plan(asked), tmp_path / "run", observe=Watch(-1))
+    assert len(told) == 1
+    assert "dose" in told[0]
+    kept = [path for path in run.path.rglob("*") if path.is_file()]
+    assert not any(told[0].encode() in path.read_bytes() for path in kept)
+
+
+def test_no_copy_of_a_run_takes_a_step_from_another_state(tmp_path):
+    """A step is paid for once: the ledger, which no copy takes along, knows what entered it."""
+    planned = plan(recipe(tmp_path, CENTRAL))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(3))
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    forged = tmp_path / "copy"
+    (kept,) = (forged / "state").glob("step-*")
+    model = build(planned.recipe.model, (4,), 3, 7, tmp_path)  # weights of the attacker's choice
+    kept.unlink()
+    checkpoint.save(
+        forged / "state", model, torch.optim.Adam(model.parameters()), 0,
+        {"curve": [], "stopped": "completed"},
+    )  # fmt: skip
+    again = plan(planned.recipe, resume=forged)
+    with pytest.raises(LedgerError, match="was taken before, from another state"):
+        train(again, forged, resume=True)
+    train(plan(planned.recipe, resume=tmp_path / "run"), tmp_path / "run", resume=True)
+
+
+def test_how_long_private_work_took_stays_local(tmp_path):
+    patients(tmp_path / "patients.csv")
+    run = train(plan(recipe(tmp_path, TABLE)), tmp_path / "run")
+    assert json.loads(run.folder.outcome.read_text())["seconds"] == {}
+    assert (run.folder.local / "seconds.json").exists()
+    for account in json.loads((run.path / "ledger.json").read_text())["accounts"]:
+        assert all(len(entry["time"]) == len("2026-11-23") for entry in account["entries"])
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "message"),
+    [
+        (CENTRAL, {"model__dropout": 0.1}, "dropout"),
+        (CENTRAL, {"fine_tuning": {"kind": "lora", "dropout": 0.1}}, "dropout"),
+        (TABLE, {"ledger__path": "{run}/privacy.db"}, "a fresh budget"),
+    ],
+)
+def test_what_would_break_the_guarantee_is_refused(tmp_path, base, changes, message):
+    with pytest.raises(Incompatible, match=message):
+        plan(recipe(tmp_path, base, **changes))

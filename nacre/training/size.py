@@ -1,0 +1,103 @@
+"""Whether a run is of a size that this machine can hold and price, found before it is tried.
+
+A slip of the finger in a recipe (`hidden: [1000000000]`) must end in a sentence, not in a machine
+that swaps for an hour.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from nacre.core.tensors import trainable
+from nacre.fine_tuning import LoRA
+from nacre.models import CNN, MLP, build
+from nacre.training.checks import refuse
+
+if TYPE_CHECKING:
+    from nacre.data.dataset import Schema
+    from nacre.recipe.schema import Recipe
+
+_COPIES = 6  # the weights, their gradient, two moments of the optimizer, gradients of two units
+_PRICED = 1_000_000  # steps that `pld` composes within half a minute
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def fits(recipe: Recipe, schema: Schema) -> None:
+    """Raises `Incompatible` for a model, a batch or a number of steps beyond all means."""
+    _model_fits(recipe, schema)
+    _batch_fits(recipe, schema)
+    _steps_are_priced(recipe)
+
+
+def adapters_fit(recipe: Recipe, model: nn.Module) -> None:
+    """Raises `Incompatible` for adapters of a higher rank than any layer has."""
+    choice = recipe.fine_tuning
+    widest = max(max(weights.shape, default=1) for weights in model.parameters())
+    if isinstance(choice, LoRA) and choice.rank > widest:
+        refuse(
+            recipe,
+            "fine_tuning.rank",
+            f"{choice.rank} is more than the {widest} entries of the widest layer, so adapters "
+            "would be larger than the model; use a smaller rank",
+        )
+
+
+def _model_fits(recipe: Recipe, schema: Schema) -> None:
+    if not isinstance(recipe.model, MLP | CNN):
+        return  # the others are what their code or a file makes them
+    try:
+        with torch.device("meta"):  # sizes without the memory
+            model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+        count = sum(weights.numel() for weights in trainable(model).values())
+    except RuntimeError:  # torch cannot even count it
+        count = 2**63
+    if 4 * _COPIES * count > memory():
+        refuse(
+            recipe,
+            "model",
+            f"training {count:.3g} weights takes {4 * _COPIES * count / 2**30:.3g} GiB and this "
+            f"machine has {memory() / 2**30:.3g}; use a smaller model",
+        )
+
+
+def _batch_fits(recipe: Recipe, schema: Schema) -> None:
+    privacy = recipe.differential_privacy
+    rows = (privacy.rows_per_unit or 1) if privacy is not None else 1
+    at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
+    taken = 4 * at_once * rows * math.prod(schema.shape)
+    if taken > memory():
+        refuse(
+            recipe,
+            "training.batch",
+            f"{at_once} units of {rows} rows take {taken / 2**30:.3g} GiB and this machine has "
+            f"{memory() / 2**30:.3g}; lower `training.batch`, `execution.microbatch` or "
+            "`differential_privacy.rows_per_unit`",
+        )
+
+
+def _steps_are_priced(recipe: Recipe) -> None:
+    privacy, ledger, federation = (
+        recipe.differential_privacy, recipe.ledger, recipe.federated_learning,
+    )  # fmt: skip
+    if privacy is None:
+        return
+    rule = ledger.grant.rule if ledger is not None and ledger.grant is not None else ""
+    steps = recipe.training.steps
+    if federation is not None:
+        steps = federation.rounds * federation.local.steps
+    if steps > _PRICED and "pld" in (rule, privacy.accountant):
+        refuse(
+            recipe,
+            "training.steps" if federation is None else "federated_learning.rounds",
+            f"pld cannot price {steps} steps within minutes, only up to {_PRICED}; use fewer, or "
+            "`accountant: rdp` and `grant: {rule: rdp}`",
+        )

@@ -1,0 +1,46 @@
+"""Ctrl-C half-way: a sentence that says how to go on, and going on works."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.stories.faults import Moment, begun
+
+MOMENTS = [
+    Moment(file="step-", count=12, signal=signal.SIGINT),
+    Moment(seconds=1.0, signal=signal.SIGINT),
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_an_interrupted_run_says_how_it_is_continued(moment: Moment, tmp_path: Path) -> None:
+    told = begun("central", tmp_path / "story")
+    said = tmp_path / "said.txt"
+    if told.train(told.run, moment, says=said) != 0:  # a quick machine may have finished
+        *_, sentence = said.read_text().splitlines()
+        recipe = told.folder / "recipe.yaml"
+        command = f"nacre train {recipe} --into {told.run} --resume"
+        assert sentence == f"nacre: interrupted; continue with `{command}`"
+    told.look()
+    told.end()
+    assert told.broken == []
+
+
+def test_an_interrupt_exits_with_130(tmp_path: Path) -> None:
+    told = begun("central", tmp_path / "story")
+    assert told.train(told.run, MOMENTS[0]) == 130
+
+
+def test_an_interrupt_before_the_run_exists_leaves_nothing(tmp_path: Path) -> None:
+    from tests.stories.faults import RECIPES, nacre
+
+    recipe, said = tmp_path / "recipe.yaml", tmp_path / "said.txt"
+    recipe.write_text(RECIPES["central"])
+    words = ["train", str(recipe), "--into", str(tmp_path / "run")]
+    moment = Moment(file="holder.key", signal=signal.SIGINT)
+    assert nacre(words, moment, says=said) == 130
+    assert "before anything was released or charged" in said.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml", "said.txt"]

@@ -1,0 +1,20 @@
+"""kill -9 at random moments; `benchmarks/faults.py` does the same sixty times."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.stories.faults import RECIPES, story
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(
+    kind: str, tmp_path: Path
+) -> None:
+    told = story(kind, tmp_path / kind, kills=5, draw=random.Random(4))
+    assert told.broken == []
+    assert told.equal
+    assert told.kills
