@@ -37,7 +37,7 @@ def main() -> None:
 
 def one(seed: int) -> dict[str, float]:
     """The figures of one seed, in points of a hundred, and the seconds it took."""
-    from nacre.audit.run import audit
+    from nacre.audit.run import audit_run
     from nacre.core.files import read_json
     from nacre.recipe.load import load
     from nacre.training.plan import plan
@@ -48,7 +48,7 @@ def one(seed: int) -> dict[str, float]:
     priced = plan(recipe)
     with tempfile.TemporaryDirectory() as folder:
         run = train(priced, Path(folder) / "clinic")
-        audit(run)
+        audit_run(run)
         comparison = read_json(run.path / "comparison.json")
     found: dict[str, float] = {"seconds": time.perf_counter() - start}
     for variant in comparison["variants"]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
-    from nacre.audit.run import audit
+    from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adam, AdamW
     from nacre.data import Arrays, Builtin, ByColumn, Images, Table, Uniform
     from nacre.differential_privacy.mechanism import Budget, Mechanism
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
-    "nacre.audit.run": ("audit",),
+    "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adam", "AdamW"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Images", "Table", "Uniform"),
     "nacre.differential_privacy.mechanism": ("Budget", "Mechanism"),
@@ -95,7 +95,7 @@ __all__ = [
     "Training",
     "Uniform",
     "abandon",
-    "audit",
+    "audit_run",
     "dumps",
     "finish",
     "load",

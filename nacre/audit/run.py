@@ -29,7 +29,7 @@ from nacre.training.run import Run
 _CONFIDENCE = 0.95
 
 
-def audit(run: Run, observe: Progress | None = None) -> list[Finding]:
+def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     """What every audit of the recipe found; also writes findings.json and comparison.json.
 
     Findings on rows that are not declared public go to `local/` and so does the comparison.

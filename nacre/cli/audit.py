@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def command(run: Path, as_json: bool) -> None:
     """Attack the model of RUN as its recipe's `audit` says. Findings on rows that are not public
     stay in RUN/local."""
-    from nacre.audit.run import audit
+    from nacre.audit.run import audit_run
     from nacre.cli.progress import watcher
     from nacre.training.run import open_run
 
-    findings = audit(open_run(run), observe=watcher())
+    findings = audit_run(open_run(run), observe=watcher())
     document = {"findings": [finding.to_json() for finding in findings]}
     show(document, _table(findings), as_json)
 

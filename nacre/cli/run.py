@@ -19,7 +19,7 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     """Do everything that RECIPE says, into a new run folder: plan, train, audit, report.
 
     An interrupted run goes on with --resume."""
-    from nacre.audit.run import audit
+    from nacre.audit.run import audit_run
     from nacre.cli.progress import watcher
     from nacre.recipe.load import load
     from nacre.report.evidence import write_report
@@ -34,6 +34,6 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
             refuse_existing(into)  # at once, and not after the noise is calibrated
         planned = plan(load(recipe), resume=into if resume else None)
         trained = train(planned, into=into, resume=resume, observe=watch)
-        audit(trained, observe=watch)
+        audit_run(trained, observe=watch)
         write_report(into, None)
     show(summary_json(into), summary(into), as_json)

@@ -105,7 +105,7 @@ def _groups(rows: Rows) -> list[bytes]:
 
 def _contents(rows: Rows) -> Iterator[bytes]:
     """The content of each row, as it enters training."""
-    features = rows.features.reshape(len(rows), -1).numpy()
+    features = rows.features.flatten(1).numpy()
     labels = rows.label.numpy()
     for feature, label in zip(features, labels, strict=True):
         yield hashlib.sha256(feature.tobytes() + label.tobytes()).digest()

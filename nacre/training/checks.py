@@ -10,44 +10,29 @@ the recipe, the reason and the remedy. `CHECKS` lists them; `nacre explain` prin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nacre.adversarial_training.ball import Ball
-from nacre.core.errors import FileDamaged, Incompatible, Refusal
-from nacre.core.files import read_json
-from nacre.core.types import FeatureSpace
-from nacre.data.dataset import Schema
+from nacre.core.errors import Refusal
 from nacre.data.partition import ByColumn
 from nacre.data.sampling import FullBatch, PoissonSampling
 from nacre.data.scaling import PublicScaling
-from nacre.fine_tuning.choices import LoRA, Pretrain
+from nacre.fine_tuning.choices import LoRA
 from nacre.gradient_clipping import Flat
 from nacre.models import FormerRun, repair
 from nacre.recipe.audits import Evasion
-from nacre.recipe.schema import Recipe
 from nacre.training.budget import IN_RUN
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the checks may look at: the recipe and what follows from it without reading a row."""
-
-    recipe: Recipe
-    schema: Schema
-    sizes: dict[str, int]  # declared units of each holder of rows
-    model: nn.Module
-    space: FeatureSpace  # names and shape; its scale is known only once public rows are read
-
-
-def refuse(recipe: Recipe, key: str, message: str, kind: type[Refusal] = Incompatible) -> NoReturn:
-    """Raises `kind` with the place of `key` in front of the message."""
-    file, line = recipe.where(key)
-    place = f"{file}:{line} " if file is not None and line is not None else ""
-    raise kind(f"{place}`{key}`: {message}")
+from nacre.training.facts import (
+    Facts,
+    ball_of,
+    balls,
+    continues,
+    former_plan,
+    public_stage,
+    refuse,
+)
+from nacre.training.pieces import protects
 
 
 def per_unit_clipping(facts: Facts) -> None:
@@ -67,7 +52,7 @@ def per_unit_sums(facts: Facts) -> None:
     """`gradients: whole` never sees one unit's gradient."""
     recipe = facts.recipe
     if isinstance(recipe.gradient_clipping, Flat) and recipe.execution.gradients == "whole":
-        if _unit(recipe) == "client":
+        if protects(recipe) == "client":
             return  # the change of a party is clipped, not its gradients
         refuse(
             recipe,
@@ -79,7 +64,7 @@ def per_unit_sums(facts: Facts) -> None:
 def sampling_with_event(facts: Facts) -> None:
     """Only sampling whose privacy is proven may be combined with noise."""
     recipe = facts.recipe
-    if recipe.differential_privacy is None or _unit(recipe) == "client":
+    if recipe.differential_privacy is None or protects(recipe) == "client":
         return
     if not isinstance(recipe.training.sampling, PoissonSampling | FullBatch):
         refuse(
@@ -147,7 +132,7 @@ def unit_exists(facts: Facts) -> None:
 def clients_are_many(facts: Facts) -> None:
     """Hiding a whole party among a few others costs all accuracy."""
     recipe = facts.recipe
-    if _unit(recipe) != "client":
+    if protects(recipe) != "client":
         return
     federation = recipe.federated_learning
     if federation is None:
@@ -186,7 +171,7 @@ def comparison_on_public_data(facts: Facts) -> None:
             "leave it out, or, only where the rows are public anyway, declare "
             "`data: {public_demonstration: true}`",
         )
-    if "public_base" in recipe.compare and _pretrain(recipe) is None and not _former(recipe):
+    if "public_base" in recipe.compare and public_stage(recipe) is None and not continues(recipe):
         refuse(
             recipe,
             "compare",
@@ -202,7 +187,7 @@ def public_rows_exist(facts: Facts) -> None:
     federation = recipe.federated_learning
     wanted = {
         "data.scaling": isinstance(recipe.data.scaling, PublicScaling),
-        "fine_tuning.pretrain": _pretrain(recipe) is not None,
+        "fine_tuning.pretrain": public_stage(recipe) is not None,
         "federated_learning.stop": federation is not None and federation.stop is not None,
     }
     for key, needed in wanted.items():
@@ -244,7 +229,7 @@ def ledgers_outlive_runs(facts: Facts) -> None:
 def no_other_randomness(facts: Facts) -> None:
     """Dropout's masks follow a unit's place in the batch, so one unit would move the others'."""
     recipe = facts.recipe
-    if recipe.differential_privacy is None or _unit(recipe) == "client":
+    if recipe.differential_privacy is None or protects(recipe) == "client":
         return
     adapters = recipe.fine_tuning
     if isinstance(adapters, LoRA) and adapters.dropout > 0:
@@ -262,7 +247,7 @@ _DROPOUT = (
 
 def _random(facts: Facts) -> bool:
     """Whether two forward passes in training mode, on the same made-up rows, differ."""
-    inputs = torch.ones(2, *facts.schema.shape)
+    inputs = torch.randn(64, *facts.schema.shape, generator=torch.Generator().manual_seed(0))
     mode = facts.model.training
     facts.model.train()
     outputs: list[Tensor] = []
@@ -316,14 +301,6 @@ def base_is_covered(facts: Facts) -> None:
         )
 
 
-def former_plan(recipe: Recipe, model: FormerRun) -> dict[str, Any]:
-    """plan.json of the run that a recipe's base comes from. Raises `FileDamaged` without one."""
-    value = read_json(recipe.folder / model.path / "plan.json")
-    if not isinstance(value, dict):
-        raise FileDamaged(f"{model.path}/plan.json does not hold a plan; name another run")
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
 def something_trains(facts: Facts) -> None:
     """A model without a trainable weight cannot be trained."""
     if not any(True for _ in facts.model.parameters()):
@@ -332,7 +309,7 @@ def something_trains(facts: Facts) -> None:
 
 def balls_fit_the_features(facts: Facts) -> None:
     """Radii and frozen features must name features of the table."""
-    for key, ball in _balls(facts.recipe):
+    for key, ball in balls(facts.recipe):
         try:
             ball.region(facts.space)
         except Refusal as error:
@@ -350,40 +327,13 @@ def audits_have_their_rows(facts: Facts) -> None:
                 f"{option.kind} measures on rows that were not trained on, and the data declare "
                 "none; add `data: {holdout: {share: 0.2}}`",
             )
-        if isinstance(option, Evasion) and _ball(option, recipe) is None:
+        if isinstance(option, Evasion) and ball_of(option, recipe) is None:
             refuse(
                 recipe,
                 "audit",
                 "evasion needs to know how far an input may move; give it a ball: "
                 "`audit: [{kind: evasion, ball: {kind: linf, radius: 0.1}}]`",
             )
-
-
-def _unit(recipe: Recipe) -> str | None:
-    return recipe.differential_privacy.unit if recipe.differential_privacy is not None else None
-
-
-def _pretrain(recipe: Recipe) -> Pretrain | None:
-    return recipe.fine_tuning.pretrain if recipe.fine_tuning is not None else None
-
-
-def _former(recipe: Recipe) -> bool:
-    return isinstance(recipe.model, FormerRun)
-
-
-def _ball(option: Evasion, recipe: Recipe) -> Ball | None:
-    if option.ball is not None:
-        return option.ball
-    adversarial = recipe.adversarial_training
-    return adversarial.attack.ball if adversarial is not None else None
-
-
-def _balls(recipe: Recipe) -> list[tuple[str, Ball]]:
-    """Every ball of the recipe and the key it stands under."""
-    found = [("audit", o.ball) for o in recipe.audit if isinstance(o, Evasion) and o.ball]
-    if recipe.adversarial_training is not None:
-        found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))
-    return found
 
 
 CHECKS: tuple[Callable[[Facts], None], ...] = (

@@ -28,8 +28,9 @@ from nacre.recipe.load import digest
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces, words
 from nacre.training.budget import Takes, takes
-from nacre.training.checks import CHECKS, Facts, refuse
+from nacre.training.checks import CHECKS
 from nacre.training.estimate import Estimate, estimate
+from nacre.training.facts import Facts, refuse
 from nacre.training.folder import reopen
 from nacre.training.size import adapters_fit, fits
 

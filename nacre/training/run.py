@@ -59,13 +59,16 @@ class Run:
         return self.folder.path
 
 
-def train(plan: Plan, into: Path, *, resume: bool = False, observe: Progress | None = None) -> Run:
+def train(
+    plan: Plan, into: Path | str, *, resume: bool = False, observe: Progress | None = None
+) -> Run:
     """Trains, or with `resume` goes on to the same weights as an undisturbed run.
 
     Raises `RunError` for a folder that exists (or does not, with `resume`), `DataError` for rows
     that do not fit, `BudgetExceeded` where the ledger refuses. Until the reservation nothing is
     written; after it, what was released stays charged and the run can be resumed.
     """
+    into = Path(into)
     if resume:
         folder = _unchanged(plan, reopen(into))
         if folder.outcome.exists():
@@ -278,9 +281,9 @@ def _close(
     folder.destroy_key()
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path | str) -> Run:
     """A run whose training is complete. Raises `RunError` for one that is still open."""
-    folder = reopen(path)
+    folder = reopen(Path(path))
     if not folder.outcome.exists():
         raise RunError(
             f"the training of {path} is not complete: continue it with "

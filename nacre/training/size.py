@@ -16,7 +16,7 @@ from torch import nn
 from nacre.core.tensors import trainable
 from nacre.fine_tuning import LoRA
 from nacre.models import CNN, MLP, build
-from nacre.training.checks import refuse
+from nacre.training.facts import refuse
 
 if TYPE_CHECKING:
     from nacre.data.dataset import Schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nacre.adversarial_training import Madry, Trades
+from nacre.adversarial_training import Ball, Madry, Trades
 from nacre.data.sampling import Full, Poisson
 from nacre.models import FormerRun
 from nacre.recipe.schema import Recipe
@@ -121,11 +121,18 @@ def _adversarial(recipe: Recipe) -> str | None:
     option = recipe.adversarial_training
     if not isinstance(option, Madry | Trades):
         return None
-    ball = option.attack.ball
-    return (
-        f"{option.kind.upper() if option.kind == 'trades' else 'Madry'} trains on inputs moved by "
-        f"{option.attack.kind.upper()} inside an {ball.kind} ball of radius {ball.radius:g}."
-    )
+    name = "TRADES" if option.kind == "trades" else "Madry"
+    attack = option.attack
+    return f"{name} trains on inputs moved by {attack.kind.upper()} inside {_reach(attack.ball)}."
+
+
+def _reach(ball: Ball) -> str:
+    """A ball in words: its norm, its radius and what that is measured in, and the exceptions."""
+    unit = "the features' own units" if ball.unit == "features" else "scaled units"
+    words = f"an {ball.kind} ball of radius {ball.radius:g} in {unit}"
+    if ball.radii:
+        words += f" ({counted(len(ball.radii), 'feature')} with radii of their own)"
+    return words + (f", {', '.join(ball.frozen)} fixed" if ball.frozen else "")
 
 
 def _unit(recipe: Recipe) -> str | None:

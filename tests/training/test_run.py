@@ -7,7 +7,7 @@ import pytest
 import rich
 import torch
 
-from nacre.audit.run import audit
+from nacre.audit.run import audit_run
 from nacre.core.errors import (
     BudgetExceeded,
     DataError,
@@ -187,7 +187,7 @@ def test_groups_are_protected_and_figures_on_private_rows_stay_local(tmp_path):
     patients(tmp_path / "patients.csv")
     asked = recipe(tmp_path, TABLE, audit=["membership"])
     run = train(plan(asked), tmp_path / "run")
-    (finding,) = audit(open_run(run.path))
+    (finding,) = audit_run(open_run(run.path))
     assert not finding.public
     assert (run.folder.local / "findings.json").exists()
     assert not (run.path / "findings.json").exists()

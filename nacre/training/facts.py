@@ -1,0 +1,70 @@
+"""What the refusals look at, and how they point at the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from torch import nn
+
+from nacre.adversarial_training.ball import Ball
+from nacre.core.errors import FileDamaged, Incompatible, Refusal
+from nacre.core.files import read_json
+from nacre.core.types import FeatureSpace
+from nacre.data.dataset import Schema
+from nacre.fine_tuning.choices import Pretrain
+from nacre.models import FormerRun
+from nacre.recipe.audits import Evasion
+from nacre.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks may look at: the recipe and what follows from it without reading a row."""
+
+    recipe: Recipe
+    schema: Schema
+    sizes: dict[str, int]  # declared units of each holder of rows
+    model: nn.Module
+    space: FeatureSpace  # names and shape; its scale is known only once public rows are read
+
+
+def refuse(recipe: Recipe, key: str, message: str, kind: type[Refusal] = Incompatible) -> NoReturn:
+    """Raises `kind` with the place of `key` in front of the message."""
+    file, line = recipe.where(key)
+    place = f"{file}:{line} " if file is not None and line is not None else ""
+    raise kind(f"{place}`{key}`: {message}")
+
+
+def former_plan(recipe: Recipe, model: FormerRun) -> dict[str, Any]:
+    """plan.json of the run that a recipe's base comes from. Raises `FileDamaged` without one."""
+    value = read_json(recipe.folder / model.path / "plan.json")
+    if not isinstance(value, dict):
+        raise FileDamaged(f"{model.path}/plan.json does not hold a plan; name another run")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def public_stage(recipe: Recipe) -> Pretrain | None:
+    """The training on public rows that comes first, or None."""
+    return recipe.fine_tuning.pretrain if recipe.fine_tuning is not None else None
+
+
+def continues(recipe: Recipe) -> bool:
+    """Whether the model of a former run is the base."""
+    return isinstance(recipe.model, FormerRun)
+
+
+def ball_of(option: Evasion, recipe: Recipe) -> Ball | None:
+    """How far an evasion audit moves inputs: its own ball, or the one trained against."""
+    if option.ball is not None:
+        return option.ball
+    adversarial = recipe.adversarial_training
+    return adversarial.attack.ball if adversarial is not None else None
+
+
+def balls(recipe: Recipe) -> list[tuple[str, Ball]]:
+    """Every ball of the recipe and the key it stands under."""
+    found = [("audit", o.ball) for o in recipe.audit if isinstance(o, Evasion) and o.ball]
+    if recipe.adversarial_training is not None:
+        found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))
+    return found
