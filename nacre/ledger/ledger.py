@@ -122,6 +122,26 @@ class Ledger:
         with self._writing() as page:
             page.append(account, "note", {"text": text})
 
+    def record_rows(self, account: str, fingerprint: str) -> None:
+        """Records which rows an account stands for, by a keyed fingerprint of their content.
+
+        The same rows under another data set's name would have a second budget, so that is refused;
+        a data set's name is the account's up to its first slash, and its parties share rows. Rows
+        that were edited have another fingerprint: that they are the same people's is for
+        their owner to say. Raises `LedgerError`. Idempotent.
+        """
+        with self._writing() as page:
+            for other in page.book.accounts.values():
+                same = other.name.partition("/")[0] == account.partition("/")[0]
+                if fingerprint in other.rows and not same:
+                    raise LedgerError(
+                        f"these rows are charged to account {other.name!r} already, and under the "
+                        f"name {account!r} they would have a second budget; use that name, and "
+                        "have its grant raised if it is spent"
+                    )
+            if fingerprint not in page.book.account(account).rows:
+                page.append(account, "rows", {"fingerprint": fingerprint})
+
     # -- runs ------------------------------------------------------------------------------------
 
     def preview(
@@ -282,7 +302,13 @@ class Ledger:
         if seen.number and getattr(next(new, None), "hash", None) != seen.hash:
             raise LedgerError(f"{self.path} was changed: row {seen.number} is not what it was")
         for entry in new:
-            self._book.follow(entry)
+            try:
+                self._book.follow(entry)
+            except LedgerError as error:
+                raise LedgerError(
+                    f"the ledger {self.path} was changed: {error}; restore it from a copy, and "
+                    "compare its head with a printed one"
+                ) from error
         return self._book
 
 

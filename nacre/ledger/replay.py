@@ -138,6 +138,12 @@ def _note(account: Account, entry: Entry, content: Content) -> None:
         raise LedgerError("its text is none")
 
 
+def _rows(account: Account, entry: Entry, content: Content) -> None:
+    if type(content["fingerprint"]) is not str:
+        raise LedgerError("its fingerprint is no text")
+    account.rows.add(content["fingerprint"])
+
+
 def _open_run(account: Account, content: Content) -> Run:
     run = account.run(content["run"])
     if run.end is not None:
@@ -151,6 +157,7 @@ _APPLY: Mapping[str, Callable[[Account, Entry, Content], None]] = {
     "journal": _journal,
     "settle": _settle,
     "note": _note,
+    "rows": _rows,
 }
 
 

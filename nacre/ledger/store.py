@@ -232,6 +232,7 @@ def _sentences(path: Path) -> Generator[None]:
 _REMEDIES = (
     ("locked", f"another process has been writing for {BUSY_SECONDS:.0f} seconds: try again"),
     ("full", "nothing was written: make room on the disk, then go on"),
+    ("disk I/O", "nothing was written: make room on the disk or mend it, then go on"),
     ("readonly", "nothing was written: the file and its folder must be writable"),
     ("unable to open", "nothing was written: the file and its folder must be writable"),
     ("not a database", "the file is something else or damaged: restore it from a copy"),

@@ -178,5 +178,7 @@ def _words(kind: str, content: dict[str, Any]) -> str:
             return f"{content['step']} steps journalled"
         case "settle":
             return str(content["end"])
+        case "rows":
+            return "rows recorded by a keyed fingerprint"
         case _:
             return str(content["text"])

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nacre.core.errors import LedgerError
+from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Unit
 from nacre.ledger.accounts import Account, Grant, Posting, Request, posted_event
 from nacre.ledger.rules import RuleName, build, first_order
@@ -89,11 +89,12 @@ class Preview:
 def weigh(account: Account, asked: Request) -> Preview:
     """What `asked` would take from each grant of the account.
 
-    Raises `LedgerError` where there is no grant, or one that counts neighbours differently, and
+    Raises `BudgetExceeded` where there is no grant, `LedgerError` for one that counts neighbours
+    differently, and
     `UnsupportedEvent` where a rule cannot price the event.
     """
     if not account.grants:
-        raise LedgerError(
+        raise BudgetExceeded(
             f"account {account.name!r} has no grant, so nothing may be charged to it; make one "
             "with `nacre ledger grant`, or declare `grant` in the recipe's `ledger` section"
         )

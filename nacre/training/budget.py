@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import hmac
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError
+from nacre.core.files import write_bytes
+from nacre.core.random import digest
 from nacre.core.types import Adjacency
+from nacre.data.dataset import Rows
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.ledger import Charge, Grant, Ledger, Preview, preview_new
 from nacre.recipe.schema import Recipe
@@ -154,10 +160,19 @@ class Charges(Mapping[str, Charge]):
         self.close()
 
 
-def reserve(plan: Plan, run: str, folder: Path, *, new: bool = False) -> Charges:
+def reserve(
+    plan: Plan,
+    run: str,
+    folder: Path,
+    *,
+    new: bool = False,
+    rows: Sequence[Rows] = (),  # all that are not public, held-out ones too
+) -> Charges:
     """The run's reservations, made now or standing already. All holders, or none.
 
-    Only a `new` run may make the ledger or a grant. Raises `BudgetExceeded` and `LedgerError`.
+    Only a `new` run may make the ledger or a grant; its `rows` are recorded against the accounts
+    that they are charged to, so that no other name gives them a second budget. Raises
+    `BudgetExceeded` and `LedgerError`.
     """
     recipe = plan.recipe
     if recipe.ledger is None or not plan.private:
@@ -171,10 +186,32 @@ def reserve(plan: Plan, run: str, folder: Path, *, new: bool = False) -> Charges
         )
     ledger = Ledger.open(path, create=new and recipe.ledger.grant is not None)
     try:
+        if new and rows:
+            _record(plan, ledger, rows)
         return Charges(_reserved(plan, run, ledger, new), ledger)
     except BaseException:
         ledger.close()
         raise
+
+
+def _record(plan: Plan, ledger: Ledger, rows: Sequence[Rows]) -> None:
+    """Records each account's rows. The key lies beside the ledger: without it a fingerprint would
+    confirm a guess of all the rows."""
+    file = ledger.path.with_name(f"{ledger.path.name}.key")
+    if not file.exists():
+        write_bytes(file, os.urandom(32), mode=0o600)
+    fingerprint = _fingerprint(rows, file.read_bytes())
+    for holder in plan.holders:
+        assert holder.account is not None
+        ledger.record_rows(holder.account, fingerprint)
+
+
+def _fingerprint(held: Sequence[Rows], key: bytes) -> str:
+    """Hex HMAC-SHA-256 of the rows in any order."""
+    each = sorted(
+        digest(rows.features[i], rows.label[i]) for rows in held for i in range(len(rows))
+    )
+    return hmac.new(key, b"nacre account" + b"".join(each), hashlib.sha256).hexdigest()
 
 
 def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Charge]:

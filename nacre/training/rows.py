@@ -30,6 +30,14 @@ class Holdings:
     notes: tuple[str, ...]  # for the local terminal only
     hmac: str  # of the data under the holder's key
 
+    @property
+    def not_public(self) -> tuple[Rows, ...]:
+        """All rows that are nobody's to show; none in a public demonstration."""
+        if self.private_is_public:
+            return ()
+        kept_out = () if self.test is None or self.test_is_public else (self.test,)
+        return (*self.private.values(), *kept_out)
+
 
 def read(recipe: Recipe, holder_key: bytes) -> Holdings:
     """Reads and checks every row. Nothing leaves; raises `DataError` where rows do not fit."""

@@ -99,17 +99,20 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFol
     }
     folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
     try:
-        _reserved(plan, folder).close()
+        _reserved(plan, folder, held).close()
     except (BudgetExceeded, LedgerError):
         shutil.rmtree(folder.path)  # nothing was released and nothing charged
         raise
     return folder
 
 
-def _reserved(plan: Plan, folder: RunFolder) -> budget.Charges:
+def _reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> budget.Charges:
     """The run's reservations. Once they were made, the ledger is never made again: a ledger that
     is gone would forget what was spent."""
-    charges = budget.reserve(plan, folder.name(), folder.path, new=not folder.reserved)
+    private = held.not_public if held is not None else ()
+    charges = budget.reserve(
+        plan, folder.name(), folder.path, new=not folder.reserved, rows=private
+    )
     if not folder.reserved:
         folder.mark_reserved()
     return charges

@@ -146,7 +146,7 @@ def test_the_order_stays_with_the_first_reservation_even_if_it_ends_without_a_st
 
 
 def test_an_account_without_a_grant_pays_for_nothing(ledger: Ledger) -> None:
-    with pytest.raises(LedgerError, match="account 'clinic' has no grant"):
+    with pytest.raises(BudgetExceeded, match="account 'clinic' has no grant"):
         reserve(ledger)
 
 
@@ -286,3 +286,14 @@ def test_a_charge_names_its_run(ledger: Ledger) -> None:
     assert (charge.account, charge.run, charge.steps) == ("clinic", "one", 8)
     with pytest.raises(LedgerError, match="has no account 'ward'; it has clinic"):
         ledger.run("ward", "one")
+
+
+def test_the_same_rows_have_one_budget(ledger: Ledger) -> None:
+    ledger.record_rows("clinic", "aa")
+    ledger.record_rows("clinic", "aa")
+    ledger.record_rows("clinic", "bb")
+    ledger.record_rows("clinic/east", "bb")
+    with pytest.raises(LedgerError, match="charged to account 'clinic' already"):
+        ledger.record_rows("clinic-again", "bb")
+    assert ledger.head().number == 3
+    assert ledger.verify() == []

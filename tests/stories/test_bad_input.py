@@ -136,7 +136,7 @@ def test_an_account_without_a_grant(place: Place) -> None:
     place.refused("account 'iris' has no grant", "nacre ledger grant", code=3)
     with Ledger.open(place.folder / "privacy.db", create=True):
         pass
-    told(place.train(), 2, "account 'iris' has no grant", "nacre ledger grant")
+    told(place.train(), 3, "account 'iris' has no grant", "nacre ledger grant")
     assert not place.run.exists()
 
 

@@ -367,3 +367,11 @@ def test_how_long_private_work_took_stays_local(tmp_path):
 def test_what_would_break_the_guarantee_is_refused(tmp_path, base, changes, message):
     with pytest.raises(Incompatible, match=message):
         plan(recipe(tmp_path, base, **changes))
+
+
+def test_the_same_rows_under_another_name_have_no_second_budget(tmp_path):
+    patients(tmp_path / "patients.csv")
+    train(plan(recipe(tmp_path, TABLE)), tmp_path / "first")
+    with pytest.raises(LedgerError, match="charged to account 'patients' already"):
+        train(plan(recipe(tmp_path, TABLE, ledger__dataset="others")), tmp_path / "second")
+    assert not (tmp_path / "second").exists()
