@@ -39,11 +39,12 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     variants = _variants(run, held)
     found = {name: _attack(run.recipe, target, name, watch) for name, target in variants.items()}
     findings = found["protected"]
-    public = all(finding.public for finding in findings) and held.test_is_public
-    place = run.path if public else run.folder.local
-    write_json(place / "findings.json", {"findings": [f.to_json() for f in findings]})
+    shown = all(finding.public for finding in findings)
+    kept = run.path if shown else run.folder.local
+    write_json(kept / "findings.json", {"findings": [f.to_json() for f in findings]})
     rows = [_variant(name, variants[name], found[name]) for name in variants]
     comparison = {"rows": len(held.test) if held.test else 0, "confidence": _CONFIDENCE}
+    place = run.path if shown and held.test_is_public else run.folder.local
     write_json(place / "comparison.json", comparison | {"variants": rows})
     return findings
 

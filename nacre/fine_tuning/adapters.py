@@ -106,6 +106,8 @@ def _peft() -> ModuleType:
         import peft
     except ImportError as error:
         raise Refusal(
-            f"LoRA needs PEFT, which is not installed ({error}); run `pip install 'nacre[text]'`"
+            f"LoRA needs PEFT, which is not installed ({error}); run "
+            "`pip install 'nacre[text]'` (from a checkout: `pip install -c constraints.txt -e "
+            "'.[text]'`)"
         ) from error
     return peft

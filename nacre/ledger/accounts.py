@@ -18,7 +18,7 @@ import json
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nacre.core.errors import LedgerError
@@ -209,6 +209,13 @@ class Account:
                 f"unit={grant.unit} would not have seen; grant all units before the first run"
             )
         return True
+
+    def covers(self, grant: Grant) -> bool:
+        """Whether what stands is `grant`, or `grant` with its epsilon raised since."""
+        stands = self.grants.get(grant.unit)
+        if stands is None or stands.epsilon < grant.epsilon:
+            return False
+        return replace(stands, epsilon=grant.epsilon) == grant
 
     def raises(self, grant: Grant) -> bool:
         """Whether `grant` is the one that stands with a larger epsilon."""

@@ -115,7 +115,9 @@ class Ledger:
         """
         with self._writing() as page:
             granted = grant_of(unit, epsilon, delta, rule, adjacency)
-            return page.grant(account, granted, page.book.account(account).admit(granted))
+            standing = page.book.account(account)
+            new = not standing.covers(granted) and standing.admit(granted)
+            return page.grant(account, granted, new)
 
     def note(self, account: str, text: str) -> None:
         """Adds a remark that no figure depends on, as which data an account was used for."""
@@ -359,6 +361,6 @@ def grant_of(
 
 def _with(account: Account, grant: Grant | None) -> Account:
     """The account as it would be once a recipe's grant was made."""
-    if grant is None or not account.admit(grant):
+    if grant is None or account.covers(grant) or not account.admit(grant):
         return account
     return replace(account, grants={**account.grants, grant.unit: grant})

@@ -54,9 +54,28 @@ def read(recipe: Recipe, holder_key: bytes) -> Holdings:
         outsiders=_scaled(scaler, cohorts.outsiders),
         test_is_public=cohorts.test_is_public,
         private_is_public=cohorts.private_is_public,
-        notes=cohorts.notes,
+        notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
         hmac=_hmac(cohorts, holder_key),
     )
+
+
+def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
+    """What the holder should know where the declared size is far from the units at hand.
+
+    For the local terminal only: how many units there are is private, so nothing is refused.
+    """
+    privacy = recipe.differential_privacy
+    rows = cohorts.private
+    by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
+    units = len(set(rows.group or ())) if by_group else len(rows)
+    declared = recipe.data.size
+    if declared / 2 <= units <= declared * 2:
+        return []
+    return [
+        f"`data.size` says {declared} and there are {units} units to train on: the guarantee "
+        "holds, but each step draws a share of the declared number, so the batches are of "
+        "another size than `training.batch`"
+    ]
 
 
 def _hmac(cohorts: Cohorts, key: bytes) -> str:

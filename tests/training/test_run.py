@@ -375,3 +375,29 @@ def test_the_same_rows_under_another_name_have_no_second_budget(tmp_path):
     with pytest.raises(LedgerError, match="charged to account 'patients' already"):
         train(plan(recipe(tmp_path, TABLE, ledger__dataset="others")), tmp_path / "second")
     assert not (tmp_path / "second").exists()
+
+
+def test_a_declared_size_that_is_far_off_is_told_to_the_holder_only(tmp_path):
+    told = []
+
+    class Watch(StopAfter):
+        def tell(self, sentence):
+            told.append(sentence)
+
+    patients(tmp_path / "patients.csv")
+    run = train(plan(recipe(tmp_path, TABLE, data__size=500)), tmp_path / "run", observe=Watch(-1))
+    (sentence,) = told
+    assert "`data.size` says 500" in sentence
+    kept = [path for path in run.path.rglob("*") if path.is_file()]
+    assert not any(sentence.encode() in path.read_bytes() for path in kept)
+
+
+def test_a_raised_grant_covers_the_recipe_that_made_it(tmp_path):
+    grant = {"epsilon": 10, "delta": 1e-4, "rule": "rdp"}
+    asked = recipe(tmp_path, CENTRAL, ledger__grant=grant)
+    train(plan(asked), tmp_path / "first")
+    with pytest.raises(BudgetExceeded):
+        plan(asked)
+    with Ledger.open(tmp_path / "privacy.db") as ledger:
+        ledger.grant("iris", "example", 60, 1e-4)
+    train(plan(asked), tmp_path / "second")
