@@ -121,7 +121,16 @@ def _table(accounts: list[AccountSummary]) -> Table:
                 _bar(given),
                 str(len(account.runs)),
             )
+    if any(given.rule == "rdp" for account in accounts for given in account.grants):
+        table.caption = _RDP
     return table
+
+
+_RDP = (
+    "rdp: runs add up by their share of the grant. In epsilon the first run costs a fixed part "
+    "more than those after it, so its `spent` is above the run's own epsilon; open runs hold "
+    "their whole share until they end."
+)
 
 
 def _bar(given: GrantSummary) -> Table:
