@@ -36,11 +36,6 @@ def flatten(batch: Batch) -> Batch:
     return flat
 
 
-def with_features(batch: Batch, features: Tensor) -> Batch:
-    """The batch with other features, given row by row (as `flatten` lays them out)."""
-    return {**batch, "features": features.reshape(batch["features"].shape)}
-
-
 def per_unit(values: Tensor, batch: Batch) -> Tensor:
     """(rows,) numbers -> (B,): the mean over each unit's own rows; 0 for a unit without rows."""
     if not grouped(batch):

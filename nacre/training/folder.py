@@ -204,11 +204,3 @@ def reopen(path: Path) -> RunFolder:
     if not folder.recipe.exists() or not folder.plan.exists():
         raise RunError(f"{path} holds no run: start one with `nacre train RECIPE --into {path}`")
     return folder
-
-
-def read_plan(folder: RunFolder) -> dict[str, Any]:
-    """plan.json as written at the start."""
-    value = read_json(folder.plan)
-    if not isinstance(value, dict):
-        raise FileDamaged(f"{folder.plan} does not hold a plan")
-    return value  # pyright: ignore[reportUnknownVariableType]

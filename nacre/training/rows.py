@@ -29,14 +29,7 @@ class Holdings:
     private_is_public: bool
     notes: tuple[str, ...]  # for the local terminal only
     hmac: str  # of the data under the holder's key
-
-    @property
-    def not_public(self) -> tuple[Rows, ...]:
-        """All rows that are nobody's to show; none in a public demonstration."""
-        if self.private_is_public:
-            return ()
-        kept_out = () if self.test is None or self.test_is_public else (self.test,)
-        return (*self.private.values(), *kept_out)
+    not_public: tuple[Rows, ...]  # unscaled: all that are not public, held-out ones too
 
 
 def read(recipe: Recipe, holder_key: bytes) -> Holdings:
@@ -56,7 +49,16 @@ def read(recipe: Recipe, holder_key: bytes) -> Holdings:
         private_is_public=cohorts.private_is_public,
         notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
         hmac=_hmac(cohorts, holder_key),
+        not_public=_not_public(cohorts),
     )
+
+
+def _not_public(cohorts: Cohorts) -> tuple[Rows, ...]:
+    """None in a public demonstration. As they were read: another scaling is no other data."""
+    if cohorts.private_is_public:
+        return ()
+    kept_out = () if cohorts.test is None or cohorts.test_is_public else (cohorts.test,)
+    return (cohorts.private, *kept_out)
 
 
 def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:

@@ -40,12 +40,6 @@ def test_a_padded_nan_does_not_reach_the_mean():
     assert rows.per_unit(values, _groups())[0] == 3.0
 
 
-def test_with_features_restores_the_layout():
-    batch = rows.with_features(_groups(), torch.zeros(6, 2))
-    assert batch["features"].shape == (2, 3, 2)
-    assert batch["unit"].tolist() == [4, 7]
-
-
 def test_select_takes_units():
     assert rows.select(_groups(), torch.tensor([1]))["unit"].tolist() == [7]
 

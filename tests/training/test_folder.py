@@ -4,6 +4,7 @@ import stat
 import pytest
 
 from nacre.core.errors import FileDamaged, NacreError, RunError
+from nacre.core.files import read_json
 from nacre.core.random import Source
 from nacre.training import folder
 
@@ -15,7 +16,7 @@ def _made(path):
 def test_a_folder_is_whole_and_its_secrets_are_its_owners(tmp_path):
     made = _made(tmp_path / "run")
     assert made.recipe.read_bytes() == b"nacre: 1\n"
-    assert folder.read_plan(made) == {"name": "x"}
+    assert read_json(made.plan) == {"name": "x"}
     assert stat.S_IMODE(made.local.stat().st_mode) == 0o700
     assert stat.S_IMODE(made.run_key.stat().st_mode) == 0o600
     assert isinstance(made.source(), Source)
@@ -91,10 +92,3 @@ def test_a_key_of_another_length_is_no_key(tmp_path):
 def test_no_run_no_folder(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         folder.reopen(tmp_path)
-
-
-def test_a_plan_that_is_no_plan(tmp_path):
-    made = _made(tmp_path / "run")
-    made.plan.write_text("[]")
-    with pytest.raises(FileDamaged, match="does not hold a plan"):
-        folder.read_plan(made)

@@ -374,6 +374,9 @@ def test_the_same_rows_under_another_name_have_no_second_budget(tmp_path):
     train(plan(recipe(tmp_path, TABLE)), tmp_path / "first")
     with pytest.raises(LedgerError, match="charged to account 'patients' already"):
         train(plan(recipe(tmp_path, TABLE, ledger__dataset="others")), tmp_path / "second")
+    scaled = {"ledger__dataset": "others", "data__scaling": {"kind": "none"}}
+    with pytest.raises(LedgerError, match="charged to account 'patients' already"):
+        train(plan(recipe(tmp_path, TABLE, **scaled)), tmp_path / "second")
     assert not (tmp_path / "second").exists()
 
 
