@@ -7,14 +7,14 @@ purpose, the step and a digest of everything that enters the step, so that
 - the same step on *other* inputs draws independent ones (asking round 17 twice with different
   weights cannot subtract the noise away).
 
-*Guarantee:* numbers are AES-256 in counter mode under keys derived by HMAC-SHA-256, both from
+*Guarantee:* numbers are AES-256 of distinct blocks under keys derived by HMAC-SHA-256, both from
 `cryptography` and the standard library; none of ours. Whoever lacks the run key cannot tell them
 from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for noise or
 sampling.
 
-*Limit:* a normal is the inverse normal distribution function of a 53-bit uniform. Its support is
-finite and its tails end at 8.2 deviations (probability 2e-16 a draw); floating-point attacks on
-Gaussian noise (Mironov 2012) are a stated limit.
+*Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its support
+is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). Noise is drawn by
+`nacre.core.normals`, which says its own; floating-point attacks (Mironov 2012) are a limit of both.
 """
 
 # Parts of torch are untyped.
@@ -37,6 +37,8 @@ from torch import Tensor
 from nacre.core.types import Tensors
 
 Label = str | int | bytes
+Part = Tensors | Tensor | Label | Sequence[int]
+"""What a digest is taken of."""
 
 
 def _encode(label: Label) -> bytes:
@@ -84,6 +86,30 @@ class Source:
         code = hmac.new(self._key, b"number" + message, hashlib.sha256).digest()
         return int.from_bytes(code[:8], "big") >> 1
 
+    def secret(self, *labels: Label) -> bytes:
+        """32 secret bytes for these labels: the key of a cipher, never shown."""
+        message = b"".join(_encode(label) for label in labels)
+        return hmac.new(self._key, b"secret" + message, hashlib.sha256).digest()
+
+    def digest(self, *parts: Part) -> bytes:
+        """32 bytes that stand for `parts`, at the speed of memory; equal for equal parts.
+
+        *Guarantee:* a pseudo-random function of the parts under this key, so it tells nothing of
+        them to who lacks the key and may be published; and whoever lacks it finds two lists of
+        parts with one digest with a chance of at most their bytes / 2**131 a pair.
+
+        *Why:* GHASH under a secret key is a polynomial in a random point of GF(2**128), so two
+        messages of n blocks meet at most n + 1 of 2**128 points; SHA-256 as a keyed function then
+        hides which (Wegman and Carter 1981; hash, then a PRF). The tag of GHASH never leaves: it
+        is made with the same nonce every time, and would give its key away.
+
+        `digest` in this module is for what others must be able to recompute.
+        """
+        tag = _Tag(self.secret("digest", "tag"))
+        _enter(tag, parts)
+        message = tag.finish()
+        return hmac.new(self.secret("digest", "out"), message, hashlib.sha256).digest()
+
     def stream(self) -> Stream:
         """Random numbers under this key, from the start."""
         return Stream(hmac.new(self._key, b"stream", hashlib.sha256).digest())
@@ -98,6 +124,8 @@ class Stream:
     __slots__ = ("_cipher", "_position")
 
     _SEQUENCE = (1 << 64) - 1  # the row id that `uniform` uses; rows use ids below it
+    _COINS = np.uint64(1 << 63)  # set in the second word of the blocks that `below` uses
+    _CHUNK = 1 << 14  # blocks at a time
 
     def __init__(self, key: bytes) -> None:
         # Encrypting distinct counter blocks one by one is counter mode; choosing the blocks
@@ -127,7 +155,7 @@ class Stream:
         return _open_unit(self.words(math.prod(shape))).reshape(shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """Float64 standard normals; cast them after scaling."""
+        """Float64 standard normals, for the few that statistics need; `Normals` are the fast ones."""
         return torch.special.ndtri(self.uniform(*shape))
 
     def rows(self, units: Tensor, width: int) -> Tensor:
@@ -141,6 +169,36 @@ class Stream:
         low = np.tile(np.arange(size, dtype=np.uint64), ids.size)
         words = self._blocks(high, low) if ids.size and size else np.zeros(0, dtype=np.uint64)
         return _open_unit(words.reshape(ids.size, 2 * size)[:, :width])
+
+    def below(self, units: Tensor, width: int, share: float) -> Tensor:
+        """(B, width) bool, each True with chance `share`; row i as in `rows`, and independent of it.
+
+        For dropout: 16 bits a draw, so the chance is `share` to within 2**-17. Every call with the
+        same units gives the same draws. Raises `ValueError` for a share outside 0 … 1.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} must lie in [0, 1]")
+        limit = round(share * 2**16)
+        ids = units.detach().cpu().numpy().astype(np.uint64)
+        if limit in (0, 2**16) or not ids.size or not width:
+            return torch.full((ids.size, width), limit > 0)
+        drawn = np.empty((ids.size, width), dtype=np.bool_)
+        size = (width + 7) // 8
+        some = min(
+            max(1, self._CHUNK // size), ids.size
+        )  # rows at a time: their blocks fit a cache
+        blocks = np.empty((some, size, 2), dtype="<u8")
+        blocks[:, :, 1] = np.arange(size, dtype=np.uint64) | self._COINS
+        out = bytearray(blocks.nbytes + 15)  # the cipher asks for room for one more block
+        encryptor = self._cipher.encryptor()
+        for start in range(0, ids.size, some):
+            rows = ids[start : start + some]
+            blocks[: rows.size, :, 0] = rows[:, None]
+            encryptor.update_into(memoryview(blocks[: rows.size]).cast("B"), out)
+            draws = np.frombuffer(out, dtype="<u2", count=rows.size * size * 8)
+            draws = draws.reshape(rows.size, 8 * size)[:, :width]
+            np.less(draws, np.uint16(limit), out=drawn[start : start + some])
+        return torch.from_numpy(drawn)
 
     def permutation(self, count: int) -> Tensor:
         """A uniformly random order of 0 … count - 1, (count,) int64."""
@@ -157,21 +215,11 @@ def _open_unit(words: np.ndarray) -> Tensor:
     return torch.from_numpy((top + 0.5) * 2.0**-52)
 
 
-def digest(*parts: Tensors | Tensor | Label | Sequence[int]) -> bytes:
-    """SHA-256 of everything that enters a step, in order; names, shapes and types included."""
+def digest(*parts: Part) -> bytes:
+    """SHA-256 of the parts, in order; names, shapes and types included. For what is stored or sent:
+    anyone can recompute it. `Source.digest` is ten times faster where the run's key is at hand."""
     state = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, dict):
-            state.update(_encode("tensors") + _encode(len(part)))
-            for name in sorted(part):
-                state.update(_encode(name))
-                _update(state, part[name])
-        elif isinstance(part, Tensor):
-            _update(state, part)
-        elif isinstance(part, str | int | bytes):
-            state.update(_encode(part))
-        else:
-            state.update(_encode(",".join(str(int(value)) for value in part)))
+    _enter(state, parts)
     return state.digest()
 
 
@@ -179,7 +227,40 @@ class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
 
 
-def _update(state: _Hash, tensor: Tensor) -> None:
+class _Tag:
+    """GHASH: the tag of AES-256-GCM over data that is only authenticated."""
+
+    _LIMIT = 1 << 30  # bytes a call; the cipher takes fewer than 2**31
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(algorithms.AES256(key), modes.GCM(bytes(12))).encryptor()
+
+    def update(self, data: Any) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), self._LIMIT):
+            self._cipher.authenticate_additional_data(view[start : start + self._LIMIT])
+
+    def finish(self) -> bytes:
+        self._cipher.finalize()
+        return self._cipher.tag
+
+
+def _enter(state: _Hash, parts: Sequence[Part]) -> None:
+    """Writes an encoding of the parts that no other list of parts has."""
+    for part in parts:
+        if isinstance(part, dict):
+            state.update(_encode("tensors") + _encode(len(part)))
+            for name in sorted(part):
+                _enter_tensor(state, part[name], _encode(name))
+        elif isinstance(part, Tensor):
+            _enter_tensor(state, part, b"")
+        elif isinstance(part, str | int | bytes):
+            state.update(_encode(part))
+        else:
+            state.update(_encode(",".join(str(int(value)) for value in part)))
+
+
+def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
     value = tensor.detach().cpu().contiguous()
-    state.update(_encode(str(value.dtype)) + _encode(str(tuple(value.shape))))
+    state.update(name + _encode(str(value.dtype)) + _encode(str(tuple(value.shape))))
     state.update(value.reshape(-1).view(torch.uint8).numpy().data)

@@ -32,6 +32,15 @@ def check(model: nn.Module, shape: tuple[int, ...]) -> None:
     afterwards as they were. *Limit:* mixing that random inputs do not show is not found. Raises
     `Incompatible` where the model does not take such inputs.
     """
+    check_layers(model)
+    inputs = torch.randn(_ROWS, *shape, generator=torch.Generator().manual_seed(0))
+    with _restored(model):
+        _check_mixing(model, inputs)
+
+
+def check_layers(model: nn.Module) -> None:
+    """Raises `UnsupportedLayer` for a layer or a tensor that no gradient sum can carry; by looking
+    at them, without trying the model."""
     for name, module in model.named_modules():
         _check_module(name or type(module).__name__, module)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -40,9 +49,6 @@ def check(model: nn.Module, shape: tuple[int, ...]) -> None:
                 f"{name!r} is complex, and no gradient sum carries complex numbers; use its real "
                 "and imaginary parts as two tensors"
             )
-    inputs = torch.randn(_ROWS, *shape, generator=torch.Generator().manual_seed(0))
-    with _restored(model):
-        _check_mixing(model, inputs)
 
 
 def _check_module(name: str, module: nn.Module) -> None:

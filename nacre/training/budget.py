@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,23 +195,29 @@ def reserve(
 
 
 def _record(plan: Plan, ledger: Ledger, rows: Sequence[Rows]) -> None:
-    """Records each account's rows. The key lies beside the ledger: without it a fingerprint would
-    confirm a guess of all the rows."""
+    """Records each account's rows."""
+    each = (digest(r.features[i], r.label[i]) for r in rows for i in range(len(r)))
+    accounts = [holder.account for holder in plan.holders if holder.account is not None]
+    record_rows(ledger, accounts, each)
+
+
+def record_rows(
+    ledger: Ledger,
+    accounts: Iterable[str],
+    rows: Iterable[bytes],  # a digest of each
+) -> None:
+    """Records against these accounts which rows they stand for, in any order.
+
+    The fingerprint is hex HMAC-SHA-256. Its key lies beside the ledger: without one it would
+    confirm a guess of all the rows. Raises `LedgerError` as `Ledger.record_rows` does.
+    """
     file = ledger.path.with_name(f"{ledger.path.name}.key")
     if not file.exists():
         write_bytes(file, os.urandom(32), mode=0o600)
-    fingerprint = _fingerprint(rows, file.read_bytes())
-    for holder in plan.holders:
-        assert holder.account is not None
-        ledger.record_rows(holder.account, fingerprint)
-
-
-def _fingerprint(held: Sequence[Rows], key: bytes) -> str:
-    """Hex HMAC-SHA-256 of the rows in any order."""
-    each = sorted(
-        digest(rows.features[i], rows.label[i]) for rows in held for i in range(len(rows))
-    )
-    return hmac.new(key, b"nacre account" + b"".join(each), hashlib.sha256).hexdigest()
+    content = b"nacre account" + b"".join(sorted(rows))
+    fingerprint = hmac.new(file.read_bytes(), content, hashlib.sha256).hexdigest()
+    for account in accounts:
+        ledger.record_rows(account, fingerprint)
 
 
 def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Charge]:

@@ -1,0 +1,154 @@
+"""Ghost clipping: two backward passes through one forward pass, in the least memory.
+
+The first takes the norms, the second the gradient of the losses times their factors. A second
+*forward* would redraw dropout, and the bound would not hold.
+
+*Source:* Li, Tramèr, Liang & Hashimoto 2022, "Large Language Models Can Be Strong Differentially
+Private Learners", https://arxiv.org/abs/2110.05679, section 4; Goodfellow 2015,
+https://arxiv.org/abs/1510.01799.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import Incompatible
+from nacre.core.types import Tensors
+from nacre.gradient_clipping.contributions import Contribution, squared_norms
+from nacre.gradient_clipping.joined import Joined, squared, weighted
+from nacre.gradient_clipping.operations.call import Given
+from nacre.gradient_clipping.tape import Tape, Use
+from nacre.gradient_clipping.taped import Finish, Forward, Taped
+
+
+@dataclass(frozen=True, eq=False)
+class Ghost(Taped):
+    """Keeps nothing of an operation once its norm is known; costs a second backward pass."""
+
+    def passes(self, forward: Forward, groups: list[list[str]]) -> tuple[Tensor, Finish]:
+        """The norms, and the sum by a second backward pass."""
+        return two_passes(forward, groups, kept=set())
+
+
+def two_passes(
+    forward: Forward, groups: list[list[str]], kept: set[Use]
+) -> tuple[Tensor, Finish]:
+    """Norms by one backward pass; then what was not kept by another one, as far as it must go.
+
+    Raises `Incompatible` for rules with several groups: one loss has one factor.
+    """
+    if len(groups) != 1:
+        raise Incompatible(
+            "`gradients: ghost` and `grouped` scale each unit's loss by one factor, and this clip "
+            "rule has one a layer; use `gradients: bookkeeping`"
+        )
+    first = _First(forward, kept)
+    norms = first.norms()
+    rest = [use for use in forward.tape.uses if use not in kept]
+
+    def finish(factors: Tensor) -> Tensors:
+        total = first.sums(factors[:, 0])
+        second = _Second(forward.tape, {id(use) for use in rest})
+        forward.tape.take = second.take
+        scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
+        forward.tape.backward(scaled, rest)
+        for name, more in second.sums().items():
+            total[name] += more
+        return total
+
+    return norms[:, None], finish
+
+
+@dataclass(eq=False)
+class _First:
+    """The pass of the norms: a tensor's contributions are dropped once its norm is known."""
+
+    forward: Forward
+    kept: set[Use]
+    found: Joined = field(init=False)
+    stay: Joined = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found, self.stay = Joined(self.forward.tape), Joined(self.forward.tape)
+
+    def norms(self) -> Tensor:
+        """-> (B,) float64"""
+        tape, units = self.forward.tape, self.forward.units
+        total = torch.zeros(units, dtype=torch.float64)
+        left = Counter(key for use in tape.uses for key in use.tensors)
+        lone = {
+            known.names[0]
+            for known in tape.known.values()
+            if len(known.names) == 1
+        } - {n for known in tape.known.values() if known.derivation for n in known.names}
+
+        def take(use: Use, given: Given) -> None:
+            nonlocal total
+            self.found.add(given)
+            if use in self.kept:
+                self.stay.add(given)
+            for key in use.tensors:
+                left[key] -= 1
+                known = tape.known[key]
+                if left[key] == 0 and not known.derivation and known.names[0] in lone:
+                    parts = self.found.parts.pop(key, [])
+                    if parts:
+                        total = total + squared_norms(parts, {}).to(total.device)
+
+        tape.take = take
+        tape.backward(self.forward.losses, again=True)
+        joined = self.found.by_parameter()
+        total = total + squared(joined, list(joined), units, {})
+        self.found.parts.clear()
+        return total.sqrt()
+
+    def sums(self, factors: Tensor) -> Tensors:
+        """The weighted sums of what was kept."""
+        parts = self.stay.by_parameter()
+        tape = self.forward.tape
+        return {n: weighted(parts[n], factors, p.detach()) for n, p in tape.parameters.items()}
+
+
+@dataclass(eq=False)
+class _Second:
+    """The pass of the sum: each contribution is added up as it comes."""
+
+    tape: Tape
+    wanted: set[int]
+    totals: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    def take(self, use: Use, given: Given) -> None:
+        """Adds up what a use gave; those that were kept are in the sum already."""
+        if id(use) not in self.wanted:
+            return
+        for tensor, part in given:
+            ones = torch.ones(_units(part), device=tensor.device)
+            whole = part.weighted(ones).reshape(tensor.shape)
+            key = id(tensor)
+            self.totals[key] = self.totals[key] + whole if key in self.totals else whole
+
+    def sums(self) -> Tensors:
+        """Name -> sum; derived tensors hand theirs to the parameters."""
+        found: Tensors = {}
+        for key, total in self.totals.items():
+            known = self.tape.known[key]
+            back = [total]
+            if known.derivation is not None:
+                homes = [self.tape.parameters[name] for name in known.names]
+                kind = known.tensor.dtype
+                back = torch.autograd.grad(
+                    [known.tensor], homes, [total.to(kind)], retain_graph=True, allow_unused=True
+                )
+            for name, more in zip(known.names, back, strict=True):
+                if more is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                    found[name] = found[name] + more if name in found else more
+        return found
+
+
+def _units(part: Contribution) -> int:
+    first = next(iter(vars(part).values()))
+    return len(first)

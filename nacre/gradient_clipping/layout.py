@@ -1,0 +1,97 @@
+"""Which entries of a tensor belong to which unit.
+
+The first axis is not always the unit: GPT-2's products see (B * T, width), `nn.MultiheadAttention`
+works on (T, B, width) whatever the order of its inputs, and TRADES may stack two copies of a batch.
+A layout says which axis carries the units, and how units and positions take turns along it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import UnsupportedLayer
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Along `axis`, of size outer * B * inner, entry ((o * B) + b) * inner + i is of unit b.
+
+    At most one of `outer` and `inner` follows the length of the input: `inner` where `outer` is
+    fixed, `outer` where `inner` is 1 and `outer` was more than 1.
+    """
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+    def split(self, size: int, units: int, what: str) -> tuple[int, int]:
+        """(outer, inner) of an axis of this size. Raises `UnsupportedLayer` if units do not fit."""
+        if size % units == 0 and units > 0:
+            if self.outer == 1:
+                return 1, size // units
+            if self.inner == 1:
+                return size // units, 1
+            if size % (units * self.outer) == 0:
+                return self.outer, size // (units * self.outer)
+        raise UnsupportedLayer(
+            f"{what} has {size} entries along axis {self.axis} for {units} units, which is not how "
+            "it was laid out when it was tried; use `gradients: looped`"
+        )
+
+    def units_first(self, tensor: Tensor, units: int, what: str) -> Tensor:
+        """(…, outer * B * inner, …) -> (B, outer * inner, …): a view where that is possible."""
+        shape = tensor.shape
+        outer, inner = self.split(shape[self.axis], units, what)
+        if self.axis == 0 and outer == 1:
+            return tensor.reshape(units, inner, *shape[1:])
+        parts = tensor.reshape(
+            *shape[: self.axis], outer, units, inner, *shape[self.axis + 1 :]
+        )
+        parts = parts.movedim((self.axis + 1, self.axis, self.axis + 2), (0, 1, 2))
+        return parts.reshape(units, outer * inner, *shape[: self.axis], *shape[self.axis + 1 :])
+
+    def back(self, tensor: Tensor, shape: torch.Size, what: str) -> Tensor:
+        """The inverse of `units_first`: (B, outer * inner, …) -> the tensor's own `shape`."""
+        units = tensor.shape[0]
+        outer, inner = self.split(shape[self.axis], units, what)
+        if self.axis == 0 and outer == 1:
+            return tensor.reshape(shape)
+        rest = (*shape[: self.axis], *shape[self.axis + 1 :])
+        parts = tensor.reshape(units, outer, inner, *rest)
+        parts = parts.movedim((0, 1, 2), (self.axis + 1, self.axis, self.axis + 2))
+        return parts.reshape(shape)
+
+
+def found(
+    answers: list[Tensor],  # of each unit: where the gradient of its loss is not zero, (*shape)
+) -> Layout | None:
+    """The layout by which every answering entry belongs to its own unit; None where none fits.
+
+    The simplest one wins: units outermost, then innermost, then copies of the batch side by side;
+    leading axes first.
+    """
+    units = len(answers)
+    shape = answers[0].shape
+    fitting: list[tuple[int, int, Layout]] = []
+    for axis, size in enumerate(shape):
+        if size % units or not size:
+            continue
+        others = [d for d in range(len(shape)) if d != axis]
+        profiles = [a.any(dim=others) if others else a for a in answers]  # (size,) each
+        for outer in _divisors(size // units):
+            inner = size // units // outer
+            owner = torch.arange(size, device=answers[0].device) // inner % units
+            if all(bool((owner[p] == u).all()) for u, p in enumerate(profiles)):
+                kind = 0 if outer == 1 else 1 if inner == 1 else 2
+                fitting.append((kind, axis, Layout(axis, outer, inner)))
+                break
+    return min(fitting, key=lambda f: f[:2])[2] if fitting else None
+
+
+def _divisors(number: int) -> list[int]:
+    """Simplest first: 1, the number itself, then the others."""
+    between = [n for n in range(2, number) if number % n == 0]
+    return [1, *([number] if number > 1 else []), *between]

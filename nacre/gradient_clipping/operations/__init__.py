@@ -1,0 +1,60 @@
+"""What each operation does to a trainable tensor: one rule a function of torch.
+
+A rule looks at a call and returns how to read, from the gradient at the call's output, what each
+unit adds to the gradient of the tensors that move; or None where it does not apply, and then
+`anything` does. Adding an operation is one function and one line below.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+from nacre.gradient_clipping.operations.anything import anything
+from nacre.gradient_clipping.operations.call import Answer, Call, Function
+from nacre.gradient_clipping.operations.convolution import convolution, transposed
+from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtract
+from nacre.gradient_clipping.operations.embedding import embedding
+from nacre.gradient_clipping.operations.linear import addmm, linear, matmul
+from nacre.gradient_clipping.operations.normalisation import (
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
+
+Rule = Callable[[Call], Answer | None]
+
+T = torch.Tensor
+
+OPERATIONS: dict[Rule, tuple[Function, ...]] = {
+    linear: (functional.linear,),
+    addmm: (torch.addmm, T.addmm),
+    matmul: (torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm, torch.bmm, T.bmm),
+    convolution: (torch.conv1d, torch.conv2d, torch.conv3d),
+    transposed: (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+    embedding: (functional.embedding,),
+    layer_norm: (functional.layer_norm,),
+    rms_norm: (functional.rms_norm,),
+    group_norm: (functional.group_norm,),
+    instance_norm: (functional.instance_norm,),
+    add: (torch.add, T.add, T.__add__, T.__radd__, T.__iadd__, T.add_),
+    subtract: (torch.sub, T.sub, T.__sub__, T.__isub__, T.sub_),
+    multiply: (torch.mul, T.mul, T.__mul__, T.__rmul__),
+    expand: (T.expand, T.expand_as, torch.broadcast_to),
+}
+"""Every operation with a rule of its own; the laws run over models that use them."""
+
+RULES = {function: rule for rule, functions in OPERATIONS.items() for function in functions}
+
+
+def rule_for(call: Call) -> Answer:
+    """How to read each unit's share in this call."""
+    rule = RULES.get(call.function)
+    answer = rule(call) if rule is not None else None
+    return anything(call) if answer is None else answer

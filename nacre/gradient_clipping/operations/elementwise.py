@@ -1,0 +1,77 @@
+"""Sums and products with a parameter, entry by entry: learnt scales, position embeddings, shifts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from nacre.gradient_clipping.contributions import wide
+from nacre.gradient_clipping.operations.call import Answer, Call, Given
+
+
+def add(call: Call) -> Answer | None:
+    """x + p, either way round."""
+    return _sum(call, 1.0)
+
+
+def subtract(call: Call) -> Answer | None:
+    """x - p or p - x."""
+    return _sum(call, -1.0)
+
+
+def multiply(call: Call) -> Answer | None:
+    """x * p, either way round."""
+    if len(call.args) != 2 or call.kwargs:
+        return None
+    x, p = call.args
+    if call.moves(x):
+        x, p = p, x
+    if call.moves(x) or not _broadcast_over_units(call, p):
+        return None
+    factor = call.hold(x) if isinstance(x, Tensor) else None
+
+    def answer(grad: Tensor) -> Given:
+        other = x if factor is None else wide(factor.get())
+        part = call.reduced(wide(grad) * other, p.shape)
+        assert part is not None
+        return [(p, part)]
+
+    return answer
+
+
+def expand(call: Call) -> Answer | None:
+    """p repeated for each unit: a class token."""
+    p = call.args[0]
+    if not call.moves(p) or not _broadcast_over_units(call, p):
+        return None
+
+    def answer(grad: Tensor) -> Given:
+        part = call.reduced(grad, p.shape)
+        assert part is not None
+        return [(p, part)]
+
+    return answer
+
+
+def _sum(call: Call, second: float) -> Answer | None:
+    if len(call.args) != 2 or call.kwargs:
+        return None  # `alpha`
+    moving = [(p, sign) for p, sign in zip(call.args, (1.0, second), strict=True) if call.moves(p)]
+    if not all(_broadcast_over_units(call, p) for p, _ in moving):
+        return None
+
+    def answer(grad: Tensor) -> Given:
+        given: Given = []
+        for p, sign in moving:
+            part = call.reduced(grad if sign > 0 else -grad, p.shape)
+            assert part is not None
+            given.append((p, part))
+        return given
+
+    return answer
+
+
+def _broadcast_over_units(call: Call, p: Any) -> bool:
+    full = (1,) * (len(call.shape) - p.dim()) + tuple(p.shape)
+    return len(full) == len(call.shape) and full[call.layout.axis] == 1

@@ -1,0 +1,192 @@
+"""Who owns which row of each operation's output, found by trial before the first step.
+
+Single losses are differentiated on a few units: an entry of an output that answers to one loss
+alone belongs to that unit. An output that answers to several units holds no row of anybody (a
+transposed weight, position embeddings): it is a parameter derived from parameters.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from nacre.core import rows
+from nacre.core.tensors import trainable
+from nacre.core.types import Batch
+from nacre.gradient_clipping.clipped import UnitLosses
+from nacre.gradient_clipping.hidden import opened
+from nacre.gradient_clipping.layout import Layout, found
+from nacre.gradient_clipping.masks import dropped, masked
+from nacre.gradient_clipping.operations.call import tensors_in
+
+Key = tuple[str, tuple[str, ...], int]
+"""Function, parameters that it takes, and how many times it has taken them before."""
+
+SHARED = "shared"
+"""The output answers to several units: a derived parameter."""
+UNANSWERED = "unanswered"
+"""No loss answered to the output."""
+
+Owner = Layout | str
+
+
+@dataclass
+class Counter:
+    """Names the calls of a forward pass, the same way each time."""
+
+    seen: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
+
+    def key(self, function: Any, names: tuple[str, ...]) -> Key:
+        """The key of the next call of this function on these parameters."""
+        name = name_of(function)
+        number = self.seen.get((name, names), 0)
+        self.seen[(name, names)] = number + 1
+        return name, names, number
+
+
+@dataclass(eq=False)
+class Owners:
+    """What was found out about a model's operations; grows as other paths through it are seen."""
+
+    operations: dict[Key, Owner] = field(default_factory=dict)
+    masks: dict[int, Layout | None] = field(default_factory=dict)  # of each dropout, in order
+    learnt: bool = False
+
+    def learn(self, losses: UnitLosses, batch: Batch, units: int = 3) -> None:
+        """Tries the model on the first few units of a perturbed batch, which are at least two."""
+        some = rows.select(batch, slice(min(units, len(batch["unit"]))))
+        some = {name: _differentiable(value) for name, value in some.items()}
+        weights = _moved(losses.model)
+        scout = _Scout()
+        with torch.enable_grad(), scout:
+            values = losses.at(weights, some)
+        outputs = [t for trial in scout.trials for t in trial.outputs if t.requires_grad]
+        answers = _answers(values, outputs)
+        self._settle(scout, weights, set(trainable(losses.model)), answers)
+        self.learnt = True
+
+    def _settle(
+        self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
+    ) -> None:
+        known = {id(t): (name,) for name, t in weights.items() if name in moving}
+        counter = Counter()
+        for trial in scout.trials:
+            names = names_of((known.get(id(t)) for t in trial.inputs))
+            owner = answers.owner(trial.outputs)
+            if names:
+                key = counter.key(trial.function, names)
+                self.operations[key] = owner
+                if owner == SHARED:
+                    known.update({id(t): names for t in trial.outputs if t.requires_grad})
+        for number, output in enumerate(scout.dropouts):
+            owner = answers.owner([output])
+            self.masks[number] = owner if isinstance(owner, Layout) else None
+
+
+def name_of(function: Any) -> str:
+    """`linear` of a function, `T` of a property's getter."""
+    name = str(getattr(function, "__name__", function))
+    return str(function.__self__.__name__) if name == "__get__" else name
+
+
+def names_of(found: Any) -> tuple[str, ...]:
+    """The parameters that the arguments of a call stem from, each once, in order."""
+    names: dict[str, None] = {}
+    for some in found:
+        for name in some or ():
+            names[name] = None
+    return tuple(names)
+
+
+@dataclass
+class _Trial:
+    function: Any
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+class _Scout(TorchFunctionMode):
+    """Notes every call; dropout keeps everything, so that nothing is hidden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trials: list[_Trial] = []
+        self.dropouts: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        inside = opened(func, args, kwargs)
+        if inside is not None:
+            with self:
+                return inside(*args, **kwargs)
+        if dropped(func, args, kwargs) is not None:
+            with self:
+                output = masked(args[0], torch.ones_like(args[0]), args, kwargs)
+            self.dropouts.append(output)
+            return output
+        result = func(*args, **kwargs)
+        outputs = [t for t in tensors_in(result) if t.requires_grad]
+        if outputs:
+            inputs = [*tensors_in(args), *tensors_in(kwargs)]
+            self.trials.append(_Trial(func, inputs, outputs))
+        return result
+
+
+@dataclass
+class _Answers:
+    """Of each output and each unit, where the unit's loss depends on it."""
+
+    by_output: dict[int, list[Tensor | None]]
+
+    def owner(self, outputs: list[Tensor]) -> Owner:
+        """Whose the outputs of one call are."""
+        owners = {self._of(t) for t in outputs if id(t) in self.by_output}
+        owners.discard(UNANSWERED)
+        if not owners:
+            return UNANSWERED
+        return owners.pop() if len(owners) == 1 else SHARED
+
+    def _of(self, output: Tensor) -> Owner:
+        gradients = self.by_output[id(output)]
+        if all(g is None or not bool(g.any()) for g in gradients):
+            return UNANSWERED
+        full = [torch.zeros_like(output, dtype=torch.bool) if g is None else g for g in gradients]
+        return found(full) or SHARED
+
+
+def _answers(losses: Tensor, outputs: list[Tensor]) -> _Answers:
+    by_output: dict[int, list[Tensor | None]] = {id(t): [] for t in outputs}
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+        for output, gradient in zip(outputs, gradients, strict=True):
+            by_output[id(output)].append(None if gradient is None else gradient != 0)
+    return _Answers(by_output)
+
+
+def _differentiable(value: Tensor) -> Tensor:
+    """Rows of numbers get a gradient, so that what happens before the first weight shows too."""
+    return value.detach().clone().requires_grad_() if value.is_floating_point() else value
+
+
+def _moved(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights, all of them differentiable and a little moved: an adapter that starts at zero
+    would hide who owns what goes into it."""
+    generator = torch.Generator().manual_seed(0)
+    moved: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        value = p.detach()
+        if p.requires_grad:
+            noise = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+            value = value + 0.02 * noise
+        moved[name] = value.requires_grad_() if value.is_floating_point() else value
+    return moved

@@ -1,0 +1,239 @@
+"""What entered each operation that used a trainable tensor, and what came back to its output.
+
+The tape works on operations, not on modules. While it is open, every torch function that takes a
+trainable tensor gets that tensor without its graph, so autograd computes no weight gradient, and a
+probe at its output notes the gradient that the backward pass brings. From both, each operation's
+rule tells what every unit adds to the tensor's gradient.
+
+*Fails closed.* What autograd itself delivers to a trainable tensor during the backward pass is a use
+that the tape missed (activation checkpointing, a function behind the mode), and raises.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from nacre.core.errors import UnsupportedLayer
+from nacre.core.types import Tensors
+from nacre.gradient_clipping.hidden import opened
+from nacre.gradient_clipping.layout import Layout
+from nacre.gradient_clipping.masks import Masks, Unseen, dropped, masked
+from nacre.gradient_clipping.operations import rule_for
+from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
+from nacre.gradient_clipping.owners import SHARED, Counter, Owner, Owners, name_of, names_of
+
+
+@dataclass(frozen=True)
+class Known:
+    """A tensor that moves: a parameter, or something computed from parameters alone."""
+
+    tensor: Tensor
+    names: tuple[str, ...]
+    derivation: Derivation | None = None  # None for a parameter itself
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a derived parameter came about."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: Any
+
+
+@dataclass(eq=False)
+class Use:
+    """One call that took trainable tensors: how to read its output's gradient."""
+
+    answer: Answer
+    bytes: int  # of the output's gradient
+    anchor: Tensor  # a leaf of its own, so that a backward pass can aim at this use
+    tensors: frozenset[int]  # ids of the trainable tensors that it took
+
+
+class Tape(TorchFunctionMode):
+    """Open for one forward pass; afterwards each backward pass hands its gradients to `take`."""
+
+    def __init__(
+        self,
+        parameters: Tensors,  # the trainable ones, by name
+        owners: Owners,
+        units: int,
+        masks: Masks | None,
+    ) -> None:
+        super().__init__()
+        self.parameters = parameters
+        self.known = {id(p): Known(p, (name,)) for name, p in parameters.items()}
+        self.uses: list[Use] = []
+        self.take: Callable[[Use, Given], None] | None = None
+        self._owners, self._units, self._masks = owners, units, masks
+        self._counter = Counter()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        inside = opened(func, args, kwargs)
+        if inside is not None:
+            with self:
+                return inside(*args, **kwargs)
+        share = dropped(func, args, kwargs) if self._masks is not None else None
+        if share is not None:
+            return self._dropout(func, share, args, kwargs)
+        moving = [t for t in tensors_in((args, kwargs)) if id(t) in self.known]
+        if not moving or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        return self._call(func, args, kwargs, moving)
+
+    def _dropout(self, func: Any, share: float, args: tuple[Any, ...], kwargs: Any) -> Any:
+        assert self._masks is not None
+        if not self._masks.known():
+            raise Unseen("a dropout")
+        mask = self._masks.draw(func, args[0], share)
+        with self:
+            return masked(args[0], mask, args, kwargs)
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor]) -> Any:
+        _refuse_checkpoints()
+        names = names_of(self.known[id(t)].names for t in moving)
+        owner = self._owner(func, names, args, kwargs)
+        if owner is None or owner == SHARED:
+            return self._derived(func, args, kwargs, names, known=owner is not None)
+        fixed = {id(t): t.detach() for t in moving}
+        result = func(*replaced(args, fixed), **replaced(kwargs, fixed))
+        if not isinstance(result, Tensor):
+            if any(t.requires_grad for t in tensors_in(result)):
+                raise UnsupportedLayer(
+                    f"{name_of(func)} of {', '.join(names)} gives several tensors, which no gradient "
+                    "sum of the tape carries; use `gradients: looped`"
+                )
+            return result
+        return self._probed(func, args, kwargs, fixed, names, owner, result)
+
+    def _owner(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Owner | None:
+        """Whose the output is; None where no such call was seen."""
+        known = self._owners.operations.get(self._counter.key(func, names))
+        if known is not None or self._units > 1:
+            return known
+        alone = all(id(t) in self.known for t in tensors_in((args, kwargs)))
+        return SHARED if alone else Layout(0)  # a single unit owns whatever depends on data
+
+    def _derived(
+        self, func: Any, args: Any, kwargs: Any, names: tuple[str, ...], *, known: bool
+    ) -> Any:
+        result = func(*args, **kwargs)
+        for tensor in tensors_in(result):
+            if tensor.requires_grad and id(tensor) not in self.known:
+                if not known:  # what has no gradient (a shape, a detached copy) needs no owner
+                    raise Unseen(f"{name_of(func)} of {', '.join(names)}")
+                derivation = Derivation(func, args, kwargs)
+                self.known[id(tensor)] = Known(tensor, names, derivation)
+        return result
+
+    def _probed(
+        self, func: Any, args: Any, kwargs: Any, fixed: dict[int, Tensor],
+        names: tuple[str, ...], owner: Owner, result: Tensor,
+    ) -> Tensor:  # fmt: skip
+        what = f"{name_of(func)} of {', '.join(names)}"
+        moving = set(fixed)
+        if not isinstance(owner, Layout):
+            answer: Answer = _unanswered(what)
+        else:
+            call = Call(
+                func, args, kwargs, moving, owner, result.shape, self._units, what
+            )  # fmt: skip
+            answer = rule_for(call)
+            call.forget()
+        anchor = torch.zeros((), requires_grad=True)
+        use = Use(answer, result.numel() * result.element_size(), anchor, frozenset(moving))
+        self.uses.append(use)
+        if result._is_view() or result.requires_grad and result.is_leaf:
+            result = result.clone()
+        return _Probe.apply(anchor, result, self, use)  # pyright: ignore[reportReturnType]
+
+    def backward(
+        self, losses: Tensor, uses: Sequence[Use] | None = None, *, again: bool = False
+    ) -> None:
+        """One backward pass from the sum of `losses`, to all uses or to some; `again` keeps the
+        graph for another one."""
+        anchors = None if uses is None else [use.anchor for use in uses]
+        with self._guarded():
+            torch.autograd.backward([losses.sum()], inputs=anchors, retain_graph=again)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Raises where autograd itself reaches a trainable tensor."""
+
+        def reached(name: str) -> Callable[[Tensor], NoReturn]:
+            def hook(gradient: Tensor) -> NoReturn:
+                raise UnsupportedLayer(
+                    f"the gradient of {name!r} took a way that the tape does not see (activation "
+                    "checkpointing, or a function of your own that hides it), so a unit's share in "
+                    "it is unknown; switch checkpointing off, or use `gradients: looped`"
+                )
+
+            return hook
+
+        hooks = [p.register_hook(reached(name)) for name, p in self.parameters.items()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class _Probe(torch.autograd.Function):
+    """Nothing but a place in the graph: hands the gradient at an operation's output to the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, result: Tensor, tape: Tape, use: Use) -> Tensor:
+        ctx.tape, ctx.use = tape, use
+        ctx.mark_dirty(result)  # the same memory: what follows may write into it as before
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        if torch.is_grad_enabled():
+            raise UnsupportedLayer(
+                "the objective differentiates a gradient (as gradient penalties do), and a unit's "
+                "share in that is not on the tape; leave it out, or use `gradients: looped`"
+            )
+        if ctx.tape.take is not None:
+            ctx.tape.take(ctx.use, ctx.use.answer(gradient))
+        return None, gradient, None, None
+
+
+def _unanswered(what: str) -> Answer:
+    """For an output that no loss answered to when the model was tried."""
+
+    def answer(gradient: Tensor) -> Given:
+        if bool((gradient != 0).any()):
+            raise UnsupportedLayer(
+                f"{what} answers to a loss now and did not when the model was tried, so it is "
+                "unknown who owns its rows; use `gradients: looped`"
+            )
+        return []
+
+    return answer
+
+
+def _refuse_checkpoints() -> None:
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        raise UnsupportedLayer(
+            "activation checkpointing (or another hook on saved tensors) computes operations a "
+            "second time where the tape does not look; switch it off, as by "
+            "`gradient_checkpointing_disable()`, and use `gradients: ghost` to save memory"
+        )
+
+

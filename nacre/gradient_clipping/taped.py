@@ -1,0 +1,152 @@
+"""What the gradient sums of the tape share: the forward pass, dropped units, the armed check."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nacre.core import rows
+from nacre.core.errors import UnsupportedLayer
+from nacre.core.parts import Clip, Objective
+from nacre.core.random import Source
+from nacre.core.tensors import trainable
+from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
+from nacre.gradient_clipping.checked import Armed
+from nacre.gradient_clipping.clipped import UnitLosses, empty_sum, held, weigh
+from nacre.gradient_clipping.masks import Masks, Unseen
+from nacre.gradient_clipping.owners import Owners
+from nacre.gradient_clipping.tape import Tape
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """A forward pass on the tape."""
+
+    tape: Tape
+    losses: Tensor  # (B,), with its graph
+    units: int
+
+
+@dataclass(frozen=True, eq=False)
+class Taped(ABC):
+    """A clipped sum by the tape of operations.
+
+    *Guarantee:* that of `Looped`, and the same numbers up to rounding, dropout included (masks are
+    keyed by unit). The norm that a factor is computed from is an upper bound of the unit's norm up
+    to the rounding of a sum; see `contributions`. Units whose norm is not finite are left out and
+    the rest is computed again. Raises `UnsupportedLayer` for what the tape cannot follow.
+    """
+
+    objective: Objective
+    verify: Literal["first", "always", "never"] = "first"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    owners: Owners = field(default_factory=Owners, repr=False)
+    armed: Armed = field(default_factory=Armed, repr=False)
+
+    def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
+        """The sum over the units that are present; `source` keys attacks and dropout."""
+        with eager(model):
+            batch = self.objective.perturb(model, held(units), source)
+            if not len(batch["unit"]):
+                return empty_sum(model, clip)
+            return self._of(UnitLosses(model, self.objective), batch, clip, source)
+
+    def learn(self, model: nn.Module, sample: Batch, source: Source) -> None:
+        """Tries the model on made-up units, so that no private row decides how it is read."""
+        with eager(model):
+            batch = self.objective.perturb(model, held(sample), source)
+            self.owners.learn(UnitLosses(model, self.objective), batch)
+
+    def _of(self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source) -> BoundedSum:
+        groups = clip.groups(list(trainable(losses.model)))
+        forward = self._forward(losses, batch, source)
+        with exact(losses.model):
+            norms, finish = self.passes(forward, groups)
+            weighed = weigh(norms, clip)
+            if self.armed.due(self.verify):
+                self.armed.check(losses, batch, norms, groups, self.owners, source, self.precision)
+            if bool(weighed.usable.all()):
+                total = finish(weighed.factors) | weighed.extras
+                return BoundedSum(total, weighed.bound, LocalMetrics(norms.float(), 0))
+        del forward, finish
+        return self._without(losses, batch, clip, source, weighed.usable, norms)
+
+    def _without(
+        self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source,
+        usable: Tensor, norms: Tensor,
+    ) -> BoundedSum:  # fmt: skip
+        """Once more without the units that are not finite: 0 * NaN would poison the sum."""
+        total = empty_sum(losses.model, clip)
+        if bool(usable.any()):
+            total = self._of(losses, rows.select(batch, usable), clip, source)
+        dropped = int((~usable).sum()) + total.local.dropped
+        return BoundedSum(total.total, total.bound, LocalMetrics(norms.float(), dropped))
+
+    def _forward(self, losses: UnitLosses, batch: Batch, source: Source) -> Forward:
+        """The forward pass on the tape; what was not seen on trial is tried on this batch."""
+        units = len(batch["unit"])
+        parameters = trainable(losses.model)
+        for tried in (False, True):
+            masks = Masks(self.owners.masks, batch["unit"], source)
+            tape = Tape(parameters, self.owners, units, masks)
+            try:
+                with torch.enable_grad(), self._cast(losses.model), tape:
+                    return Forward(tape, losses.at(parameters, batch), units)
+            except Unseen as unseen:
+                if tried:
+                    raise UnsupportedLayer(
+                        f"{unseen} takes another way each time it is tried, so it is unknown who "
+                        "owns its rows; use `gradients: looped`"
+                    ) from unseen
+                self.owners.learn(losses, batch, units=8)
+        raise AssertionError("two tries")
+
+    def _cast(self, model: nn.Module) -> Any:
+        if self.precision == "float32":
+            return nullcontext()
+        device = next(model.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+    @abstractmethod
+    def passes(self, forward: Forward, groups: list[list[str]]) -> tuple[Tensor, Finish]:
+        """(B, G) float64 norms of a forward pass, and how to get the sum once factors are known."""
+
+
+Finish = Callable[[Tensor], Tensors]
+"""(B, G) factors -> name -> the weighted sum."""
+
+
+@contextmanager
+def eager(model: nn.Module) -> Iterator[None]:
+    """Runs what `torch.compile` compiled as it was written: the tape has to see its operations."""
+    compiled = sys.modules.get("torch._dynamo.eval_frame")
+    wrapper = getattr(compiled, "OptimizedModule", ())
+    if wrapper and any(isinstance(m, wrapper) for m in model.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def exact(model: nn.Module) -> Iterator[None]:
+    """Norms and sums in full precision, whatever the model itself is allowed to round to: a product
+    of fewer bits would make a clipped unit longer than its bound."""
+    before = torch.get_float32_matmul_precision()
+    device = next(model.parameters()).device.type
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,75 @@
+"""What a loop of one's own promises, declared before any row is read: refused or priced here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nacre.core.errors import Incompatible
+from nacre.core.parts import Clip
+from nacre.data.sampling import PoissonSampling
+from nacre.differential_privacy.mechanism import Budget, Mechanism
+from nacre.differential_privacy.options import Privacy
+from nacre.recipe.sections import LedgerChoice
+from nacre.training.budget import IN_RUN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """Everything that decides what is promised, and the account that pays.
+
+    *Guarantee:* every number in it is declared, none is counted; so it may be shown to anybody.
+    Raises `Incompatible` for what no epsilon would cover.
+    """
+
+    privacy: Privacy
+    """Epsilon and delta of the whole run, for one row of the data."""
+    clip: Clip
+    """How each row's gradient is bounded."""
+    ledger: LedgerChoice
+    """Where the budget is kept, and the name of the account."""
+    size: int
+    """Rows of the data, declared: what a draw's rate is computed from."""
+    batch: int
+    """Rows expected a step, and what each sum is divided by."""
+    steps: int
+    """Steps of the whole run."""
+
+    def __post_init__(self) -> None:
+        if self.privacy.unit != "example":
+            raise Incompatible(
+                f"unit={self.privacy.unit} needs to know which rows belong together, and a data "
+                "set of single rows does not say so: use `unit: example`, or a recipe, which "
+                "gathers the rows of one person or party"
+            )
+        if self.privacy.delta >= 1 / self.size:
+            raise Incompatible(
+                f"delta={self.privacy.delta:g} is not below 1 / size = {1 / self.size:.3g}, so "
+                f"publishing one row whole would pass; use at most {0.1 / self.size:.0e}"
+            )
+        if IN_RUN in self.ledger.path:
+            raise Incompatible(
+                f"a ledger at {self.ledger.path} would give every run on these rows a fresh "
+                "budget; keep one beside the data, as `path='privacy.db'`"
+            )
+
+    @property
+    def accountant(self) -> str:
+        """Who computes epsilon: the one asked for, else the one of the grant's rule."""
+        return _accountant(self)
+
+    def mechanism(self) -> Mechanism:
+        """The least noise that keeps all the steps within the budget.
+
+        Raises `DataError` for a batch larger than the data, `Unbounded` for a rule that bounds
+        nothing.
+        """
+        uncalibrated = Mechanism(
+            unit="example",
+            adjacency=self.privacy.adjacency,
+            sampling=PoissonSampling().build(self.batch, self.size),
+            clip=self.clip,
+            noise=self.privacy.noise.build(),
+            steps=self.steps,
+        )
+        budget = Budget(epsilon=self.privacy.epsilon, delta=self.privacy.delta)
+        return uncalibrated.calibrated(budget, _accountant(self))
