@@ -12,7 +12,8 @@
     ├── BudgetExceeded          a grant that does not cover what was asked           exit code 3
     ├── LedgerError             a ledger that is damaged or used against its rules   exit code 2
     ├── PartyError              a party that refused or did not answer               exit code 1
-    └── FileDamaged             a file that does not hold what was written           exit code 1
+    ├── FileDamaged             a file that does not hold what was written           exit code 1
+    └── Elsewhere               an error that another process of the run tells of    its exit code
 
 A message is one sentence: what, where, why, and the remedy last. `ValueError` is for a bad
 argument from Python; people who use recipes never see one.
@@ -108,3 +109,11 @@ class PartyError(NacreError):
 
 class FileDamaged(NacreError):
     """A file that does not hold what was once written to it."""
+
+
+class Elsewhere(NacreError):
+    """Ends this process because the run has ended; its first process tells people why."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

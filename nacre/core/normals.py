@@ -36,7 +36,7 @@ from torch import Tensor
 
 from nacre.core.random import Source
 
-_PAIRS = 1 << 17  # a block: large enough to hide the price of a call, small enough for a cache
+_PAIRS = 1 << 18  # a block: large enough to hide the price of a call, small enough for a cache
 _RARE = np.uint32(1 << 20)
 _SPARE = 64  # 64-bit words for rare pairs, at least: of h pairs one in 4096 needs one,
 _SHARE = 256  # and h / 256 are at hand; more are needed with a chance below 1e-100
@@ -104,20 +104,34 @@ class Normals:
         if self._left == 0:
             raise ValueError("more normals were asked for than were announced")
         pairs = min(_PAIRS, (self._left + 1) // 2)
-        block = _pairs(self._algorithm, self._number, pairs)
+        block = _pairs(*_words(self._algorithm, self._number, pairs))
         self._block, self._used = block[: min(self._left, 2 * pairs)], 0
         self._left -= len(self._block)
         self._number += 1
 
 
-def _pairs(algorithm: algorithms.AES, number: int, pairs: int) -> Tensor:
-    """2 * `pairs` normals divided by `_SCALE`, (2 * pairs,) float32; overwritten by the next call.
+def _words(
+    algorithm: algorithms.AES, number: int, pairs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Uniform bits of data unit `number`: (pairs,) uint32, (pairs,) int32, and spare uint64."""
+    memory = _workspace
+    spare = _SPARE + pairs // _SHARE
+    size = -(-8 * (pairs + spare) // 16) * 16
+    encryptor = Cipher(algorithm, modes.XTS(number.to_bytes(16, "little"))).encryptor()
+    encryptor.update_into(memory.zeros[:size], memory.bits)
+    words = np.frombuffer(memory.bits, dtype="<u4", count=2 * pairs)
+    fresh = np.frombuffer(memory.bits, dtype="<u8", count=spare, offset=8 * pairs)
+    return words[:pairs], words[pairs:].view("<i4"), fresh
 
+
+def _pairs(words: np.ndarray, angles: np.ndarray, fresh: np.ndarray) -> Tensor:
+    """(h,) uint32, (h,) int32 and spare uint64 bits -> 2 h normals divided by `_SCALE`, float32.
+
+    The result is overwritten by the next call, the memory of `words` by this one.
     With L = log2(1 / U) the radius is sqrt(2 ln 2 L), and with t the tangent of half the angle the
     pair is radius * (2 / (1 + t²) - 1) and radius * 2 t / (1 + t²).
     """
-    memory = _workspace
-    words, angles, fresh = _words(algorithm, number, pairs)
+    memory, pairs = _workspace, len(words)
     length, t = memory.numbers[:pairs], memory.numbers[pairs : 2 * pairs]
     rare = memory.rare[:pairs]
     np.copyto(length, words, casting="unsafe")
@@ -138,17 +152,3 @@ def _pairs(algorithm: algorithms.AES, number: int, pairs: int) -> Tensor:
     first = torch.from_numpy(length)
     torch.sub(torch.from_numpy(share), first, alpha=0.5, out=first)
     return torch.from_numpy(memory.numbers[: 2 * pairs])
-
-
-def _words(
-    algorithm: algorithms.AES, number: int, pairs: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Uniform bits of data unit `number`: (pairs,) uint32, (pairs,) int32, and spare uint64."""
-    memory = _workspace
-    spare = _SPARE + pairs // _SHARE
-    size = -(-8 * (pairs + spare) // 16) * 16
-    encryptor = Cipher(algorithm, modes.XTS(number.to_bytes(16, "little"))).encryptor()
-    encryptor.update_into(memory.zeros[:size], memory.bits)
-    words = np.frombuffer(memory.bits, dtype="<u4", count=2 * pairs)
-    fresh = np.frombuffer(memory.bits, dtype="<u8", count=spare, offset=8 * pairs)
-    return words[:pairs], words[pairs:].view("<i4"), fresh

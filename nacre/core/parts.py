@@ -135,8 +135,16 @@ class Noise(Protocol):
     def init(self, like: Tensors) -> NoiseState: ...
 
     def add(
-        self, total: BoundedSum, state: NoiseState, source: Source, adjacency: Adjacency
-    ) -> tuple[Release, NoiseState]: ...
+        self,
+        total: BoundedSum,
+        state: NoiseState,
+        source: Source,
+        adjacency: Adjacency,
+        *,
+        consume: bool = False,
+    ) -> tuple[Release, NoiseState]:
+        """What leaves; with `consume` it may take over the memory of `total`."""
+        ...
 
 
 @runtime_checkable

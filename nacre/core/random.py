@@ -12,9 +12,10 @@ purpose, the step and a digest of everything that enters the step, so that
 from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for noise or
 sampling.
 
-*Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its support
-is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). Noise is drawn by
-`nacre.core.normals`, which says its own; floating-point attacks (Mironov 2012) are a limit of both.
+*Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
+support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of
+training is drawn by `nacre.core.normals`, which states its own limits; floating-point attacks on
+Gaussian noise (Mironov 2012) are a stated limit of both.
 """
 
 # Parts of torch are untyped.
@@ -155,7 +156,7 @@ class Stream:
         return _open_unit(self.words(math.prod(shape))).reshape(shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """Float64 standard normals, for the few that statistics need; `Normals` are the fast ones."""
+        """Float64 standard normals, for the few that statistics need; `Normals` are for many."""
         return torch.special.ndtri(self.uniform(*shape))
 
     def rows(self, units: Tensor, width: int) -> Tensor:
@@ -171,10 +172,11 @@ class Stream:
         return _open_unit(words.reshape(ids.size, 2 * size)[:, :width])
 
     def below(self, units: Tensor, width: int, share: float) -> Tensor:
-        """(B, width) bool, each True with chance `share`; row i as in `rows`, and independent of it.
+        """(B, width) bool, each True with chance `share`; row i belongs to its unit as in `rows`.
 
         For dropout: 16 bits a draw, so the chance is `share` to within 2**-17. Every call with the
-        same units gives the same draws. Raises `ValueError` for a share outside 0 … 1.
+        same units gives the same draws, independent of those of `rows`. Raises `ValueError` for a
+        share outside 0 … 1.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share={share} must lie in [0, 1]")
@@ -184,9 +186,7 @@ class Stream:
             return torch.full((ids.size, width), limit > 0)
         drawn = np.empty((ids.size, width), dtype=np.bool_)
         size = (width + 7) // 8
-        some = min(
-            max(1, self._CHUNK // size), ids.size
-        )  # rows at a time: their blocks fit a cache
+        some = min(max(1, self._CHUNK // size), ids.size)  # so that their blocks fit a cache
         blocks = np.empty((some, size, 2), dtype="<u8")
         blocks[:, :, 1] = np.arange(size, dtype=np.uint64) | self._COINS
         out = bytearray(blocks.nbytes + 15)  # the cipher asks for room for one more block
@@ -194,7 +194,7 @@ class Stream:
         for start in range(0, ids.size, some):
             rows = ids[start : start + some]
             blocks[: rows.size, :, 0] = rows[:, None]
-            encryptor.update_into(memoryview(blocks[: rows.size]).cast("B"), out)
+            encryptor.update_into(blocks[: rows.size].reshape(-1).view(np.uint8).data, out)
             draws = np.frombuffer(out, dtype="<u2", count=rows.size * size * 8)
             draws = draws.reshape(rows.size, 8 * size)[:, :width]
             np.less(draws, np.uint16(limit), out=drawn[start : start + some])
@@ -246,7 +246,7 @@ class _Tag:
 
 
 def _enter(state: _Hash, parts: Sequence[Part]) -> None:
-    """Writes an encoding of the parts that no other list of parts has."""
+    """Writes an encoding that no other list of parts of the same kinds has."""
     for part in parts:
         if isinstance(part, dict):
             state.update(_encode("tensors") + _encode(len(part)))

@@ -53,6 +53,10 @@ class Units:
     def __len__(self) -> int:
         return len(self._rows) if self._places is None else len(self._places)
 
+    def numbers(self, indices: Tensor) -> Tensor:
+        """(B,) int64: the number of each unit, which depends on its own name and the key alone."""
+        return self._ids[indices]
+
     def batch(self, indices: Tensor) -> Batch:
         """The units at `indices` (B,), all present, with the keys of `nacre.core.types.Batch`."""
         ids = self._ids[indices]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from nacre.core.errors import Unbounded
+from nacre.core.normals import Normals
 from nacre.core.parts import NoiseState
-from nacre.core.random import Source, Stream
+from nacre.core.random import Source
 from nacre.core.types import (
     Adjacency,
     BoundedSum,
@@ -29,7 +29,8 @@ class Gaussian:
 
     *Guarantee:* the deviation is `multiplier * total.sensitivity(adjacency)`, the same on every
     coordinate; the numbers depend on the key of `source`, the names and the shapes alone, never on
-    the values of the sum. A sum over no unit is noised like any other.
+    the values of the sum. A sum over no unit is noised like any other. How far the numbers are
+    from exact normals is stated in `nacre.core.normals`: 6e-22 for 1e8 draws, beside rounding.
 
     Source: Dwork et al. 2006, "Our data, ourselves"; Abadi et al. 2016, algorithm 1.
     """
@@ -47,12 +48,19 @@ class Gaussian:
         return None
 
     def add(
-        self, total: BoundedSum, state: NoiseState, source: Source, adjacency: Adjacency
+        self,
+        total: BoundedSum,
+        state: NoiseState,
+        source: Source,
+        adjacency: Adjacency,
+        *,
+        consume: bool = False,
     ) -> tuple[Release, NoiseState]:
         """The noised sum in float32.
 
-        Raises `Unbounded` where the bound is not a positive, finite number, `ValueError` before
-        calibration.
+        With `consume` the release may take over the memory of `total`, which is not to be read
+        again; without it they share none. Raises `Unbounded` where the bound is not a positive,
+        finite number, `ValueError` before calibration.
         """
         if self.multiplier is None:
             raise ValueError("multiplier=None: calibrate the mechanism before it adds noise")
@@ -63,18 +71,16 @@ class Gaussian:
                 "`gradient_clipping: {kind: flat, norm: 1.0}`"
             )
         deviation = self.multiplier * total.sensitivity(adjacency)
-        stream = source.stream()
-        noised = {
-            name: _noised(total.total[name], deviation, stream) for name in sorted(total.total)
-        }
+        normals = Normals(source, sum(value.numel() for value in total.total.values()))
+        noised: Tensors = {}
+        for name, value in sorted(total.total.items()):
+            # Flat in the order of rows whatever the strides, as the numbers go by shape alone.
+            flat = value.detach().to(torch.float32).reshape(-1)
+            own = consume or flat.data_ptr() != value.data_ptr()
+            out = flat if own else torch.empty_like(flat)
+            noised[name] = normals.onto(flat, deviation, out).view(value.shape)
         ordered = {name: noised[name] for name in total.total}
         return Release(ordered, Noised(deviation)), state
-
-
-def _noised(value: Tensor, deviation: float, stream: Stream) -> Tensor:
-    """value + deviation * N(0, 1), added in float64 and rounded once."""
-    noise = stream.normal(*value.shape) * deviation
-    return (value.detach().cpu().double() + noise).to(torch.float32).to(value.device)
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,21 @@ class NoNoise:
         return None
 
     def add(
-        self, total: BoundedSum, state: NoiseState, source: Source, adjacency: Adjacency
+        self,
+        total: BoundedSum,
+        state: NoiseState,
+        source: Source,
+        adjacency: Adjacency,
+        *,
+        consume: bool = False,
     ) -> tuple[Release, NoiseState]:
-        """The sum itself in float32, whatever its bound; it shares no memory with `total`."""
+        """The sum itself in float32, whatever its bound.
+
+        It shares no memory with `total` but where `consume` allows that.
+        """
         how = Inherited(self.inherited) if self.inherited else Unprotected(self.because)
-        copies = {name: value.detach().float().clone() for name, value in total.total.items()}
-        return Release(copies, how), state
+        values = {
+            name: value.detach().to(torch.float32, copy=not consume)
+            for name, value in total.total.items()
+        }
+        return Release(values, how), state

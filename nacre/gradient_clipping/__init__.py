@@ -1,6 +1,9 @@
 """Gradient clipping: per-unit bounds for privacy, whole-gradient bounds for stability."""
 
+from nacre.gradient_clipping.bookkeeping import BookKeeping
 from nacre.gradient_clipping.choose import GRADIENT_SUMS, choose
+from nacre.gradient_clipping.ghost import Ghost
+from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
 from nacre.gradient_clipping.rules import CLIP_RULES, ClippingOption, Flat, Unclipped
 from nacre.gradient_clipping.vmapped import Vmapped
@@ -9,10 +12,13 @@ from nacre.gradient_clipping.whole import ByNorm, ByValue, Whole
 __all__ = [
     "CLIP_RULES",
     "GRADIENT_SUMS",
+    "BookKeeping",
     "ByNorm",
     "ByValue",
     "ClippingOption",
     "Flat",
+    "Ghost",
+    "Grouped",
     "Looped",
     "Unclipped",
     "Vmapped",

@@ -14,10 +14,9 @@ from torch import Tensor
 from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
-from nacre.core.tensors import trainable
-from nacre.core.types import Batch, Tensors
+from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
-from nacre.gradient_clipping.masks import Masking, Masks
+from nacre.gradient_clipping.looped import gradient_of
 from nacre.gradient_clipping.owners import Owners
 
 _STEPS = 3  # sums that are checked where only the first are
@@ -64,15 +63,3 @@ class Armed:
                         f"has one of {true:.6g}, so its bound would not hold; nothing of this step "
                         "was released: use `gradients: looped`, and report the model"
                     )
-
-
-def gradient_of(losses: UnitLosses, alone: Batch, owners: Owners, source: Source) -> Tensors:
-    """The gradient of one unit's loss by plain autograd, under its own masks."""
-    parameters = trainable(losses.model)
-    masks = Masks(owners.masks, alone["unit"], source)
-    with torch.enable_grad(), Masking(masks):
-        loss = losses.at(parameters, alone).sum()
-    gradients = torch.autograd.grad(
-        loss, list(parameters.values()), allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(parameters, gradients, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -38,15 +40,33 @@ def clipped_sum(
     groups = clip.groups(list(gradients))
     gradients = {name: value.float() for name, value in gradients.items()}
     norms = torch.stack([_norms([gradients[name] for name in names]) for names in groups], dim=1)
-    usable = (norms < _LARGEST).all(1)  # (B,); a NaN is not below either
-    factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms)).float()
+    weighed = weigh(norms, clip)
     total = {
-        name: _weighted(gradients[name], factors[:, index], usable)
+        name: _weighted(gradients[name], weighed.factors[:, index], weighed.usable)
         for index, names in enumerate(groups)
         for name in names
     }
-    metrics = LocalMetrics(norms.float(), int((~usable).sum()))
-    return BoundedSum({name: total[name] for name in gradients}, clip.bound(len(groups)), metrics)
+    metrics = LocalMetrics(norms.float(), int((~weighed.usable).sum()))
+    ordered = {name: total[name] for name in gradients} | weighed.extras
+    return BoundedSum(ordered, weighed.bound, metrics)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a clip rule makes of the norms of a batch."""
+
+    usable: Tensor  # (B,) bool; the others contribute exactly zero
+    factors: Tensor  # (B, G) float32, 0 where not usable
+    extras: Tensors  # ":name" entries that ride along, summed over the usable units
+    bound: float
+
+
+def weigh(norms: Tensor, clip: Clip) -> Weighed:
+    """(B, G) norms -> the rule's factors; a norm that is not finite, or 1e30 and more, is not
+    usable."""
+    usable = (norms < _LARGEST).all(1)  # a NaN is not below either
+    factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms)).float()
+    return Weighed(usable, factors, {}, clip.bound(norms.shape[1]))
 
 
 def empty_sum(model: nn.Module, clip: Clip) -> BoundedSum:

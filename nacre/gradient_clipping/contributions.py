@@ -14,7 +14,7 @@ their squared norm are computed again in float64.
 """
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def gram_pays(units: int, places: int, width: int, height: int) -> bool:
 class Instances:
     """The gradient of each unit."""
 
-    gradients: Tensor  # (B, *shape)
+    gradients: Tensor  # (B, *shape), or the same with its axes in another order
+    axes: tuple[int, ...] | None = None  # the order in which `shape` finds them
 
     def squared(self, grams: Grams) -> Tensor:
         """-> (B,) float64"""
@@ -74,17 +75,20 @@ class Instances:
 
     def instances(self) -> Tensor:
         """-> (B, *shape)"""
-        return self.gradients
+        if self.axes is None:
+            return self.gradients
+        return self.gradients.permute(0, *(axis + 1 for axis in self.axes))
 
     def weighted(self, factors: Tensor) -> Tensor:
         """(B,) -> (*shape)"""
         rows = wide(self.gradients)
         flat = rows.reshape(rows.shape[0], -1)
-        return torch.mv(flat.t(), factors.to(flat.dtype)).reshape(rows.shape[1:])
+        total = torch.mv(flat.t(), factors.to(flat.dtype)).reshape(rows.shape[1:])
+        return total if self.axes is None else total.permute(self.axes)
 
     def select(self, units: Tensor) -> Instances:
         """Some of the units, in float64."""
-        return Instances(self.gradients[units].double())
+        return Instances(self.gradients[units].double(), self.axes)
 
 
 @dataclass
@@ -93,9 +97,10 @@ class Products:
 
     inputs: Tensor  # (B, P, I)
     grads: Tensor  # (B, P, O)
-    shape: tuple[int, ...]  # of the parameter
+    shape: tuple[int, ...]  # of the parameter, or the same with its axes in another order
     flipped: bool = False
     source: int = 0  # names inputs that several operations share; 0 for none
+    axes: tuple[int, ...] | None = None  # the order in which the parameter finds them
 
     def squared(self, grams: Grams) -> Tensor:
         """-> (B,) float64, by whichever way is cheaper; with the margin for rounding."""
@@ -115,14 +120,17 @@ class Products:
     def _some_at_a_time(self, a: Tensor, g: Tensor) -> Tensor:
         step = max(1, _CHUNK // (a.shape[2] * g.shape[2]))
         return torch.cat(
-            [squares(torch.bmm(g[i : i + step].mT, a[i : i + step])) for i in range(0, len(a), step)]
+            [
+                squares(torch.bmm(g[i : i + step].mT, a[i : i + step]))
+                for i in range(0, len(a), step)
+            ]
         )
 
     def instances(self) -> Tensor:
         """-> (B, *shape)"""
         a, g = wide(self.inputs), wide(self.grads)
         gradient = torch.bmm(a.mT, g) if self.flipped else torch.bmm(g.mT, a)
-        return gradient.reshape(len(a), *self.shape)
+        return Instances(gradient.reshape(len(a), *self.shape), self.axes).instances()
 
     def weighted(self, factors: Tensor) -> Tensor:
         """(B,) -> (*shape): the smaller of the two is scaled, then one matrix product."""
@@ -133,18 +141,20 @@ class Products:
         else:
             g = g * column
         a, g = a.reshape(-1, a.shape[2]), g.reshape(-1, g.shape[2])
-        return (a.t() @ g if self.flipped else g.t() @ a).reshape(self.shape)
+        total = (a.t() @ g if self.flipped else g.t() @ a).reshape(self.shape)
+        return total if self.axes is None else total.permute(self.axes)
 
     def select(self, units: Tensor) -> Products:
         """Some of the units, in float64."""
         a, g = self.inputs[units].double(), self.grads[units].double()
-        return Products(a, g, self.shape, self.flipped)
+        return Products(a, g, self.shape, self.flipped, axes=self.axes)
 
     def settled(self) -> Contribution:
         """The form to keep: the gradients themselves where their norm is cheaper that way."""
         units, places, width = self.inputs.shape
         if places > 1 and not gram_pays(units, places, width, self.grads.shape[2]):
-            return Instances(self.instances())
+            plain = Products(self.inputs, self.grads, self.shape, self.flipped)
+            return Instances(plain.instances(), self.axes)
         return self
 
 
@@ -212,10 +222,10 @@ def joined(parts: list[Contribution]) -> list[Contribution]:
     lookups = [p for p in parts if isinstance(p, Lookups)]
     result: list[Contribution] = []
     if instances:
-        total = instances[0].gradients
+        total = instances[0] if len(instances) == 1 else Instances(instances[0].instances())
         for more in instances[1:]:
-            total = total + more.gradients
-        result.append(Instances(total))
+            total = Instances(total.gradients + more.instances())
+        result.append(total)
     for flipped in (False, True):
         products = [p for p in parts if isinstance(p, Products) and p.flipped == flipped]
         if len(products) == 1:
@@ -223,7 +233,8 @@ def joined(parts: list[Contribution]) -> list[Contribution]:
         elif products:
             a = torch.cat([p.inputs for p in products], 1)
             g = torch.cat([p.grads for p in products], 1)
-            result.append(Products(a, g, products[0].shape, flipped))
+            axes = products[0].axes
+            result.append(Products(a, g, products[0].shape, flipped, axes=axes))
     if lookups:
         ids = torch.cat([p.ids for p in lookups], 1)
         result.append(Lookups(ids, torch.cat([p.grads for p in lookups], 1), lookups[0].shape))
@@ -271,7 +282,9 @@ def cross(first: Contribution, second: Contribution) -> Tensor:
 
 
 def _with_instances(first: Instances, second: Contribution) -> Tensor:
-    known = wide(first.gradients)
+    known = wide(first.instances())
+    if isinstance(second, Products) and second.axes is not None:
+        return (known * second.instances()).double().flatten(1).sum(1)
     if isinstance(second, Products):
         matrix = known.reshape(len(known), *_matrix(second))
         a, g = wide(second.inputs), wide(second.grads)
@@ -282,7 +295,7 @@ def _with_instances(first: Instances, second: Contribution) -> Tensor:
         units = torch.arange(len(known), device=known.device)[:, None]
         rows = known[units, second.ids.clamp(min=0)] * held[..., None]
         return (rows * wide(second.grads)).double().sum((1, 2))
-    return (known * wide(second.gradients)).double().flatten(1).sum(1)
+    return (known * wide(second.instances())).double().flatten(1).sum(1)
 
 
 def _matrix(part: Products) -> tuple[int, int]:

@@ -34,9 +34,7 @@ class Ghost(Taped):
         return two_passes(forward, groups, kept=set())
 
 
-def two_passes(
-    forward: Forward, groups: list[list[str]], kept: set[Use]
-) -> tuple[Tensor, Finish]:
+def two_passes(forward: Forward, groups: list[list[str]], kept: set[Use]) -> tuple[Tensor, Finish]:
     """Norms by one backward pass; then what was not kept by another one, as far as it must go.
 
     Raises `Incompatible` for rules with several groups: one loss has one factor.
@@ -54,7 +52,8 @@ def two_passes(
         total = first.sums(factors[:, 0])
         second = _Second(forward.tape, {id(use) for use in rest})
         forward.tape.take = second.take
-        scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
+        with torch.enable_grad():
+            scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
         forward.tape.backward(scaled, rest)
         for name, more in second.sums().items():
             total[name] += more
@@ -80,11 +79,9 @@ class _First:
         tape, units = self.forward.tape, self.forward.units
         total = torch.zeros(units, dtype=torch.float64)
         left = Counter(key for use in tape.uses for key in use.tensors)
-        lone = {
-            known.names[0]
-            for known in tape.known.values()
-            if len(known.names) == 1
-        } - {n for known in tape.known.values() if known.derivation for n in known.names}
+        lone = {known.names[0] for known in tape.known.values() if len(known.names) == 1} - {
+            n for known in tape.known.values() if known.derivation for n in known.names
+        }
 
         def take(use: Use, given: Given) -> None:
             nonlocal total

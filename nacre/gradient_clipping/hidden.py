@@ -145,7 +145,9 @@ def _over_time(
     return torch.stack(outputs[::-1] if backwards else outputs, axis), state
 
 
-def _lstm_step(inputs: Tensor, recalled: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+def _lstm_step(
+    inputs: Tensor, recalled: Tensor, hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, ...]:
     enter, forget, new, leave = (inputs + recalled).chunk(4, -1)
     cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
     return leave.sigmoid() * cell.tanh(), cell
@@ -167,9 +169,7 @@ def _relu_step(inputs: Tensor, recalled: Tensor, hidden: Tensor) -> tuple[Tensor
     return ((inputs + recalled).relu(),)
 
 
-def opened(
-    function: Any, args: tuple[Any, ...], kwargs: Any
-) -> Callable[..., Any] | None:
+def opened(function: Any, args: tuple[Any, ...], kwargs: Any) -> Callable[..., Any] | None:
     """What a call looks like inside; None for one that hides nothing."""
     if function is functional.scaled_dot_product_attention:
         p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)

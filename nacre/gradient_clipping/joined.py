@@ -82,9 +82,7 @@ def weighted(parts: list[Contribution], factors: Tensor, like: Tensor) -> Tensor
     return total.reshape(like.shape).to(kind)
 
 
-def _home(
-    tape: Tape, known: Known, parts: list[Contribution]
-) -> list[tuple[str, Contribution]]:
+def _home(tape: Tape, known: Known, parts: list[Contribution]) -> list[tuple[str, Contribution]]:
     """What a tensor got, as contributions to the parameters themselves."""
     if known.derivation is None:
         return [(known.names[0], part) for part in parts]
@@ -110,7 +108,7 @@ def _backwards(tape: Tape, known: Known, gradients: Tensor) -> list[tuple[str, C
     return [
         (name, Instances(gradient))
         for name, gradient in zip(known.names, back, strict=True)
-        if gradient is not None
+        if gradient is not None  # pyright: ignore[reportUnnecessaryComparison]
     ]
 
 

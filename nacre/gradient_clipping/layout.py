@@ -47,9 +47,7 @@ class Layout:
         outer, inner = self.split(shape[self.axis], units, what)
         if self.axis == 0 and outer == 1:
             return tensor.reshape(units, inner, *shape[1:])
-        parts = tensor.reshape(
-            *shape[: self.axis], outer, units, inner, *shape[self.axis + 1 :]
-        )
+        parts = tensor.reshape(*shape[: self.axis], outer, units, inner, *shape[self.axis + 1 :])
         parts = parts.movedim((self.axis + 1, self.axis, self.axis + 2), (0, 1, 2))
         return parts.reshape(units, outer * inner, *shape[: self.axis], *shape[self.axis + 1 :])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -11,8 +11,11 @@ from nacre.core import rows
 from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
-from nacre.core.types import Batch, BoundedSum
+from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum, empty_sum, held
+from nacre.gradient_clipping.masks import Masking, Masks
+from nacre.gradient_clipping.owners import Owners
+from nacre.gradient_clipping.precision import eager
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,23 +28,41 @@ class Looped:
     """
 
     objective: Objective
+    owners: Owners = field(default_factory=Owners, repr=False)
 
     def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
-        """The sum over the units that are present; `source` keys the attack's random starts."""
-        batch = self.objective.perturb(model, held(units), source)
-        return one_by_one(UnitLosses(model, self.objective), batch, clip)
+        """The sum over the units that are present; `source` keys attacks and dropout."""
+        with eager(model):
+            batch = self.objective.perturb(model, held(units), source)
+            losses = UnitLosses(model, self.objective)
+            return one_by_one(losses, batch, clip, self.owners, source)
+
+    def learn(self, model: nn.Module, sample: Batch, source: Source) -> None:
+        """Finds out whose the entries of each dropout are, on made-up units."""
+        with eager(model):
+            batch = self.objective.perturb(model, held(sample), source)
+            self.owners.learn(UnitLosses(model, self.objective), batch)
 
 
-def one_by_one(losses: UnitLosses, batch: Batch, clip: Clip) -> BoundedSum:
-    """The clipped sum over a perturbed batch without padding."""
-    parameters = trainable(losses.model)
+def one_by_one(
+    losses: UnitLosses, batch: Batch, clip: Clip, owners: Owners, source: Source
+) -> BoundedSum:
+    """The clipped sum over a perturbed batch without padding; dropout masks are the units' own."""
     total = empty_sum(losses.model, clip)
     for index in range(len(batch["unit"])):
-        with torch.enable_grad():
-            loss = losses.at(parameters, rows.select(batch, slice(index, index + 1))).sum()
-        gradients = torch.autograd.grad(
-            loss, list(parameters.values()), allow_unused=True, materialize_grads=True
-        )
-        single = {name: g[None] for name, g in zip(parameters, gradients, strict=True)}
-        total = total + clipped_sum(single, clip)
+        alone = rows.select(batch, slice(index, index + 1))
+        gradient = gradient_of(losses, alone, owners, source)
+        total = total + clipped_sum({name: g[None] for name, g in gradient.items()}, clip)
     return total
+
+
+def gradient_of(losses: UnitLosses, alone: Batch, owners: Owners, source: Source) -> Tensors:
+    """name -> (*shape): the gradient of one unit's loss by plain autograd, under its own masks."""
+    parameters = trainable(losses.model)
+    masks = Masks(owners.masks, alone["unit"], source)
+    with torch.enable_grad(), Masking(masks):
+        loss = losses.at(parameters, alone).sum()
+    gradients = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(parameters, gradients, strict=True))

@@ -38,7 +38,9 @@ def dropped(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         return None
     train_default = function is not functional.dropout1d
     p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-    training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else train_default))
+    training = kwargs.get(
+        "training", kwargs.get("train", args[2] if len(args) > 2 else train_default)
+    )
     return float(p) if training and p > 0 else None
 
 
@@ -51,9 +53,7 @@ def masked(x: Tensor, mask: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, 
 class Masks:
     """The masks of one forward pass."""
 
-    def __init__(
-        self, layouts: Mapping[int, Layout | None], units: Tensor, source: Source
-    ) -> None:
+    def __init__(self, layouts: Mapping[int, Layout | None], units: Tensor, source: Source) -> None:
         self._layouts = layouts
         self._units = units  # (B,) their own numbers
         self._source = source

@@ -10,7 +10,7 @@ transposed weight, position embeddings): it is a parameter derived from paramete
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,26 +66,32 @@ class Owners:
         some = {name: _differentiable(value) for name, value in some.items()}
         weights = _moved(losses.model)
         scout = _Scout()
-        with torch.enable_grad(), scout:
-            values = losses.at(weights, some)
-        outputs = [t for trial in scout.trials for t in trial.outputs if t.requires_grad]
-        answers = _answers(values, outputs)
+        with torch.enable_grad():
+            with scout:
+                values = losses.at(weights, some)
+            values = values.unbind()
+        # A call may hand on what it was given (dropout of nothing): each tensor counts once.
+        outputs = {id(t): t for trial in scout.trials for t in trial.outputs}
+        answers = _answers(values, list(outputs.values()))
         self._settle(scout, weights, set(trainable(losses.model)), answers)
         self.learnt = True
 
     def _settle(
         self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
     ) -> None:
-        known = {id(t): (name,) for name, t in weights.items() if name in moving}
+        known: dict[int, tuple[str, ...]] = {
+            id(t): (name,) for name, t in weights.items() if name in moving
+        }
         counter = Counter()
         for trial in scout.trials:
-            names = names_of((known.get(id(t)) for t in trial.inputs))
+            names = names_of(known.get(id(t)) for t in trial.inputs)
             owner = answers.owner(trial.outputs)
-            if names:
+            given = {id(t) for t in trial.inputs}
+            if names and not all(id(t) in given for t in trial.outputs):
                 key = counter.key(trial.function, names)
                 self.operations[key] = owner
                 if owner == SHARED:
-                    known.update({id(t): names for t in trial.outputs if t.requires_grad})
+                    known |= {id(t): names for t in trial.outputs}
         for number, output in enumerate(scout.dropouts):
             owner = answers.owner([output])
             self.masks[number] = owner if isinstance(owner, Layout) else None
@@ -164,12 +170,17 @@ class _Answers:
         return found(full) or SHARED
 
 
-def _answers(losses: Tensor, outputs: list[Tensor]) -> _Answers:
+def _answering(gradient: Tensor | None) -> Tensor | None:
+    """Where a gradient says something: a row that is not finite turns others' zeros into NaN."""
+    return None if gradient is None else (gradient != 0) & gradient.isfinite()
+
+
+def _answers(losses: Sequence[Tensor], outputs: list[Tensor]) -> _Answers:
     by_output: dict[int, list[Tensor | None]] = {id(t): [] for t in outputs}
     for loss in losses:
         gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
         for output, gradient in zip(outputs, gradients, strict=True):
-            by_output[id(output)].append(None if gradient is None else gradient != 0)
+            by_output[id(output)].append(_answering(gradient))
     return _Answers(by_output)
 
 

@@ -5,16 +5,16 @@ trainable tensor gets that tensor without its graph, so autograd computes no wei
 probe at its output notes the gradient that the backward pass brings. From both, each operation's
 rule tells what every unit adds to the tensor's gradient.
 
-*Fails closed.* What autograd itself delivers to a trainable tensor during the backward pass is a use
-that the tape missed (activation checkpointing, a function behind the mode), and raises.
+*Fails closed.* What autograd itself delivers to a trainable tensor during the backward pass is a
+use that the tape missed (activation checkpointing, a function behind the mode), and raises.
 """
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportAttributeAccessIssue=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -114,8 +114,8 @@ class Tape(TorchFunctionMode):
         if not isinstance(result, Tensor):
             if any(t.requires_grad for t in tensors_in(result)):
                 raise UnsupportedLayer(
-                    f"{name_of(func)} of {', '.join(names)} gives several tensors, which no gradient "
-                    "sum of the tape carries; use `gradients: looped`"
+                    f"{name_of(func)} of {', '.join(names)} gives several tensors, which the tape "
+                    "does not follow; use `gradients: looped`"
                 )
             return result
         return self._probed(func, args, kwargs, fixed, names, owner, result)
@@ -157,7 +157,7 @@ class Tape(TorchFunctionMode):
         anchor = torch.zeros((), requires_grad=True)
         use = Use(answer, result.numel() * result.element_size(), anchor, frozenset(moving))
         self.uses.append(use)
-        if result._is_view() or result.requires_grad and result.is_leaf:
+        if result._is_view() or (result.requires_grad and result.is_leaf):
             result = result.clone()
         return _Probe.apply(anchor, result, self, use)  # pyright: ignore[reportReturnType]
 
@@ -167,11 +167,13 @@ class Tape(TorchFunctionMode):
         """One backward pass from the sum of `losses`, to all uses or to some; `again` keeps the
         graph for another one."""
         anchors = None if uses is None else [use.anchor for use in uses]
+        with torch.enable_grad():
+            total = losses.sum()
         with self._guarded():
-            torch.autograd.backward([losses.sum()], inputs=anchors, retain_graph=again)
+            torch.autograd.backward([total], inputs=anchors, retain_graph=again)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self) -> Generator[None]:
         """Raises where autograd itself reaches a trainable tensor."""
 
         def reached(name: str) -> Callable[[Tensor], NoReturn]:
@@ -235,5 +237,3 @@ def _refuse_checkpoints() -> None:
             "second time where the tape does not look; switch it off, as by "
             "`gradient_checkpointing_disable()`, and use `gradients: ghost` to save memory"
         )
-
-

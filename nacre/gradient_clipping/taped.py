@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from nacre.gradient_clipping.checked import Armed
 from nacre.gradient_clipping.clipped import UnitLosses, empty_sum, held, weigh
 from nacre.gradient_clipping.masks import Masks, Unseen
 from nacre.gradient_clipping.owners import Owners
+from nacre.gradient_clipping.precision import eager, exact
 from nacre.gradient_clipping.tape import Tape
 
 
@@ -66,6 +66,13 @@ class Taped(ABC):
         with eager(model):
             batch = self.objective.perturb(model, held(sample), source)
             self.owners.learn(UnitLosses(model, self.objective), batch)
+
+    def kept(self, model: nn.Module, sample: Batch, source: Source) -> int:
+        """Bytes of output gradients that one unit's tape holds."""
+        with eager(model):
+            batch = self.objective.perturb(model, held(sample), source)
+            forward = self._forward(UnitLosses(model, self.objective), batch, source)
+            return sum(use.bytes for use in forward.tape.uses) // max(1, forward.units)
 
     def _of(self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source) -> BoundedSum:
         groups = clip.groups(list(trainable(losses.model)))
@@ -124,29 +131,3 @@ class Taped(ABC):
 
 Finish = Callable[[Tensor], Tensors]
 """(B, G) factors -> name -> the weighted sum."""
-
-
-@contextmanager
-def eager(model: nn.Module) -> Iterator[None]:
-    """Runs what `torch.compile` compiled as it was written: the tape has to see its operations."""
-    compiled = sys.modules.get("torch._dynamo.eval_frame")
-    wrapper = getattr(compiled, "OptimizedModule", ())
-    if wrapper and any(isinstance(m, wrapper) for m in model.modules()):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield
-
-
-@contextmanager
-def exact(model: nn.Module) -> Iterator[None]:
-    """Norms and sums in full precision, whatever the model itself is allowed to round to: a product
-    of fewer bits would make a clipped unit longer than its bound."""
-    before = torch.get_float32_matmul_precision()
-    device = next(model.parameters()).device.type
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -15,16 +15,17 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum, empty_sum, held
+from nacre.gradient_clipping.masks import Masking, Unseen
 
 
 @dataclass(frozen=True, eq=False)
 class Vmapped:
     """The clipped sum by one batched backward pass; memory grows as units times parameters.
 
-    *Guarantee:* that of `Looped`, and the same numbers up to rounding; with dropout each unit
-    draws its own mask, as in the loop, though not the same one. Raises `UnsupportedLayer` where
-    the model cannot be traced for all units at once (control flow that looks at values, `.item()`,
-    buffers that it updates).
+    *Guarantee:* that of `Looped`, and the same numbers up to rounding. Raises `UnsupportedLayer`
+    where the model cannot be traced for all units at once (control flow that looks at values,
+    `.item()`, buffers that it updates), and for dropout, whose masks are keyed by the units' own
+    numbers.
     """
 
     objective: Objective
@@ -46,13 +47,19 @@ def _gradients(losses: UnitLosses, batch: Batch) -> Tensors:
 
     weights = {name: p.detach() for name, p in trainable(losses.model).items()}
     try:
-        return vmap(grad(loss), in_dims=(None, 0), randomness="different")(weights, batch)
+        with Masking(None):
+            return vmap(grad(loss), in_dims=(None, 0), randomness="different")(weights, batch)
     except torch.OutOfMemoryError:
         raise
+    except Unseen as dropout:
+        raise UnsupportedLayer(
+            f"{type(losses.model).__name__} has dropout, whose masks follow each unit's own "
+            "number, which `vmap` does not hand on: use `gradients: bookkeeping`"
+        ) from dropout
     except RuntimeError as error:
         losses.at(weights, rows.select(batch, slice(1)))  # a model that fails alone says so itself
         reason = str(error).strip().splitlines()[0]
         raise UnsupportedLayer(
             f"{type(losses.model).__name__} cannot be differentiated for all units at once "
-            f"({reason}): use `gradients: looped`"
+            f"({reason}): use `gradients: bookkeeping` or `looped`"
         ) from error

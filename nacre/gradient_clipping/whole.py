@@ -22,6 +22,7 @@ from nacre.core.tensors import finite, norm, scale, trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped import UnitLosses, empty_sum, held
 from nacre.gradient_clipping.looped import one_by_one
+from nacre.gradient_clipping.owners import Owners
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Whole:
         losses = UnitLosses(model, self.objective)
         total = _gradient(losses, batch)
         if not finite(total):
-            return one_by_one(losses, batch, clip)
+            return one_by_one(losses, batch, clip, Owners(), source)
         return BoundedSum(total, zero.bound)
 
 

@@ -9,6 +9,7 @@ from nacre.core.parts import Clip
 from nacre.data.sampling import PoissonSampling
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.options import Privacy
+from nacre.differential_privacy.price import Accountant
 from nacre.recipe.sections import LedgerChoice
 from nacre.training.budget import IN_RUN
 
@@ -35,6 +36,9 @@ class Promise:
     """Steps of the whole run."""
 
     def __post_init__(self) -> None:
+        for name in ("size", "batch", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.privacy.unit != "example":
             raise Incompatible(
                 f"unit={self.privacy.unit} needs to know which rows belong together, and a data "
@@ -53,9 +57,12 @@ class Promise:
             )
 
     @property
-    def accountant(self) -> str:
+    def accountant(self) -> Accountant:
         """Who computes epsilon: the one asked for, else the one of the grant's rule."""
-        return _accountant(self)
+        if self.privacy.accountant != "auto":
+            return self.privacy.accountant
+        grant = self.ledger.grant
+        return "pld" if grant is not None and grant.rule == "pld" else "rdp"
 
     def mechanism(self) -> Mechanism:
         """The least noise that keeps all the steps within the budget.
@@ -72,4 +79,4 @@ class Promise:
             steps=self.steps,
         )
         budget = Budget(epsilon=self.privacy.epsilon, delta=self.privacy.delta)
-        return uncalibrated.calibrated(budget, _accountant(self))
+        return uncalibrated.calibrated(budget, self.accountant)

@@ -40,9 +40,17 @@ class Execution:
     """Units at a time, to save memory; None takes the whole draw."""
     threads: int | None = None
     """Threads that one operation may use; None leaves PyTorch's choice."""
+    devices: Literal["auto", "one", "replicated", "sharded"] = "auto"
+    """How the processes that `torchrun` starts share the work. `replicated`: each holds the whole
+    model. `sharded`: each keeps a part of the weights and of the optimizer's state (FSDP2). `one`
+    refuses several; auto is replicated. A single process does the same work alone."""
+    portions: int | None = None
+    """Into how many portions a step's units are dealt, each summed by one process in one go.
+    Portions are added up in a fixed order, so a run may be resumed by another number of processes,
+    to the same bits. None: as many as there are processes when the run is started."""
 
     def __post_init__(self) -> None:
-        for name in ("microbatch", "threads"):
+        for name in ("microbatch", "threads", "portions"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")

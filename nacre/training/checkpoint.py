@@ -1,14 +1,19 @@
-"""What a run needs to continue bit for bit: weights, buffers, optimizer, and where it stands."""
+"""What a run needs to continue bit for bit: weights, buffers, optimizer, and where it stands.
+
+A checkpoint is whole, however many processes wrote it and however their parts were dealt.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nacre.core.errors import FileDamaged
 from nacre.core.files import load_tensors, save_tensors
@@ -29,8 +34,18 @@ def save(
 
     `facts` is JSON: whatever else the loop remembers. Nothing private belongs into it.
     """
+    return write(folder, collected(model, optimizer), done, facts)
+
+
+def collected(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """All tensors of a checkpoint; the model's weights must be whole. Where several processes hold
+    parts of the optimizer's state, all of them must ask at once."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= _optimizer_tensors(optimizer)
+    return tensors | _optimizer_tensors(optimizer)
+
+
+def write(folder: Path, tensors: Tensors, done: int, facts: Mapping[str, Any]) -> Path:
+    """`save`, of what was collected."""
     text = json.dumps({"done": done, "facts": dict(facts)}, sort_keys=True)
     path = folder / f"step-{done:08d}.safetensors"
     metadata = {"state": text, "digest": digest(tensors, text).hex()}
@@ -49,16 +64,43 @@ def restore(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, Any]]:
     """Puts a checkpoint back; returns (steps done, facts). Raises `FileDamaged` with the remedy."""
-    try:
+    tensors, done, facts = read(path)
+    put_back(path, tensors, model, optimizer)
+    return done, facts
+
+
+def read(path: Path) -> tuple[Tensors, int, dict[str, Any]]:
+    """(tensors, steps done, facts) of a checkpoint. Raises `FileDamaged` with the remedy."""
+    with _whole(path):
         tensors, metadata = load_tensors(path)
         text = metadata["state"]
         if digest(tensors, text).hex() != metadata["digest"]:
             raise FileDamaged("its digest does not fit")
         state = json.loads(text)
+        return tensors, int(state["done"]), dict(state["facts"])
+
+
+def put_back(
+    path: Path,  # where they came from
+    tensors: Tensors,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Writes what `read` gave into model and optimizer. Raises `FileDamaged` where it does not fit.
+
+    Whole tensors, the same in every process; each takes its part of the optimizer's.
+    """
+    with _whole(path):
         model.load_state_dict(_part(tensors, "model."))
         _restore_optimizer(optimizer, tensors)
-        return int(state["done"]), dict(state["facts"])
-    except (FileDamaged, KeyError, ValueError, RuntimeError) as error:
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Generator[None]:
+    """Says of whatever goes wrong inside the block that this file is damaged."""
+    try:
+        yield
+    except (FileDamaged, LookupError, ValueError, RuntimeError) as error:
         raise FileDamaged(
             f"the checkpoint {path} is damaged ({str(error).splitlines()[0]}); what it had "
             "released stays charged: delete this file and resume, which goes on from the "
@@ -78,14 +120,20 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
             if value is None:
                 continue
             kept = value if isinstance(value, Tensor) else torch.tensor(float(value)).double()
-            found[f"optimizer.{index}.{name}"] = kept
+            whole = kept.full_tensor() if isinstance(kept, DTensor) else kept
+            found[f"optimizer.{index}.{name}"] = whole
     return found
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in _part(tensors, "optimizer.").items():
         index, slot = name.split(".", 1)
+        like = moved[int(index)]
+        if isinstance(like, DTensor) and value.shape == like.shape:
+            mesh, placements = like.device_mesh, like.placements
+            value = distribute_tensor(value, mesh, placements, src_data_rank=None)
         state.setdefault(int(index), {})[slot] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -336,6 +336,19 @@ def audits_have_their_rows(facts: Facts) -> None:
             )
 
 
+def parties_are_one_process(facts: Facts) -> None:
+    """The parties of a federation are asked one after another, by one process."""
+    execution = facts.recipe.execution
+    shared = execution.devices in ("replicated", "sharded")
+    if facts.recipe.federated_learning is not None and (shared or execution.portions is not None):
+        refuse(
+            facts.recipe,
+            "execution.devices" if shared else "execution.portions",
+            "the parties of a federation are trained by one process, so there is no work to share "
+            "among several; leave it out",
+        )
+
+
 CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
     per_unit_sums,
@@ -355,4 +368,5 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     something_trains,
     balls_fit_the_features,
     audits_have_their_rows,
+    parties_are_one_process,
 )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from nacre.core.random import Source
 from nacre.core.types import Release
+from nacre.training.group import Group
 from nacre.training.step import Parts, State, UnitSource, entering, step
 
 
@@ -24,6 +25,21 @@ class NoJournal:
 
     def journal(self, step: int, entered: str) -> None:
         """Writes nothing."""
+
+
+class Agreed:
+    """The journal of several processes: the first writes, and only then all of them go on.
+
+    Raises `RunError` where what enters the step is not the same in all processes.
+    """
+
+    def __init__(self, group: Group, charge: Journal) -> None:
+        self._group, self._charge = group, charge
+
+    def journal(self, step: int, entered: str) -> None:
+        """See `Journal.journal`."""
+        self._group.same("the weights that enter a step", bytes.fromhex(entered))
+        self._group.only_first(lambda: self._charge.journal(step, entered), None)
 
 
 Observe = Callable[[State, Release], bool]
@@ -47,7 +63,8 @@ def fit(
     it is journalled with what enters it, so no copy of the run takes it a second time elsewhere.
     """
     while state.done < until:
-        before = entering(state, context)
+        parts.devices.gather()
+        before = entering(state, source, context)
         charge.journal(state.done + 1, before.hex())
         state, release = step(state, units, parts, source, before)
         if observe(state, release):

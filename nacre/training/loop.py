@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
-from nacre.core.types import Release
+from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
 from nacre.training import checkpoint, pieces
 from nacre.training.curve import figures
-from nacre.training.fit import Journal, NoJournal, fit
+from nacre.training.devices import Devices
+from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, fixed, local_training, parts, units
 from nacre.training.plan import Plan
 from nacre.training.progress import Advance, Progress
@@ -48,6 +49,10 @@ class Names:
     def __len__(self) -> int:
         return len(self._names)
 
+    def numbers(self, indices: Tensor) -> Tensor:
+        """Their places: all parties are asked by one process."""
+        return indices
+
     def micro(self, indices: Tensor, size: int | None) -> Iterator[tuple[str, ...]]:
         """The drawn names at once: a gather needs to see them together."""
         if len(indices):
@@ -66,21 +71,23 @@ def loop(
     watch: Progress,
     *,
     early: bool = False,  # put the last checkpoint back and end there
+    devices: Devices | None = None,  # folder, charges and watch are those of the first process
 ) -> Outcome:
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
+    devices = devices or Devices()
     state, work, over, charge = (
         _federation(plan, setting, held, model, source, charges, folder)
         if plan.outer is not None
-        else _central(plan, setting, held, model, source, charges)
+        else _central(plan, setting, held, model, source, charges, devices)
     )
-    state, outcome = _restored(state, folder)
+    state, outcome = _restored(state, folder, devices)
     until = state.done if early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl", state.done) if folder is not None else None
     try:
         with watch.stage(name, plan.rounds) as advance:
             advance(state.done)
-            watcher = _Watcher(plan, held, outcome, folder, log, advance)
+            watcher = _Watcher(plan, held, outcome, folder, log, advance, devices)
             if not watcher.ended(state):
                 state = fit(
                     state, over, work, until=until, source=source, charge=charge,
@@ -89,6 +96,7 @@ def loop(
     finally:
         if log is not None:
             log.close()
+    devices.gather()
     outcome.done = state.done
     if early and state.done < plan.rounds:
         outcome.stopped = "finished early"
@@ -97,13 +105,13 @@ def loop(
 
 def _central(
     plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    charges: Mapping[str, Journal],
+    charges: Mapping[str, Journal], devices: Devices,
 ) -> tuple[State, Parts, UnitSource, Journal]:  # fmt: skip
     mechanism = plan.holders[0].mechanism
-    optimizer = plan.recipe.training.optimizer.build(trainable(model).values())
+    optimizer = plan.recipe.training.optimizer.build(devices.place(model).values())
     over = units(plan.recipe, held.private[""], source)
-    charge = charges.get("", NoJournal())
-    work = parts(setting, mechanism, model)
+    charge = Agreed(devices.group, charges.get("", NoJournal()))
+    work = replace(parts(setting, mechanism, model), devices=devices)
     return State(model.train(), optimizer, mechanism.clip), work, over, charge
 
 
@@ -156,15 +164,25 @@ def _store(folder: Path | None, name: str) -> Path | None:
     return path
 
 
-def _restored(state: State, folder: Path | None) -> tuple[State, Outcome]:
+def _restored(state: State, folder: Path | None, devices: Devices) -> tuple[State, Outcome]:
     outcome = Outcome(state.model, state.done, "completed")
-    kept = checkpoint.checkpoints(folder / "state") if folder is not None else []
-    if not kept:
+    kept = devices.group.only_first(lambda: _newest(folder), None)
+    found = devices.group.from_first(lambda: kept and [str(kept[0]), *kept[2:]])
+    if not found:
         return state, outcome
-    done, facts = checkpoint.restore(kept[-1], state.model, state.optimizer)
+    tensors = devices.group.share(kept[1] if kept else {})
+    path, done, facts = Path(found[0]), int(found[1]), found[2]
+    devices.group.together(lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer))
+    devices.adopt()
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
     return State(state.model, state.optimizer, state.clip, state.noise_state, done), outcome
+
+
+def _newest(folder: Path | None) -> tuple[Path, Tensors, int, dict[str, Any]] | None:
+    """The last checkpoint of the run; None before the first one."""
+    kept = checkpoint.checkpoints(folder / "state") if folder is not None else []
+    return (kept[-1], *checkpoint.read(kept[-1])) if kept else None
 
 
 class _Watcher:
@@ -172,8 +190,9 @@ class _Watcher:
 
     def __init__(
         self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
-        log: Log | None, advance: Advance,
+        log: Log | None, advance: Advance, devices: Devices,
     ) -> None:  # fmt: skip
+        self._devices = devices
         self._plan, self._outcome, self._folder = plan, outcome, folder
         self._log, self._advance = log, advance
         self._rows: Rows | None = held.public
@@ -186,12 +205,14 @@ class _Watcher:
         if self._log is not None:
             self._log.add(state.done, release)
         due = state.done % self._every == 0 or state.done >= self._plan.rounds
+        if due:
+            self._devices.gather()
         if due or self._plan.federated:  # every round: what stops a federation is counted in them
             self._measure(state)
         flat = self._flat()
         if flat:
             self._outcome.stopped = "stopped improving"
-        if self._folder is not None and (due or flat):
+        if due or flat:
             self._save(state)
         curve = self._outcome.curve
         self._advance(1, f"public accuracy {curve[-1]['accuracy']:.1%}" if curve else "")
@@ -202,7 +223,7 @@ class _Watcher:
         return self._outcome.stopped == "stopped improving" or state.done >= self._plan.rounds
 
     def _measure(self, state: State) -> None:
-        if self._rows is not None:
+        if self._rows is not None and self._devices.group.first:
             found = figures(state.model, self._task, self._rows)
             self._outcome.curve.append({"round": state.done, **found})
 
@@ -212,8 +233,15 @@ class _Watcher:
         return self._stop.flat([point[self._stop.figure] for point in self._outcome.curve])
 
     def _save(self, state: State) -> None:
-        assert self._folder is not None
+        group, folder = self._devices.group, self._folder
+        if folder is None and group.size == 1:
+            return
+        tensors = checkpoint.collected(state.model, state.optimizer)
+        group.only_first(lambda: self._write(folder, tensors, state.done), None)
+
+    def _write(self, folder: Path | None, tensors: Tensors, done: int) -> None:
+        assert folder is not None
         if self._log is not None:
             self._log.sync()
         facts: dict[str, Any] = {"curve": self._outcome.curve, "stopped": self._outcome.stopped}
-        checkpoint.save(self._folder / "state", state.model, state.optimizer, state.done, facts)
+        checkpoint.write(folder / "state", tensors, done, facts)

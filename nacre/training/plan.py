@@ -118,12 +118,13 @@ class Plan:
         return show(self)
 
 
-def plan(recipe: Recipe, *, resume: Path | None = None) -> Plan:
+def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> Plan:
     """What the recipe would do, priced. Reads no row of data.
 
     Raises `Incompatible` and its siblings for what is unsound, `BudgetExceeded` where the grant
     does not cover the run. `resume` is the folder of the run that is to be continued: its own
-    reservation covers it.
+    reservation covers it. With `ledger=False` no ledger is looked at: another process of the run
+    does.
     """
     run = None
     if resume is not None:
@@ -140,7 +141,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None) -> Plan:
     outer = _outer(recipe)
     holders = tuple(
         _priced(recipe, run, Holder(name=name, account=_account(recipe, name), size=size,
-                                    mechanism=_inner(recipe, size)))
+                                    mechanism=_inner(recipe, size)), ledger)
         for name, size in sizes.items()
     )  # fmt: skip
     if outer is not None and pieces.protects(recipe) == "client":
@@ -148,7 +149,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None) -> Plan:
         count = len(recipe.federated_learning.parties.names)
         account = _account(recipe, "")
         whole = Holder(name="", account=account, size=count, mechanism=outer)
-        holders = (_priced(recipe, run, whole),)
+        holders = (_priced(recipe, run, whole, ledger),)
         outer = holders[0].mechanism
     return Plan(
         recipe=recipe,
@@ -247,8 +248,9 @@ def accountant(recipe: Recipe) -> Accountant:
     return "pld" if rule == "pld" else "rdp"
 
 
-def _priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder) -> Holder:
-    """The holder with its noise calibrated, its price, and what it takes from the grant."""
+def _priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder, ledger: bool) -> Holder:
+    """The holder with its noise calibrated, its price, and what it takes from the grant, unless
+    its `ledger` is not to be looked at."""
     privacy = recipe.differential_privacy
     if privacy is None or holder.mechanism.noise.multiplier is not None:
         return holder
@@ -263,6 +265,8 @@ def _priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder) -> Hol
         holder, mechanism=mechanism, price=price, by_step=tuple(by_step), delta=privacy.delta
     )
     assert holder.account is not None  # private_runs_have_a_ledger has refused the rest
+    if not ledger:
+        return priced
     share = takes(recipe, holder.account, mechanism, run)
     if share.refusal:
         raise BudgetExceeded(share.refusal)

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Units
-from nacre.core.random import Source, digest
+from nacre.core.random import Source
 from nacre.core.tensors import scale, trainable
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
+from nacre.training.devices import Devices
 
 
 class UnitSource(Protocol):
@@ -23,6 +24,10 @@ class UnitSource(Protocol):
 
     def __len__(self) -> int:
         """How many units there are; private."""
+        ...
+
+    def numbers(self, indices: Tensor) -> Tensor:
+        """(b,) int64: a number of each unit's own, which no other unit moves."""
         ...
 
     def micro(self, indices: Tensor, size: int | None) -> Iterator[Units]:
@@ -46,6 +51,7 @@ class Parts:
     adjacency: Adjacency
     shape: Shape | None = None  # clipping of the whole mean gradient
     microbatch: int | None = None
+    devices: Devices = field(default_factory=Devices)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def step(
     units: UnitSource,
     parts: Parts,
     source: Source,  # keyed by run and party
-    entered: bytes,  # `entering(state, …)`
+    entered: bytes,  # `entering(state, source, …)`
 ) -> tuple[State, Release]:
     """The next state, and what was released on the way to it.
 
@@ -77,17 +83,25 @@ def step(
     drawn = parts.sampling.draw(len(units), number, source.child("sampling"), entered)
     attack = source.child("attack", number, entered)
     total = _sum(state, units, drawn, parts, attack)
-    noise = source.child("noise", number, digest(entered, drawn, total.total))
-    release, noise_state = parts.noise.add(total, state.noise_state, noise, parts.adjacency)
+    parts.devices.scatter()
+    noise = source.child("noise", number, source.digest("sum", entered, drawn, total.total))
+    release, noise_state = parts.noise.add(
+        total, state.noise_state, noise, parts.adjacency, consume=True
+    )
     _update(state.model, state.optimizer, release, parts)
     after = replace(state, clip=state.clip.after(release), noise_state=noise_state, done=number + 1)
     return after, release
 
 
-def entering(state: State, context: bytes = b"") -> bytes:
+def entering(state: State, source: Source, context: bytes = b"") -> bytes:
     """Digest of what enters the next step: weights, clip rule, number, and `context`, which stands
-    for the request that asked for it and for what is computed with but not moved."""
-    return digest(trainable(state.model), state.done, repr(state.clip), context)
+    for the request that asked for it and for what is computed with but not moved.
+
+    `source` is the one that `step` is keyed by. The digest is journalled where others may read it:
+    without the key it tells nothing of the weights.
+    """
+    parts = trainable(state.model), state.done, repr(state.clip), context
+    return source.digest("entering", *parts)
 
 
 def _sum(
@@ -95,24 +109,37 @@ def _sum(
 ) -> BoundedSum:
     """The bounded sum over the drawn units; an empty draw gives zeros, which are noised too."""
     weights = trainable(state.model)
-    total = BoundedSum.zero(weights, state.clip.bound(len(state.clip.groups(list(weights)))))
+    zero = BoundedSum.zero(weights, state.clip.bound(len(state.clip.groups(list(weights)))))
     sums = parts.sums(state.done)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.child("dropout").stream().seed())
-        for some in units.micro(drawn, parts.microbatch):
-            total = total + sums(state.model, some, state.clip, source)
-    return total
+    portions = parts.devices.portions
+    portion_of = units.numbers(drawn) % portions
+
+    def portion(number: int) -> BoundedSum:
+        total = zero
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(source.child("dropout", number).stream().seed())
+            for some in units.micro(drawn[portion_of == number], parts.microbatch):
+                total = total + sums(state.model, some, state.clip, source)
+        return total
+
+    return parts.devices.total(zero, portion)
 
 
 def _update(
     model: nn.Module, optimizer: torch.optim.Optimizer, release: Release, parts: Parts
 ) -> None:
-    """One optimizer step on the mean gradient: the sum over the *declared* number of units."""
-    mean = scale(release.total, 1 / parts.sampling.expected)
+    """One optimizer step on the mean gradient: the sum over the *declared* number of units.
+
+    The release is left as it is; its ":name" entries belong to no parameter.
+    """
+    factor = 1 / parts.sampling.expected
+    values = release.total
     if parts.shape is not None:
-        mean = parts.shape.shape(mean)
-    parameters = trainable(model)
-    for name, parameter in parameters.items():
-        parameter.grad = mean[name].to(parameter.dtype)
+        sums = {name: value for name, value in values.items() if not name.startswith(":")}
+        values, factor = parts.shape.shape(scale(sums, factor)), 1.0
+    for name, parameter in parts.devices.moved(model).items():
+        value = parts.devices.part(values[name].detach(), parameter)
+        gradient = torch.empty_like(parameter)  # the parameter's own type and layout, in one pass
+        parameter.grad = torch.mul(value, factor, out=gradient)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

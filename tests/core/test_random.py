@@ -1,9 +1,14 @@
+import hashlib
+import hmac
+import math
+
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scipy import stats
 
-from nacre.core.random import Source, digest
+from nacre.core.random import Source, _Tag, digest
 
 ROOT = Source(bytes(range(32)))
 
@@ -98,3 +103,99 @@ def test_the_digest_sees_names_values_shapes_types_and_order():
 
 def test_a_scalar_tensor_has_a_digest():
     assert digest(torch.tensor(1.0)) != digest(torch.tensor(2.0))
+
+
+def test_secrets_differ_by_label_and_from_children():
+    a, b = ROOT.secret("a"), ROOT.secret("b")
+    assert len({a, b, ROOT.secret("a", "b"), ROOT.child("a").secret("a")}) == 4
+    assert a == Source(bytes(range(32))).secret("a")
+
+
+def test_the_keyed_digest_sees_names_values_shapes_types_order_and_the_key():
+    w = torch.arange(6.0)
+    same = ROOT.digest({"a": w, "b": w}, 3, "x", b"y", [1, 2])
+    assert same == ROOT.digest({"b": w.clone(), "a": w.clone()}, 3, "x", b"y", (1, 2))
+    others = [
+        ROOT.digest({"a": w, "c": w}, 3, "x", b"y", [1, 2]),
+        ROOT.digest({"a": w, "b": w + 1e-7}, 3, "x", b"y", [1, 2]),
+        ROOT.digest({"a": w, "b": w.reshape(2, 3)}, 3, "x", b"y", [1, 2]),
+        ROOT.digest({"a": w, "b": w.double()}, 3, "x", b"y", [1, 2]),
+        ROOT.digest({"a": w, "b": w}, 4, "x", b"y", [1, 2]),
+        ROOT.digest({"a": w, "b": w}, 3, b"x", b"y", [1, 2]),
+        ROOT.digest({"a": w, "b": w}, 3, "x", b"y", [12]),
+        ROOT.digest(w, {"b": w}, 3, "x", b"y", [1, 2]),
+        ROOT.child("other").digest({"a": w, "b": w}, 3, "x", b"y", [1, 2]),
+        digest({"a": w, "b": w}, 3, "x", b"y", [1, 2]),
+    ]
+    assert len({same, *others}) == len(others) + 1
+    assert all(len(each) == 32 for each in others)
+
+
+def test_the_keyed_digest_is_an_hmac_of_a_tag():
+    """Computed by another interface: a message of no bytes, all of it associated data."""
+    encoded = b"s" + (4).to_bytes(8, "big") + b"text"
+    tag = AESGCM(ROOT.secret("digest", "tag")).encrypt(bytes(12), b"", encoded)
+    key = ROOT.secret("digest", "out")
+    assert ROOT.digest("text") == hmac.new(key, tag, hashlib.sha256).digest()
+
+
+def test_one_flipped_bit_anywhere_changes_the_keyed_digest():
+    w = torch.zeros(1000, dtype=torch.uint8)
+    found = {ROOT.digest(w)}
+    for place in range(0, 1000, 37):
+        for bit in (1, 128):
+            w[place] = bit
+            found.add(ROOT.digest(w))
+            w[place] = 0
+    assert len(found) == 1 + 2 * len(range(0, 1000, 37))
+
+
+def test_the_keyed_digest_does_not_depend_on_how_data_is_cut(monkeypatch):
+    w = torch.randn(10_001, generator=torch.Generator().manual_seed(0))
+    whole = ROOT.digest({"w": w, "half": w.bfloat16()})
+    monkeypatch.setattr(_Tag, "_LIMIT", 1000)  # where the cipher takes no more at once
+    assert ROOT.digest({"w": w, "half": w.bfloat16()}) == whole
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 2**-16])
+def test_coins_fall_as_often_as_they_should(share):
+    """False alarm: 1e-6 each, under a fixed key."""
+    found = ROOT.child("coins").stream().below(torch.arange(400), 2503, share)
+    assert found.dtype == torch.bool and found.shape == (400, 2503)
+    count = found.numel()
+    assert abs(float(found.sum()) - count * share) < 4.9 * math.sqrt(count * share) + 1
+    rows = found.double() - share
+    for lag in (1, 7, 8, 16):
+        product = float((rows[:, :-lag] * rows[:, lag:]).mean()) / (share * (1 - share))
+        assert abs(product) < 4.9 / math.sqrt(count - 400 * lag) + 2**-10
+    between = float((rows[1:] * rows[:-1]).mean()) / (share * (1 - share))
+    assert abs(between) < 4.9 / math.sqrt(399 * 2503) + 2**-10
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 1000, 70_000])
+def test_coins_belong_to_their_unit_not_to_their_place(width):
+    stream = ROOT.stream()
+    a = stream.below(torch.tensor([5, 9, 2, 1 << 62]), width, 0.5)
+    b = stream.below(torch.tensor([2, 5]), width, 0.5)
+    assert torch.equal(a[0], b[1])
+    assert torch.equal(a[2], b[0])
+    wide = stream.below(torch.arange(300), 1000, 0.5)  # several chunks of rows
+    assert torch.equal(wide[257], stream.below(torch.tensor([257]), 1000, 0.5)[0])
+
+
+def test_coins_are_not_the_rows():
+    stream, units = ROOT.stream(), torch.arange(50)
+    coins = stream.below(units, 400, 0.5).double() - 0.5
+    for uniform in (stream.rows(units, 400), stream.rows(units, 100).repeat_interleave(4, 1)):
+        assert abs(float((coins * (uniform - 0.5)).mean()) * math.sqrt(48)) < 4.9 / math.sqrt(5000)
+
+
+def test_coins_at_the_ends():
+    stream, units = ROOT.stream(), torch.arange(3)
+    assert not stream.below(units, 5, 0.0).any()
+    assert stream.below(units, 5, 1.0).all()
+    assert stream.below(units[:0], 5, 0.5).shape == (0, 5)
+    assert stream.below(units, 0, 0.5).shape == (3, 0)
+    for share in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="share="):
+            stream.below(units, 5, share)

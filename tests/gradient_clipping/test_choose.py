@@ -1,10 +1,22 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from nacre.adversarial_training import Standard
 from nacre.core.errors import Incompatible, UnsupportedLayer
-from nacre.gradient_clipping import Flat, Looped, Unclipped, Vmapped, Whole, choose
+from nacre.core.random import Source
+from nacre.gradient_clipping import (
+    BookKeeping,
+    Flat,
+    Ghost,
+    Grouped,
+    Looped,
+    Unclipped,
+    Vmapped,
+    Whole,
+    choose,
+)
 from tests.laws.zoo import MLP
 
 FLAT = Flat(norm=1.0)
@@ -19,16 +31,30 @@ class Curious(nn.Module):
         return self.head(x) if x.sum() > 0 else self.head(-x)
 
 
-def _choose(name, clip, model=None):
-    objective, sample = Standard(MLP.task), MLP.batch(2)
-    return choose(name, model=model or MLP.model(), objective=objective, clip=clip, sample=sample)
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(checkpoint(self.inner, x, use_reentrant=False).tanh())
+
+
+def _choose(name, clip, model=None, **options):
+    objective, sample = Standard(MLP.task), MLP.batch(3)
+    model = model or MLP.model()
+    return choose(name, model=model, objective=objective, clip=clip, sample=sample, **options)
 
 
 @pytest.mark.parametrize(
     ("name", "clip", "kind", "why"),
     [
         ("auto", Unclipped(), Whole, "no unit is clipped"),
-        ("auto", FLAT, Vmapped, "the model can be differentiated for all units at once"),
+        ("auto", FLAT, BookKeeping, "one backward pass"),
+        ("bookkeeping", FLAT, BookKeeping, "asked for"),
+        ("ghost", FLAT, Ghost, "asked for"),
+        ("grouped", FLAT, Grouped, "asked for"),
         ("whole", Unclipped(), Whole, "asked for"),
         ("vmapped", FLAT, Vmapped, "asked for"),
         ("looped", FLAT, Looped, "asked for"),
@@ -42,9 +68,19 @@ def test_the_choice_and_its_reason(name, clip, kind, why):
 
 
 def test_auto_falls_back_to_the_loop_and_says_why():
-    chosen, why = _choose("auto", FLAT, Curious())
+    chosen, why = _choose("auto", FLAT, Checkpointed())
     assert type(chosen) is Looped
-    assert why.startswith("Curious cannot be differentiated for all units at once (")
+    assert why.startswith("one unit at a time, since activation checkpointing")
+
+
+def test_auto_saves_memory_where_the_tape_would_not_fit():
+    kept = BookKeeping(Standard(MLP.task)).kept(MLP.model(), MLP.batch(3), Source(bytes(32)))
+    assert kept == 4 * (5 + 3)  # two linear layers
+    chosen, why = _choose("auto", FLAT, units=1000, memory=1000 * kept)
+    assert type(chosen) is Ghost and "two backward passes" in why
+    chosen, why = _choose("auto", FLAT, units=1000, memory=3000 * kept)
+    assert type(chosen) is Grouped and "half of a second" in why
+    assert type(_choose("auto", FLAT, units=1000, memory=5000 * kept)[0]) is BookKeeping
 
 
 def test_what_was_asked_for_is_refused_rather_than_replaced():

@@ -66,7 +66,7 @@ def test_microbatches_move_a_release_by_rounding_only(microbatch):
         )
         root = Source(bytes(32))
         units = Units(rows, "example", None, root)
-        return step(state, units, parts, root, entering(state))[1].total
+        return step(state, units, parts, root, entering(state, root))[1].total
 
     whole, split = released(None), released(microbatch)
     for name, value in whole.items():

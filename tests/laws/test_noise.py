@@ -77,6 +77,60 @@ def test_same_key_same_noise_whatever_the_values(noise: Gaussian) -> None:
         assert once.total[name].dtype == torch.float32
     assert torch.allclose(draws(once, of), draws(empty, zero), atol=1e-6)
     assert float(draws(empty, zero).abs().max()) > 0, "an empty sum is noised too"
+    assert all(torch.equal(value, total().total[name]) for name, value in of.total.items())
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_noises_of_two_tensors_have_no_covariance(noise: Gaussian) -> None:
+    """Of 2**18 draws each, entry by entry, and of their squares: one failure in 10**6 each."""
+    of = BoundedSum({"a": torch.zeros(1 << 18), "b": torch.zeros(512, 512)}, 1.0)
+    release = add(noise, of, 5, "add_or_remove")
+    a, b = (value.double().reshape(-1) / noise.multiplier for value in release.total.values())
+    limit = 4.9 / math.sqrt(len(a))
+    assert abs(float((a * b).mean())) < limit
+    assert abs(float(((a.square() - 1) * (b.square() - 1)).mean()) / 2) < limit
+    mixed = (a + b) / math.sqrt(2)  # joint normality, not covariance alone
+    assert abs(float(mixed.pow(4).mean()) - 3) < 4.9 * math.sqrt(96 / len(a))
+
+
+@pytest.mark.parametrize("noise", [*NOISES, NoNoise("the rows are public")])
+def test_a_sum_that_is_given_away_gives_the_same_release(noise: Gaussian | NoNoise) -> None:
+    source = Source(bytes([6]) * 32)
+    kept, _ = noise.add(total(), None, source, "add_or_remove")
+    of = total()
+    given, _ = noise.add(of, None, source, "add_or_remove", consume=True)
+    for name, value in kept.total.items():
+        assert torch.equal(value, given.total[name])
+        assert given.total[name].data_ptr() == of.total[name].data_ptr(), "no second copy"
+
+
+@pytest.mark.parametrize("consume", [False, True])
+@pytest.mark.parametrize("noise", NOISES)
+def test_strides_and_precision_of_the_sum_do_not_matter(noise: Gaussian, consume: bool) -> None:
+    values = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    forms = {
+        "rows": values,
+        "columns": values.t().contiguous().t(),
+        "double": values.double(),
+        "every other": torch.stack([values, values], dim=2)[..., 0],
+    }
+    released: list[torch.Tensor] = []
+    for value in forms.values():
+        source = Source(bytes([7]) * 32)
+        of = BoundedSum({"w": value.clone(memory_format=torch.preserve_format)}, 1.0)
+        release, _ = noise.add(of, None, source, "add_or_remove", consume=consume)
+        released.append(release.total["w"])
+    assert all(torch.equal(released[0], other) for other in released[1:])
+    assert all(other.dtype == torch.float32 for other in released)
+
+
+def test_scalars_empty_tensors_and_riding_entries_are_noised_too() -> None:
+    of = BoundedSum({":below": torch.tensor(0.0), "w": torch.zeros(0, 3), "b": torch.zeros(2)}, 1.0)
+    release = add(NOISES[0], of, 8, "add_or_remove")
+    assert {n: v.shape for n, v in release.total.items()} == {
+        n: v.shape for n, v in of.total.items()
+    }
+    assert float(release.total[":below"]) != 0
 
 
 @pytest.mark.parametrize("noise", NOISES)

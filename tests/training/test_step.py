@@ -7,7 +7,7 @@ from torch import nn
 from nacre.adversarial_training import Standard
 from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
-from nacre.core.types import Noised
+from nacre.core.types import Noised, Release
 from nacre.data.dataset import Rows
 from nacre.data.sampling import Full, Poisson
 from nacre.data.units import Units
@@ -15,7 +15,7 @@ from nacre.differential_privacy.noise import Gaussian, NoNoise
 from nacre.gradient_clipping import ByValue, Flat, Looped, Unclipped, Vmapped, Whole
 from nacre.models import task_for
 from nacre.training.fit import fit
-from nacre.training.step import Parts, State, entering
+from nacre.training.step import Parts, State, _update, entering
 from nacre.training.step import step as one_step
 
 ROOT = Source(bytes(32))
@@ -50,7 +50,7 @@ def _units(rows):
 
 
 def step(state, units, parts, source, context=b""):
-    return one_step(state, units, parts, source, entering(state, context))
+    return one_step(state, units, parts, source, entering(state, source, context))
 
 
 def _weights(state):
@@ -103,6 +103,40 @@ def test_the_mean_is_over_the_declared_number():
     for name, total in release.total.items():
         torch.testing.assert_close(start[name] - _weights(small)[name], total / 8)
         torch.testing.assert_close(start[name] - _weights(large)[name], total / 80)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_update_moves_weights_of_any_precision_and_leaves_the_release(dtype):
+    model = nn.Linear(3, 2).to(dtype)
+    before = {name: value.clone() for name, value in trainable(model).items()}
+    total = {name: torch.ones(value.shape) for name, value in before.items()}
+    release = Release({**total, ":below": torch.tensor(3.0)}, Noised(1.0))
+    _update(model, torch.optim.SGD(model.parameters(), lr=1.0), release, _parts(Full(8)))
+    for name, value in trainable(model).items():
+        torch.testing.assert_close(
+            before[name] - value, torch.full_like(value, 1 / 8), rtol=0.02, atol=0.01
+        )
+        assert value.dtype == dtype and value.grad is None
+        assert torch.equal(release.total[name], torch.ones(value.shape))
+
+
+def test_riding_entries_are_not_clipped_with_the_mean():
+    model = nn.Linear(3, 2)
+    total = {name: torch.ones(value.shape) for name, value in trainable(model).items()}
+    release = Release({**total, ":below": torch.tensor(3.0)}, Noised(1.0))
+    start = _weights(State(model, None, None))
+    parts = _parts(Full(1), shape=ByValue(limit=0.5))
+    _update(model, torch.optim.SGD(model.parameters(), lr=1.0), release, parts)
+    for name, value in trainable(model).items():
+        torch.testing.assert_close(start[name] - value, torch.full_like(value, 0.5))
+
+
+def test_what_is_journalled_cannot_be_told_without_the_key():
+    state = _state()
+    same = entering(state, ROOT)
+    assert same == entering(_state(), Source(bytes(32)))
+    assert same != entering(state, Source.fresh())
+    assert same != ROOT.digest("sum", trainable(state.model), 0, repr(state.clip), b"")
 
 
 @pytest.mark.parametrize("sums", [Looped, Vmapped])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.gradient_clipping.contributions import Instances, Products, wide
+from nacre.gradient_clipping.contributions import Contribution, Instances, Products, wide
 from nacre.gradient_clipping.operations.call import Answer, Call, Given
 
 
@@ -37,8 +37,9 @@ def convolution(call: Call) -> Answer | None:
     def answer(grad: Tensor) -> Given:
         given: Given = []
         if held is not None:
-            seen = windows(wide(held.get()), kernel, step, pads, spread)  # (N, C * kernel, L)
-            given.append((weight, _products(call, seen, grad.flatten(2), weight.shape, groups)))
+            seen = windows(wide(held.get()), kernel, step, pads, spread)
+            other = grad.flatten(2).mT
+            given.append((weight, _products(call, seen, other, weight.shape, groups)))
         if moves_bias:
             given.append((bias, _over_places(call, grad)))
         return given
@@ -68,7 +69,8 @@ def transposed(call: Call) -> Answer | None:
         if held is not None:
             x = wide(held.get())
             seen = windows(wide(grad), kernel, step, pads, spread, tuple(x.shape[2:]))
-            given.append((weight, _products(call, seen, x.flatten(2), weight.shape, groups)))
+            other = x.flatten(2).mT
+            given.append((weight, _products(call, seen, other, weight.shape, groups)))
         if moves_bias:
             given.append((bias, _over_places(call, grad)))
         return given
@@ -83,42 +85,54 @@ def windows(
     padding: list[tuple[int, int]],  # before and after, of each axis
     dilation: tuple[int, ...],
     places: tuple[int, ...] | None = None,  # how many windows along each axis; None for all
-) -> Tensor:  # (N, C * kernel, L)
-    """What each output of a convolution sees of its input."""
-    if len(kernel) == 2 and places is None and all(a == b for a, b in padding):
-        before = [a for a, _ in padding]
-        return functional.unfold(x, kernel, dilation, before, stride)
+) -> Tensor:  # (N, L, *kernel, C)
+    """What each output of a convolution sees of its input.
+
+    Channels come last, so that a window is a few long runs of memory: two to three times as fast
+    to gather as `torch.nn.functional.unfold`.
+    """
     if any(a or b for a, b in padding):
         x = functional.pad(x, [p for pair in reversed(padding) for p in pair])
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    for axis, (span, step) in enumerate(zip(spans, stride, strict=True)):
-        x = x.unfold(axis + 2, span, step)
-        if places is not None:
-            x = x.narrow(axis + 2, 0, places[axis])
-    x = x[(..., *[slice(None, None, d) for d in dilation])]  # (N, C, *places, *kernel)
-    axes = len(kernel)
-    x = x.permute(0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
-    return x.reshape(x.shape[0], x.shape[1] * _product(kernel), -1)
+    sizes = zip(x.shape[2:], spans, stride, strict=True)
+    if places is None:
+        places = tuple((size - span) // step + 1 for size, span, step in sizes)
+    x = x.movedim(1, -1).contiguous()  # (N, *size, C)
+    n, *axes, c = x.stride()
+    steps = [a * s for a, s in zip(axes, stride, strict=True)]
+    inside = [a * d for a, d in zip(axes, dilation, strict=True)]
+    seen = x.as_strided((x.shape[0], *places, *kernel, x.shape[-1]), (n, *steps, *inside, c))
+    return seen.reshape(x.shape[0], -1, *kernel, x.shape[-1])
 
 
 def _products(
     call: Call,
-    seen: Tensor,  # (N, C * kernel, L)
-    other: Tensor,  # (N, O, L)
-    shape: torch.Size,
+    seen: Tensor,  # (N, L, *kernel, C)
+    other: Tensor,  # (N, L, O)
+    shape: torch.Size,  # (O, C / groups, *kernel)
     groups: int,
-) -> Instances | Products:
-    rows = seen.shape[0] // call.units
-    if groups == 1 and rows == 1:
-        return Products(seen.mT, wide(other).mT, tuple(shape)).settled()
-    n, width, length = seen.shape
-    a = seen.reshape(n * groups, width // groups, length)
-    g = wide(other).reshape(n * groups, -1, length)
-    each = torch.bmm(g, a.mT).reshape(n, *shape)
-    if rows == 1:
-        return Instances(each)
-    first = call.units_first(each)  # rows of one unit are its positions
-    return Instances(first.sum(1))
+) -> Contribution:
+    n, length = seen.shape[:2]
+    kernel, channels, height = tuple(shape[2:]), shape[1], shape[0]
+    if groups == 1:  # the rows of one unit are its positions
+        a = seen.reshape(call.units, (n // call.units) * length, -1)
+        g = wide(other).reshape(call.units, (n // call.units) * length, height)
+        if call.layout.outer != 1:
+            a = call.units_first(seen.reshape(n, length, -1)).flatten(1, 2)
+            g = call.units_first(wide(other)).flatten(1, 2)
+        stored = (height, *kernel, channels)
+        return Products(a, g, stored, axes=_channels_second(len(kernel))).settled()
+    a = seen.reshape(n, length, -1, groups, channels).movedim(3, 1)  # (N, groups, L, kernel, C)
+    a = a.reshape(n * groups, length, -1)
+    g = wide(other).reshape(n, length, groups, height // groups).movedim(2, 1)
+    g = g.reshape(n * groups, length, -1)
+    each = torch.bmm(g.mT, a).reshape(n, height, *kernel, channels)
+    return Instances(call.units_first(each).sum(1), _channels_second(len(kernel)))
+
+
+def _channels_second(axes: int) -> tuple[int, ...]:
+    """(O, *kernel, C) -> (O, C, *kernel)"""
+    return (0, axes + 1, *range(1, axes + 1))
 
 
 def _over_places(call: Call, grad: Tensor) -> Instances:
@@ -139,17 +153,12 @@ def _each(value: Any, axes: int, default: int) -> tuple[int, ...]:
     return listed * axes if len(listed) == 1 else listed
 
 
-def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> list[tuple[int, int]]:
+def _padding(
+    value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> list[tuple[int, int]]:
     if value == "valid":
         return [(0, 0)] * len(kernel)
     if value == "same":
         whole = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return [(w // 2, w - w // 2) for w in whole]
     return [(p, p) for p in _each(value, len(kernel), 0)]
-
-
-def _product(numbers: tuple[int, ...]) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result

@@ -1,4 +1,4 @@
-"""Sums and products with a parameter, entry by entry: learnt scales, position embeddings, shifts."""
+"""Sums and products with a parameter, entry by entry: scales, position embeddings, shifts."""
 
 from __future__ import annotations
 

@@ -34,13 +34,22 @@ def group_norm(call: Call) -> Answer | None:
     x, groups, weight, bias, eps = call.bind("input", "num_groups", "weight", "bias", "eps")
     eps = 1e-5 if eps is None else eps
     after = x.dim() - 2
-    return _affine(call, x, weight, bias, after, lambda x: functional.group_norm(x, groups, eps=eps))
+    return _affine(
+        call, x, weight, bias, after, lambda x: functional.group_norm(x, groups, eps=eps)
+    )
 
 
 def instance_norm(call: Call) -> Answer | None:
     """By `torch.nn.functional.instance_norm`, without running statistics."""
     x, mean, _, weight, bias, from_input, _, eps = call.bind(
-        "input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "use_input_stats",
+        "momentum",
+        "eps",
     )
     if mean is not None and from_input is False:
         return None
@@ -63,8 +72,8 @@ def _affine(
     shift = bias if call.moves(bias) else None
     held = call.hold(x) if scale is not None else None
     spread = [torch.Size((*p.shape, *[1] * after)) for p in (scale, shift) if p is not None]
-    if any(len(s) > len(call.shape) - 1 or call.layout.axis >= len(call.shape) - len(s)
-           and s[call.layout.axis - len(call.shape)] != 1 for s in spread):  # fmt: skip
+    if any(len(s) > len(call.shape) - 1 or (call.layout.axis >= len(call.shape) - len(s)
+           and s[call.layout.axis - len(call.shape)] != 1) for s in spread):  # fmt: skip
         return None  # the units lie along what is normalised
 
     def answer(grad: Tensor) -> Given:

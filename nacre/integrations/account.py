@@ -1,0 +1,113 @@
+"""The right to take a run's steps: its key, and its charge in the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacre.core.errors import NacreError, RunError
+from nacre.core.files import sync_folder, write_bytes, write_json
+from nacre.core.random import Source
+from nacre.differential_privacy.mechanism import Mechanism
+from nacre.integrations.promise import Promise
+from nacre.ledger import Charge, Ledger
+from nacre.training.budget import record_rows
+from nacre.training.folder import RunFolder, refuse_existing
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run that is open: reserved in the ledger, its folder locked against other processes."""
+
+    source: Source
+    charge: Charge
+    folder: RunFolder | None  # None: the key is in memory only, and the run cannot be resumed
+    _held: ExitStack
+
+    def settle(self) -> None:
+        """Ends the run: the account's rule decides what comes back, and the key is destroyed."""
+        self.charge.settle()
+        if self.folder is not None:
+            self.folder.destroy_key()
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the ledger and the folder; the reservation stands."""
+        self._held.close()
+
+
+def start(
+    promise: Promise,
+    mechanism: Mechanism,
+    rows: Iterable[bytes],  # a digest of each private row; read once the folder is made
+    folder: Path | None,
+) -> Standing:
+    """A new run: its key drawn from the operating system, all its steps reserved.
+
+    Raises `RunError` where something stands in `folder`, `BudgetExceeded` and `LedgerError` where
+    the ledger refuses; then no folder was made and nothing charged.
+    """
+    name = f"{promise.ledger.dataset} {secrets.token_hex(8)}"
+    if folder is None:
+        return _reserved(promise, mechanism, name, Source.fresh(), None, rows)
+    refuse_existing(folder)
+    made = RunFolder(folder)
+    try:
+        made.local.mkdir(parents=True, mode=0o700)
+        write_json(made.facts, {"run": name})
+        write_bytes(made.run_key, os.urandom(32), mode=0o600)
+        sync_folder(made.path)
+        return _reserved(promise, mechanism, name, made.source(), made, rows)
+    except NacreError:
+        shutil.rmtree(folder)
+        raise
+
+
+def resume(promise: Promise, mechanism: Mechanism, folder: Path | None) -> Standing:
+    """The run whose key is in `folder`, under the reservation that stands.
+
+    Raises `RunError` for a run that has ended or never was, `LedgerError` where other numbers were
+    reserved for it or its ledger is gone.
+    """
+    if folder is None:
+        raise RunError("a run is resumed from its folder: name it, as `folder='runs/notes'`")
+    kept = RunFolder(folder)
+    if not kept.facts.exists():
+        raise RunError(f"{folder} holds no run; leave out `resume` to start one there")
+    return _reserved(promise, mechanism, kept.name(), kept.source(), kept, None)
+
+
+def _reserved(
+    promise: Promise, mechanism: Mechanism, name: str, source: Source, folder: RunFolder | None,
+    rows: Iterable[bytes] | None,  # None where the run is resumed
+) -> Standing:  # fmt: skip
+    choice, grant = promise.ledger, promise.ledger.grant
+    unit, adjacency = mechanism.unit, mechanism.adjacency
+    with ExitStack() as held:
+        if folder is not None:
+            held.enter_context(folder.locked())
+        create = rows is not None and grant is not None
+        ledger = held.enter_context(_open(Path(choice.path), create))
+        if rows is not None:
+            if grant is not None:
+                ledger.grant_if_new(
+                    choice.dataset, unit, grant.epsilon, grant.delta, grant.rule, adjacency
+                )
+            record_rows(ledger, [choice.dataset], rows)
+        charge = ledger.reserve(
+            choice.dataset, name, mechanism.event(1), mechanism.steps, unit, adjacency
+        )
+        return Standing(source, charge, folder, held.pop_all())
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _open(path: Path, create: bool) -> Generator[Ledger]:
+    with Ledger.open(path, create=create) as ledger:
+        yield ledger

@@ -1,0 +1,124 @@
+"""The rows of a PyTorch data set as units, each fetched under random numbers of its own."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nacre.core.errors import DataError, Incompatible
+from nacre.core.random import Source, digest
+from nacre.core.types import Batch
+
+Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
+"""Rows of a data set -> tensors whose entry i belongs to row i."""
+
+
+class Dataset(Protocol):
+    """A data set that knows how many rows it has: `torch.utils.data.Dataset`, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Examples:
+    """The units of a step: unit i is row i of the data set.
+
+    *Guarantee:* what a row draws (augmentation by torch, numpy or `random` while it is fetched, its
+    dropout masks) is keyed by the step and its place, so it is independent of all that the other
+    rows draw. Taking one row away moves the places of those behind it, but not the law of what they
+    draw, and under each fixed draw no more than one row's share is missing from the sum. How many
+    rows there are is private.
+    """
+
+    def __init__(
+        self, dataset: Dataset, collate: Collate, device: torch.device, source: Source
+    ) -> None:
+        self._dataset = dataset
+        self._collate = collate
+        self._device = device
+        self._source = source  # of the step
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def numbers(self, indices: Tensor) -> Tensor:
+        """(b,) int64: a number of each row's own."""
+        places: list[int] = indices.tolist()
+        return torch.tensor([self._source.number("unit", i) >> 15 for i in places])
+
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[Batch]:
+        """The drawn rows in batches of at most `size`; nothing for an empty draw."""
+        if len(indices):
+            for part in indices.split(size or len(indices)):
+                yield self._batch(part)
+
+    def _batch(self, indices: Tensor) -> Batch:
+        places: list[int] = indices.tolist()
+        with _own_randomness():
+            items = [_fetched(self._dataset, i, self._source) for i in places]
+        return batch_of(self._collate(items), self.numbers(indices), self._device)
+
+
+def batch_of(tensors: Mapping[str, Any], ids: Tensor, device: torch.device) -> Batch:
+    """The collated rows as a batch, all present. Raises `DataError` where an entry of the collated
+    rows is not a tensor with a row for each."""
+    count = len(ids)
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or not value.dim() or len(value) != count:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise DataError(
+                f"{name!r} came collated as {shape} for {count} rows, so nobody can tell whose is "
+                "what: collate each row into an entry of its own, and pack none together"
+            )
+    batch = {name: value.to(device) for name, value in tensors.items()}
+    present = torch.ones(count, dtype=torch.bool, device=device)
+    return {**batch, "present": present, "unit": ids.to(device)}
+
+
+def digests(dataset: Dataset, collate: Collate) -> Iterator[bytes]:
+    """A digest of each row, in order. Rows that are fetched with random changes are fetched with
+    the same ones every time."""
+    source = Source(bytes(32))  # public: names rows, hides nothing
+    for i in range(len(dataset)):
+        with _own_randomness():
+            item = _fetched(dataset, i, source)
+        yield digest(*collate([item]).values())
+
+
+def require_rows(dataset: object) -> None:
+    """Raises `Incompatible` for a stream: no coin can be thrown for rows that come by."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise Incompatible(
+            f"{type(dataset).__name__} is a stream of rows, and Poisson sampling draws each row by "
+            "a coin of its own: use a data set with `__len__` and `__getitem__`, or a list"
+        )
+
+
+def _fetched(dataset: Dataset, index: int, source: Source) -> Any:
+    seed = source.number("fetch", index)
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    return dataset[index]
+
+
+@contextlib.contextmanager
+def _own_randomness() -> Generator[None]:
+    """Puts the generators of torch, numpy and Python back as they were."""
+    ours, theirs = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(theirs)

@@ -1,0 +1,155 @@
+"""Private steps on a model and an optimizer that belong to somebody else's loop."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from nacre.core.errors import Incompatible, RunError
+from nacre.core.parts import GradientSum, Noise, NoiseState
+from nacre.core.random import Source
+from nacre.core.tensors import trainable
+from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
+from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.price import epsilon
+from nacre.integrations.account import Standing
+from nacre.integrations.examples import Collate, Dataset, Examples
+from nacre.integrations.promise import Promise
+from nacre.ledger import Charge
+from nacre.training.holders import fixed
+from nacre.training.step import Parts, State, entering, step
+
+
+@dataclass(frozen=True)
+class Journalled:
+    """A noise that is written into the ledger before it is added.
+
+    *Guarantee:* the entry is a keyed number of everything that the release is computed from, the
+    private sum included, and is durable before the release exists. So a step that is taken again
+    is answered by the same numbers, and one whose rows, weights, loss or rounding have changed is
+    refused: two different sums never have the same number. Who lacks the run's key learns nothing
+    from an entry.
+    """
+
+    noise: Noise
+    charge: Charge
+    step: int  # counted from 1
+
+    @property
+    def multiplier(self) -> float | None:
+        """Of the noise."""
+        return self.noise.multiplier
+
+    def init(self, like: Tensors) -> NoiseState:
+        """Of the noise."""
+        return self.noise.init(like)
+
+    def add(
+        self,
+        total: BoundedSum,
+        state: NoiseState,
+        source: Source,  # keyed by the sum
+        adjacency: Adjacency,
+        *,
+        consume: bool = False,
+    ) -> tuple[Release, NoiseState]:
+        """The noised sum. Raises `LedgerError` as `Charge.journal` does."""
+        self.charge.journal(self.step, f"{source.number('journal'):016x}")
+        return self.noise.add(total, state, source, adjacency, consume=consume)
+
+
+class Steps:
+    """The steps of one run. Each is the product's own `training.step`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        collate: Collate,
+        sums: GradientSum,
+        promise: Promise,
+        mechanism: Mechanism,
+        standing: Standing,
+        microbatch: int | None,
+    ) -> None:
+        self.standing = standing
+        self._model = model
+        self._dataset, self._collate = dataset, collate
+        self._promise, self._mechanism = promise, mechanism
+        self._parts = Parts(
+            sampling=mechanism.sampling,
+            sums=lambda number: sums,
+            noise=mechanism.noise,
+            adjacency=mechanism.adjacency,
+            microbatch=microbatch,
+        )
+        self._context = fixed(model)
+        self._mark = self._marked()
+        self._clip = mechanism.clip
+
+    def take(self, optimizer: torch.optim.Optimizer, done: int) -> None:
+        """Step `done + 1`: draw, clip, add up, journal, noise, `optimizer.step()`.
+
+        Raises `RunError` where all steps are taken or the run has ended, `Incompatible` where
+        something else than this method has moved the weights, `LedgerError` where the step was
+        taken before from another state.
+        """
+        if self.standing.charge.end is not None:
+            raise RunError("the run has ended, so it takes no further step; start a new one")
+        if done >= self._mechanism.steps:
+            raise RunError(
+                f"all {self._mechanism.steps} steps that were reserved are taken, and another one "
+                "would cost more than was promised; start a new run for more"
+            )
+        self.require_untouched()
+        number = done + 1
+        noise = Journalled(self._mechanism.noise, self.standing.charge, number)
+        source = self.standing.source.child("run")
+        device = next(iter(trainable(self._model).values())).device
+        units = Examples(self._dataset, self._collate, device, source.child("rows", number))
+        state = State(self._model.train(), optimizer, self._clip, done=done)
+        before = entering(state, source, self._context)
+        after, _ = step(state, units, replace(self._parts, noise=noise), source, before)
+        self._clip = after.clip
+        self._mark = self._marked()
+
+    def require_untouched(self) -> None:
+        """Raises `Incompatible` where the weights are not those that the last step left, or carry
+        gradients that nothing protects."""
+        if any(p.grad is not None for p in self._model.parameters()):
+            raise Incompatible(
+                "something else has put gradients on the model (`loss.backward()`), and nothing "
+                "protects them: leave it out, a private step computes its own, and "
+                "`optimizer.zero_grad()` removes those that stand"
+            )
+        if self._marked() != self._mark:
+            raise Incompatible(
+                "something else than a private step has moved the model's weights "
+                "(`optimizer.step()`, or a checkpoint that was loaded), and no epsilon covers what "
+                "it did: leave it out, and start again from weights that are covered"
+            )
+
+    def accept_weights(self) -> None:
+        """Takes the weights as they stand for the next step's, as after a checkpoint was loaded.
+        The ledger refuses a step that was taken before from others."""
+        self._mark = self._marked()
+
+    def epsilon(self, done: int) -> float:
+        """What the steps that may have been released cost, at the promise's delta; 0 for none."""
+        steps = max(done, self.standing.charge.journalled)
+        if not steps:
+            return 0.0
+        event, delta = self._mechanism.event(steps), self._promise.privacy.delta
+        return epsilon(event, delta, self._promise.accountant, self._mechanism.adjacency).epsilon
+
+    def _marked(self) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        """What tells weights apart: the moved ones by content, frozen ones (which may be billions)
+        by the counter that every write in place turns on."""
+        moved = trainable(self._model)
+        frozen = ((n, p._version) for n, p in self._model.named_parameters() if n not in moved)
+        return self.standing.source.digest("mark", moved), tuple(frozen)

@@ -1,0 +1,242 @@
+"""Makes an existing PyTorch loop private: the same model, the same optimizer, another step.
+
+    for features, label in loader:          for step in private:
+        optimizer.zero_grad()                   scheduler.step()
+        loss = criterion(model(features), label)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+What a step needs to be private (units drawn by coins, one bounded share each, noise, the charge
+before the release) happens inside one call, so no order of lines in the loop can undo it.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from nacre.core.errors import DataError, Incompatible
+from nacre.core.parts import Clip
+from nacre.core.types import Batch
+from nacre.differential_privacy.options import Privacy
+from nacre.integrations import account, trial
+from nacre.integrations.examples import Dataset, batch_of, digests, require_rows
+from nacre.integrations.promise import Promise
+from nacre.integrations.steps import Steps
+from nacre.recipe.sections import LedgerChoice
+from nacre.training import checkpoint
+
+RowLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""(model, features (B, *shape), label (B, …)) -> (B,), entry i a function of row i alone."""
+
+_MADE_UP = 4  # rows that a model is tried on: a first, a last and two in between
+
+
+class Private:
+    """The private steps of a loop of your own. Iterating takes them, one a turn.
+
+    *Guarantee:* (epsilon, delta)-differential privacy of the weights after every step, for one row
+    of the data set, as `privacy` declares it: rows are drawn by independent coins at the declared
+    rate, each row's gradient is clipped alone, the sum is noised, and only the noised sum, divided
+    by the declared `batch`, reaches the optimizer. Nothing that was computed from private rows
+    (losses, norms, how many were drawn) comes out. It covers the weights that *these* steps made:
+    what was in them before, and what your loop computes from the rows elsewhere, is not covered.
+
+    The model and the optimizer stay your own; each step puts the model into training mode. The
+    model, the loss and the optimizer are tried on made-up rows first, and the whole run is reserved
+    in the ledger before its first step. A loop that dies leaves the reservation standing.
+
+    Raises `Incompatible` and `UnsupportedLayer` for what no epsilon would cover, `BudgetExceeded`
+    where the account does not, `RunError` for a folder that holds something else.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        dataset: Dataset,  # row i: (features, label)
+        losses: RowLosses,
+        *,
+        privacy: Privacy,
+        clip: Clip,
+        ledger: LedgerChoice,
+        size: int,  # rows of the data set, declared
+        batch: int,  # rows expected a step
+        steps: int,
+        microbatch: int | None = None,  # rows at a time, to save memory
+        gradients: trial.Gradients = "auto",
+        sample: tuple[Tensor, Tensor] | None = None,  # made-up or public (features, label)
+        folder: Path | str | None = None,  # of the run; None: it cannot be saved or resumed
+        resume: bool = False,
+    ) -> None:
+        require_rows(dataset)
+        trial.require_optimizer(model, optimizer, new=not resume)
+        promise = Promise(
+            privacy=privacy, clip=clip, ledger=ledger, size=size, batch=batch, steps=steps
+        )
+        row_losses = _Paired(losses)
+        tried_on = _sample(dataset, sample, model)
+        sums = trial.tried(model, row_losses, clip, tried_on, gradients)
+        mechanism = promise.mechanism()
+        place = None if folder is None else Path(folder)
+        if resume:
+            standing = account.resume(promise, mechanism, place)
+        else:
+            standing = account.start(promise, mechanism, digests(dataset, _pairs), place)
+        self.done = 0
+        """Steps taken."""
+        self.steps = steps
+        """Steps of the whole run."""
+        self.extra: dict[str, Any] = {}
+        """What `save` was given, after a resume."""
+        self._model, self._optimizer, self._folder = model, optimizer, place
+        if resume:
+            self._restore(standing)
+        self._steps = Steps(model, dataset, _pairs, sums, promise, mechanism, standing, microbatch)
+
+    def step(self) -> int:
+        """Takes the next step and gives its number, counted from 1. The only way to move weights.
+
+        Raises `RunError` once all steps are taken or the run has ended, `Incompatible` where
+        something else has moved the weights or left gradients on them, and `LedgerError` where a
+        step was taken before from another state.
+        """
+        self._steps.take(self._optimizer, self.done)
+        self.done += 1
+        return self.done
+
+    def __iter__(self) -> Iterator[int]:
+        """Takes all steps that are left; the loop's body runs after each."""
+        while self.done < self.steps:
+            yield self.step()
+
+    def epsilon(self) -> float:
+        """What the steps taken so far cost, at the declared delta; 0 before the first.
+
+        Never more than `privacy.epsilon`, which holds for the whole run. To stop early because of
+        this number is fine; because of anything that private rows decide, it is the whole run's
+        that counts.
+        """
+        return self._steps.epsilon(self.done)
+
+    def save(self, extra: Mapping[str, Any] | None = None) -> Path:
+        """Writes weights, buffers, optimizer and `extra` (JSON, such as `scheduler.state_dict()`)
+        into `folder/state`, durable when this returns; the newest two are kept.
+
+        Nothing in it is private, and the run's key is not in it. Raises `Incompatible` without a
+        folder, and where something else has moved the weights.
+        """
+        if self._folder is None:
+            raise Incompatible(
+                "this run has no folder to be saved in; give one, as `folder='runs/notes'`"
+            )
+        self._steps.require_untouched()
+        place = self._folder / "state"
+        place.mkdir(exist_ok=True)
+        groups = [_numbers(group) for group in self._optimizer.param_groups]
+        facts = {"groups": groups, "extra": dict(extra or {})}
+        return checkpoint.save(place, self._model, self._optimizer, self.done, facts)
+
+    def _restore(self, standing: account.Standing) -> None:
+        """Puts the newest checkpoint back, or leaves the model as it is where there is none."""
+        assert self._folder is not None
+        kept = checkpoint.checkpoints(self._folder / "state")
+        if not kept:
+            return
+        try:
+            self.done, facts = checkpoint.restore(kept[-1], self._model, self._optimizer)
+            for group, numbers in zip(self._optimizer.param_groups, facts["groups"], strict=True):
+                group.update(numbers)
+            self.extra = facts["extra"]
+        except BaseException:
+            standing.close()
+            raise
+
+    def finish(self) -> float:
+        """Ends the run and gives its epsilon: the account takes back what its rule allows, and the
+        key that could strip the noise off is destroyed. The model stays yours.
+
+        Raises `Incompatible` where something else has moved the weights since the last step.
+        """
+        self._steps.require_untouched()
+        spent = self.epsilon()
+        self._steps.standing.settle()
+        return spent
+
+    def close(self) -> None:
+        """Lets go of the ledger and the folder without ending the run; it can be resumed."""
+        self._steps.standing.close()
+
+    def __enter__(self) -> Private:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Paired:
+    """A loss of (model, features, label) as one of (model, batch)."""
+
+    losses: RowLosses
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.losses(model, batch["features"], batch["label"])
+
+
+def _pairs(items: Sequence[Any]) -> dict[str, Tensor]:
+    """Rows (features, label) as tensors. Raises `DataError` for rows of another form."""
+    if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
+        raise DataError(
+            "a row of the data set is no pair (features, label); wrap the data set so that "
+            "`dataset[i]` gives one"
+        )
+    features, label = default_collate([tuple(item) for item in items])
+    return {"features": features, "label": label}
+
+
+def _sample(dataset: Dataset, sample: tuple[Tensor, Tensor] | None, model: nn.Module) -> Batch:
+    """The rows that the model is tried on: those given, or made up in the shape of the first row,
+    of which nothing but shapes and types is read."""
+    if sample is None:
+        first = _pairs([dataset[0]])
+        features, label = _made_up(first["features"]), _made_up(first["label"])
+        if not features.is_floating_point():
+            raise Incompatible(
+                "features are whole numbers (tokens), and which are allowed is not known: give "
+                "`sample`, a few made-up or public rows (features, label)"
+            )
+    else:
+        features, label = sample
+    if len(features) < 2:
+        raise ValueError(f"sample has {len(features)} rows and needs at least 2 different ones")
+    device = next(model.parameters()).device
+    ids = torch.arange(len(features))
+    return batch_of({"features": features, "label": label}, ids, device)
+
+
+def _made_up(row: Tensor) -> Tensor:
+    """Normals of this shape, or zeros for whole numbers: class 0 exists whatever the classes."""
+    shape = (_MADE_UP, *row.shape[1:])
+    if row.is_floating_point():
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(row.dtype)
+    return torch.zeros(shape, dtype=row.dtype)
+
+
+def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a parameter group that JSON can hold; a tuple (betas) comes back a list."""
+    return {
+        name: value
+        for name, value in group.items()
+        if name != "params" and isinstance(value, int | float | bool | str | tuple | list | None)
+    }

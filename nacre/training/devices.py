@@ -1,0 +1,288 @@
+"""How the processes of a run share the work of a step, so that the result is that of one process.
+
+Every process draws the same units. They are dealt into `portions` by a number of their own, so
+that one unit more moves nobody else, and each process sums the portions that fall to it. The sums
+of portions are added along one fixed tree, whoever computed them:
+
+    portions 4, processes 2          ((0 + 1) + (2 + 3))
+    portions 4, processes 1          ((0 + 1) + (2 + 3))
+
+*Guarantee:* the sum, and so the noise, the release and the weights, are the same bits for any
+number of processes. A step that is taken again by another number of them is no second release.
+
+*Why it is private:* dealing and adding move no unit's share, so the sum is that of the same clipped
+units, and its bound and price are those of one process.
+
+`Sharded` keeps the weights and the optimizer's state in parts (FSDP2): a process holds all of the
+weights only from before a sum until after it, and never more than its part of the state.
+"""
+
+# torch.distributed is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+
+from nacre.core.errors import Incompatible
+from nacre.core.tensors import trainable
+from nacre.core.types import BoundedSum, Tensors
+from nacre.training.group import Group, connected
+
+DevicesChoice = Literal["auto", "one", "replicated", "sharded"]
+Portion = Callable[[int], BoundedSum]
+"""The bounded sum over one portion of a step's units."""
+
+Node = tuple[int, int]
+"""Portions `start` to `stop - 1`, added up as one part of the tree."""
+
+Value = TypeVar("Value", BoundedSum, Tensor)
+
+_BUCKET = 1 << 23  # numbers that travel at once: 32 MiB
+
+
+class Devices:
+    """The weights are whole in every process; with a group of one, a process that runs alone."""
+
+    def __init__(self, group: Group | None = None, portions: int = 1) -> None:
+        self.group = group or Group()
+        self.portions = portions
+
+    def place(self, model: nn.Module) -> Tensors:
+        """Puts the weights where they will be; gives what an optimizer shall move, by name.
+
+        Raises `Incompatible` for a model that several processes cannot train.
+        """
+        if self.group.size > 1:
+            _refuse_statistics(model)
+        return trainable(model)
+
+    def moved(self, model: nn.Module) -> Tensors:
+        """What `place` gave."""
+        return trainable(model)
+
+    def part(
+        self,
+        whole: Tensor,  # of a parameter's shape, the same in every process
+        like: Tensor,  # something that `moved` gave
+    ) -> Tensor:
+        """The part of `whole` that belongs to this process' part of the parameter."""
+        return whole
+
+    def gather(self) -> None:
+        """Makes the model's weights whole; for all processes at once. Nothing if they are."""
+
+    def scatter(self) -> None:
+        """Lets go of all weights but this process' part. Nothing if that was done."""
+
+    def adopt(self) -> None:
+        """Takes over what was written into the whole weights."""
+
+    def total(self, zero: BoundedSum, portion: Portion) -> BoundedSum:
+        """The sum over all portions, the same bits in every process of any group.
+
+        `zero` is the sum over no unit. An error in any portion is raised in all processes.
+        """
+        own = self.group.together(lambda: self._own(portion))
+        return own[0, self.portions] if self.group.size == 1 else self._exchanged(zero, own)
+
+    def _own(self, portion: Portion) -> dict[Node, BoundedSum]:
+        """The parts of the tree that this process can add up alone."""
+        return {
+            node: _added(node, lambda leaf: portion(leaf[0]) if leaf[1] - leaf[0] == 1 else None)
+            for node in nodes(self.portions, self.group.rank, self.group.size)
+        }
+
+    def _exchanged(self, zero: BoundedSum, own: Mapping[Node, BoundedSum]) -> BoundedSum:
+        """The root of the tree. Each process adds a slice of every bucket, then all hand round
+        their slices: twice the sum's bytes leave a process, however many there are."""
+        sums = [{name: t.reshape(-1) for name, t in part.total.items()} for part in own.values()]
+        whole = {name: t.view(-1) for name, t in zero.total.items()}
+        for bucket in _buckets(whole):
+            length = sum(stop - start for _, start, stop in bucket)
+            rows = [torch.cat([one[name][a:b] for name, a, b in bucket]) for one in sums]
+            added = self._added_slices(rows, length)
+            pieces = added.split([stop - start for _, start, stop in bucket])
+            for (name, start, stop), piece in zip(bucket, pieces, strict=True):
+                whole[name][start:stop] = piece
+        local = zero.local
+        for part in own.values():
+            local = local + part.local
+        return BoundedSum(zero.total, zero.bound, local)
+
+    def _added_slices(
+        self,
+        rows: list[Tensor],  # (length,) of each of this process' nodes
+        length: int,
+    ) -> Tensor:  # (length,)
+        size = self.group.size
+        width = -(-length // size)
+        held = [nodes(self.portions, rank, size) for rank in range(size)]
+        sent = torch.zeros(len(rows), size * width)
+        for row, place in zip(rows, sent, strict=True):
+            place[:length] = row
+        sent = sent.view(len(rows), size, width).transpose(0, 1).contiguous().view(-1)
+        heard = self.group.swap(
+            sent, [len(rows) * width] * size, [len(some) * width for some in held]
+        )
+        names = [node for some in held for node in some]
+        slices = dict(zip(names, heard.split(width), strict=True))
+        return self.group.collect(_added((0, self.portions), slices.get))[:length]
+
+
+class Sharded(Devices):
+    """Each process keeps its part of the weights and of the optimizer's state (FSDP2).
+
+    The model that is trained stays a plain module: `gather` puts whole weights into it, and
+    `scatter` takes their memory away, so every gradient sum works as on one process.
+    """
+
+    def __init__(self, group: Group, portions: int) -> None:
+        super().__init__(group, portions)
+        self._holders: list[FSDPModule] = []
+        self._shards: dict[str, DTensor] = {}  # of all parameters, frozen ones too
+        self._whole: dict[str, nn.Parameter] = {}
+        self._gathered = True
+
+    def place(self, model: nn.Module) -> Tensors:
+        """See `Devices.place`; a parameter that is a single number is refused too."""
+        _refuse_statistics(model)
+        parameters = dict(model.named_parameters())
+        for name, parameter in parameters.items():
+            if not parameter.shape:
+                raise Incompatible(
+                    f"the parameter {name!r} is a single number, which has no parts to deal; give "
+                    "it a dimension, or use `execution: {devices: replicated}`"
+                )
+        for dtype in {parameter.dtype for parameter in parameters.values()}:
+            self._hold({name: p for name, p in parameters.items() if p.dtype == dtype})
+        _replace(model, {parameters[name]: whole for name, whole in self._whole.items()})
+        return self.moved(model)
+
+    def _hold(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Deals these parameters, which have one dtype."""
+        holder = nn.ParameterList(parameters.values())
+        fully_shard(holder, mesh=init_device_mesh("cpu", (self.group.size,)))
+        shards = cast(list[DTensor], list(holder.parameters()))
+        self._shards |= dict(zip(parameters, shards, strict=True))
+        sharded = cast(FSDPModule, holder)
+        sharded.unshard()
+        self._whole |= dict(zip(parameters, holder.parameters(), strict=True))
+        self._holders.append(sharded)
+
+    def moved(self, model: nn.Module) -> Tensors:
+        return {name: self._shards[name] for name in trainable(model)}
+
+    def part(self, whole: Tensor, like: Tensor) -> Tensor:
+        assert isinstance(like, DTensor)
+        return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
+    def gather(self) -> None:
+        if not self._gathered:
+            with connected():
+                for holder in self._holders:
+                    holder.unshard()
+            self._gathered = True
+
+    def scatter(self) -> None:
+        if self._gathered:
+            for holder in self._holders:
+                holder.reshard()
+            self._gathered = False
+
+    def adopt(self) -> None:
+        with torch.no_grad():
+            for name, shard in self._shards.items():
+                part = self.part(self._whole[name].detach(), shard)
+                shard.to_local().copy_(cast(DTensor, part).to_local())
+
+
+def devices(choice: DevicesChoice, group: Group, portions: int) -> Devices:
+    """What the recipe's choice means for this group; a group of one needs no parts."""
+    if choice == "sharded" and group.size > 1:
+        return Sharded(group, portions)
+    return Devices(group, portions)
+
+
+def _refuse_statistics(model: nn.Module) -> None:
+    """Running statistics would be those of one process' rows, and differ between processes."""
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.track_running_stats:
+            raise Incompatible(
+                f"the layer {name!r} ({type(module).__name__}) keeps statistics of the rows it "
+                "sees, and several processes see different ones; use GroupNorm, or one process"
+            )
+
+
+def _replace(model: nn.Module, by: Mapping[nn.Parameter, nn.Parameter]) -> None:
+    """Puts other parameters in the places of these, also where one has several places."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, by[parameter])
+
+
+# -- the tree --------------------------------------------------------------------------------------
+
+
+def nodes(portions: int, rank: int, size: int) -> list[Node]:
+    """The largest parts of the tree over `portions` leaves that hold only leaves of this rank.
+
+    A rank has consecutive leaves; with more ranks than leaves some have none.
+
+    >>> nodes(8, 1, 2), nodes(8, 1, 3), nodes(1, 0, 2)
+    ([(4, 8)], [(2, 4), (4, 5)], [])
+    """
+    first, last = rank * portions // size, (rank + 1) * portions // size
+    return _cover((0, portions), first, last)
+
+
+def _cover(node: Node, first: int, last: int) -> list[Node]:
+    start, stop = node
+    if first <= start and stop <= last:
+        return [node]
+    if stop <= first or last <= start:
+        return []
+    middle = _middle(node)
+    return _cover((start, middle), first, last) + _cover((middle, stop), first, last)
+
+
+def _middle(node: Node) -> int:
+    """Where a node divides: the left half is the largest power of two that leaves something."""
+    start, stop = node
+    return start + (1 << (stop - start - 1).bit_length() - 1)
+
+
+def _added(node: Node, known: Callable[[Node], Value | None]) -> Value:
+    """The sum of a node: known, or that of its two halves."""
+    value = known(node)
+    if value is not None:
+        return value
+    middle = _middle(node)
+    return _added((node[0], middle), known) + _added((middle, node[1]), known)
+
+
+def _buckets(tensors: Mapping[str, Tensor]) -> Iterator[list[tuple[str, int, int]]]:
+    """(name, start, stop) of flat tensors, gathered into buckets of `_BUCKET` numbers."""
+    bucket: list[tuple[str, int, int]] = []
+    room = _BUCKET
+    for name, tensor in tensors.items():
+        start, count = 0, tensor.numel()
+        while start < count:
+            stop = min(count, start + room)
+            bucket.append((name, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield bucket
+                bucket, room = [], _BUCKET
+    if bucket:
+        yield bucket
