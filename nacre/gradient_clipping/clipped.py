@@ -22,7 +22,7 @@ def clipped_sum(
     gradients: Tensors,  # name -> (B, *shape), one gradient a unit
     clip: Clip,
 ) -> BoundedSum:
-    """The sum of each unit's gradient times its factors, in float32.
+    """The sum of each unit's gradient times its factors, in float32 (float64 stays float64).
 
     *Guarantee:* each unit contributes a vector of L2 norm at most `clip.bound`: gradients are
     rounded to float32 first, their norms are summed in float64, and the rule's factors leave room
@@ -38,7 +38,7 @@ def clipped_sum(
     (tensor([1.1000, 0.8000]), 1.0, 1)
     """
     groups = clip.groups(list(gradients))
-    gradients = {name: value.float() for name, value in gradients.items()}
+    gradients = {name: _single(value) for name, value in gradients.items()}
     norms = torch.stack([_norms([gradients[name] for name in names]) for names in groups], dim=1)
     weighed = weigh(norms, clip)
     total = {
@@ -46,7 +46,7 @@ def clipped_sum(
         for index, names in enumerate(groups)
         for name in names
     }
-    metrics = LocalMetrics(norms.float(), int((~weighed.usable).sum()))
+    metrics = LocalMetrics(as_gradients(norms, gradients), int((~weighed.usable).sum()))
     ordered = {name: total[name] for name in gradients} | weighed.extras
     return BoundedSum(ordered, weighed.bound, metrics)
 
@@ -56,7 +56,7 @@ class Weighed:
     """What a clip rule makes of the norms of a batch."""
 
     usable: Tensor  # (B,) bool; the others contribute exactly zero
-    factors: Tensor  # (B, G) float32, 0 where not usable
+    factors: Tensor  # (B, G), 0 where not usable
     extras: Tensors  # ":name" entries that ride along, summed over the usable units
     bound: float
 
@@ -65,8 +65,19 @@ def weigh(norms: Tensor, clip: Clip) -> Weighed:
     """(B, G) norms -> the rule's factors; a norm that is not finite, or 1e30 and more, is not
     usable."""
     usable = (norms < _LARGEST).all(1)  # a NaN is not below either
-    factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms)).float()
+    factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms))
     return Weighed(usable, factors, {}, clip.bound(norms.shape[1]))
+
+
+def _single(value: Tensor) -> Tensor:
+    """float32, or float64 where the model computes in that."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
+def as_gradients(norms: Tensor, gradients: Tensors) -> Tensor:
+    """Norms as they are kept: float32, or float64 where any gradient is."""
+    exact = any(value.dtype == torch.float64 for value in gradients.values())
+    return norms if exact else norms.float()
 
 
 def empty_sum(model: nn.Module, clip: Clip) -> BoundedSum:
@@ -123,8 +134,8 @@ def _lengths(values: Tensor) -> Tensor:
 
 
 def _weighted(
-    gradient: Tensor,  # (B, *shape) float32
-    factors: Tensor,  # (B,) float32
+    gradient: Tensor,  # (B, *shape)
+    factors: Tensor,  # (B,)
     usable: Tensor,  # (B,) bool
 ) -> Tensor:  # (*shape) float32
     """The sum over units of factor * gradient, over the usable ones.
@@ -135,4 +146,4 @@ def _weighted(
     column = (-1, *[1] * (gradient.dim() - 1))
     if not bool(usable.all()):  # a factor of 0 does not remove NaN: 0 * NaN is NaN
         gradient = gradient.masked_fill(~usable.reshape(column), 0.0)
-    return (gradient * factors.reshape(column)).sum(0)
+    return (gradient * factors.reshape(column).to(gradient.dtype)).sum(0)

@@ -252,12 +252,17 @@ def squared_norms(parts: list[Contribution], grams: Grams) -> Tensor:
         for second in parts[i + 1 :]:
             term = 2 * cross(first, second)
             result, size = result + term, size + term.abs()
-    margin = SIGMAS * torch.finfo(torch.float32).eps / 2 * size
+    exact = all(_kind(part) == torch.float64 for part in parts)
+    margin = SIGMAS * torch.finfo(torch.float64 if exact else torch.float32).eps / 2 * size
     unsure = (margin > TOLERANCE * result) & (size > 0)
     for unit in unsure.nonzero().squeeze(1):  # pyright: ignore[reportGeneralTypeIssues]
         alone = [part.select(unit[None]).instances() for part in parts]
         result[unit] = squares(torch.stack(alone).sum(0))[0]
     return result + torch.where(unsure, torch.zeros_like(margin), margin)
+
+
+def _kind(part: Contribution) -> torch.dtype:
+    return part.gradients.dtype if isinstance(part, Instances) else part.grads.dtype
 
 
 def cross(first: Contribution, second: Contribution) -> Tensor:

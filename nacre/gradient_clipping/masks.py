@@ -91,12 +91,12 @@ class Unseen(Exception):
 class Masking(TorchFunctionMode):
     """Dropout by the units' own masks, for gradient sums without a tape.
 
-    Without `masks` any dropout raises `Unseen`.
+    Without `masks` any dropout raises `Unseen`, or with `keep` drops nothing.
     """
 
-    def __init__(self, masks: Masks | None) -> None:
+    def __init__(self, masks: Masks | None, *, keep: bool = False) -> None:
         super().__init__()
-        self._masks = masks
+        self._masks, self._keep = masks, keep
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -109,6 +109,8 @@ class Masking(TorchFunctionMode):
         share = dropped(func, args, kwargs)
         if share is None:
             return func(*args, **kwargs)
+        if self._keep:
+            return args[0]
         if self._masks is None or not self._masks.known():
             raise Unseen("a dropout")
         return masked(args[0], self._masks.draw(func, args[0], share), args, kwargs)

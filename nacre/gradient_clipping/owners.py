@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from nacre.core import rows
+from nacre.core.errors import UnsupportedLayer
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
@@ -72,7 +73,14 @@ class Owners:
             values = values.unbind()
         # A call may hand on what it was given (dropout of nothing): each tensor counts once.
         outputs = {id(t): t for trial in scout.trials for t in trial.outputs}
-        answers = _answers(values, list(outputs.values()))
+        try:
+            answers = _answers(values, list(outputs.values()))
+        except RuntimeError as error:
+            raise UnsupportedLayer(
+                "single losses of the model cannot be differentiated by what its operations give "
+                f"({str(error).strip().splitlines()[0]}): re-entrant activation checkpointing is "
+                "one cause; switch it off, or use `gradients: looped`"
+            ) from error
         self._settle(scout, weights, set(trainable(losses.model)), answers)
         self.learnt = True
 

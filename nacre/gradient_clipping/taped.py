@@ -21,7 +21,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.checked import Armed
-from nacre.gradient_clipping.clipped import UnitLosses, empty_sum, held, weigh
+from nacre.gradient_clipping.clipped import UnitLosses, as_gradients, empty_sum, held, weigh
 from nacre.gradient_clipping.masks import Masks, Unseen
 from nacre.gradient_clipping.owners import Owners
 from nacre.gradient_clipping.precision import eager, exact
@@ -83,8 +83,8 @@ class Taped(ABC):
             if self.armed.due(self.verify):
                 self.armed.check(losses, batch, norms, groups, self.owners, source, self.precision)
             if bool(weighed.usable.all()):
-                total = finish(weighed.factors) | weighed.extras
-                return BoundedSum(total, weighed.bound, LocalMetrics(norms.float(), 0))
+                total = finish(weighed.factors * self._slack()) | weighed.extras
+                return BoundedSum(total, weighed.bound, LocalMetrics(as_gradients(norms, total), 0))
         del forward, finish
         return self._without(losses, batch, clip, source, weighed.usable, norms)
 
@@ -97,7 +97,9 @@ class Taped(ABC):
         if bool(usable.any()):
             total = self._of(losses, rows.select(batch, usable), clip, source)
         dropped = int((~usable).sum()) + total.local.dropped
-        return BoundedSum(total.total, total.bound, LocalMetrics(norms.float(), dropped))
+        return BoundedSum(
+            total.total, total.bound, LocalMetrics(as_gradients(norms, total.total), dropped)
+        )
 
     def _forward(self, losses: UnitLosses, batch: Batch, source: Source) -> Forward:
         """The forward pass on the tape; what was not seen on trial is tried on this batch."""
@@ -117,6 +119,10 @@ class Taped(ABC):
                     ) from unseen
                 self.owners.learn(losses, batch, units=8)
         raise AssertionError("two tries")
+
+    def _slack(self) -> float:
+        """Halves round a product by up to 2**-8, and a second pass rounds otherwise."""
+        return 1.0 if self.precision == "float32" else 1 - 2.0**-7
 
     def _cast(self, model: nn.Module) -> Any:
         if self.precision == "float32":

@@ -34,8 +34,15 @@ class Training:
 class Execution:
     """How the work is done: nothing here can change what is guaranteed (a law test proves it)."""
 
-    gradients: Literal["auto", "vmapped", "looped", "whole"] = "auto"
-    """Which gradient sum; all per-unit sums give the same numbers."""
+    gradients: Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped", "whole"] = (
+        "auto"
+    )
+    """Which gradient sum; all per-unit sums give the same numbers. `bookkeeping` is the fastest,
+    `ghost` takes the least memory, `grouped` lies between them, `looped` works for every model."""
+    verify: Literal["first", "always", "never"] = "first"
+    """Whether norms are checked against single units: in the first sums, in all, or in none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; norms and sums are float32 either way."""
     microbatch: int | None = None
     """Units at a time, to save memory; None takes the whole draw."""
     threads: int | None = None

@@ -18,10 +18,11 @@ from nacre.core.errors import Refusal
 from nacre.data.partition import ByColumn
 from nacre.data.sampling import FullBatch, PoissonSampling
 from nacre.data.scaling import PublicScaling
-from nacre.fine_tuning.choices import LoRA
 from nacre.gradient_clipping import Flat
+from nacre.gradient_clipping.masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.recipe.audits import Evasion
+from nacre.training import pieces
 from nacre.training.budget import IN_RUN
 from nacre.training.facts import (
     Facts,
@@ -227,32 +228,31 @@ def ledgers_outlive_runs(facts: Facts) -> None:
 
 
 def no_other_randomness(facts: Facts) -> None:
-    """Dropout's masks follow a unit's place in the batch, so one unit would move the others'."""
+    """Dropout has masks keyed by unit; other randomness follows a unit's place in the batch."""
     recipe = facts.recipe
     if recipe.differential_privacy is None or protects(recipe) == "client":
         return
-    adapters = recipe.fine_tuning
-    if isinstance(adapters, LoRA) and adapters.dropout > 0:
-        refuse(recipe, "fine_tuning.dropout", _DROPOUT)
     if _random(facts):
-        refuse(recipe, "model", _DROPOUT)
-
-
-_DROPOUT = (
-    "dropout (or other randomness inside the model) is drawn by place in the batch, from a "
-    "generator with 32 bits of seed, so taking one unit away would change the masks of others "
-    "and the clipped sum would be off by more than one unit's share; set dropout to 0"
-)
+        refuse(
+            recipe,
+            "model",
+            "randomness inside the model other than dropout is drawn by place in the batch, from "
+            "a generator with 32 bits of seed, so taking one unit away would change what others "
+            "draw and the clipped sum would be off by more than one unit's share; use "
+            "`torch.nn.functional.dropout` or none",
+        )
 
 
 def _random(facts: Facts) -> bool:
-    """Whether two forward passes in training mode, on the same made-up rows, differ."""
-    inputs = torch.randn(64, *facts.schema.shape, generator=torch.Generator().manual_seed(0))
+    """Whether two forward passes in training mode without dropout, on the same made-up rows,
+    differ."""
+    inputs = pieces.random_batch(facts.recipe, facts.schema, 64)["features"]
+    inputs = inputs.reshape(-1, *facts.schema.shape)
     mode = facts.model.training
     facts.model.train()
     outputs: list[Tensor] = []
     for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), Masking(None, keep=True):
             torch.manual_seed(seed)
             outputs.append(facts.model(inputs))
     facts.model.train(mode)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 
@@ -52,7 +54,11 @@ def sums(
         model=model,
         objective=objective(recipe, task_of(schema), space),
         clip=clip(recipe),
-        sample=random_batch(recipe, schema, 2),
+        sample=random_batch(recipe, schema, 3),
+        verify=recipe.execution.verify,
+        precision=recipe.execution.precision,
+        units=min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch),
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
     )
 
 

@@ -22,9 +22,11 @@ from nacre.training.step import Parts, State, entering, step
 from tests.training.tiny import CENTRAL, FEDERATED, recipe
 
 CHOICES = {
-    "gradients": ("auto", "vmapped", "looped"),
-    "microbatch": (None, 1, 7),
-    "threads": (None, 2),
+    "gradients": ("auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped"),
+    "verify": ("first", "always"),
+    "precision": ("float32", "bfloat16"),
+    "microbatch": (None, 7),
+    "threads": (None,),
 }
 
 

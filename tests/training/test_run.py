@@ -15,6 +15,7 @@ from nacre.core.errors import (
     Incompatible,
     LedgerError,
     RunError,
+    UnsupportedLayer,
 )
 from nacre.core.files import load_tensors
 from nacre.ledger import Ledger
@@ -359,14 +360,48 @@ def test_how_long_private_work_took_stays_local(tmp_path):
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        (CENTRAL, {"model__dropout": 0.1}, "dropout"),
-        (CENTRAL, {"fine_tuning": {"kind": "lora", "dropout": 0.1}}, "dropout"),
+        (
+            CENTRAL,
+            {"model": {"kind": "python", "call": "noisy:build"}},
+            "randomness inside the model other than dropout",
+        ),
         (TABLE, {"ledger__path": "{run}/privacy.db"}, "a fresh budget"),
     ],
 )
 def test_what_would_break_the_guarantee_is_refused(tmp_path, base, changes, message):
+    (tmp_path / "noisy.py").write_text(_NOISY)
     with pytest.raises(Incompatible, match=message):
         plan(recipe(tmp_path, base, **changes))
+
+
+_NOISY = """
+import torch
+from torch import nn
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x + torch.randn_like(x) if self.training else x)
+
+
+def build():
+    return Noisy()
+"""
+
+
+@pytest.mark.parametrize("gradients", ["auto", "ghost", "looped"])
+def test_a_model_with_dropout_trains_privately(tmp_path, gradients):
+    changes = {"model__dropout": 0.3, "execution": {"gradients": gradients}}
+    asked = plan(recipe(tmp_path, CENTRAL, **changes))
+    assert train(asked, tmp_path / "run").folder.outcome.exists()
+    changes["execution"] = {"gradients": "vmapped"}
+    vmapped = recipe(tmp_path, CENTRAL, ledger__path="other.db", **changes)
+    with pytest.raises(UnsupportedLayer, match="gradients: bookkeeping"):
+        plan(vmapped)
 
 
 def test_the_same_rows_under_another_name_have_no_second_budget(tmp_path):

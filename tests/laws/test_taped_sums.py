@@ -1,0 +1,239 @@
+"""What holds for the sums of the tape on every network: equal to single units, bounded, closed."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from nacre.core import rows
+from nacre.core.errors import UnsupportedLayer
+from nacre.core.random import Source
+from nacre.core.tensors import norm, trainable
+from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped
+from nacre.gradient_clipping.masks import Masking, Masks
+from tests.laws.networks import NETWORKS, Computed, Objective, network
+from tests.laws.zoo import distance, snapshot
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:peft"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning"),
+]
+
+TAPED = (BookKeeping, Ghost, Grouped)
+SOURCE = Source(bytes(range(32)))
+
+networks = pytest.mark.parametrize("name", NETWORKS)
+sums = pytest.mark.parametrize("kind", TAPED)
+
+
+def _singles(model, batch, objective):
+    """The gradient of each unit's loss by plain autograd, under the masks of the unit's number."""
+    looped = Looped(objective)
+    looped.learn(model, batch, SOURCE)
+    found = []
+    for unit in range(len(batch["unit"])):
+        alone = rows.select(batch, slice(unit, unit + 1))
+        with Masking(Masks(looped.owners.masks, alone["unit"], SOURCE)):
+            loss = objective.losses(model, alone).sum()
+        weights = trainable(model)
+        gradients = torch.autograd.grad(
+            loss, list(weights.values()), allow_unused=True, materialize_grads=True
+        )
+        found.append(dict(zip(weights, gradients, strict=True)))
+    return found
+
+
+def _norms(singles):
+    return torch.tensor([norm(single) for single in singles], dtype=torch.float64)
+
+
+def _expected(singles, clip):
+    factors = clip.factors(_norms(singles)[:, None])[:, 0]
+    return {
+        name: sum(f * single[name].double() for f, single in zip(factors, singles, strict=True))
+        for name in singles[0]
+    }
+
+
+# transformers computes RMS norms, rotary positions and attention masks in float32 whatever the
+# model's precision, so a second backward pass rounds differently there.
+_HALF_SINGLE = ("llama", "qwen", "mistral")
+
+
+@networks
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)]
+)
+def test_every_sum_is_that_of_single_units(name, precision, tolerance):
+    model, batch, objective = network(name, precision)
+    singles = _singles(model, batch, objective)
+    clip = Flat(norm=float(_norms(singles).median()))
+    expected = _expected(singles, clip)
+    before = snapshot(model)
+    for kind in TAPED:
+        total = kind(objective, verify="always")(model, batch, clip, SOURCE)
+        allowed = tolerance
+        if kind is not BookKeeping and precision == torch.float64 and name.startswith(_HALF_SINGLE):
+            allowed = 1e-6
+        assert distance(total.total, expected) <= allowed * norm(expected)
+        relative = total.local.norms[:, 0].double() / _norms(singles) - 1
+        assert float(relative.abs().max()) <= max(tolerance, 2e-5 * (precision == torch.float32))
+    assert snapshot(model) == before
+
+
+@networks
+def test_a_unit_alone_is_no_longer_than_the_bound(name):
+    model, batch, objective = network(name)
+    bound = float(_norms(_singles(model, batch, objective)).min()) / 3
+    for kind in TAPED:
+        for unit in range(len(batch["unit"])):
+            alone = rows.select(batch, slice(unit, unit + 1))
+            total = kind(objective)(model, alone, Flat(norm=bound), SOURCE)
+            assert norm(total.total) <= bound * (1 + 1e-5)
+
+
+@networks
+@sums
+def test_taking_a_unit_away_moves_the_sum_by_at_most_the_bound(kind, name):
+    """With dropout too: the masks of the others stay."""
+    model, batch, objective = network(name)
+    clip = Flat(norm=float(_norms(_singles(model, batch, objective)).min()) / 2)
+    chosen = kind(objective)
+    whole = chosen(model, batch, clip, SOURCE)
+    for unit in range(len(batch["unit"])):
+        others = rows.select(batch, torch.arange(len(batch["unit"])) != unit)
+        without = chosen(model, others, clip, SOURCE)
+        slack = 1e-5 * norm(whole.total)
+        assert distance(whole.total, without.total) <= whole.bound + slack
+
+
+def _failing(function, **parts):
+    model = Computed(function, **parts).train()
+    batch = {"x": torch.randn(4, 6, generator=torch.Generator().manual_seed(0))}
+    batch |= {"present": torch.ones(4, dtype=torch.bool), "unit": torch.arange(4)}
+    return model, batch, Objective(lambda model, batch: model(batch["x"]).square().sum(1))
+
+
+@sums
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_regions_are_refused(kind, reentrant):
+    """A square weight: recomputed outside the tape it would give a silently wrong gradient."""
+
+    def forward(s, x):
+        return s.head(checkpoint(s.square, s.enter(x), use_reentrant=reentrant).tanh())
+
+    parts = {name: nn.Linear(6, 6) for name in ("enter", "square", "head")}
+    model, batch, objective = _failing(forward, **parts)
+    with pytest.raises(UnsupportedLayer, match="checkpointing"):
+        kind(objective)(model, batch, Flat(norm=1.0), SOURCE)
+
+
+@sums
+def test_a_function_that_hides_a_weight_is_refused(kind):
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(x, weight)
+            return x @ weight
+
+        @staticmethod
+        def backward(ctx, gradient):
+            x, weight = ctx.saved_tensors
+            return gradient @ weight.T, x.T @ gradient
+
+    model, batch, objective = _failing(
+        lambda s, x: Hidden.apply(s.enter(x), s.weight),
+        enter=nn.Linear(6, 6),
+        weight=nn.Parameter(torch.randn(6, 6)),
+    )
+    with pytest.raises(UnsupportedLayer):
+        kind(objective)(model, batch, Flat(norm=1.0), SOURCE)
+
+
+@sums
+def test_an_input_that_is_written_into_later_is_refused(kind):
+    def forward(s, x):
+        hidden = x * 1.0
+        out = s.head(hidden)
+        hidden.mul_(2.0)
+        return out + hidden
+
+    model, batch, objective = _failing(forward, head=nn.Linear(6, 6))
+    with pytest.raises(UnsupportedLayer, match="changed in place"):
+        kind(objective)(model, batch, Flat(norm=1.0), SOURCE)
+
+
+@sums
+def test_gradient_penalties_are_refused(kind):
+    model, batch, _ = _failing(lambda s, x: s.head(x.tanh()), head=nn.Linear(6, 6))
+
+    def penalty(model, batch):
+        x = batch["x"].clone().requires_grad_()
+        outputs = model(x).square().sum(1)
+        (slope,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
+        return outputs + slope.square().sum(1)
+
+    with pytest.raises(UnsupportedLayer):
+        kind(Objective(penalty))(model, batch, Flat(norm=1.0), SOURCE)
+
+
+def test_embeddings_that_look_at_other_units_are_refused():
+    for option in ({"max_norm": 1.0}, {"scale_grad_by_freq": True}):
+        table = nn.Embedding(9, 3, **option)
+        model, batch, objective = _failing(lambda s, x: s.table(x.long()).sum(1), table=table)
+        batch["x"] = torch.arange(24).reshape(4, 6) % 9
+        with pytest.raises(UnsupportedLayer, match="max_norm"):
+            BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
+
+
+def test_packed_sequences_are_refused():
+    def forward(s, x):
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x[..., None], torch.tensor([6, 5, 4, 3]), batch_first=True
+        )
+        return s.cells(packed)[1][0]
+
+    model, batch, objective = _failing(forward, cells=nn.GRU(1, 3, batch_first=True))
+    with pytest.raises(UnsupportedLayer, match="pack_padded_sequence"):
+        BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
+
+
+def test_the_armed_check_raises_where_the_tape_is_wrong(monkeypatch):
+    from nacre.gradient_clipping import operations
+
+    model, batch, objective = network("shared output gradients")
+    right = operations.RULES[nn.functional.linear]
+
+    def wrong(call):
+        answer = right(call)
+        return lambda gradient: answer(0.5 * gradient)
+
+    monkeypatch.setitem(operations.RULES, nn.functional.linear, wrong)
+    with pytest.raises(UnsupportedLayer, match="whose own loss has one of"):
+        BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
+    BookKeeping(objective, verify="never")(model, batch, Flat(norm=1.0), SOURCE)
+
+
+@sums
+def test_a_unit_that_is_not_finite_is_left_out_under_dropout(kind):
+    model, batch, objective = network("convolutions of images")
+    clip = Flat(norm=0.5)
+    chosen = kind(objective)
+    good = chosen(model, rows.select(batch, slice(1, 4)), clip, SOURCE)
+    batch["x"][0] = float("nan")
+    both = chosen(model, batch, clip, SOURCE)
+    assert both.local.dropped == 1
+    assert distance(both.total, good.total) <= 1e-5 * norm(good.total)
+
+
+def test_half_precision_keeps_the_bound():
+    model, batch, objective = network("bert")
+    for kind in TAPED:
+        chosen = kind(objective, precision="bfloat16")
+        total = chosen(model, batch, Flat(norm=0.1), SOURCE)
+        assert all(value.dtype == torch.float32 for value in total.total.values())
+        for unit in range(4):
+            alone = rows.select(batch, slice(unit, unit + 1))
+            single = chosen(model, alone, Flat(norm=0.1), SOURCE)
+            assert norm(single.total) <= 0.1 * (1 + 1e-5)
