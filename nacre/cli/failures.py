@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from nacre.core.errors import NacreError
+from nacre.core.errors import Elsewhere, NacreError
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -64,6 +64,12 @@ def failure(error: BaseException) -> Failure:
             return Failure("memory ran out; lower `execution.microbatch`, then resume", FAILED)
         case _:
             return Failure(_unexpected(error), FAILED)
+
+
+def shared(error: BaseException) -> bool:
+    """Whether all processes of a run meet this error, so that the first one tells of it."""
+    everywhere = Elsewhere | Interrupted | KeyboardInterrupt | click.Abort | click.ClickException
+    return isinstance(error, everywhere)
 
 
 def _no_memory(error: BaseException) -> bool:

@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 
-from nacre.cli.failures import FAILED, REFUSED, failure
+from nacre.cli.failures import FAILED, REFUSED, failure, shared
 from nacre.cli.output import debug_option, note
+from nacre.cli.together import process
 
 VERBS = {
     "init": "Write a commented recipe to start from.",
@@ -77,7 +78,10 @@ def _told(error: BaseException, words: Sequence[str]) -> int:
     if "--debug" in words or os.environ.get("NACRE_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
     told = failure(error)
-    note(f"nacre: {told.sentence}")
+    rank = process()
+    if rank and shared(error):
+        return told.exit_code
+    note(f"nacre: process {rank}: {told.sentence}" if rank else f"nacre: {told.sentence}")
     if "--json" in words:
         click.echo(json.dumps({"error": told.sentence, "exit_code": told.exit_code}))
     return told.exit_code

@@ -8,6 +8,7 @@ import click
 
 from nacre.cli.failures import resumable
 from nacre.cli.output import common_options, show
+from nacre.cli.together import trained
 
 
 @click.command(short_help="Train a recipe's model into a run folder, charged to its ledger.")
@@ -20,19 +21,15 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     and only then the first step is released.
 
     An interrupted run goes on with --resume, to the same weights as one that was never
-    interrupted."""
+    interrupted. Several processes share the work where they are started by
+    `torchrun --nproc_per_node N -m nacre train RECIPE --into RUN`."""
     from nacre.cli.progress import watcher
     from nacre.core.files import read_json
-    from nacre.recipe.load import load
-    from nacre.training.folder import refuse_existing
-    from nacre.training.plan import plan
-    from nacre.training.run import train
 
     with resumable("train", recipe, into):
-        if not resume:
-            refuse_existing(into)  # at once, and not after the noise is calibrated
-        planned = plan(load(recipe), resume=into if resume else None)
-        run = train(planned, into=into, resume=resume, observe=watcher())
+        run = trained(recipe, into, resume, watcher())
+    if run is None:
+        return
     outcome = read_json(run.folder.outcome)
     show(
         {"run": str(into), "outcome": outcome},

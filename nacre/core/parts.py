@@ -97,7 +97,11 @@ class Objective(Protocol):
 
 
 class Clip(Protocol):
-    """A rule from norms to factors. Frozen; `after` returns the next one."""
+    """A rule from norms to factors. Frozen; `after` returns the next one.
+
+    *Law:* whatever a unit's gradient is, the gradient times its factors together with the unit's
+    own entries of `extras` is no longer than `bound`.
+    """
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """G groups of parameters, each with a norm of its own."""
@@ -108,11 +112,29 @@ class Clip(Protocol):
         ...
 
     def bound(self, groups: int) -> float:
-        """The joint norm that no clipped unit exceeds; inf where the rule bounds nothing."""
+        """The joint norm that no unit's share exceeds; inf where the rule bounds nothing."""
         ...
 
-    def after(self, release: Release) -> Clip:
-        """The rule of the next step; adaptive rules move, the others return themselves."""
+    def extras(self, norms: Tensor) -> Tensors:
+        """(B, G) finite norms -> ":name" entries that ride along, summed over the units, float32.
+
+        The names and shapes are always the same: zeros for no unit. Most rules have none.
+        """
+        ...
+
+    def after(self, release: Release, expected: float) -> Clip:
+        """The rule of the next step, from a release and the *declared* units a step.
+
+        Adaptive rules move, the others return themselves.
+        """
+        ...
+
+    def moved(self) -> dict[str, float]:
+        """What `after` has moved, for a checkpoint; {} for a rule that stands still."""
+        ...
+
+    def at(self, moved: Mapping[str, float]) -> Clip:
+        """The same rule where `moved` was taken."""
         ...
 
 

@@ -23,6 +23,7 @@ Gaussian noise (Mironov 2012) are a stated limit of both.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import hmac
 import math
@@ -263,4 +264,10 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
 def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
     value = tensor.detach().cpu().contiguous()
     state.update(name + _encode(str(value.dtype)) + _encode(str(tuple(value.shape))))
-    state.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    if value.numel():
+        # Read in place: `numpy()` would forbid for ever to let go of the tensor's memory, which
+        # weights that are gathered for a step are freed by.
+        memory = (ctypes.c_ubyte * (value.numel() * value.element_size())).from_address(
+            value.data_ptr()
+        )
+        state.update(memoryview(memory).cast("B"))

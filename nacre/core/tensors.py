@@ -5,12 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nacre.core.parts import Clip
 from nacre.core.types import Tensors
 
 
 def trainable(model: nn.Module) -> Tensors:
     """The parameters that training moves, by name; each shared tensor once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def summed(weights: Tensors, clip: Clip) -> Tensors:
+    """What a sum under this rule has an entry for: the weights, and what rides along with them."""
+    device = next(iter(weights.values())).device if weights else torch.device("cpu")
+    nobody = torch.zeros(0, len(clip.groups(list(weights))), device=device)
+    return weights | clip.extras(nobody)
 
 
 def detached(tensors: Tensors) -> Tensors:

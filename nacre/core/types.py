@@ -82,11 +82,20 @@ class BoundedSum:
 
     def __add__(self, other: BoundedSum) -> BoundedSum:
         """The sum over the units of both, which must be disjoint."""
+        self._same_names(other)
+        total = {name: value + other.total[name] for name, value in self.total.items()}
+        return BoundedSum(total, max(self.bound, other.bound), self.local + other.local)
+
+    def __iadd__(self, other: BoundedSum) -> BoundedSum:
+        """The same in the memory of `self`: for a sum that nobody else holds."""
+        self._same_names(other)
+        total = {name: value.add_(other.total[name]) for name, value in self.total.items()}
+        return BoundedSum(total, max(self.bound, other.bound), self.local + other.local)
+
+    def _same_names(self, other: BoundedSum) -> None:
         if self.total.keys() != other.total.keys():
             missing = sorted(self.total.keys() ^ other.total.keys())
             raise ValueError(f"sums over different parameters cannot be added: {missing}")
-        total = {name: value + other.total[name] for name, value in self.total.items()}
-        return BoundedSum(total, max(self.bound, other.bound), self.local + other.local)
 
 
 @dataclass(frozen=True)

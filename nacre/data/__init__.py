@@ -1,6 +1,7 @@
 """Rows as tensors: declared beforehand, split by right of use, gathered into units, drawn."""
 
 from nacre.data.arrays import Arrays, Images
+from nacre.data.augment import Copies
 from nacre.data.builtin import Builtin
 from nacre.data.dataset import Cohorts, Column, DataOption, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
@@ -35,6 +36,7 @@ __all__ = [
     "Cohorts",
     "Column",
     "ColumnSpec",
+    "Copies",
     "DataOption",
     "DeclaredScaling",
     "Dirichlet",

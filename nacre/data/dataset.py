@@ -49,14 +49,21 @@ class Schema:
 
     shape: tuple[int, ...]  # of one model input, as (30,) or (1, 8, 8); categories one-hot
     columns: tuple[Column, ...]  # () for images and arrays
-    task: Literal["classification", "regression"]
-    classes: tuple[str, ...]  # () for regression
+    task: Literal["classification", "regression", "causal_lm", "token_classification"]
+    classes: tuple[str, ...]  # () for regression and causal_lm
     low: float | None = None  # of every entry, where there are no columns
     high: float | None = None
+    tokens: int | None = None  # size of the vocabulary; None where the inputs are numbers
+
+    def __post_init__(self) -> None:
+        if self.task in ("causal_lm", "token_classification") and self.tokens is None:
+            raise ValueError(f"task={self.task!r} needs inputs that are tokens; name `tokens`")
 
     def outputs(self) -> int:
-        """The width of the model's output: the number of classes, or 1."""
-        return len(self.classes) if self.task == "classification" else 1
+        """The width of the model's output: the number of classes, the vocabulary, or 1."""
+        if self.task == "causal_lm":
+            return self.tokens or 0
+        return 1 if self.task == "regression" else len(self.classes)
 
     def feature_names(self) -> tuple[str, ...]:
         """A name per input entry; one-hot entries are `column=category`. () for images."""
@@ -73,8 +80,12 @@ class Schema:
 class Rows:
     """A set of rows, in the order of their file."""
 
-    features: Tensor  # (N, *shape) float32, in the features' own units; categories one-hot
-    label: Tensor  # (N,) int64 classes, or float32
+    # (N, *shape) float32, in the features' own units; categories one-hot. Or (N, T) int64 tokens,
+    # -1 where a row is padded on its right
+    features: Tensor
+    # (N,) int64 classes, or float32; (N, T) int64 for what is learnt at each position, -100 where
+    # nothing counts
+    label: Tensor
     group: tuple[str, ...] | None = None  # (N,) the value of the unit column
     party: tuple[str, ...] | None = None  # (N,) the value of the party column
 

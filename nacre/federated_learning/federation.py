@@ -8,7 +8,7 @@ from torch import nn
 
 from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
-from nacre.core.tensors import detached, trainable
+from nacre.core.tensors import detached, summed, trainable
 from nacre.core.types import BoundedSum
 from nacre.federated_learning.gather import Plain, Round
 from nacre.federated_learning.messages import Request
@@ -47,6 +47,6 @@ class Federation:
         """
         weights = detached(trainable(model))
         if not units:
-            return BoundedSum.zero(weights, self.gather.bound(clip, weights))
+            return BoundedSum.zero(summed(weights, clip), self.gather.bound(clip, weights))
         request = Request("train", self.round, self.recipe, weights)
         return self.gather(self.transport, Round(request, units, self.private), clip)

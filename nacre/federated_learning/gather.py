@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nacre.core.errors import PartyError
 from nacre.core.parts import Clip, Transport
-from nacre.core.tensors import finite, norm
+from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
 from nacre.federated_learning.messages import Reply, Request, misfit
 from nacre.federated_learning.robust import AggregateOption
@@ -45,7 +45,7 @@ class Plain:
     def __call__(self, transport: Transport, asked: Round, clip: Clip) -> BoundedSum:
         """The total over the cohort; `total / expected` is the aggregate of minus the changes."""
         weights = asked.request.tensors
-        zero = BoundedSum.zero(weights, self.bound(clip, weights))
+        zero = BoundedSum.zero(summed(weights, clip), self.bound(clip, weights))
         bounded = math.isfinite(zero.bound)
         changes, faults = _changes(transport, asked)
         if faults and not bounded and not self.aggregate.robust:
@@ -113,7 +113,8 @@ def _clipped(
     change: Tensors,  # weights after minus weights before
     clip: Clip,
 ) -> tuple[Tensors, Tensor]:  # minus the change, scaled by the rule; (1, G) the norms it had
-    """One party's contribution. Minus, because an optimizer walks against what it is given."""
+    """One party's contribution, with what rides along. Minus, because an optimizer walks against
+    what it is given."""
     groups = clip.groups(list(change))
     norms = torch.tensor(
         [[norm({name: change[name] for name in group}) for group in groups]], dtype=torch.float64
@@ -125,7 +126,7 @@ def _clipped(
         for group, factor in zip(groups, factors, strict=True)
         for name in group
     }
-    return {name: scaled[name] for name in change}, norms.float()
+    return {name: scaled[name] for name in change} | clip.extras(norms), norms.float()
 
 
 def _silence(asked: Round) -> PartyError:

@@ -2,12 +2,24 @@
 
 from nacre.fine_tuning.choices import (
     CHOICES,
+    Bias,
     FineTuningOption,
     Full,
     Head,
     LoRA,
+    Norms,
     Pretrain,
     prepare,
 )
 
-__all__ = ["CHOICES", "FineTuningOption", "Full", "Head", "LoRA", "Pretrain", "prepare"]
+__all__ = [
+    "CHOICES",
+    "Bias",
+    "FineTuningOption",
+    "Full",
+    "Head",
+    "LoRA",
+    "Norms",
+    "Pretrain",
+    "prepare",
+]

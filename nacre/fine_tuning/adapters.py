@@ -17,7 +17,8 @@ from torch import nn
 from nacre.core.errors import Incompatible, Refusal
 from nacre.core.tensors import detached
 from nacre.core.types import Tensors
-from nacre.fine_tuning.layers import submodule
+from nacre.fine_tuning.layers import is_linear, is_transposed, submodule
+from nacre.models.pretrained import Transformer
 
 _ADAPTER = "default"  # PEFT's name for the only adapter of a model
 
@@ -29,6 +30,7 @@ def inject(
     rank: int,
     alpha: float,
     dropout: float,
+    rslora: bool,
     seed: int,
 ) -> nn.Module:
     """The model itself, with an adapter beside each target; the adapters alone are trainable.
@@ -38,15 +40,17 @@ def inject(
     _check(model, targets)
     peft = _peft()
     config = peft.LoraConfig(
+        use_rslora=rslora,
+        fan_in_fan_out=any(is_transposed(submodule(model, name)) for name in targets),
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         # A pattern is matched as a whole; a list would match the ends of other names as well.
-        target_modules="|".join(re.escape(name) for name in targets),
+        target_modules="|".join(re.escape(_plain(name, model)) for name in targets),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+        peft.inject_adapter_in_model(config, _stock(model), adapter_name=_ADAPTER)
     return model.train(model.training)  # new layers begin in training mode
 
 
@@ -70,15 +74,43 @@ def merged(model: nn.Module) -> Tensors:
 
 
 def weights(model: nn.Module) -> Tensors:
-    """The adapters' weights under the names that PEFT gives them in a folder."""
-    state = _peft().get_peft_model_state_dict(model, adapter_name=_ADAPTER)
+    """The adapters' weights under the names that PEFT gives them in a folder, and those of a
+    pretrained model's new classifier where it was trained."""
+    state = _peft().get_peft_model_state_dict(_stock(model), adapter_name=_ADAPTER)
+    for head in _moved_heads(model):
+        for name, value in submodule(_stock(model), head).state_dict().items():
+            state[f"{head}.{name}"] = value
     return {f"base_model.model.{name}": value for name, value in state.items()}
 
 
 def config(model: nn.Module) -> dict[str, Any]:
     """PEFT's description of the adapters, as JSON."""
-    described: Any = model.peft_config
-    return json.loads(json.dumps(described[_ADAPTER].to_dict(), default=sorted))
+    described: Any = _stock(model).peft_config
+    facts = json.loads(json.dumps(described[_ADAPTER].to_dict(), default=sorted))
+    if heads := _moved_heads(model):
+        facts["modules_to_save"] = heads
+    return facts
+
+
+def _stock(model: nn.Module) -> nn.Module:
+    """The model that others know by its names: what a `Transformer` holds, or the model itself."""
+    return model.network if isinstance(model, Transformer) else model
+
+
+def _plain(name: str, model: nn.Module) -> str:
+    """A module's name inside `_stock(model)`."""
+    return name.removeprefix("network.") if isinstance(model, Transformer) else name
+
+
+def _moved_heads(model: nn.Module) -> list[str]:
+    """The trained modules of a new classifier, by their names inside the stock model."""
+    if not isinstance(model, Transformer):
+        return []
+    return [
+        _plain(name, model)
+        for name in model.new_head()
+        if any(p.requires_grad for p in submodule(model, name).parameters())
+    ]
 
 
 def _layers(model: nn.Module) -> list[tuple[str, Any]]:
@@ -94,7 +126,7 @@ def _check(model: nn.Module, targets: Sequence[str]) -> None:
         )
     for name in targets:
         module = submodule(model, name)
-        if type(module) is not nn.Linear:
+        if not is_linear(module):
             raise Incompatible(
                 f"LoRA adapts linear layers and {name!r} is a {type(module).__name__}; name "
                 "others by `targets`"

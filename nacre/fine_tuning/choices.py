@@ -11,7 +11,8 @@ from torch import nn
 from nacre.core.errors import Incompatible
 from nacre.core.optimizers import Adam, OptimizerOption
 from nacre.fine_tuning import adapters
-from nacre.fine_tuning.layers import linear_layers, submodule
+from nacre.fine_tuning.layers import attention, heads, is_norm, linear_layers, named, submodule
+from nacre.models.pretrained import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +72,85 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bias:
+    """Only the biases move, and the last layer: as few numbers as adapters have, and no new ones.
+
+    Of a pretrained model the last layer is the classifier that is new; a language model has none.
+
+    Source: Ben Zaken et al. 2022 (BitFit), https://arxiv.org/abs/2106.10199; under privacy, Bu et
+    al. 2022, https://arxiv.org/abs/2210.00036.
+    """
+
+    kind: Literal["bias"] = "bias"
+    pretrain: Pretrain | None = None
+    """The public base; None starts from the model as it is."""
+
+    def prepare(self, model: nn.Module, seed: int) -> nn.Module:
+        """The model itself, with everything fixed but its biases and the last layer.
+
+        Raises `Incompatible` where the model has no bias: Llama, Mistral and Qwen 3 have none.
+        """
+        biases = {name for name, _ in model.named_parameters() if name.rpartition(".")[2] == "bias"}
+        if not biases:
+            raise Incompatible(
+                "`fine_tuning: {kind: bias}` moves the biases of a model and this one has none; "
+                "use `kind: norms` or `kind: lora`"
+            )
+        return _moving(model, biases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """Only scale and shift of the layers that normalise move, and the last layer.
+
+    Of a pretrained model the last layer is the classifier that is new; a language model has none.
+
+    Source: Zhao et al. 2024, https://arxiv.org/abs/2312.11420.
+    """
+
+    kind: Literal["norms"] = "norms"
+    pretrain: Pretrain | None = None
+    """The public base; None starts from the model as it is."""
+
+    def prepare(self, model: nn.Module, seed: int) -> nn.Module:
+        """The model itself, with everything fixed but its norm layers and the last layer.
+
+        Raises `Incompatible` where no layer normalises by weights of its own.
+        """
+        scales = {
+            f"{place}.{name}" if place else name
+            for place, module in model.named_modules()
+            if is_norm(module)
+            for name, _ in module.named_parameters(recurse=False)
+        }
+        if not scales:
+            raise Incompatible(
+                "`fine_tuning: {kind: norms}` moves the weights of layers that normalise and this "
+                "model has none; use `kind: lora` or `kind: full`"
+            )
+        return _moving(model, scales)
+
+
+def _moving(model: nn.Module, names: set[str]) -> nn.Module:
+    """The model with these parameters and its last layer trainable, all others fixed."""
+    model.requires_grad_(False)
+    for name in heads(model):
+        submodule(model, name).requires_grad_(True)
+    for name, weights in model.named_parameters():
+        if name in names:
+            weights.requires_grad_(True)
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoRA:
     """Low-rank adapters beside fixed linear layers: W x becomes W x + (alpha / rank) B A x.
 
-    B starts at zero, so the function is unchanged at first.
+    B starts at zero, so the function is unchanged at first. The new classifier of a pretrained
+    model moves as well.
 
-    Source: Hu et al. 2022, https://arxiv.org/abs/2106.09685, equation 3; through PEFT.
+    Source: Hu et al. 2022, https://arxiv.org/abs/2106.09685, equation 3; rank-stabilised: Kalajdzievski
+    2023, https://arxiv.org/abs/2312.03732; through PEFT.
     """
 
     kind: Literal["lora"] = "lora"
@@ -87,7 +161,13 @@ class LoRA:
     dropout: float = 0.0
     """Share of the adapter's inputs set to zero while training, in [0, 1)."""
     targets: tuple[str, ...] = ()
-    """Names of the linear layers that get an adapter; empty for all but the last one."""
+    """Linear layers that get an adapter, by their names or by how their names end (`q_proj` for
+    that of every layer); empty for the query and the value of a pretrained model's attention, and
+    for all but the last linear layer of any other model."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), which keeps the step's size at high ranks."""
+    head: bool = True
+    """Train the new classifier of a pretrained model too; without it, it stays random."""
     pretrain: Pretrain | None = None
     """The public base; None starts from the model as it is."""
 
@@ -106,20 +186,32 @@ class LoRA:
         torch's own generator is left as it was. Raises `Incompatible` where a target does not
         exist or no layer is left for an adapter, `Refusal` where PEFT is not installed.
         """
-        return adapters.inject(
+        model = adapters.inject(
             model,
-            targets=self.targets or tuple(linear_layers(model)[:-1]),
+            targets=self._targets(model),
             rank=self.rank,
             alpha=self.alpha,
             dropout=self.dropout,
+            rslora=self.rslora,
             seed=seed,
         )
+        if self.head and isinstance(model, Transformer):
+            for name in model.new_head():
+                submodule(model, name).requires_grad_(True)
+        return model
+
+    def _targets(self, model: nn.Module) -> list[str]:
+        if self.targets:
+            return list(dict.fromkeys(full for name in self.targets for full in named(model, name)))
+        if isinstance(model, Transformer) and (found := attention(model)):
+            return found
+        return linear_layers(model)[:-1]
 
 
-FineTuningOption = Full | Head | LoRA
+FineTuningOption = Full | Head | Bias | Norms | LoRA
 """Every option that a recipe may name under `fine_tuning`."""
 
-CHOICES = (Full, Head, LoRA)
+CHOICES = (Full, Head, Bias, Norms, LoRA)
 """Every choice; the tests run over them."""
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 from torch import nn
 
 from nacre.core.errors import Incompatible
-from nacre.core.files import save_tensors, write_json
+from nacre.core.files import save_tensors, write_bytes, write_json
 from nacre.core.types import Tensors
 from nacre.fine_tuning import adapters
+from nacre.models.pretrained import Transformer, configuration
 
 
 def merged(model: nn.Module) -> Tensors:
@@ -29,12 +30,20 @@ def export(
 ) -> None:
     """Writes the weights, each file whole or not at all.
 
-    `merged` gives model.safetensors, which `nacre.models.load` reads beside the run's model.json.
-    `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
+    `merged` gives model.safetensors, which `nacre.models.load` reads beside the run's model.json;
+    of a pretrained model, a folder that transformers' `from_pretrained(folder)` reads, with the
+    tokenizer's files that came with it. `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
     weights, then the configuration, so whoever finds the second has both. Raises `Incompatible`
     for `adapter` where the model has none.
     """
+    if isinstance(model, Transformer):
+        for name, text in model.files.items():
+            write_bytes(folder / name, text.encode("utf-8"))
     if form == "merged":
+        if isinstance(model, Transformer):
+            save_tensors(folder / "model.safetensors", _stock(model), {"format": "pt"})
+            write_json(folder / "config.json", configuration(model))
+            return
         save_tensors(folder / "model.safetensors", merged(model))
         return
     if not adapters.adapted(model):
@@ -43,3 +52,10 @@ def export(
         )
     save_tensors(folder / "adapter_model.safetensors", adapters.weights(model))
     write_json(folder / "adapter_config.json", adapters.config(model))
+
+
+def _stock(model: Transformer) -> Tensors:
+    """The merged state under the names of the stock class; tied weights once."""
+    state = {name.removeprefix("network."): value for name, value in merged(model).items()}
+    tied: dict[str, str] = getattr(model.network, "all_tied_weights_keys", None) or {}
+    return {name: value for name, value in state.items() if name not in tied}

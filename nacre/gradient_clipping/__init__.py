@@ -1,17 +1,21 @@
 """Gradient clipping: per-unit bounds for privacy, whole-gradient bounds for stability."""
 
+from nacre.gradient_clipping.adaptive import Adaptive
 from nacre.gradient_clipping.bookkeeping import BookKeeping
 from nacre.gradient_clipping.choose import GRADIENT_SUMS, choose
 from nacre.gradient_clipping.ghost import Ghost
 from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
-from nacre.gradient_clipping.rules import CLIP_RULES, ClippingOption, Flat, Unclipped
+from nacre.gradient_clipping.options import CLIP_RULES, ClippingOption, UnitClip
+from nacre.gradient_clipping.rules import Automatic, Flat, PerLayer, Unclipped
 from nacre.gradient_clipping.vmapped import Vmapped
 from nacre.gradient_clipping.whole import ByNorm, ByValue, Whole
 
 __all__ = [
     "CLIP_RULES",
     "GRADIENT_SUMS",
+    "Adaptive",
+    "Automatic",
     "BookKeeping",
     "ByNorm",
     "ByValue",
@@ -20,7 +24,9 @@ __all__ = [
     "Ghost",
     "Grouped",
     "Looped",
+    "PerLayer",
     "Unclipped",
+    "UnitClip",
     "Vmapped",
     "Whole",
     "choose",

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from nacre.core import rows
 from nacre.core.parts import Clip, Objective
-from nacre.core.tensors import trainable
+from nacre.core.tensors import summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 
 _LARGEST = 1e30
@@ -62,11 +62,14 @@ class Weighed:
 
 
 def weigh(norms: Tensor, clip: Clip) -> Weighed:
-    """(B, G) norms -> the rule's factors; a norm that is not finite, or 1e30 and more, is not
-    usable."""
+    """(B, G) norms -> the rule's factors, and what rides along with the gradients.
+
+    A unit with a norm that is not finite, or 1e30 and more, is not usable: it has factors of 0 and
+    no part in what rides along.
+    """
     usable = (norms < _LARGEST).all(1)  # a NaN is not below either
     factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms))
-    return Weighed(usable, factors, {}, clip.bound(norms.shape[1]))
+    return Weighed(usable, factors, clip.extras(norms[usable]), clip.bound(norms.shape[1]))
 
 
 def _single(value: Tensor) -> Tensor:
@@ -83,12 +86,14 @@ def as_gradients(norms: Tensor, gradients: Tensors) -> Tensor:
 def empty_sum(model: nn.Module, clip: Clip) -> BoundedSum:
     """The sum over no unit."""
     weights = trainable(model)
-    return BoundedSum.zero(weights, clip.bound(len(clip.groups(list(weights)))))
+    bound = clip.bound(len(clip.groups(list(weights))))
+    return BoundedSum.zero(summed(weights, clip), bound)
 
 
 def held(batch: Batch) -> Batch:
     """The units that are present: padding never reaches the model."""
-    return rows.select(batch, batch["present"])
+    present = batch["present"]
+    return batch if bool(present.all()) else rows.select(batch, present)
 
 
 class UnitLosses(nn.Module):

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from nacre.core.parts import Clip
-from nacre.core.types import Release
-from nacre.gradient_clipping.whole import ByNorm, ByValue
+from nacre.core.errors import Incompatible
+from nacre.core.types import Release, Tensors
 
 ROUNDING = 2.0**-22
 """Slack for float32: rounding the factor and then the product costs at most 2**-23 together."""
 
 
+class Fixed:
+    """What rules share that never move and that nothing rides along with."""
+
+    def extras(self, norms: Tensor) -> Tensors:
+        """Nothing."""
+        return {}
+
+    def after(self, release: Release, expected: float) -> Self:
+        """Itself."""
+        return self
+
+    def moved(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def at(self, moved: Mapping[str, float]) -> Self:
+        """Itself."""
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
-class Flat:
+class Flat(Fixed):
     """Scale each unit's whole gradient down to `norm`; a shorter one stays as it is.
 
     *Guarantee:* a gradient of the norm it is asked about (exact to 2**-40), times its factor in
@@ -38,8 +57,7 @@ class Flat:
     """The longest that one unit's gradient may be (L2, over all trained parameters)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.norm < math.inf:
-            raise ValueError(f"norm={self.norm} must be > 0 and finite")
+        require_positive("norm", self.norm)
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """One group: the joint norm counts."""
@@ -47,20 +65,143 @@ class Flat:
 
     def factors(self, norms: Tensor) -> Tensor:
         """(B, G) -> (B, G)"""
-        factors = (self.norm * (1 - ROUNDING) / norms).clamp(max=1)
+        return down(norms, self.norm)
+
+    def bound(self, groups: int) -> float:
+        """`norm` for each group, jointly."""
+        return self.norm * math.sqrt(groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Automatic(Fixed):
+    """Scale each unit's whole gradient to almost `norm`, the long and the short alike.
+
+    The factor is `norm / (length + stability)`: what counts is a gradient's direction, so `norm`
+    only multiplies the learning rate and need not be tuned.
+
+    *Guarantee:* that of `Flat`; a gradient that is scaled up is no longer than `norm` either. A
+    gradient of zero stays zero.
+
+    >>> Automatic(norm=1.0, stability=0.5).factors(torch.tensor([[0.5], [1.5]])).tolist()
+    [[0.9999997615814209], [0.4999998807907104]]
+
+    *Source:* Bu, Wang, Zha & Karypis 2023, "Automatic Clipping: Differentially Private Deep
+    Learning Made Easier and Stronger", https://arxiv.org/abs/2206.07136, equation 4.1.
+    """
+
+    kind: Literal["automatic"] = "automatic"
+    norm: float = 1.0
+    """What every unit's gradient is scaled to, almost (L2, over all trained parameters)."""
+    stability: float = 0.01
+    """Added to a gradient's length before it divides, in units of the gradient: a gradient much
+    shorter than this stays short, so that units which are fitted already count little."""
+
+    def __post_init__(self) -> None:
+        require_positive("norm", self.norm)
+        require_positive("stability", self.stability)
+
+    def groups(self, names: Sequence[str]) -> list[list[str]]:
+        """One group: the joint norm counts."""
+        return [list(names)]
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """(B, G) -> (B, G)"""
+        factors = self.norm * (1 - ROUNDING) / (norms + self.stability)
         return torch.where(torch.isfinite(norms), factors, torch.zeros_like(norms))
 
     def bound(self, groups: int) -> float:
         """`norm` for each group, jointly."""
         return self.norm * math.sqrt(groups)
 
-    def after(self, release: Release) -> Clip:
-        """Itself."""
-        return self
+
+@dataclass(frozen=True, kw_only=True)
+class PerLayer(Fixed):
+    """Scale each unit's gradient down part by part: each layer has a norm and a factor of its own.
+
+    Either `norm` is shared out evenly, each of G parts getting `norm / sqrt(G)`, or `norms` names
+    the parts and says how much each gets.
+
+    *Guarantee:* the parts together are no longer than `norm`, or the root of the squares of
+    `norms` added up, whatever their number. With one part it is `Flat`.
+
+    >>> PerLayer(norm=1.0).groups(["0.weight", "0.bias", "2.weight"])
+    [['0.weight', '0.bias'], ['2.weight']]
+    >>> PerLayer(norms={"0": 3.0, "2": 4.0}).bound(2)
+    5.0
+
+    *Source:* McMahan, Ramage, Talwar & Zhang 2018, "Learning Differentially Private Recurrent
+    Language Models", https://arxiv.org/abs/1710.06963, section 3 ("per-layer clipping").
+    """
+
+    kind: Literal["per_layer"] = "per_layer"
+    norm: float | None = None
+    """The longest that the whole may be (L2), shared out evenly; absent where `norms` is given."""
+    norms: dict[str, float] | None = None
+    """The longest that each part may be, by the beginning of its parameters' names, as
+    `{encoder: 0.3, head: 0.1}`. The longest beginning counts; each parameter needs one."""
+    by: Literal["layer", "parameter"] = "layer"
+    """What a part is where `norm` is shared out: a layer (weight and bias together), or each
+    parameter tensor alone."""
+
+    def __post_init__(self) -> None:
+        if (self.norm is None) == (not self.norms):
+            raise ValueError(
+                f"norm={self.norm} and norms={self.norms}: say one of them, `norm` to share it out "
+                "evenly or `norms` for each part"
+            )
+        if self.norm is not None:
+            require_positive("norm", self.norm)
+        for name, value in (self.norms or {}).items():
+            require_positive(f"norms.{name}", value)
+
+    def groups(self, names: Sequence[str]) -> list[list[str]]:
+        """The parts, in the order of `names` or of `norms`.
+
+        Raises `Incompatible` for a parameter that no entry of `norms` covers, or an entry without
+        a parameter.
+        """
+        if self.norms is not None:
+            return self._named(names, list(self.norms))
+        if self.by == "parameter":
+            return [[name] for name in names]
+        layers: dict[str, list[str]] = {}
+        for name in names:
+            layers.setdefault(name.rpartition(".")[0], []).append(name)
+        return list(layers.values())
+
+    def _named(self, names: Sequence[str], beginnings: list[str]) -> list[list[str]]:
+        parts: dict[str, list[str]] = {beginning: [] for beginning in beginnings}
+        for name in names:
+            fits = [b for b in beginnings if name == b or name.startswith(f"{b}.")]
+            if not fits:
+                raise Incompatible(
+                    f"no entry of `norms` covers the trained parameter {name!r}, so nothing would "
+                    "bound its gradient; name it or the layer it stands in"
+                )
+            parts[max(fits, key=len)].append(name)
+        empty = [beginning for beginning, found in parts.items() if not found]
+        if empty:
+            raise Incompatible(
+                f"`norms` has an entry {empty[0]!r} and no trained parameter begins so; the "
+                f"parameters are {', '.join(list(names)[:8])}{' …' if len(names) > 8 else ''}"
+            )
+        return list(parts.values())
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """(B, G) -> (B, G)"""
+        if self.norms is None:
+            return down(norms, self.bound(1) / math.sqrt(norms.shape[1]))
+        return down(norms, torch.tensor(list(self.norms.values())).to(norms))
+
+    def bound(self, groups: int) -> float:
+        """The joint norm of all parts, whatever their number."""
+        if self.norm is not None:
+            return self.norm
+        return math.sqrt(sum(value**2 for value in (self.norms or {}).values()))
 
 
 @dataclass(frozen=True)
-class Unclipped:
+class Unclipped(Fixed):
     """Nothing is scaled, so nothing is bounded; every noise refuses the sum."""
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
@@ -75,12 +216,17 @@ class Unclipped:
         """inf"""
         return math.inf
 
-    def after(self, release: Release) -> Clip:
-        """Itself."""
-        return self
+
+def down(
+    norms: Tensor,  # (B, G)
+    most: float | Tensor,  # of every group, or (G,)
+) -> Tensor:  # (B, G)
+    """The factors that bring what is longer than `most` down to it; 0 where not finite."""
+    factors = (most * (1 - ROUNDING) / norms).clamp(max=1)
+    return torch.where(torch.isfinite(norms), factors, torch.zeros_like(norms))
 
 
-ClippingOption = Flat | ByValue | ByNorm
-
-CLIP_RULES = (Flat, Unclipped)
-"""Every rule; the laws run over them."""
+def require_positive(name: str, value: float) -> None:
+    """Raises `ValueError` for what is not a positive, finite number."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}={value} must be > 0 and finite")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.promise import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.training.budget import record_rows
-from nacre.training.folder import RunFolder, refuse_existing
+from nacre.training.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def start(
     name = f"{promise.ledger.dataset} {secrets.token_hex(8)}"
     if folder is None:
         return _reserved(promise, mechanism, name, Source.fresh(), None, rows)
-    refuse_existing(folder)
+    refuse_taken(folder)
     made = RunFolder(folder)
     try:
         made.local.mkdir(parents=True, mode=0o700)
@@ -69,17 +68,32 @@ def start(
         raise
 
 
-def resume(promise: Promise, mechanism: Mechanism, folder: Path | None) -> Standing:
+def refuse_taken(folder: Path) -> None:
+    """Raises `RunError` where a run, or anything else, is in `folder` already."""
+    made = RunFolder(folder)
+    if made.facts.exists():
+        state = (
+            "an open run: resume it" if made.run_key.exists() else "a run that has ended: read it"
+        )
+        raise RunError(f"{folder} holds {state}, or choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists and is not empty: choose another folder")
+
+
+def resume(promise: Promise, mechanism: Mechanism, folder: Path) -> Standing:
     """The run whose key is in `folder`, under the reservation that stands.
 
     Raises `RunError` for a run that has ended or never was, `LedgerError` where other numbers were
     reserved for it or its ledger is gone.
     """
-    if folder is None:
-        raise RunError("a run is resumed from its folder: name it, as `folder='runs/notes'`")
     kept = RunFolder(folder)
     if not kept.facts.exists():
-        raise RunError(f"{folder} holds no run; leave out `resume` to start one there")
+        raise RunError(f"{folder} holds no run, so nothing can be resumed; start one there")
+    if not kept.run_key.exists():
+        raise RunError(
+            f"the run in {folder} has ended (its key is destroyed), so it cannot go on; start a "
+            "new one in another folder"
+        )
     return _reserved(promise, mechanism, kept.name(), kept.source(), kept, None)
 
 
@@ -93,7 +107,7 @@ def _reserved(
         if folder is not None:
             held.enter_context(folder.locked())
         create = rows is not None and grant is not None
-        ledger = held.enter_context(_open(Path(choice.path), create))
+        ledger = held.enter_context(Ledger.open(Path(choice.path), create=create))
         if rows is not None:
             if grant is not None:
                 ledger.grant_if_new(
@@ -104,10 +118,3 @@ def _reserved(
             choice.dataset, name, mechanism.event(1), mechanism.steps, unit, adjacency
         )
         return Standing(source, charge, folder, held.pop_all())
-    raise AssertionError
-
-
-@contextlib.contextmanager
-def _open(path: Path, create: bool) -> Generator[Ledger]:
-    with Ledger.open(path, create=create) as ledger:
-        yield ledger

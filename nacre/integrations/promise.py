@@ -68,14 +68,20 @@ class Promise:
         """The least noise that keeps all the steps within the budget.
 
         Raises `DataError` for a batch larger than the data, `Unbounded` for a rule that bounds
-        nothing.
+        nothing, `Incompatible` for a noise that remembers its steps.
         """
+        noise = self.privacy.noise.build()
+        if noise.init({}) is not None:
+            raise Incompatible(
+                f"{self.privacy.noise.kind} noise remembers earlier steps, and a loop of your own "
+                "keeps nothing for it: use `noise: {kind: gaussian}`, or a recipe"
+            )
         uncalibrated = Mechanism(
             unit="example",
             adjacency=self.privacy.adjacency,
             sampling=PoissonSampling().build(self.batch, self.size),
             clip=self.clip,
-            noise=self.privacy.noise.build(),
+            noise=noise,
             steps=self.steps,
         )
         budget = Budget(epsilon=self.privacy.epsilon, delta=self.privacy.delta)

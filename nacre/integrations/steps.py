@@ -63,6 +63,9 @@ class Journalled:
         return self.noise.add(total, state, source, adjacency, consume=consume)
 
 
+_Mark = tuple[bytes, tuple[tuple[str, int], ...]]
+
+
 class Steps:
     """The steps of one run. Each is the product's own `training.step`."""
 
@@ -88,9 +91,10 @@ class Steps:
             adjacency=mechanism.adjacency,
             microbatch=microbatch,
         )
-        self._context = fixed(model)
-        self._mark = self._marked()
-        self._clip = mechanism.clip
+        self._context: bytes | None = None
+        self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
+        self.clip = mechanism.clip
+        """The rule of the next step; adaptive ones move, by what is released."""
 
     def take(self, optimizer: torch.optim.Optimizer, done: int) -> None:
         """Step `done + 1`: draw, clip, add up, journal, noise, `optimizer.step()`.
@@ -112,10 +116,10 @@ class Steps:
         source = self.standing.source.child("run")
         device = next(iter(trainable(self._model).values())).device
         units = Examples(self._dataset, self._collate, device, source.child("rows", number))
-        state = State(self._model.train(), optimizer, self._clip, done=done)
-        before = entering(state, source, self._context)
+        state = State(self._model.train(), optimizer, self.clip, done=done)
+        before = entering(state, source, self._fixed())
         after, _ = step(state, units, replace(self._parts, noise=noise), source, before)
-        self._clip = after.clip
+        self.clip = after.clip
         self._mark = self._marked()
 
     def require_untouched(self) -> None:
@@ -127,16 +131,15 @@ class Steps:
                 "protects them: leave it out, a private step computes its own, and "
                 "`optimizer.zero_grad()` removes those that stand"
             )
-        if self._marked() != self._mark:
+        if self._mark is not None and self._marked() != self._mark:
             raise Incompatible(
                 "something else than a private step has moved the model's weights "
                 "(`optimizer.step()`, or a checkpoint that was loaded), and no epsilon covers what "
                 "it did: leave it out, and start again from weights that are covered"
             )
 
-    def accept_weights(self) -> None:
-        """Takes the weights as they stand for the next step's, as after a checkpoint was loaded.
-        The ledger refuses a step that was taken before from others."""
+    def guard(self) -> None:
+        """From now on the weights may be moved by steps only, the first one's included."""
         self._mark = self._marked()
 
     def epsilon(self, done: int) -> float:
@@ -147,7 +150,13 @@ class Steps:
         event, delta = self._mechanism.event(steps), self._promise.privacy.delta
         return epsilon(event, delta, self._promise.accountant, self._mechanism.adjacency).epsilon
 
-    def _marked(self) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+    def _fixed(self) -> bytes:
+        """Digest of frozen weights and buffers, at the first step."""
+        if self._context is None:
+            self._context = fixed(self._model)
+        return self._context
+
+    def _marked(self) -> _Mark:
         """What tells weights apart: the moved ones by content, frozen ones (which may be billions)
         by the counter that every write in place turns on."""
         moved = trainable(self._model)

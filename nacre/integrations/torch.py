@@ -90,6 +90,10 @@ class Private:
         mechanism = promise.mechanism()
         place = None if folder is None else Path(folder)
         if resume:
+            if place is None:
+                raise Incompatible(
+                    "a run is resumed from its folder; name it, as `folder='runs/notes'`"
+                )
             standing = account.resume(promise, mechanism, place)
         else:
             standing = account.start(promise, mechanism, digests(dataset, _pairs), place)
@@ -100,9 +104,10 @@ class Private:
         self.extra: dict[str, Any] = {}
         """What `save` was given, after a resume."""
         self._model, self._optimizer, self._folder = model, optimizer, place
-        if resume:
-            self._restore(standing)
         self._steps = Steps(model, dataset, _pairs, sums, promise, mechanism, standing, microbatch)
+        if resume:
+            self._restore()
+        self._steps.guard()
 
     def step(self) -> int:
         """Takes the next step and gives its number, counted from 1. The only way to move weights.
@@ -144,10 +149,10 @@ class Private:
         place = self._folder / "state"
         place.mkdir(exist_ok=True)
         groups = [_numbers(group) for group in self._optimizer.param_groups]
-        facts = {"groups": groups, "extra": dict(extra or {})}
+        facts = {"groups": groups, "clip": self._steps.clip.moved(), "extra": dict(extra or {})}
         return checkpoint.save(place, self._model, self._optimizer, self.done, facts)
 
-    def _restore(self, standing: account.Standing) -> None:
+    def _restore(self) -> None:
         """Puts the newest checkpoint back, or leaves the model as it is where there is none."""
         assert self._folder is not None
         kept = checkpoint.checkpoints(self._folder / "state")
@@ -155,12 +160,13 @@ class Private:
             return
         try:
             self.done, facts = checkpoint.restore(kept[-1], self._model, self._optimizer)
-            for group, numbers in zip(self._optimizer.param_groups, facts["groups"], strict=True):
-                group.update(numbers)
-            self.extra = facts["extra"]
         except BaseException:
-            standing.close()
+            self.close()
             raise
+        for group, numbers in zip(self._optimizer.param_groups, facts["groups"], strict=True):
+            group.update(numbers)
+        self._steps.clip = self._steps.clip.at(facts["clip"])
+        self.extra = facts["extra"]
 
     def finish(self) -> float:
         """Ends the run and gives its epsilon: the account takes back what its rule allows, and the
@@ -196,13 +202,15 @@ class _Paired:
 
 def _pairs(items: Sequence[Any]) -> dict[str, Tensor]:
     """Rows (features, label) as tensors. Raises `DataError` for rows of another form."""
-    if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
-        raise DataError(
-            "a row of the data set is no pair (features, label); wrap the data set so that "
-            "`dataset[i]` gives one"
-        )
-    features, label = default_collate([tuple(item) for item in items])
-    return {"features": features, "label": label}
+    pairs = [tuple(item) for item in items if isinstance(item, tuple | list) and len(item) == 2]
+    if len(pairs) == len(items):
+        features, label = default_collate(pairs)
+        if isinstance(features, Tensor) and isinstance(label, Tensor):
+            return {"features": features, "label": label}
+    raise DataError(
+        "a row of the data set is no pair (features, label) of tensors, arrays or numbers; wrap "
+        "the data set so that `dataset[i]` gives one"
+    )
 
 
 def _sample(dataset: Dataset, sample: tuple[Tensor, Tensor] | None, model: nn.Module) -> Batch:

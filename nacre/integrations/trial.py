@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -117,13 +118,25 @@ def _rowwise(model: nn.Module, losses: Losses, batch: Batch) -> None:
         model.train()
 
 
+def require_padding(
+    model: nn.Module, losses: Losses, together: Batch, alone: Sequence[Batch]
+) -> None:
+    """Raises `UnsupportedLayer` where the loss of a row depends on what it is collated with: on
+    the length that it is padded to, or the place where."""
+    model.eval()
+    single = torch.cat([_seeded(model, losses, one) for one in alone])
+    _same(_seeded(model, losses, together), single)
+    model.train()
+
+
 def _same(before: Tensor, after: Tensor) -> None:
     moved = float((before - after).abs().max())
     if not moved <= _TOLERANCE * max(1.0, float(before.abs().max())):
         raise UnsupportedLayer(
             f"the loss of a row moved by {moved:.3g} with the rows beside it, so no bound on one "
             "row's share exists; remove what computes with the whole batch (batch statistics, "
-            "losses that compare rows, means over all tokens)"
+            "losses that compare rows, means over all tokens, padding on "
+            "the left without position ids)"
         )
 
 

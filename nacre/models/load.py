@@ -18,6 +18,8 @@ from nacre.core.files import load_tensors, read_json, save_tensors, write_json
 from nacre.models.callables import PythonModel, called
 from nacre.models.causes import cause
 from nacre.models.images import CNN, cnn
+from nacre.models.made_up import made_up
+from nacre.models.pretrained import Pretrained, Stock, Transformer, pretrained, stock
 from nacre.models.tabular import MLP, mlp
 
 
@@ -33,11 +35,14 @@ class FormerRun:
     was trained without differential privacy."""
 
 
-Architecture = MLP | CNN | PythonModel
+Architecture = MLP | CNN | PythonModel | Stock
 """Options that say everything about a model but its weights."""
 
-ModelOption = MLP | CNN | PythonModel | FormerRun
+ModelOption = MLP | CNN | PythonModel | Pretrained | FormerRun
 """Every option that a recipe may name under `model`."""
+
+
+_TASKS = ("classification", "regression", "causal_lm", "token_classification")
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,19 @@ class SavedModel:
     option: Architecture
     shape: tuple[int, ...]  # of one input
     outputs: int
-    task: str  # "classification" or "regression"
+    task: str  # of the rows: one of `_TASKS`
     scaler: Mapping[str, Any] | None  # as `nacre.data.Scaler.to_json` wrote it
 
 
 def build(
-    option: ModelOption,
+    option: ModelOption | Stock,
     shape: tuple[int, ...],  # of one input
     outputs: int,
     seed: int,
     folder: Path,  # what the option's paths are relative to
 ) -> nn.Module:
-    """The model, (B, *shape) -> (B, outputs), in training mode.
+    """The model, (B, *shape) -> (B, outputs), in training mode; (B, T) -> (B, T, outputs) where the
+    task of a pretrained model is one for each position.
 
     The same seed gives the same weights, and torch's own generator is left as it was. Raises
     `Refusal` for a model that cannot be had or does not fit.
@@ -71,8 +77,13 @@ def build(
             return mlp(option, shape, outputs)
         if isinstance(option, CNN):
             return cnn(option, shape, outputs)
-        model = called(option, folder)
-        _check_outputs(model, shape, outputs, option.call)
+        if isinstance(option, Pretrained):
+            model, name = pretrained(option, outputs, folder), option.name
+        elif isinstance(option, Stock):
+            model, name = stock(option), "stock"
+        else:
+            model, name = called(option, folder), option.call
+        _check_outputs(model, shape, outputs, name)
     return model
 
 
@@ -88,11 +99,13 @@ def _continued(option: FormerRun, shape: tuple[int, ...], outputs: int, folder: 
 
 
 def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name: str) -> None:
-    """Raises `Refusal` unless the model maps (2, *shape) to (2, outputs)."""
+    """Raises `Refusal` unless the model maps (2, *shape) to (2, outputs), or each position so."""
+    tokens = model.tokens if isinstance(model, Transformer) else None
+    inputs = torch.zeros(2, *shape) if tokens is None else made_up(shape, tokens, 2)
     training = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            result: Any = model.eval()(torch.zeros(2, *shape))
+            result: Any = model.eval()(inputs)
     except Exception as error:
         raise Refusal(
             f"model {name!r} does not take inputs of shape {shape} ({cause(error)}); "
@@ -102,9 +115,15 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
         for module, mode in training.items():
             module.training = mode
     given = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-    if given != (2, outputs):
+    needed = (2, outputs)
+    if isinstance(model, Transformer):
+        if model.task in ("causal_lm", "token_classification"):
+            needed = (2, *shape, outputs)
+        if model.task == "causal_lm" and given[:-1] == needed[:-1] and given[-1] >= outputs:
+            return  # many a vocabulary is padded to a round number
+    if given != needed:
         raise Refusal(
-            f"model {name!r} gives {given} for 2 rows where (2, {outputs}) is needed; set the "
+            f"model {name!r} gives {given} for 2 rows where {needed} is needed; set the "
             f"width of its last layer to {outputs}"
         )
 
@@ -123,7 +142,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def architecture(option: ModelOption, folder: Path) -> Architecture:
+def architecture(option: ModelOption, folder: Path) -> Architecture | Pretrained:
     """The option itself, or for a former run the option that its model was built from."""
     return saved(folder / option.path).option if isinstance(option, FormerRun) else option
 
@@ -141,9 +160,10 @@ def save(
 ) -> None:
     """Writes model.safetensors, then model.json: whoever finds the second has both."""
     save_tensors(into / "model.safetensors", model.state_dict())
+    known = model.described() if isinstance(model, Transformer) else architecture(option, folder)
     facts = {
         "format": 1,
-        "option": asdict(architecture(option, folder)),
+        "option": asdict(known),
         "shape": list(shape),
         "outputs": outputs,
         "task": task,
@@ -161,7 +181,7 @@ def saved(run: Path) -> SavedModel:
     try:
         if facts["format"] != 1:
             raise ValueError(f"format {facts['format']} is unknown to this version")
-        if facts["task"] not in ("classification", "regression"):
+        if facts["task"] not in _TASKS:
             raise ValueError(f"task {facts['task']!r} is unknown")
         return SavedModel(
             _option(facts["option"]),
@@ -197,7 +217,9 @@ def load(run: Path, folder: Path | None = None) -> nn.Module:
 
 def _option(fields: Mapping[str, Any]) -> Architecture:
     """An option from what `asdict` gave, JSON's lists being tuples again."""
-    kinds: dict[str, Callable[..., Architecture]] = {"mlp": MLP, "cnn": CNN, "python": PythonModel}
+    kinds: dict[str, Callable[..., Architecture]] = {
+        "mlp": MLP, "cnn": CNN, "python": PythonModel, "stock": Stock,
+    }  # fmt: skip
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
     }

@@ -83,8 +83,10 @@ def _account(party: Party) -> str:
 
 
 def _clip(party: Party) -> str:
-    norm = party["clip"]["norm"]
-    return party["clip"]["kind"] if norm is None else f"{party['clip']['kind']}, {number(norm)}"
+    kind, norm = party["clip"]["kind"].replace("_", " "), party["clip"]["norm"]
+    if norm is None:
+        return kind
+    return f"{kind}, {number(norm)}" + (" at first" if kind == "adaptive" else "")
 
 
 def _multiplier(party: Party) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nacre.core.errors import FileDamaged
 from nacre.core.files import load_tensors, save_tensors
 from nacre.core.random import digest
 from nacre.core.types import Tensors
+from nacre.training.devices import Devices
 
 _KEEP = 2  # the newest, and the one before in case the newest is damaged
 
@@ -37,11 +37,14 @@ def save(
     return write(folder, collected(model, optimizer), done, facts)
 
 
-def collected(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """All tensors of a checkpoint; the model's weights must be whole. Where several processes hold
-    parts of the optimizer's state, all of them must ask at once."""
+def collected(
+    model: nn.Module,  # its weights whole
+    optimizer: torch.optim.Optimizer,
+    devices: Devices | None = None,
+) -> Tensors:
+    """All tensors of a checkpoint; for all processes at once."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    return tensors | _optimizer_tensors(optimizer)
+    return tensors | _optimizer_tensors(optimizer, devices or Devices())
 
 
 def write(folder: Path, tensors: Tensors, done: int, facts: Mapping[str, Any]) -> Path:
@@ -85,6 +88,7 @@ def put_back(
     tensors: Tensors,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    devices: Devices | None = None,
 ) -> None:
     """Writes what `read` gave into model and optimizer. Raises `FileDamaged` where it does not fit.
 
@@ -92,7 +96,7 @@ def put_back(
     """
     with _whole(path):
         model.load_state_dict(_part(tensors, "model."))
-        _restore_optimizer(optimizer, tensors)
+        _restore_optimizer(optimizer, tensors, devices or Devices())
 
 
 @contextlib.contextmanager
@@ -112,7 +116,7 @@ def _part(tensors: Tensors, prefix: str) -> Tensors:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, devices: Devices) -> Tensors:
     """The optimizer's state as named tensors; plain numbers become float64 tensors."""
     found: Tensors = {}
     for index, slots in optimizer.state_dict()["state"].items():
@@ -120,20 +124,19 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
             if value is None:
                 continue
             kept = value if isinstance(value, Tensor) else torch.tensor(float(value)).double()
-            whole = kept.full_tensor() if isinstance(kept, DTensor) else kept
-            found[f"optimizer.{index}.{name}"] = whole
+            found[f"optimizer.{index}.{name}"] = devices.whole(kept)
     return found
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Tensors, devices: Devices
+) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in _part(tensors, "optimizer.").items():
         index, slot = name.split(".", 1)
         like = moved[int(index)]
-        if isinstance(like, DTensor) and value.shape == like.shape:
-            mesh, placements = like.device_mesh, like.placements
-            value = distribute_tensor(value, mesh, placements, src_data_rank=None)
-        state.setdefault(int(index), {})[slot] = value
+        part = devices.part(value, like) if value.shape == like.shape else value
+        state.setdefault(int(index), {})[slot] = part
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -18,12 +18,18 @@ from nacre.core.errors import Refusal
 from nacre.data.partition import ByColumn
 from nacre.data.sampling import FullBatch, PoissonSampling
 from nacre.data.scaling import PublicScaling
-from nacre.gradient_clipping import Flat
 from nacre.gradient_clipping.masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.recipe.audits import Evasion
 from nacre.training import pieces
 from nacre.training.budget import IN_RUN
+from nacre.training.clipping import (
+    adaptive_rules_see_every_step,
+    copies_are_of_images,
+    one_factor_a_unit,
+    per_unit_clipping,
+    per_unit_sums,
+)
 from nacre.training.facts import (
     Facts,
     ball_of,
@@ -34,32 +40,6 @@ from nacre.training.facts import (
     refuse,
 )
 from nacre.training.pieces import protects
-
-
-def per_unit_clipping(facts: Facts) -> None:
-    """Differential privacy needs a bound on each unit's share, which only `flat` gives."""
-    recipe = facts.recipe
-    if recipe.differential_privacy is not None and not isinstance(recipe.gradient_clipping, Flat):
-        kind = getattr(recipe.gradient_clipping, "kind", "absent")
-        refuse(
-            recipe,
-            "gradient_clipping",
-            f"{kind} clips the whole mean gradient at most, which bounds nobody's share of it, so "
-            "noise would hide nobody; use `gradient_clipping: {kind: flat, norm: 1.0}`",
-        )
-
-
-def per_unit_sums(facts: Facts) -> None:
-    """`gradients: whole` never sees one unit's gradient."""
-    recipe = facts.recipe
-    if isinstance(recipe.gradient_clipping, Flat) and recipe.execution.gradients == "whole":
-        if protects(recipe) == "client":
-            return  # the change of a party is clipped, not its gradients
-        refuse(
-            recipe,
-            "execution.gradients",
-            "whole adds gradients up before anyone could clip one unit's; use auto",
-        )
 
 
 def sampling_with_event(facts: Facts) -> None:
@@ -352,6 +332,9 @@ def parties_are_one_process(facts: Facts) -> None:
 CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
     per_unit_sums,
+    one_factor_a_unit,
+    adaptive_rules_see_every_step,
+    copies_are_of_images,
     sampling_with_event,
     unit_exists,
     clients_are_many,

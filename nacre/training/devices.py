@@ -13,32 +13,27 @@ number of processes. A step that is taken again by another number of them is no 
 *Why it is private:* dealing and adding move no unit's share, so the sum is that of the same clipped
 units, and its bound and price are those of one process.
 
-`Sharded` keeps the weights and the optimizer's state in parts (FSDP2): a process holds all of the
-weights only from before a sum until after it, and never more than its part of the state.
+`nacre.training.sharded` keeps the weights and the optimizer's state in parts.
 """
 
-# torch.distributed is untyped.
+# Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 
 from nacre.core.errors import Incompatible
 from nacre.core.tensors import trainable
 from nacre.core.types import BoundedSum, Tensors
-from nacre.training.group import Group, connected
+from nacre.training.group import Group
 
-DevicesChoice = Literal["auto", "one", "replicated", "sharded"]
 Portion = Callable[[int], BoundedSum]
 """The bounded sum over one portion of a step's units."""
 
@@ -63,7 +58,7 @@ class Devices:
         Raises `Incompatible` for a model that several processes cannot train.
         """
         if self.group.size > 1:
-            _refuse_statistics(model)
+            refuse_statistics(model)
         return trainable(model)
 
     def moved(self, model: nn.Module) -> Tensors:
@@ -77,6 +72,10 @@ class Devices:
     ) -> Tensor:
         """The part of `whole` that belongs to this process' part of the parameter."""
         return whole
+
+    def whole(self, part: Tensor) -> Tensor:
+        """What these parts, one of each process, are parts of; for all processes at once."""
+        return part
 
     def gather(self) -> None:
         """Makes the model's weights whole; for all processes at once. Nothing if they are."""
@@ -139,81 +138,7 @@ class Devices:
         return self.group.collect(_added((0, self.portions), slices.get))[:length]
 
 
-class Sharded(Devices):
-    """Each process keeps its part of the weights and of the optimizer's state (FSDP2).
-
-    The model that is trained stays a plain module: `gather` puts whole weights into it, and
-    `scatter` takes their memory away, so every gradient sum works as on one process.
-    """
-
-    def __init__(self, group: Group, portions: int) -> None:
-        super().__init__(group, portions)
-        self._holders: list[FSDPModule] = []
-        self._shards: dict[str, DTensor] = {}  # of all parameters, frozen ones too
-        self._whole: dict[str, nn.Parameter] = {}
-        self._gathered = True
-
-    def place(self, model: nn.Module) -> Tensors:
-        """See `Devices.place`; a parameter that is a single number is refused too."""
-        _refuse_statistics(model)
-        parameters = dict(model.named_parameters())
-        for name, parameter in parameters.items():
-            if not parameter.shape:
-                raise Incompatible(
-                    f"the parameter {name!r} is a single number, which has no parts to deal; give "
-                    "it a dimension, or use `execution: {devices: replicated}`"
-                )
-        for dtype in {parameter.dtype for parameter in parameters.values()}:
-            self._hold({name: p for name, p in parameters.items() if p.dtype == dtype})
-        _replace(model, {parameters[name]: whole for name, whole in self._whole.items()})
-        return self.moved(model)
-
-    def _hold(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Deals these parameters, which have one dtype."""
-        holder = nn.ParameterList(parameters.values())
-        fully_shard(holder, mesh=init_device_mesh("cpu", (self.group.size,)))
-        shards = cast(list[DTensor], list(holder.parameters()))
-        self._shards |= dict(zip(parameters, shards, strict=True))
-        sharded = cast(FSDPModule, holder)
-        sharded.unshard()
-        self._whole |= dict(zip(parameters, holder.parameters(), strict=True))
-        self._holders.append(sharded)
-
-    def moved(self, model: nn.Module) -> Tensors:
-        return {name: self._shards[name] for name in trainable(model)}
-
-    def part(self, whole: Tensor, like: Tensor) -> Tensor:
-        assert isinstance(like, DTensor)
-        return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
-
-    def gather(self) -> None:
-        if not self._gathered:
-            with connected():
-                for holder in self._holders:
-                    holder.unshard()
-            self._gathered = True
-
-    def scatter(self) -> None:
-        if self._gathered:
-            for holder in self._holders:
-                holder.reshard()
-            self._gathered = False
-
-    def adopt(self) -> None:
-        with torch.no_grad():
-            for name, shard in self._shards.items():
-                part = self.part(self._whole[name].detach(), shard)
-                shard.to_local().copy_(cast(DTensor, part).to_local())
-
-
-def devices(choice: DevicesChoice, group: Group, portions: int) -> Devices:
-    """What the recipe's choice means for this group; a group of one needs no parts."""
-    if choice == "sharded" and group.size > 1:
-        return Sharded(group, portions)
-    return Devices(group, portions)
-
-
-def _refuse_statistics(model: nn.Module) -> None:
+def refuse_statistics(model: nn.Module) -> None:
     """Running statistics would be those of one process' rows, and differ between processes."""
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and module.track_running_stats:
@@ -221,13 +146,6 @@ def _refuse_statistics(model: nn.Module) -> None:
                 f"the layer {name!r} ({type(module).__name__}) keeps statistics of the rows it "
                 "sees, and several processes see different ones; use GroupNorm, or one process"
             )
-
-
-def _replace(model: nn.Module, by: Mapping[nn.Parameter, nn.Parameter]) -> None:
-    """Puts other parameters in the places of these, also where one has several places."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, by[parameter])
 
 
 # -- the tree --------------------------------------------------------------------------------------

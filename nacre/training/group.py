@@ -172,11 +172,10 @@ class _Several(Group):
             widest = int(lengths.max())
             if not widest:
                 return [b""] * self.size
-            texts = torch.empty(self.size, widest, dtype=torch.uint8)
+            texts = torch.empty(self.size * widest, dtype=torch.uint8)
             dist.all_gather_single(texts, _bytes(message.ljust(widest)))
-        return [
-            text[:length].numpy().tobytes() for text, length in zip(texts, lengths, strict=True)
-        ]
+        texts = texts.view(self.size, widest).numpy()
+        return [texts[rank, : int(lengths[rank])].tobytes() for rank in range(self.size)]
 
     def _raise(self, failures: list[bytes], own: Exception | None) -> None:
         """Raises where one of these is not empty; failures[r] is that of rank r."""
@@ -217,6 +216,8 @@ def connected() -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
+        if "/gloo/" not in str(error) and not isinstance(error, dist.DistError):
+            raise  # gloo names the file of its own that lost the connection
         raise NacreError(
             "another process of this run has ended, so the others cannot go on; what it said "
             "tells why, and what was released stays charged: start them again with `--resume`"

@@ -27,11 +27,14 @@ class Setting:
     recipe: Recipe
     schema: Schema
     space: FeatureSpace
+    memory: int | None = None
+    """Bytes that the machine had where the run was started: the gradient sum is chosen by them, and
+    a step that is taken again elsewhere has to round as it did."""
 
 
 def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
     """The parts of a step over rows under this mechanism."""
-    sums, _ = pieces.sums(setting.recipe, model, setting.schema, setting.space)
+    sums, _ = pieces.sums(setting.recipe, model, setting.schema, setting.space, setting.memory)
     return Parts(
         sampling=mechanism.sampling,
         sums=lambda step: sums,
@@ -97,8 +100,9 @@ def local_training(
 
 def fixed(model: nn.Module) -> bytes:
     """Digest of what a step computes with and does not move: frozen weights and buffers."""
-    moved = trainable(model)
-    return digest({name: t for name, t in model.state_dict().items() if name not in moved})
+    moved = {id(p) for p in trainable(model).values()}  # a tied weight has a second name
+    state = model.state_dict(keep_vars=True)
+    return digest({name: t for name, t in state.items() if id(t) not in moved})
 
 
 class _Journalled:

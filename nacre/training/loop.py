@@ -172,11 +172,13 @@ def _restored(state: State, folder: Path | None, devices: Devices) -> tuple[Stat
         return state, outcome
     tensors = devices.group.share(kept[1] if kept else {})
     path, done, facts = Path(found[0]), int(found[1]), found[2]
-    devices.group.together(lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer))
+    devices.group.together(
+        lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer, devices)
+    )
     devices.adopt()
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
-    return State(state.model, state.optimizer, state.clip, state.noise_state, done), outcome
+    return replace(state, clip=state.clip.at(facts["clip"]), done=done), outcome
 
 
 def _newest(folder: Path | None) -> tuple[Path, Tensors, int, dict[str, Any]] | None:
@@ -236,12 +238,16 @@ class _Watcher:
         group, folder = self._devices.group, self._folder
         if folder is None and group.size == 1:
             return
-        tensors = checkpoint.collected(state.model, state.optimizer)
-        group.only_first(lambda: self._write(folder, tensors, state.done), None)
+        tensors = checkpoint.collected(state.model, state.optimizer, self._devices)
+        group.only_first(lambda: self._write(folder, tensors, state), None)
 
-    def _write(self, folder: Path | None, tensors: Tensors, done: int) -> None:
+    def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:
         assert folder is not None
         if self._log is not None:
             self._log.sync()
-        facts: dict[str, Any] = {"curve": self._outcome.curve, "stopped": self._outcome.stopped}
-        checkpoint.write(folder / "state", tensors, done, facts)
+        facts: dict[str, Any] = {
+            "curve": self._outcome.curve,
+            "stopped": self._outcome.stopped,
+            "clip": state.clip.moved(),  # computed from releases, so it may be kept
+        }
+        checkpoint.write(folder / "state", tensors, state.done, facts)

@@ -11,9 +11,10 @@ from nacre.adversarial_training import Standard
 from nacre.core.parts import GradientSum, Objective, Task
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.gradient_clipping import ByNorm, ByValue, Flat, Unclipped, choose
+from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, UnitClip, choose
 from nacre.models import task_for
 from nacre.recipe.schema import Recipe
+from nacre.training.augmented import Augmented
 
 
 def task_of(schema: Schema) -> Task:
@@ -32,11 +33,16 @@ def protects(recipe: Recipe) -> str | None:
     return recipe.differential_privacy.unit if recipe.differential_privacy is not None else None
 
 
-def clip(recipe: Recipe) -> Flat | Unclipped:
-    """The rule over rows: flat where the recipe says so and no outer level clips instead."""
+def unit_clip(recipe: Recipe) -> UnitClip | None:
+    """The rule that bounds each unit's share; None where nothing does."""
     option = recipe.gradient_clipping
-    outer = protects(recipe) == "client"
-    return option if isinstance(option, Flat) and not outer else Unclipped()
+    return option if isinstance(option, UnitClip) else None
+
+
+def clip(recipe: Recipe) -> UnitClip | Unclipped:
+    """The rule over rows: the recipe's, unless an outer level clips instead."""
+    option = unit_clip(recipe)
+    return Unclipped() if option is None or protects(recipe) == "client" else option
 
 
 def shape(recipe: Recipe) -> ByValue | ByNorm | None:
@@ -46,20 +52,30 @@ def shape(recipe: Recipe) -> ByValue | ByNorm | None:
 
 
 def sums(
-    recipe: Recipe, model: nn.Module, schema: Schema, space: FeatureSpace
+    recipe: Recipe,
+    model: nn.Module,
+    schema: Schema,
+    space: FeatureSpace,
+    memory: int | None = None,  # bytes to choose by; None for those of this machine
 ) -> tuple[GradientSum, str]:
     """The gradient sum over rows, and why this one; tried on random rows."""
+    losses, copies = objective(recipe, task_of(schema), space), recipe.training.augment
     return choose(
         recipe.execution.gradients,
         model=model,
-        objective=objective(recipe, task_of(schema), space),
+        objective=losses if copies is None else Augmented(losses, copies),
         clip=clip(recipe),
         sample=random_batch(recipe, schema, 3),
         verify=recipe.execution.verify,
         precision=recipe.execution.precision,
         units=min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch),
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        memory=memory or physical_memory(),
     )
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def random_batch(recipe: Recipe, schema: Schema, count: int) -> Batch:

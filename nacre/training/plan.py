@@ -22,13 +22,14 @@ from nacre.data.sampling import Full, Poisson
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise import NoNoise
 from nacre.differential_privacy.price import Accountant, Price, epsilon, epsilon_by_step
-from nacre.gradient_clipping import Flat, Unclipped
+from nacre.gradient_clipping import Unclipped
 from nacre.models import build
 from nacre.recipe.load import digest
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces, words
 from nacre.training.budget import Takes, takes
 from nacre.training.checks import CHECKS
+from nacre.training.clipping import parts_fit
 from nacre.training.estimate import Estimate, estimate
 from nacre.training.facts import Facts, refuse
 from nacre.training.folder import reopen
@@ -138,6 +139,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     for check in CHECKS:
         check(facts)
     model = _prepared(recipe, model)
+    parts_fit(recipe, model)
     outer = _outer(recipe)
     holders = tuple(
         _priced(recipe, run, Holder(name=name, account=_account(recipe, name), size=size,
@@ -222,8 +224,9 @@ def _outer(recipe: Recipe) -> Mechanism | None:
     clip: Clip = Unclipped()
     noise: Noise = UNPROTECTED
     if privacy is not None and privacy.unit == "client":
-        assert isinstance(recipe.gradient_clipping, Flat)  # per_unit_clipping has refused the rest
-        clip, noise = recipe.gradient_clipping, privacy.noise.build()
+        rule = pieces.unit_clip(recipe)
+        assert rule is not None  # per_unit_clipping has refused the rest
+        clip, noise = rule, privacy.noise.build()
     elif privacy is not None:
         inherited = tuple(f"the noised steps of {name}" for name in names)
         because = "each party's change is already private for its own rows"

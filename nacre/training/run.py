@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +23,12 @@ from nacre.models import FormerRun, build, save
 from nacre.recipe.load import dumps, load
 from nacre.recipe.schema import Recipe
 from nacre.training import budget, rows
+from nacre.training.agreement import agree, share
 from nacre.training.folder import RunFolder, create, refuse_existing, reopen
+from nacre.training.group import Group, join
 from nacre.training.holders import Setting
 from nacre.training.loop import Outcome, loop
+from nacre.training.pieces import physical_memory
 from nacre.training.plan import Plan, plan
 from nacre.training.pretrain import pretrain
 from nacre.training.progress import Named, Progress, Silent
@@ -67,27 +71,38 @@ def train(
     Raises `RunError` for a folder that exists (or does not, with `resume`), `DataError` for rows
     that do not fit, `BudgetExceeded` where the ledger refuses. Until the reservation nothing is
     written; after it, what was released stays charged and the run can be resumed.
+
+    Started by `torchrun` in several processes, each calls this with the same plan, and they share
+    the work as `execution.devices` says. Only the first one writes and tells.
     """
-    into = Path(into)
-    if resume:
-        folder = _unchanged(plan, reopen(into))
-        if folder.outcome.exists():
-            folder.destroy_key()  # the last thing of a run, and a crash may have come before it
+    folder = RunFolder(Path(into))
+    with join() as group, ExitStack() as stack:
+        agree(plan, group)
+        if resume and group.from_first(lambda: _ended(plan, reopen(folder.path))):
             return Run(folder, plan.recipe)
-        held = _same_rows(plan.recipe, folder)
-    else:
-        refuse_existing(into)
-        holder_key = os.urandom(32)
-        held = rows.read(plan.recipe, holder_key)
-        folder = _opened(plan, into, holder_key, held)
-    watch = observe or Silent()
-    for note in held.notes:
-        watch.tell(note)
-    with folder.locked():
-        return _train(plan, folder, held, watch)
+        held = _same_rows(plan, folder, group) if resume else _started(plan, folder, group)
+        watch = (observe if group.first else None) or Silent()
+        for note in held.notes:
+            watch.tell(note)
+        group.only_first(lambda: stack.enter_context(folder.locked()), None)
+        return _train(plan, folder, held, watch, group)
 
 
-def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFolder:
+def _started(plan: Plan, folder: RunFolder, group: Group) -> Holdings:
+    """The rows of a new run, whose folder is made and whose budget is reserved."""
+    key = bytes.fromhex(group.from_first(lambda: _new_key(folder.path)))
+    held = group.together(lambda: rows.read(plan.recipe, key))
+    group.same("the rows", bytes.fromhex(held.hmac))
+    group.only_first(lambda: _opened(plan, folder.path, key, held, group.size), folder)
+    return held
+
+
+def _new_key(into: Path) -> str:
+    refuse_existing(into)
+    return os.urandom(32).hex()
+
+
+def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes: int) -> RunFolder:
     """A new run folder with its budget reserved; none where the ledger refuses."""
     facts = {
         "run": f"{plan.recipe.name} {secrets.token_hex(8)}",
@@ -96,6 +111,8 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings) -> RunFol
         "recipe": plan.digest,
         "code": code(plan.recipe),
         "threads": str(plan.recipe.execution.threads or torch.get_num_threads()),
+        "portions": str(plan.recipe.execution.portions or processes),
+        "memory": str(physical_memory()),
     }
     folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
     try:
@@ -135,37 +152,75 @@ def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
     return folder
 
 
-def _same_rows(recipe: Recipe, folder: RunFolder) -> Holdings:
+def _ended(plan: Plan, folder: RunFolder) -> bool:
+    """Whether the run came to its end; otherwise it can be gone on with."""
+    _unchanged(plan, folder)
+    if folder.outcome.exists():
+        folder.destroy_key()  # the last thing of a run, and a crash may have come before it
+        return True
+    return False
+
+
+def _same_rows(plan: Plan, folder: RunFolder, group: Group) -> Holdings:
     """The rows, once it is certain that they are those the run was started with."""
-    held = rows.read(recipe, folder.key(folder.holder_key))
-    if folder.fact("hmac") != held.hmac:
-        raise RunError(
-            f"the data differ from those that {folder.path} was started with; put them back, or "
-            f"end this run (`nacre abandon {folder.path}`) and start a new one"
-        )
-    return held
+    key = group.from_first(lambda: folder.key(folder.holder_key).hex())
+    hmac = group.from_first(lambda: folder.fact("hmac"))
+
+    def read() -> Holdings:
+        held = rows.read(plan.recipe, bytes.fromhex(key))
+        if hmac != held.hmac:
+            raise RunError(
+                f"the data differ from those that {folder.path} was started with; put them back, "
+                f"or end this run (`nacre abandon {folder.path}`) and start a new one"
+            )
+        return held
+
+    return group.together(read)
 
 
 def _train(
-    plan: Plan, folder: RunFolder, held: Holdings, watch: Progress, *, early: bool = False
+    plan: Plan,
+    folder: RunFolder,  # for the first process alone to read and write
+    held: Holdings,
+    watch: Progress,
+    group: Group,
+    *,
+    early: bool = False,
 ) -> Run:
     """From wherever the run stands to its end; `early` ends it at its last checkpoint."""
-    folder.sweep()
+    facts = group.from_first(lambda: _facts(folder))
     # Bound to everything that a step computes from: were the checks above passed by, other data
     # or code would still meet other noise.
-    source = folder.source().child("run", plan.digest, held.hmac, folder.fact("code"))
-    setting = Setting(plan.recipe, held.schema, held.space)
+    source = Source(bytes.fromhex(facts["key"])).child("run", plan.digest, held.hmac, facts["code"])
+    setting = Setting(plan.recipe, held.schema, held.space, int(facts["memory"]))
+    shared = share(plan, group, int(facts["portions"]), watch)
     clock = Clock()
-    with _threads(int(folder.fact("threads"))), _reserved(plan, folder) as charges:
-        base = _base(setting, held, source, folder, watch)
+    with _threads(int(facts["threads"])), ExitStack() as stack:
+        charges = group.only_first(
+            lambda: stack.enter_context(_reserved(plan, folder)), budget.Charges({})
+        )
+        base = _base(setting, held, source, folder, watch, group)
         clock.lap("base")
-        outcome = loop(plan, setting, held, base, source, charges, folder.path, watch, early=early)
+        outcome = loop(
+            plan, setting, held, base, source, charges, folder.path if group.first else None,
+            watch, early=early, devices=shared,
+        )  # fmt: skip
         clock.lap("training")
         if "unprotected" in plan.recipe.compare and not early:
-            _twin(plan.recipe, held, source, folder, Named(watch, "unprotected twin"))
+            twin = Named(watch, "unprotected twin")
+            group.only_first(lambda: _twin(plan.recipe, held, source, folder, twin), None)
             clock.lap("unprotected twin")
-        _close(plan, folder, held, outcome, charges, clock.seconds)
+        seconds = clock.seconds
+        group.only_first(lambda: _close(plan, folder, held, outcome, charges, seconds), None)
     return Run(folder, plan.recipe)
+
+
+def _facts(folder: RunFolder) -> dict[str, str]:
+    """What all processes have to know of the run. Raises `RunError` where it has ended."""
+    folder.source()
+    folder.sweep()
+    facts = {name: str(folder.fact(name)) for name in ("code", "threads", "portions", "memory")}
+    return facts | {"key": folder.key(folder.run_key).hex()}
 
 
 @contextlib.contextmanager
@@ -186,8 +241,9 @@ def _text(recipe: Recipe) -> bytes:
 
 
 def _base(
-    setting: Setting, held: Holdings, source: Source, folder: RunFolder | None, watch: Progress
-) -> nn.Module:
+    setting: Setting, held: Holdings, source: Source, folder: RunFolder | None, watch: Progress,
+    group: Group,
+) -> nn.Module:  # fmt: skip
     """The model before private rows: built, pre-trained where the recipe says so, prepared.
 
     With a folder the public base is kept at state/base.safetensors, and read back on resume.
@@ -195,7 +251,20 @@ def _base(
     recipe = setting.recipe
     schema = setting.schema
     model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    if has_base(recipe):
+        group.only_first(lambda: _trained_base(setting, held, source, folder, watch, model), None)
+        if group.size > 1:
+            model.load_state_dict(group.share(model.state_dict()))
     choice = recipe.fine_tuning
+    return model if choice is None else choice.prepare(model, recipe.seed)
+
+
+def _trained_base(
+    setting: Setting, held: Holdings, source: Source, folder: RunFolder | None, watch: Progress,
+    model: nn.Module,
+) -> None:  # fmt: skip
+    """Trains the base in place, or puts the one that was kept back."""
+    choice = setting.recipe.fine_tuning
     stored = folder.state / "base.safetensors" if folder is not None else None
     if stored is not None and stored.exists():
         weights, _ = load_tensors(stored)
@@ -208,9 +277,8 @@ def _base(
                 setting, choice.pretrain, model, held.public, keyed,
                 lambda state, release: bool(advance()),
             )  # fmt: skip
-    if stored is not None and not stored.exists() and has_base(recipe):
+    if stored is not None and not stored.exists():
         save_tensors(stored, model.state_dict())
-    return model if choice is None else choice.prepare(model, recipe.seed)
 
 
 def has_base(recipe: Recipe) -> bool:
@@ -245,7 +313,7 @@ def _twin(
     twin = plan(unprotected(recipe))
     setting = Setting(twin.recipe, held.schema, held.space)
     keyed = source.child("unprotected twin")
-    base = _base(setting, held, keyed, None, watch)
+    base = _base(setting, held, keyed, None, watch, Group())
     outcome = loop(twin, setting, held, base, keyed, budget.Charges({}), None, watch)
     save_tensors(path, export.merged(outcome.model))
 
@@ -310,9 +378,10 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
         folder.destroy_key()
         return open_run(path)
     again = plan(recipe_of(folder), resume=path)
-    held = _same_rows(again.recipe, folder)
+    alone = Group()
+    held = _same_rows(again, folder, alone)
     with folder.locked():
-        return _train(again, folder, held, observe or Silent(), early=True)
+        return _train(again, folder, held, observe or Silent(), alone, early=True)
 
 
 def abandon(path: Path) -> None:

@@ -46,6 +46,9 @@ def _model(plan: Plan) -> str:
 
 def _steps(plan: Plan) -> str:
     sampling = words.sampling_words(plan.inner_sampling)
+    copies = plan.recipe.training.augment
+    if copies is not None:
+        sampling += f", {words.counted(copies.count, 'random version')} of each image"
     if plan.recipe.federated_learning is None:
         return f"{plan.rounds}, each draws {sampling}"
     local = plan.recipe.federated_learning.local.steps
@@ -69,13 +72,19 @@ def _accounts(plan: Plan) -> Table:
         table.add_row(
             holder.account,
             str(holder.size),
-            f"{holder.mechanism.noise.multiplier:.4g} x {holder.mechanism.clip.bound(1):g}",
+            f"{holder.mechanism.noise.multiplier:.4g} x {_bound(holder)}",
             f"{price.epsilon:.4f}",
             f"{holder.delta:g}",
             price.accountant,
             f"{takes.share:.1%} ({takes.rule})",
         )
     return table
+
+
+def _bound(holder: Holder) -> str:
+    """How far one unit moves a sum; where the rule moves, at its first step."""
+    clip = holder.mechanism.clip
+    return f"{clip.bound(1):.4g}" + (" at first" if clip.moved() else "")
 
 
 def _together(plan: Plan) -> list[Text]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Units
 from nacre.core.random import Source
-from nacre.core.tensors import scale, trainable
+from nacre.core.tensors import scale, summed, trainable
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.training.devices import Devices
 
@@ -89,8 +89,8 @@ def step(
         total, state.noise_state, noise, parts.adjacency, consume=True
     )
     _update(state.model, state.optimizer, release, parts)
-    after = replace(state, clip=state.clip.after(release), noise_state=noise_state, done=number + 1)
-    return after, release
+    clip = state.clip.after(release, parts.sampling.expected)
+    return replace(state, clip=clip, noise_state=noise_state, done=number + 1), release
 
 
 def entering(state: State, source: Source, context: bytes = b"") -> bytes:
@@ -109,20 +109,33 @@ def _sum(
 ) -> BoundedSum:
     """The bounded sum over the drawn units; an empty draw gives zeros, which are noised too."""
     weights = trainable(state.model)
-    zero = BoundedSum.zero(weights, state.clip.bound(len(state.clip.groups(list(weights)))))
+    bound = state.clip.bound(len(state.clip.groups(list(weights))))
+    zero = BoundedSum.zero(summed(weights, state.clip), bound)
     sums = parts.sums(state.done)
     portions = parts.devices.portions
     portion_of = units.numbers(drawn) % portions
 
     def portion(number: int) -> BoundedSum:
-        total = zero
+        total: BoundedSum | None = None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(source.child("dropout", number).stream().seed())
+            _seed(source.child("dropout", number).stream().seed())
             for some in units.micro(drawn[portion_of == number], parts.microbatch):
-                total = total + sums(state.model, some, state.clip, source)
-        return total
+                more = sums(state.model, some, state.clip, source)
+                if total is None:  # adding to zeros would pass over all weights once more
+                    total = more
+                else:
+                    total += more
+        return BoundedSum.zero(zero.total, zero.bound) if total is None else total
 
     return parts.devices.total(zero, portion)
+
+
+def _seed(seed: int) -> None:
+    """Seeds PyTorch's own generators, of which dropout draws."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # `manual_seed` would spend 0.2 ms on the devices that are not there
+        torch.default_generator.manual_seed(seed)
 
 
 def _update(

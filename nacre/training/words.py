@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
 from nacre.data.sampling import Full, Poisson
+from nacre.gradient_clipping import Unclipped, UnitClip
 from nacre.models import FormerRun
 from nacre.recipe.schema import Recipe
 
@@ -31,7 +32,7 @@ def holder(holder: Holder) -> dict[str, Any]:
         "unit": mechanism.unit,
         "adjacency": mechanism.adjacency,
         "sampling": {"kind": kind, "expected": sampling.expected, "rate": rate},
-        "clip": {"kind": type(mechanism.clip).__name__.lower(), "norm": _norm(holder)},
+        "clip": {"kind": _kind(holder), "norm": _norm(holder)},
         "noise": {
             "kind": type(mechanism.noise).__name__.lower(),
             "multiplier": mechanism.noise.multiplier,
@@ -43,6 +44,11 @@ def holder(holder: Holder) -> dict[str, Any]:
         "epsilon_by_step": [list(point) for point in holder.by_step],
         "takes": holder.takes.to_json() if holder.takes else None,
     }
+
+
+def _kind(holder: Holder) -> str:
+    clip = holder.mechanism.clip
+    return "unclipped" if isinstance(clip, Unclipped) else str(getattr(clip, "kind", "other"))
 
 
 def _norm(holder: Holder) -> float | None:
@@ -62,15 +68,38 @@ def techniques(recipe: Recipe) -> dict[str, str | None]:
 
 
 def _clipping(recipe: Recipe) -> str | None:
-    option = recipe.gradient_clipping
+    option, copies = recipe.gradient_clipping, recipe.training.augment
     if option is None:
         return None
-    if option.kind == "flat":
-        what = "party's change" if _unit(recipe) == "client" else "unit's gradient"
-        return f"Each {what} is scaled down to an L2 norm of at most {option.norm:g}."
     if option.kind == "by_value":
         return f"Each entry of the mean gradient is clamped to ±{option.limit:g}."
-    return f"The mean gradient is scaled down to an L2 norm of at most {option.norm:g}."
+    if option.kind == "by_norm":
+        return f"The mean gradient is scaled down to an L2 norm of at most {option.norm:g}."
+    what = "Each unit's gradient"
+    if _unit(recipe) == "client":
+        what = "Each party's change"
+    elif copies is not None:
+        what += f" (of the mean loss over {counted(copies.count, 'random version')} of its images)"
+    return f"{what} is {_rule(option)}."
+
+
+def _rule(option: UnitClip) -> str:
+    """What a rule that bounds units does, and its bound."""
+    if option.kind == "automatic":
+        return (
+            f"scaled to an L2 norm of almost {option.norm:g}, whatever its length (stability "
+            f"{option.stability:g})"
+        )
+    if option.kind == "per_layer":
+        parts = "by the norms of its parts" if option.norms else f"{option.by} by {option.by}"
+        return f"scaled down {parts}, to a joint L2 norm of at most {option.bound(1):g}"
+    if option.kind == "adaptive":
+        return (
+            f"scaled down to an L2 norm that begins at {option.norm:g} and follows the "
+            f"{option.quantile:g} quantile of such norms, which is learnt from the same noised "
+            f"sums: one unit moves those by at most {option.bound(1) / option.norm:.4g} norms"
+        )
+    return f"scaled down to an L2 norm of at most {option.norm:g}"
 
 
 def _fine_tuning(recipe: Recipe) -> str | None:

@@ -34,6 +34,21 @@ def test_sums_over_other_parameters_do_not_add():
     with pytest.raises(ValueError, match="different parameters"):
         _sum(1.0, 1.0) + BoundedSum({"v": torch.ones(2)}, 1.0)
 
+    with pytest.raises(ValueError, match="different parameters"):
+        total = _sum(1.0, 1.0)
+        total += BoundedSum({"v": torch.ones(2)}, 1.0)
+
+
+def test_a_sum_may_grow_in_its_own_memory():
+    first, second = _sum(1.0, 0.5, 2), _sum(2.0, 1.5, 1)
+    memory = first.total["w"]
+    apart = first + second
+    assert memory.tolist() == [1.0, 1.0]
+    first += second
+    assert first.total["w"] is memory
+    assert torch.equal(memory, apart.total["w"]) and second.total["w"].tolist() == [2.0, 2.0]
+    assert (first.bound, first.local.dropped) == (1.5, 3)
+
 
 def test_replace_one_doubles_the_sensitivity():
     total = _sum(1.0, 0.5)

@@ -17,6 +17,7 @@ from nacre.differential_privacy.noise import NoNoise
 from nacre.gradient_clipping import Flat, Vmapped
 from nacre.models import MLP, build, task_for
 from nacre.recipe.sections import Execution
+from nacre.training.devices import Devices
 from nacre.training.plan import plan
 from nacre.training.step import Parts, State, entering, step
 from tests.training.tiny import CENTRAL, FEDERATED, recipe
@@ -27,6 +28,8 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "microbatch": (None, 7),
     "threads": (None,),
+    "devices": ("auto",),  # of these two, all in a test of their own
+    "portions": (None,),
 }
 
 
@@ -47,29 +50,48 @@ def test_no_field_moves_the_event(tmp_path, base):
     assert len(events) == 1
 
 
+@pytest.mark.parametrize("devices", ["auto", "one", "replicated", "sharded"])
+@pytest.mark.parametrize("portions", [None, 1, 8])
+def test_neither_devices_nor_portions_move_the_event(tmp_path, devices, portions):
+    asked = recipe(tmp_path, CENTRAL)
+    execution = Execution(devices=devices, portions=portions)
+    (one,), (other,) = plan(asked).holders, plan(replace(asked, execution=execution)).holders
+    assert (one.mechanism, one.price, one.takes) == (other.mechanism, other.price, other.takes)
+
+
+@pytest.mark.parametrize("portions", [2, 3, 8])
+def test_portions_move_a_release_by_rounding_only(portions):
+    """The same draw, the same starts of attacks; sums add in another order."""
+    whole, dealt = _released(), _released(devices=Devices(portions=portions))
+    for name, value in whole.items():
+        torch.testing.assert_close(value, dealt[name], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("microbatch", [1, 3, 7, 100])
 def test_microbatches_move_a_release_by_rounding_only(microbatch):
     """The same draw, the same starts of attacks; sums add in another order."""
+    whole, split = _released(), _released(microbatch=microbatch)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, split[name], rtol=1e-5, atol=1e-6)
+
+
+def _released(**more):
+    """What one step on made-up rows releases without noise."""
     generator = torch.Generator().manual_seed(0)
     rows = Rows(torch.randn(20, 4, generator=generator), torch.arange(20) % 2)
     task = task_for("classification", 2)
     attack = Madry(attack=PGD(ball=Ball(radius=0.5), steps=3))
 
-    def released(size):
-        model = build(MLP(hidden=(5,)), (4,), 2, 0, Path())
-        state = State(model, torch.optim.SGD(model.parameters(), lr=0.1), Flat(norm=0.3))
-        objective = attack.build(task, FeatureSpace((4,)))
-        parts = Parts(
-            sampling=Poisson(12.0, 20),
-            sums=lambda number: Vmapped(objective),
-            noise=NoNoise(because="its noise is keyed by the sum, to the last bit"),
-            adjacency="add_or_remove",
-            microbatch=size,
-        )
-        root = Source(bytes(32))
-        units = Units(rows, "example", None, root)
-        return step(state, units, parts, root, entering(state, root))[1].total
-
-    whole, split = released(None), released(microbatch)
-    for name, value in whole.items():
-        torch.testing.assert_close(value, split[name], rtol=1e-5, atol=1e-6)
+    model = build(MLP(hidden=(5,)), (4,), 2, 0, Path())
+    state = State(model, torch.optim.SGD(model.parameters(), lr=0.1), Flat(norm=0.3))
+    objective = attack.build(task, FeatureSpace((4,)))
+    parts = Parts(
+        sampling=Poisson(12.0, 20),
+        sums=lambda number: Vmapped(objective),
+        noise=NoNoise(because="its noise is keyed by the sum, to the last bit"),
+        adjacency="add_or_remove",
+        **more,
+    )
+    root = Source(bytes(32))
+    units = Units(rows, "example", None, root)
+    return step(state, units, parts, root, entering(state, root))[1].total

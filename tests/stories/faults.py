@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from nacre.ledger import Ledger
 from tests.training.tiny import CENTRAL, FEDERATED, text
 
-_PRELOADED = (
+PRELOADED = (
     "nacre.training.run", "nacre.cli.train", "nacre.cli.progress", "dp_accounting",
     "dp_accounting.rdp", "dp_accounting.pld.privacy_loss_distribution", "sklearn.datasets",
     "torch._dynamo", "torch._functorch.vmap", "pandas",
@@ -79,8 +79,8 @@ def nacre(
 ) -> int:
     """Runs the command `nacre` with these words and gives its exit code, `KILLED` after a death."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
-    process = context.Process(target=_command, args=(list(words), dies, says, largest))
+    context.set_forkserver_preload(list(PRELOADED))
+    process = context.Process(target=command, args=(list(words), dies, says, largest))
     process.start()
     process.join(None if dies is None else dies.seconds)
     if process.is_alive() and dies is not None and dies.seconds is not None:
@@ -90,12 +90,17 @@ def nacre(
     return process.exitcode
 
 
-def _command(
-    words: list[str], dies: Moment | None, says: Path | None, largest: int | None
+def command(
+    words: list[str],
+    dies: Moment | None,
+    says: Path | None,
+    largest: int | None = None,
+    told: dict[str, str] | None = None,  # environment variables
 ) -> NoReturn:
     """What `python -m nacre WORDS` does, in a forked process."""
     import torch
 
+    os.environ.update(told or {})
     torch.set_num_threads(1)  # the forked copies of a test run would fight for two cores
     if dies is not None and dies.file:
         _die_at(dies)

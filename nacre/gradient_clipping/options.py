@@ -1,0 +1,15 @@
+"""What a recipe may say under `gradient_clipping`, and every rule there is."""
+
+from __future__ import annotations
+
+from nacre.gradient_clipping.adaptive import Adaptive
+from nacre.gradient_clipping.rules import Automatic, Flat, PerLayer, Unclipped
+from nacre.gradient_clipping.whole import ByNorm, ByValue
+
+UnitClip = Flat | Automatic | PerLayer | Adaptive
+"""The rules that bound each unit's share, which is what noise is measured by."""
+
+ClippingOption = UnitClip | ByValue | ByNorm
+
+CLIP_RULES = (Flat, Automatic, PerLayer, Adaptive, Unclipped)
+"""Every rule; the laws run over them."""

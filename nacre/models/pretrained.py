@@ -1,0 +1,251 @@
+"""Pretrained transformers, as their own library has them, behind one tensor of inputs."""
+
+# Parts of transformers and torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nacre.core.errors import Refusal
+from nacre.models.causes import cause
+
+PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
+
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+              "vocab.json", "merges.txt", "added_tokens.json",
+              "chat_template.jinja", "preprocessor_config.json")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A stock transformer: BERT, RoBERTa, DistilBERT, GPT-2, Llama, Qwen, Mistral, ViT, and others
+    that transformers knows by itself. Code that comes with a model is never run."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: str
+    """A folder with config.json and safetensors, relative to the recipe; where there is no such
+    folder, the name of a model on the Hugging Face hub. A folder without weights starts from
+    random ones."""
+    task: PretrainedTask = "classification"
+    """What the model answers; it has to be the task of the data."""
+    from_scratch: bool = False
+    """Take the architecture alone and start from random weights, by the recipe's seed."""
+    dropout: float | None = None
+    """Every dropout rate of the model, in [0, 1); None keeps the model's own."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name='' must name a folder or a model of the hub")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """A transformer by its whole configuration: what a finished run keeps instead of a folder's
+    name, so that it loads where the folder is gone."""
+
+    kind: Literal["stock"] = "stock"
+    config: Mapping[str, Any]
+    """As transformers writes it to config.json."""
+    task: PretrainedTask
+    """What the model answers."""
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The tokenizer's files: name and text."""
+
+
+class Transformer(nn.Module):
+    """A stock transformer that reads one tensor, and answers by its logits.
+
+    *Guarantee:* each row's logits are those that `network` gives to that row's real entries alone,
+    up to rounding: what pads a row is masked, whatever token stands there.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,  # a transformers.PreTrainedModel
+        task: PretrainedTask,
+        files: Mapping[str, str],  # the tokenizer's: name and text
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.task: PretrainedTask = task
+        self.files = dict(files)
+        settings: Any = network.config
+        self.tokens: int | None = settings.vocab_size if _reads_tokens(network) else None
+        # RoBERTa counts positions over what is not this token, so padding has to be this one.
+        self._padding = int(getattr(settings, "pad_token_id", None) or 0)
+        # A decoder's classifier answers at each position, and its own choice of the last one goes
+        # by the padding token, which real text may hold; so the choice is made here.
+        self._last = task in ("classification", "regression") and hasattr(network, "score")
+        # A cache of keys and values serves the writing of text and not training.
+        settings.use_cache = False
+
+    def forward(
+        self,
+        features: Tensor,  # (R, T) int64 tokens, -1 where a row is padded on its right; or images
+    ) -> Tensor:
+        """-> (R, K) logits, or (R, T, K) for causal_lm and token_classification."""
+        network: Any = self.network
+        if self.tokens is None:
+            return network(pixel_values=features).logits
+        real = features >= 0
+        length = torch.arange(features.shape[1], device=features.device)
+        # A row without any token is read as one of padding: attention to nothing is no number.
+        mask = (real | (length == 0)).long()
+        ids = torch.where(real, features, self._padding)
+        if not self._last:
+            return network(input_ids=ids, attention_mask=mask).logits
+        states = network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = (mask * length).amax(1)
+        chosen = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))
+        return network.score(chosen.squeeze(1))
+
+    def new_head(self) -> tuple[str, ...]:
+        """The modules that no base brings along: what stands beside it in a classifier. () for a
+        language model, whose head was learnt with it."""
+        if self.task == "causal_lm":
+            return ()
+        base = getattr(self.network, "base_model_prefix", "")
+        return tuple(
+            f"network.{name}"
+            for name, module in self.network.named_children()
+            if name != base and any(True for _ in module.parameters())
+        )
+
+    def described(self) -> Stock:
+        """The architecture as an option, its configuration and its tokenizer's files inside."""
+        return Stock(config=configuration(self), task=self.task, files=self.files)
+
+
+def configuration(model: Transformer) -> dict[str, Any]:
+    """What transformers reads from config.json to build this architecture again."""
+    settings: Any = model.network.config
+    described = json.loads(json.dumps(settings.to_dict()))
+    described.pop("use_cache", None)
+    described.pop("_name_or_path", None)  # a folder of the machine that trained it
+    return described | {"architectures": [type(model.network).__name__]}
+
+
+def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
+    """The model of a folder or of the hub; what is new in it comes from torch's generator.
+
+    Raises `Refusal` for a model that cannot be had, has no safetensors or brings its own code.
+    """
+    library = _library()
+    place = folder / option.name
+    local = place.is_dir()
+    source = str(place) if local else option.name
+    scratch = option.from_scratch or (local and _without_weights(place))
+    try:
+        config = library.AutoConfig.from_pretrained(
+            source, trust_remote_code=False, local_files_only=local
+        )
+        _set(config, option.task, outputs, option.dropout)
+        kind = _kind(library, option.task, config)
+        if scratch:
+            network = kind.from_config(config, trust_remote_code=False)
+        else:
+            network = kind.from_pretrained(
+                source,
+                config=config,
+                trust_remote_code=False,
+                local_files_only=local,
+                use_safetensors=True,
+                dtype=torch.float32,
+            )
+    except Exception as error:  # whatever a file or the network makes transformers raise
+        where = f"folder {place}" if local else f"{option.name!r}, neither a folder nor on the hub,"
+        raise Refusal(
+            f"model {where} cannot be loaded as {option.task} ({cause(error)}); correct `name` or "
+            "`task`, or put config.json and model.safetensors into a folder"
+        ) from error
+    return Transformer(network.train(), option.task, _tokenizer(place) if local else {})
+
+
+def stock(option: Stock) -> Transformer:
+    """The architecture with random weights. Raises `Refusal` where transformers does not know it."""
+    library = _library()
+    fields = dict(option.config)
+    try:
+        config = library.AutoConfig.for_model(fields.pop("model_type"), **fields)
+        network = _kind(library, option.task, config).from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise Refusal(
+            f"the run's transformer cannot be built ({cause(error)}); install the version of "
+            "transformers that trained it"
+        ) from error
+    return Transformer(network.train(), option.task, option.files)
+
+
+def _without_weights(place: Path) -> bool:
+    """Whether a folder holds an architecture alone. Raises `Refusal` for weights as pickles."""
+    if any(place.glob("*.safetensors")):
+        return False
+    if pickles := sorted(path.name for path in place.glob("*.bin")):
+        raise Refusal(
+            f"model folder {place} holds its weights as {pickles[0]}, a pickle, which runs code "
+            "when it is read; convert it to model.safetensors by `save_pretrained`"
+        )
+    return True
+
+
+def _set(config: Any, task: PretrainedTask, outputs: int, dropout: float | None) -> None:
+    """Writes into the configuration what the recipe says."""
+    if task != "causal_lm" and config.num_labels != outputs:
+        config.num_labels = outputs
+    if dropout is not None:
+        for name, value in config.to_dict().items():
+            if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(config, name, dropout)
+
+
+def _kind(library: ModuleType, task: PretrainedTask, config: Any) -> Any:
+    """The class of transformers that builds this task."""
+    if task == "causal_lm":
+        if getattr(config, "is_encoder_decoder", False):
+            raise ValueError("an encoder with a decoder is no causal language model")
+        if type(config) not in library.AutoModelForCausalLM._model_mapping:
+            raise ValueError(f"{type(config).__name__} has no causal language model")
+        return library.AutoModelForCausalLM
+    if task == "token_classification":
+        return library.AutoModelForTokenClassification
+    if type(config) in library.AutoModelForImageClassification._model_mapping:
+        return library.AutoModelForImageClassification
+    return library.AutoModelForSequenceClassification
+
+
+def _reads_tokens(network: nn.Module) -> bool:
+    return getattr(network, "main_input_name", "") == "input_ids"
+
+
+def _tokenizer(place: Path) -> dict[str, str]:
+    """The text of the tokenizer's files that there are; a binary one (tokenizer.model) is left: the
+    tokenizer.json beside it says the same."""
+    files: dict[str, str] = {}
+    for name in _TOKENIZER:
+        path = place / name
+        if path.is_file():
+            files[name] = path.read_text(encoding="utf-8")
+    return files
+
+
+def _library() -> ModuleType:
+    try:
+        import transformers
+    except ImportError as error:
+        raise Refusal(
+            f"pretrained models need transformers, which is not installed ({error}); run "
+            "`pip install 'nacre[text]'` (from a checkout: `pip install -c constraints.txt -e "
+            "'.[text]'`)"
+        ) from error
+    return transformers

@@ -1,0 +1,93 @@
+"""Several processes as `torchrun` starts them: forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from nacre.training.group import Group, join
+from tests.stories.faults import PRELOADED
+
+PATIENCE = 120.0
+"""Seconds after which a process that says nothing has failed its test."""
+
+
+def variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """What `torchrun` tells a process."""
+    return {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def several(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `work(group, *arguments)` gives in each of `size` processes, by rank; "died" for one
+    that did before it could say."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED, "tests.training.processes"])
+    port = free_port()
+    ends: list[Connection] = []
+    processes = []
+    for rank in range(size):
+        ours, theirs = context.Pipe(duplex=False)
+        told = (theirs, variables(rank, size, port), work, arguments)
+        process = context.Process(target=_process, args=told)
+        process.start()
+        theirs.close()
+        ends.append(ours)
+        processes.append(process)
+    found = [_heard(end) for end in ends]
+    for process in processes:
+        process.join()
+    return found
+
+
+def _heard(end: Connection) -> Any:
+    assert end.poll(PATIENCE), "a process says nothing"
+    try:
+        fine, value = pickle.loads(end.recv_bytes())
+    except EOFError:
+        return "died"
+    assert fine, value
+    return value
+
+
+def _process(
+    end: Connection, told: dict[str, str], work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ.update(told)
+    try:
+        with join() as group:
+            found = True, work(group, *arguments)
+    except BaseException:
+        found = False, traceback.format_exc()
+    # As bytes: torch would send tensors as handles, which end with the process.
+    end.send_bytes(pickle.dumps(found))
+
+
+def raised(work: Callable[[], Any]) -> tuple[str, str]:
+    """The kind and the sentence of the error that `work` raises."""
+    try:
+        work()
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", "nothing"
+
+
+__all__ = ["Group", "free_port", "raised", "several", "variables"]
