@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adam, AdamW
-    from nacre.data import Arrays, Builtin, ByColumn, Images, Table, Uniform
+    from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Uniform
     from nacre.differential_privacy.mechanism import Budget, Mechanism
     from nacre.differential_privacy.options import Privacy
     from nacre.federated_learning import FederatedLearning
     from nacre.fine_tuning import Full, Head, LoRA, Pretrain
-    from nacre.gradient_clipping import ByNorm, ByValue, Flat
+    from nacre.gradient_clipping import Adaptive, Automatic, ByNorm, ByValue, Flat, PerLayer
     from nacre.ledger.ledger import Ledger
     from nacre.models import CNN, MLP, FormerRun, PythonModel
     from nacre.recipe.audits import Evasion, Membership
@@ -38,12 +38,19 @@ _HOMES = {
     "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adam", "AdamW"),
-    "nacre.data": ("Arrays", "Builtin", "ByColumn", "Images", "Table", "Uniform"),
+    "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Uniform"),
     "nacre.differential_privacy.mechanism": ("Budget", "Mechanism"),
     "nacre.differential_privacy.options": ("Privacy",),
     "nacre.federated_learning": ("FederatedLearning",),
     "nacre.fine_tuning": ("Full", "Head", "LoRA", "Pretrain"),
-    "nacre.gradient_clipping": ("ByNorm", "ByValue", "Flat"),
+    "nacre.gradient_clipping": (
+        "Adaptive",
+        "Automatic",
+        "ByNorm",
+        "ByValue",
+        "Flat",
+        "PerLayer",
+    ),
     "nacre.ledger.ledger": ("Ledger",),
     "nacre.models": ("CNN", "MLP", "FormerRun", "PythonModel"),
     "nacre.recipe.audits": ("Evasion", "Membership"),
@@ -64,13 +71,16 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Adaptive",
     "Arrays",
+    "Automatic",
     "Ball",
     "Budget",
     "Builtin",
     "ByColumn",
     "ByNorm",
     "ByValue",
+    "Copies",
     "Evasion",
     "Execution",
     "FederatedLearning",
@@ -86,6 +96,7 @@ __all__ = [
     "Madry",
     "Mechanism",
     "Membership",
+    "PerLayer",
     "Pretrain",
     "Privacy",
     "PythonModel",

@@ -56,6 +56,7 @@ def assert_rowwise(
     what: str,
     *,
     tolerance: float = 1e-4,
+    other: Tensor | None = None,  # (*shape): what the first row becomes; None computes one
 ) -> None:
     """Raises `UnsupportedLayer` where changing one row moves another row's output.
 
@@ -64,7 +65,7 @@ def assert_rowwise(
     with torch.no_grad():
         before = function(inputs)
         changed = inputs.clone()
-        changed[0] = -3.0 * inputs[0] + 1.0
+        changed[0] = -3.0 * inputs[0] + 1.0 if other is None else other
         after = function(changed)
     if before.shape[0] != inputs.shape[0]:
         raise UnsupportedLayer(

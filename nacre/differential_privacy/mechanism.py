@@ -55,7 +55,12 @@ class Mechanism:
             )
 
     def event(self, steps: int | None = None) -> DpEvent:
-        """What `steps` steps (all of them by default) reveal at most about one unit."""
+        """What `steps` steps (all of them by default) reveal at most about one unit.
+
+        The clip rule has no part in it, a moving one neither: a step is Gaussian noise in units of
+        the present bound of everything that it releases (an adaptive rule's answers included), and
+        that bound is a function of earlier releases, so steps compose as if it had been fixed.
+        """
         count = self.steps if steps is None else steps
         return event(self.sampling, self.noise, count, self.adjacency)
 

@@ -1,5 +1,8 @@
 """Which weights training moves, and the public base that it starts from."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math
@@ -149,8 +152,8 @@ class LoRA:
     B starts at zero, so the function is unchanged at first. The new classifier of a pretrained
     model moves as well.
 
-    Source: Hu et al. 2022, https://arxiv.org/abs/2106.09685, equation 3; rank-stabilised: Kalajdzievski
-    2023, https://arxiv.org/abs/2312.03732; through PEFT.
+    Source: Hu et al. 2022, https://arxiv.org/abs/2106.09685, equation 3; rsLoRA:
+    Kalajdzievski 2023, https://arxiv.org/abs/2312.03732; through PEFT.
     """
 
     kind: Literal["lora"] = "lora"

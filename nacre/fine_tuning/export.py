@@ -32,7 +32,8 @@ def export(
 
     `merged` gives model.safetensors, which `nacre.models.load` reads beside the run's model.json;
     of a pretrained model, a folder that transformers' `from_pretrained(folder)` reads, with the
-    tokenizer's files that came with it. `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
+    tokenizer's files that came with it.
+    `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
     weights, then the configuration, so whoever finds the second has both. Raises `Incompatible`
     for `adapter` where the model has none.
     """

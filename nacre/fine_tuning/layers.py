@@ -1,7 +1,7 @@
 """The layers of a model by name."""
 
 # Parts of torch are untyped.
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ projection; `c_attn` and `qkv_proj` hold query, key and value in one."""
 def linear_layers(model: nn.Module) -> list[str]:
     """The names of the linear layers, in the order in which the model declares them.
 
-    These are `nn.Linear` and the Conv1D of transformers. Other subclasses are left out: attention reads the weight of its own output layer without calling
-    the layer, so nothing put in its place would take effect. Raises `Incompatible` where the model
-    has none.
+    These are `nn.Linear` and the Conv1D of transformers. Subclasses are left out: attention reads
+    the weight of its own output layer without calling the layer, so nothing put in its place would
+    take effect. Raises `Incompatible` where the model has none.
     """
     names = [name for name, module in model.named_modules() if is_linear(module)]
     if not names:
@@ -60,7 +60,7 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether the layer normalises, by the name of its class: each family writes its own RMSNorm."""
+    """Whether the layer normalises, by its class's name: each family writes its own RMSNorm."""
     return any(name in type(module).__name__ for name in _NORMS)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.random import Source, digest
@@ -20,6 +21,9 @@ from nacre.core.types import Batch
 
 Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
 """Rows of a data set -> tensors whose entry i belongs to row i."""
+
+
+_BLOCK = 1024  # rows in memory at once while all are read
 
 
 class Dataset(Protocol):
@@ -64,8 +68,7 @@ class Examples:
 
     def _batch(self, indices: Tensor) -> Batch:
         places: list[int] = indices.tolist()
-        with _own_randomness():
-            items = [_fetched(self._dataset, i, self._source) for i in places]
+        items = _fetched(self._dataset, places, self._source)
         return batch_of(self._collate(items), self.numbers(indices), self._device)
 
 
@@ -89,10 +92,10 @@ def digests(dataset: Dataset, collate: Collate) -> Iterator[bytes]:
     """A digest of each row, in order. Rows that are fetched with random changes are fetched with
     the same ones every time."""
     source = Source(bytes(32))  # public: names rows, hides nothing
-    for i in range(len(dataset)):
-        with _own_randomness():
-            item = _fetched(dataset, i, source)
-        yield digest(*collate([item]).values())
+    for start in range(0, len(dataset), _BLOCK):
+        places = range(start, min(start + _BLOCK, len(dataset)))
+        for item in _fetched(dataset, places, source):
+            yield digest(*collate([item]).values())
 
 
 def require_rows(dataset: object) -> None:
@@ -104,12 +107,19 @@ def require_rows(dataset: object) -> None:
         )
 
 
-def _fetched(dataset: Dataset, index: int, source: Source) -> Any:
-    seed = source.number("fetch", index)
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    return dataset[index]
+def _fetched(dataset: Dataset, places: Iterable[int], source: Source) -> list[Any]:
+    """The rows at these places, each under its own random numbers."""
+    if isinstance(dataset, list | tuple | TensorDataset):  # which draw none
+        return [dataset[i] for i in places]
+    items: list[Any] = []
+    with _own_randomness():
+        for i in places:
+            seed = source.number("fetch", i)
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            items.append(dataset[i])
+    return items
 
 
 @contextlib.contextmanager

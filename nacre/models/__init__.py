@@ -12,22 +12,36 @@ from nacre.models.load import (
     save,
     saved,
 )
+from nacre.models.made_up import made_up
+from nacre.models.pretrained import Pretrained, Transformer
 from nacre.models.tabular import MLP
-from nacre.models.tasks import AnyTask, Classification, Regression, task_for
+from nacre.models.tasks import (
+    AnyTask,
+    CausalLM,
+    Classification,
+    Regression,
+    TokenClassification,
+    task_for,
+)
 
 __all__ = [
     "CNN",
     "MLP",
     "AnyTask",
+    "CausalLM",
     "Classification",
     "FormerRun",
     "ModelOption",
+    "Pretrained",
     "PythonModel",
     "Regression",
     "SavedModel",
+    "TokenClassification",
+    "Transformer",
     "build",
     "describe",
     "load",
+    "made_up",
     "save",
     "saved",
     "task_for",

@@ -116,10 +116,9 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
             module.training = mode
     given = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
     needed = (2, outputs)
-    if isinstance(model, Transformer):
-        if model.task in ("causal_lm", "token_classification"):
-            needed = (2, *shape, outputs)
-        if model.task == "causal_lm" and given[:-1] == needed[:-1] and given[-1] >= outputs:
+    if isinstance(model, Transformer) and model.task in ("causal_lm", "token_classification"):
+        needed = (2, *shape, outputs)
+        if model.task == "causal_lm" and result.shape[-1] >= outputs:
             return  # many a vocabulary is padded to a round number
     if given != needed:
         raise Refusal(

@@ -173,7 +173,7 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
 
 
 def stock(option: Stock) -> Transformer:
-    """The architecture with random weights. Raises `Refusal` where transformers does not know it."""
+    """The architecture with random weights. Raises `Refusal` where transformers cannot build it."""
     library = _library()
     fields = dict(option.config)
     try:

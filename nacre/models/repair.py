@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.rows import assert_rowwise
 from nacre.models.causes import cause
+from nacre.models.made_up import made_up, other
 
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 _InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
@@ -24,18 +25,19 @@ _ROWS = 4  # enough for a first, a last and two in between
 _TOLERANCE = 1e-4  # relative: another batch size may round differently
 
 
-def check(model: nn.Module, shape: tuple[int, ...]) -> None:
+def check(model: nn.Module, shape: tuple[int, ...], tokens: int | None = None) -> None:
     """Raises `UnsupportedLayer` unless each row's output depends on that row alone.
 
-    The model is tried on random inputs of `shape`, in training and in evaluation mode, with the
-    same dropout in each pass. Its parameters, buffers and mode, and torch's own generator, are
-    afterwards as they were. *Limit:* mixing that random inputs do not show is not found. Raises
-    `Incompatible` where the model does not take such inputs.
+    The model is tried on random inputs of `shape` (tokens below `tokens`, where it is given), in
+    training and in evaluation mode, with the same dropout in each pass. Its parameters, buffers
+    and mode, and torch's own generator, are afterwards as they were. *Limit:* mixing that random
+    inputs do not show is not found. Raises `Incompatible` where the model does not take such
+    inputs.
     """
     check_layers(model)
-    inputs = torch.randn(_ROWS, *shape, generator=torch.Generator().manual_seed(0))
+    inputs = made_up(shape, tokens, _ROWS)
     with _restored(model):
-        _check_mixing(model, inputs)
+        _check_mixing(model, inputs, other(inputs, tokens))
 
 
 def check_layers(model: nn.Module) -> None:
@@ -71,15 +73,19 @@ def _check_module(name: str, module: nn.Module) -> None:
         )
 
 
-def _check_mixing(model: nn.Module, inputs: Tensor) -> None:
+def _check_mixing(model: nn.Module, inputs: Tensor, others: Tensor) -> None:
     """Refuses rows that move each other, in either direction, and state that a pass changes."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     run = _seeded(model)
     model.train()
     _check_outputs(run, inputs)
-    assert_rowwise(run, inputs, "the model", tolerance=_TOLERANCE)
+    assert_rowwise(run, inputs, "the model", tolerance=_TOLERANCE, other=others[0])
     # The check above moves the first row; a model in which row i reads row i + 1 needs the last.
-    assert_rowwise(lambda x: run(x.flip(0)).flip(0), inputs, "the model", tolerance=_TOLERANCE)
+
+    def backwards(rows: Tensor) -> Tensor:
+        return run(rows.flip(0)).flip(0)
+
+    assert_rowwise(backwards, inputs, "the model", tolerance=_TOLERANCE, other=others[0])
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, before[name]):
             raise UnsupportedLayer(

@@ -104,9 +104,139 @@ class Regression:
         return per_unit(self.row_losses(outputs, rows["label"]), batch)
 
 
-def task_for(kind: Literal["classification", "regression"], outputs: int) -> AnyTask:
+_UNCOUNTED = -100  # the label of a position that is not learnt: padding, or a prompt
+
+
+def _own_mean(
+    logits: Tensor,  # (R, T, K)
+    label: Tensor,  # (R, T) int64
+) -> Tensor:
+    """-> (R,): each row's mean cross-entropy over its own counted positions; 0 where none counts.
+
+    The divisor is the row's own, so no row's share depends on how long the others are.
+    """
+    each = functional.cross_entropy(logits.mT, label, ignore_index=_UNCOUNTED, reduction="none")
+    return each.sum(1) / (label != _UNCOUNTED).sum(1).clamp(min=1)
+
+
+def _own_divergence(reference: Tensor, outputs: Tensor) -> Tensor:
+    """(R, T, K) twice -> (R,): the mean of KL(reference ‖ outputs) over the positions."""
+    known = functional.log_softmax(reference, dim=-1)
+    each = (known.exp() * (known - functional.log_softmax(outputs, dim=-1))).sum(-1)
+    return each.mean(1)
+
+
+def _mostly_right(logits: Tensor, label: Tensor) -> Tensor:
+    """(R, T, K), (R, T) -> (R,) bool: whether more than half of the counted positions are right."""
+    counted = label != _UNCOUNTED
+    right = (logits.argmax(-1) == label) & counted
+    return 2 * right.sum(1) > counted.sum(1)
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """Outputs are logits of the next token; the loss of a row is its mean cross-entropy, in nats.
+
+    >>> import torch
+    >>> task = CausalLM(4)
+    >>> logits, label = torch.zeros(1, 3, 4), torch.tensor([[2, 1, -100]])
+    >>> [round(x, 4) for x in task.row_losses(logits, label).tolist()]
+    [1.3863]
+    """
+
+    vocabulary: int
+    kind: Literal["causal_lm"] = "causal_lm"
+
+    @property
+    def outputs(self) -> int:
+        """The size of the vocabulary."""
+        return self.vocabulary
+
+    def predict(self, model: nn.Module, features: Tensor) -> Tensor:
+        """(R, T) -> (R, T, K): at each position, the logits of the token after it."""
+        return _predict(model, features)
+
+    def row_losses(
+        self,
+        outputs: Tensor,  # (R, T, K)
+        label: Tensor,  # (R, T) int64: the token itself, -100 where it does not count
+    ) -> Tensor:
+        """-> (R,): minus the log-probability of the counted tokens, averaged over that row's own.
+
+        The first token of a row follows nothing, so it never counts; 0 for a row without any.
+        """
+        return _own_mean(outputs[:, :-1], label[:, 1:])
+
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """(R, T, K) twice -> (R,): KL(reference ‖ outputs), averaged over all positions."""
+        return _own_divergence(reference, outputs)
+
+    def correct(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """-> (R,) bool: whether the likeliest token is the right one at more than half of the
+        counted places."""
+        return _mostly_right(outputs[:, :-1], label[:, 1:])
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-> (B,): the loss of each unit, averaged over its own rows."""
+        rows = flatten(batch)
+        outputs = self.predict(model, rows["features"])
+        return per_unit(self.row_losses(outputs, rows["label"]), batch)
+
+
+@dataclass(frozen=True)
+class TokenClassification:
+    """Outputs are logits at each position; the loss of a row is its mean cross-entropy, in nats."""
+
+    classes: int
+    kind: Literal["token_classification"] = "token_classification"
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return self.classes
+
+    def predict(self, model: nn.Module, features: Tensor) -> Tensor:
+        """(R, T) -> (R, T, classes): the logits."""
+        return _predict(model, features)
+
+    def row_losses(
+        self,
+        outputs: Tensor,  # (R, T, classes)
+        label: Tensor,  # (R, T) int64, -100 where a position does not count
+    ) -> Tensor:
+        """-> (R,): minus the log-probability of the right classes, averaged over that row's own
+        counted positions; 0 for a row without any."""
+        return _own_mean(outputs, label)
+
+    def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
+        """(R, T, classes) twice -> (R,): KL(reference ‖ outputs), averaged over all positions."""
+        return _own_divergence(reference, outputs)
+
+    def correct(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """-> (R,) bool: whether more than half of the counted positions are right."""
+        return _mostly_right(outputs, label)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-> (B,): the loss of each unit, averaged over its own rows."""
+        rows = flatten(batch)
+        outputs = self.predict(model, rows["features"])
+        return per_unit(self.row_losses(outputs, rows["label"]), batch)
+
+
+TaskKind = Literal["classification", "regression", "causal_lm", "token_classification"]
+
+
+def task_for(kind: TaskKind, outputs: int) -> AnyTask:
     """The task of a schema: its kind, and the width of the model's output."""
-    return Classification(outputs) if kind == "classification" else Regression()
+    match kind:
+        case "classification":
+            return Classification(outputs)
+        case "regression":
+            return Regression()
+        case "causal_lm":
+            return CausalLM(outputs)
+        case "token_classification":
+            return TokenClassification(outputs)
 
 
-AnyTask = Classification | Regression
+AnyTask = Classification | Regression | CausalLM | TokenClassification

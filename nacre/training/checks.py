@@ -260,7 +260,7 @@ def no_row_mixing(facts: Facts) -> None:
     recipe = facts.recipe
     if recipe.differential_privacy is not None or recipe.federated_learning is not None:
         try:
-            repair.check(facts.model, facts.schema.shape)
+            repair.check(facts.model, facts.schema.shape, facts.schema.tokens)
         except Refusal as error:
             refuse(recipe, "model", str(error), type(error))
 

@@ -42,7 +42,7 @@ Node = tuple[int, int]
 
 Value = TypeVar("Value", BoundedSum, Tensor)
 
-_BUCKET = 1 << 23  # numbers that travel at once: 32 MiB
+_BUCKET = 1 << 20  # numbers that travel at once: 4 MiB stay in a cache and are not paged in anew
 
 
 class Devices:
@@ -107,10 +107,12 @@ class Devices:
         sums = [{name: t.reshape(-1) for name, t in part.total.items()} for part in own.values()]
         whole = {name: t.view(-1) for name, t in zero.total.items()}
         for bucket in _buckets(whole):
-            length = sum(stop - start for _, start, stop in bucket)
-            rows = [torch.cat([one[name][a:b] for name, a, b in bucket]) for one in sums]
-            added = self._added_slices(rows, length)
-            pieces = added.split([stop - start for _, start, stop in bucket])
+            sizes = [stop - start for _, start, stop in bucket]
+            width = -(-sum(sizes) // self.group.size)  # of a slice; the last one ends in padding
+            rows = torch.zeros(len(sums), self.group.size * width)
+            for one, row in zip(sums, rows, strict=True):
+                torch.cat([one[name][a:b] for name, a, b in bucket], out=row[: sum(sizes)])
+            pieces = self._added_slices(rows, width)[: sum(sizes)].split(sizes)
             for (name, start, stop), piece in zip(bucket, pieces, strict=True):
                 whole[name][start:stop] = piece
         local = zero.local
@@ -120,22 +122,18 @@ class Devices:
 
     def _added_slices(
         self,
-        rows: list[Tensor],  # (length,) of each of this process' nodes
-        length: int,
-    ) -> Tensor:  # (length,)
+        rows: Tensor,  # (nodes of this process, processes * width)
+        width: int,
+    ) -> Tensor:  # (processes * width,)
         size = self.group.size
-        width = -(-length // size)
         held = [nodes(self.portions, rank, size) for rank in range(size)]
-        sent = torch.zeros(len(rows), size * width)
-        for row, place in zip(rows, sent, strict=True):
-            place[:length] = row
-        sent = sent.view(len(rows), size, width).transpose(0, 1).contiguous().view(-1)
+        sent = rows.view(len(rows), size, width).transpose(0, 1).contiguous().view(-1)
         heard = self.group.swap(
             sent, [len(rows) * width] * size, [len(some) * width for some in held]
         )
         names = [node for some in held for node in some]
         slices = dict(zip(names, heard.split(width), strict=True))
-        return self.group.collect(_added((0, self.portions), slices.get))[:length]
+        return self.group.collect(_added((0, self.portions), slices.get))
 
 
 def refuse_statistics(model: nn.Module) -> None:

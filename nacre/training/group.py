@@ -149,10 +149,8 @@ class _Several(Group):
         return received
 
     def collect(self, piece: Tensor) -> Tensor:
-        pieces = torch.empty(self.size * len(piece), dtype=piece.dtype)
-        with connected():
-            dist.all_gather_single(pieces, piece)
-        return pieces
+        sizes = [len(piece)] * self.size  # gloo's own gather takes three times as long
+        return self.swap(piece.repeat(self.size), sizes, sizes)
 
     def _tell(self, message: bytes) -> bytes:
         """The first process' bytes, in all processes."""

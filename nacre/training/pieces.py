@@ -12,7 +12,7 @@ from nacre.core.parts import GradientSum, Objective, Task
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, UnitClip, choose
-from nacre.models import task_for
+from nacre.models import made_up, task_for
 from nacre.recipe.schema import Recipe
 from nacre.training.augmented import Augmented
 
@@ -83,11 +83,16 @@ def random_batch(recipe: Recipe, schema: Schema, count: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     width = recipe.differential_privacy.rows_per_unit if recipe.differential_privacy else None
     outer = (count,) if width is None else (count, width)
-    label = torch.zeros(outer)
-    if schema.task == "classification":
-        label = torch.randint(schema.outputs(), outer, generator=generator)
+    features = made_up((*outer[1:], *schema.shape), schema.tokens, count)
+    if schema.task == "causal_lm":
+        label = features.masked_fill(features < 0, -100)
+    elif schema.task == "regression":
+        label = torch.zeros(outer)
+    else:
+        places = features.shape if schema.task == "token_classification" else outer
+        label = torch.randint(schema.outputs(), places, generator=generator)
     batch = {
-        "features": torch.randn(*outer, *schema.shape, generator=generator),
+        "features": features,
         "label": label,
         "present": torch.ones(count, dtype=torch.bool),
         "unit": torch.arange(count),

@@ -97,7 +97,8 @@ def _rule(option: UnitClip) -> str:
         return (
             f"scaled down to an L2 norm that begins at {option.norm:g} and follows the "
             f"{option.quantile:g} quantile of such norms, which is learnt from the same noised "
-            f"sums: one unit moves those by at most {option.bound(1) / option.norm:.4g} norms"
+            f"sums; one unit moves a sum by at most {option.bound(1) / option.norm:.4g} times the "
+            "norm"
         )
     return f"scaled down to an L2 norm of at most {option.norm:g}"
 

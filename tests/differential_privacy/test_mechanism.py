@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from nacre.core.errors import Unbounded
-from nacre.core.types import Release
+from nacre.core.types import Release, Tensors
 from nacre.data.sampling import Full, Poisson
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise import Gaussian, NoNoise
@@ -34,7 +34,16 @@ class Clip:
     def bound(self, groups: int) -> float:
         return self.norm
 
-    def after(self, release: Release) -> Clip:
+    def extras(self, norms: Tensor) -> Tensors:
+        return {}
+
+    def after(self, release: Release, expected: float) -> Clip:
+        return self
+
+    def moved(self) -> dict[str, float]:
+        return {}
+
+    def at(self, moved: Mapping[str, float]) -> Clip:
         return self
 
 

@@ -12,7 +12,7 @@ from nacre.core.tensors import norm, subtract
 from nacre.core.types import Inherited, Noised, Release, Unprotected
 from nacre.federated_learning import Federation, InProcess, Mean, Median, Party, Plain, Reply
 from nacre.federated_learning.messages import Request
-from nacre.gradient_clipping import Flat, Unclipped
+from nacre.gradient_clipping import Adaptive, Flat, PerLayer, Unclipped
 
 SOURCE = Source(bytes(32))
 FREE = Unprotected("a test")
@@ -103,24 +103,10 @@ def test_no_party_is_longer_than_the_bound(size):
         assert norm(_total(Wire(a=_reply("a", *values)), "a", FLAT).total) <= 1.0
 
 
-class PerTensor:
-    """A rule with a norm for each tensor, as per-layer clipping has."""
-
-    def groups(self, names):
-        return [[name] for name in names]
-
-    def factors(self, norms):
-        return (1 / norms).clamp(max=1)
-
-    def bound(self, groups):
-        return math.sqrt(groups)
-
-    def after(self, release):
-        return self
-
-
 def test_a_rule_with_groups_scales_each_by_its_own_factor():
-    total = _total(Wire(a=_reply("a", 3.0, 4.0, 0.5)), "a", PerTensor())
+    total = _total(
+        Wire(a=_reply("a", 3.0, 4.0, 0.5)), "a", PerLayer(norm=math.sqrt(2), by="parameter")
+    )
     assert total.bound == math.sqrt(2)
     assert torch.allclose(total.total["weight"], torch.tensor([[-0.6, -0.8]]))
     assert torch.allclose(total.total["bias"], torch.tensor([-0.5]))
@@ -247,3 +233,16 @@ def test_frozen_parameters_do_not_travel():
     total = Federation(wire, Plain(Mean(), 1.0), "ab")(model, ("a",), Unclipped(), SOURCE)
     assert list(total.total) == ["weight"]
     assert list(Request.from_bytes(wire.asked["a"]).tensors) == ["weight"]
+
+
+def test_what_rides_along_with_a_change_is_summed_and_silent_parties_answer_zero():
+    rule = Adaptive(norm=1.0, share=0.5)
+    wire = Wire(a=_reply("a", 0.1, 0.1, 0.1), b=_reply("b", 3.0, 3.0, 3.0), c=b"nonsense")
+    total = _total(wire, ("a", "b", "c", "silent"), rule)
+    assert total.total[":below"].item() == pytest.approx(0.0, abs=1e-6)
+    alone = _total(Wire(a=_reply("a", 0.1, 0.1, 0.1)), ("a",), rule)
+    assert alone.total[":below"].item() == pytest.approx(0.5, rel=1e-6)
+    assert norm(alone.total) <= alone.bound == rule.bound(1)
+    for nobody in (_total(Wire(), ("a",), rule), _total(Wire(), (), rule)):
+        assert nobody.total[":below"] == 0
+        assert nobody.total.keys() == alone.total.keys()

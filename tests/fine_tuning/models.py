@@ -5,10 +5,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nacre.fine_tuning import CHOICES, Norms
 from nacre.models import MLP, build
 
 SHAPE = (3,)
 OPTION = MLP(hidden=(5, 4))
+
+FITTING = tuple(kind for kind in CHOICES if kind is not Norms)
+"""The choices that a model without layers that normalise has."""
 
 
 def mlp():

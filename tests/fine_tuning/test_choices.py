@@ -9,11 +9,11 @@ from torch import nn
 
 from nacre.core.errors import Incompatible, Refusal
 from nacre.core.tensors import trainable
-from nacre.fine_tuning import CHOICES, Full, Head, LoRA, Pretrain, prepare
+from nacre.fine_tuning import Bias, Full, Head, LoRA, Norms, Pretrain, prepare
 from nacre.models import MLP, build
-from tests.fine_tuning.models import SHAPE, inputs, mlp, nested
+from tests.fine_tuning.models import FITTING, SHAPE, inputs, mlp, nested
 
-choices = pytest.mark.parametrize("kind", CHOICES)
+choices = pytest.mark.parametrize("kind", FITTING)
 
 
 def _moves(model):
@@ -69,6 +69,8 @@ def test_head_of_a_model_that_is_one_layer_is_all_of_it():
         (Head(module="activation0"), mlp, "'activation0' holds no weights"),
         (Head(), lambda: nn.Conv2d(1, 1, 3), "needs a linear layer and the model has none"),
         (LoRA(), lambda: nn.Conv2d(1, 1, 3), "needs a linear layer and the model has none"),
+        (Norms(), mlp, "this model has none; use `kind: lora`"),
+        (Bias(), lambda: nn.Linear(3, 2, bias=False), "this one has none; use `kind: norms`"),
         (LoRA(), lambda: nn.Linear(3, 2), "the model has no other"),
         (LoRA(targets=("hiden0",)), mlp, "no module 'hiden0'; did you mean 'hidden0'"),
         (LoRA(targets=("activation0",)), mlp, "'activation0' is a ReLU"),

@@ -11,12 +11,12 @@ from torch.func import functional_call, grad, vmap
 from nacre.core.errors import Incompatible, NacreError
 from nacre.core.files import load_tensors
 from nacre.core.tensors import detached, trainable
-from nacre.fine_tuning import CHOICES, Full, LoRA, prepare
+from nacre.fine_tuning import Full, LoRA, prepare
 from nacre.fine_tuning.export import export, merged
 from nacre.models import load, save
-from tests.fine_tuning.models import OPTION, SHAPE, inputs, mlp, nested
+from tests.fine_tuning.models import FITTING, OPTION, SHAPE, inputs, mlp, nested
 
-choices = pytest.mark.parametrize("kind", CHOICES)
+choices = pytest.mark.parametrize("kind", FITTING)
 
 
 def _trained(choice, model):

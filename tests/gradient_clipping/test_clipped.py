@@ -6,14 +6,15 @@ import torch
 from torch import nn
 
 from nacre.core.tensors import norm
-from nacre.gradient_clipping import Flat, Unclipped
-from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum
+from nacre.gradient_clipping import Adaptive, Flat, Unclipped
+from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum, weigh
+from nacre.gradient_clipping.rules import Fixed
 from tests.laws.zoo import MLP
 
 
 @dataclass(frozen=True)
-class PerTensor:
-    """A rule with a norm for each tensor, as later rules will have."""
+class PerTensor(Fixed):
+    """A rule with a norm for each tensor, written by somebody else."""
 
     def groups(self, names):
         return [[name] for name in names]
@@ -23,9 +24,6 @@ class PerTensor:
 
     def bound(self, groups):
         return math.sqrt(groups)
-
-    def after(self, release):
-        return self
 
 
 def test_the_joint_norm_runs_over_all_tensors():
@@ -89,3 +87,12 @@ def test_huge_gradients_keep_the_bound(size):
     assert norm <= 1.0
     assert total.local.dropped == (0 if size < 1e30 else 1)
     assert norm == (pytest.approx(1.0, rel=1e-5) if size < 1e30 else 0.0)
+
+
+def test_who_is_not_usable_has_no_part_in_what_rides_along():
+    norms = torch.tensor([[0.5], [math.nan], [2.0], [math.inf], [0.1], [1e30]]).double()
+    weighed = weigh(norms, Adaptive(norm=1.0, share=0.5))
+    assert weighed.usable.tolist() == [True, False, True, False, True, False]
+    assert weighed.factors.flatten().tolist() == pytest.approx([1, 0, 0.5, 0, 1, 0], rel=1e-6)
+    assert weighed.extras[":below"].item() == pytest.approx(0.5 * (1 - 1 + 1), rel=1e-6)
+    assert weighed.bound == math.hypot(1.0, 0.5)

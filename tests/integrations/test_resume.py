@@ -13,6 +13,7 @@ from nacre.core.errors import (
     RunError,
 )
 from nacre.core.tensors import detached, trainable
+from nacre.gradient_clipping import Adaptive
 from nacre.recipe.sections import Grant, LedgerChoice
 from tests.integrations.declared import (
     book,

@@ -11,21 +11,38 @@ from nacre.core import rows
 from nacre.core.random import Source
 from nacre.core.tensors import norm, trainable
 from nacre.core.types import BoundedSum, FeatureSpace
-from nacre.gradient_clipping import CLIP_RULES, GRADIENT_SUMS, Flat, Looped, Unclipped, Whole
+from nacre.data.augment import Copies
+from nacre.gradient_clipping import (
+    CLIP_RULES,
+    GRADIENT_SUMS,
+    Adaptive,
+    Flat,
+    Ghost,
+    Grouped,
+    Looped,
+    PerLayer,
+    Unclipped,
+    Whole,
+)
+from nacre.training.augmented import Augmented
 from tests.laws.zoo import GROUPS, MLP, ZOO, distance, joined, snapshot
 
 SOURCE = Source(bytes(32))
 ROUNDING = 1e-5  # float32 sums of a dozen terms, added in another order, relative to the sum
 BOUND = 0.3  # below the norm of most of the zoo's gradients, above that of some
 
+ONE_FACTOR = (Ghost, Grouped)  # of a unit, so that a norm of each layer's own has no place
+
 animals = pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
 sums = pytest.mark.parametrize("kind", GRADIENT_SUMS)
 
 
 def _rules(kind):
-    """An instance of every rule that this gradient sum accepts."""
-    rules = [rule(norm=BOUND) if rule is Flat else rule() for rule in CLIP_RULES]
-    return [r for r in rules if kind is not Whole or math.isinf(r.bound(1))]
+    """Every rule that this gradient sum accepts."""
+    if kind is Whole:
+        return [Unclipped()]
+    rules = [rule() if rule is Unclipped else rule(norm=BOUND) for rule in CLIP_RULES]
+    return [r for r in rules if not (kind in ONE_FACTOR and isinstance(r, PerLayer))]
 
 
 def _sum(kind, animal, batch, clip, objective=None, model=None):
@@ -36,7 +53,10 @@ def _sum(kind, animal, batch, clip, objective=None, model=None):
 def _objectives(animal):
     pgd = PGD(ball=Ball(radius=0.1), steps=2)
     for option in (StandardTraining(), Madry(attack=pgd, clean_share=0.3), Trades(attack=pgd)):
-        yield option.build(animal.task, FeatureSpace(animal.shape))
+        objective = option.build(animal.task, FeatureSpace(animal.shape))
+        yield objective
+    if len(animal.shape) == 3:
+        yield Augmented(objective, Copies(count=2, flip=True, shift=1))
 
 
 def _close(a, b):
@@ -68,8 +88,10 @@ def test_one_unit_alone_is_no_longer_than_the_bound(kind, animal):
         batch["features"] = batch["features"] * scale
         for unit in range(6):
             single = rows.select(batch, slice(unit, unit + 1))
-            total = _sum(kind, animal, single, Flat(norm=BOUND))
-            assert norm(total.total) <= total.bound == BOUND
+            for clip in (rule for rule in _rules(kind) if not isinstance(rule, Unclipped)):
+                total = _sum(kind, animal, single, clip)
+                assert norm(total.total) <= total.bound
+                assert BOUND <= total.bound <= 1.01 * BOUND
 
 
 @animals
@@ -89,9 +111,10 @@ def test_every_sum_equals_the_loop(kind, animal):
 def test_totals_are_float32_and_cover_the_trainable_parameters(kind, animal):
     expected = {name: p.shape for name, p in trainable(animal.model()).items()}
     for clip in _rules(kind):
+        along = {":below": torch.Size()} if isinstance(clip, Adaptive) else {}
         for batch in (animal.batch(3), animal.batch(0)):
             total = _sum(kind, animal, batch, clip).total
-            assert {name: value.shape for name, value in total.items()} == expected
+            assert {name: value.shape for name, value in total.items()} == expected | along
             assert all(value.dtype == torch.float32 for value in total.values())
             assert not any(value.requires_grad for value in total.values())
 
