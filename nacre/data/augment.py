@@ -28,7 +28,7 @@ class Copies:
     unit's. They cost `count` times the work.
 
     *Source:* De, Berrada, Hayes, Smith & Balle 2022, "Unlocking High-Accuracy Differentially
-    Private Image Classification through Scale", https://arxiv.org/abs/2204.13650, section 3.2
+    Private Image Classification through Scale", https://arxiv.org/abs/2204.13650
     ("augmentation multiplicity").
     """
 

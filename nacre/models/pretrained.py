@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -153,23 +153,48 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
         _set(config, option.task, outputs, option.dropout)
         kind = _kind(library, option.task, config)
         if scratch:
-            network = kind.from_config(config, trust_remote_code=False)
+            network, missing = kind.from_config(config, trust_remote_code=False), ()
         else:
-            network = kind.from_pretrained(
-                source,
-                config=config,
-                trust_remote_code=False,
-                local_files_only=local,
-                use_safetensors=True,
-                dtype=torch.float32,
-            )
+            network, missing = _loaded(library, kind, source, config, local)
     except Exception as error:  # whatever a file or the network makes transformers raise
         where = f"folder {place}" if local else f"{option.name!r}, neither a folder nor on the hub,"
         raise Refusal(
             f"model {where} cannot be loaded as {option.task} ({cause(error)}); correct `name` or "
             "`task`, or put config.json and model.safetensors into a folder"
         ) from error
-    return Transformer(network.train(), option.task, _tokenizer(place) if local else {})
+    model = Transformer(network.train(), option.task, _tokenizer(place) if local else {})
+    heads = tuple(f"{name.removeprefix('network.')}." for name in model.new_head())
+    if absent := sorted(name for name in missing if not name.startswith(heads)):
+        raise Refusal(
+            f"model {option.name!r} lacks the weights {absent[0]!r} ({len(absent)} in all), so it "
+            "would start from random ones; give it all of its weights, or use `from_scratch: true`"
+        )
+    return model
+
+
+def _loaded(
+    library: ModuleType, kind: Any, source: str, config: Any, local: bool
+) -> tuple[nn.Module, Collection[str]]:
+    """The model with its weights, and the names of those that the files do not hold."""
+    log = library.utils.logging
+    level, shown = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()  # what it would tell of missing weights is checked by the caller
+    log.disable_progress_bar()
+    try:
+        network, facts = kind.from_pretrained(
+            source,
+            config=config,
+            trust_remote_code=False,
+            local_files_only=local,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    finally:
+        log.set_verbosity(level)
+        if shown:
+            log.enable_progress_bar()
+    return network, facts["missing_keys"]
 
 
 def stock(option: Stock) -> Transformer:

@@ -178,7 +178,7 @@ def _restored(state: State, folder: Path | None, devices: Devices) -> tuple[Stat
     devices.adopt()
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
-    return replace(state, clip=state.clip.at(facts["clip"]), done=done), outcome
+    return replace(state, clip=state.clip.at(facts.get("clip", {})), done=done), outcome
 
 
 def _newest(folder: Path | None) -> tuple[Path, Tensors, int, dict[str, Any]] | None:

@@ -239,3 +239,23 @@ def test_a_group_is_one_unit_however_many_rows_it_holds():
         total = _sum(kind, GROUPS, batch, Flat(norm=BOUND))
         assert total.local.norms.shape == (4, 1)
         assert norm(total.total) <= 4 * BOUND
+
+
+@pytest.mark.parametrize("animal", [a for a in ZOO if len(a.shape) == 3], ids=lambda a: a.name)
+@pytest.mark.parametrize("kind", [k for k in GRADIENT_SUMS if k is not Whole])
+def test_copies_of_a_unit_move_the_sum_by_one_bounded_share(kind, animal):
+    """However many they are; and what stood in the batch before keeps its own copies."""
+    plain = StandardTraining().build(animal.task, FeatureSpace(animal.shape))
+    objective = Augmented(plain, Copies(count=4, flip=True, shift=1))
+    base, one = animal.batch(4), animal.batch(3, seed=1)
+    for clip in _rules(kind)[:-1]:  # without Unclipped
+        without = _sum(kind, animal, base, clip, objective)
+        for unit in range(3):
+            single = rows.select(one, slice(unit, unit + 1))
+            added = _sum(kind, animal, joined(base, single), clip, objective)
+            alone = _sum(kind, animal, single, clip, objective)
+            assert added.local.norms.shape[0] == 5
+            assert norm(alone.total) <= alone.bound
+            assert _close(added, without + alone)
+            moved = distance(added.total, without.total)
+            assert moved <= added.bound + ROUNDING * norm(without.total)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nacre.core.errors import Incompatible, Refusal
+from nacre.core.files import load_tensors, save_tensors
 from nacre.models import FormerRun, Pretrained, build, load, made_up, repair, save, saved
 from tests.models.transformer_folders import FAMILIES, TOKENS, T, folder_of
 
@@ -84,6 +85,26 @@ def test_weights_as_pickles_are_refused(tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(Refusal, match=r"a pickle, which runs code.*save_pretrained"):
         made(folder)
+
+
+def test_a_base_with_weights_missing_is_refused(tmp_path):
+    folder = folder_of("Bert", tmp_path)
+    weights, _ = load_tensors(folder / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
+    with pytest.raises(Refusal, match="lacks the weights 'bert.encoder"):
+        made(folder)
+
+
+def test_loading_says_nothing_and_leaves_the_log_as_it_was(tmp_path, capfd):
+    import transformers
+
+    folder = folder_of("Bert", tmp_path)
+    capfd.readouterr()
+    level = transformers.logging.get_verbosity()
+    made(folder)
+    assert capfd.readouterr() == ("", "")
+    assert transformers.logging.get_verbosity() == level
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path):

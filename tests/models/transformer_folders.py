@@ -8,7 +8,7 @@ TOKENS, T = 40, 6
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
           "intermediate_size": 24}  # fmt: skip
 _TEXT = _SIZES | {"vocab_size": TOKENS, "max_position_embeddings": 32}
-_GROUPED = _TEXT | {"num_key_value_heads": 2}
+_GROUPED = _TEXT | {"num_key_value_heads": 2, "tie_word_embeddings": True}
 _CONFIGURATIONS = {
     "Bert": _TEXT,
     "Roberta": _TEXT,

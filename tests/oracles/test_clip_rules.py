@@ -24,7 +24,7 @@ def _units(lengths, seed=0):
 
 
 def test_automatic_has_the_closed_form_of_bu_et_al():
-    """Equation 4.1 of https://arxiv.org/abs/2206.07136: R g / (|g| + gamma), unit by unit."""
+    """AUTO-S of https://arxiv.org/abs/2206.07136: R g / (|g| + gamma), unit by unit."""
     units = _units([0.0, 1e-4, 0.01, 0.3, 5.0, 1e6])
     total = clipped_sum(units, Automatic(norm=0.7, stability=0.02)).total
     lengths = torch.cat(list(units.values()), 1).double().norm(dim=1)
@@ -55,7 +55,7 @@ def test_adaptive_clips_as_flat_at_its_present_norm():
 @pytest.mark.parametrize("quantile", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("start", [1e-3, 100.0])
 def test_without_noise_the_norm_converges_to_the_quantile(quantile, start):
-    """Figure 1 of https://arxiv.org/abs/1905.03871: within the resolution of 401 units."""
+    """As https://arxiv.org/abs/1905.03871 has it: here to within the resolution of 401 units."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randn(401, generator=generator).double().exp()
     rule, units = Adaptive(norm=start, quantile=quantile, rate=0.2), _units(lengths)

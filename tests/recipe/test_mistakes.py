@@ -52,7 +52,7 @@ def changed(old: str, new: str, text: str = WHOLE) -> RecipeError:
         ("path: rows.csv", "path: false", 6, "data.path", "not false; write it in quotes"),
         ("kind: lora", "kind: lore", 19, "fine_tuning.kind", "did you mean `lora`"),
         ("kind: lora", "kind: 7", 19, "fine_tuning.kind", "'7' is unknown; use one of `full`"),
-        ("  kind: lora\n", "", 18, "fine_tuning", "needs `kind`, one of `full`, `head`, `bias`, `norms`, `lora`"),
+        ("  kind: lora\n", "", 18, "fine_tuning", "needs `kind`, one of `full`, `head`, "),
         ("{kind: mlp, hidden: [16]}", "mlp", 17, "model", "write `{kind: mlp}`"),
         ("unit: group", "unit: grup", 27, "differential_privacy.unit", "did you mean `group`?"),
         ("unit: group", "unit: 3", 27, "differential_privacy.unit", "must be one of `example`"),
