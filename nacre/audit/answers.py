@@ -9,6 +9,7 @@ from nacre.adversarial_training.ascent import evaluating
 from nacre.core.parts import Task
 from nacre.core.rows import select
 from nacre.core.types import Batch
+from nacre.models.judge import judged
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
 
@@ -36,11 +37,11 @@ def answers(
 
 def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(R,) float64: the loss of each row of a flat batch, without dropout."""
-    outputs = answers(model, task, batch["features"])
-    return task.row_losses(outputs, batch["label"]).double()
+    with evaluating(model):
+        return judged(model, task, batch["features"], batch["label"])[0]
 
 
 def right(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(R,) bool: whether each row is answered rightly; an answer that is no number is wrong."""
-    outputs = answers(model, task, batch["features"])
-    return task.correct(outputs, batch["label"]) & outputs.isfinite().all(-1)
+    with evaluating(model):
+        return judged(model, task, batch["features"], batch["label"])[1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from nacre.audit.answers import right, row_losses
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.catalogue import AUDITS
 from nacre.audit.finding import Finding
@@ -18,35 +21,53 @@ from nacre.core.random import Source
 from nacre.core.rows import flatten
 from nacre.core.types import Batch
 from nacre.data.dataset import Rows
+from nacre.data.kept import Aids, Kept
 from nacre.models import build, load
 from nacre.recipe.audits import Evasion, Membership
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
-from nacre.training.progress import Progress, Silent
+from nacre.training.progress import Progress, Silent, stages
 from nacre.training.rows import Holdings, read
 from nacre.training.run import Run
 
 _CONFIDENCE = 0.95
+_DEVIATIONS = 1.959964  # of the normal law that the mean of many losses follows, at 0.95
 
 
 def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     """What every audit of the recipe found; also writes findings.json and comparison.json.
 
-    Findings on rows that are not declared public go to `local/` and so does the comparison.
+    The run folder gets what was computed on rows declared public. Where there is more, all of it
+    goes to `local/`.
     """
     watch = observe or Silent()
-    held = read(run.recipe, run.folder.key(run.folder.holder_key))
+    key = run.folder.key(run.folder.holder_key)
+    with stages(watch) as advance:
+        held = read(run.recipe, key, Aids(Kept(run.folder.local), advance))
     variants = _variants(run, held)
     found = {name: _attack(run.recipe, target, name, watch) for name, target in variants.items()}
     findings = found["protected"]
-    shown = all(finding.public for finding in findings)
-    kept = run.path if shown else run.folder.local
-    write_json(kept / "findings.json", {"findings": [f.to_json() for f in findings]})
-    rows = [_variant(name, variants[name], found[name]) for name in variants]
+    public = [finding for finding in findings if finding.public]
+    some_private = len(public) < len(findings)
+    if some_private:
+        _write_findings(run.folder.local, findings)
+    if public or not some_private:
+        _write_findings(run.path, public)
     comparison = {"rows": len(held.test) if held.test else 0, "confidence": _CONFIDENCE}
-    place = run.path if shown and held.test_is_public else run.folder.local
-    write_json(place / "comparison.json", comparison | {"variants": rows})
+    if some_private or not held.test_is_public:
+        rows = [_variant(name, variants[name], found[name]) for name in variants]
+        write_json(run.folder.local / "comparison.json", comparison | {"variants": rows})
+    if held.test_is_public:
+        rows = [
+            _variant(name, variants[name], [f for f in found[name] if f.public])
+            for name in variants
+        ]
+        write_json(run.path / "comparison.json", comparison | {"variants": rows})
     return findings
+
+
+def _write_findings(folder: Path, findings: Sequence[Finding]) -> None:
+    write_json(folder / "findings.json", {"findings": [f.to_json() for f in findings]})
 
 
 def _attack(recipe: Recipe, target: Target, name: str, watch: Progress) -> list[Finding]:
@@ -95,7 +116,7 @@ _KEPT = {"unprotected": "unprotected.safetensors", "public base": "base.safetens
 
 def _weights(run: Run, file: str) -> nn.Module:
     """The recipe's model with the weights kept in state/."""
-    schema = run.recipe.data.schema()
+    schema = run.recipe.schema
     recipe = run.recipe
     model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
     weights, _ = load_tensors(run.folder.state / file)
@@ -144,23 +165,28 @@ def _batch_of(parts: Sequence[Rows]) -> Batch:
     return flatten(_batch(Rows(features, label)))
 
 
-def _accuracy(target: Target) -> dict[str, float] | None:
-    """Share of test rows answered rightly, with its interval."""
+def _utility(target: Target) -> dict[str, dict[str, float] | None]:
+    """The share of test rows answered rightly, or, where answers are not right or wrong, the mean
+    loss; each with its interval."""
     if target.test is None:
-        return None
-    with torch.no_grad():
-        outputs = target.task.predict(target.model, target.test["features"])
-    right = int(target.task.correct(outputs, target.test["label"]).sum())
+        return {"accuracy": None, "loss": None}
+    if target.task.kind not in ("classification", "token_classification"):
+        losses = row_losses(target.model, target.task, target.test)
+        mean, spread = float(losses.mean()), float(losses.std()) / len(losses) ** 0.5
+        reach = _DEVIATIONS * spread if len(losses) > 1 else math.inf
+        found = {"value": mean, "low": mean - reach, "high": mean + reach}
+        return {"accuracy": None, "loss": found if math.isfinite(mean + reach) else None}
+    answered = int(right(target.model, target.task, target.test).sum())
     count = len(target.test["label"])
-    low, high = clopper_pearson(right, count, _CONFIDENCE)
-    return {"value": right / count, "low": low, "high": high}
+    low, high = clopper_pearson(answered, count, _CONFIDENCE)
+    return {"accuracy": {"value": answered / count, "low": low, "high": high}, "loss": None}
 
 
 def _variant(name: str, target: Target, findings: Sequence[Finding]) -> dict[str, Any]:
     by_kind = {finding.audit: finding for finding in findings}
     return {
         "name": name,
-        "accuracy": _accuracy(target),
+        **_utility(target),
         "attacked_accuracy": _figure(by_kind.get(Evasion().kind)),
         "membership_advantage": _figure(by_kind.get(Membership().kind)),
         "note": _NOTES[name],

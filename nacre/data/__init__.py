@@ -23,16 +23,20 @@ from nacre.data.scaling import (
 )
 from nacre.data.split import Holdout, PublicCohort, PublicFile, Test
 from nacre.data.table import ColumnSpec, Table
+from nacre.data.text import Text
+from nacre.data.tokens import BPE, Bytes, OfModel
 from nacre.data.units import Units
 
-AnyData = Builtin | Table | Arrays | Images
+AnyData = Builtin | Table | Arrays | Images | Text
 """Every option that a recipe may name under `data`."""
 
 __all__ = [
+    "BPE",
     "AnyData",
     "Arrays",
     "Builtin",
     "ByColumn",
+    "Bytes",
     "Cohorts",
     "Column",
     "ColumnSpec",
@@ -44,6 +48,7 @@ __all__ = [
     "Holdout",
     "Images",
     "NoScaling",
+    "OfModel",
     "PartitionOption",
     "Poisson",
     "PoissonSampling",
@@ -59,6 +64,7 @@ __all__ = [
     "ShuffledSampling",
     "Table",
     "Test",
+    "Text",
     "Uniform",
     "Units",
     "fit_scaling",

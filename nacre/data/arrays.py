@@ -18,6 +18,7 @@ import torch
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
+from nacre.data.kept import Aids
 from nacre.data.raw import missing, text
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
@@ -75,12 +76,12 @@ class Arrays:
         """Whether `read` will return test rows."""
         return self.holdout is not None
 
-    def schema(self) -> Schema:
+    def schema(self, folder: Path = Path()) -> Schema:
         """What a row looks like, as declared."""
         names = tuple(str(i) for i in range(self.classes))
         return Schema(self.shape, (), "classification", names, self.low, self.high)
 
-    def read(self, folder: Path, seed: int, split_key: bytes) -> Cohorts:
+    def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads the files; the holdout is chosen under `split_key`. Raises `DataError`."""
         file = located(folder, self.path)
         private = self._rows(file, keyed=True)
@@ -183,12 +184,12 @@ class Images:
         """Whether `read` will return test rows."""
         return self.holdout is not None or self.test_images is not None
 
-    def schema(self) -> Schema:
+    def schema(self, folder: Path = Path()) -> Schema:
         """What a row looks like, as declared."""
         names = tuple(str(i) for i in range(self.classes))
         return Schema(self.shape, (), "classification", names, low=0, high=255)
 
-    def read(self, folder: Path, seed: int, split_key: bytes) -> Cohorts:
+    def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads the files; a holdout is chosen under `split_key`. Raises `DataError`."""
         private = self._rows(folder, self.images, self.labels)
         test = public = None

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
+from nacre.data.kept import Aids
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import PublicCohort, Test, demonstration, like_private, sizes
 
@@ -156,11 +157,11 @@ class Builtin:
         """Whether `read` will return test rows."""
         return self.test is not None
 
-    def schema(self) -> Schema:
+    def schema(self, folder: Path = Path()) -> Schema:
         """What a row looks like: a constant."""
         return _SCHEMAS[self.name]
 
-    def read(self, folder: Path, seed: int, split_key: bytes) -> Cohorts:
+    def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """The rows, split by `seed`; `folder` and `split_key` are not needed."""
         features, target = _arrays(self.name)
         rows = Rows(

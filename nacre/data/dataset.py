@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from nacre.core.errors import DataError
 
 if TYPE_CHECKING:
+    from nacre.data.kept import Aids
     from nacre.data.scaling import ScalingOption
 
 
@@ -116,6 +117,8 @@ class Cohorts:
     notes: tuple[str, ...] = ()  # counted on private rows, so for the local terminal only
     outsiders: Rows | None = None  # test rows distributed as the private ones, where the test rows
     # as a whole are not: what a membership audit may compare members with
+    tokenizer: Mapping[str, Any] | None = None  # that of pieces, as `tokens.described` gives it:
+    # learnt from public rows, or part of a pretrained model
 
 
 class DataOption(Protocol):
@@ -159,11 +162,11 @@ class DataOption(Protocol):
         """Whether `read` will return test rows."""
         ...
 
-    def schema(self) -> Schema:
-        """What a row looks like, without reading one."""
+    def schema(self, folder: Path = Path()) -> Schema:
+        """What a row looks like, without reading one; `folder` is where a tokenizer may lie."""
         ...
 
-    def read(self, folder: Path, seed: int, split_key: bytes) -> Cohorts:
+    def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads and checks every row; paths are relative to `folder`. Raises `DataError`."""
         ...
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet files as columns of plain values, with nothing guessed."""
+"""CSV, TSV, JSONL, Parquet and plain text as columns of plain values, with nothing guessed."""
 
 # pyarrow carries no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import math
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +26,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 
 @dataclass(frozen=True)
 class RawTable:
-    """The columns of a file as they stand there: text from CSV, any value from Parquet."""
+    """The columns of a file as they stand there: text from CSV, any value from Parquet or JSON."""
 
     file: Path
     columns: dict[str, list[object]]
@@ -44,9 +46,14 @@ class RawTable:
 
 
 def read_table(folder: Path, path: str) -> RawTable:
-    """The file at `path`: Parquet by its suffix, else CSV, plain or .gz. Raises `DataError`."""
+    """The file at `path`: Parquet, JSONL or TSV by its suffix, else CSV; all but Parquet plain or
+    .gz. Raises `DataError`."""
     file = located(folder, path)
-    names, columns = _parquet(file) if file.suffix in (".parquet", ".pq") else _csv(file)
+    kind = suffix(path)
+    if kind in (".parquet", ".pq"):
+        names, columns = _parquet(file)
+    else:
+        names, columns = _read(file, _jsonl if kind in (".jsonl", ".ndjson") else _csv)
     for name in names:
         if names.count(name) > 1:
             raise DataError(
@@ -57,36 +64,90 @@ def read_table(folder: Path, path: str) -> RawTable:
     return RawTable(file, dict(zip(names, columns, strict=True)))
 
 
-def _csv(file: Path) -> tuple[list[str], list[list[object]]]:
+def suffix(path: str) -> str:
+    """What a file's name ends in, under a packing: `.jsonl` for notes.jsonl.gz."""
+    return Path(path.removesuffix(".gz")).suffix.lower()
+
+
+def read_lines(folder: Path, path: str) -> tuple[Path, list[str]]:
+    """The lines of a text file, plain or .gz, without their ends. Raises `DataError`."""
+    file = located(folder, path)
+
+    def lines(opened: TextIO) -> tuple[list[str], list[list[object]]]:
+        return [line.rstrip("\r\n") for line in opened], []
+
+    return file, _read(file, lines)[0]
+
+
+_Columns = tuple[list[str], list[list[object]]]
+
+
+def _read(file: Path, reader: Callable[[TextIO], _Columns]) -> _Columns:
     try:
-        lines = _lines(file)
-        names = next(lines, None)
-        if names is None:
-            raise DataError(f"{file} is empty, so it has no header; its first line names columns")
-        columns: list[list[object]] = [[] for _ in names]
-        for number, line in enumerate(lines, start=1):
-            if len(line) != len(names):
-                raise DataError(
-                    f"{file} row {number} has {len(line)} values and the header names "
-                    f"{len(names)} columns; correct the row or quote values that hold commas"
-                )
-            for column, value in zip(columns, line, strict=True):
-                column.append(value)
+        with _opened(file) as opened:
+            return reader(opened)
+    except _Fault as fault:
+        raise DataError(f"{file} {fault}") from fault
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text; save it as CSV in UTF-8") from error
+        raise DataError(f"{file} is not UTF-8 text; save it in UTF-8") from error
     except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be read as CSV ({error}); write it anew") from error
+        raise DataError(f"{file} cannot be read ({error}); write it anew") from error
     except OSError as error:
         raise unreadable(file, error) from error
+
+
+class _Fault(Exception):
+    """What is wrong with a file, as the rest of a sentence that begins with its name."""
+
+
+def _csv(opened: TextIO) -> _Columns:
+    csv.field_size_limit(sys.maxsize)  # a document may be longer than the 128 KiB of the default
+    lines = _values(opened)
+    names = next(lines, None)
+    if names is None:
+        raise _Fault("is empty, so it has no header; its first line names columns")
+    columns: list[list[object]] = [[] for _ in names]
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(names):
+            raise _Fault(
+                f"row {number} has {len(line)} values and the header names "
+                f"{len(names)} columns; correct the row or quote values that hold commas"
+            )
+        for column, value in zip(columns, line, strict=True):
+            column.append(value)
     return names, columns
 
 
-def _lines(file: Path) -> Iterator[list[str]]:
+def _values(opened: TextIO) -> Iterator[list[str]]:
     """The values of each line that is not blank, without the spaces around them."""
-    with _opened(file) as lines:
-        for line in csv.reader(lines, strict=True):
-            if line:
-                yield [value.strip() for value in line]
+    # The registered form of TSV (text/tab-separated-values) knows no quotes.
+    tabs = suffix(Path(opened.name).name) == ".tsv"
+    plain = csv.reader(opened, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+    for line in plain if tabs else csv.reader(opened, strict=True):
+        if line:
+            yield [value.strip() for value in line]
+
+
+def _jsonl(opened: TextIO) -> _Columns:
+    """One object a line; a key that a row lacks is None there."""
+    columns: dict[str, list[object]] = {}
+    count = 0
+    for number, line in enumerate(opened, start=1):
+        if not line.strip():
+            continue
+        try:
+            row: object = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _Fault(f"line {number} is not JSON ({error}); write one object a line") from error
+        if not isinstance(row, dict):
+            raise _Fault(f"line {number} is no JSON object; write one object a line")
+        for name, value in row.items():
+            columns.setdefault(name, [None] * count).append(value)
+        count += 1
+        for column in columns.values():
+            if len(column) < count:
+                column.append(None)
+    return list(columns), list(columns.values())
 
 
 def _opened(file: Path) -> TextIO:

@@ -59,7 +59,9 @@ class Scaler:
     high: Tensor
 
     def apply(self, rows: Rows) -> Rows:
-        """The same rows with scaled features, (N, *shape) float32."""
+        """The same rows with scaled features, (N, *shape) float32; tokens stay as they are."""
+        if not rows.features.is_floating_point():
+            return rows
         scaled = (rows.features - self.offset) / self.scale
         return replace(rows, features=torch.clamp(scaled, self.low, self.high))
 

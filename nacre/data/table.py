@@ -17,6 +17,7 @@ import torch
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
+from nacre.data.kept import Aids
 from nacre.data.raw import RawTable, missing, number, read_table, text
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
@@ -111,7 +112,7 @@ class Table:
         """Whether `read` will return test rows."""
         return self.holdout is not None
 
-    def schema(self) -> Schema:
+    def schema(self, folder: Path = Path()) -> Schema:
         """What a row looks like, from the declared columns in their order."""
         columns = tuple(
             Column(
@@ -123,7 +124,7 @@ class Table:
         width = sum(len(column.entries()) for column in columns)
         return Schema((width,), columns, self.task, self.classes)
 
-    def read(self, folder: Path, seed: int, split_key: bytes) -> Cohorts:
+    def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads both files against the declaration; the holdout is chosen under `split_key`."""
         raw = read_table(folder, self.path)
         private, notes = _encoded(self, raw, keyed=True)

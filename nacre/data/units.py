@@ -49,6 +49,7 @@ class Units:
             self._ids = _numbers(_groups(rows), source)
         else:
             self._ids = _numbers(_contents(rows), source)
+        self._widths = _widths(rows.features, self._places)  # (U,), None for numbers
 
     def __len__(self) -> int:
         return len(self._rows) if self._places is None else len(self._places)
@@ -71,15 +72,58 @@ class Units:
         held = places >= 0
         features, label = self._rows.features[places], self._rows.label[places]
         # Place -1 read the last row; nothing of it may reach the unit.
-        features[~held] = 0
-        label[~held] = 0
+        features[~held] = 0 if features.is_floating_point() else -1
+        label[~held] = 0 if label.ndim == 2 else -100
         return {"features": features, "label": label, "rows": held, **batch}
 
     def micro(self, indices: Tensor, size: int | None) -> Iterator[Batch]:
-        """The same units in batches of at most `size`; nothing for an empty draw."""
-        if len(indices):
-            for part in indices.split(size or len(indices)):
-                yield self.batch(part)
+        """The same units in batches of at most `size`; nothing for an empty draw.
+
+        Units of tokens come with others of about their own length, and without the padding that
+        none of them needs. *Why the sum stays bounded:* how wide a unit's rows are depends on that
+        unit alone, so taking another one away changes neither its dropout nor its padding.
+        """
+        for width, alike in self._alike(indices):
+            for part in alike.split(size or len(alike)):
+                yield _narrowed(self.batch(part), width)
+
+    def _alike(self, indices: Tensor) -> Iterator[tuple[int | None, Tensor]]:
+        """(tokens of a row, the units of that width), the narrow ones first."""
+        if self._widths is None:
+            yield from [(None, indices)] if len(indices) else []
+            return
+        widths = self._widths[indices]
+        for width in widths.unique().tolist():
+            yield int(width), indices[widths == width]
+
+
+_WIDTHS = 4  # so many different widths of rows, at most
+_NARROWEST = 8  # tokens
+
+
+def _widths(features: Tensor, places: Tensor | None) -> Tensor | None:
+    """(U,): tokens of the longest row of each unit, rounded up to a few even steps; None where the
+    features are numbers, of which none can be left out."""
+    if features.is_floating_point() or features.ndim != 2:
+        return None
+    full = features.shape[1]
+    lengths = ((features >= 0) * torch.arange(1, full + 1)).amax(1)
+    if places is not None:
+        lengths = torch.where(places >= 0, lengths[places], 0).amax(1)
+    step = max(_NARROWEST, -(-full // _WIDTHS))
+    return ((lengths + step - 1) // step * step).clamp(min=min(step, full), max=full)
+
+
+def _narrowed(batch: Batch, width: int | None) -> Batch:
+    """The batch with rows of `width` tokens: the rest is padding."""
+    if width is None:
+        return batch
+    features, label = batch["features"], batch["label"]
+    by_position = label.shape == features.shape
+    return batch | {
+        "features": features[..., :width].contiguous(),
+        "label": label[..., :width].contiguous() if by_position else label,
+    }
 
 
 _ID_BITS = 48  # room for the number of a row inside its unit, see `core.rows.flatten`

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.parts import Clip, GradientSum, Objective
 from nacre.core.random import Source
-from nacre.core.tensors import trainable
+from nacre.core.tensors import norm, subtract, trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.bookkeeping import BookKeeping
 from nacre.gradient_clipping.ghost import Ghost
@@ -30,7 +31,7 @@ GRADIENT_SUMS = (Looped, Vmapped, BookKeeping, Ghost, Grouped, Whole)
 Name = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped", "whole"]
 
 _TAPED = {"bookkeeping": BookKeeping, "ghost": Ghost, "grouped": Grouped}
-_AGREES = 1e-3  # relative: norms of the tape and of single units, tried on made-up rows
+_AGREES = 1e-3  # relative: the tape and single units, tried on made-up rows
 
 
 def choose(
@@ -60,76 +61,82 @@ def choose(
             "unit: use `gradients: auto`"
         )
     if name == "whole" or (name == "auto" and not bounded):
+        _only_float32(precision, "whole")
         why = "asked for" if name == "whole" else "no unit is clipped, so one backward is enough"
         return Whole(objective), why
+    if name in ("looped", "vmapped"):
+        _only_float32(precision, name)
     if name in ("ghost", "grouped") and groups > 1:
         raise Incompatible(
             f"`gradients: {name}` scales each unit's loss by one factor, and this clip rule has "
             "one a layer; use `gradients: bookkeeping`"
         )
     with torch.random.fork_rng():
-        if name == "looped":
-            looped = Looped(objective)
-            looped.learn(model, sample, Source(bytes(32)))
-            return looped, "asked for"
         if name == "vmapped":
             vmapped = Vmapped(objective)
             vmapped(model, sample, clip, Source(bytes(32)))
-            return vmapped, "asked for"
-        if name != "auto":
-            return _tried(_TAPED[name], model, objective, sample, clip, verify, precision), (
-                "asked for"
-            )
-        return _automatic(model, objective, clip, sample, verify, precision, units, memory)
+            chosen: GradientSum = vmapped
+        elif name == "looped":
+            chosen = _looped(model, objective, sample)
+        elif name == "auto":
+            taped = BookKeeping(objective, verify, precision)
+            try:
+                _try(taped, model, sample, clip)
+            except UnsupportedLayer as refusal:
+                looped = _looped(model, objective, sample)
+                _only_float32(precision, "looped")
+                return looped, f"one unit at a time, since {refusal}"
+            return _by_memory(taped, model, sample, units, memory if groups == 1 else None)
+        else:
+            chosen = _TAPED[name](objective, verify, precision)
+            _try(chosen, model, sample, clip)
+    return chosen, "asked for"
 
 
-def _automatic(
-    model: nn.Module,
-    objective: Objective,
-    clip: Clip,
-    sample: Batch,
-    verify: Literal["first", "always", "never"],
-    precision: Literal["float32", "bfloat16"],
-    units: int,
-    memory: int | None,
+def _only_float32(precision: str, name: str) -> None:
+    if precision != "float32":
+        raise Incompatible(
+            f"`precision: {precision}` is for the sums of the tape, and this run takes `gradients: "
+            f"{name}`; use `precision: float32`"
+        )
+
+
+def _looped(model: nn.Module, objective: Objective, sample: Batch) -> Looped:
+    looped = Looped(objective)
+    looped.learn(model, sample, Source(bytes(32)))
+    return looped
+
+
+def _by_memory(
+    best: BookKeeping, model: nn.Module, sample: Batch, units: int, memory: int | None
 ) -> tuple[GradientSum, str]:
-    try:
-        best = _tried(BookKeeping, model, objective, sample, clip, verify, precision)
-    except UnsupportedLayer as refusal:
-        looped = Looped(objective)
-        looped.learn(model, sample, Source(bytes(32)))
-        return looped, f"one unit at a time, since {refusal}"
-    one_group = len(clip.groups(list(trainable(model)))) == 1
-    if memory is not None and one_group:
+    """Book-keeping, or what takes less where its tape would fill half or a quarter of memory."""
+    if memory is not None:
         kept = units * best.kept(model, sample, Source(bytes(32)))
         size = f"the tape of {units} units takes {kept / 2**30:.3g} GiB"
+        options = (best.objective, best.verify, best.precision, best.owners)
         if kept > memory // 2:
-            return Ghost(objective, verify, precision, best.owners), f"two backward passes, {size}"
+            return Ghost(*options), f"two backward passes, {size}"
         if kept > memory // 4:
-            half = Grouped(objective, verify, precision, best.owners)
-            return half, f"half of a second backward pass, {size}"
+            return Grouped(*options), f"half of a second backward pass, {size}"
     return best, "one backward pass; the tape follows every operation that moves"
 
 
-def _tried(
-    kind: type[Taped],
-    model: nn.Module,
-    objective: Objective,
-    sample: Batch,
-    clip: Clip,
-    verify: Literal["first", "always", "never"],
-    precision: Literal["float32", "bfloat16"],
-) -> Taped:
-    """A sum of the tape that agrees with single units on the sample. Raises `UnsupportedLayer`."""
-    chosen = kind(objective, verify, precision)
+def _try(chosen: Taped, model: nn.Module, sample: Batch, clip: Clip) -> None:
+    """Raises `UnsupportedLayer` unless norms and sum agree with single units on the sample."""
     source = Source(bytes(32))
     chosen.learn(model, sample, source)
-    seen = kind(objective, "never", "float32", chosen.owners)(model, sample, clip, source)
-    single = Looped(objective, chosen.owners)(model, sample, clip, source)
+    exact = replace(chosen, verify="never", precision="float32")
+    seen = exact(model, sample, clip, source)
+    single = Looped(chosen.objective, chosen.owners)(model, sample, clip, source)
     apart = (seen.local.norms - single.local.norms).abs()
-    if not bool((apart <= _AGREES * single.local.norms + 1e-12).all()):
+    moved = norm(subtract(seen.total, single.total))
+    if (
+        not bool((apart <= _AGREES * single.local.norms + 1e-12).all())
+        or not moved <= _AGREES * norm(single.total) + 1e-12
+    ):
         raise UnsupportedLayer(
-            "the tape and single units disagree about this model's gradients by "
-            f"{float(apart.max()):.3g}; use `gradients: looped`, and report the model"
+            "the tape and single units disagree about this model's gradients: norms by "
+            f"{float(apart.max()):.3g}, their sum by {moved:.3g}; use `gradients: looped`, and "
+            "report the model"
         )
-    return chosen

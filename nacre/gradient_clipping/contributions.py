@@ -18,6 +18,7 @@ their squared norm are computed again in float64.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 def squares(rows: Tensor) -> Tensor:
     """(B, …) -> (B,) float64: the squared norm of each unit."""
-    flat = wide(rows).reshape(rows.shape[0], -1)
+    flat = wide(rows).reshape(rows.shape[0], math.prod(rows.shape[1:]))  # of no rows as well
     if flat.shape[1] <= _BLOCK or flat.dtype == torch.float64:
         return torch.linalg.vector_norm(flat, dim=1).double().square()
     whole = flat.shape[1] - flat.shape[1] % _BLOCK

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from nacre.core.errors import Incompatible
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.contributions import Contribution, squared_norms
+from nacre.gradient_clipping.contributions import squared_norms
 from nacre.gradient_clipping.joined import Joined, squared, weighted
 from nacre.gradient_clipping.operations.call import Given
-from nacre.gradient_clipping.tape import Tape, Use
+from nacre.gradient_clipping.tape import Use
 from nacre.gradient_clipping.taped import Finish, Forward, Taped
 
 
@@ -46,15 +46,14 @@ def two_passes(forward: Forward, groups: list[list[str]], kept: set[Use]) -> tup
         )
     first = _First(forward, kept)
     norms = first.norms()
-    rest = [use for use in forward.tape.uses if use not in kept]
 
     def finish(factors: Tensor) -> Tensors:
         total = first.sums(factors[:, 0])
-        second = _Second(forward.tape, {id(use) for use in rest})
+        second = _Second(forward, kept)
         forward.tape.take = second.take
         with torch.enable_grad():
             scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
-        forward.tape.backward(scaled, rest)
+        forward.tape.backward(scaled, [use for use in forward.tape.uses if use not in kept])
         for name, more in second.sums().items():
             total[name] += more
         return total
@@ -114,16 +113,16 @@ class _First:
 class _Second:
     """The pass of the sum: each contribution is added up as it comes."""
 
-    tape: Tape
-    wanted: set[int]
+    forward: Forward
+    kept: set[Use]
     totals: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def take(self, use: Use, given: Given) -> None:
         """Adds up what a use gave; those that were kept are in the sum already."""
-        if id(use) not in self.wanted:
+        if use in self.kept:
             return
         for tensor, part in given:
-            ones = torch.ones(_units(part), device=tensor.device)
+            ones = torch.ones(self.forward.units, device=tensor.device)
             whole = part.weighted(ones).reshape(tensor.shape)
             key = id(tensor)
             self.totals[key] = self.totals[key] + whole if key in self.totals else whole
@@ -132,10 +131,10 @@ class _Second:
         """Name -> sum; derived tensors hand theirs to the parameters."""
         found: Tensors = {}
         for key, total in self.totals.items():
-            known = self.tape.known[key]
+            known = self.forward.tape.known[key]
             back = [total]
             if known.derivation is not None:
-                homes = [self.tape.parameters[name] for name in known.names]
+                homes = [self.forward.tape.parameters[name] for name in known.names]
                 kind = known.tensor.dtype
                 back = torch.autograd.grad(
                     [known.tensor], homes, [total.to(kind)], retain_graph=True, allow_unused=True
@@ -144,8 +143,3 @@ class _Second:
                 if more is not None:  # pyright: ignore[reportUnnecessaryComparison]
                     found[name] = found[name] + more if name in found else more
         return found
-
-
-def _units(part: Contribution) -> int:
-    first = next(iter(vars(part).values()))
-    return len(first)

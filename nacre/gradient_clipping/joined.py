@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.core.types import Tensors
 from nacre.gradient_clipping.contributions import (
     Contribution,
     Grams,
@@ -130,13 +129,14 @@ def _through_view(
     shape = tuple(parent.tensor.shape)
     if name in _RESHAPED and known.tensor.numel() == parent.tensor.numel():
         return parent, [_reshaped(part, shape) for part in parts]
-    if name in _TURNED and len(shape) == 2:
+    turned = known.tensor.stride() == parent.tensor.stride()[::-1]  # not by `transpose(0, 0)`
+    if name in _TURNED and len(shape) == 2 and turned:
         return parent, [_turned(part, shape) for part in parts]
     return None
 
 
 def _reshaped(part: Contribution, shape: tuple[int, ...]) -> Contribution:
-    if isinstance(part, Products):
+    if isinstance(part, Products) and part.axes is None:
         return Products(part.inputs, part.grads, shape, part.flipped, part.source)
     if isinstance(part, Lookups) and part.shape == shape:
         return part
@@ -145,7 +145,7 @@ def _reshaped(part: Contribution, shape: tuple[int, ...]) -> Contribution:
 
 
 def _turned(part: Contribution, shape: tuple[int, ...]) -> Contribution:
-    if isinstance(part, Products) and len(part.shape) == 2:
+    if isinstance(part, Products) and part.axes is None:
         return Products(part.inputs, part.grads, shape, not part.flipped, part.source)
     return Instances(part.instances().mT)
 
@@ -170,8 +170,3 @@ def _through_lookup(
         grads = rows.reshape(len(rows), -1, table.shape[1])
         result.append((parent.names[0], Lookups(places, grads, tuple(table.shape))))
     return result
-
-
-def empty(tape: Tape) -> Tensors:
-    """No contribution to any parameter."""
-    return {name: weighted([], torch.zeros(0), p) for name, p in tape.parameters.items()}

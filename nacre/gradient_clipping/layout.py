@@ -93,3 +93,12 @@ def _divisors(number: int) -> list[int]:
     """Simplest first: 1, the number itself, then the others."""
     between = [n for n in range(2, number) if number % n == 0]
     return [1, *([number] if number > 1 else []), *between]
+
+
+SHARED = "shared"
+"""The output answers to several units: a parameter derived from parameters, nobody's row."""
+UNANSWERED = "unanswered"
+"""No loss answered to the output when the model was tried."""
+
+Owner = Layout | str
+"""Whose the entries of an operation's output are."""

@@ -18,29 +18,61 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.gradient_clipping.hidden import opened
-from nacre.gradient_clipping.layout import Layout
+from nacre.gradient_clipping.layout import UNANSWERED, Layout, Owner
 
-_AXES = {
-    functional.dropout: 0,
-    torch.dropout: 0,
-    functional.dropout1d: 1,
-    functional.dropout2d: 2,
-    functional.dropout3d: 3,
-}
-"""Dropouts, and how many trailing axes share one draw."""
+_ENTRIES = (functional.dropout, torch.dropout)
+_CHANNELS = (functional.dropout1d, functional.dropout2d, functional.dropout3d)
+"""Dropouts that keep or drop the whole of a row's channel: one draw for the first two axes."""
 
 
-def dropped(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float | None:
+class Unseen(Exception):
+    """An operation or a dropout that was not seen when the model was tried."""
+
+
+class Watching(TorchFunctionMode):
+    """Sees every function of torch, those inside functions that hide others too.
+
+    What drops something goes to `dropout`, everything else to `call`.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        inside = opened(func, args, kwargs)
+        if inside is not None and self.opens(args, kwargs):
+            with self:
+                return inside(*args, **kwargs)
+        share = _dropped(func, args, kwargs)
+        if share is not None:
+            return self.dropout(func, share, args, kwargs)
+        return self.call(func, args, kwargs)
+
+    def opens(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a function that hides others has to be looked into."""
+        return True
+
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The result of a call."""
+        return function(*args, **kwargs)
+
+    def dropout(
+        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The result of a call that drops this share."""
+        raise NotImplementedError
+
+
+def _dropped(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float | None:
     """The share that this call drops; None for a call that drops nothing, or is no dropout."""
-    if function not in _AXES:
+    if function not in _ENTRIES and function not in _CHANNELS:
         return None
-    train_default = function is not functional.dropout1d
     p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-    training = kwargs.get(
-        "training", kwargs.get("train", args[2] if len(args) > 2 else train_default)
-    )
+    default = args[2] if len(args) > 2 else function is not functional.dropout1d
+    training = kwargs.get("training", kwargs.get("train", default))
     return float(p) if training and p > 0 else None
 
 
@@ -53,42 +85,59 @@ def masked(x: Tensor, mask: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, 
 class Masks:
     """The masks of one forward pass."""
 
-    def __init__(self, layouts: Mapping[int, Layout | None], units: Tensor, source: Source) -> None:
-        self._layouts = layouts
+    def __init__(self, owners: Mapping[int, Owner], units: Tensor, source: Source) -> None:
+        self._owners = owners  # of each dropout, in order
         self._units = units  # (B,) their own numbers
         self._source = source
         self._number = 0
 
-    def known(self) -> bool:
-        """Whether the next dropout was seen when the model was tried; one unit owns everything."""
-        return self._number in self._layouts or len(self._units) == 1
-
-    def draw(self, function: Any, x: Tensor, p: float) -> Tensor:
-        """Of the shape of `x`, or of one that broadcasts to it: 0, or 1 / (1 - p)."""
-        shape = x.shape[: x.dim() - _AXES[function]]
-        layout = self._layouts.get(self._number, Layout(0))
-        stream = self._source.child("dropout", self._number).stream()
+    def output(
+        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        """What the next dropout of the pass gives. Raises `Unseen` for one that was not tried."""
+        number, alone = self._number, len(self._units) == 1
+        if number not in self._owners and not alone:
+            raise Unseen("a dropout")
+        owner = self._owners.get(number, Layout(0))  # a single unit owns everything
         self._number += 1
-        if p >= 1:
+        x: Tensor = args[0]
+        result = masked(x, self._mask(function, x, share, number, owner), args, kwargs)
+        if owner == UNANSWERED and result.requires_grad:
+            result.register_hook(_answered)
+        return result
+
+    def _mask(self, function: Any, x: Tensor, share: float, number: int, owner: Owner) -> Tensor:
+        """Of the shape of `x`, or of one that broadcasts to it: 0, or 1 / (1 - share)."""
+        shape = x.shape[:2] if function in _CHANNELS else x.shape
+        stream = self._source.child("dropout", number).stream()
+        if share >= 1:
             return torch.zeros_like(x)
-        if layout is None or layout.axis >= len(shape):  # nobody's row: one mask for all
-            kept = ~stream.below(self._units.new_zeros(1), shape.numel(), p)
-            kept = kept.reshape(shape)
+        if not isinstance(owner, Layout):  # nobody's rows: one mask for all units
+            kept = ~stream.below(self._units.new_zeros(1), shape.numel(), share).reshape(shape)
+        elif owner.axis >= len(shape):
+            raise UnsupportedLayer(
+                "a dropout of whole channels has its units along the channels' own axes; give its "
+                "input a leading axis for the units"
+            )
         else:
-            width = shape.numel() // len(self._units)
-            kept = ~stream.below(self._units, width, p)
+            kept = ~stream.below(self._units, shape.numel() // len(self._units), share)
             like = torch.empty(shape, device="meta")
-            first = layout.units_first(like, len(self._units), "a dropout").shape
-            kept = layout.back(kept.reshape(first), shape, "a dropout")
-        kept = kept.reshape(*shape, *[1] * _AXES[function]).to(x.device)
-        return kept.to(x.dtype).mul_(1 / (1 - p))
+            first = owner.units_first(like, len(self._units), "a dropout").shape
+            kept = owner.back(kept.reshape(first), shape, "a dropout")
+        kept = kept.reshape(*shape, *[1] * (x.dim() - len(shape))).to(x.device)
+        return kept.to(x.dtype).mul_(1 / (1 - share))
 
 
-class Unseen(Exception):
-    """An operation or a dropout that was not seen when the model was tried."""
+def _answered(gradient: Tensor) -> None:
+    """Raises where a loss answers to a dropout that no loss answered to on trial."""
+    if bool((gradient != 0).any()):
+        raise UnsupportedLayer(
+            "a dropout answers to a loss now and did not when the model was tried, so it is "
+            "unknown whose its entries are; take the dropout out"
+        )
 
 
-class Masking(TorchFunctionMode):
+class Masking(Watching):
     """Dropout by the units' own masks, for gradient sums without a tape.
 
     Without `masks` any dropout raises `Unseen`, or with `keep` drops nothing.
@@ -98,24 +147,16 @@ class Masking(TorchFunctionMode):
         super().__init__()
         self._masks, self._keep = masks, keep
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def opens(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Only where a share to drop may have been given: native functions are faster."""
+        return any(isinstance(v, float) and 0 < v <= 1 for v in (*args, *kwargs.values()))
+
+    def dropout(
+        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        inside = opened(func, args, kwargs)
-        if inside is not None and _drops(args, kwargs):
-            with self:
-                return inside(*args, **kwargs)
-        share = dropped(func, args, kwargs)
-        if share is None:
-            return func(*args, **kwargs)
+        """By the units' own masks."""
         if self._keep:
             return args[0]
-        if self._masks is None or not self._masks.known():
+        if self._masks is None:
             raise Unseen("a dropout")
-        return masked(args[0], self._masks.draw(func, args[0], share), args, kwargs)
-
-
-def _drops(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function that hides others may drop something: it was given a share to drop."""
-    return any(isinstance(v, float) and 0 < v <= 1 for v in (*args, *kwargs.values()))
+        return self._masks.output(function, share, args, kwargs)

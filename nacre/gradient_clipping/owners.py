@@ -16,27 +16,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
-from nacre.gradient_clipping.hidden import opened
-from nacre.gradient_clipping.layout import Layout, found
-from nacre.gradient_clipping.masks import dropped, masked
+from nacre.gradient_clipping.layout import SHARED, UNANSWERED, Owner, found
+from nacre.gradient_clipping.masks import Watching, masked
 from nacre.gradient_clipping.operations.call import tensors_in
 
 Key = tuple[str, tuple[str, ...], int]
 """Function, parameters that it takes, and how many times it has taken them before."""
-
-SHARED = "shared"
-"""The output answers to several units: a derived parameter."""
-UNANSWERED = "unanswered"
-"""No loss answered to the output."""
-
-Owner = Layout | str
 
 
 @dataclass
@@ -58,8 +49,7 @@ class Owners:
     """What was found out about a model's operations; grows as other paths through it are seen."""
 
     operations: dict[Key, Owner] = field(default_factory=dict)
-    masks: dict[int, Layout | None] = field(default_factory=dict)  # of each dropout, in order
-    learnt: bool = False
+    masks: dict[int, Owner] = field(default_factory=dict)  # of each dropout, in order
 
     def learn(self, losses: UnitLosses, batch: Batch, units: int = 3) -> None:
         """Tries the model on the first few units of a perturbed batch, which are at least two."""
@@ -82,7 +72,6 @@ class Owners:
                 "one cause; switch it off, or use `gradients: looped`"
             ) from error
         self._settle(scout, weights, set(trainable(losses.model)), answers)
-        self.learnt = True
 
     def _settle(
         self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
@@ -100,9 +89,14 @@ class Owners:
                 self.operations[key] = owner
                 if owner == SHARED:
                     known |= {id(t): names for t in trial.outputs}
-        for number, output in enumerate(scout.dropouts):
+        for number, (entered, output) in enumerate(scout.dropouts):
             owner = answers.owner([output])
-            self.masks[number] = owner if isinstance(owner, Layout) else None
+            if owner == SHARED and id(entered) not in known:
+                raise UnsupportedLayer(
+                    "a dropout acts on entries of which it cannot be told whose they are, so its "
+                    "masks would follow the units' places; keep the units along one axis"
+                )
+            self.masks[number] = owner
 
 
 def name_of(function: Any) -> str:
@@ -127,33 +121,32 @@ class _Trial:
     outputs: list[Tensor]
 
 
-class _Scout(TorchFunctionMode):
+class _Scout(Watching):
     """Notes every call; dropout keeps everything, so that nothing is hidden."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trials: list[_Trial] = []
-        self.dropouts: list[Tensor] = []
+        self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        inside = opened(func, args, kwargs)
-        if inside is not None:
-            with self:
-                return inside(*args, **kwargs)
-        if dropped(func, args, kwargs) is not None:
-            with self:
-                output = masked(args[0], torch.ones_like(args[0]), args, kwargs)
-            self.dropouts.append(output)
-            return output
-        result = func(*args, **kwargs)
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The result, which is noted where a gradient can reach it."""
+        result = function(*args, **kwargs)
         outputs = [t for t in tensors_in(result) if t.requires_grad]
         if outputs:
             inputs = [*tensors_in(args), *tensors_in(kwargs)]
-            self.trials.append(_Trial(func, inputs, outputs))
+            self.trials.append(_Trial(function, inputs, outputs))
         return result
+
+    def dropout(
+        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Everything, as a tensor of its own."""
+        entered = args[0]
+        with self:
+            output = masked(entered, torch.ones_like(entered), args, kwargs)
+        self.dropouts.append((entered, output))
+        return output
 
 
 @dataclass

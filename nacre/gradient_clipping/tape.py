@@ -14,23 +14,21 @@ use that the tape missed (activation checkpointing, a function behind the mode),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.hidden import opened
-from nacre.gradient_clipping.layout import Layout
-from nacre.gradient_clipping.masks import Masks, Unseen, dropped, masked
+from nacre.gradient_clipping.layout import SHARED, Layout, Owner
+from nacre.gradient_clipping.masks import Masks, Unseen, Watching
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
-from nacre.gradient_clipping.owners import SHARED, Counter, Owner, Owners, name_of, names_of
+from nacre.gradient_clipping.owners import Counter, Owners, name_of, names_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Use:
     tensors: frozenset[int]  # ids of the trainable tensors that it took
 
 
-class Tape(TorchFunctionMode):
+class Tape(Watching):
     """Open for one forward pass; afterwards each backward pass hands its gradients to `take`."""
 
     def __init__(
@@ -69,7 +67,7 @@ class Tape(TorchFunctionMode):
         parameters: Tensors,  # the trainable ones, by name
         owners: Owners,
         units: int,
-        masks: Masks | None,
+        masks: Masks,
     ) -> None:
         super().__init__()
         self.parameters = parameters
@@ -79,31 +77,21 @@ class Tape(TorchFunctionMode):
         self._owners, self._units, self._masks = owners, units, masks
         self._counter = Counter()
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def dropout(
+        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        inside = opened(func, args, kwargs)
-        if inside is not None:
-            with self:
-                return inside(*args, **kwargs)
-        share = dropped(func, args, kwargs) if self._masks is not None else None
-        if share is not None:
-            return self._dropout(func, share, args, kwargs)
+        """By the units' own masks; the product is an operation of its own."""
+        with self:
+            return self._masks.output(function, share, args, kwargs)
+
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The result, with a probe behind it where a trainable tensor entered."""
         moving = [t for t in tensors_in((args, kwargs)) if id(t) in self.known]
         if not moving or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        return self._call(func, args, kwargs, moving)
+            return function(*args, **kwargs)
+        return self._moved(function, args, kwargs, moving)
 
-    def _dropout(self, func: Any, share: float, args: tuple[Any, ...], kwargs: Any) -> Any:
-        assert self._masks is not None
-        if not self._masks.known():
-            raise Unseen("a dropout")
-        mask = self._masks.draw(func, args[0], share)
-        with self:
-            return masked(args[0], mask, args, kwargs)
-
-    def _call(self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor]) -> Any:
+    def _moved(self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor]) -> Any:
         _refuse_checkpoints()
         names = names_of(self.known[id(t)].names for t in moving)
         owner = self._owner(func, names, args, kwargs)

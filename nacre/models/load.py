@@ -156,6 +156,7 @@ def save(
     task: str,
     scaler: Mapping[str, Any] | None,
     folder: Path,  # what the option's paths are relative to
+    tokenizer: Mapping[str, Any] | None = None,  # of the rows' text, as `nacre.data` describes it
 ) -> None:
     """Writes model.safetensors, then model.json: whoever finds the second has both."""
     save_tensors(into / "model.safetensors", model.state_dict())
@@ -167,8 +168,17 @@ def save(
         "outputs": outputs,
         "task": task,
         "scaler": scaler,
+        "tokenizer": _without_copy(tokenizer, known),
     }
     write_json(into / "model.json", facts)
+
+
+def _without_copy(tokenizer: Mapping[str, Any] | None, known: Any) -> dict[str, Any] | None:
+    """What there is to say of a tokenizer beside the files that a pretrained model came with."""
+    if tokenizer is None:
+        return None
+    kept = isinstance(known, Stock) and "tokenizer.json" in known.files
+    return {**tokenizer, "file": None} if kept else dict(tokenizer)
 
 
 def saved(run: Path) -> SavedModel:

@@ -35,10 +35,14 @@ class Membership:
     model that never saw them (Watson 2022)."""
 
     kind: Literal["membership"] = "membership"
+    rows: int = 10_000
+    """Rows of each cohort at most; of more, so many are drawn at random."""
     confidence: float = 0.95
     """Of the interval around each figure."""
 
     def __post_init__(self) -> None:
+        if self.rows < 4:
+            raise ValueError(f"rows={self.rows} must be at least 4: two to fix a rule on, and two")
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
 

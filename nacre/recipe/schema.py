@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nacre.adversarial_training import Madry, Trades
-from nacre.data import AnyData
+from nacre.data import AnyData, OfModel, Text
+from nacre.data.dataset import Schema
 from nacre.differential_privacy.options import Privacy
 from nacre.federated_learning.options import FederatedLearning
 from nacre.fine_tuning.choices import FineTuningOption
 from nacre.gradient_clipping import ClippingOption
-from nacre.models import ModelOption
+from nacre.models import FormerRun, ModelOption, Pretrained
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
 from nacre.recipe.sections import Execution, LedgerChoice, Training
@@ -77,10 +78,17 @@ class Recipe:
             raise ValueError(f"name={self.name!r} must be a line of text")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be at least 0 and below 2**63")
+        if isinstance(self.data, Text) and self.data.tokenizer is None:
+            object.__setattr__(self, "data", _with_tokenizer(self.data, self.model))
         for key in ("audit", "compare"):
             chosen: tuple[Any, ...] = getattr(self, key)
             if any(chosen.count(entry) > 1 for entry in chosen):
                 raise ValueError(f"{key} names the same entry twice; remove one")
+
+    @property
+    def schema(self) -> Schema:
+        """What a row looks like, without reading one."""
+        return self.data.schema(self.folder)
 
     @property
     def lines(self) -> dict[str, tuple[str, int]]:
@@ -103,6 +111,18 @@ class Recipe:
         while key and key not in lines:
             key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return lines.get(key, (None, None))
+
+
+def _with_tokenizer(data: Text, model: ModelOption) -> Text:
+    """Text becomes the tokens that its model was trained with."""
+    if isinstance(model, Pretrained):
+        return replace(data, tokenizer=OfModel(name=model.name))
+    if isinstance(model, FormerRun):
+        return replace(data, tokenizer=OfModel(name=model.path))
+    raise ValueError(
+        f"data of kind text need a tokenizer and model {model.kind!r} brings none; declare "
+        "`data: {tokenizer: {kind: bytes}}`"
+    )
 
 
 def digest(recipe: Recipe) -> str:

@@ -73,13 +73,28 @@ def gather(run_folder: Path) -> Evidence:
         "outcome": outcome,
         "released": _released(run_folder),
         "findings": findings,
-        "findings_are_local": not findings and (run_folder / "local" / "findings.json").exists(),
+        "findings_are_local": (run_folder / "local" / "findings.json").exists(),
         "comparison": _optional(run_folder, "comparison.json", Comparison),
         "ledger": _read(run_folder, "ledger.json", Ledger) if charged else None,
-        "model": _read(run_folder, "model.json", dict[str, Any]),
+        "model": _model(run_folder),
         "recipe": _CREDENTIALS.sub("…", _text(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
     }
+
+
+def _model(run: Path) -> dict[str, Any]:
+    """model.json; of the long texts of a tokenizer only what SHA-256 makes of them."""
+    facts: dict[str, Any] = _read(run, "model.json", dict[str, Any])
+    option, tokenizer = dict(facts.get("option") or {}), facts.get("tokenizer")
+    if files := option.get("files"):
+        option["files"] = {name: _fingerprint(text) for name, text in dict(files).items()}
+    if tokenizer is not None and tokenizer.get("file"):
+        tokenizer = {**tokenizer, "file": _fingerprint(tokenizer["file"])}
+    return {**facts, "option": option, "tokenizer": tokenizer}
+
+
+def _fingerprint(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _text(run: Path, name: str) -> str:

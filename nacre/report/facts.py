@@ -245,6 +245,8 @@ class Variant(TypedDict):
 
     name: str
     accuracy: Interval | None
+    loss: NotRequired[Interval | None]
+    """Mean loss in nats, of a language model and where a number is predicted."""
     attacked_accuracy: Interval | None
     membership_advantage: Interval | None
     note: str
@@ -322,7 +324,7 @@ class Evidence(TypedDict):
     outcome: Outcome
     released: Released
     findings: list[FindingFacts]
-    """`[]` where no audit ran, or where `findings_are_local`."""
+    """`[]` where no audit ran, or where all they found is on private rows."""
     findings_are_local: bool
     """Whether findings exist that were computed on private rows and therefore stay in local/."""
     comparison: Comparison | None

@@ -12,6 +12,7 @@ from nacre.report.numbers import (
     delta,
     epsilon,
     listed,
+    number,
     percent,
     signed,
     whole,
@@ -37,6 +38,12 @@ def accuracy(evidence: Evidence) -> Interval | None:
     if model is not None and model["accuracy"] is not None:
         return model["accuracy"]
     return evasion["details"].get("clean") if evasion is not None else None
+
+
+def loss(evidence: Evidence) -> Interval | None:
+    """Mean loss of the protected model on public test rows, where no answer is right or wrong."""
+    model = variant(evidence, "protected")
+    return model.get("loss") if model is not None else None
 
 
 def variant(evidence: Evidence, name: str) -> Variant | None:
@@ -193,10 +200,14 @@ def _epsilon(evidence: Evidence) -> Stat:
 
 
 def _accuracy(evidence: Evidence) -> Stat:
-    figure = accuracy(evidence)
+    figure, lost = accuracy(evidence), loss(evidence)
+    beside = evidence["comparison"] or finding(evidence, "evasion")
+    if lost is not None and beside is not None:
+        ends = f"{number(lost['low'])} to {number(lost['high'])}"
+        detail = f"{whole(beside['confidence'])} interval {ends}; e^loss is the perplexity"
+        return Stat("Mean loss", number(lost["value"]), detail)
     if figure is None:
         return _absent("Accuracy", evidence)
-    beside = evidence["comparison"] or finding(evidence, "evasion")
     level = f"{whole(beside['confidence'])} " if beside is not None else ""
     return Stat("Accuracy", percent(figure["value"]), f"{level}interval {interval(figure)}")
 

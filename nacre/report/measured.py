@@ -24,9 +24,10 @@ from nacre.report.headline import STAYS_LOCAL, interval, signed_interval, steps
 from nacre.report.numbers import MISSING, epsilon, listed, number, percent, seconds, signed, whole
 from nacre.report.pictures import difference, png
 
-Measure = Literal["accuracy", "attacked_accuracy", "membership_advantage"]
+Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
 _MEASURES: dict[Measure, tuple[str, charts.Form]] = {
     "accuracy": ("Accuracy", percent),
+    "loss": ("Mean loss", number),
     "attacked_accuracy": ("Accuracy under attack", percent),
     "membership_advantage": ("Membership advantage", signed),
 }
@@ -67,7 +68,7 @@ def _values(found: Comparison, measure: Measure) -> list[charts.Bar]:
             tone=_TONES.get(variant["name"], 3),
         )
         for variant in found["variants"]
-        if (figure := variant[measure]) is not None
+        if (figure := variant.get(measure)) is not None
     ]
 
 
@@ -77,6 +78,9 @@ def _panel(found: Comparison, measure: Measure) -> Figure:
     entries = _values(found, measure)
     said = ", ".join(f"{bar.label} {form(bar.value)}" for bar in entries)
     words = charts.Words(name=measure, title=label, description=said)
+    if measure == "loss":
+        svg = charts.bars(words, entries, form=form, axis=number)
+        return Figure(svg, label, "On the test rows as they are: less is better.")
     if measure == "membership_advantage":
         svg = charts.bars(words, entries, form=form, axis=number, low=-0.1, high=0.1)
         return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
@@ -86,11 +90,14 @@ def _panel(found: Comparison, measure: Measure) -> Figure:
 
 
 def _compared(found: Comparison) -> Table:
-    head = ["model", *(label.lower() for label, _ in _MEASURES.values()), "what it is"]
+    shown: list[Measure] = [
+        m for m in _MEASURES if m != ("accuracy" if _values(found, "loss") else "loss")
+    ]
+    head = ["model", *(_MEASURES[measure][0].lower() for measure in shown), "what it is"]
     rows = [
         [
             Cell(variant["name"]),
-            *(_figure(variant[measure], measure) for measure in _MEASURES),
+            *(_figure(variant.get(measure), measure) for measure in shown),
             Cell(variant["note"]),
         ]
         for variant in found["variants"]
@@ -101,6 +108,9 @@ def _compared(found: Comparison) -> Table:
 def _figure(figure: Any, measure: Measure) -> Cell:
     if figure is None:
         return Cell(MISSING)
+    if measure == "loss":
+        ends = f"{number(figure['low'])} to {number(figure['high'])}"
+        return Cell(number(figure["value"]), detail=ends)
     if measure == "membership_advantage":
         return Cell(signed(figure["value"]), detail=signed_interval(figure))
     return Cell(percent(figure["value"]), detail=interval(figure))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, Interval
-from nacre.report.headline import accuracy, finding, key_figures, warnings
+from nacre.report.headline import accuracy, finding, key_figures, loss, warnings
 from nacre.report.numbers import delta, epsilon
 
 
@@ -58,6 +58,7 @@ def summary_json(run_folder: Path) -> dict[str, Any]:
             for party in evidence["plan"]["parties"]
         ],
         "accuracy": _figure(accuracy(evidence)),
+        "loss": _figure(loss(evidence)),
         "attacked_accuracy": _figure(finding(evidence, "evasion")),
         "membership_advantage": _membership(evidence),
         "warnings": warnings(evidence),

@@ -33,11 +33,15 @@ from nacre.training.clipping import (
 from nacre.training.facts import (
     Facts,
     ball_of,
-    balls,
     continues,
     former_plan,
     public_stage,
     refuse,
+)
+from nacre.training.inputs import (
+    balls_fit_the_features,
+    model_reads_the_inputs,
+    tokens_are_not_moved,
 )
 from nacre.training.pieces import protects
 
@@ -287,15 +291,6 @@ def something_trains(facts: Facts) -> None:
         refuse(facts.recipe, "model", "it has no parameters, so nothing can be trained")
 
 
-def balls_fit_the_features(facts: Facts) -> None:
-    """Radii and frozen features must name features of the table."""
-    for key, ball in balls(facts.recipe):
-        try:
-            ball.region(facts.space)
-        except Refusal as error:
-            refuse(facts.recipe, key, str(error), type(error))
-
-
 def audits_have_their_rows(facts: Facts) -> None:
     """Evasion needs test rows and a ball, membership rows that were not trained on."""
     recipe = facts.recipe
@@ -349,6 +344,8 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     no_other_randomness,
     base_is_covered,
     something_trains,
+    model_reads_the_inputs,
+    tokens_are_not_moved,
     balls_fit_the_features,
     audits_have_their_rows,
     parties_are_one_process,

@@ -131,7 +131,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     if resume is not None:
         folder = reopen(resume)
         run = (folder.name(), folder.path)
-    schema = recipe.data.schema()
+    schema = recipe.schema
     sizes = _sizes(recipe)
     fits(recipe, schema)
     model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)

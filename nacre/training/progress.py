@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
 
@@ -55,3 +56,20 @@ class Named:
     def tell(self, sentence: str) -> None:
         """The sentence as it is."""
         self._watch.tell(sentence)
+
+
+@contextmanager
+def stages(watch: Progress) -> Generator[Callable[[str, int, int], None]]:
+    """A function that is told (what, done, total), and shows each `what` as a stage of its own."""
+    with ExitStack() as stack:
+        seen: dict[str, int] = {}
+        bars: dict[str, Advance] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                stack.close()
+                bars[what] = stack.enter_context(watch.stage(what, total))
+            bars[what](done - seen.get(what, 0))
+            seen[what] = done
+
+        yield tell

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nacre.core.random import digest
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Cohorts, Rows, Schema
+from nacre.data.kept import Aids
 from nacre.data.scaling import Scaler, fit_scaling
 from nacre.recipe.schema import Recipe
 
@@ -30,12 +33,13 @@ class Holdings:
     notes: tuple[str, ...]  # for the local terminal only
     hmac: str  # of the data under the holder's key
     not_public: tuple[Rows, ...]  # unscaled: all that are not public, held-out ones too
+    tokenizer: Mapping[str, Any] | None = None  # that of `Cohorts`
 
 
-def read(recipe: Recipe, holder_key: bytes) -> Holdings:
+def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holdings:
     """Reads and checks every row. Nothing leaves; raises `DataError` where rows do not fit."""
-    schema = recipe.data.schema()
-    cohorts = recipe.data.read(recipe.folder, recipe.seed, holder_key)
+    schema = recipe.schema
+    cohorts = recipe.data.read(recipe.folder, recipe.seed, holder_key, aids)
     scaler = fit_scaling(recipe.data.scaling, schema, cohorts.public)
     return Holdings(
         schema=schema,
@@ -50,6 +54,7 @@ def read(recipe: Recipe, holder_key: bytes) -> Holdings:
         notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
         hmac=_hmac(cohorts, holder_key),
         not_public=_not_public(cohorts),
+        tokenizer=cohorts.tokenizer,
     )
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import shutil
 import time
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -15,24 +12,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nacre.core.errors import BudgetExceeded, LedgerError, RunError
+from nacre.core.errors import RunError
 from nacre.core.files import load_tensors, save_tensors, write_json
 from nacre.core.random import Source
 from nacre.fine_tuning import export
 from nacre.models import FormerRun, build, save
-from nacre.recipe.load import dumps, load
+from nacre.recipe.load import load
 from nacre.recipe.schema import Recipe
-from nacre.training import budget, rows
+from nacre.training import budget
 from nacre.training.agreement import agree, share
-from nacre.training.folder import RunFolder, create, refuse_existing, reopen
+from nacre.training.begin import ended, reserved, same_rows, started
+from nacre.training.folder import RunFolder, reopen
 from nacre.training.group import Group, join
 from nacre.training.holders import Setting
 from nacre.training.loop import Outcome, loop
-from nacre.training.pieces import physical_memory
 from nacre.training.plan import Plan, plan
 from nacre.training.pretrain import pretrain
-from nacre.training.progress import Named, Progress, Silent
-from nacre.training.provenance import code, provenance
+from nacre.training.progress import Named, Progress, Silent, stages
+from nacre.training.provenance import provenance
 from nacre.training.rows import Holdings
 
 
@@ -78,104 +75,16 @@ def train(
     folder = RunFolder(Path(into))
     with join() as group, ExitStack() as stack:
         agree(plan, group)
-        if resume and group.from_first(lambda: _ended(plan, reopen(folder.path))):
-            return Run(folder, plan.recipe)
-        held = _same_rows(plan, folder, group) if resume else _started(plan, folder, group)
         watch = (observe if group.first else None) or Silent()
+        if resume and group.from_first(lambda: ended(plan, reopen(folder.path))):
+            return Run(folder, plan.recipe)
+        begin = same_rows if resume else started
+        with stages(watch) as advance:
+            held = begin(plan, folder, group, advance)
         for note in held.notes:
             watch.tell(note)
         group.only_first(lambda: stack.enter_context(folder.locked()), None)
         return _train(plan, folder, held, watch, group)
-
-
-def _started(plan: Plan, folder: RunFolder, group: Group) -> Holdings:
-    """The rows of a new run, whose folder is made and whose budget is reserved."""
-    key = bytes.fromhex(group.from_first(lambda: _new_key(folder.path)))
-    held = group.together(lambda: rows.read(plan.recipe, key))
-    group.same("the rows", bytes.fromhex(held.hmac))
-    group.only_first(lambda: _opened(plan, folder.path, key, held, group.size), folder)
-    return held
-
-
-def _new_key(into: Path) -> str:
-    refuse_existing(into)
-    return os.urandom(32).hex()
-
-
-def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes: int) -> RunFolder:
-    """A new run folder with its budget reserved; none where the ledger refuses."""
-    facts = {
-        "run": f"{plan.recipe.name} {secrets.token_hex(8)}",
-        "hmac": held.hmac,
-        "folder": str(plan.recipe.folder.resolve()),
-        "recipe": plan.digest,
-        "code": code(plan.recipe),
-        "threads": str(plan.recipe.execution.threads or torch.get_num_threads()),
-        "portions": str(plan.recipe.execution.portions or processes),
-        "memory": str(physical_memory()),
-    }
-    folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
-    try:
-        _reserved(plan, folder, held).close()
-    except (BudgetExceeded, LedgerError):
-        shutil.rmtree(folder.path)  # nothing was released and nothing charged
-        raise
-    return folder
-
-
-def _reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> budget.Charges:
-    """The run's reservations. Once they were made, the ledger is never made again: a ledger that
-    is gone would forget what was spent."""
-    private = held.not_public if held is not None else ()
-    charges = budget.reserve(
-        plan, folder.name(), folder.path, new=not folder.reserved, rows=private
-    )
-    if not folder.reserved:
-        folder.mark_reserved()
-    return charges
-
-
-def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
-    """The folder, once it is certain that it was started with this recipe and this code."""
-    if folder.fact("recipe") != plan.digest:
-        raise RunError(
-            f"the recipe differs from the one that {folder.path} was started with, so its charges "
-            f"would not fit; put the old one back ({folder.recipe}) or start a new run"
-        )
-    if folder.fact("code") != code(plan.recipe):
-        raise RunError(
-            f"the code differs from what {folder.path} was started with (the versions of nacre and "
-            "torch, the kind of processor, or the files of a Python model), so its steps would not "
-            "come out the same; put it back, or end this run "
-            f"(`nacre finish {folder.path}`)"
-        )
-    return folder
-
-
-def _ended(plan: Plan, folder: RunFolder) -> bool:
-    """Whether the run came to its end; otherwise it can be gone on with."""
-    _unchanged(plan, folder)
-    if folder.outcome.exists():
-        folder.destroy_key()  # the last thing of a run, and a crash may have come before it
-        return True
-    return False
-
-
-def _same_rows(plan: Plan, folder: RunFolder, group: Group) -> Holdings:
-    """The rows, once it is certain that they are those the run was started with."""
-    key = group.from_first(lambda: folder.key(folder.holder_key).hex())
-    hmac = group.from_first(lambda: folder.fact("hmac"))
-
-    def read() -> Holdings:
-        held = rows.read(plan.recipe, bytes.fromhex(key))
-        if hmac != held.hmac:
-            raise RunError(
-                f"the data differ from those that {folder.path} was started with; put them back, "
-                f"or end this run (`nacre abandon {folder.path}`) and start a new one"
-            )
-        return held
-
-    return group.together(read)
 
 
 def _train(
@@ -197,7 +106,7 @@ def _train(
     clock = Clock()
     with _threads(int(facts["threads"])), ExitStack() as stack:
         charges = group.only_first(
-            lambda: stack.enter_context(_reserved(plan, folder)), budget.Charges({})
+            lambda: stack.enter_context(reserved(plan, folder)), budget.Charges({})
         )
         base = _base(setting, held, source, folder, watch, group)
         clock.lap("base")
@@ -233,11 +142,6 @@ def _threads(count: int) -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _text(recipe: Recipe) -> bytes:
-    """The recipe's own file, byte for byte, or its YAML where it was written in Python."""
-    return recipe.source if recipe.source is not None else dumps(recipe).encode()
 
 
 def _base(
@@ -335,6 +239,7 @@ def _close(
     save(
         plain, recipe.model, folder.path, shape=schema.shape, outputs=schema.outputs(),
         task=schema.task, scaler=held.scaler.to_json(), folder=recipe.folder,
+        tokenizer=held.tokenizer,
     )  # fmt: skip
     charges.settle()
     write_json(folder.path / "ledger.json", charges.extract())
@@ -379,9 +284,11 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
         return open_run(path)
     again = plan(recipe_of(folder), resume=path)
     alone = Group()
-    held = _same_rows(again, folder, alone)
+    watch = observe or Silent()
+    with stages(watch) as advance:
+        held = same_rows(again, folder, alone, advance)
     with folder.locked():
-        return _train(again, folder, held, observe or Silent(), alone, early=True)
+        return _train(again, folder, held, watch, alone, early=True)
 
 
 def abandon(path: Path) -> None:
@@ -389,6 +296,6 @@ def abandon(path: Path) -> None:
     folder = reopen(path)
     folder.source()  # refuses a run that has ended
     again = plan(recipe_of(folder), resume=path)
-    with folder.locked(), _reserved(again, folder) as charges:
+    with folder.locked(), reserved(again, folder) as charges:
         charges.settle()
         folder.destroy_key()

@@ -15,6 +15,7 @@ from nacre.audit.data_privacy.thresholds import Scores, at_false_positives, stro
 from nacre.audit.finding import Finding, Verdict
 from nacre.audit.target import Advance, Target, quiet
 from nacre.core.errors import DataError, Incompatible
+from nacre.core.rows import select
 from nacre.core.types import Batch
 from nacre.recipe.audits import Membership
 
@@ -40,7 +41,7 @@ def membership(target: Target, option: Membership, advance: Advance = quiet) -> 
     cohorts apart, members and outsiders are not of one population: then no verdict on the claim
     is given, since what was seen need not be memory.
     """
-    members, outsiders = _cohorts(target)
+    members, outsiders = _cohorts(target, option.rows)
     attacks, blind = _scores(target, members, outsiders, advance)
     name, counts, threshold = _headline(attacks, target)
     interval = bounds.advantage(counts, option.confidence)
@@ -74,8 +75,8 @@ def membership(target: Target, option: Membership, advance: Advance = quiet) -> 
     )
 
 
-def _cohorts(target: Target) -> tuple[Batch, Batch]:
-    """The rows of both cohorts; refused where they are missing or too few to halve."""
+def _cohorts(target: Target, most: int) -> tuple[Batch, Batch]:
+    """Rows of both cohorts, at most so many; refused where they are missing or too few to halve."""
     if target.members is None or target.outsiders is None:
         raise Incompatible(
             "the membership audit needs rows that took part and rows that did not: declare a "
@@ -88,7 +89,16 @@ def _cohorts(target: Target) -> tuple[Batch, Batch]:
                 f"the membership audit needs at least {_SMALLEST} {name}, one half to fix the "
                 f"threshold and one to measure: there are {len(batch['label'])}"
             )
-    return members, outsiders
+    return _some(members, most, target, "members"), _some(outsiders, most, target, "outsiders")
+
+
+def _some(batch: Batch, most: int, target: Target, name: str) -> Batch:
+    """The batch, or so many of its rows, drawn at random."""
+    count = len(batch["label"])
+    if count <= most:
+        return batch
+    keyed = target.source.child("membership", name).stream()
+    return select(batch, keyed.permutation(count)[:most].sort().values)
 
 
 def _scores(

@@ -1,0 +1,234 @@
+"""Text to tokens: bytes, pieces learnt from public text, or the tokenizer of a pretrained model."""
+
+# Parts of tokenizers and transformers are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from nacre.core.errors import Refusal
+
+_END = 256  # the token that ends a document of bytes
+_END_PIECE = "<|end|>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes:
+    """Each byte of UTF-8 is a token, and one more ends a document: 257 in all. Learns nothing."""
+
+    kind: Literal["bytes"] = "bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BPE:
+    """Pieces of text that are frequent in the *public* rows, by byte-pair encoding (Sennrich 2016).
+    Learning them from private rows would publish what these rows repeat."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocabulary: int = 2048
+    """Tokens at most: 256 bytes, the end of a document, and the pieces."""
+
+    def __post_init__(self) -> None:
+        if self.vocabulary <= _END + 1:
+            raise ValueError(f"vocabulary={self.vocabulary} must be above {_END + 1}: the bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfModel:
+    """The tokenizer that a pretrained model was trained with."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: str
+    """A folder with tokenizer.json or vocab.txt, or that of a former run, relative to the recipe;
+    where there is no such folder, the name of a model on the Hugging Face hub."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name='' must name a folder or a model of the hub")
+
+
+TokenizerOption = Bytes | BPE | OfModel
+
+
+class Tokenizer(Protocol):
+    """Documents as lists of token ids. What a document says is never read as a special token."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Every token is below it."""
+        ...
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a document; None where the tokenizer has none."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """All of it as the text of a tokenizer.json; "" for bytes, which need none."""
+        ...
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the model wants before and after a document."""
+        ...
+
+    def encode(self, documents: Sequence[str]) -> list[list[int]]:
+        """The tokens of each document, without any special one."""
+        ...
+
+
+class ByteTokenizer:
+    """What `Bytes` says.
+
+    >>> ByteTokenizer().encode(["hé"])
+    [[104, 195, 169]]
+    """
+
+    vocabulary = _END + 1
+    end = _END
+    file = ""
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Nothing before, the end after."""
+        return [], [_END]
+
+    def encode(self, documents: Sequence[str]) -> list[list[int]]:
+        """The bytes of each document."""
+        return [list(text.encode()) for text in documents]
+
+
+BYTES = ByteTokenizer()
+"""It has no state."""
+
+
+class PieceTokenizer:
+    """A tokenizer of the library `tokenizers`: what `BPE` learnt, or what came with a model."""
+
+    def __init__(
+        self,
+        backend: Any,  # a tokenizers.Tokenizer
+        end: int | None,
+        around: tuple[list[int], list[int]],
+    ) -> None:
+        # A document that holds "[SEP]" or "<|endoftext|>" says these letters and no more.
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self.end = end
+        self._around = around
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Tokenizer.vocabulary`."""
+        ids: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
+        return max(ids.values()) + 1
+
+    @property
+    def file(self) -> str:
+        """See `Tokenizer.file`."""
+        return str(self._backend.to_str())
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """See `Tokenizer.around`."""
+        return self._around
+
+    def encode(self, documents: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode`."""
+        encoded = self._backend.encode_batch_fast(list(documents), add_special_tokens=False)
+        return [list(one.ids) for one in encoded]
+
+
+def learnt(option: BPE, public: Iterable[str]) -> PieceTokenizer:
+    """The pieces of public documents. The same documents give the same pieces."""
+    library = _tokenizers()
+    backend = library.Tokenizer(library.models.BPE())
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=option.vocabulary,
+        special_tokens=[_END_PIECE],
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(public, trainer)
+    end = int(backend.token_to_id(_END_PIECE))
+    return PieceTokenizer(backend, end, ([], [end]))
+
+
+def of_model(option: OfModel, folder: Path) -> PieceTokenizer:
+    """The tokenizer of a folder, of a former run, or of the hub.
+
+    Raises `Refusal` where there is none, or none that `tokenizers` can run.
+    """
+    place = folder / option.name
+    if (place / "model.json").is_file():
+        return _of_run(place)
+    try:
+        import transformers
+
+        local = place.is_dir()
+        loaded: Any = transformers.AutoTokenizer.from_pretrained(
+            str(place) if local else option.name, trust_remote_code=False, local_files_only=local
+        )
+        backend = loaded.backend_tokenizer
+    except Exception as error:  # whatever files or the network make transformers raise
+        reason = " ".join(str(error).split())[:200]
+        where = f"{place} or the hub" if not place.is_dir() else str(place)
+        raise Refusal(
+            f"no tokenizer {option.name!r} can be had from {where} ({reason}); put tokenizer.json "
+            "and tokenizer_config.json beside the model, or install `nacre[text]`"
+        ) from error
+    backend.no_padding()
+    backend.no_truncation()
+    return PieceTokenizer(backend, loaded.eos_token_id, _around(backend))
+
+
+def _around(backend: Any) -> tuple[list[int], list[int]]:
+    """What the model's own template puts around a document, told by one that is a letter."""
+    plain = list(backend.encode("a", add_special_tokens=False).ids)
+    full = list(backend.encode("a", add_special_tokens=True).ids)
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            return full[:start], full[start + len(plain) :]
+    return [], []
+
+
+def _of_run(place: Path) -> PieceTokenizer:
+    """The tokenizer that a finished run kept beside its model."""
+    try:
+        model = json.loads((place / "model.json").read_text(encoding="utf-8"))
+        known = model["tokenizer"]
+        file = known["file"] or model["option"]["files"]["tokenizer.json"]
+        backend = _tokenizers().Tokenizer.from_str(file)
+        return PieceTokenizer(backend, known["end"], (known["before"], known["after"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refusal(
+            f"the run {place} kept no tokenizer ({type(error).__name__}), so its text cannot be "
+            "read again; name the tokenizer that it used, as `tokenizer: {kind: bytes}`"
+        ) from error
+
+
+def described(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """What a finished run keeps beside its model; None for bytes."""
+    if not tokenizer.file:
+        return None
+    before, after = tokenizer.around()
+    return {"file": tokenizer.file, "end": tokenizer.end, "before": before, "after": after}
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise Refusal(
+            f"text needs the library tokenizers, which is not installed ({error}); run "
+            "`pip install 'nacre[text]'`, or use `tokenizer: {kind: bytes}`"
+        ) from error
+    return tokenizers

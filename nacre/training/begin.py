@@ -1,0 +1,124 @@
+"""How a run begins, or is gone on with: its rows, its folder, its reservation."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from nacre.core.errors import BudgetExceeded, LedgerError, RunError
+from nacre.data.kept import Aids, Kept
+from nacre.recipe.load import dumps
+from nacre.recipe.schema import Recipe
+from nacre.training import budget, rows
+from nacre.training.folder import RunFolder, create, refuse_existing
+from nacre.training.group import Group
+from nacre.training.pieces import physical_memory
+from nacre.training.plan import Plan
+from nacre.training.provenance import code
+from nacre.training.rows import Holdings
+
+Told = Callable[[str, int, int], None]
+"""See `nacre.training.progress.stages`."""
+
+
+def started(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdings:
+    """The rows of a new run, whose folder is made and whose budget is reserved."""
+    key = bytes.fromhex(group.from_first(lambda: _new_key(folder.path)))
+    aids = Aids(Kept(), advance)
+    held = group.together(lambda: rows.read(plan.recipe, key, aids))
+    group.same("the rows", bytes.fromhex(held.hmac))
+    group.only_first(lambda: _opened(plan, folder.path, key, held, group.size), folder)
+    group.only_first(lambda: aids.kept.into(folder.local), None)
+    return held
+
+
+def _new_key(into: Path) -> str:
+    refuse_existing(into)
+    return os.urandom(32).hex()
+
+
+def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes: int) -> RunFolder:
+    """A new run folder with its budget reserved; none where the ledger refuses."""
+    facts = {
+        "run": f"{plan.recipe.name} {secrets.token_hex(8)}",
+        "hmac": held.hmac,
+        "folder": str(plan.recipe.folder.resolve()),
+        "recipe": plan.digest,
+        "code": code(plan.recipe),
+        "threads": str(plan.recipe.execution.threads or torch.get_num_threads()),
+        "portions": str(plan.recipe.execution.portions or processes),
+        "memory": str(physical_memory()),
+    }
+    folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
+    try:
+        reserved(plan, folder, held).close()
+    except (BudgetExceeded, LedgerError):
+        shutil.rmtree(folder.path)  # nothing was released and nothing charged
+        raise
+    return folder
+
+
+def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> budget.Charges:
+    """The run's reservations. Once they were made, the ledger is never made again: a ledger that
+    is gone would forget what was spent."""
+    private = held.not_public if held is not None else ()
+    charges = budget.reserve(
+        plan, folder.name(), folder.path, new=not folder.reserved, rows=private
+    )
+    if not folder.reserved:
+        folder.mark_reserved()
+    return charges
+
+
+def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
+    """The folder, once it is certain that it was started with this recipe and this code."""
+    if folder.fact("recipe") != plan.digest:
+        raise RunError(
+            f"the recipe differs from the one that {folder.path} was started with, so its charges "
+            f"would not fit; put the old one back ({folder.recipe}) or start a new run"
+        )
+    if folder.fact("code") != code(plan.recipe):
+        raise RunError(
+            f"the code differs from what {folder.path} was started with (the versions of nacre and "
+            "torch, the kind of processor, or the files of a Python model), so its steps would not "
+            "come out the same; put it back, or end this run "
+            f"(`nacre finish {folder.path}`)"
+        )
+    return folder
+
+
+def ended(plan: Plan, folder: RunFolder) -> bool:
+    """Whether the run came to its end; otherwise it can be gone on with."""
+    _unchanged(plan, folder)
+    if folder.outcome.exists():
+        folder.destroy_key()  # the last thing of a run, and a crash may have come before it
+        return True
+    return False
+
+
+def same_rows(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdings:
+    """The rows, once it is certain that they are those the run was started with."""
+    key = group.from_first(lambda: folder.key(folder.holder_key).hex())
+    hmac = group.from_first(lambda: folder.fact("hmac"))
+
+    def read() -> Holdings:
+        aids = Aids(Kept(folder.local), advance)
+        held = rows.read(plan.recipe, bytes.fromhex(key), aids)
+        if hmac != held.hmac:
+            raise RunError(
+                f"the data differ from those that {folder.path} was started with; put them back, "
+                f"or end this run (`nacre abandon {folder.path}`) and start a new one"
+            )
+        return held
+
+    return group.together(read)
+
+
+def _text(recipe: Recipe) -> bytes:
+    """The recipe's own file, byte for byte, or its YAML where it was written in Python."""
+    return recipe.source if recipe.source is not None else dumps(recipe).encode()
