@@ -107,6 +107,8 @@ def one(
     base = str(Path(spec.origin).parent / "model")
     setting = (PLAIN if epsilon is None else PRIVATE)[how]
     batch = batch or int(setting["batch"])
+    lr = lr or setting["lr"]
+    optimizer = n.AdamW(lr=lr) if epsilon is None or lr < 0.05 else n.SGD(lr=lr, momentum=0.9)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for name in ("train", "dev"):
@@ -129,7 +131,7 @@ def one(
             ),
             training=n.Training(
                 steps=round(epochs * ROWS / batch), batch=batch,
-                optimizer=n.AdamW(lr=lr or setting["lr"]), checkpoint=10**6,
+                optimizer=optimizer, checkpoint=10**6,
             ),
             execution=n.Execution(threads=1, microbatch=128),
             ledger=None if epsilon is None else n.LedgerChoice(
@@ -148,7 +150,7 @@ def one(
     price = planned.holders[0].price
     return {
         "accuracy": accuracy, "cpu_seconds": seconds, "seconds": wall, "seed": seed,
-        "epsilon": None if price is None else price.epsilon, "lr": lr or setting["lr"],
+        "epsilon": None if price is None else price.epsilon, "lr": lr,
         "epochs": epochs, "batch": batch,
     }  # fmt: skip
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adam, AdamW
-    from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Uniform
+    from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
     from nacre.differential_privacy.mechanism import Budget, Mechanism
     from nacre.differential_privacy.options import Privacy
     from nacre.federated_learning import FederatedLearning
-    from nacre.fine_tuning import Full, Head, LoRA, Pretrain
+    from nacre.fine_tuning import Bias, Full, Head, LoRA, Norms, Pretrain
     from nacre.gradient_clipping import Adaptive, Automatic, ByNorm, ByValue, Flat, PerLayer
     from nacre.ledger.ledger import Ledger
-    from nacre.models import CNN, MLP, FormerRun, PythonModel
+    from nacre.models import CNN, MLP, FormerRun, Pretrained, PythonModel
     from nacre.recipe.audits import Evasion, Membership
     from nacre.recipe.load import dumps, load
     from nacre.recipe.schema import Recipe
@@ -38,11 +38,11 @@ _HOMES = {
     "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adam", "AdamW"),
-    "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Uniform"),
+    "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
     "nacre.differential_privacy.mechanism": ("Budget", "Mechanism"),
     "nacre.differential_privacy.options": ("Privacy",),
     "nacre.federated_learning": ("FederatedLearning",),
-    "nacre.fine_tuning": ("Full", "Head", "LoRA", "Pretrain"),
+    "nacre.fine_tuning": ("Bias", "Full", "Head", "LoRA", "Norms", "Pretrain"),
     "nacre.gradient_clipping": (
         "Adaptive",
         "Automatic",
@@ -52,7 +52,7 @@ _HOMES = {
         "PerLayer",
     ),
     "nacre.ledger.ledger": ("Ledger",),
-    "nacre.models": ("CNN", "MLP", "FormerRun", "PythonModel"),
+    "nacre.models": ("CNN", "MLP", "FormerRun", "Pretrained", "PythonModel"),
     "nacre.recipe.audits": ("Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
@@ -75,6 +75,7 @@ __all__ = [
     "Arrays",
     "Automatic",
     "Ball",
+    "Bias",
     "Budget",
     "Builtin",
     "ByColumn",
@@ -96,12 +97,15 @@ __all__ = [
     "Madry",
     "Mechanism",
     "Membership",
+    "Norms",
     "PerLayer",
     "Pretrain",
+    "Pretrained",
     "Privacy",
     "PythonModel",
     "Recipe",
     "Table",
+    "Text",
     "Trades",
     "Training",
     "Uniform",

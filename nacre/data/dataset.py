@@ -89,6 +89,9 @@ class Rows:
     label: Tensor
     group: tuple[str, ...] | None = None  # (N,) the value of the unit column
     party: tuple[str, ...] | None = None  # (N,) the value of the party column
+    # (N,) a digest of what each row says, where features are one of several readings of it: a text
+    # cut elsewhere is the same text
+    content: tuple[bytes, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -102,6 +105,7 @@ class Rows:
             self.label[places],
             None if self.group is None else tuple(self.group[i] for i in chosen),
             None if self.party is None else tuple(self.party[i] for i in chosen),
+            None if self.content is None else tuple(self.content[i] for i in chosen),
         )
 
 

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +70,15 @@ class Documents:
         if form == "tagged":
             return [word for row in self.columns["text"] for word in row]
         return list(self.columns["text"])
+
+    def content(self) -> tuple[bytes, ...]:
+        """A digest of each row, however it is tokenized."""
+        said = [self.columns[role] for role in ("text", "prompt", "completion", "label")
+                if role in self.columns]  # fmt: skip
+        return tuple(
+            hashlib.sha256(json.dumps(row, ensure_ascii=False).encode()).digest()
+            for row in zip(*said, strict=True)
+        )
 
     def encoded(self, encoder: Encoder) -> Encoded:
         """The rows of tokens."""
@@ -144,7 +156,13 @@ class _Reader:
 
     def _column(self, name: str, read: Callable[[object], Any]) -> list[Any]:
         """Each value as `read` gives it; those that it gives None for are judged."""
-        values = [read(value) for value in self._raw.column(name)]
+        given = self._raw.column(name)
+        if broken := [i for i, value in enumerate(given) if _broken(value)]:
+            raise DataError(
+                f"{self._raw.file} column {name!r}: half a character (a lone surrogate) in "
+                f"{rows_named(broken)}; write the text as UTF-8 anew"
+            )
+        values = [read(value) for value in given]
         lacking = [i for i, value in enumerate(values) if value is None and self._keep[i]]
         if lacking and self._option.on_missing == "refuse":
             raise DataError(
@@ -161,9 +179,11 @@ class _Reader:
 
     def _label(self, value: object) -> int | float | None:
         if self._option.task == "regression":
-            found = None if missing(value) else number(value)
-            if found is None and not missing(value):
-                raise self._no_label(value, "a number")
+            if missing(value):
+                return None
+            found = number(value)
+            if found is None or not math.isfinite(found):
+                raise self._no_label(value, "a finite number")
             return found
         if text(value) in self._option.classes:
             return self._option.classes.index(text(value))
@@ -193,6 +213,17 @@ class _Reader:
                 f"{self._raw.file}: words and classes differ in number in {rows_named(unequal)}; "
                 "give each word one class"
             )
+
+
+def _broken(value: object) -> bool:
+    """Whether text holds what JSON can escape and no encoding can write."""
+    if isinstance(value, list):
+        return any(_broken(part) for part in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return (
+        isinstance(value, str)
+        and not value.isascii()
+        and any("\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 def _holds(entry: object, value: object) -> bool:

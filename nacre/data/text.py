@@ -201,7 +201,7 @@ class _Reading:
         features, label = self._encoded(found)
         if self.option.task in ("classification", "regression"):
             label = found.labels()
-        return Rows(features, label, found.group, found.party)
+        return Rows(features, label, found.group, found.party, found.content())
 
     def _encoded(self, found: Documents) -> tuple[Tensor, Tensor]:
         """(features, label), from the last reading of the same text where it was kept."""

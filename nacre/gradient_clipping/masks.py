@@ -6,7 +6,8 @@ kept or dropped by a stream of the step's key, the dropout's number and u alone.
 """
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -95,6 +96,7 @@ class Masks:
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor:
         """What the next dropout of the pass gives. Raises `Unseen` for one that was not tried."""
+        refuse_checkpoints()
         number, alone = self._number, len(self._units) == 1
         if number not in self._owners and not alone:
             raise Unseen("a dropout")
@@ -126,6 +128,17 @@ class Masks:
             kept = owner.back(kept.reshape(first), shape, "a dropout")
         kept = kept.reshape(*shape, *[1] * (x.dim() - len(shape))).to(x.device)
         return kept.to(x.dtype).mul_(1 / (1 - share))
+
+
+def refuse_checkpoints() -> None:
+    """Raises `UnsupportedLayer` inside a region that is computed a second time, since nothing
+    looks then: a tape would miss operations, and dropout would draw by place."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        raise UnsupportedLayer(
+            "activation checkpointing (or another hook on saved tensors) computes operations a "
+            "second time where nothing looks; switch it off, as by "
+            "`gradient_checkpointing_disable()`, and use `gradients: ghost` to save memory"
+        )
 
 
 def _answered(gradient: Tensor) -> None:

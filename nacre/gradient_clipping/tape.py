@@ -25,7 +25,7 @@ from torch import Tensor
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.layout import SHARED, Layout, Owner
-from nacre.gradient_clipping.masks import Masks, Unseen, Watching
+from nacre.gradient_clipping.masks import Masks, Unseen, Watching, refuse_checkpoints
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
 from nacre.gradient_clipping.owners import Counter, Owners, name_of, names_of
@@ -92,7 +92,7 @@ class Tape(Watching):
         return self._moved(function, args, kwargs, moving)
 
     def _moved(self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor]) -> Any:
-        _refuse_checkpoints()
+        refuse_checkpoints()
         names = names_of(self.known[id(t)].names for t in moving)
         owner = self._owner(func, names, args, kwargs)
         if owner is None or owner == SHARED:
@@ -216,12 +216,3 @@ def _unanswered(what: str) -> Answer:
         return []
 
     return answer
-
-
-def _refuse_checkpoints() -> None:
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
-        raise UnsupportedLayer(
-            "activation checkpointing (or another hook on saved tensors) computes operations a "
-            "second time where the tape does not look; switch it off, as by "
-            "`gradient_checkpointing_disable()`, and use `gradients: ghost` to save memory"
-        )

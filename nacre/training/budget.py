@@ -196,7 +196,11 @@ def reserve(
 
 def _record(plan: Plan, ledger: Ledger, rows: Sequence[Rows]) -> None:
     """Records each account's rows."""
-    each = (digest(r.features[i], r.label[i]) for r in rows for i in range(len(r)))
+    each = (
+        digest(r.features[i], r.label[i]) if r.content is None else r.content[i]
+        for r in rows
+        for i in range(len(r))
+    )
     accounts = [holder.account for holder in plan.holders if holder.account is not None]
     record_rows(ledger, accounts, each)
 

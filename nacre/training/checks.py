@@ -26,6 +26,7 @@ from nacre.training.budget import IN_RUN
 from nacre.training.clipping import (
     adaptive_rules_see_every_step,
     copies_are_of_images,
+    half_precision_is_for_the_tape,
     one_factor_a_unit,
     per_unit_clipping,
     per_unit_sums,
@@ -328,6 +329,7 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
     per_unit_sums,
     one_factor_a_unit,
+    half_precision_is_for_the_tape,
     adaptive_rules_see_every_step,
     copies_are_of_images,
     sampling_with_event,

@@ -6,7 +6,7 @@ from torch import nn
 
 from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
-from nacre.gradient_clipping import Adaptive, PerLayer
+from nacre.gradient_clipping import Adaptive, PerLayer, Unclipped
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.facts import Facts, refuse
@@ -37,6 +37,21 @@ def per_unit_sums(facts: Facts) -> None:
             recipe,
             "execution.gradients",
             "whole adds gradients up before anyone could clip one unit's; use auto",
+        )
+
+
+def half_precision_is_for_the_tape(facts: Facts) -> None:
+    """Only the sums of the tape compute in bfloat16 and add up in float32."""
+    execution = facts.recipe.execution
+    without = ("looped", "vmapped", "whole")
+    unclipped = pieces.clip(facts.recipe) == Unclipped() and execution.gradients == "auto"
+    if execution.precision != "float32" and (execution.gradients in without or unclipped):
+        taken = "whole" if unclipped else execution.gradients
+        refuse(
+            facts.recipe,
+            "execution.precision",
+            f"{execution.precision} is for the sums of the tape, and this run takes `gradients: "
+            f"{taken}`; use `precision: float32`",
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
+from nacre.data import OfModel, Text
 from nacre.data.sampling import Full, Poisson
 from nacre.gradient_clipping import Unclipped, UnitClip
-from nacre.models import FormerRun
+from nacre.models import FormerRun, Pretrained
 from nacre.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def assumptions(recipe: Recipe) -> list[str]:
     if recipe.differential_privacy is not None:
         found += [
             "Sampling and noise come from AES-256 in counter mode, keyed by the operating system.",
-            "Real numbers are approximated by 64-bit floating point; attacks on that "
+            "Real numbers are approximated by 32-bit floating point; attacks on that "
             "approximation (Mironov 2012) are not excluded.",
             _units(recipe),
         ]
@@ -192,9 +193,32 @@ def assumptions(recipe: Recipe) -> list[str]:
             ]
     if isinstance(recipe.model, FormerRun):
         found.append(_base(recipe.model))
+    if isinstance(recipe.model, Pretrained) and not recipe.model.from_scratch:
+        found.append(
+            f"What the weights of {recipe.model.name} were learnt from is public, or at least "
+            "holds none of these rows: epsilon does not cover what the base knew before."
+        )
+    if isinstance(recipe.data, Text):
+        found += _text(recipe.data)
     if recipe.data.public_demonstration:
         found.append("The owner declares all rows public: this run is a demonstration.")
     return found
+
+
+def _text(data: Text) -> list[str]:
+    """How documents become rows of tokens."""
+    kinds = {
+        "bytes": "the bytes of UTF-8, so nothing is learnt from the text",
+        "bpe": "pieces learnt from the public rows alone",
+    }
+    option = data.tokenizer
+    of_model = f"those of {option.name}" if isinstance(option, OfModel) else ""
+    side = "beginning" if data.cut == "start" else "end"
+    return [
+        f"Tokens are {of_model or kinds[option.kind if option is not None else 'bytes']}.",
+        f"A row holds one document, of which {data.length} tokens at most are read; a longer one "
+        f"loses its {side}.",
+    ]
 
 
 def _units(recipe: Recipe) -> str:

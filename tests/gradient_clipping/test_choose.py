@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +97,25 @@ def test_trying_the_model_draws_no_global_random_numbers():
     before = torch.get_rng_state()
     _choose("auto", FLAT, model)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["looped", "vmapped", "whole"])
+def test_half_precision_is_refused_where_no_tape_is(name):
+    clip = Unclipped() if name == "whole" else FLAT
+    with pytest.raises(Incompatible, match=rf"bfloat16` is for the sums of the tape.*{name}"):
+        _choose(name, clip, precision="bfloat16")
+
+
+def test_a_sum_with_right_norms_and_a_wrong_total_is_not_taken(monkeypatch):
+    """Norms alone would let a joined weight's transposed gradient pass."""
+    right = BookKeeping.__call__
+
+    def wrong(self, *args):
+        found = right(self, *args)
+        return replace(found, total={k: v.flip(0) for k, v in found.total.items()})
+
+    monkeypatch.setattr(BookKeeping, "__call__", wrong)
+    with pytest.raises(UnsupportedLayer, match="their sum by"):
+        _choose("bookkeeping", FLAT)
+    chosen, why = _choose("auto", FLAT)
+    assert type(chosen) is Looped and "disagree" in why

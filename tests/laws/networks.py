@@ -99,6 +99,13 @@ def _looked_up(model, padded):
     return model, batch, losses
 
 
+def _padding_alone():
+    """Every token is one that the table has no gradient for."""
+    table = nn.Embedding(VOCABULARY, 6, padding_idx=0)
+    model, batch, losses = _looked_up(nn.Sequential(table, nn.Tanh(), nn.Linear(6, 3)), padded=True)
+    return model, batch | {"x": torch.zeros_like(batch["x"])}, losses
+
+
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
           "intermediate_size": 24}  # fmt: skip
 _TEXT = _SIZES | {"vocab_size": VOCABULARY}
@@ -350,6 +357,24 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Batch, Callable[..., torch.Ten
     ),
     "dropout first": lambda: _of(nn.Sequential(nn.Dropout(0.4), nn.Linear(6, 3)), 6),
     "bag of words": lambda: _looked_up(nn.EmbeddingBag(VOCABULARY, 3), padded=False),
+    "convolution of a derived weight": lambda: _of(
+        # so many channels for so few places that norms are taken by Gram matrices
+        Computed(
+            lambda s, x: functional.conv2d(x, s.kernel.clone()).mean((2, 3)),
+            kernel=_weight(3, 64, 3, 3),
+        ), 64, 4, 4,
+    ),
+    "convolution of a viewed weight": lambda: _of(
+        Computed(
+            lambda s, x: functional.conv2d(x, s.flat.view(3, 2, 3, 3)).mean((2, 3)),
+            flat=_weight(3, 18),
+        ), 2, 6, 6,
+    ),
+    "transposed with itself": lambda: _of(
+        Computed(lambda s, x: s.head(x @ s.both.transpose(0, 0)), both=_weight(6, 6),
+                 head=nn.Linear(6, 3)), 6
+    ),
+    "padding alone": _padding_alone,
     "padding index": lambda: _looked_up(
         nn.Sequential(nn.Embedding(VOCABULARY, 6, padding_idx=0), nn.Tanh(), nn.Linear(6, 3)),
         padded=True,

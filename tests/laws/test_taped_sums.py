@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from nacre.core import rows
@@ -237,3 +238,71 @@ def test_half_precision_keeps_the_bound():
             alone = rows.select(batch, slice(unit, unit + 1))
             single = chosen(model, alone, Flat(norm=0.1), SOURCE)
             assert norm(single.total) <= 0.1 * (1 + 1e-5)
+
+
+def _mixed(s, x):
+    """Units along one axis before the dropout for some of their rows, and behind it for others."""
+    inner, count = s.inner(x), len(x)
+    rows_of = torch.cat([inner[:, :2].reshape(-1, 6), inner[:, 2:].reshape(-1, 6)])
+    dropped = functional.dropout(rows_of, 0.5, True)
+    parts = (
+        dropped[: 2 * count].reshape(count, 2, 6),
+        dropped[2 * count :].reshape(count, -1, 6),
+    )
+    return s.head(torch.cat(parts, 1).sum(1))
+
+
+@pytest.mark.parametrize("kind", [Looped, *TAPED])
+def test_dropout_of_entries_whose_owner_cannot_be_told_is_refused(kind):
+    """One mask for the whole batch would follow the units' places: 5 C were measured."""
+    parts = {"inner": nn.Linear(6, 6), "head": nn.Linear(6, 3)}
+    model, batch, objective = _failing(_mixed, **parts)
+    batch["x"] = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UnsupportedLayer, match="cannot be told whose"):
+        sums = kind(objective)
+        sums.learn(model, batch, SOURCE)
+        sums(model, batch, Flat(norm=1.0), SOURCE)
+
+
+@pytest.mark.parametrize("kind", [Looped, *TAPED])
+def test_a_dropout_that_answers_later_is_refused(kind):
+    """On trial nothing depended on it, so nobody knows whose its entries are."""
+
+    def forward(s, x):
+        return s.head(x) + s.scale * functional.dropout(s.side(x), 0.5, True)
+
+    parts = {"head": nn.Linear(6, 3), "side": nn.Linear(6, 3)}
+    model, batch, objective = _failing(forward, **parts)
+    model.scale = 0.0
+    sums = kind(objective)
+    sums.learn(model, batch, SOURCE)
+    model.scale = 1.0
+    with pytest.raises(UnsupportedLayer, match="answers to a loss now"):
+        sums(model, batch, Flat(norm=1.0), SOURCE)
+
+
+def test_dropout_inside_a_checkpointed_region_is_refused_in_the_loop_too():
+    """Recomputed, it would draw by place from PyTorch's own generator."""
+
+    def forward(s, x):
+        inner = checkpoint(lambda x: functional.dropout(s.enter(x), 0.5, True), x,
+                           use_reentrant=False)  # fmt: skip
+        return s.head(inner)
+
+    parts = {"enter": nn.Linear(6, 6), "head": nn.Linear(6, 3)}
+    model, batch, objective = _failing(forward, **parts)
+    looped = Looped(objective)
+    looped.learn(model, batch, SOURCE)
+    with pytest.raises(UnsupportedLayer, match="checkpointing"):
+        looped(model, batch, Flat(norm=1.0), SOURCE)
+
+
+@sums
+def test_a_compiled_model_gives_the_same_sum(kind):
+    """The tape looks at operations, so it takes the model as it was before it was compiled."""
+    plain = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).train()
+    _, batch, objective = _failing(lambda s, x: x)
+    compiled = torch.compile(plain, backend="eager")
+    expected = Looped(objective)(plain, batch, Flat(norm=1.0), SOURCE).total
+    found = kind(objective)(compiled, batch, Flat(norm=1.0), SOURCE).total
+    assert distance(expected, {k.removeprefix("_orig_mod."): v for k, v in found.items()}) < 1e-5
