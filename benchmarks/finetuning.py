@@ -35,6 +35,7 @@ PLAIN = {
     "lora": {"lr": 1e-3, "batch": 64},
     "full": {"lr": 1e-4, "batch": 64},
 }
+TARGETS: tuple[str, ...] = ()
 RUNS = [
     (how, epsilon, seed)
     for how in ("lora", "full")
@@ -54,7 +55,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="try another batch")
     parser.add_argument("--seed", type=int, help="try another seed")
     parser.add_argument("--epochs", type=float, default=EPOCH)
+    parser.add_argument("--targets", nargs="*", default=())
     chosen = parser.parse_args()
+    global TARGETS
+    TARGETS = tuple(chosen.targets)
     problem = unavailable()
     if problem:
         sys.exit(problem)
@@ -124,7 +128,7 @@ def one(
                 size=ROWS, test=PublicFile(path="dev.tsv"), tokenizer=OfModel(name=base),
             ),
             model=Pretrained(name=base, dropout=0.0 if epsilon else None),
-            fine_tuning=n.LoRA(rank=8, alpha=16) if how == "lora" else n.Full(),
+            fine_tuning=n.LoRA(rank=8, alpha=16, targets=TARGETS) if how == "lora" else n.Full(),
             gradient_clipping=n.Automatic() if epsilon else None,
             differential_privacy=None if epsilon is None else n.Privacy(
                 unit="example", epsilon=epsilon, delta=1e-6, accountant="pld"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from nacre.core import hub
 from nacre.core.errors import Refusal
 
 _END = 256  # the token that ends a document of bytes
@@ -170,20 +171,19 @@ def of_model(option: OfModel, folder: Path) -> PieceTokenizer:
     place = folder / option.name
     if (place / "model.json").is_file():
         return _of_run(place)
+    source, offline = hub.found(option.name, folder)
     try:
         import transformers
 
-        local = place.is_dir()
         loaded: Any = transformers.AutoTokenizer.from_pretrained(
-            str(place) if local else option.name, trust_remote_code=False, local_files_only=local
+            source, trust_remote_code=False, local_files_only=offline
         )
         backend = loaded.backend_tokenizer
     except Exception as error:  # whatever files or the network make transformers raise
         reason = " ".join(str(error).split())[:200]
-        where = f"{place} or the hub" if not place.is_dir() else str(place)
         raise Refusal(
-            f"no tokenizer {option.name!r} can be had from {where} ({reason}); put tokenizer.json "
-            "and tokenizer_config.json beside the model, or install `nacre[text]`"
+            f"no tokenizer can be had from {source} ({reason}); put tokenizer.json and "
+            "tokenizer_config.json beside the model, or install `nacre[text]`"
         ) from error
     backend.no_padding()
     backend.no_truncation()

@@ -8,6 +8,7 @@ kept or dropped by a stream of the step's key, the dropout's number and u alone.
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How a model does on rows: its loss and whether it is right, a piece at a time."""
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from nacre.core import hub
 from nacre.core.errors import Refusal
 from nacre.models.causes import cause
 
@@ -144,20 +145,20 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
     library = _library()
     place = folder / option.name
     local = place.is_dir()
-    source = str(place) if local else option.name
+    source, offline = hub.found(option.name, folder)
     scratch = option.from_scratch or (local and _without_weights(place))
     try:
         config = library.AutoConfig.from_pretrained(
-            source, trust_remote_code=False, local_files_only=local
+            source, trust_remote_code=False, local_files_only=offline
         )
         _set(config, option.task, outputs, option.dropout)
         kind = _kind(library, option.task, config)
         if scratch:
             network, missing = kind.from_config(config, trust_remote_code=False), ()
         else:
-            network, missing = _loaded(library, kind, source, config, local)
+            network, missing = _loaded(library, kind, source, config, offline)
     except Exception as error:  # whatever a file or the network makes transformers raise
-        where = f"folder {place}" if local else f"{option.name!r}, neither a folder nor on the hub,"
+        where = f"folder {place}" if local else f"{option.name!r} of the hub"
         raise Refusal(
             f"model {where} cannot be loaded as {option.task} ({cause(error)}); correct `name` or "
             "`task`, or put config.json and model.safetensors into a folder"
@@ -173,7 +174,7 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
 
 
 def _loaded(
-    library: ModuleType, kind: Any, source: str, config: Any, local: bool
+    library: ModuleType, kind: Any, source: str, config: Any, offline: bool
 ) -> tuple[nn.Module, Collection[str]]:
     """The model with its weights, and the names of those that the files do not hold."""
     log = library.utils.logging
@@ -185,7 +186,7 @@ def _loaded(
             source,
             config=config,
             trust_remote_code=False,
-            local_files_only=local,
+            local_files_only=offline,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,

@@ -131,7 +131,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     if resume is not None:
         folder = reopen(resume)
         run = (folder.name(), folder.path)
-    schema = recipe.schema
+    schema = _schema(recipe)
     sizes = _sizes(recipe)
     fits(recipe, schema)
     model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
@@ -162,6 +162,14 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
         estimate=estimate(recipe, model, schema, facts.space, _row_steps(recipe, sizes)),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _schema(recipe: Recipe) -> Schema:
+    try:
+        return recipe.schema
+    except Refusal as error:
+        written = recipe.origin is not None and "data.tokenizer" in recipe.origin.lines
+        refuse(recipe, "data.tokenizer" if written else "model", str(error), type(error))
 
 
 def _prepared(recipe: Recipe, model: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ def test_init_writes_a_recipe_that_loads_and_never_replaces_one(
     other = nacre("init", "image", "-o", "other.yaml", "--json")
     assert document(other) == {"recipe": "other.yaml"}
     assert load(Path("other.yaml")).name == "first-images"
-    assert "not built yet" in nacre("init", "text").stderr
+    assert "put reviews.jsonl and base/ beside it" in nacre("init", "text", "-o", "t.yaml").output
     assert "No such file" in nacre("init", "-o", "no/such/place.yaml").stderr
 
 

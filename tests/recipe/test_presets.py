@@ -19,7 +19,7 @@ def preset(name: str) -> str:
 
 CASES = [
     (name, found.group(1), found.group().replace("# ", "", 1).replace("\n# ", "\n"))
-    for name in ("table", "image")
+    for name in ("table", "image", "text")
     for found in COMMENTED.finditer(preset(name))
 ]
 
@@ -33,4 +33,10 @@ def test_an_alternative_loads_in_place_of_what_stands(name: str, key: str, block
 
 
 def test_every_alternative_was_found() -> None:
-    assert [key for _, key, _ in CASES] == ["data", "fine_tuning", "federated_learning", "data"]
+    assert [key for _, key, _ in CASES] == [
+        "data",
+        "fine_tuning",
+        "federated_learning",
+        "data",
+        "data",
+    ]

@@ -20,7 +20,16 @@ from nacre.training import checkpoint, loop, pieces
 from nacre.training.augmented import Augmented
 from nacre.training.plan import plan
 from nacre.training.run import train
-from tests.training.tiny import CENTRAL, FEDERATED, TABLE, changed, patients, recipe
+from tests.training.tiny import (
+    CENTRAL,
+    FEDERATED,
+    TABLE,
+    StopAfter,
+    Stopped,
+    changed,
+    patients,
+    recipe,
+)
 
 RULES = {
     "automatic": {"kind": "automatic", "norm": 0.5},
@@ -50,31 +59,6 @@ CLIENT = changed(
         "federated_learning.few_clients": True,
     },
 )
-
-
-class Stopped(Exception):
-    """Stands for whatever ends a process at this place."""
-
-
-class StopAfter:
-    """Stops a run when its training stage has advanced so often."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def stage(self, name, total):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
-
-    def __call__(self, count=1, note="", total=None):
-        self.left -= bool(count)
-        if self.left == 0:
-            raise Stopped
 
 
 def _released(path):

@@ -24,35 +24,9 @@ from nacre.training import checkpoint, loop
 from nacre.training.folder import RunFolder
 from nacre.training.plan import plan
 from nacre.training.run import abandon, finish, open_run, train
-from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, recipe
+from tests.training.tiny import CENTRAL, FEDERATED, TABLE, StopAfter, Stopped, patients, recipe
 
 BASES = {"central": CENTRAL, "federated": FEDERATED}
-
-
-class Stopped(Exception):
-    """Stands for whatever ends a process at this place."""
-
-
-class StopAfter:
-    """Stops a run when its training stage has advanced so often."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def stage(self, name, total):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
-
-    def __call__(self, count=1, note="", total=None):
-        if count:
-            self.left -= 1
-        if self.left == 0:
-            raise Stopped
 
 
 def _weights(path):

@@ -112,3 +112,29 @@ TABLE: dict[str, Any] = CENTRAL | {
         "grant": {"epsilon": 8, "delta": 1.0e-3, "rule": "pld"},
     },
 }  # fmt: skip
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process at this place."""
+
+
+class StopAfter:
+    """Stops a run when its training stage has advanced so often."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def stage(self, name, total):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def __call__(self, count=1, note="", total=None):
+        if count:
+            self.left -= 1
+        if self.left == 0:
+            raise Stopped

@@ -1,0 +1,48 @@
+"""Where a pretrained model is: a folder, this machine's cache, or the hub; asked once, in time."""
+
+# huggingface_hub is untyped in parts.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nacre.core.errors import Refusal
+
+_SECONDS = 10.0  # that the hub has for an answer
+
+
+def found(name: str, folder: Path) -> tuple[str, bool]:
+    """(what to load, whether nothing may be fetched for it).
+
+    A folder, relative to `folder`, comes first; then what this machine has fetched before, which
+    is taken as it is. Only then is the hub asked, once. Raises `Refusal` where it is none of these.
+    """
+    place = folder / name
+    if place.is_dir():
+        return str(place), True
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise Refusal(
+            f"there is no folder {place}, and a model of the hub needs transformers, which is not "
+            "installed; run `pip install 'nacre[text]'`"
+        ) from error
+    try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+            return name, True
+        huggingface_hub.HfApi().model_info(name, timeout=_SECONDS)
+    except HFValidationError as error:
+        raise Refusal(
+            f"there is no folder {place}, and no model of the hub can have such a name; correct "
+            "`name`"
+        ) from error
+    except Exception as error:  # whatever a network does
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise Refusal(
+            f"there is no folder {place}, and the Hugging Face hub gives no model {name!r} "
+            f"({reason}); put config.json, model.safetensors and the tokenizer's files into that "
+            "folder, or correct `name`"
+        ) from error
+    return name, False

@@ -1,0 +1,202 @@
+"""Whole runs on text, on tiny models: every form of it, resumed, federated, continued, refused."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from nacre.audit.run import audit_run
+from nacre.core.errors import Incompatible, Refusal, RunError
+from nacre.core.files import load_tensors, read_json
+from nacre.data.kept import Kept
+from nacre.models import load
+from nacre.training.plan import plan
+from nacre.training.run import finish, open_run, train
+from tests.data.tokenizer_folders import decoder, encoder
+from tests.models.transformer_folders import folder_of
+from tests.training.tiny import CENTRAL, StopAfter, Stopped, recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+LABELLED = CENTRAL | {
+    "data": {
+        "kind": "text", "path": "reviews.jsonl", "text": "text", "label": "label",
+        "classes": ["bad", "good"], "length": 12, "size": 40, "holdout": {"share": 0.2},
+    },
+    "model": {"kind": "pretrained", "name": "bert"},
+    "fine_tuning": {"kind": "lora", "rank": 2},
+    "differential_privacy": {"epsilon": 8, "delta": 1.0e-3},
+    "training": {"steps": 6, "batch": 16, "checkpoint": 2, "optimizer": {"kind": "adam"}},
+    "ledger": {
+        "path": "privacy.db", "dataset": "reviews",
+        "grant": {"epsilon": 8.1, "delta": 1.0e-3, "rule": "pld"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Reviews beside a tiny BERT and a tiny GPT-2, each with its tokenizer."""
+    encoder(folder_of("Bert", tmp_path))
+    draws = random.Random(0)
+    with (tmp_path / "reviews.jsonl").open("w") as file:
+        for number in range(50):
+            label = draws.choice(["good", "bad"])
+            own = draws.choices("abc", k=draws.randrange(4, 8))
+            text = " ".join([label, "film", *own])
+            row = {"text": text, "label": label, "who": f"p{number // 2}", "score": len(text),
+                   "site": "a" if number % 4 < 2 else "b"}  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+    return tmp_path
+
+
+def weights(run):
+    return load_tensors(run.path / "model.safetensors")[0]
+
+
+def trained(place, into="run", **changes):
+    return train(plan(recipe(place, LABELLED, **changes)), place / into)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(place):
+    asked = recipe(place, LABELLED)
+    with pytest.raises(Stopped):
+        train(plan(asked), place / "run", observe=StopAfter(5))
+    before = {path.name for path in (place / "run/local").glob("tokens-*")}
+    assert len(before) == 1
+    run = train(plan(asked, resume=place / "run"), place / "run", resume=True)
+    assert {path.name for path in run.folder.local.glob("tokens-*")} == before
+    audit_run(open_run(run.path))
+    assert not list(run.path.glob("tokens-*"))  # private text stays in local/
+
+
+def test_kept_tokens_that_were_changed_are_noticed(place):
+    """What is read from local/ is checked against the digest of the rows, as files are."""
+    asked = recipe(place, LABELLED)
+    with pytest.raises(Stopped):
+        train(plan(asked), place / "run", observe=StopAfter(5))
+    local = place / "run/local"
+    (file,) = local.glob("tokens-*")
+    tensors, facts = load_tensors(file)
+    tensors["features"][0, 1] += 1
+    Kept(local).put(facts["name"], tensors)
+    with pytest.raises(RunError, match="data differ"):
+        train(plan(asked, resume=place / "run"), place / "run", resume=True)
+
+
+def test_finish_reads_text_again(place):
+    with pytest.raises(Stopped):
+        train(plan(recipe(place, LABELLED)), place / "run", observe=StopAfter(5))
+    assert weights(finish(place / "run"))
+
+
+def test_a_language_model_learns_answers(place):
+    decoder(folder_of("GPT2", place))
+    # Its vocabulary is 40, so the model starts from its architecture with more tokens.
+    config = json.loads((place / "gpt2/config.json").read_text()) | {"vocab_size": 258}
+    (place / "gpt2/config.json").write_text(json.dumps(config))
+    run = trained(
+        place, data__label=None, data__classes=None, data__text=None, data__prompt="text",
+        data__completion="label", data__task="causal_lm", data__length=20,
+        data__cut="start", fine_tuning__kind="full",
+        fine_tuning__rank=None,
+        model={"kind": "pretrained", "name": "gpt2", "task": "causal_lm", "from_scratch": True},
+        data__public_demonstration=True,
+    )  # fmt: skip
+    audit_run(run)
+    (protected,) = read_json(run.path / "comparison.json")["variants"]
+    assert protected["accuracy"] is None
+    assert protected["loss"]["low"] < protected["loss"]["value"] < protected["loss"]["high"]
+
+
+def test_numbers_are_predicted_from_text(place):
+    run = trained(place, data__label="score", data__classes=None, data__task="regression",
+                  model__task="regression")  # fmt: skip
+    assert load(run.path)(torch.tensor([[2, 4, 3, -1]])).shape == (1, 1)
+
+
+def test_words_are_classified(place):
+    rows = [{"words": ["good", "film"], "tags": ["O", "THING"]}] * 50
+    (place / "words.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = trained(
+        place, data__path="words.jsonl", data__text="words", data__label="tags",
+        data__classes=["O", "THING"], data__task="token_classification", data__holdout=None,
+        model__task="token_classification",
+    )  # fmt: skip
+    assert load(run.path)(torch.tensor([[2, 4, 3, -1]])).shape == (1, 4, 2)
+
+
+def test_people_are_units(place):
+    run = trained(
+        place, data__unit="who", data__size=20,
+        differential_privacy={"unit": "group", "rows_per_unit": 2, "epsilon": 8, "delta": 1e-3},
+    )  # fmt: skip
+    assert run.folder.outcome.exists()
+
+
+def test_texts_of_two_holders(place):
+    run = trained(
+        place, data__party="site", data__holdout=None,
+        federated_learning={
+            "parties": {"kind": "column", "column": "site", "sizes": {"a": 24, "b": 24}},
+            "rounds": 2, "local": {"steps": 2},
+        },
+        training={"batch": 12, "optimizer": {"kind": "sgd", "lr": 0.1}},
+    )  # fmt: skip
+    assert run.folder.outcome.exists()
+
+
+def test_a_former_run_brings_its_tokenizer(place):
+    first = trained(place)
+    assert read_json(first.path / "model.json")["tokenizer"]["file"] is None  # kept once, by name
+    again = recipe(
+        place, LABELLED, model={"kind": "run", "path": "run"}, fine_tuning={"kind": "head"},
+        ledger={"path": "other.db", "dataset": "reviews", "grant": LABELLED["ledger"]["grant"]},
+    )  # fmt: skip
+    (place / "bert").rename(place / "gone")
+    second = train(plan(again), place / "second")
+    assert weights(second).keys() == weights(first).keys()
+
+
+def test_pieces_learnt_from_public_text_travel_with_the_model(place):
+    (place / "public.jsonl").write_text((place / "reviews.jsonl").read_text())
+    bpe = {"kind": "bpe", "vocabulary": 300}
+    with pytest.raises(Incompatible, match="300 tokens and the model knows 40"):
+        plan(recipe(place, LABELLED, data__tokenizer=bpe, data__public={"path": "public.jsonl"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": {"kind": "mlp"}, "data__tokenizer": {"kind": "bytes"}, "fine_tuning": None},
+         "it reads numbers and the data are tokens"),
+        ({"data__tokenizer": {"kind": "bytes"}}, "257 tokens and the model knows 40"),
+        ({"model__task": "regression"}, "regression"),
+        ({"adversarial_training": {"kind": "madry", "attack": {
+            "kind": "pgd", "ball": {"kind": "linf", "radius": 0.1}}}}, "tokens have no distance"),
+        ({"audit": [{"kind": "evasion", "ball": {"kind": "linf", "radius": 0.1}}]},
+         "tokens have no distance"),
+        ({"training__augment": {"kind": "copies", "count": 2, "flip": True}}, "augment"),
+        ({"model__name": "absent"}, "there is no folder .*absent"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_text_is_refused_with_its_line(place, changes, sentence):
+    with pytest.raises(Refusal, match=rf"(?s)tiny\.yaml:\d+ .*{sentence}"):
+        plan(recipe(place, LABELLED, **changes))
+
+
+def test_a_row_longer_than_the_model_is_refused(place):
+    with pytest.raises(Refusal, match=r"does not take inputs of shape \(64,\)"):
+        plan(recipe(place, LABELLED, data__length=64))
+
+
+def test_a_model_of_text_cannot_read_a_table(place):
+    changes = {"model": {"kind": "pretrained", "name": "bert"}}
+    with pytest.raises(Refusal, match=r"does not take inputs|it reads tokens"):
+        plan(recipe(place, CENTRAL, **changes))
+
+
+def test_a_model_without_a_tokenizer_needs_one_declared(place):
+    with pytest.raises(Refusal, match=r"declare .*tokenizer: \{kind: bytes\}"):
+        recipe(place, LABELLED, model={"kind": "mlp"}, fine_tuning=None)
