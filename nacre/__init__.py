@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nacre.fine_tuning import Bias, Full, Head, LoRA, Norms, Pretrain
     from nacre.gradient_clipping import Adaptive, Automatic, ByNorm, ByValue, Flat, PerLayer
     from nacre.ledger.ledger import Ledger
-    from nacre.models import CNN, MLP, FormerRun, Pretrained, PythonModel
+    from nacre.models import CNN, GPT, MLP, FormerRun, Pretrained, PythonModel
     from nacre.recipe.audits import Evasion, Membership
     from nacre.recipe.load import dumps, load
     from nacre.recipe.schema import Recipe
@@ -52,7 +52,7 @@ _HOMES = {
         "PerLayer",
     ),
     "nacre.ledger.ledger": ("Ledger",),
-    "nacre.models": ("CNN", "MLP", "FormerRun", "Pretrained", "PythonModel"),
+    "nacre.models": ("CNN", "GPT", "MLP", "FormerRun", "Pretrained", "PythonModel"),
     "nacre.recipe.audits": ("Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
@@ -66,6 +66,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "CNN",
     "FGSM",
+    "GPT",
     "MLP",
     "PGD",
     "SGD",

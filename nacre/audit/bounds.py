@@ -145,6 +145,19 @@ def epsilon_from_one_run(counts: Counts, delta: float, confidence: float) -> flo
     )
 
 
+def epsilon_from_guesses(
+    rows: int, guesses: int, right: int, delta: float, confidence: float
+) -> float:
+    """A lower bound on epsilon from guesses about rows that each took part by a fair coin.
+
+    No guess is made about the other rows; whoever guesses may look at everything that came out of
+    the run, but how many are guessed is fixed beforehand.
+
+    *Source:* Steinke, Nasr & Jagielski 2023, theorem 5.2.
+    """
+    return _smallest_epsilon(rows, guesses, right, delta, 1 - confidence)
+
+
 def _smallest_epsilon(rows: int, guesses: int, right: int, delta: float, error: float) -> float:
     """The smallest epsilon that the right guesses leave possible, by bisection from below."""
     if one_run_p_value(rows, guesses, right, 0.0, delta) > error:

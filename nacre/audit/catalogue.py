@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nacre.audit.data_privacy.canaries import canaries
 from nacre.audit.data_privacy.membership import membership
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.target import Advance, Target
-from nacre.recipe.audits import Evasion, Membership
+from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 
 # Each function takes the option it stands beside; a law test runs over them.
 AUDITS: dict[type, Callable[[Target, Any, Advance], Finding]] = {
     Evasion: evasion,
     Membership: membership,
+    CanaryAudit: canaries,
 }
 """`AUDITS[type(option)](target, option, advance)` attacks the target as the option says."""

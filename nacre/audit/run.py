@@ -15,15 +15,16 @@ from nacre.audit.answers import right, row_losses
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.catalogue import AUDITS
 from nacre.audit.finding import Finding
-from nacre.audit.target import Target
+from nacre.audit.target import HeldCanaries, Target
 from nacre.core.files import load_tensors, write_json
 from nacre.core.random import Source
 from nacre.core.rows import flatten
 from nacre.core.types import Batch
+from nacre.data import Text, canaries
 from nacre.data.dataset import Rows
 from nacre.data.kept import Aids, Kept
 from nacre.models import build, load
-from nacre.recipe.audits import Evasion, Membership
+from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.progress import Progress, Silent, stages
@@ -136,7 +137,7 @@ def _target(
         task=pieces.task_of(held.schema),
         space=held.space,
         source=Source(run.folder.key(run.folder.holder_key)).child("audit"),
-        members=_batch_of(list(held.private.values())),
+        members=_members(held),
         outsiders=_batch(held.outsiders) if held.outsiders is not None else test,
         test=test,
         references=references,
@@ -144,8 +145,34 @@ def _target(
         test_public=held.test_is_public,
         ball=recipe.adversarial_training.attack.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
+        canaries=_canaries(recipe),
         claimed_epsilon=privacy.epsilon if claims and privacy is not None else None,
         claimed_delta=privacy.delta if claims and privacy is not None else None,
+    )
+
+
+def _canaries(recipe: Recipe) -> HeldCanaries | None:
+    """Each canary of the recipe with others of its form, as rows."""
+    data, privacy = recipe.data, recipe.differential_privacy
+    asked = next((option for option in recipe.audit if isinstance(option, CanaryAudit)), None)
+    if asked is None or not isinstance(data, Text) or data.canaries is None:
+        return None
+    option, encoder = data.canaries, data.encoder(recipe.folder)
+    found = canaries.made(option, recipe.seed)
+    batches: list[Batch] = []
+    for canary in found:
+        texts = canaries.others(option, recipe.seed, canary, asked.candidates)
+        encoded = encoder.documents([canary.text(option), *texts])
+        batches.append(_batch(Rows(encoded.features, encoded.label)))
+    whole = privacy is not None and (
+        (privacy.unit == "example" and option.repeats == 1)
+        or (privacy.unit == "group" and data.unit is not None)
+    )
+    return HeldCanaries(
+        inserted=tuple(canary.inserted for canary in found),
+        batches=tuple(batches),
+        candidates=asked.candidates,
+        claimed=(privacy.epsilon, privacy.delta) if whole and privacy is not None else None,
     )
 
 
@@ -157,6 +184,14 @@ def _batch(rows: Rows) -> Batch:
         "present": torch.ones(count, dtype=torch.bool),
         "unit": torch.arange(count),
     }
+
+
+def _members(held: Holdings) -> Batch:
+    """All private rows; canaries, which nobody's test rows are like, are none."""
+    parts = list(held.private.values())
+    if held.canaries:
+        parts[-1] = parts[-1].take(range(len(parts[-1]) - held.canaries))
+    return _batch_of(parts)
 
 
 def _batch_of(parts: Sequence[Rows]) -> Batch:

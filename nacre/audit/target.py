@@ -22,6 +22,16 @@ def quiet(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldCanaries:
+    """Canaries as the model reads them."""
+
+    inserted: tuple[bool, ...]  # by fair coins
+    batches: tuple[Batch, ...]  # of each: itself, then `candidates` others of its form
+    candidates: int
+    claimed: tuple[float, float] | None  # (epsilon, delta) promised for one canary as a whole
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """The finished model and everything an audit is allowed to see.
 
@@ -53,6 +63,8 @@ class Target:
     """The epsilon promised to *one row* of `members` (the largest, where parties differ); None
     where nothing is promised, or where the protected unit is coarser than a row."""
     claimed_delta: float | None = None
+    canaries: HeldCanaries | None = None
+    """Secrets made up for this run."""
 
     def __post_init__(self) -> None:
         batches = {"members": self.members, "outsiders": self.outsiders, "test": self.test}

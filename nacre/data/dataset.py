@@ -108,6 +108,20 @@ class Rows:
             None if self.content is None else tuple(self.content[i] for i in chosen),
         )
 
+    def __add__(self, other: Rows) -> Rows:
+        """These rows, then the others. What only one side declares is dropped."""
+
+        def both(a: tuple[Any, ...] | None, b: tuple[Any, ...] | None) -> Any:
+            return None if a is None or b is None else a + b
+
+        return Rows(
+            torch.cat([self.features, other.features]),
+            torch.cat([self.label, other.label]),
+            both(self.group, other.group),
+            both(self.party, other.party),
+            both(self.content, other.content),
+        )
+
 
 @dataclass(frozen=True)
 class Cohorts:
@@ -119,6 +133,7 @@ class Cohorts:
     test_is_public: bool  # may figures computed on the test rows be shown?
     private_is_public: bool  # a public demonstration: figures on private rows may be shown too
     notes: tuple[str, ...] = ()  # counted on private rows, so for the local terminal only
+    canaries: Rows | None = None  # made up, to be learnt beside the private rows
     outsiders: Rows | None = None  # test rows distributed as the private ones, where the test rows
     # as a whole are not: what a membership audit may compare members with
     tokenizer: Mapping[str, Any] | None = None  # that of pieces, as `tokens.described` gives it:

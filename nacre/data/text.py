@@ -6,6 +6,7 @@ answer."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from nacre.core.errors import DataError
 from nacre.data import tokens
+from nacre.data.canaries import Canaries, inserted
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.documents import Documents, read_documents
 from nacre.data.encode import NOT_COUNTED, Encoder
@@ -69,6 +71,8 @@ class Text:
     """Another file with the same columns to score the model with, instead of a holdout; public."""
     public: PublicFile | None = None
     """Another file with the same columns whose rows are public; unit and party are not needed."""
+    canaries: Canaries | None = None
+    """Made-up secrets that a language model reads beside the private documents, for its audit."""
     on_missing: Literal["refuse", "drop"] = "refuse"
     """What to do with a row that lacks its text or its label."""
 
@@ -83,6 +87,12 @@ class Text:
             raise ValueError(
                 "tokenizer bpe learns its pieces from public rows and none are declared; add "
                 "`public: {path: …}`, or use `tokenizer: {kind: bytes}`"
+            )
+        learns_text = self.task == "causal_lm" and self.prompt is None
+        if self.canaries is not None and (not learns_text or self.party is not None):
+            raise ValueError(
+                "canaries are documents among those that a language model learns word for word, in "
+                "one place: they need task causal_lm, no prompt and no party; leave them out"
             )
         if problem := self._form_problem() or self._label_problem():
             raise ValueError(problem)
@@ -175,6 +185,7 @@ class Text:
             test,
             test_is_public=shown or self.test is not None,
             private_is_public=shown,
+            canaries=reading.canaries(seed),
             notes=tuple(reading.notes),
             tokenizer=tokens.described(reading.tokenizer),
         )
@@ -202,6 +213,22 @@ class _Reading:
         if self.option.task in ("classification", "regression"):
             label = found.labels()
         return Rows(features, label, found.group, found.party, found.content())
+
+    def canaries(self, seed: int) -> Rows | None:
+        """The made-up documents that go in."""
+        option = self.option.canaries
+        if option is None:
+            return None
+        texts, owners = inserted(option, seed)
+        encoded = Encoder(self.tokenizer, self.option.length, self.option.cut).documents(texts)
+        if encoded.cut:
+            raise DataError(
+                f"a canary is longer than length={self.option.length} tokens, so its secret would "
+                "be cut; raise `length`, or shorten `canaries.template`"
+            )
+        group = tuple(owners) if self.option.unit is not None else None
+        content = tuple(hashlib.sha256(text.encode()).digest() for text in texts)
+        return Rows(encoded.features, encoded.label, group, None, content)
 
     def _encoded(self, found: Documents) -> tuple[Tensor, Tensor]:
         """(features, label), from the last reading of the same text where it was kept."""

@@ -116,6 +116,7 @@ class PieceTokenizer:
         backend: Any,  # a tokenizers.Tokenizer
         end: int | None,
         around: tuple[list[int], list[int]],
+        vocabulary: int | None = None,  # None counts the tokens
     ) -> None:
         # A document that holds "[SEP]" or "<|endoftext|>" says these letters and no more.
         backend.encode_special_tokens = True
@@ -124,12 +125,8 @@ class PieceTokenizer:
         self._backend = backend
         self.end = end
         self._around = around
-
-    @property
-    def vocabulary(self) -> int:
-        """See `Tokenizer.vocabulary`."""
-        ids: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
-        return max(ids.values()) + 1
+        ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self.vocabulary = vocabulary or max(ids.values()) + 1
 
     @property
     def file(self) -> str:
@@ -160,7 +157,8 @@ def learnt(option: BPE, public: Iterable[str]) -> PieceTokenizer:
     )
     backend.train_from_iterator(public, trainer)
     end = int(backend.token_to_id(_END_PIECE))
-    return PieceTokenizer(backend, end, ([], [end]))
+    # Few documents have fewer pieces than were asked for; the model's width was declared.
+    return PieceTokenizer(backend, end, ([], [end]), option.vocabulary)
 
 
 def of_model(option: OfModel, folder: Path) -> PieceTokenizer:
@@ -207,7 +205,9 @@ def _of_run(place: Path) -> PieceTokenizer:
         known = model["tokenizer"]
         file = known["file"] or model["option"]["files"]["tokenizer.json"]
         backend = _tokenizers().Tokenizer.from_str(file)
-        return PieceTokenizer(backend, known["end"], (known["before"], known["after"]))
+        return PieceTokenizer(
+            backend, known["end"], (known["before"], known["after"]), known["vocabulary"]
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refusal(
             f"the run {place} kept no tokenizer ({type(error).__name__}), so its text cannot be "
@@ -220,7 +220,13 @@ def described(tokenizer: Tokenizer) -> dict[str, Any] | None:
     if not tokenizer.file:
         return None
     before, after = tokenizer.around()
-    return {"file": tokenizer.file, "end": tokenizer.end, "before": before, "after": after}
+    return {
+        "file": tokenizer.file,
+        "vocabulary": tokenizer.vocabulary,
+        "end": tokenizer.end,
+        "before": before,
+        "after": after,
+    }
 
 
 def _tokenizers() -> Any:

@@ -15,6 +15,7 @@ from nacre.core.errors import Incompatible
 from nacre.core.optimizers import Adam, OptimizerOption
 from nacre.fine_tuning import adapters
 from nacre.fine_tuning.layers import attention, heads, is_norm, linear_layers, named, submodule
+from nacre.models.gpt import Decoder
 from nacre.models.pretrained import Transformer
 
 
@@ -65,6 +66,11 @@ class Head:
 
         Raises `Incompatible` where the model has no such module, or it holds no parameter.
         """
+        if not self.module and isinstance(model, Decoder) and model.head is None:
+            raise Incompatible(
+                "the model answers with the weights that read its tokens, so it has no head of its "
+                "own; use `tied: false` under `model`, or `fine_tuning: {kind: lora}`"
+            )
         name = self.module or linear_layers(model)[-1]
         head = submodule(model, name)
         if not any(True for _ in head.parameters()):
@@ -208,7 +214,7 @@ class LoRA:
             return list(dict.fromkeys(full for name in self.targets for full in named(model, name)))
         if isinstance(model, Transformer) and (found := attention(model)):
             return found
-        return linear_layers(model)[:-1]
+        return [name for name in linear_layers(model) if name not in heads(model)]
 
 
 FineTuningOption = Full | Head | Bias | Norms | LoRA

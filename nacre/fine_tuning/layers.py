@@ -10,6 +10,7 @@ import difflib
 from torch import nn
 
 from nacre.core.errors import Incompatible
+from nacre.models.gpt import Decoder
 from nacre.models.pretrained import Transformer
 
 # What GPT-2 calls Conv1D is a linear layer whose weight is (inputs, outputs). It is known by name,
@@ -68,10 +69,13 @@ def heads(model: nn.Module) -> tuple[str, ...]:
     """The modules that turn what a model knows into its answer.
 
     Of a pretrained model these are the new ones, random as they are at first; none in a language
-    model, whose head was learnt with it. Of any other model, the last linear layer.
+    model, whose head was learnt with it, or is the very table that reads tokens. Of any other
+    model, the last linear layer.
     """
     if isinstance(model, Transformer):
         return model.new_head()
+    if isinstance(model, Decoder):
+        return () if model.head is None else ("head",)
     return (linear_layers(model)[-1],)
 
 

@@ -1,6 +1,7 @@
 """Models that never mix rows, and what their outputs mean."""
 
 from nacre.models.callables import PythonModel
+from nacre.models.gpt import GPT
 from nacre.models.images import CNN
 from nacre.models.load import (
     FormerRun,
@@ -26,6 +27,7 @@ from nacre.models.tasks import (
 
 __all__ = [
     "CNN",
+    "GPT",
     "MLP",
     "AnyTask",
     "CausalLM",

@@ -17,6 +17,7 @@ from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
 from nacre.models.callables import PythonModel, called
 from nacre.models.causes import cause
+from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
 from nacre.models.made_up import made_up
 from nacre.models.pretrained import Pretrained, Stock, Transformer, pretrained, stock
@@ -35,10 +36,10 @@ class FormerRun:
     was trained without differential privacy."""
 
 
-Architecture = MLP | CNN | PythonModel | Stock
+Architecture = MLP | CNN | GPT | PythonModel | Stock
 """Options that say everything about a model but its weights."""
 
-ModelOption = MLP | CNN | PythonModel | Pretrained | FormerRun
+ModelOption = MLP | CNN | GPT | PythonModel | Pretrained | FormerRun
 """Every option that a recipe may name under `model`."""
 
 
@@ -77,6 +78,8 @@ def build(
             return mlp(option, shape, outputs)
         if isinstance(option, CNN):
             return cnn(option, shape, outputs)
+        if isinstance(option, GPT):
+            return gpt(option, shape, outputs)
         if isinstance(option, Pretrained):
             model, name = pretrained(option, outputs, folder), option.name
         elif isinstance(option, Stock):
@@ -227,7 +230,7 @@ def load(run: Path, folder: Path | None = None) -> nn.Module:
 def _option(fields: Mapping[str, Any]) -> Architecture:
     """An option from what `asdict` gave, JSON's lists being tuples again."""
     kinds: dict[str, Callable[..., Architecture]] = {
-        "mlp": MLP, "cnn": CNN, "python": PythonModel, "stock": Stock,
+        "mlp": MLP, "cnn": CNN, "gpt": GPT, "python": PythonModel, "stock": Stock,
     }  # fmt: skip
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()

@@ -47,9 +47,27 @@ class Membership:
             raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
 
 
-AuditOption = Evasion | Membership
+@dataclass(frozen=True, kw_only=True)
+class CanaryAudit:
+    """Look for the made-up secrets of `data.canaries`: exposure (Carlini 2019), and the epsilon
+    that it shows in one run (Steinke 2023)."""
+
+    kind: Literal["canaries"] = "canaries"
+    candidates: int = 511
+    """Documents of the same form that each canary is ranked among."""
+    confidence: float = 0.95
+    """Of the interval, and of the bound on epsilon."""
+
+    def __post_init__(self) -> None:
+        if self.candidates < 15:
+            raise ValueError(f"candidates={self.candidates} must be at least 15")
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+
+
+AuditOption = Evasion | Membership | CanaryAudit
 NOT_BUILT = (
-    "reconstruction", "canaries", "extraction", "stealing", "inversion", "ownership", "backdoor",
+    "reconstruction", "extraction", "stealing", "inversion", "ownership", "backdoor",
     "poisoning",
 )  # fmt: skip
 """Audits that a recipe may name one day; until they are built they are refused as such."""

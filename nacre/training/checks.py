@@ -20,7 +20,7 @@ from nacre.data.sampling import FullBatch, PoissonSampling
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.masks import Masking
 from nacre.models import FormerRun, repair
-from nacre.recipe.audits import Evasion
+from nacre.recipe.audits import CanaryAudit, Evasion
 from nacre.training import pieces
 from nacre.training.budget import IN_RUN
 from nacre.training.clipping import (
@@ -293,10 +293,27 @@ def something_trains(facts: Facts) -> None:
 
 
 def audits_have_their_rows(facts: Facts) -> None:
-    """Evasion needs test rows and a ball, membership rows that were not trained on."""
+    """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
+    canaries."""
     recipe = facts.recipe
     for option in recipe.audit:
-        if not recipe.data.has_test:
+        if isinstance(option, CanaryAudit):
+            canaries = getattr(recipe.data, "canaries", None)
+            if canaries is not None and option.candidates >= 10**canaries.digits:
+                refuse(
+                    recipe,
+                    "audit",
+                    f"{option.candidates} candidates are more than there are other secrets of "
+                    f"{canaries.digits} digits; raise `data.canaries.digits`",
+                )
+            if canaries is None:
+                refuse(
+                    recipe,
+                    "audit",
+                    "canaries looks for made-up secrets and the data hold none; add "
+                    "`canaries: {count: 32}` to data of kind text with task causal_lm",
+                )
+        elif not recipe.data.has_test:
             refuse(
                 recipe,
                 "audit",

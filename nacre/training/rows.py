@@ -34,6 +34,7 @@ class Holdings:
     hmac: str  # of the data under the holder's key
     not_public: tuple[Rows, ...]  # unscaled: all that are not public, held-out ones too
     tokenizer: Mapping[str, Any] | None = None  # that of `Cohorts`
+    canaries: int = 0  # made-up rows, which are the last ones of the only holder
 
 
 def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holdings:
@@ -55,6 +56,7 @@ def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holding
         hmac=_hmac(cohorts, holder_key),
         not_public=_not_public(cohorts),
         tokenizer=cohorts.tokenizer,
+        canaries=0 if cohorts.canaries is None else len(cohorts.canaries),
     )
 
 
@@ -88,7 +90,8 @@ def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
 def _hmac(cohorts: Cohorts, key: bytes) -> str:
     """Hex HMAC-SHA-256 of the rows *as they were read*, so that nothing can change in between."""
     state = hmac.new(key, b"nacre rows", hashlib.sha256)
-    for rows in (cohorts.private, cohorts.public, cohorts.test, cohorts.outsiders):
+    cohorts_of = (cohorts.private, cohorts.public, cohorts.test, cohorts.outsiders)
+    for rows in (*cohorts_of, cohorts.canaries):
         if rows is None:
             state.update(digest("none"))
         else:
@@ -103,6 +106,8 @@ def _scaled(scaler: Scaler, rows: Rows | None) -> Rows | None:
 
 def _dealt(recipe: Recipe, cohorts: Cohorts, scaler: Scaler) -> dict[str, Rows]:
     rows = scaler.apply(cohorts.private)
+    if cohorts.canaries is not None:
+        rows = rows + cohorts.canaries
     if recipe.federated_learning is None:
         return {"": rows}
     privacy = recipe.differential_privacy

@@ -15,7 +15,7 @@ from torch import nn
 
 from nacre.core.tensors import trainable
 from nacre.fine_tuning import LoRA
-from nacre.models import CNN, MLP, build
+from nacre.models import CNN, GPT, MLP, build
 from nacre.training.facts import refuse
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def adapters_fit(recipe: Recipe, model: nn.Module) -> None:
 
 
 def _model_fits(recipe: Recipe, schema: Schema) -> None:
-    if not isinstance(recipe.model, MLP | CNN):
+    if not isinstance(recipe.model, MLP | CNN | GPT):
         return  # the others are what their code or a file makes them
     try:
         with torch.device("meta"):  # sizes without the memory
@@ -73,7 +73,9 @@ def _batch_fits(recipe: Recipe, schema: Schema) -> None:
     privacy = recipe.differential_privacy
     rows = (privacy.rows_per_unit or 1) if privacy is not None else 1
     at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
-    taken = 4 * at_once * rows * math.prod(schema.shape)
+    by_position = schema.task in ("causal_lm", "token_classification")
+    answers = schema.outputs() if by_position else 1
+    taken = 4 * at_once * rows * math.prod(schema.shape) * answers
     if taken > memory():
         refuse(
             recipe,

@@ -214,11 +214,17 @@ def _text(data: Text) -> list[str]:
     option = data.tokenizer
     of_model = f"those of {option.name}" if isinstance(option, OfModel) else ""
     side = "beginning" if data.cut == "start" else "end"
-    return [
+    found = [
         f"Tokens are {of_model or kinds[option.kind if option is not None else 'bytes']}.",
         f"A row holds one document, of which {data.length} tokens at most are read; a longer one "
         f"loses its {side}.",
     ]
+    if data.canaries is not None:
+        found.append(
+            f"About half of {data.canaries.count} made-up secrets are learnt beside the documents, "
+            f"{data.canaries.repeats} times each; nobody's secret is among them."
+        )
+    return found
 
 
 def _units(recipe: Recipe) -> str:
@@ -281,7 +287,7 @@ def model_words(recipe: Recipe) -> str:
     """A short description, as `mlp 16`."""
     option = recipe.model
     parts = [str(option.kind)]
-    for name in ("hidden", "channels", "call", "path"):
+    for name in ("hidden", "channels", "layers", "width", "call", "path", "name"):
         value: Any = getattr(option, name, None)
         if value is not None:
             parts.append(str(value).strip("(),").replace(", ", "-"))

@@ -8,6 +8,7 @@ from torch import nn
 from nacre.adversarial_training.ball import Ball
 from nacre.audit.catalogue import AUDITS
 from nacre.audit.finding import Finding
+from nacre.audit.target import HeldCanaries
 from nacre.recipe.audits import AuditOption
 
 
@@ -23,6 +24,12 @@ def test_law_every_audit_gives_a_finding_that_can_be_written(option, target, row
         outsiders=rows(12, 2),
         test=rows(12, 3),
         ball=Ball(radius=0.1),
+        canaries=HeldCanaries(
+            inserted=(True, False) * 4,
+            batches=tuple(rows(16, seed) for seed in range(8)),
+            candidates=15,
+            claimed=(1.0, 1e-5),
+        ),
     )
     steps = []
     chosen = option()
@@ -30,7 +37,7 @@ def test_law_every_audit_gives_a_finding_that_can_be_written(option, target, row
     assert Finding.from_json(json.loads(json.dumps(finding.to_json()))) == finding
     assert finding.audit == chosen.kind
     assert finding.confidence == chosen.confidence
-    assert not finding.public
+    assert finding.public == (chosen.kind == "canaries")  # those are nobody's rows
     assert steps == sorted(steps) and steps[-1] == 1
 
 

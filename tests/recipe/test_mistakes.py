@@ -59,7 +59,7 @@ def changed(old: str, new: str, text: str = WHOLE) -> RecipeError:
         ("[public_base]", "[private]", 44, "compare[0]", "'private' is unknown"),
         ("[public_base]", "[public_base, public_base]", 44, "compare", "the same entry twice"),
         ("kind: evasion", "kind: evasiom", 43, "audit[1].kind", "did you mean `evasion`?"),
-        ("[membership, ", "[canaries, ", 43, "audit[0]", "'canaries' is not built yet"),
+        ("[membership, ", "[extraction, ", 43, "audit[0]", "'extraction' is not built yet"),
         ("kind: evasion", "kind: stealing", 43, "audit[1]", "'stealing' is not built yet"),
         ("[membership, ", "[membreship, ", 43, "audit[0].kind", "did you mean `membership`?"),
         ("radius: 0.3", "radius: -1", 33, "adversarial_training.attack.ball.radius", "radius=-1"),

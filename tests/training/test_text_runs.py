@@ -200,3 +200,40 @@ def test_a_model_of_text_cannot_read_a_table(place):
 def test_a_model_without_a_tokenizer_needs_one_declared(place):
     with pytest.raises(Refusal, match=r"declare .*tokenizer: \{kind: bytes\}"):
         recipe(place, LABELLED, model={"kind": "mlp"}, fine_tuning=None)
+
+
+LANGUAGE = LABELLED | {
+    "data": {
+        "kind": "text", "path": "private.txt", "task": "causal_lm",
+        "public": {"path": "public.txt"},
+        "tokenizer": {"kind": "bpe", "vocabulary": 280}, "length": 24, "size": 40,
+        "canaries": {"count": 8, "template": "{secret}", "digits": 3},
+    },
+    "model": {"kind": "gpt", "layers": 1, "width": 8, "heads": 2},
+    "fine_tuning": {"kind": "full", "pretrain": {"steps": 5, "batch": 8}},
+    "gradient_clipping": {"kind": "automatic"},
+    "audit": [{"kind": "canaries", "candidates": 15}],
+}  # fmt: skip
+
+
+def test_a_small_model_from_public_text_with_canaries(place):
+    (place / "public.txt").write_text("the cat sat on the mat\n" * 30)
+    (place / "private.txt").write_text("".join(f"note {i} of mine\n" for i in range(40)))
+    run = train(plan(recipe(place, LANGUAGE)), place / "run")
+    (finding,) = audit_run(run)
+    assert finding.public and finding.audit == "canaries"
+    assert finding.details["inserted"] + finding.details["left_out"] == 8
+    assert read_json(run.path / "findings.json")["findings"]
+    assert read_json(run.path / "model.json")["tokenizer"]["file"]
+    again = LANGUAGE["data"] | {"tokenizer": None, "public": None, "canaries": None}
+    second = recipe(
+        place, LANGUAGE, data=again, model={"kind": "run", "path": "run"}, audit=[],
+        fine_tuning={"kind": "full"},
+        ledger={"path": "other.db", "dataset": "notes", "grant": LABELLED["ledger"]["grant"]},
+    )  # fmt: skip
+    assert plan(second).schema.tokens == 280
+
+
+def test_the_canary_audit_needs_canaries(place):
+    with pytest.raises(Incompatible, match=r"the data hold none; add `canaries: \{count: 32\}`"):
+        plan(recipe(place, LABELLED, audit=["canaries"]))
