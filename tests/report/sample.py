@@ -83,7 +83,7 @@ def plan() -> dict[str, Any]:
         "assumptions": [
             "The run key in `local/` stays secret while the run is open.",
             "The declared sizes, ranges and classes are public knowledge, not read off the rows.",
-            "Real numbers are approximated by 64-bit floating point; attacks on that approximation "
+            "Real numbers are approximated by 32-bit floating point; attacks on that approximation "
             "(Mironov 2012) are not excluded.",
             "Each party trusts itself only: what it sends is noised for its own rows already.",
         ],
