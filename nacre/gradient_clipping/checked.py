@@ -1,19 +1,23 @@
-"""The armed check: norms of the tape against plain differentiation of single units' losses."""
+"""The armed check: norms of the tape against plain differentiation of single units' losses, and
+whether every weight that is to move has a gradient at all."""
 
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacre.core import rows
-from nacre.core.errors import UnsupportedLayer
+from nacre.core.errors import Incompatible, UnsupportedLayer
+from nacre.core.parts import Objective
 from nacre.core.random import Source
+from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
 from nacre.gradient_clipping.looped import gradient_of
@@ -23,6 +27,32 @@ _STEPS = 3  # sums that are checked where only the first are
 _UNITS = 2  # units of each
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Relative: a unit alone rounds differently than in a batch."""
+
+
+def all_answer(model: nn.Module, objective: Objective, sample: Batch) -> None:
+    """Raises `Incompatible` where the losses of made-up units do not depend on a trainable tensor.
+
+    Under privacy such a tensor would be moved by noise alone, while epsilon is paid for it. A
+    gradient of zeros is one: an adapter that starts at zero hides nothing.
+    """
+    weights = trainable(model)
+    with torch.enable_grad():
+        batch = objective.perturb(model, sample, Source(bytes(32)))
+        loss = objective.losses(model, batch).sum()
+    if not loss.requires_grad:
+        raise Incompatible(
+            "the losses depend on no trainable weight, so nothing could be learnt; use the weights "
+            "in `forward`, without `torch.no_grad`"
+        )
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    found = cast("Iterable[Tensor | None]", gradients)  # typed as if all were used
+    idle = [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
+    if idle:
+        more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
+        raise Incompatible(
+            f"the losses do not depend on the trainable weight {idle[0]!r}{more}: noise alone "
+            "would move it; use it in `forward`, or fix it by `requires_grad_(False)`"
+        )
 
 
 @dataclass(eq=False)

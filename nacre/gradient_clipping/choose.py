@@ -18,6 +18,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract, trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.bookkeeping import BookKeeping
+from nacre.gradient_clipping.checked import all_answer
 from nacre.gradient_clipping.ghost import Ghost
 from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
@@ -72,6 +73,8 @@ def choose(
             "one a layer; use `gradients: bookkeeping`"
         )
     with torch.random.fork_rng():
+        if bounded:
+            all_answer(model, objective, sample)
         if name == "vmapped":
             vmapped = Vmapped(objective)
             vmapped(model, sample, clip, Source(bytes(32)))

@@ -119,3 +119,39 @@ def test_a_sum_with_right_norms_and_a_wrong_total_is_not_taken(monkeypatch):
         _choose("bookkeeping", FLAT)
     chosen, why = _choose("auto", FLAT)
     assert type(chosen) is Looped and "disagree" in why
+
+
+class Idle(nn.Module):
+    """A layer that is declared and never called, as an adapter that was left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.left_out = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(x)
+
+
+@pytest.mark.parametrize("name", ["auto", "bookkeeping", "ghost", "vmapped", "looped"])
+def test_a_weight_that_no_loss_depends_on_is_refused(name):
+    """Noise alone would move it, and epsilon would be paid for it."""
+    with pytest.raises(Incompatible, match=r"trainable weight 'left_out\.weight' and 1 more"):
+        _choose(name, FLAT, Idle())
+    fixed = Idle()
+    fixed.left_out.requires_grad_(False)
+    assert _choose(name, FLAT, fixed)
+    assert _choose("auto", Unclipped(), Idle())  # without privacy it only costs memory
+
+
+def test_losses_without_any_weight_are_refused():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(x).detach()
+
+    with pytest.raises(Incompatible, match="depend on no trainable weight"):
+        _choose("auto", FLAT, Constant())

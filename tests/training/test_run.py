@@ -413,3 +413,12 @@ def test_a_raised_grant_covers_the_recipe_that_made_it(tmp_path):
     with Ledger.open(tmp_path / "privacy.db") as ledger:
         ledger.grant("iris", "example", 60, 1e-4)
     train(plan(asked), tmp_path / "second")
+
+
+def test_an_update_that_moves_nothing_ends_the_run(tmp_path):
+    """Opacus #820: weights that never move while epsilon counts."""
+    asked = recipe(tmp_path, CENTRAL, training__optimizer={"kind": "sgd", "lr": 1e-30})
+    with pytest.raises(RunError, match=r"left the trainable weight .* as it was"):
+        train(plan(asked), tmp_path / "run")
+    with Ledger.open(tmp_path / "privacy.db") as ledger:
+        assert ledger.summary("iris").runs[0].journalled == 1
