@@ -5,63 +5,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from nacre.core.errors import Incompatible, RunError
-from nacre.core.parts import GradientSum, Noise, NoiseState
-from nacre.core.random import Source
+from nacre.core.parts import GradientSum
 from nacre.core.tensors import trainable
-from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.price import epsilon
 from nacre.integrations.account import Standing
 from nacre.integrations.examples import Collate, Dataset, Examples
 from nacre.integrations.promise import Promise
-from nacre.ledger import Charge
+from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
 from nacre.training.step import Parts, State, entering, step
-
-
-@dataclass(frozen=True)
-class Journalled:
-    """A noise that is written into the ledger before it is added.
-
-    *Guarantee:* the entry is a keyed number of everything that the release is computed from, the
-    private sum included, and is durable before the release exists. So a step that is taken again
-    is answered by the same numbers, and one whose rows, weights, loss or rounding have changed is
-    refused: two different sums never have the same number. Who lacks the run's key learns nothing
-    from an entry.
-    """
-
-    noise: Noise
-    charge: Charge
-    step: int  # counted from 1
-
-    @property
-    def multiplier(self) -> float | None:
-        """Of the noise."""
-        return self.noise.multiplier
-
-    def init(self, like: Tensors) -> NoiseState:
-        """Of the noise."""
-        return self.noise.init(like)
-
-    def add(
-        self,
-        total: BoundedSum,
-        state: NoiseState,
-        source: Source,  # keyed by the sum
-        adjacency: Adjacency,
-        *,
-        consume: bool = False,
-    ) -> tuple[Release, NoiseState]:
-        """The noised sum. Raises `LedgerError` as `Charge.journal` does."""
-        self.charge.journal(self.step, f"{source.number('journal'):016x}")
-        return self.noise.add(total, state, source, adjacency, consume=consume)
-
 
 _Mark = tuple[bytes, tuple[tuple[str, int], ...]]
 

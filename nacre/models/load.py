@@ -110,9 +110,11 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
         with torch.no_grad():
             result: Any = model.eval()(inputs)
     except Exception as error:
+        remedy = "correct the model or the data's shape"
+        if tokens is not None:
+            remedy = f"lower `data.length`, which is {shape[-1]}, or use another model"
         raise Refusal(
-            f"model {name!r} does not take inputs of shape {shape} ({cause(error)}); "
-            "correct the model or the data's shape"
+            f"model {name!r} does not take inputs of shape {shape} ({cause(error)}); {remedy}"
         ) from error
     finally:
         for module, mode in training.items():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
 from nacre.core.errors import RunError
+from nacre.core.parts import Noise, NoiseState
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
-from nacre.core.types import Noised, Release, Tensors
+from nacre.core.types import Adjacency, BoundedSum, Noised, Release, Tensors
 from nacre.training.group import Group
 from nacre.training.step import Parts, State, UnitSource, entering, step
 
@@ -19,7 +21,8 @@ class Journal(Protocol):
     """Where it is written that a step may have been released, before it is."""
 
     def journal(self, step: int, entered: str) -> None:
-        """`entered` is the digest of what enters the step: each step is answered for one only."""
+        """`entered` is the digest of what the release is computed from: each step is answered
+        for one only."""
         ...
 
 
@@ -34,7 +37,7 @@ class NoJournal:
 class Agreed:
     """The journal of several processes: the first writes, and only then all of them go on.
 
-    Raises `RunError` where what enters the step is not the same in all processes.
+    Raises `RunError` where what the release is computed from is not the same in all processes.
     """
 
     def __init__(self, group: Group, charge: Journal) -> None:
@@ -42,8 +45,45 @@ class Agreed:
 
     def journal(self, step: int, entered: str) -> None:
         """See `Journal.journal`."""
-        self._group.same("the weights that enter a step", bytes.fromhex(entered))
+        self._group.same("the weights that enter a step, or its sum", bytes.fromhex(entered))
         self._group.only_first(lambda: self._charge.journal(step, entered), None)
+
+
+@dataclass(frozen=True)
+class Journalled:
+    """A noise that is written into a journal before it is added.
+
+    *Guarantee:* the entry is a keyed digest of everything that the release is computed from, the
+    private sum included, and is durable before the release exists. So a step that is taken again
+    is answered by the same numbers, and one whose rows, weights, loss or rounding have changed is
+    refused. Who lacks the run's key learns nothing from an entry.
+    """
+
+    noise: Noise
+    charge: Journal
+    step: int  # counted from 1
+
+    @property
+    def multiplier(self) -> float | None:
+        """Of the noise."""
+        return self.noise.multiplier
+
+    def init(self, like: Tensors) -> NoiseState:
+        """Of the noise."""
+        return self.noise.init(like)
+
+    def add(
+        self,
+        total: BoundedSum,
+        state: NoiseState,
+        source: Source,  # keyed by the sum and by what entered it: see `step`
+        adjacency: Adjacency,
+        *,
+        consume: bool = False,
+    ) -> tuple[Release, NoiseState]:
+        """The noised sum. Raises as the journal and the noise do, `LedgerError` among them."""
+        self.charge.journal(self.step, source.digest("journal").hex())
+        return self.noise.add(total, state, source, adjacency, consume=consume)
 
 
 def _marks(state: State) -> Tensors:
@@ -84,7 +124,7 @@ def fit(
     """Steps from `state.done` to `until`, or until `observe` returns True.
 
     Each step is journalled durably before its release exists, so a crash over-counts at most; and
-    it is journalled with what enters it, so no copy of the run takes it a second time elsewhere.
+    with what it is computed from, its sum included, so it is never answered a second time.
 
     Raises `RunError` where the first noised update leaves a trainable tensor as it was.
     """
@@ -96,9 +136,9 @@ def fit(
             _moved(marks, state)
             marks, checked = None, True
         before = entering(state, source, context)
-        charge.journal(state.done + 1, before.hex())
         first = None if checked else _marks(state)
-        state, release = step(state, units, parts, source, before)
+        noise = Journalled(parts.noise, charge, state.done + 1)
+        state, release = step(state, units, replace(parts, noise=noise), source, before)
         if isinstance(release.how, Noised):
             marks = first
         if observe(state, release):

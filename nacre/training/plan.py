@@ -134,7 +134,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     schema = _schema(recipe)
     sizes = _sizes(recipe)
     fits(recipe, schema)
-    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    model = _built(recipe, schema)
     facts = Facts(recipe, schema, sizes, model, FeatureSpace(schema.shape, schema.feature_names()))
     for check in CHECKS:
         check(facts)
@@ -170,6 +170,13 @@ def _schema(recipe: Recipe) -> Schema:
     except Refusal as error:
         written = recipe.origin is not None and "data.tokenizer" in recipe.origin.lines
         refuse(recipe, "data.tokenizer" if written else "model", str(error), type(error))
+
+
+def _built(recipe: Recipe, schema: Schema) -> nn.Module:
+    try:
+        return build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    except Refusal as error:
+        refuse(recipe, "model", str(error), type(error))
 
 
 def _prepared(recipe: Recipe, model: nn.Module) -> nn.Module:

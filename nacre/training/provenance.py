@@ -35,10 +35,12 @@ def provenance(recipe: Recipe, digest: str, hmac: str) -> dict[str, Any]:
 
 
 def code(recipe: Recipe) -> str:
-    """Hex SHA-256 of what decides a step's numbers beside recipe and data: the versions of nacre
-    and torch, the kind of processor, and every module that a Python model loaded from beside the
-    recipe. It makes a resume refuse early; that no noise is used twice does not hang on it."""
-    state = hashlib.sha256(f"nacre {version('nacre')} torch {version('torch')}".encode())
+    """Hex SHA-256 of what decides a step's numbers beside recipe and data: the versions of nacre,
+    torch and NumPy (which makes the noise), the kind of processor, and every module that a Python
+    model loaded from beside the recipe. It makes a resume refuse early; that no noise is used twice
+    does not hang on it."""
+    packages = " ".join(f"{name} {version(name)}" for name in ("nacre", "torch", "numpy"))
+    state = hashlib.sha256(packages.encode())
     state.update(torch.backends.cpu.get_cpu_capability().encode())
     if isinstance(recipe.model, PythonModel):
         for file in _modules_in(recipe.folder.resolve()):
