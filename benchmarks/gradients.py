@@ -231,7 +231,8 @@ def curves(rounds: int) -> list[Row]:
     found.append(Row(what, longer, target="<= 1.1", holds=longer <= 1.1))
     for name, few, many in (("b", 20, 520), ("e", 5, 55)):
         grown = _flat(name, few, many)
-        what = f"{NAMES[name]}: memory after {many} steps / after {few}"
+        short = NAMES[name].split(",")[0]
+        what = f"{short}, batch 4: memory after {many} steps / after {few}"
         found.append(Row(what, grown, target="<= 1.02", holds=grown <= 1.02))
     return found
 
@@ -286,7 +287,7 @@ def main() -> None:
         if name in MEMORY and not options.quick:
             found += memory(name)
     if options.curves:
-        found += curves(max(3, options.rounds // 2))
+        found += curves(options.rounds)
     show(found, options.json)
 
 

@@ -202,10 +202,10 @@ class Ledger:
     def journal(self, account: str, run: str, step: int, entered: str = "") -> None:
         """Records, durably before it returns, that `step` steps in all may have been released.
 
-        `entered` is a digest of what the step's release is computed from. A step that was journalled before with the
-        same digest costs nothing more: it is answered with the same numbers. Raises `LedgerError`
-        for another digest, since a second answer would be a second release, beyond the reserved
-        steps, and once the run has ended.
+        `entered` is a digest of what the step's release is computed from. A step that was
+        journalled before with the same digest costs nothing more: it is answered with the same
+        numbers. Raises `LedgerError` for another digest, since a second answer would be a second
+        release, beyond the reserved steps, and once the run has ended.
         """
         with self._writing() as page:
             standing = page.book.account(account).run(run)

@@ -53,6 +53,7 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes
         "threads": str(plan.recipe.execution.threads or torch.get_num_threads()),
         "portions": str(plan.recipe.execution.portions or processes),
         "memory": str(physical_memory()),
+        "compiled": "yes" if plan.estimate.compiled else "no",
     }
     folder = create(into, _text(plan.recipe), plan.to_json(), facts, holder_key)
     try:
@@ -84,10 +85,10 @@ def _unchanged(plan: Plan, folder: RunFolder) -> RunFolder:
         )
     if folder.fact("code") != code(plan.recipe):
         raise RunError(
-            f"the code differs from what {folder.path} was started with (the versions of nacre and "
-            "torch, the kind of processor, or the files of a Python model), so its steps would not "
-            "come out the same; put it back, or end this run "
-            f"(`nacre finish {folder.path}`)"
+            f"the code differs from what {folder.path} was started with (the versions of nacre, "
+            "torch and NumPy, the kind of processor, or the files of a Python model), so its steps "
+            f"would not come out the same; put it back, or end this run (`nacre finish "
+            f"{folder.path}`)"
         )
     return folder
 

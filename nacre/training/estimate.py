@@ -17,8 +17,11 @@ from nacre.data.dataset import Schema
 from nacre.gradient_clipping import Vmapped
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
+from nacre.training.compiled import is_compiled
 
 _PROBE = 256  # units a timed step has at most; larger batches are scaled up from there
+_FIRST, _GROWTH = 4, 4  # units of the first timed step, and how many times as many the next has
+_ENOUGH = 0.2  # seconds of a step that tell what a larger one takes
 _HELD = 1 << 28  # bytes that their gradients, or their rows, may take
 _CLIMB = 5  # steps of an attack that are timed; longer ones are scaled up as well
 
@@ -33,6 +36,7 @@ class Estimate:
     trained: int
     gradients: str
     why: str
+    compiled: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json has it."""
@@ -46,17 +50,21 @@ def estimate(
     space: FeatureSpace,
     steps: int,  # over rows, of all holders together
 ) -> Estimate:
-    """Times two steps (the first warms up) and scales the second to the whole run."""
+    """Times steps of more and more units, until one takes long enough to go by, and scales that
+    one to the whole run."""
     short, longer = _shortened(recipe)
     sums, why = pieces.sums(short, model, schema, space)
     trained = sum(p.numel() for p in trainable(model).values())
-    count = min(_probed(recipe, schema, trained), recipe.training.batch)
-    batch = pieces.random_batch(recipe, schema, count)
-    seconds = 0.0
-    for _ in range(2):
+    most = min(_probed(recipe, schema, trained), recipe.training.batch)
+    count, seconds, warm = min(_FIRST, most), 0.0, False
+    while True:
+        batch = pieces.random_batch(recipe, schema, count)
         start = time.perf_counter()
         sums(model, batch, pieces.clip(recipe), Source(bytes(32)))
         seconds = time.perf_counter() - start
+        if warm and (seconds >= _ENOUGH or count == most):
+            break
+        count, warm = min(_GROWTH * count, most) if warm else count, True
     at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
     everything = sum(p.numel() for p in model.parameters())
     gradients = 4 * trained * (at_once if isinstance(sums, Vmapped) else 1)
@@ -67,20 +75,23 @@ def estimate(
         trained=trained,
         gradients=type(sums).__name__.lower(),
         why=why,
+        compiled=is_compiled(sums),
     )
 
 
 def _shortened(recipe: Recipe) -> tuple[Recipe, float]:
-    """The recipe with a short attack, and how many times as long a step of the whole one takes.
+    """The recipe with a short attack and no armed checks, of which a run has a few, and how many
+    times as long a step of the whole one takes.
 
     Each step of an attack is a pass through the model, and so is the loss that follows it.
     """
     option = recipe.adversarial_training
+    plain = replace(recipe, execution=replace(recipe.execution, verify="never"))
     if option is None or not isinstance(option.attack, PGD):
-        return recipe, 1.0
+        return plain, 1.0
     attack = replace(option.attack, steps=min(option.attack.steps, _CLIMB), restarts=1)
     longer = (1 + option.attack.steps * option.attack.restarts) / (1 + attack.steps)
-    return replace(recipe, adversarial_training=replace(option, attack=attack)), longer
+    return replace(plain, adversarial_training=replace(option, attack=attack)), longer
 
 
 def _probed(recipe: Recipe, schema: Schema, trained: int) -> int:

@@ -30,11 +30,15 @@ class Setting:
     memory: int | None = None
     """Bytes that the machine had where the run was started: the gradient sum is chosen by them, and
     a step that is taken again elsewhere has to round as it did."""
+    compiled: bool = False
+    """Whether the model was compiled when the run was started; see `nacre.training.compiled`."""
 
 
 def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
     """The parts of a step over rows under this mechanism."""
-    sums, _ = pieces.sums(setting.recipe, model, setting.schema, setting.space, setting.memory)
+    sums, _ = pieces.sums(
+        setting.recipe, model, setting.schema, setting.space, setting.memory, setting.compiled
+    )
     return Parts(
         sampling=mechanism.sampling,
         sums=lambda step: sums,

@@ -11,9 +11,10 @@ from nacre.adversarial_training import Standard
 from nacre.core.parts import GradientSum, Objective, Task
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, UnitClip, choose
+from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, UnitClip, Whole, choose
 from nacre.models import made_up, task_for
 from nacre.recipe.schema import Recipe
+from nacre.training import compiled
 from nacre.training.augmented import Augmented
 
 
@@ -57,10 +58,12 @@ def sums(
     schema: Schema,
     space: FeatureSpace,
     memory: int | None = None,  # bytes to choose by; None for those of this machine
+    decided: bool | None = None,  # what the run was started with; None tries it out
 ) -> tuple[GradientSum, str]:
     """The gradient sum over rows, and why this one; tried on random rows."""
     losses, copies = objective(recipe, task_of(schema), space), recipe.training.augment
-    return choose(
+    units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
+    chosen, why = choose(
         recipe.execution.gradients,
         model=model,
         objective=losses if copies is None else Augmented(losses, copies),
@@ -68,9 +71,28 @@ def sums(
         sample=random_batch(recipe, schema, 3),
         verify=recipe.execution.verify,
         precision=recipe.execution.precision,
-        units=min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch),
+        units=units,
         memory=memory or physical_memory(),
     )
+    if not recipe.execution.compile or decided is False:
+        return chosen, why
+    return _compiled(recipe, chosen, why, model, random_batch(recipe, schema, units), decided)
+
+
+def _compiled(
+    recipe: Recipe, chosen: GradientSum, why: str, model: nn.Module, sample: Batch,
+    decided: bool | None,
+) -> tuple[GradientSum, str]:  # fmt: skip
+    """The sum through the compiled model where that was decided, or pays."""
+    reason = compiled.unfit(recipe, chosen)
+    if reason is not None or not isinstance(chosen, Whole):
+        return chosen, f"{why}; not compiled: {reason}"
+    if decided is None:
+        verdict = compiled.tried(chosen, model, sample, clip(recipe), recipe.training.steps)
+        if not verdict.taken:
+            return chosen, f"{why}; {verdict.why}"
+        why = f"{why}; {verdict.why}"
+    return compiled.compiled(chosen, model, sample, clip(recipe)), why
 
 
 def physical_memory() -> int:

@@ -101,7 +101,13 @@ def _train(
     # Bound to everything that a step computes from: were the checks above passed by, other data
     # or code would still meet other noise.
     source = Source(bytes.fromhex(facts["key"])).child("run", plan.digest, held.hmac, facts["code"])
-    setting = Setting(plan.recipe, held.schema, held.space, int(facts["memory"]))
+    setting = Setting(
+        plan.recipe,
+        held.schema,
+        held.space,
+        int(facts["memory"]),
+        facts["compiled"] == "yes",
+    )
     shared = share(plan, group, int(facts["portions"]), watch)
     clock = Clock()
     with _threads(int(facts["threads"])), ExitStack() as stack:
@@ -128,7 +134,8 @@ def _facts(folder: RunFolder) -> dict[str, str]:
     """What all processes have to know of the run. Raises `RunError` where it has ended."""
     folder.source()
     folder.sweep()
-    facts = {name: str(folder.fact(name)) for name in ("code", "threads", "portions", "memory")}
+    names = ("code", "threads", "portions", "memory", "compiled")
+    facts = {name: str(folder.fact(name)) for name in names}
     return facts | {"key": folder.key(folder.run_key).hex()}
 
 

@@ -29,6 +29,7 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "microbatch": (None, 7),
     "threads": (None,),
+    "compile": (False,),  # True: tests/training/test_compiled.py
     "devices": ("auto",),  # of these two, all in a test of their own
     "portions": (None,),
 }
