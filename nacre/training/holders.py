@@ -68,8 +68,9 @@ def local_training(
     """What a party does with a round's weights: train, and release the change.
 
     Guarantee: with noise at this level the change is a function of the request and of noised
-    steps alone, and all of a round's steps are journalled before the first one is taken. Nothing
-    is kept between rounds but the account.
+    steps alone. All of a round's steps are journalled before the change leaves, by a keyed digest
+    of the request and of the change: a round that is taken again with other rows or other rounding
+    is refused. Nothing is kept between rounds but the account.
     """
     own = copy.deepcopy(model)
     held = units(setting.recipe, rows, source)
@@ -80,7 +81,6 @@ def local_training(
 
     def train(weights: Tensors, round_number: int) -> Release:
         asked = digest("train", round_number, weights, fixed(own))
-        charge.journal((round_number + 1) * steps, asked.hex())
         assign(own, weights)
         own.train()
         optimizer = setting.recipe.training.optimizer.build(trainable(own).values())
@@ -97,6 +97,8 @@ def local_training(
             context=asked,
         )
         change = subtract(detached(trainable(own)), weights)
+        journalled = source.digest("round", asked, change)
+        charge.journal((round_number + 1) * steps, journalled.hex())
         return Release(change, _right(releases))
 
     return train
@@ -110,7 +112,7 @@ def fixed(model: nn.Module) -> bytes:
 
 
 class _Journalled:
-    """The round was journalled as a whole."""
+    """The round is journalled as a whole, before anything of it leaves."""
 
     def journal(self, step: int, entered: str) -> None:
         pass

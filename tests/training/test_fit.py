@@ -8,7 +8,7 @@ from nacre.ledger import Ledger
 from nacre.training import step
 from nacre.training.plan import plan
 from nacre.training.run import finish, train
-from tests.training.tiny import CENTRAL, StopAfter, Stopped, recipe
+from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, recipe
 
 
 def _interrupted(tmp_path, steps=3):
@@ -52,3 +52,18 @@ def test_a_run_that_cannot_take_its_step_again_can_be_finished(tmp_path, monkeyp
     with pytest.raises(LedgerError):
         train(plan(planned.recipe, resume=tmp_path / "run"), tmp_path / "run", resume=True)
     assert finish(tmp_path / "run").folder.outcome.exists()
+
+
+def test_a_round_taken_again_over_another_sum_is_refused(tmp_path, monkeypatch):
+    """A party that lost its replies trains the round again: only to the same change."""
+    planned = plan(recipe(tmp_path, FEDERATED))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(3))
+    for reply in [*(tmp_path / "run").rglob("train-*")]:
+        reply.unlink()
+    again = plan(planned.recipe, resume=tmp_path / "run")
+    _altered(monkeypatch)
+    with pytest.raises(LedgerError, match="was taken before"):
+        train(again, tmp_path / "run", resume=True)
+    monkeypatch.undo()
+    train(again, tmp_path / "run", resume=True)
