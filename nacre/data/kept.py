@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -37,10 +38,12 @@ class Kept:
         return tensors if facts.get("name") == name else None
 
     def put(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Keeps these for the next reading."""
+        """Keeps these for the next reading; not where the disk has no room, since they can be made
+        again."""
         if self._folder is None:
             self._held[name] = tensors
-        else:
+            return
+        with contextlib.suppress(NacreError):
             save_tensors(self._file(self._folder, name), tensors, {"name": name})
 
     def into(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from nacre.core.errors import DataError
+from nacre.core.errors import DataError, NacreError
 from nacre.data import BPE, Bytes, Text
 from nacre.data.kept import Aids, Kept
 from nacre.data.split import Holdout, PublicFile
@@ -282,3 +282,16 @@ def test_a_damaged_file_of_tokens_is_made_again(tmp_path):
     again = read(labelled(), tmp_path, aids=Aids(Kept(tmp_path)))
     assert torch.equal(first.private.features, again.private.features)
     assert len(file.read_bytes()) > 100
+
+
+def test_a_full_disk_costs_time_and_nothing_else(tmp_path, monkeypatch):
+    write(tmp_path, ROWS)
+
+    def full(*_):
+        raise NacreError("no space left on device")
+
+    monkeypatch.setattr("nacre.data.kept.save_tensors", full)
+    kept = Kept()
+    assert len(read(labelled(), tmp_path, aids=Aids(kept)).private) == 3
+    kept.into(tmp_path)
+    assert kept.get("anything") is None

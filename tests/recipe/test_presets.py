@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
-from nacre.recipe.load import loads
+from nacre.recipe.load import load, loads
 
 SECTION = r"(?ms)^{}:.*?(?=^\S|\Z)"
 COMMENTED = re.compile(r"(?m)^# (\w+):\n(?:# .*\n)+")
@@ -40,3 +42,11 @@ def test_every_alternative_was_found() -> None:
         "data",
         "data",
     ]
+
+
+TEXT = Path(__file__).parents[2] / "recipes" / "text.yaml"
+
+
+def test_the_recipe_for_text_is_the_preset() -> None:
+    """One text to keep true: they differ in their name and in the paths of the commands."""
+    assert replace(load(TEXT), name="first-text") == loads(preset("text"))
