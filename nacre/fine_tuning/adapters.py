@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible, Refusal
 from nacre.core.tensors import detached
@@ -31,6 +32,7 @@ def inject(
     alpha: float,
     dropout: float,
     rslora: bool,
+    dora: bool,
     seed: int,
 ) -> nn.Module:
     """The model itself, with an adapter beside each target; the adapters alone are trainable.
@@ -41,6 +43,7 @@ def inject(
     peft = _peft()
     config = peft.LoraConfig(
         use_rslora=rslora,
+        use_dora=dora,
         fan_in_fan_out=any(is_transposed(submodule(model, name)) for name in targets),
         r=rank,
         lora_alpha=alpha,
@@ -68,9 +71,18 @@ def merged(model: nn.Module) -> Tensors:
         held = {key: state.pop(key) for key in list(state) if key.startswith(f"{name}.")}
         prefix = f"{name}.base_layer."
         base = {key.removeprefix(prefix): t for key, t in held.items() if key.startswith(prefix)}
-        base["weight"] += layer.get_delta_weight(_ADAPTER).detach()
+        base["weight"] = _weight(layer)
         state |= {f"{name}.{key}": value for key, value in base.items()}
     return state
+
+
+def _weight(layer: Any) -> Tensor:
+    """The weight of the layer that does the same without an adapter."""
+    if layer.use_dora.get(_ADAPTER):  # its lengths are those of the sum, so PEFT's own merge
+        alone = copy.deepcopy(layer)
+        alone.merge(adapter_names=[_ADAPTER])
+        return alone.get_base_layer().weight.detach()
+    return layer.get_base_layer().weight.detach() + layer.get_delta_weight(_ADAPTER).detach()
 
 
 def weights(model: nn.Module) -> Tensors:

@@ -175,6 +175,9 @@ class LoRA:
     for all but the last linear layer of any other model."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), which keeps the step's size at high ranks."""
+    dora: bool = False
+    """Learn the length of each adapted layer's rows beside their direction (DoRA, Liu et al. 2024,
+    https://arxiv.org/abs/2402.09353)."""
     head: bool = True
     """Train the new classifier of a pretrained model too; without it, it stays random."""
     pretrain: Pretrain | None = None
@@ -202,6 +205,7 @@ class LoRA:
             alpha=self.alpha,
             dropout=self.dropout,
             rslora=self.rslora,
+            dora=self.dora,
             seed=seed,
         )
         if self.head and isinstance(model, Transformer):

@@ -114,7 +114,14 @@ def test_rslora_scales_by_the_root_of_the_rank(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT reads it
 @families
-@pytest.mark.parametrize("choice", [LoRA(rank=2), LoRA(rank=2, rslora=True, head=False)])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        LoRA(rank=2),
+        LoRA(rank=2, rslora=True, head=False),
+        LoRA(rank=2, dora=True),
+    ],
+)
 def test_an_exported_adapter_loads_onto_the_stock_class(family, choice, tmp_path):
     from peft import PeftModel
 
@@ -130,7 +137,7 @@ def test_an_exported_adapter_loads_onto_the_stock_class(family, choice, tmp_path
 
 
 @families
-@pytest.mark.parametrize("choice", [Full(), LoRA(rank=2)])
+@pytest.mark.parametrize("choice", [Full(), LoRA(rank=2), LoRA(rank=2, dora=True)])
 def test_a_merged_export_loads_in_transformers(family, choice, tmp_path):
     model = moved(prepare(choice, made(family, tmp_path), 0)).eval()
     model.files["tokenizer.json"] = "{}"
@@ -166,3 +173,11 @@ def test_a_run_with_adapters_is_saved_merged_and_loads(tmp_path):
     save(plain, Pretrained(name="gpt2"), run, shape=(T,), outputs=3, task="classification",
          scaler=None, folder=tmp_path)  # fmt: skip
     assert torch.allclose(load(run)(rows), model(rows), atol=1e-5)
+
+
+@families
+def test_dora_learns_lengths_and_starts_as_the_base(family, tmp_path):
+    plain, model = made(family, tmp_path), made(family, tmp_path)
+    prepare(LoRA(rank=2, dora=True), model, 0).eval()
+    assert torch.allclose(model(rows), plain.eval()(rows), atol=1e-5)
+    assert any("magnitude" in name for name in trainable(model))
