@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
     from nacre.audit.run import audit_run
-    from nacre.core.optimizers import SGD, Adam, AdamW, Schedule
+    from nacre.core.optimizers import SGD, Adam, AdamW, Average, Schedule
     from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
     from nacre.differential_privacy.mechanism import Budget, Mechanism
     from nacre.differential_privacy.options import Privacy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nacre.fine_tuning import Bias, Full, Head, LoRA, Norms, Pretrain
     from nacre.gradient_clipping import Adaptive, Automatic, ByNorm, ByValue, Flat, PerLayer
     from nacre.ledger.ledger import Ledger
-    from nacre.models import CNN, GPT, MLP, FormerRun, Pretrained, PythonModel
+    from nacre.models import CNN, GPT, MLP, FormerRun, Pretrained, PythonModel, Scattering
     from nacre.recipe.audits import Evasion, Membership
     from nacre.recipe.load import dumps, load
     from nacre.recipe.schema import Recipe
@@ -37,7 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
     "nacre.audit.run": ("audit_run",),
-    "nacre.core.optimizers": ("SGD", "Adam", "AdamW", "Schedule"),
+    "nacre.core.optimizers": ("SGD", "Adam", "AdamW", "Average", "Schedule"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
     "nacre.differential_privacy.mechanism": ("Budget", "Mechanism"),
     "nacre.differential_privacy.options": ("Privacy",),
@@ -52,7 +52,7 @@ _HOMES = {
         "PerLayer",
     ),
     "nacre.ledger.ledger": ("Ledger",),
-    "nacre.models": ("CNN", "GPT", "MLP", "FormerRun", "Pretrained", "PythonModel"),
+    "nacre.models": ("CNN", "GPT", "MLP", "FormerRun", "Pretrained", "PythonModel", "Scattering"),
     "nacre.recipe.audits": ("Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
@@ -75,6 +75,7 @@ __all__ = [
     "Adaptive",
     "Arrays",
     "Automatic",
+    "Average",
     "Ball",
     "Bias",
     "Budget",
@@ -105,6 +106,7 @@ __all__ = [
     "Privacy",
     "PythonModel",
     "Recipe",
+    "Scattering",
     "Schedule",
     "Table",
     "Text",

@@ -125,6 +125,28 @@ class Schedule:
         return left if self.shape == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """The finished model is an exponential moving average of the weights over the steps, which
+    takes out much of their noise (Polyak & Juditsky 1992; under privacy De et al. 2022, section
+    3.4). It is computed from weights that are released anyway, so it costs no privacy."""
+
+    decay: float = 0.99
+    """Share of the average that a step keeps, in [0, 1): it spans about 1 / (1 - decay) steps."""
+
+    def __post_init__(self) -> None:
+        _share("decay", self.decay)
+
+    def memory(self, done: int) -> float:
+        """The share that is kept at step `done`, counted from 1: less at first, so that the
+        weights of the start are soon forgotten.
+
+        >>> [round(Average(decay=0.9).memory(done), 3) for done in (1, 10, 1000)]
+        [0.182, 0.55, 0.9]
+        """
+        return min(self.decay, (1 + done) / (10 + done))
+
+
 def scale_steps(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every step size to this multiple of the one that the optimizer was built with."""
     for group in optimizer.param_groups:

@@ -15,6 +15,7 @@ from nacre.models.load import (
 )
 from nacre.models.made_up import made_up
 from nacre.models.pretrained import Pretrained, Transformer
+from nacre.models.scattering import Scattering
 from nacre.models.tabular import MLP
 from nacre.models.tasks import (
     AnyTask,
@@ -38,6 +39,7 @@ __all__ = [
     "PythonModel",
     "Regression",
     "SavedModel",
+    "Scattering",
     "TokenClassification",
     "Transformer",
     "build",

@@ -21,6 +21,7 @@ from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
 from nacre.models.made_up import made_up
 from nacre.models.pretrained import Pretrained, Stock, Transformer, pretrained, stock
+from nacre.models.scattering import Scattering, scattered
 from nacre.models.tabular import MLP, mlp
 
 
@@ -36,10 +37,10 @@ class FormerRun:
     was trained without differential privacy."""
 
 
-Architecture = MLP | CNN | GPT | PythonModel | Stock
+Architecture = MLP | CNN | Scattering | GPT | PythonModel | Stock
 """Options that say everything about a model but its weights."""
 
-ModelOption = MLP | CNN | GPT | PythonModel | Pretrained | FormerRun
+ModelOption = MLP | CNN | Scattering | GPT | PythonModel | Pretrained | FormerRun
 """Every option that a recipe may name under `model`."""
 
 
@@ -78,6 +79,8 @@ def build(
             return mlp(option, shape, outputs)
         if isinstance(option, CNN):
             return cnn(option, shape, outputs)
+        if isinstance(option, Scattering):
+            return scattered(option, shape, outputs)
         if isinstance(option, GPT):
             return gpt(option, shape, outputs)
         if isinstance(option, Pretrained):
@@ -238,7 +241,8 @@ def load(run: Path, folder: Path | None = None) -> nn.Module:
 def _option(fields: Mapping[str, Any]) -> Architecture:
     """An option from what `asdict` gave, JSON's lists being tuples again."""
     kinds: dict[str, Callable[..., Architecture]] = {
-        "mlp": MLP, "cnn": CNN, "gpt": GPT, "python": PythonModel, "stock": Stock,
+        "mlp": MLP, "cnn": CNN, "scattering": Scattering, "gpt": GPT, "python": PythonModel,
+        "stock": Stock,
     }  # fmt: skip
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nacre.core.optimizers import SGD, OptimizerOption, Schedule
+from nacre.core.optimizers import SGD, Average, OptimizerOption, Schedule
 from nacre.data.augment import Copies
 from nacre.data.sampling import PoissonSampling, SamplingOption
 
@@ -24,6 +24,9 @@ class Training:
     """What turns a release into an update."""
     schedule: Schedule | None = None
     """How the step size goes; None leaves it as it is. Not for federations."""
+    average: Average | None = None
+    """The finished model is an average of the weights over the steps; None takes the last ones.
+    With a federation, over its rounds."""
     augment: Copies | None = None
     """Copies of each image, flipped and shifted, that a step takes instead of the image itself."""
     checkpoint: int = 10

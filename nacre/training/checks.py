@@ -340,6 +340,18 @@ def schedules_know_their_end(facts: Facts) -> None:
         )
 
 
+def averages_are_whole(facts: Facts) -> None:
+    """The average keeps a second copy of all weights, which processes that share them have not."""
+    recipe = facts.recipe
+    if recipe.training.average is not None and recipe.execution.devices == "sharded":
+        refuse(
+            recipe,
+            "training.average",
+            "processes that share the weights have no whole copy to average; use "
+            "`execution: {devices: replicated}`, or leave it out",
+        )
+
+
 CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
     per_unit_sums,
@@ -369,4 +381,5 @@ CHECKS: tuple[Callable[[Facts], None], ...] = (
     audits_have_their_rows,
     parties_are_one_process,
     schedules_know_their_end,
+    averages_are_whole,
 )

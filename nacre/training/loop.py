@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
 from nacre.training import checkpoint, pieces
+from nacre.training.average import Averaged
+from nacre.training.beginning import passed
 from nacre.training.curve import figures, told
 from nacre.training.devices import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
@@ -76,19 +79,22 @@ def loop(
 ) -> Outcome:
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
     devices = devices or Devices()
+    setting, held, part = passed(setting, held, model, watch)
     state, work, over, charge = (
-        _federation(plan, setting, held, model, source, charges, folder)
+        _federation(plan, setting, held, part, source, charges, folder)
         if plan.outer is not None
-        else _central(plan, setting, held, model, source, charges, devices)
+        else _central(plan, setting, held, part, source, charges, devices)
     )
-    state, outcome = _restored(state, folder, devices)
+    option = plan.recipe.training.average
+    average = Averaged(option, part) if option is not None else None
+    state, outcome = _restored(state, folder, devices, average)
     until = state.done if early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl", state.done) if folder is not None else None
     try:
         with watch.stage(name, plan.rounds) as advance:
             advance(state.done)
-            watcher = _Watcher(plan, held, outcome, folder, log, advance, devices)
+            watcher = _Watcher(plan, held, outcome, folder, log, advance, devices, average)
             if not watcher.ended(state):
                 state = fit(
                     state, over, work, until=until, source=source, charge=charge,
@@ -98,7 +104,9 @@ def loop(
         if log is not None:
             log.close()
     devices.gather()
-    outcome.done = state.done
+    if average is not None:
+        average.hand_over(part)
+    outcome.model, outcome.done = model, state.done
     if early and state.done < plan.rounds:
         outcome.stopped = "finished early"
     return outcome
@@ -166,7 +174,9 @@ def _store(folder: Path | None, name: str) -> Path | None:
     return path
 
 
-def _restored(state: State, folder: Path | None, devices: Devices) -> tuple[State, Outcome]:
+def _restored(
+    state: State, folder: Path | None, devices: Devices, average: Averaged | None
+) -> tuple[State, Outcome]:
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
     kept = devices.group.only_first(lambda: _newest(folder, remembers), None)
@@ -179,9 +189,11 @@ def _restored(state: State, folder: Path | None, devices: Devices) -> tuple[Stat
         lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer, devices)
     )
     devices.adopt()
+    if average is not None:
+        average.put_back(_named(tensors, _AVERAGE))
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
-    remembered = {n.removeprefix(_NOISE): t for n, t in tensors.items() if n.startswith(_NOISE)}
+    remembered = _named(tensors, _NOISE)
     clip = state.clip.at(facts.get("clip", {}))
     noise_state = remembered if remembers else None
     return replace(state, clip=clip, noise_state=noise_state, done=done), outcome
@@ -189,6 +201,14 @@ def _restored(state: State, folder: Path | None, devices: Devices) -> tuple[Stat
 
 _NOISE = "noise."
 """What the noise remembers, among the tensors of a checkpoint in memory; on disk they lie apart."""
+
+
+_AVERAGE = "average."
+"""The average of the weights, among the tensors of a checkpoint."""
+
+
+def _named(tensors: Tensors, prefix: str) -> Tensors:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def _newest(
@@ -210,9 +230,9 @@ class _Watcher:
 
     def __init__(
         self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
-        log: Log | None, advance: Advance, devices: Devices,
+        log: Log | None, advance: Advance, devices: Devices, average: Averaged | None,
     ) -> None:  # fmt: skip
-        self._devices = devices
+        self._devices, self._average = devices, average
         self._plan, self._outcome, self._folder = plan, outcome, folder
         self._log, self._advance = log, advance
         self._rows: Rows | None = held.public
@@ -224,6 +244,8 @@ class _Watcher:
     def __call__(self, state: State, release: Release) -> bool:
         if self._log is not None:
             self._log.add(state.done, release)
+        if self._average is not None:
+            self._average.follow(state.model, state.done)
         due = state.done % self._every == 0 or state.done >= self._plan.rounds
         if due:
             self._devices.gather()
@@ -244,7 +266,9 @@ class _Watcher:
 
     def _measure(self, state: State) -> None:
         if self._rows is not None and self._devices.group.first:
-            found = figures(state.model, self._task, self._rows)
+            average = self._average
+            with average.shown(state.model) if average is not None else nullcontext():
+                found = figures(state.model, self._task, self._rows)
             self._outcome.curve.append({"round": state.done, **found})
 
     def _flat(self) -> bool:
@@ -257,6 +281,8 @@ class _Watcher:
         if folder is None and group.size == 1:
             return
         tensors = checkpoint.collected(state.model, state.optimizer, self._devices)
+        if self._average is not None:
+            tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
         group.only_first(lambda: self._write(folder, tensors, state), None)
 
     def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:

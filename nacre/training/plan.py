@@ -27,6 +27,7 @@ from nacre.models import build
 from nacre.recipe.load import digest
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces, words
+from nacre.training.beginning import trained_part
 from nacre.training.budget import Takes, takes
 from nacre.training.checks import CHECKS
 from nacre.training.clipping import parts_fit
@@ -161,9 +162,16 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
         schema=schema,
         holders=holders,
         outer=outer,
-        estimate=estimate(recipe, model, schema, facts.space, _row_steps(recipe, sizes)),
+        estimate=_estimate(recipe, model, schema, sizes),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _estimate(recipe: Recipe, model: nn.Module, schema: Schema, sizes: dict[str, int]) -> Estimate:
+    part, schema = trained_part(recipe, model, schema)
+    space = FeatureSpace(schema.shape, schema.feature_names())
+    found = estimate(recipe, part, schema, space, _row_steps(recipe, sizes))
+    return replace(found, parameters=sum(p.numel() for p in model.parameters()))
 
 
 def _schema(recipe: Recipe) -> Schema:

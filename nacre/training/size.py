@@ -17,7 +17,7 @@ from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.layers import is_linear
-from nacre.models import CNN, GPT, MLP, Pretrained, build
+from nacre.models import CNN, GPT, MLP, Pretrained, Scattering, build
 from nacre.models.pretrained import parameters
 from nacre.training.facts import refuse
 
@@ -61,7 +61,7 @@ def adapters_fit(recipe: Recipe, model: nn.Module) -> None:
 def _model_fits(recipe: Recipe, schema: Schema) -> None:
     if isinstance(recipe.model, Pretrained):
         _pretrained_fits(recipe, recipe.model, schema)
-    if not isinstance(recipe.model, MLP | CNN | GPT):
+    if not isinstance(recipe.model, MLP | CNN | GPT | Scattering):
         return  # the others are what their code or a file makes them
     try:
         with torch.device("meta"):  # sizes without the memory

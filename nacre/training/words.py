@@ -10,7 +10,7 @@ from nacre.data import OfModel, Text
 from nacre.data.sampling import CyclicPoisson, Full, Poisson
 from nacre.differential_privacy.correlated import Banded
 from nacre.gradient_clipping import Unclipped, UnitClip
-from nacre.models import FormerRun, Pretrained
+from nacre.models import FormerRun, Pretrained, Scattering
 from nacre.models.pretrained import starts_random
 from nacre.recipe.schema import Recipe
 
@@ -323,6 +323,9 @@ def model_words(recipe: Recipe) -> str:
     """A short description, as `mlp 16`."""
     option = recipe.model
     parts = [str(option.kind)]
+    if isinstance(option, Scattering):
+        parts.append(f"of {option.scales} scales and {option.angles} angles, {option.head} head")
+        return " ".join(parts)
     for name in ("hidden", "channels", "layers", "width", "call", "path", "name"):
         value: Any = getattr(option, name, None)
         if value is not None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from nacre.core.rows import assert_rowwise
-from nacre.models import CNN, MLP, Classification, PythonModel, Regression, build
+from nacre.models import CNN, MLP, Classification, PythonModel, Regression, Scattering, build
 from nacre.models.repair import check
 
 HERE = Path(__file__).parent
@@ -20,6 +20,8 @@ MODELS = {
     "mlp, dropout": MLP(hidden=(8,), dropout=0.4),
     "cnn": CNN(channels=(4, 8), groups=2, hidden=6),
     "cnn, tanh, one block": CNN(channels=(4,), groups=4, hidden=6, activation="tanh"),
+    "scattering": Scattering(scales=1, groups=3),
+    "scattering, convolutions": Scattering(scales=1, groups=3, head="convolution", channels=4),
     # Flattening alone gives 64 outputs, one an input entry.
     "python": PythonModel(call="torch.nn:Flatten", arguments={"start_dim": 1}),
 }

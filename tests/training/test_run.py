@@ -37,7 +37,15 @@ from tests.training.tiny import (
 )
 
 PACED = changed(CENTRAL, {"training.schedule": {"shape": "cosine", "warmup": 0.4}})
-BASES = {"central": CENTRAL, "federated": FEDERATED, "paced": PACED}
+AVERAGED = changed(CENTRAL, {"training.average": {"decay": 0.8}})
+AVERAGED_ROUNDS = changed(FEDERATED, {"training.average": {"decay": 0.8}})
+BASES = {
+    "central": CENTRAL,
+    "federated": FEDERATED,
+    "paced": PACED,
+    "averaged": AVERAGED,
+    "averaged rounds": AVERAGED_ROUNDS,
+}
 
 
 def _weights(path):
