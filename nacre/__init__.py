@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nacre.recipe.sections import Execution, Grant, LedgerChoice, Training
     from nacre.report.evidence import write_report
     from nacre.training.plan import plan
+    from nacre.training.release import release
     from nacre.training.run import abandon, finish, open_run, train
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ _HOMES = {
     "nacre.recipe.sections": ("Execution", "Grant", "LedgerChoice", "Training"),
     "nacre.report.evidence": ("write_report",),
     "nacre.training.plan": ("plan",),
+    "nacre.training.release": ("release",),
     "nacre.training.run": ("abandon", "finish", "open_run", "train"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -120,6 +122,7 @@ __all__ = [
     "load",
     "open_run",
     "plan",
+    "release",
     "train",
     "write_report",
 ]

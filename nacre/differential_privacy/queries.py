@@ -1,4 +1,4 @@
-"""What can be asked of a table under differential privacy: counts, sums, means, histograms."""
+"""What can be asked of a table under differential privacy, and what each question declares."""
 
 from __future__ import annotations
 
@@ -44,15 +44,42 @@ def _check_range(low: float, high: float) -> None:
         raise ValueError(f"low={low} and high={high} must be finite and in order")
 
 
+def _check_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise ValueError(f"size={size} must be at least 1")
+
+
+def _check_categories(name: str, categories: Sequence[str]) -> None:
+    if len(set(categories)) < len(categories):
+        raise ValueError(f"{name}={tuple(categories)} must differ from each other")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Count(_Query):
+class _Grouped(_Query):
+    """A query that may be asked of each group of rows."""
+
+    by: str | None = None
+    """A column: each of its declared `groups` gets an answer of its own, at the price of one, since
+    a row is in one group at most. Rows of other groups count in none."""
+    groups: tuple[str, ...] = ()
+    """The values of `by` that get an answer, known beforehand and not taken from the rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.by is None) != (not self.groups):
+            raise ValueError("by and groups need each other: name the column and its values")
+        _check_categories("groups", self.groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count(_Grouped):
     """How many rows there are."""
 
     kind: Literal["count"] = "count"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sum(_Query):
+class Sum(_Grouped):
     """The sum of a column."""
 
     kind: Literal["sum"] = "sum"
@@ -69,7 +96,7 @@ class Sum(_Query):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean(_Query):
+class Mean(_Grouped):
     """The mean of a column: half of the budget for the sum, half for the count (it is private)."""
 
     kind: Literal["mean"] = "mean"
@@ -85,8 +112,78 @@ class Mean(_Query):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_range(self.low, self.high)
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"size={self.size} must be at least 1")
+        _check_size(self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variance(_Grouped):
+    """The variance of a column (the mean square around its mean): a third of the budget each for
+    the sum, the sum of squares, and the count."""
+
+    kind: Literal["variance"] = "variance"
+    column: str
+    """Which column."""
+    low: float
+    """The smallest value a row may contribute; smaller ones are raised to it."""
+    high: float
+    """The largest value a row may contribute; larger ones are lowered to it."""
+    size: int | None = None
+    """A public number of rows: the divisor, and half of the budget goes to each sum."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_range(self.low, self.high)
+        _check_size(self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantiles(_Grouped):
+    """Quantiles of a column, all from one noised histogram of narrow cells: as many as you like at
+    the price of one, each to about the width of a cell."""
+
+    kind: Literal["quantiles"] = "quantiles"
+    column: str
+    """Which column."""
+    low: float
+    """Where the first cell begins; what lies below counts to it."""
+    high: float
+    """Where the last cell ends; what lies above counts to it."""
+    cells: int = 100
+    """Cells of equal width. More are finer and noisier: a quantile adds up the noise of all."""
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Which quantiles, each the value that this share of the rows lies below."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_range(self.low, self.high)
+        if not 2 <= self.cells <= 10_000:
+            raise ValueError(f"cells={self.cells} must lie between 2 and 10000")
+        if not self.shares or not all(0 < share < 1 for share in self.shares):
+            raise ValueError(f"shares={self.shares} must hold numbers between 0 and 1")
+        if not _increasing(self.shares):
+            raise ValueError(f"shares={self.shares} must increase")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contingency(_Query):
+    """How many rows have each combination of several columns' categories."""
+
+    kind: Literal["contingency"] = "contingency"
+    columns: dict[str, tuple[str, ...]]
+    """Column: its categories. Any other value goes to "other", which each column has as well; a row
+    without a value in one of the columns counts nowhere."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.columns:
+            raise ValueError("columns must name at least one column")
+        for name, categories in self.columns.items():
+            if not categories:
+                raise ValueError(f"column {name!r} needs at least one category")
+            _check_categories(f"columns.{name}", categories)
+        combinations = math.prod(len(categories) + 1 for categories in self.columns.values())
+        if combinations > 100_000:
+            raise ValueError(f"columns have {combinations} combinations; 100000 are the most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +205,7 @@ class Histogram(_Query):
             raise ValueError("a histogram needs either `edges` or `categories`")
         if self.edges and (len(self.edges) < 2 or not _increasing(self.edges)):
             raise ValueError(f"edges={self.edges} must be at least two increasing finite numbers")
-        if len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"categories={self.categories} must differ from each other")
+        _check_categories("categories", self.categories)
 
 
 def _increasing(edges: Sequence[float]) -> bool:
@@ -117,5 +213,5 @@ def _increasing(edges: Sequence[float]) -> bool:
     return finite and all(a < b for a, b in itertools.pairwise(edges))
 
 
-QueryOption = Count | Sum | Mean | Histogram
+QueryOption = Count | Sum | Mean | Variance | Quantiles | Histogram | Contingency
 """Every query that can be asked."""

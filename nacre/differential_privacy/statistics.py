@@ -1,35 +1,50 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
-"""Numbers about a table under differential privacy: counts, sums, means, histograms.
+"""Numbers about a table under differential privacy: counts, means, quantiles, cross tables.
 
 A query is declared, then priced (`query_event`, which reads no row), then answered. The noise is
-OpenDP's: exact samplers on integers under its own proofs, so floating-point attacks on the noise
-(Mironov 2012) do not reach it. It is drawn from the operating system: an answer asked for twice is
+drawn from the operating system (`nacre.differential_privacy.noised`): an answer asked for twice is
 two releases, and the ledger charges both.
 
 What happens to a row before it counts depends on that row alone: a missing value is left out, a
 number outside its declared range is clamped, a category that was not declared counts as "other".
-Numbers are rounded to a 2**30th of their range and added as integers, whose sensitivity is exact.
+
+*Why all groups of a query cost as much as one:* each row is in one group at most. A person whose k
+rows are spread over groups, k1 + k2 + … = k, costs epsilon (k1 + k2 + …) / k = epsilon under
+Laplace noise, and rho (k1² + k2² + …) / k² <= rho under Gaussian noise.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
-import math
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nacre.core.errors import DataError
 from nacre.core.random import Source
-from nacre.differential_privacy.analytic import root
 from nacre.differential_privacy.events import pure_event
-from nacre.differential_privacy.queries import Count, Histogram, Mean, QueryOption, Sum
-from nacre.differential_privacy.rdp import ORDERS, rdp_epsilon
+from nacre.differential_privacy.noised import (
+    CONFIDENCE,
+    Noised,
+    counted,
+    placed,
+    rho,
+    strays,
+    total,
+)
+from nacre.differential_privacy.queries import (
+    Contingency,
+    Count,
+    Histogram,
+    Mean,
+    Quantiles,
+    QueryOption,
+    Sum,
+    Variance,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +52,6 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 """The label of a histogram's last bar where categories are declared."""
-
-_CELLS = 2**30
-"""Grid cells from the middle of a range to its end; 2**33 rows still add up within 64 bits."""
-
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def query_event(query: QueryOption) -> DpEvent:
     if query.delta == 0:
         each = pure_event(query.epsilon / parts)
     else:
-        each = dp_accounting.ZCDpEvent(_rho(query.epsilon, query.delta) / parts)
+        each = dp_accounting.ZCDpEvent(rho(query.epsilon, query.delta) / parts)
     return dp_accounting.SelfComposedDpEvent(each, parts)
 
 
@@ -98,38 +108,54 @@ def answer(table: pd.DataFrame, query: QueryOption, source: Source | None = None
     Raises `DataError` where a column is missing or is not a number.
     """
     kept = _bounded(table, query, source or Source.fresh())
+    if isinstance(query, Histogram | Contingency) or query.by is None:
+        return _whole(kept, query)
+    of = _column(kept, query.by).map(str, na_action="ignore")
+    found = [_whole(kept.iloc[np.flatnonzero(of == group)], query) for group in query.groups]
+    labels = (
+        f"{group}: {label}" if label else group
+        for group, each in zip(query.groups, found, strict=True)
+        for label in each.labels
+    )
+
+    def all_of(name: str) -> tuple[float, ...]:
+        return tuple(value for each in found for value in getattr(each, name))
+
+    return replace(
+        found[0], labels=tuple(labels), values=all_of("values"), low=all_of("low"),
+        high=all_of("high"),
+    )  # fmt: skip
+
+
+def _whole(rows: pd.DataFrame, query: QueryOption) -> Answer:
+    """The answer about all these rows."""
     match query:
         case Count():
-            noised = _count(len(kept), query, parts=1)
-            return _answer(query, noised)
+            return _answer(query, counted(len(rows), query, parts=1))
         case Sum():
-            return _answer(query, _sum(_numbers(kept, query.column), query, parts=1))
+            numbers = _numbers(rows, query.column)
+            return _answer(query, total(numbers, query.low, query.high, query, parts=1))
         case Mean():
-            return _mean(_numbers(kept, query.column), query)
+            return _mean(_numbers(rows, query.column), query)
+        case Variance():
+            return _variance(_numbers(rows, query.column), query)
+        case Quantiles():
+            return _quantiles(_numbers(rows, query.column), query)
         case Histogram():
-            return _histogram(kept, query)
+            return _histogram(rows, query)
+        case Contingency():
+            return _contingency(rows, query)
 
 
 def _parts(query: QueryOption) -> int:
     """Into how many releases the budget is split."""
-    return 2 if isinstance(query, Mean) and query.size is None else 1
-
-
-@functools.lru_cache
-def _rho(epsilon: float, delta: float) -> float:
-    """The largest rho whose curve `order * rho` stays within (epsilon, delta)."""
-
-    def excess(log_rho: float) -> float:
-        curve = [order * math.exp(log_rho) for order in ORDERS]
-        return rdp_epsilon(curve, ORDERS, delta) - epsilon
-
-    low = high = math.log(epsilon)
-    low -= 50  # nothing but delta's share is left of the price there
-    if excess(low) > 0:
-        raise ValueError(f"epsilon={epsilon} is too small for Gaussian noise at delta={delta}")
-    while excess(high) < 0:
-        high += 1
-    return math.exp(root(excess, low, high)) * (1 - 1e-9)
+    match query:
+        case Mean():
+            return 2 if query.size is None else 1
+        case Variance():
+            return 3 if query.size is None else 2
+        case _:
+            return 1
 
 
 # -- which rows count, and as what ---------------------------------------------------------------
@@ -167,96 +193,41 @@ def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
     return numbers[~np.isnan(numbers)]
 
 
-# -- OpenDP --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _opendp() -> Generator[Any]:
-    """OpenDP's prelude, its vetted `contrib` constructors switched on for the block."""
-    import opendp.prelude as dp
-    from opendp.mod import GLOBAL_FEATURES, enable_features
-
-    before = set(GLOBAL_FEATURES)
-    enable_features("contrib")
-    try:
-        yield dp
-    finally:
-        GLOBAL_FEATURES.intersection_update(before)
-
-
-@dataclass(frozen=True)
-class _Noised:
-    values: tuple[float, ...]
-    scale: float
-    margin: float  # half the width of an interval of confidence `_CONFIDENCE`
-
-
-def _release(
-    query: QueryOption,
-    parts: int,
-    aggregate: Callable[[Any], Any],  # OpenDP -> its transformation from integer rows
-    rows: list[int],
-    confidence: float = _CONFIDENCE,
-) -> _Noised:
-    """The noised aggregate, with the least scale that OpenDP's stability map allows the budget."""
-    with _opendp() as dp:
-        start = dp.vector_domain(dp.atom_domain(T="i64")), dp.symmetric_distance()
-        transformation = start >> aggregate(dp)
-        gaussian = query.delta > 0
-        noise = dp.m.then_gaussian if gaussian else dp.m.then_laplace
-        share = _rho(query.epsilon, query.delta) if gaussian else query.epsilon
-
-        def measurement(scale: float) -> Any:
-            return transformation >> noise(scale)
-
-        scale = dp.binary_search_param(measurement, query.rows_per_unit, share / parts)
-        released = measurement(scale)(rows)
-    values = released if isinstance(released, list) else [released]
-    return _Noised(tuple(float(v) for v in values), scale, _margin(scale, confidence, gaussian))
-
-
-def _margin(scale: float, confidence: float, gaussian: bool) -> float:
-    """How far the noise strays with probability `1 - confidence`."""
-    from scipy.special import ndtri
-
-    miss = 1 - confidence
-    return scale * (float(-ndtri(miss / 2)) if gaussian else -math.log(miss))
-
-
-def _count(rows: int, query: QueryOption, parts: int, confidence: float = _CONFIDENCE) -> _Noised:
-    return _release(query, parts, lambda dp: dp.t.then_count(TO="i64"), [0] * rows, confidence)
-
-
-def _sum(
-    numbers: np.ndarray,
-    query: Sum | Mean,
-    parts: int,
-    middle: float = 0.0,
-    confidence: float = _CONFIDENCE,
-) -> _Noised:
-    """The noised sum of `number - middle` for numbers clamped to the query's range."""
-    reach = max(abs(query.low - middle), abs(query.high - middle))
-    cell = reach / _CELLS
-    low, high = math.floor((query.low - middle) / cell), math.ceil((query.high - middle) / cell)
-    # Infinities and huge values are brought near the range first: an integer must hold them.
-    near = np.clip(numbers, query.low - reach, query.high + reach)
-    rows = np.rint((near - middle) / cell).astype(np.int64).tolist()
-
-    def aggregate(dp: Any) -> Any:
-        return dp.t.then_clamp((low, high)) >> dp.t.then_sum()
-
-    cells = _release(query, parts, aggregate, rows, confidence)
-    return _Noised((cells.values[0] * cell,), cells.scale * cell, cells.margin * cell)
-
-
 # -- answers -------------------------------------------------------------------------------------
 
 
-def _answer(query: QueryOption, noised: _Noised, labels: tuple[str, ...] = ("",)) -> Answer:
+def _answer(query: QueryOption, noised: Noised, labels: tuple[str, ...] = ("",)) -> Answer:
     low = tuple(value - noised.margin for value in noised.values)
     high = tuple(value + noised.margin for value in noised.values)
     event = query_event(query)
     return Answer(query.name, labels, noised.values, noised.scale, low, high, event)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def over(self, rows: _Between) -> _Between:
+        """This number a row; `rows` are at least 1."""
+        ends = [end / count for end in (self.low, self.high) for count in (rows.low, rows.high)]
+        return _Between(self.value / rows.value, min(ends), max(ends))
+
+
+def _around(noised: Noised) -> _Between:
+    (value,) = noised.values
+    return _Between(value, value - noised.margin, value + noised.margin)
+
+
+def _rows(count: int, query: Mean | Variance, parts: int, confidence: float) -> _Between:
+    """How many rows there are: what was declared, else a noised count."""
+    if query.size is not None:
+        return _Between(query.size, query.size, query.size)
+    found = _around(counted(count, query, parts, confidence))
+    return _Between(max(1.0, found.value), max(1.0, found.low), max(1.0, found.high))
 
 
 def _mean(numbers: np.ndarray, query: Mean) -> Answer:
@@ -266,28 +237,68 @@ def _mean(numbers: np.ndarray, query: Mean) -> Answer:
     jointly: numerator and denominator miss with half of the error probability each.
     """
     middle, parts = (query.low + query.high) / 2, _parts(query)
-    each = 1 - (1 - _CONFIDENCE) / parts
-    total = _sum(numbers, query, parts, middle, each)
-    if query.size is not None:
-        least = most = counted = float(query.size)
-    else:
-        count = _count(len(numbers), query, parts, each)
-        counted = max(1.0, count.values[0])
-        least, most = max(1.0, count.values[0] - count.margin), counted + count.margin
+    each = 1 - (1 - CONFIDENCE) / parts
+    reach = query.high - middle
+    noised = total(numbers - middle, -reach, reach, query, parts, each)
+    mean = _around(noised).over(_rows(len(numbers), query, parts, each))
 
-    def inside(offset: float) -> float:
-        return min(max(middle + offset, query.low), query.high)
+    def inside(offset: float) -> tuple[float]:
+        return (min(max(middle + offset, query.low), query.high),)
 
-    below, above = total.values[0] - total.margin, total.values[0] + total.margin
+    value, low, high = inside(mean.value), inside(mean.low), inside(mean.high)
+    return Answer(query.name, ("",), value, noised.scale, low, high, query_event(query))
+
+
+def _variance(numbers: np.ndarray, query: Variance) -> Answer:
+    """Mean square minus squared mean, both around the middle of the range; joint as `_mean`."""
+    middle, parts = (query.low + query.high) / 2, _parts(query)
+    each = 1 - (1 - CONFIDENCE) / parts
+    reach = query.high - middle
+    offsets = np.clip(numbers - middle, -reach, reach)
+    rows = _rows(len(numbers), query, parts, each)
+    mean = _around(total(offsets, -reach, reach, query, parts, each)).over(rows)
+    noised = total(np.square(offsets), 0.0, reach**2, query, parts, each)
+    square = _around(noised).over(rows)
+    most = max(mean.low**2, mean.high**2)
+    least = 0.0 if mean.low <= 0 <= mean.high else min(mean.low**2, mean.high**2)
+
+    def inside(value: float) -> tuple[float]:
+        return (min(max(value, 0.0), reach**2),)
+
+    value = inside(square.value - mean.value**2)
+    low, high = inside(square.low - most), inside(square.high - least)
+    return Answer(query.name, ("",), value, noised.scale, low, high, query_event(query))
+
+
+def _quantiles(numbers: np.ndarray, query: Quantiles) -> Answer:
+    """Where the noised rows below reach each share, and every cell that may be the one.
+
+    The cell k that holds the quantile has `rows up to its end - share * all rows >= 0`, and the
+    cell before it has not; each of the two is tested with half of the error probability.
+    """
+    edges = np.linspace(query.low, query.high, query.cells + 1)
+    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, query.cells - 1)
+    noised = placed([int(place) for place in places], query.cells, query)
+    counts = np.array(noised.values)
+    below = np.concatenate([[0.0], np.cumsum(counts)])  # rows below each edge
+    rising = np.maximum.accumulate(np.clip(below, 0.0, None))
+    before = np.arange(query.cells + 1)
+    sides = np.stack([before, query.cells - before], 1)  # cells below and above each edge
+    found: list[_Between] = []
+    for share in query.shares:
+        weights = np.array([1 - share, -share])
+        margin = strays(weights, sides, noised.scale, query.delta > 0, (1 - CONFIDENCE) / 2)
+        excess = below - share * below[-1]
+        first = int(np.argmax((excess >= -margin)[1:]))  # the last edge always may
+        last = query.cells - 1 - int(np.argmax((excess <= margin)[-2::-1]))
+        value = float(np.interp(share * rising[-1], rising, edges)) if rising[-1] > 0 else edges[0]
+        low, high = float(edges[first]), float(edges[max(first, last) + 1])
+        found.append(_Between(min(max(value, low), high), low, high))
+    labels = tuple(f"share {share:g}" for share in query.shares)
     return Answer(
-        query.name,
-        ("",),
-        (inside(total.values[0] / counted),),
-        total.scale,
-        (inside(min(below / least, below / most)),),
-        (inside(max(above / least, above / most)),),
-        query_event(query),
-    )
+        query.name, labels, tuple(q.value for q in found), noised.scale,
+        tuple(q.low for q in found), tuple(q.high for q in found), query_event(query),
+    )  # fmt: skip
 
 
 def _histogram(table: pd.DataFrame, query: Histogram) -> Answer:
@@ -296,19 +307,26 @@ def _histogram(table: pd.DataFrame, query: Histogram) -> Answer:
         numbers = _numbers(table, query.column)
         found = np.clip(np.searchsorted(query.edges, numbers, side="right") - 1, 0, bars - 1)
         labels = tuple(f"{a:g} to {b:g}" for a, b in itertools.pairwise(query.edges))
-        places: list[int] = found.tolist()
-    else:
-        bars = len(query.categories) + 1
-        place = {category: i for i, category in enumerate(query.categories)}
-        present = _column(table, query.column).dropna()
-        places = [place.get(str(value), bars - 1) for value in present]
-        labels = (*query.categories, OTHER)
-    distance = "L2Distance<i64>" if query.delta > 0 else "L1Distance<i64>"
+        return _answer(query, placed([int(place) for place in found], bars, query), labels)
+    present = _column(table, query.column).dropna()
+    places = _known(present, query.categories)
+    noised = placed(places, len(query.categories) + 1, query)
+    return _answer(query, noised, (*query.categories, OTHER))
 
-    def aggregate(dp: Any) -> Any:
-        categories = list(range(bars))
-        return dp.t.then_count_by_categories(
-            categories, null_category=False, MO=distance, TOA="i64"
-        )
 
-    return _answer(query, _release(query, 1, aggregate, places), labels)
+def _contingency(table: pd.DataFrame, query: Contingency) -> Answer:
+    present = table[[name for name in query.columns if _column(table, name) is not None]].dropna()
+    places = [0] * len(present)
+    for name, categories in query.columns.items():
+        bars = len(categories) + 1
+        found = zip(places, _known(present[name], categories), strict=True)
+        places = [bars * place + own for place, own in found]
+    crossed = itertools.product(*((*known, OTHER) for known in query.columns.values()))
+    labels = tuple(" × ".join(values) for values in crossed)
+    return _answer(query, placed(places, len(labels), query), labels)
+
+
+def _known(values: Any, categories: Sequence[str]) -> list[int]:
+    """The place of each value among the categories, or behind the last of them."""
+    place = {category: i for i, category in enumerate(categories)}
+    return [place.get(str(value), len(categories)) for value in values]

@@ -210,11 +210,13 @@ def test_the_queries_that_init_writes_are_answered(
     queries, table = tmp_path / "asked.yaml", tmp_path / "people.csv"
     result = nacre("init", "queries", "-o", queries)
     assert "nacre release" in result.stdout
-    table.write_text("age,cost,sex\n" + "".join(f"{i % 90},{i},f\n" for i in range(300)))
+    rows = "".join(f"{i % 90},{i},f,{i % 9},east\n" for i in range(300))
+    table.write_text("age,cost,sex,days,ward\n" + rows)
     result = nacre("release", table, queries, "--ledger", book, "--account", "ward", "--json")
     assert result.exit_code == 0, result.stderr
     assert [answer["name"] for answer in document(result)["answers"]] == [
-        "rows", "age", "cost", "ages", "sexes",
+        "rows", "age", "cost", "ages", "sexes", "waiting", "spread of age", "by sex and ward",
+        "age by ward",
     ]  # fmt: skip
 
 

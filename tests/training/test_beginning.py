@@ -86,7 +86,9 @@ def test_a_run_over_features_is_the_run_over_rows(tmp_path, monkeypatch, epsilon
     monkeypatch.setattr(Source, "child", _unkeyed(Source.child))
     monkeypatch.setattr(Source, "digest", lambda self, *parts: bytes(32))
     train(planned, tmp_path / "features")
-    monkeypatch.setattr(beginning, "trained_part", lambda recipe, model, schema, *_: (model, schema))
+    monkeypatch.setattr(
+        beginning, "trained_part", lambda recipe, model, schema, *_: (model, schema)
+    )
     again = plan(recipe(tmp_path, DIGITS, **changes, **_other_ledger(epsilon)))
     train(again, tmp_path / "rows")
     ours, plain = (

@@ -1,0 +1,230 @@
+"""Private accuracy on real data, beside the same model without privacy and Opacus on the same task.
+
+    python benchmarks/utility.py [--json] [--quick] [--keep FILE] [--only PART …] [--seeds N]
+
+MNIST and Fashion-MNIST, a subset of CIFAR-10 (fixed wavelets and a linear layer), Adult, credit
+default, heart disease of four hospitals (small tanh networks), and HAR sensors, once with windows
+and once with whole people as units; from ../shared/data. Each row: mean and deviation over seeds,
+each with a key and (but for the images) a split of its own. Opacus 1.6 and the model without
+privacy are trained on the very rows that the run was; Opacus by its own accountant (PRV) with
+the same clipping norm, batch, steps and optimizer. `--keep` adds each finished run to FILE and
+leaves out those that it holds; `--only "adult eps 3"` takes the runs whose names begin so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from rows import Row, show
+from torch import nn
+
+import nacre as n
+from nacre.data import Rows
+from nacre.models import build, load
+from nacre.training import beginning
+from nacre.training.rows import Holdings, read
+from nacre.training.run import Run
+
+from tasks import DATA, TASKS, Task  # isort: skip
+
+EPSILONS = (1.0, 3.0, 8.0)
+TARGETS = {"mnist eps 3": 98.8, "fashion eps 3": 90.0}
+
+
+def main() -> None:
+    """Trains what is missing and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print rows as JSON")
+    parser.add_argument("--quick", action="store_true", help="heart disease at epsilon 3, one seed")
+    parser.add_argument("--keep", type=Path, help="a file of finished runs")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--alone", action="store_true", help="without Opacus and the plain model")
+    for name in ("lr", "norm"):
+        parser.add_argument(f"--{name}", type=float, help="try another one")
+    for name in ("batch", "steps"):
+        parser.add_argument(f"--{name}", type=int, help="try another one")
+    asked = parser.parse_args()
+    if not DATA.exists():
+        sys.exit(f"{DATA} is absent: this benchmark needs the shared data")
+    torch.set_num_threads(1)
+    done: dict[str, dict[str, Any]] = {}
+    if asked.keep and asked.keep.exists():
+        for line in asked.keep.read_text().splitlines():
+            done |= {json.loads(line)["name"]: json.loads(line)}
+    wanted = [(name, e) for name in TASKS for e in EPSILONS]
+    for task, epsilon in [("heart", 3.0)] if asked.quick else wanted:
+        label = f"{task} eps {epsilon:g}"
+        if not label.startswith(tuple(asked.only)):
+            continue
+        for seed in range(asked.first, asked.first + (1 if asked.quick else asked.seeds)):
+            name = f"{label} seed {seed}"
+            if name not in done:
+                done[name] = one(task, epsilon, seed, asked) | {"name": name, "label": label}
+                if asked.keep:
+                    with asked.keep.open("a") as file:
+                        file.write(json.dumps(done[name]) + "\n")
+    show(figures(list(done.values())), asked.json)
+
+
+def one(name: str, epsilon: float, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+    """Test accuracies in points, on the same rows; and how long Nacre took, in CPU seconds."""
+    task = TASKS[name].tried(asked)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        run = n.train(n.plan(recipe(task, epsilon, seed, Path(folder))), Path(folder) / "run")
+        seconds = time.process_time() - start
+        held = read(run.recipe, run.folder.key(run.folder.holder_key))
+        found: dict[str, Any] = {"nacre": tested(load(run.path), held), "seconds": seconds}
+        if not asked.alone:
+            found |= others(task, epsilon, seed, run, held)
+    return found
+
+
+def recipe(task: Task, epsilon: float, seed: int, folder: Path) -> n.Recipe:
+    """What is trained, with the noise that epsilon asks for."""
+    data = task.data(folder)
+    return n.Recipe(
+        name="utility",
+        seed=seed,
+        folder=folder,
+        data=data,
+        model=task.model,
+        gradient_clipping=n.Flat(norm=task.norm),
+        differential_privacy=n.Privacy(
+            unit=task.unit, rows_per_unit=task.rows_per_unit, epsilon=epsilon, delta=task.delta,
+            accountant="pld",
+        ),
+        training=n.Training(
+            steps=task.steps, batch=task.batch, checkpoint=10**6,
+            optimizer=n.SGD(lr=task.lr, momentum=0.9),
+            average=n.Average(decay=task.decay),
+        ),
+        execution=n.Execution(threads=1),
+        ledger=n.LedgerChoice(
+            path="privacy.db", dataset="utility",
+            grant=n.Grant(epsilon=1.01 * epsilon, delta=task.delta, rule="pld"),
+        ),
+    )  # fmt: skip
+
+
+def tested(model: nn.Module, held: Holdings) -> float:
+    """The share of test rows that are answered rightly, in percent."""
+    assert held.test is not None
+    return 100 * accuracy(model, held.test)
+
+
+def accuracy(model: nn.Module, rows: Rows) -> float:
+    """The share of rows that are answered rightly."""
+    model.eval()
+    with torch.no_grad():
+        blocks = zip(rows.features.split(256), rows.label.split(256), strict=True)
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in blocks)
+    return right / len(rows)
+
+
+def others(task: Task, epsilon: float, seed: int, run: Run, held: Holdings) -> dict[str, Any]:
+    """The same model without privacy, and by Opacus where it has the unit, on the same rows."""
+    schema = held.schema
+    model = build(task.model, schema.shape, schema.outputs(), seed, run.recipe.folder)
+    part, _ = beginning.trained_part(run.recipe, model, schema)
+    rows, test = held.private[""], held.test
+    assert test is not None
+    if part is not model:
+        rows, test = (_through(model, part, some) for some in (rows, test))
+    start = {name: value.clone() for name, value in part.state_dict().items()}
+    found: dict[str, Any] = {"plain": 100 * plain(part, rows, test, task)}
+    if task.unit == "example":
+        part.load_state_dict(start)
+        private = opacus(part, rows, task, epsilon)
+        found["opacus"] = 100 * accuracy(private, test)
+    return found
+
+
+def _through(model: Any, part: nn.Module, rows: Rows) -> Rows:
+    """The rows behind the model's fixed beginning."""
+    with torch.no_grad():
+        features = torch.cat([model.beginning(block) for block in rows.features.split(32)])
+    return Rows(features, rows.label)
+
+
+def plain(model: nn.Module, rows: Rows, test: Rows, task: Task) -> float:
+    """Ordinary training by Adam over shuffled batches: the best of three step sizes, by test."""
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    best = 0.0
+    for lr in task.plain_lrs:
+        model.load_state_dict(start)
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(task.plain_epochs):
+            for block in torch.randperm(len(rows), generator=generator).split(256):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(
+                    model(rows.features[block]), rows.label[block]
+                ).backward()
+                optimizer.step()
+        best = max(best, accuracy(model, test))
+    return best
+
+
+def opacus(model: nn.Module, rows: Rows, task: Task, epsilon: float) -> nn.Module:
+    """DP-SGD by Opacus 1.6: Poisson draws, its own accountant and its fastest hooks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus import PrivacyEngine
+        from opacus.accountants.utils import get_noise_multiplier
+
+        rate = task.batch / len(rows)
+        noise = get_noise_multiplier(
+            target_epsilon=epsilon, target_delta=task.delta, sample_rate=rate, steps=task.steps,
+            accountant="prv",
+        )  # fmt: skip
+        optimizer = torch.optim.SGD(model.parameters(), lr=task.lr, momentum=0.9)
+        rowset = torch.utils.data.TensorDataset(rows.features, rows.label)
+        loader = torch.utils.data.DataLoader(rowset, batch_size=task.batch)
+        wrapped, optimizer, loader = PrivacyEngine().make_private(
+            module=model.train(), optimizer=optimizer, data_loader=loader, noise_multiplier=noise,
+            max_grad_norm=task.norm,
+        )  # fmt: skip
+        done = 0
+        while done < task.steps:
+            for block, label in loader:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(wrapped(block), label).backward()
+                optimizer.step()
+                done += 1
+                if done == task.steps:
+                    break
+    return model
+
+
+def figures(found: list[dict[str, Any]]) -> list[Row]:
+    """The table: each task and epsilon over its seeds."""
+    rows: list[Row] = []
+    for label in dict.fromkeys(run["label"] for run in found):
+        runs = [run for run in found if run["label"] == label]
+        target = TARGETS.get(label)
+        for key, what in (
+            ("nacre", "Nacre"), ("opacus", "Opacus 1.6"), ("plain", "without privacy"),
+        ):  # fmt: skip
+            values = [run[key] for run in runs if key in run]
+            if values and key == "nacre" and target:
+                holds = lambda value, least=target: value >= least  # noqa: E731
+                rows.append(Row.over(f"{label}: {what}, %", values, f">= {target}", holds))
+            elif values:
+                rows.append(Row.over(f"{label}: {what}, %", values))
+        rows.append(Row.over(f"{label}: CPU seconds", [run["seconds"] for run in runs]))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

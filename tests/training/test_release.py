@@ -1,0 +1,94 @@
+"""`nacre.release`: tables from files and from pandas, charged like those of the command line."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nacre
+from nacre.core.errors import BudgetExceeded, DataError, Refusal
+from nacre.differential_privacy.queries import Contingency, Count, Mean, Quantiles, Sum
+from nacre.ledger import Ledger
+
+HUGE = 30.0
+TABLE = pd.DataFrame(
+    {
+        "who": ["a", "a", "b", "c", None],
+        "age": [10, 20.5, np.nan, "40", None],
+        "ward": pd.Series(["east", "west", pd.NA, "west", "east"], dtype="string"),
+        7: pd.Categorical([1, 2, 2, 1, 2]),
+    }
+)
+QUERIES = [
+    Count(name="rows", epsilon=HUGE),
+    Count(name="people", epsilon=HUGE, unit="who"),
+    Mean(name="age", epsilon=HUGE, column="age", low=0, high=50, by="ward", groups=("west",)),
+    Contingency(name="both", epsilon=HUGE, columns={"ward": ("east",), "7": ("1",)}),
+    Quantiles(name="middle", epsilon=HUGE, column="age", low=0, high=50, shares=(0.5,)),
+]
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "privacy.db"
+    with Ledger.open(path, create=True) as ledger:
+        ledger.grant("ward", "example", epsilon=1e12, delta=1e-6)
+    return path
+
+
+def spent(book):
+    with Ledger.open(book) as ledger:
+        return ledger.summary("ward").runs
+
+
+def test_a_data_frame_is_answered_like_its_file(tmp_path, book):
+    TABLE.to_csv(tmp_path / "rows.csv", index=False)
+    for table in (TABLE, tmp_path / "rows.csv", str(tmp_path / "rows.csv")):
+        found = nacre.release(table, QUERIES, ledger=book, account="ward")
+        assert found["rows"].value == pytest.approx(5, abs=0.5)
+        assert found["people"].value == pytest.approx(3, abs=0.5)
+        assert found["age"].labels == ("west",)
+        assert found["age"].value == pytest.approx(30.25, abs=12)
+        assert dict(zip(found["both"].labels, found["both"].values, strict=True)) == pytest.approx(
+            {"east × 1": 1, "east × other": 1, "other × 1": 1, "other × other": 1}, abs=0.5
+        )
+        assert 20 <= found["middle"].value <= 40.5
+    assert len(spent(book)) == 6, "rows and people of three releases"
+
+
+def test_an_open_ledger_stays_open(book):
+    with Ledger.open(book) as ledger:
+        found = nacre.release(TABLE, QUERIES[:1], ledger=ledger, account="ward")
+        (run,) = ledger.summary("ward").runs
+        assert found.run in run.run
+
+
+def test_what_fails_before_the_charge_goes_back(book):
+    wrong = [*QUERIES[:1], Sum(name="x", epsilon=1.0, column="ward", low=0, high=1)]
+    with pytest.raises(DataError, match="column 'ward': row 1 is not a number"):
+        nacre.release(TABLE, wrong, ledger=book, account="ward")
+    both = Mean(name="x", epsilon=1.0, column="age", low=0, high=1, by="age", groups=("1",))
+    with pytest.raises(Refusal, match="'age' for a number and for a name"):
+        nacre.release(TABLE, [both], ledger=book, account="ward")
+    with pytest.raises(DataError, match="holds no rows"):
+        nacre.release(TABLE[:0], QUERIES, ledger=book, account="ward")
+    with Ledger.open(book) as ledger:
+        assert ledger.summary("ward").runs[0].journalled == 0
+        nacre.release(TABLE, QUERIES, ledger=ledger, account="ward")
+
+
+def test_too_little_budget_is_refused(tmp_path):
+    path = tmp_path / "small.db"
+    with Ledger.open(path, create=True) as ledger:
+        ledger.grant("ward", "example", epsilon=1, delta=1e-6)
+    with pytest.raises(BudgetExceeded):
+        nacre.release(TABLE, QUERIES[:1], ledger=path, account="ward")
+
+
+def test_names_and_queries_are_checked(book):
+    with pytest.raises(KeyError):
+        _ = nacre.release(TABLE, QUERIES[:1], ledger=book, account="ward")["other"]
+    with pytest.raises(ValueError, match="at least one query"):
+        nacre.release(TABLE, [], ledger=book, account="ward")
+    with pytest.raises(Refusal, match="has no price"):
+        tiny = Count(name="q", epsilon=1e-9, delta=1e-20)
+        nacre.release(TABLE, [tiny], ledger=book, account="ward")
