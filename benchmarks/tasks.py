@@ -162,16 +162,17 @@ def _har(by_person: bool) -> Callable[[Path], Arrays]:
     return made
 
 
-_WAVELETS = n.Scattering(scales=2, angles=8, groups=27)
+_WAVELETS = n.Scattering(scales=2, angles=8, groups=27, random=4000)
 _TANH = n.MLP(hidden=(32,), activation="tanh")
 
 TASKS: dict[str, Task] = {
     "mnist": Task(
-        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=12, norm=0.1,
+        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=25,
+        norm=0.1,
         plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "fashion": Task(
-        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=12,
+        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=25,
         norm=0.1, plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "cifar subset": Task(
@@ -192,7 +193,7 @@ TASKS: dict[str, Task] = {
         data=_har(False), model=_TANH, delta=1e-5, batch=1024, steps=300, lr=1, norm=1,
     ),
     "har people": Task(
-        data=_har(True), model=n.MLP(hidden=()), delta=1e-2, batch=24, steps=20, lr=1, norm=1,
+        data=_har(True), model=n.MLP(hidden=()), delta=1e-2, batch=24, steps=8, lr=2, norm=1,
         decay=0.8, unit="group", rows_per_unit=400,
     ),
 }  # fmt: skip

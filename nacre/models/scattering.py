@@ -36,6 +36,9 @@ class Scattering:
     groups: int = 27
     """Groups of features that are normalised together, within each image; divides the number of
     features of a pixel: 81 for a grey image, two scales and eight angles."""
+    random: int = 0
+    """Random features that join them, for a linear head: the tangents (tanh) of so many fixed
+    random sums of the others, which a linear layer alone cannot see (Rahimi & Recht 2008)."""
     head: Literal["linear", "convolution"] = "linear"
     """What is trained: one linear layer, or two convolutions of `channels` before it."""
     channels: int = 64
@@ -47,6 +50,10 @@ class Scattering:
         for name in ("scales", "angles", "groups", "channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.random < 0:
+            raise ValueError(f"random={self.random} must be at least 0")
+        if self.random and self.head != "linear":
+            raise ValueError("random features have no place in an image: use `head: linear`")
         check_activation(self.activation)
 
     def features(self, channels: int) -> int:
@@ -142,22 +149,46 @@ def _coarse(spectrum: Tensor, halvings: int) -> Tensor:
     return torch.fft.ifft2(spectrum) * 0.25**halvings
 
 
+class WithRandom(nn.Module):
+    """(B, …) -> (B, inputs + count): the inputs, and the tanh of random sums of them.
+
+    The sums have a deviation of about 2 for normalised inputs. They are drawn once, by PyTorch's
+    generator as it stands, and kept with the model's weights.
+    """
+
+    def __init__(self, inputs: int, count: int) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.randn(inputs, count) * (2 / inputs**0.5))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
+        return torch.cat([flat, torch.tanh(flat @ self.get_buffer("sums"))], dim=1)
+
+    def extra_repr(self) -> str:
+        """What a listing of layers says."""
+        return f"random={self.get_buffer('sums').shape[1]}"
+
+
 class Scattered(nn.Sequential):
-    """A fixed beginning that no training moves, and the rest of the model.
+    """A fixed beginning of `fixed` layers that no training moves, and the rest of the model.
 
     `beginning` maps each row by itself without any randomness, so its outputs may be computed once
     and taken as the inputs of `rest`, which shares its weights with this model.
     """
 
+    def __init__(self, layers: OrderedDict[str, nn.Module], fixed: int) -> None:
+        super().__init__(layers)
+        self._fixed = fixed
+
     @property
     def beginning(self) -> nn.Sequential:
-        """Transform and normalisation: (B, C, H, W) -> (B, features, h, w)."""
-        return nn.Sequential(OrderedDict(list(self.named_children())[:2]))
+        """(B, C, H, W) -> the features of each image."""
+        return nn.Sequential(OrderedDict(list(self.named_children())[: self._fixed]))
 
     @property
     def rest(self) -> nn.Sequential:
-        """What is trained, under the same names: (B, features, h, w) -> (B, outputs)."""
-        return nn.Sequential(OrderedDict(list(self.named_children())[2:]))
+        """What is trained, under the same names: features -> (B, outputs)."""
+        return nn.Sequential(OrderedDict(list(self.named_children())[self._fixed :]))
 
 
 def scattered(
@@ -192,6 +223,9 @@ def scattered(
     layers["scattering"] = Transform(option, height, width)
     layers["norm"] = nn.GroupNorm(option.groups, features, affine=False)
     left = (height // side) * (width // side)
+    if option.random:
+        layers["random"] = WithRandom(features * left, option.random)
+    fixed = len(layers)
     if option.head == "convolution":
         before = features
         for i in range(2):
@@ -200,8 +234,8 @@ def scattered(
             before = option.channels
         features = before
     layers["flatten"] = nn.Flatten()
-    layers["head"] = nn.Linear(features * left, outputs)
-    return Scattered(layers)
+    layers["head"] = nn.Linear(features * left + option.random, outputs)
+    return Scattered(layers, fixed)
 
 
 def _divisor(features: int) -> int:

@@ -325,6 +325,8 @@ def model_words(recipe: Recipe) -> str:
     parts = [str(option.kind)]
     if isinstance(option, Scattering):
         parts.append(f"of {option.scales} scales and {option.angles} angles, {option.head} head")
+        if option.random:
+            parts[-1] += f", {option.random} random features"
         return " ".join(parts)
     for name in ("hidden", "channels", "layers", "width", "call", "path", "name"):
         value: Any = getattr(option, name, None)

@@ -1,10 +1,11 @@
 import sys
+from collections import OrderedDict
 
 import pytest
 import torch
 
 from nacre.core.errors import Incompatible, Refusal
-from nacre.models.scattering import Scattering, Transform, scattered
+from nacre.models.scattering import Scattered, Scattering, Transform, scattered
 
 
 def images(count, shape):
@@ -22,9 +23,11 @@ def test_features_are_averages_over_patches(shape, head):
     assert found.shape == (2, option.features(shape[0]), shape[1] // 4, shape[2] // 4)
 
 
-@pytest.mark.parametrize("head", ["linear", "convolution"])
-def test_the_beginning_and_the_rest_are_the_model(head):
-    model = scattered(Scattering(scales=1, groups=3, head=head, channels=4), (1, 8, 8), 3)
+@pytest.mark.parametrize(
+    "fields", [{}, {"head": "convolution", "channels": 4}, {"random": 50}], ids=str
+)
+def test_the_beginning_and_the_rest_are_the_model(fields):
+    model = scattered(Scattering(scales=1, groups=3, **fields), (1, 8, 8), 3)
     inputs = images(5, (1, 8, 8))
     assert torch.equal(model.rest(model.beginning(inputs)), model(inputs))
     assert not list(model.beginning.parameters())
@@ -65,6 +68,25 @@ def test_the_transform_is_that_of_kymatio(shape, scales):
     assert torch.allclose(ours, found[:, :, order], atol=1e-5)
 
 
+def test_random_features_join_the_others_and_are_saved_with_them():
+    torch.manual_seed(1)
+    option = Scattering(scales=1, groups=3, random=2000)
+    model = scattered(option, (1, 8, 8), 3)
+    inputs = images(4, (1, 8, 8))
+    plain = Scattered(OrderedDict(list(model.named_children())[:2]), 2)(inputs).flatten(1)
+    found = model.beginning(inputs)
+    assert found.shape == (4, 9 * 16 + 2000)
+    assert torch.equal(found[:, : 9 * 16], plain)
+    sums = torch.atanh(found[:, 9 * 16 :].double().clamp(-1 + 1e-9, 1 - 1e-9))
+    deviations = sums.std(1) / (2 * plain.square().mean(1).sqrt())
+    assert torch.allclose(deviations, torch.ones(4).double(), atol=0.1)
+    torch.manual_seed(2)
+    other = scattered(option, (1, 8, 8), 3)
+    assert not torch.equal(other(inputs), model(inputs))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(inputs), model(inputs))
+
+
 @pytest.mark.parametrize(
     ("option", "shape", "message"),
     [
@@ -86,6 +108,8 @@ def test_inputs_that_do_not_fit_are_refused(option, shape, message):
         ({"groups": 0}, "groups=0"),
         ({"channels": 0}, "channels=0"),
         ({"activation": "x"}, "activation='x'"),
+        ({"random": -1}, "random=-1"),
+        ({"random": 1, "head": "convolution"}, "head: linear"),
     ],
 )
 def test_impossible_options_are_refused(fields, message):
