@@ -33,6 +33,9 @@ class Sampling(TypedDict):
     each unit whose turn it is."""
     cycle: NotRequired[int]
     """Groups that take turns."""
+    epoch: NotRequired[int]
+    """Steps of a pass over the units, in which each enters once at most; the next pass has another
+    order."""
 
 
 class Clip(TypedDict):

@@ -93,6 +93,9 @@ def _clip(party: Party) -> str:
 
 def _turns(party: Party) -> str:
     """How far apart the steps of one unit lie at least."""
+    epoch = party["sampling"].get("epoch")
+    if epoch is not None:
+        return f"once in each {epoch} steps at most"
     cycle = party["sampling"].get("cycle", 1)
     return "no" if cycle == 1 else f"every {cycle} steps at most"
 

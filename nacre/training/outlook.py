@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nacre.data.sampling import CyclicPoisson, Poisson
+from nacre.data.sampling import CyclicPoisson, FixedSize, Poisson
 from nacre.differential_privacy.correlated import Tree
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise import NoNoise
@@ -114,6 +114,11 @@ def _settings(mechanism: Mechanism) -> Iterator[tuple[str, Mechanism]]:
             batch = sampling.expected * factor
             if batch * groups <= sampling.size:
                 yield name, replace(mechanism, sampling=replace(sampling, expected=batch))
+    elif isinstance(sampling, FixedSize):
+        for name, batch in (("half the batch", sampling.batch // 2),
+                            ("twice the batch", 2 * sampling.batch)):  # fmt: skip
+            if 1 <= batch <= sampling.size:
+                yield name, replace(mechanism, sampling=replace(sampling, batch=batch))
     if not isinstance(noise, Tree):
         if mechanism.steps > 1:
             yield "half the steps", replace(mechanism, steps=mechanism.steps // 2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
-from nacre.core.parts import Noise
+from nacre.core.parts import Noise, Sampling
 from nacre.data import OfModel, Text
-from nacre.data.sampling import CyclicPoisson, Full, Poisson
+from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.correlated import Banded
 from nacre.gradient_clipping import Unclipped, UnitClip
 from nacre.models import FormerRun, Pretrained
@@ -29,18 +29,13 @@ def counted(count: int, name: str) -> str:
 def holder(holder: Holder) -> dict[str, Any]:
     """One account's mechanism and price as plan.json has it."""
     mechanism, price = holder.mechanism, holder.price
-    sampling = mechanism.sampling
-    cyclic = isinstance(sampling, CyclicPoisson)
-    kind = "cyclic_poisson" if cyclic else type(sampling).__name__.lower()
-    rate = sampling.rate if isinstance(sampling, Poisson | CyclicPoisson) else 1.0
-    draw = {"kind": kind, "expected": sampling.expected, "rate": rate}
     return {
         "name": holder.name or "all rows",
         "account": holder.account,
         "size": holder.size,
         "unit": mechanism.unit,
         "adjacency": mechanism.adjacency,
-        "sampling": draw | {"cycle": sampling.cycle} if cyclic else draw,
+        "sampling": _sampling(mechanism.sampling),
         "clip": {"kind": _kind(holder), "norm": _norm(holder)},
         "noise": _noise(mechanism.noise),
         "steps": mechanism.steps,
@@ -50,6 +45,24 @@ def holder(holder: Holder) -> dict[str, Any]:
         "epsilon_by_step": [list(point) for point in holder.by_step],
         "takes": holder.takes.to_json() if holder.takes else None,
     }
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    drawn = isinstance(sampling, Poisson | CyclicPoisson | FixedSize)
+    kind = str(getattr(sampling, "kind", type(sampling).__name__.lower()))
+    rate = sampling.rate if drawn else 1.0
+    found: dict[str, Any] = {"kind": kind, "expected": sampling.expected, "rate": rate}
+    match sampling:
+        case CyclicPoisson():
+            return found | {"cycle": sampling.cycle}
+        case BallsInBins(anew=False):
+            return found | {"cycle": sampling.bins}
+        case BallsInBins():
+            return found | {"epoch": sampling.bins}
+        case Shuffled():
+            return found | {"epoch": sampling.epoch}
+        case _:
+            return found
 
 
 def _noise(noise: Noise) -> dict[str, Any]:
@@ -341,6 +354,11 @@ def sampling_words(sampling: object) -> str:
             f"from one of {sampling.cycle} groups in turn, each unit of it with probability "
             f"{sampling.rate:.3g}"
         )
-    if isinstance(sampling, Full):
-        return "all units"
-    return "shuffled batches"
+    if isinstance(sampling, FixedSize):
+        return f"{sampling.batch} of {sampling.size} units, all sets of so many alike"
+    if isinstance(sampling, BallsInBins):
+        thrown = "thrown anew in every round" if sampling.anew else "the same in every round"
+        return f"everybody in one of {sampling.bins} bins in turn, {thrown}"
+    if isinstance(sampling, Shuffled):
+        return f"the next {sampling.batch} units of a random order, a new one every epoch"
+    return "all units" if isinstance(sampling, Full) else "units"
