@@ -38,7 +38,7 @@ step at most; bins that are fixed for the run are a cycle with q = 1. One event 
 |---|---|---|
 | gaussian | Poisson(q) of N(0), N(1) | the cycle: the other groups' steps say nothing of a unit |
 | banded, bands <= cycle | the same | the cycle |
-| tree | N(0), N(1), not amplified | the whole run |
+| tree, blt | N(0), N(1), not amplified | the whole run |
 
 *Banded, why* (Choquette-Choo et al. 2023, theorem 4). A unit's share of step t moves rows
 t … t + bands - 1 of C times the sums, by the share times a column of C, whose length is 1 at most.
@@ -49,9 +49,10 @@ the turns are independent of each other, so ceil(steps / cycle) turns compose; t
 other mechanisms does not matter (concurrent composition, Lyu 2022). The unit's group is fixed
 first; the bound is the same for every group.
 
-*Tree, why.* The nodes are one Gaussian mechanism on the stream of sums, whose sensitivity under
-turns every `cycle` steps is counted exactly (`tree_reach`) and is in the deviation. That coins fall
-is not counted: leaving turns out moves no node further.
+*Tree and BLT, why.* The nodes, or C times the sums, are one Gaussian mechanism on the stream of
+sums, whose sensitivity under turns at least `cycle` steps apart is in the deviation (`tree_reach`;
+`length_of_turns`, with its proof). That coins fall is not counted: leaving turns out moves no node
+and no row further.
 
 Every other pair of sampling and correlated noise is refused. Poisson under replace-one has the
 worst pair (1-q) N(0) + q N(±1/2), which no event of dp-accounting's describes for both of its
@@ -76,7 +77,7 @@ from nacre.data.sampling import (
     Shuffled,
     separation,
 )
-from nacre.differential_privacy.correlated import Banded, Tree
+from nacre.differential_privacy.correlated import Banded, Tree, Whole
 from nacre.differential_privacy.noise import Gaussian, NoNoise
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -107,7 +108,7 @@ def event(
         raise ValueError(f"steps={steps} must be at least 0")
     if isinstance(noise, NoNoise):
         return dp_accounting.NonPrivateDpEvent()
-    if not isinstance(noise, Gaussian | Banded | Tree):
+    if not isinstance(noise, Gaussian | Banded | Whole):
         raise UnsupportedEvent(
             f"the noise {type(noise).__name__} has no event, so its price is unknown; use "
             "`noise: {kind: gaussian}`"
@@ -118,10 +119,11 @@ def event(
         raise ValueError("multiplier=None: calibrate the mechanism before it is priced")
     if steps == 0:
         return dp_accounting.NoOpDpEvent()
-    if isinstance(noise, Tree) and steps > noise.steps:
-        raise ValueError(f"steps={steps} must be at most those of the tree, {noise.steps}")
+    if isinstance(noise, Whole) and steps > noise.steps:
+        what = "tree" if isinstance(noise, Tree) else "noise"
+        raise ValueError(f"steps={steps} must be at most those of the {what}, {noise.steps}")
     step = dp_accounting.GaussianDpEvent(noise.multiplier)
-    if not isinstance(noise, Tree):
+    if not isinstance(noise, Whole):
         step = _sampled(sampling, step)
     require_priced(step, adjacency)
     count = -(-steps // span(sampling, noise))
@@ -130,7 +132,7 @@ def event(
 
 def span(sampling: Sampling, noise: object) -> int:
     """How many steps one event covers: in `n` steps there are `ceil(n / span)`, whatever comes."""
-    if isinstance(noise, Tree):
+    if isinstance(noise, Whole):
         return noise.steps
     match sampling:
         case CyclicPoisson():
@@ -145,7 +147,7 @@ def span(sampling: Sampling, noise: object) -> int:
 
 def require_pair(sampling: Sampling, noise: object) -> None:
     """Raises `UnsupportedEvent` for correlated noise on a draw that it is not proven for."""
-    if not isinstance(noise, Banded | Tree):
+    if not isinstance(noise, Banded | Whole):
         return
     turns = separation(sampling)
     cyclic = isinstance(sampling, CyclicPoisson | BallsInBins)
@@ -161,9 +163,10 @@ def require_pair(sampling: Sampling, noise: object) -> None:
             f"before, and with cycle={turns} a unit enters more than one of them; use "
             f"`bands: {turns}` or fewer, or a longer cycle (more groups, or smaller batches)"
         )
-    if isinstance(noise, Tree) and noise.separation > turns:
+    if isinstance(noise, Whole) and noise.separation > turns:
+        what = "tree" if isinstance(noise, Tree) else "noise"
         raise UnsupportedEvent(
-            f"the tree is scaled for turns every {noise.separation} steps, and with "
+            f"the {what} is scaled for turns every {noise.separation} steps, and with "
             f"cycle={turns} a unit may enter more often; build it for this cycle"
         )
 

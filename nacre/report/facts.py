@@ -54,6 +54,8 @@ class Noise(TypedDict):
     """Standard deviation in units of the sensitivity; null without noise."""
     bands: NotRequired[int]
     """Steps whose noise belongs together, of banded noise."""
+    buffers: NotRequired[int]
+    """What is kept of all earlier noise, of noise by buffers (BLT)."""
 
 
 class Takes(TypedDict):

@@ -102,8 +102,10 @@ def _turns(party: Party) -> str:
 
 def _noise(party: Party) -> str:
     """What hides a unit, as `banded, 8 bands`."""
-    bands = party["noise"].get("bands")
-    return party["noise"]["kind"] + (f", {bands} bands" if bands is not None else "")
+    noise = party["noise"]
+    if "bands" in noise:
+        return f"{noise['kind']}, {noise['bands']} bands"
+    return noise["kind"] + (f", {noise['buffers']} buffers" if "buffers" in noise else "")
 
 
 def _multiplier(party: Party) -> str:

@@ -8,6 +8,7 @@ from nacre.adversarial_training import Ball, Madry, Trades
 from nacre.core.parts import Noise, Sampling
 from nacre.data import OfModel, Text
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
+from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded
 from nacre.gradient_clipping import Unclipped, UnitClip
 from nacre.models import FormerRun, Pretrained
@@ -66,6 +67,9 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 
 
 def _noise(noise: Noise) -> dict[str, Any]:
+    if isinstance(noise, Buffered):
+        buffers = len(noise.weights)
+        return {"kind": noise.kind, "multiplier": noise.multiplier, "buffers": buffers}
     found = {"kind": type(noise).__name__.lower(), "multiplier": noise.multiplier}
     return found | {"bands": noise.bands} if isinstance(noise, Banded) else found
 
@@ -172,6 +176,7 @@ def _privacy(recipe: Recipe) -> str | None:
         "banded": "Noise of which each step takes back a part of the last ones' (banded matrix "
         "factorisation)",
         "tree": "Noise on a binary tree over the steps (DP-FTRL)",
+        "blt": "Noise of which each step takes back a part of all earlier ones' (BLT)",
     }[option.noise.kind]
     return (
         f"{noise} hides {unit}: epsilon at most {option.epsilon:g} at delta "

@@ -15,7 +15,8 @@ from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.correlated import Banded, Tree
+from nacre.differential_privacy.buffered import Buffered
+from nacre.differential_privacy.correlated import Banded, Correlated, Tree, Whole
 from nacre.differential_privacy.events import (
     describe,
     event,
@@ -277,13 +278,19 @@ def test_a_cycle_of_one_group_is_poisson_sampling() -> None:
     assert event(one, z, 7, "add_or_remove") == event(Poisson(100, 1000), z, 7, "add_or_remove")
 
 
-def test_a_tree_is_one_release_however_many_steps_are_taken() -> None:
-    noise = Tree(steps=40, separation=4, multiplier=2.0)
+def blt(steps: int, z: float) -> Buffered:
+    return Buffered(weights=(0.3,), decays=(0.9,), steps=steps, separation=4, multiplier=z)
+
+
+@pytest.mark.parametrize("noise", [Tree(steps=40, separation=4, multiplier=2.0), blt(40, 2.0)])
+def test_noise_of_the_whole_run_is_one_release_however_many_steps_are_taken(
+    noise: Whole,
+) -> None:
     for steps in (1, 17, 40):
         for adjacency in ADJACENCIES:
             made = event(CYCLIC, noise, steps, adjacency)
             assert leaves(made) == [(dp.GaussianDpEvent(2.0), 1)]
-    with pytest.raises(ValueError, match="at most those of the tree, 40"):
+    with pytest.raises(ValueError, match=r"at most those of the (tree|noise), 40"):
         event(CYCLIC, noise, 41, "zero_out")
 
 
@@ -297,10 +304,10 @@ def test_a_tree_is_one_release_however_many_steps_are_taken() -> None:
         BallsInBins(1000, 100, anew=True),
     ],
 )
-@pytest.mark.parametrize("noise", [BANDED, Tree(steps=5, separation=4, multiplier=1.0)])
-def test_correlated_noise_without_turns_is_refused(
-    sampling: Sampling, noise: Banded | Tree
-) -> None:
+@pytest.mark.parametrize(
+    "noise", [BANDED, Tree(steps=5, separation=4, multiplier=1.0), blt(5, 1.0)]
+)
+def test_correlated_noise_without_turns_is_refused(sampling: Sampling, noise: Correlated) -> None:
     with pytest.raises(UnsupportedEvent, match="cyclic_poisson"):
         event(sampling, noise, 5, "add_or_remove")
 
@@ -311,6 +318,8 @@ def test_noise_that_reaches_beyond_a_turn_is_refused() -> None:
         event(one, BANDED, 5, "add_or_remove")
     with pytest.raises(UnsupportedEvent, match="cycle=1"):
         event(one, Tree(steps=5, separation=4, multiplier=1.0), 5, "add_or_remove")
+    with pytest.raises(UnsupportedEvent, match="noise is scaled for turns every 4 steps"):
+        event(one, blt(5, 1.0), 5, "add_or_remove")
     with pytest.raises(UnsupportedEvent, match="replace_one"):
         event(CYCLIC, BANDED, 5, "replace_one")
 
@@ -368,8 +377,10 @@ def test_fixed_size_draws_are_priced_under_replace_one_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("noise", [BANDED, Tree(steps=40, separation=4, multiplier=1.5)])
-def test_bins_that_stay_are_a_cycle_of_certain_coins(noise: Banded | Tree) -> None:
+@pytest.mark.parametrize(
+    "noise", [BANDED, Tree(steps=40, separation=4, multiplier=1.5), blt(40, 1.5)]
+)
+def test_bins_that_stay_are_a_cycle_of_certain_coins(noise: Correlated) -> None:
     for adjacency in ADJACENCIES:
         bins, coins = BallsInBins(1000, 4), CyclicPoisson(250, 1000, 4)
         assert event(bins, noise, 40, adjacency) == event(coins, noise, 40, adjacency)
