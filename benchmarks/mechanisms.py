@@ -4,8 +4,10 @@
 
 1. The deviation of the noise in the weights (root mean square over the steps of plain gradient
    descent) at equal epsilon, as a share of that of independent noise on Poisson draws; by formula.
-2. The same for one noise by simulation, over its formula.
-3. Test accuracy on the digits at equal epsilon, over runs with keys of their own.
+2. The same for two noises by simulation, over their formulas.
+3. The deviation left by noise of a few buffers (BLT) over that of the best banded noise whose price
+   rests on no coin either, for one turn of a unit and for more.
+4. Test accuracy on the digits at equal epsilon, over runs with keys of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,17 @@ from rows import Row, show
 
 from nacre.core.random import Source
 from nacre.core.types import BoundedSum
-from nacre.data.sampling import CyclicPoisson, Poisson
+from nacre.data.sampling import BallsInBins, CyclicPoisson, Poisson
+from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Tree
 from nacre.differential_privacy.events import event
-from nacre.differential_privacy.factorise import banded, mean_squared_error, workload
+from nacre.differential_privacy.factorise import (
+    banded,
+    buffered,
+    mean_squared_error,
+    series,
+    workload,
+)
 from nacre.differential_privacy.noise import Gaussian
 from nacre.differential_privacy.price import calibrate
 from nacre.models import load
@@ -84,6 +94,16 @@ def errors(epsilons: tuple[float, ...], width: int) -> list[Row]:
         )
         tree = simulated(Tree(steps=STEPS, separation=CYCLE, multiplier=z), width)
         rows.append(Row(f"epsilon {epsilon:g}: tree over independent (simulated)", tree / plain))
+        for buffers in (1, 2, 4):
+            weights, decays = buffered(buffers, STEPS, CYCLE)
+            made = Buffered(weights=weights, decays=decays, steps=STEPS, separation=CYCLE)
+            z = multiplier(
+                BallsInBins(SIZE, CYCLE), lambda z, made=made: replace(made, multiplier=z), epsilon
+            )
+            left = z * math.sqrt(buffered_error(buffers, STEPS, CYCLE))
+            rows.append(
+                Row(f"epsilon {epsilon:g}: {buffers} buffers over independent", left / plain)
+            )
     c = banded(8, STEPS)
     formula = math.sqrt(mean_squared_error(np.array(c), work))
     ratio = simulated(Banded(coefficients=c, multiplier=1.0), width) / formula
@@ -92,6 +112,35 @@ def errors(epsilons: tuple[float, ...], width: int) -> list[Row]:
             "8 bands: simulated over formula", ratio, target="1 ± 0.02", holds=abs(ratio - 1) < 0.02
         )
     )
+    weights, decays = buffered(3, STEPS, CYCLE)
+    made = Buffered(weights=weights, decays=decays, steps=STEPS, separation=CYCLE, multiplier=1.0)
+    ratio = simulated(made, width) / math.sqrt(buffered_error(3, STEPS, CYCLE))
+    holds = abs(ratio - 1) < 0.02
+    rows.append(Row("3 buffers: simulated over formula", ratio, target="1 ± 0.02", holds=holds))
+    return rows
+
+
+def buffered_error(buffers: int, steps: int, separation: int) -> float:
+    """The mean squared error of the prefix sums, for z of deviation 1 times the sensitivity."""
+    weights, decays = buffered(buffers, steps, separation)
+    c = series(np.array(weights), np.array(decays), steps)
+    return mean_squared_error(c, workload(steps), separation)
+
+
+def against_bands(settings: tuple[tuple[int, int], ...]) -> list[Row]:
+    """Part 3: `separation` bands of disjoint turns, unamplified as the buffers are."""
+    rows: list[Row] = []
+    for steps, separation in settings:
+        turns = -(-steps // separation)
+        bands = turns * mean_squared_error(np.array(banded(separation, steps)), workload(steps))
+        for buffers in (1, 2, 4):
+            ratio = math.sqrt(buffered_error(buffers, steps, separation) / bands)
+            what = f"{steps} steps, turns {separation} apart: {buffers} buffers over all bands"
+            good = turns == 1 and buffers == 4
+            rows.append(
+                Row(what, ratio, target="<= 1.01" if good else None,
+                    holds=ratio <= 1.01 if good else None)
+            )  # fmt: skip
     return rows
 
 
@@ -137,11 +186,14 @@ def main() -> None:
     asked = parser.parse_args()
     rows = errors((8.0,) if asked.quick else (2.0, 4.0, 8.0, 16.0), 20_000)
     cyclic = {"kind": "cyclic_poisson"}
+    few, many = ((96, 96), (96, 11)), ((1000, 1000), (1000, 100), (1000, 50))
+    rows += against_bands(few if asked.quick else (*few, *many))
     for epsilon in (8.0,) if asked.quick else (2.0, 8.0):
         for name, noise, sampling in (
             ("independent", {"kind": "gaussian"}, {"kind": "poisson"}),
             ("8 bands", {"kind": "banded", "bands": 8}, cyclic),
             ("tree", {"kind": "tree"}, cyclic | {"cycle": CYCLE}),
+            ("3 buffers", {"kind": "blt", "buffers": 3}, {"kind": "balls_in_bins"}),
         ):
             found = [accuracy(epsilon, noise, sampling) for _ in range(2 if asked.quick else 10)]
             rows.append(Row.over(f"digits, epsilon {epsilon:g}, {name}: accuracy in %", found))

@@ -6,8 +6,12 @@ from nacre.data.builtin import Builtin
 from nacre.data.dataset import Cohorts, Column, DataOption, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
 from nacre.data.sampling import (
+    BallsInBins,
+    BallsInBinsSampling,
     CyclicPoisson,
     CyclicPoissonSampling,
+    FixedSize,
+    FixedSizeSampling,
     FullBatch,
     Poisson,
     PoissonSampling,
@@ -36,6 +40,8 @@ __all__ = [
     "BPE",
     "AnyData",
     "Arrays",
+    "BallsInBins",
+    "BallsInBinsSampling",
     "Builtin",
     "ByColumn",
     "Bytes",
@@ -48,6 +54,8 @@ __all__ = [
     "DataOption",
     "DeclaredScaling",
     "Dirichlet",
+    "FixedSize",
+    "FixedSizeSampling",
     "FullBatch",
     "Holdout",
     "Images",

@@ -1,10 +1,11 @@
-"""Which units enter a step: Poisson, cyclic Poisson, shuffled, or all of them."""
+"""Which units enter a step: each by its own coin, a fixed number of them, by turns, or all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ class Poisson:
     privacy of a unit.
     """
 
+    kind: ClassVar[str] = "poisson"
     expected: float  # units a step
     size: int  # units, declared
 
@@ -53,6 +55,7 @@ class CyclicPoisson:
     Source: Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization", algorithm 2.
     """
 
+    kind: ClassVar[str] = "cyclic_poisson"
     expected: float  # units a step
     size: int  # units, declared
     cycle: int  # groups
@@ -71,14 +74,16 @@ class CyclicPoisson:
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """Passes over the units, each in a new random order; for runs without a guarantee.
+class FixedSize:
+    """Each step draws the same number of units, all sets of so many alike, anew.
 
-    An epoch has `units // batch` steps (at least one). The units left over at its end sit that
-    epoch out, so every step of an epoch has the same number of units; where there are fewer units
-    than `batch`, each step takes all of them.
+    *Guarantee:* a step draws `batch` of max(size, units) places without replacement, of which the
+    units take the first; places that nobody takes are left out. So a unit enters a step with
+    probability `rate` at most, however many units there are, and a draw holds at most `batch`.
+    Who enters beside whom depends on how many units there are: neighbours have the same number.
     """
 
+    kind: ClassVar[str] = "fixed_size"
     batch: int  # units a step
     size: int  # units, declared
 
@@ -87,17 +92,88 @@ class Shuffled:
         """Units a step."""
         return float(self.batch)
 
+    @property
+    def rate(self) -> float:
+        """The share of the declared units that a step draws."""
+        return self.batch / self.size
+
+    def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
+        """(b,) increasing int64 indices; the same step and `entered` draw the same units."""
+        words = source.child("fixed", step, entered).stream().words(max(self.size, units))
+        # Of equal words, 2**-64 a pair, either may be the smaller one.
+        places = np.sort(np.argpartition(words, self.batch - 1)[: self.batch])
+        return torch.tensor(places[places < units], dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Passes over the units, each in a new random order, in batches of a fixed size.
+
+    *Guarantee:* a unit enters at most one step of an epoch, and an epoch has `epoch` steps at
+    least. The order is one of max(size, units) places, of which the units take the first: fewer
+    units than declared make smaller batches and no shorter epoch. Places left over at its end sit
+    that epoch out. Who enters beside whom depends on how many units there are.
+    """
+
+    kind: ClassVar[str] = "shuffled"
+    batch: int  # units a step
+    size: int  # units, declared
+
+    @property
+    def expected(self) -> float:
+        """Units a step."""
+        return float(self.batch)
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch of the declared units; with more units at hand it has more."""
+        return self.size // self.batch
+
     def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
         """(b,) int64 indices of step `step`, counted from 0; the order is keyed by the epoch."""
-        epoch, place = divmod(step, max(1, units // self.batch))
-        order = source.child("epoch", epoch).stream().permutation(units)
-        return order[place * self.batch : (place + 1) * self.batch]
+        places = max(self.size, units)
+        epoch, place = divmod(step, places // self.batch)
+        order = source.child("epoch", epoch).stream().permutation(places)
+        drawn = order[place * self.batch : (place + 1) * self.batch]
+        return drawn[drawn < units]
+
+
+@dataclass(frozen=True)
+class BallsInBins:
+    """Each unit is thrown into one of `bins` bins, uniformly and independently of the others; the
+    bins take turns, and a step takes everybody in its bin.
+
+    *Guarantee:* a unit enters exactly one step of each `bins`, whoever else there is; with bins
+    that are fixed for the run, every `bins`-th step. Nobody else's bin depends on it, nor on how
+    many units there are. How many a bin holds is private.
+
+    Source: Chua et al. 2024, "Balls-and-bins sampling for DP-SGD" (bins dealt anew in every epoch);
+    Choquette-Choo et al. 2025, "Near exact privacy amplification for matrix mechanisms" (fixed).
+    """
+
+    kind: ClassVar[str] = "balls_in_bins"
+    size: int  # units, declared
+    bins: int
+    anew: bool = False  # whether every epoch has bins of its own
+
+    @property
+    def expected(self) -> float:
+        """Units a step: the declared ones over the bins."""
+        return self.size / self.bins
+
+    def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
+        """(b,) increasing int64 indices; bins are keyed by the run, or by the epoch."""
+        epoch, turn = divmod(step, self.bins)
+        dealt = source.child("bins", epoch) if self.anew else source.child("bins")
+        bins = (dealt.stream().uniform(units) * self.bins).floor()
+        return torch.nonzero(bins == turn)[:, 0]
 
 
 @dataclass(frozen=True)
 class Full:
     """Every unit, every step."""
 
+    kind: ClassVar[str] = "full"
     size: int  # units, declared
 
     @property
@@ -108,6 +184,14 @@ class Full:
     def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
         """(units,) int64: 0 … units - 1."""
         return torch.arange(units)
+
+
+def separation(sampling: object) -> int:
+    """From one step of a unit to its next there are at least so many, whatever is drawn; 1 where
+    nothing keeps it from entering two steps in a row."""
+    if isinstance(sampling, CyclicPoisson):
+        return sampling.cycle
+    return sampling.bins if isinstance(sampling, BallsInBins) and not sampling.anew else 1
 
 
 def _fits(batch: int, size: int) -> None:
@@ -159,8 +243,22 @@ class CyclicPoissonSampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FixedSizeSampling:
+    """A step draws exactly `batch` units, each set of so many with the same chance; amplified, for
+    `adjacency: replace_one`."""
+
+    kind: Literal["fixed_size"] = "fixed_size"
+
+    def build(self, batch: int, size: int) -> FixedSize:
+        """`batch` of `size` declared units a step. Raises `DataError` if it is larger."""
+        _fits(batch, size)
+        return FixedSize(batch, size)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShuffledSampling:
-    """Passes over the data in random order; without amplification."""
+    """Passes over the data in random order; a unit pays once an epoch, without amplification, under
+    `adjacency: replace_one` or `zero_out`."""
 
     kind: Literal["shuffled"] = "shuffled"
 
@@ -168,6 +266,23 @@ class ShuffledSampling:
         """`batch` of `size` declared units a step. Raises `DataError` if it is larger."""
         _fits(batch, size)
         return Shuffled(batch, size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BallsInBinsSampling:
+    """Each unit is thrown into one of size / batch bins, which take turns; a unit pays once a round
+    of all bins, without amplification, under every adjacency."""
+
+    kind: Literal["balls_in_bins"] = "balls_in_bins"
+    anew: bool = False
+    """Whether the units are thrown again for every round of all bins; correlated noise needs bins
+    that stay."""
+
+    def build(self, batch: int, size: int) -> BallsInBins:
+        """As many bins as whole batches of `size` declared units, so that a step is expected to
+        hold `batch` or a little more. Raises `DataError` if the batch is larger than the size."""
+        _fits(batch, size)
+        return BallsInBins(size, size // batch, self.anew)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,4 +297,11 @@ class FullBatch:
         return Full(size)
 
 
-SamplingOption = PoissonSampling | CyclicPoissonSampling | ShuffledSampling | FullBatch
+SamplingOption = (
+    PoissonSampling
+    | CyclicPoissonSampling
+    | FixedSizeSampling
+    | ShuffledSampling
+    | BallsInBinsSampling
+    | FullBatch
+)

@@ -6,12 +6,8 @@ reveals; and a unit is hidden there by z as by independent noise, once its share
 sums is bounded (`nacre.differential_privacy.events` says by what).
 
 *The sums may depend on earlier releases.* A Gaussian mechanism on C times an adaptive stream costs
-what it costs on a fixed one (Denisov et al. 2022, theorem 2.1). *So may the bound:* what is kept
-between steps are draws of *unit scale*, multiplied by the bound of the present step, so the stream
-that the proof speaks of is each sum divided by its own bound.
-
-*What is kept is private:* with it the noise of the next steps would be known in part. It belongs
-into `local/`, and enters no report.
+what it costs on a fixed one (Denisov et al. 2022, theorem 2.1). What is kept between the steps:
+`unit_scale.py`.
 """
 
 # Parts of torch are untyped.
@@ -28,12 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacre.core.errors import RunError, Unbounded
+from nacre.core.errors import RunError
 from nacre.core.normals import Normals
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release, Tensors
+from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.factorise import inverse
+from nacre.differential_privacy.unit_scale import check, closed, like, opened, released, scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class Banded:
     """Standard deviation of z in units of the sensitivity; None until calibrated."""
 
     def __post_init__(self) -> None:
-        _check(self.multiplier)
+        check(self.multiplier)
         length = math.sqrt(math.fsum(c * c for c in self.coefficients))
         if not self.coefficients or not self.coefficients[0] > 0 or not length <= 1 + 1e-12:
             raise ValueError(
@@ -84,18 +82,18 @@ class Banded:
 
         Raises as `Gaussian.add`; `RunError` for a state of other coefficients or parameters.
         """
-        scale = _scale(self.multiplier, total, adjacency)
+        unit = scale(self.multiplier, total, adjacency)
         made = torch.tensor(self.coefficients).double()
-        step, past = _opened(state, made, total, self.bands - 1)
+        step, past = opened(state, made, total, self.bands - 1)
         first, *later = self.coefficients
-        fresh = _like(total)
+        fresh = like(total)
         for coefficient, drawn in zip(later, past, strict=False):  # fewer in the first steps
             fresh.add_(drawn.to(fresh.device), alpha=-coefficient / first)
         Normals(source, fresh.numel()).onto(fresh, 1 / first, fresh)
-        release = _released(total, fresh, scale, consume)
+        noised = released(total, fresh, unit, consume)
         kept = [fresh, *past][: self.bands - 1]
-        deviation = scale * float(np.linalg.norm(_inverse(self.coefficients, step + 1)))
-        return Release(release, Noised(deviation)), _closed(step + 1, made, kept)
+        deviation = unit * float(np.linalg.norm(_inverse(self.coefficients, step + 1)))
+        return Release(noised, Noised(deviation)), closed(step + 1, made, kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ class Tree:
     calibrated."""
 
     def __post_init__(self) -> None:
-        _check(self.multiplier)
+        check(self.multiplier)
         if self.steps < 1 or self.separation < 1:
             raise ValueError(
                 f"steps={self.steps} and separation={self.separation} must be at least 1"
@@ -155,15 +153,15 @@ class Tree:
         Raises as `Gaussian.add`; `RunError` for a state of another tree or other parameters, and
         for more steps than the tree has.
         """
-        scale = _scale(self.multiplier, total, adjacency) * self.reach
-        step, waiting = _opened(state, self._made(), total, self.steps.bit_length())
+        unit = scale(self.multiplier, total, adjacency) * self.reach
+        step, waiting = opened(state, self._made(), total, self.steps.bit_length())
         if step >= self.steps:
             raise RunError(
                 f"the tree has steps={self.steps} and all are taken, so nothing hides another "
                 "one; plan more steps in a new run"
             )
         merges = _merges(step)
-        now = _like(total)
+        now = like(total)
         normals = Normals(source, (merges + 1) * now.numel())
         normals.onto(now, 1.0, now)
         for level in range(1, merges + 1):  # the smallest subtree waits in front
@@ -175,13 +173,16 @@ class Tree:
         change = now.clone()
         for sibling in waiting[:merges]:
             change.sub_(sibling.to(now.device))
-        release = _released(total, change, scale, consume)
-        deviation = scale * math.sqrt(_variance(step))
+        noised = released(total, change, unit, consume)
+        deviation = unit * math.sqrt(_variance(step))
         kept = [now, *waiting[merges:]]
-        return Release(release, Noised(deviation)), _closed(step + 1, self._made(), kept)
+        return Release(noised, Noised(deviation)), closed(step + 1, self._made(), kept)
 
 
-Correlated = Banded | Tree
+Whole = Tree | Buffered
+"""Noises whose steps are one mechanism together, made for so many steps and such turns."""
+
+Correlated = Banded | Whole
 """Noises that remember earlier steps."""
 
 
@@ -239,70 +240,6 @@ def _variance(step: int) -> float:
         share *= 1 - own
         subtracted += (share - 1) ** 2 * _weight(level - 1)
     return fresh + share**2 + subtracted
-
-
-def _check(multiplier: float | None) -> None:
-    if multiplier is not None and not 0 < multiplier < math.inf:
-        raise ValueError(f"multiplier={multiplier} must be > 0 and finite")
-
-
-def _scale(multiplier: float | None, total: BoundedSum, adjacency: Adjacency) -> float:
-    """What a draw of unit scale is multiplied by at this step."""
-    if multiplier is None:
-        raise ValueError("multiplier=None: calibrate the mechanism before it adds noise")
-    if not 0 < total.bound < math.inf:
-        raise Unbounded(
-            f"noise was asked for on a sum with bound={total.bound}, so no deviation hides one "
-            "unit; clip each unit with a rule that bounds it, as "
-            "`gradient_clipping: {kind: flat, norm: 1.0}`"
-        )
-    return multiplier * total.sensitivity(adjacency)
-
-
-def _like(total: BoundedSum) -> Tensor:
-    """(P,) float32 zeros: one entry for each of the sum's, by name and then by row."""
-    count = sum(value.numel() for value in total.total.values())
-    device = next((value.device for value in total.total.values()), torch.device("cpu"))
-    return torch.zeros(count, device=device)
-
-
-def _opened(
-    state: NoiseState, made: Tensor, total: BoundedSum, most: int
-) -> tuple[int, list[Tensor]]:
-    """(steps taken, kept draws, the newest first)."""
-    if state is None:
-        raise ValueError("state=None: begin with `init`")
-    step = int(state["step"])
-    kept = [state[str(i)] for i in range(len(state) - 2)]
-    count = sum(value.numel() for value in total.total.values())
-    fits = len(kept) <= most and all(drawn.numel() == count for drawn in kept)
-    if not fits or not torch.equal(state["made by"].cpu(), made):
-        raise RunError(
-            "the noise of earlier steps was made for other parameters or by another "
-            "factorisation, so going on would not hide what they hid; end this run "
-            "(`nacre finish`) and start a new one"
-        )
-    return step, kept
-
-
-def _closed(step: int, made: Tensor, kept: list[Tensor]) -> NoiseState:
-    drawn = {str(i): value for i, value in enumerate(kept)}
-    return {"step": torch.tensor(step), "made by": made, **drawn}
-
-
-def _released(total: BoundedSum, drawn: Tensor, scale: float, consume: bool) -> Tensors:
-    """The sum plus `scale` times the draws, entry by entry, in float32."""
-    noised: Tensors = {}
-    start = 0
-    for name, value in sorted(total.total.items()):
-        # Flat in the order of rows whatever the strides, as the numbers go by shape alone.
-        flat = value.detach().to(torch.float32).reshape(-1)
-        own = consume or flat.data_ptr() != value.data_ptr()
-        out = flat if own else torch.empty_like(flat)
-        some = drawn[start : start + flat.numel()].to(flat.device)
-        noised[name] = torch.add(flat, some, alpha=scale, out=out).view(value.shape)
-        start += flat.numel()
-    return {name: noised[name] for name in total.total}
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,16 +14,31 @@ factor 2 and its PLD counts it (one step, z = 1, delta = 1e-5: 4.73 against 10.0
 |---|---|---|---|
 | full | N(0), N(1) | the same: a zeroed unit adds nothing to a sum | N(0), N(1) |
 | Poisson(q) | N(0), (1-q) N(0) + q N(1) | the same | refused |
-| shuffled | refused | refused | refused |
+| fixed size, m of n | refused | refused | m of n without replacement of N(0), N(1) |
+| shuffled | refused | N(0), N(1), once an epoch | the same |
+| balls in bins | N(0), N(1), once a round of the bins | the same | the same |
+
+*Shuffled and balls in bins, why.* Who enters which step is drawn independently of the data, by
+place. Given the draw, one unit is in at most one step of an epoch; the other steps of the epoch are
+functions of what was released before, so an epoch is one Gaussian mechanism, and epochs compose. A
+bound for every draw holds for their mixture (joint convexity). That the draw is secret is *not*
+counted: no amplification is claimed. A shuffle's order is one of as many places as there are units,
+so under add-or-remove, where their number differs, other units would move as well: refused. Bins
+are thrown one by one, so a unit that comes or goes moves nobody.
+
+*Fixed size, why* (the theorems: `fixed_size.py`, and `steps.Replaced`). A draw without unit i is
+one with it where another unit took its place, so two sums of one draw size differ by up to *two*
+bounds, even where i itself is only removed or zeroed. That is replace-one's sensitivity, and
+replace-one alone is offered.
 
 Cyclic Poisson draws (q within a group, `cycle` groups in turn) let a unit in at every `cycle`-th
-step at most. One event covers `span` steps:
+step at most; bins that are fixed for the run are a cycle with q = 1. One event covers `span` steps:
 
-| noise | cyclic Poisson | span |
+| noise | cyclic draws | span |
 |---|---|---|
 | gaussian | Poisson(q) of N(0), N(1) | the cycle: the other groups' steps say nothing of a unit |
 | banded, bands <= cycle | the same | the cycle |
-| tree | N(0), N(1), not amplified | the whole run |
+| tree, blt | N(0), N(1), not amplified | the whole run |
 
 *Banded, why* (Choquette-Choo et al. 2023, theorem 4). A unit's share of step t moves rows
 t … t + bands - 1 of C times the sums, by the share times a column of C, whose length is 1 at most.
@@ -34,9 +49,10 @@ the turns are independent of each other, so ceil(steps / cycle) turns compose; t
 other mechanisms does not matter (concurrent composition, Lyu 2022). The unit's group is fixed
 first; the bound is the same for every group.
 
-*Tree, why.* The nodes are one Gaussian mechanism on the stream of sums, whose sensitivity under
-turns every `cycle` steps is counted exactly (`tree_reach`) and is in the deviation. That coins fall
-is not counted: leaving turns out moves no node further.
+*Tree and BLT, why.* The nodes, or C times the sums, are one Gaussian mechanism on the stream of
+sums, whose sensitivity under turns at least `cycle` steps apart is in the deviation (`tree_reach`;
+`length_of_turns`, with its proof). That coins fall is not counted: leaving turns out moves no node
+and no row further.
 
 Every other pair of sampling and correlated noise is refused. Poisson under replace-one has the
 worst pair (1-q) N(0) + q N(±1/2), which no event of dp-accounting's describes for both of its
@@ -52,8 +68,16 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
-from nacre.data.sampling import CyclicPoisson, Full, Poisson, Shuffled
-from nacre.differential_privacy.correlated import Banded, Tree
+from nacre.data.sampling import (
+    BallsInBins,
+    CyclicPoisson,
+    FixedSize,
+    Full,
+    Poisson,
+    Shuffled,
+    separation,
+)
+from nacre.differential_privacy.correlated import Banded, Tree, Whole
 from nacre.differential_privacy.noise import Gaussian, NoNoise
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -84,20 +108,22 @@ def event(
         raise ValueError(f"steps={steps} must be at least 0")
     if isinstance(noise, NoNoise):
         return dp_accounting.NonPrivateDpEvent()
-    if not isinstance(noise, Gaussian | Banded | Tree):
+    if not isinstance(noise, Gaussian | Banded | Whole):
         raise UnsupportedEvent(
             f"the noise {type(noise).__name__} has no event, so its price is unknown; use "
             "`noise: {kind: gaussian}`"
         )
     require_pair(sampling, noise)
+    require_neighbours(sampling, adjacency)
     if noise.multiplier is None:
         raise ValueError("multiplier=None: calibrate the mechanism before it is priced")
     if steps == 0:
         return dp_accounting.NoOpDpEvent()
-    if isinstance(noise, Tree) and steps > noise.steps:
-        raise ValueError(f"steps={steps} must be at most those of the tree, {noise.steps}")
+    if isinstance(noise, Whole) and steps > noise.steps:
+        what = "tree" if isinstance(noise, Tree) else "noise"
+        raise ValueError(f"steps={steps} must be at most those of the {what}, {noise.steps}")
     step = dp_accounting.GaussianDpEvent(noise.multiplier)
-    if not isinstance(noise, Tree):
+    if not isinstance(noise, Whole):
         step = _sampled(sampling, step)
     require_priced(step, adjacency)
     count = -(-steps // span(sampling, noise))
@@ -106,47 +132,84 @@ def event(
 
 def span(sampling: Sampling, noise: object) -> int:
     """How many steps one event covers: in `n` steps there are `ceil(n / span)`, whatever comes."""
-    if isinstance(noise, Tree):
+    if isinstance(noise, Whole):
         return noise.steps
-    return sampling.cycle if isinstance(sampling, CyclicPoisson) else 1
+    match sampling:
+        case CyclicPoisson():
+            return sampling.cycle
+        case BallsInBins():
+            return sampling.bins
+        case Shuffled():
+            return sampling.epoch
+        case _:
+            return 1
 
 
 def require_pair(sampling: Sampling, noise: object) -> None:
     """Raises `UnsupportedEvent` for correlated noise on a draw that it is not proven for."""
-    if not isinstance(noise, Banded | Tree):
+    if not isinstance(noise, Banded | Whole):
         return
-    if not isinstance(sampling, CyclicPoisson):
+    turns = separation(sampling)
+    cyclic = isinstance(sampling, CyclicPoisson | BallsInBins)
+    if not cyclic or (isinstance(sampling, BallsInBins) and sampling.anew):
         raise UnsupportedEvent(
             f"{noise.kind} noise is proven for units that take turns, and these may enter steps "
             "that are close together, whose noise partly cancels; use `training.sampling: {kind: "
-            "cyclic_poisson}`, or `noise: {kind: gaussian}`"
+            "cyclic_poisson}` or `{kind: balls_in_bins}`, or `noise: {kind: gaussian}`"
         )
-    if isinstance(noise, Banded) and noise.bands > sampling.cycle:
+    if isinstance(noise, Banded) and noise.bands > turns:
         raise UnsupportedEvent(
             f"noise with bands={noise.bands} takes back noise of up to {noise.bands - 1} steps "
-            f"before, and with cycle={sampling.cycle} a unit enters more than one of them; use "
-            f"`bands: {sampling.cycle}` or fewer, or a longer `cycle`"
+            f"before, and with cycle={turns} a unit enters more than one of them; use "
+            f"`bands: {turns}` or fewer, or a longer cycle (more groups, or smaller batches)"
         )
-    if isinstance(noise, Tree) and noise.separation > sampling.cycle:
+    if isinstance(noise, Whole) and noise.separation > turns:
+        what = "tree" if isinstance(noise, Tree) else "noise"
         raise UnsupportedEvent(
-            f"the tree is scaled for turns every {noise.separation} steps, and with "
-            f"cycle={sampling.cycle} a unit may enter more often; build it for this cycle"
+            f"the {what} is scaled for turns every {noise.separation} steps, and with "
+            f"cycle={turns} a unit may enter more often; build it for this cycle"
         )
+
+
+def require_neighbours(sampling: Sampling, adjacency: Adjacency) -> None:
+    """Raises `UnsupportedEvent` where neighbouring data sets are drawn from in ways that differ by
+    more than one unit's share."""
+    match sampling, adjacency:
+        case FixedSize(), "add_or_remove" | "zero_out":
+            raise UnsupportedEvent(
+                f"fixed-size draws under adjacency={adjacency} have no price here: where a unit is "
+                "not drawn another one is, so sums differ by two units; use `adjacency: "
+                "replace_one`, or `training.sampling: {kind: poisson}`"
+            )
+        case Shuffled(), "add_or_remove":
+            raise UnsupportedEvent(
+                "shuffled batches under adjacency=add_or_remove have no price here: one unit more "
+                "is another order of all of them; use `adjacency: zero_out` or `replace_one`, or "
+                "`training.sampling: {kind: poisson}` or `{kind: balls_in_bins}`"
+            )
+        case _:
+            pass
 
 
 def _sampled(sampling: Sampling, inner: DpEvent) -> DpEvent:
     import dp_accounting
 
-    if isinstance(sampling, Full):
-        return inner
-    if isinstance(sampling, Poisson | CyclicPoisson):
-        whole = sampling.rate >= 1  # every coin falls on "in": nothing to amplify
-        return inner if whole else dp_accounting.PoissonSampledDpEvent(sampling.rate, inner)
-    name = "shuffled" if isinstance(sampling, Shuffled) else type(sampling).__name__
-    raise UnsupportedEvent(
-        f"{name} sampling with Gaussian noise has no proven price: the units of a step are not "
-        "drawn independently; use `training.sampling: {kind: poisson}` or `{kind: full}`"
-    )
+    match sampling:
+        case Full() | Shuffled() | BallsInBins():
+            return inner
+        case Poisson() | CyclicPoisson() if sampling.rate >= 1:
+            return inner  # every coin falls on "in": nothing to amplify
+        case Poisson() | CyclicPoisson():
+            return dp_accounting.PoissonSampledDpEvent(sampling.rate, inner)
+        case FixedSize(batch=batch, size=size):
+            if batch >= size:
+                return inner
+            return dp_accounting.SampledWithoutReplacementDpEvent(size, batch, inner)
+        case _:
+            raise UnsupportedEvent(
+                f"{type(sampling).__name__} sampling has no proven price; use "
+                "`training.sampling: {kind: poisson}`"
+            )
 
 
 def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
@@ -158,11 +221,17 @@ def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
         if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
             require_priced(leaf.event, adjacency)
     sampled = any(isinstance(leaf, dp_accounting.PoissonSampledDpEvent) for leaf in kinds)
+    fixed = any(is_fixed_size_gaussian(leaf) for leaf in kinds)
+    if fixed and adjacency != "replace_one":
+        raise UnsupportedEvent(
+            f"draws of a fixed size have no price under adjacency={adjacency}; use "
+            "`adjacency: replace_one`"
+        )
     if sampled and adjacency == "replace_one":
         raise UnsupportedEvent(
-            "Poisson sampling under adjacency=replace_one has no price here; use "
-            "`adjacency: add_or_remove` (which Poisson sampling is made for) or "
-            "`training.sampling: {kind: full}`"
+            "Poisson sampling under adjacency=replace_one has no price here; use `adjacency: "
+            "add_or_remove` (which Poisson sampling is made for), or `training.sampling: {kind: "
+            "fixed_size}` or `{kind: full}`"
         )
 
 
@@ -208,6 +277,15 @@ def is_sampled_gaussian(leaf: Leaf) -> bool:
     )
 
 
+def is_fixed_size_gaussian(leaf: Leaf) -> bool:
+    """Whether this is a Gaussian step on a draw of a fixed size without replacement."""
+    import dp_accounting
+
+    return isinstance(leaf, dp_accounting.SampledWithoutReplacementDpEvent) and isinstance(
+        leaf.event, dp_accounting.GaussianDpEvent
+    )
+
+
 def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
     return UnsupportedEvent(f"{pricer} cannot price {leaf}, so it is not priced at all; {remedy}")
@@ -241,7 +319,7 @@ def _map_leaves(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent
 def _grouped(leaf: Leaf, rows: int) -> DpEvent:
     import dp_accounting
 
-    if is_sampled_gaussian(leaf):
+    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf):
         leaf = leaf.event
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return dp_accounting.GaussianDpEvent(leaf.noise_multiplier / rows)
@@ -268,6 +346,9 @@ def _words(leaf: Leaf) -> str:
     if is_sampled_gaussian(leaf):
         rate = f"each unit drawn with probability {leaf.sampling_probability:.4g}"
         return f"{_words(leaf.event)}, {rate}"
+    if is_fixed_size_gaussian(leaf):
+        drawn = f"{leaf.sample_size} of {leaf.source_dataset_size} units drawn each time"
+        return f"{_words(leaf.event)}, {drawn}"
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return f"Gaussian noise of {leaf.noise_multiplier:.4g} sensitivities"
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):

@@ -31,11 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from nacre.differential_privacy.steps import UNIT, Atoms, Masses, Step, Unsettled, on_grid
+from nacre.differential_privacy.steps import UNIT, Kind, Masses, Step, Unsettled, on_grid
 from nacre.differential_privacy.tilt import Tilt, tilted
 
 Array = NDArray[np.floating[Any]]
-Steps = Sequence[tuple[Step | Atoms, int]]
+Steps = Sequence[tuple[Kind, int]]
 """Kinds of steps, with how often each is taken."""
 
 _CUT = 1e-7
@@ -74,12 +74,14 @@ class Bounds(NamedTuple):
 
 
 def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
-    """Bounds on the smallest epsilon at `delta` of all steps together, under add-or-remove.
+    """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
 
     They are at most `gap` apart, relative to the upper one or to `_SMALL`. Raises `Unsettled` where
     that takes a grid of more than eight million points, and for an epsilon beyond `_LARGEST`.
     """
-    ways = [(tilted(steps, delta, added), added) for added in (False, True)]
+    one_sided = any(isinstance(kind, Step) and kind.rate < 1 for kind, _ in steps)
+    directions = (False, True) if one_sided else (False,)  # the others are their own mirror images
+    ways = [(tilted(steps, delta, added), added) for added in directions]
     largest = max(tilt.epsilon for tilt, _ in ways)
     if largest > _LARGEST:
         raise Unsettled(f"an epsilon of about {largest:.3g} is none")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nacre.core.errors import Unbounded
 from nacre.core.parts import Clip, Sampling
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.correlated import Banded, Tree
+from nacre.differential_privacy.correlated import Correlated
 from nacre.differential_privacy.events import event, require_pair, span
 from nacre.differential_privacy.noise import Gaussian, NoNoise
 from nacre.differential_privacy.price import Accountant, Price, calibrate, epsilon
@@ -44,7 +44,7 @@ class Mechanism:
     adjacency: Adjacency = "add_or_remove"
     sampling: Sampling
     clip: Clip
-    noise: Gaussian | Banded | Tree | NoNoise
+    noise: Gaussian | Correlated | NoNoise
     steps: int
 
     def __post_init__(self) -> None:

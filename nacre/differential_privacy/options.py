@@ -7,8 +7,9 @@ from typing import Literal
 
 from nacre.core.errors import Incompatible
 from nacre.core.types import Adjacency, Unit
+from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Tree
-from nacre.differential_privacy.factorise import banded
+from nacre.differential_privacy.factorise import banded, buffered
 from nacre.differential_privacy.noise import Gaussian
 
 
@@ -26,7 +27,8 @@ class GaussianNoise:
 @dataclass(frozen=True, kw_only=True)
 class BandedNoise:
     """Noise of which each step takes back a part of the last ones', so that less of it stays in
-    the weights (BandMF); for `training.sampling: {kind: cyclic_poisson}`."""
+    the weights (BandMF); for `training.sampling: {kind: cyclic_poisson}` or `{kind:
+    balls_in_bins}`."""
 
     kind: Literal["banded"] = "banded"
     bands: int
@@ -60,7 +62,8 @@ class BandedNoise:
 @dataclass(frozen=True, kw_only=True)
 class TreeNoise:
     """Noise on the nodes of a binary tree over the steps (DP-FTRL): the price rests on no coin,
-    only on how often a unit takes part; for `training.sampling: {kind: cyclic_poisson}`."""
+    only on how often a unit takes part; for `training.sampling: {kind: balls_in_bins}` or `{kind:
+    cyclic_poisson}`."""
 
     kind: Literal["tree"] = "tree"
 
@@ -69,7 +72,35 @@ class TreeNoise:
         return Tree(steps=steps, separation=cycle)
 
 
-NoiseOption = GaussianNoise | BandedNoise | TreeNoise
+@dataclass(frozen=True, kw_only=True)
+class BufferedNoise:
+    """Noise of which each step takes back a part of all earlier ones', kept in a few buffers (BLT):
+    the price rests on no coin, only on how often a unit takes part; for `training.sampling: {kind:
+    balls_in_bins}` or `{kind: cyclic_poisson}`."""
+
+    kind: Literal["blt"] = "blt"
+    buffers: int = 4
+    """What is kept of earlier noise: 4 bytes a parameter each; 2 to 4 are near the best."""
+    momentum: float = 0.0
+    """The optimizer's momentum, which the noise is shaped for; a wrong one costs accuracy only."""
+    decay: float = 0.0
+    """How much the weights forget a step: step size times weight decay; as `momentum`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buffers <= 8:
+            raise ValueError(f"buffers={self.buffers} must lie in 1 … 8")
+        for name in ("momentum", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+
+    def build(self, steps: int, cycle: int = 1) -> Buffered:
+        """The noise for units that take part every `cycle` steps at most, with the buffers that are
+        best for so many steps, uncalibrated."""
+        weights, decays = buffered(self.buffers, steps, cycle, self.momentum, self.decay)
+        return Buffered(weights=weights, decays=decays, steps=steps, separation=cycle)
+
+
+NoiseOption = GaussianNoise | BandedNoise | TreeNoise | BufferedNoise
 """Every noise a recipe can name."""
 
 

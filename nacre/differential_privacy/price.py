@@ -31,6 +31,7 @@ from nacre.differential_privacy.analytic import (
 from nacre.differential_privacy.cache import remembered, remembered_numbers
 from nacre.differential_privacy.events import (
     Leaf,
+    is_fixed_size_gaussian,
     is_sampled_gaussian,
     leaves,
     pure_epsilon,
@@ -39,7 +40,7 @@ from nacre.differential_privacy.events import (
 )
 from nacre.differential_privacy.loss import Bounds, epsilon_bounds
 from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon
-from nacre.differential_privacy.steps import Atoms, Step, Unsettled
+from nacre.differential_privacy.steps import Atoms, Kind, Replaced, Step, Unsettled
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -81,14 +82,16 @@ def epsilon(
     event: DpEvent,
     delta: float,
     accountant: Accountant = "auto",
-    adjacency: Adjacency = "add_or_remove",
+    adjacency: Adjacency | None = "add_or_remove",  # None: `require_priced` has been asked
 ) -> Price:
     """The price of `event` at `delta`; inf where something in it is not protected.
 
-    Raises `UnsupportedEvent` where the accountant has no rule for the event.
+    Raises `UnsupportedEvent` where the accountant has no rule for the event, or the event no price
+    under the adjacency.
     """
     _check_delta(delta)
-    require_priced(event, adjacency)
+    if adjacency is not None:
+        require_priced(event, adjacency)
     name = _resolve(event, accountant)
     if name == "closed":
         exact = _closed(event, delta)
@@ -212,12 +215,19 @@ def _unprotected(event: DpEvent) -> bool:
 
 
 def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
-    """Of no event at all: zero."""
+    """Of no event at all: zero. For draws of a fixed size the upper bound is that of a pair which
+    is no pair of neighbours, so the lower one is taken of neighbours."""
     steps = [(_step(leaf), count) for leaf, count in leaves(event) if count]
-    return epsilon_bounds(steps, delta, gap) if steps else Bounds(0.0, 0.0)
+    if not steps:
+        return Bounds(0.0, 0.0)
+    found = epsilon_bounds(steps, delta, gap)
+    if not any(isinstance(kind, Replaced) for kind, _ in steps):
+        return found
+    real = [(k.attained if isinstance(k, Replaced) else k, count) for k, count in steps]
+    return found._replace(lower=min(epsilon_bounds(real, delta, gap).lower, found.lower))
 
 
-def _step(leaf: Leaf) -> Step | Atoms:
+def _step(leaf: Leaf) -> Kind:
     """The losses of one event. Raises `UnsupportedEvent` where it has no rule."""
     import dp_accounting
 
@@ -225,6 +235,9 @@ def _step(leaf: Leaf) -> Step | Atoms:
         return Step(leaf.noise_multiplier)
     if is_sampled_gaussian(leaf):
         return Step(leaf.event.noise_multiplier, leaf.sampling_probability)
+    if is_fixed_size_gaussian(leaf):
+        rate = leaf.sample_size / leaf.source_dataset_size
+        return Replaced(leaf.event.noise_multiplier, rate)
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
         other = leaf.noise_parameter / leaf.num_buckets  # each of the answers that are not true
         loss = pure_epsilon(leaf)

@@ -13,11 +13,13 @@ from scipy.special import gammaln
 
 from nacre.differential_privacy.events import (
     Leaf,
+    is_fixed_size_gaussian,
     is_sampled_gaussian,
     leaves,
     pure_epsilon,
     unknown,
 )
+from nacre.differential_privacy.fixed_size import fixed_size_curve
 from nacre.differential_privacy.selection import Trials
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def _leaf_rho(leaf: Leaf) -> float:
 
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return math.inf
-    if is_sampled_gaussian(leaf):
+    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf):
         leaf = leaf.event
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return 1 / (2 * leaf.noise_multiplier**2)
@@ -107,6 +109,9 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
     if is_sampled_gaussian(leaf):
         rate, multiplier = leaf.sampling_probability, leaf.event.noise_multiplier
         return np.array([_sampled_gaussian(rate, multiplier, float(a)) for a in orders])
+    if is_fixed_size_gaussian(leaf):
+        rate = leaf.sample_size / leaf.source_dataset_size
+        return fixed_size_curve(rate, leaf.event.noise_multiplier, orders)
     raise unknown(leaf, "Rényi accounting", "use a Gaussian mechanism on a full or Poisson draw")
 
 

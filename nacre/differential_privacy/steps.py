@@ -62,6 +62,35 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """A Gaussian step of noise `multiplier` on a draw of a fixed size, a share `rate` of the units,
+    under replace-one.
+
+    With A = (1 - rate) N(0, z^2) + rate N(1, z^2), B = N(0, z^2) and L the log of A over B, no two
+    neighbours differ, at e^epsilon >= 1, by a larger hockey-stick divergence than A from B has
+    (Balle, Barthe & Gaboardi 2018, "Privacy amplification by subsampling", theorems 2 and 10), in
+    either direction, as replace-one has both; so at e^epsilon < 1 by none larger than B from A has.
+    One pair has that whole profile: its losses are those of A where they are above 0 and those of
+    B from A where they are below, each over the outcomes x > 1/2, and the rest of the mass is at 0
+    (Zhu, Dong & Wang 2022, "Optimal accounting of differential privacy via characteristic
+    function", on dominating pairs of such profiles). It is its own mirror image.
+    """
+
+    multiplier: float
+    rate: float
+
+    @property
+    def attained(self) -> Step:
+        """A from B: two neighbours that exist, a unit at one end and all others at the other."""
+        return Step(self.multiplier, self.rate)
+
+    @property
+    def still(self) -> float:
+        """The mass at a loss of 0."""
+        return (1 - self.rate) * math.erf(0.5 / self.multiplier / math.sqrt(2))
+
+
+@dataclass(frozen=True)
 class Atoms:
     """A step with finitely many losses, the same in both directions."""
 
@@ -81,13 +110,19 @@ class Masses:
     drift: float  # how far rounding may have moved the mean of exp(loss), relative
 
 
-def on_grid(kind: Step | Atoms, width: float, added: bool, tail: float) -> Masses:
+Kind = Step | Replaced | Atoms
+"""What one step's losses may be."""
+
+
+def on_grid(kind: Kind, width: float, added: bool, tail: float) -> Masses:
     """The losses of one step on the grid; tails of mass `tail` are cut off.
 
     Raises `Unsettled` where they take more than four million points.
     """
     if isinstance(kind, Atoms):
         return _atoms(kind, width)
+    if isinstance(kind, Replaced):
+        return _replaced(kind, width, tail)
     far = -float(ndtri(tail))
     low = math.floor(kind.loss(-kind.multiplier * far) / width)
     high = math.ceil(kind.loss(1 + kind.multiplier * far) / width)
@@ -107,6 +142,27 @@ def on_grid(kind: Step | Atoms, width: float, added: bool, tail: float) -> Masse
         return _split(-high, -losses[::-1], width, cells, ends)
     ends = (_mix(kind.rate, below), _mix(kind.rate, above))
     return _split(low, losses, width, (mixed, base, mixed_error, base_error), ends)
+
+
+def _replaced(kind: Replaced, width: float, tail: float) -> Masses:
+    step, z = kind.attained, kind.multiplier
+    high = math.ceil(step.loss(1 - z * float(ndtri(tail))) / width)
+    if 2 * high > _MOST:
+        raise Unsettled(f"one step takes {2 * high} points")
+    x = step.outcome(np.arange(high + 1) * width) / z
+    base, base_error = _between(x)
+    moved, moved_error = _between(x - 1 / z)
+    mixed = (1 - kind.rate) * base + kind.rate * moved
+    mixed_error = (1 - kind.rate) * base_error + kind.rate * moved_error
+    p, q = np.append(base[::-1], mixed), np.append(mixed[::-1], base)
+    p_error = np.append(base_error[::-1], mixed_error)
+    q_error = np.append(mixed_error[::-1], base_error)
+    above = (float(ndtr(-x[-1])), float(ndtr(1 / z - x[-1])))
+    losses = np.arange(-high, high + 1) * width
+    ends = (above[0], _mix(kind.rate, above))
+    found = _split(-high, losses, width, (p, q, p_error, q_error), ends)
+    found.masses[high] += kind.still * (1 + 8 * UNIT)
+    return found
 
 
 def _mix(rate: float, pair: tuple[float, float]) -> float:

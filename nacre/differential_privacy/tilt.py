@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx
 
-from nacre.differential_privacy.steps import Atoms, Step
+from nacre.differential_privacy.steps import Atoms, Kind, Replaced
 
 Array = NDArray[np.floating[Any]]
 
@@ -34,7 +34,7 @@ _SHORTER = (1.0, 0.7, 0.5, 0.35)  # orders to try, in units of the saddle point'
 class _Law:
     """The losses of one step as points with weights (a quadrature), for cumulants."""
 
-    kind: Step | Atoms
+    kind: Kind
     added: bool
 
     def cumulants(self, order: float) -> tuple[float, float, float]:
@@ -55,6 +55,8 @@ class _Law:
         if isinstance(kind, Atoms):
             with np.errstate(divide="ignore"):
                 return np.array(kind.losses), np.log(np.array(kind.masses))
+        if isinstance(kind, Replaced):
+            return _replaced_points(kind, order)
         z, q = kind.multiplier, kind.rate
         least = -_FAR * z - (order if self.added else 0.0)
         most = 1 + _FAR * z + (0.0 if self.added else order)
@@ -67,6 +69,26 @@ class _Law:
         if self.added:
             return -loss, log_base + math.log(step)
         return loss, log_base + loss + math.log(step)
+
+
+_NODES = 16  # of a panel
+
+
+def _replaced_points(kind: Replaced, order: float) -> tuple[Array, Array]:
+    """The same for the half lines above and below a loss of 0, by Gauss and Legendre's rule on
+    panels as long as z^2 (and z): with 16 nodes each its error is below that of the doubles."""
+    z, q = kind.multiplier, kind.rate
+    length = 0.5 + _FAR * z + order
+    panels = int(np.clip(length / min(z, z**2), 16, _POINTS[1] // _NODES))
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    half = length / panels / 2
+    x = (0.5 + half * (2 * np.arange(panels)[:, None] + 1 + nodes)).ravel()
+    log_weight = np.tile(np.log(half * weights), panels)
+    with np.errstate(divide="ignore"):
+        loss = np.logaddexp(np.log1p(-q), math.log(q) + (2 * x - 1) / (2 * z**2))
+        still = np.log([kind.still])
+    base = log_weight - 0.5 * (x / z) ** 2 - math.log(z * math.sqrt(2 * math.pi))
+    return np.concatenate([loss, -loss, [0.0]]), np.concatenate([base + loss, base, still])
 
 
 @dataclass(frozen=True)
@@ -116,7 +138,7 @@ class Tilt:
         return found + width
 
 
-def tilted(steps: Sequence[tuple[Step | Atoms, int]], delta: float, added: bool) -> Tilt:
+def tilted(steps: Sequence[tuple[Kind, int]], delta: float, added: bool) -> Tilt:
     """The tilt for the epsilon at `delta`, one direction of neighbours."""
     laws = tuple((_Law(kind, added), times) for kind, times in steps)
     low, high = math.log(_LEAST), math.log(_MOST)

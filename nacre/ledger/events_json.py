@@ -13,6 +13,7 @@ and no kind or key ever changes its meaning: a ledger outlives the version that 
 | `randomized_response` | `noise`, `buckets` |
 | `zcdp` | `rho`, `xi` |
 | `poisson` | `rate`, `event` |
+| `fixed_size` | `batch`, `size`, `event` |
 | `repeated` | `count`, `event` |
 | `composed` | `events` |
 | `search` | `mean`, `shape` (null for Poisson's law), `event` |
@@ -53,6 +54,8 @@ def to_json(event: DpEvent) -> Json:
             return {"kind": "zcdp", "rho": _positive(rho, "rho"), "xi": _number(xi, "xi")}
         case dp.PoissonSampledDpEvent(sampling_probability=q, event=inner):
             return {"kind": "poisson", "rate": _share(q, "rate"), "event": to_json(inner)}
+        case dp.SampledWithoutReplacementDpEvent(source_dataset_size=n, sample_size=m, event=inner):
+            return _fixed_size_json(inner, m, n)
         case dp.SelfComposedDpEvent(event=inner, count=n):
             return {"kind": "repeated", "count": _count(n, 0), "event": to_json(inner)}
         case dp.ComposedDpEvent(events=parts):
@@ -62,7 +65,7 @@ def to_json(event: DpEvent) -> Json:
         case _:
             raise UnsupportedEvent(
                 f"a ledger cannot keep {type(event).__name__}, so it cannot be charged; use "
-                "Gaussian noise on a full or Poisson draw, or a query of nacre release"
+                "Gaussian noise on a draw that has a price, or a query of nacre release"
             )
 
 
@@ -121,6 +124,20 @@ def _poisson(fields: Json) -> DpEvent:
     return dp.PoissonSampledDpEvent(fields["rate"], from_json(fields["event"]))
 
 
+def _fixed_size_json(inner: DpEvent, batch: object, size: object) -> Json:
+    drawn, declared = _count(batch, 1), _count(size, 1)
+    if drawn > declared:
+        raise UnsupportedEvent(f"an event with batch={drawn} of size={declared} has no meaning")
+    return {"kind": "fixed_size", "batch": drawn, "size": declared, "event": to_json(inner)}
+
+
+def _fixed_size(fields: Json) -> DpEvent:
+    import dp_accounting as dp
+
+    inner = from_json(fields["event"])
+    return dp.SampledWithoutReplacementDpEvent(fields["size"], fields["batch"], inner)
+
+
 def _repeated(fields: Json) -> DpEvent:
     import dp_accounting as dp
 
@@ -164,6 +181,7 @@ _BUILDERS: Mapping[str, Callable[[Json], DpEvent]] = {
     "randomized_response": _randomized_response,
     "zcdp": _zcdp,
     "poisson": _poisson,
+    "fixed_size": _fixed_size,
     "repeated": _repeated,
     "composed": _composed,
     "search": _search,

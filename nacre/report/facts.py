@@ -33,6 +33,9 @@ class Sampling(TypedDict):
     each unit whose turn it is."""
     cycle: NotRequired[int]
     """Groups that take turns."""
+    epoch: NotRequired[int]
+    """Steps of a pass over the units, in which each enters once at most; the next pass has another
+    order."""
 
 
 class Clip(TypedDict):
@@ -51,6 +54,8 @@ class Noise(TypedDict):
     """Standard deviation in units of the sensitivity; null without noise."""
     bands: NotRequired[int]
     """Steps whose noise belongs together, of banded noise."""
+    buffers: NotRequired[int]
+    """What is kept of all earlier noise, of noise by buffers (BLT)."""
 
 
 class Takes(TypedDict):

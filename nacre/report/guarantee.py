@@ -93,14 +93,19 @@ def _clip(party: Party) -> str:
 
 def _turns(party: Party) -> str:
     """How far apart the steps of one unit lie at least."""
+    epoch = party["sampling"].get("epoch")
+    if epoch is not None:
+        return f"once in each {epoch} steps at most"
     cycle = party["sampling"].get("cycle", 1)
     return "no" if cycle == 1 else f"every {cycle} steps at most"
 
 
 def _noise(party: Party) -> str:
     """What hides a unit, as `banded, 8 bands`."""
-    bands = party["noise"].get("bands")
-    return party["noise"]["kind"] + (f", {bands} bands" if bands is not None else "")
+    noise = party["noise"]
+    if "bands" in noise:
+        return f"{noise['kind']}, {noise['bands']} bands"
+    return noise["kind"] + (f", {noise['buffers']} buffers" if "buffers" in noise else "")
 
 
 def _multiplier(party: Party) -> str:

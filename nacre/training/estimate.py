@@ -14,7 +14,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.differential_privacy.options import BandedNoise
+from nacre.differential_privacy.options import BandedNoise, BufferedNoise
 from nacre.gradient_clipping import Vmapped
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
@@ -76,6 +76,8 @@ def estimate(
     remembered = 0
     if privacy is not None and isinstance(privacy.noise, BandedNoise):
         remembered = privacy.noise.bands - 1
+    elif privacy is not None and isinstance(privacy.noise, BufferedNoise):
+        remembered = privacy.noise.buffers
     elif privacy is not None and privacy.noise.kind == "tree":
         remembered = recipe.training.steps.bit_length()
     gradients = 4 * trained * (at_once if isinstance(sums, Vmapped) else 1)

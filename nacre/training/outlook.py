@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nacre.data.sampling import CyclicPoisson, Poisson
-from nacre.differential_privacy.correlated import Tree
+from nacre.data.sampling import CyclicPoisson, FixedSize, Poisson
+from nacre.differential_privacy.correlated import Whole
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise import NoNoise
 from nacre.differential_privacy.price import Accountant
@@ -59,7 +59,7 @@ class Outlook:
     def _next(self) -> str:
         now = self.choices[0].epsilon
         if self.one_more_epoch is None:
-            return "one more epoch cannot be priced: the tree of noise is built for these steps"
+            return "one more epoch cannot be priced: the noise is built for these steps"
         return (
             f"one more epoch ({self.epoch} steps) would bring epsilon from {now:.3f} to "
             f"{self.one_more_epoch:.3f}"
@@ -75,7 +75,7 @@ def outlook(plan: Plan) -> Outlook | None:
     by = accountant(plan.recipe)
     epoch = math.ceil(holder.size / mechanism.sampling.expected)
     more: float | None = None
-    if not isinstance(mechanism.noise, Tree):
+    if not isinstance(mechanism.noise, Whole):
         later = replace(mechanism, steps=mechanism.steps + epoch)
         more = later.price(holder.delta, by).epsilon
     return Outlook(
@@ -114,7 +114,12 @@ def _settings(mechanism: Mechanism) -> Iterator[tuple[str, Mechanism]]:
             batch = sampling.expected * factor
             if batch * groups <= sampling.size:
                 yield name, replace(mechanism, sampling=replace(sampling, expected=batch))
-    if not isinstance(noise, Tree):
+    elif isinstance(sampling, FixedSize):
+        for name, batch in (("half the batch", sampling.batch // 2),
+                            ("twice the batch", 2 * sampling.batch)):  # fmt: skip
+            if 1 <= batch <= sampling.size:
+                yield name, replace(mechanism, sampling=replace(sampling, batch=batch))
+    if not isinstance(noise, Whole):
         if mechanism.steps > 1:
             yield "half the steps", replace(mechanism, steps=mechanism.steps // 2)
         yield "twice the steps", replace(mechanism, steps=mechanism.steps * 2)

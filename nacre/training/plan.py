@@ -18,7 +18,7 @@ from nacre.core.errors import BudgetExceeded, Incompatible, LedgerError, Refusal
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.data.sampling import CyclicPoisson, Full, Poisson
+from nacre.data.sampling import Full, Poisson, separation
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise import NoNoise
 from nacre.differential_privacy.price import Accountant, Price, epsilon, epsilon_by_step
@@ -227,8 +227,7 @@ def _inner(recipe: Recipe, size: int) -> Mechanism:
     sampling = pieces.sampling(recipe, size)
     noise: Noise = UNPROTECTED
     if privacy is not None and noisy:
-        cycle = sampling.cycle if isinstance(sampling, CyclicPoisson) else 1
-        noise = privacy.noise.build(steps, cycle)
+        noise = privacy.noise.build(steps, separation(sampling))
     return Mechanism(
         unit=privacy.unit if privacy is not None and noisy else "example",
         adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
@@ -291,7 +290,9 @@ def _priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder, ledger
     mechanism = holder.mechanism.calibrated(budget, accountant(recipe))
     event, by = mechanism.event(), accountant(recipe)
     price = epsilon(event, privacy.delta, by, mechanism.adjacency)
-    by_step = epsilon_by_step(mechanism.event, mechanism.steps, privacy.delta, by)
+    by_step = epsilon_by_step(
+        mechanism.event, mechanism.steps, privacy.delta, by, adjacency=mechanism.adjacency
+    )
     priced = replace(
         holder, mechanism=mechanism, price=price, by_step=tuple(by_step), delta=privacy.delta
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
-from nacre.core.parts import Noise
+from nacre.core.parts import Noise, Sampling
 from nacre.data import OfModel, Text
-from nacre.data.sampling import CyclicPoisson, Full, Poisson
+from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
+from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded
 from nacre.gradient_clipping import Unclipped, UnitClip
 from nacre.models import FormerRun, Pretrained, Scattering
@@ -29,18 +30,13 @@ def counted(count: int, name: str) -> str:
 def holder(holder: Holder) -> dict[str, Any]:
     """One account's mechanism and price as plan.json has it."""
     mechanism, price = holder.mechanism, holder.price
-    sampling = mechanism.sampling
-    cyclic = isinstance(sampling, CyclicPoisson)
-    kind = "cyclic_poisson" if cyclic else type(sampling).__name__.lower()
-    rate = sampling.rate if isinstance(sampling, Poisson | CyclicPoisson) else 1.0
-    draw = {"kind": kind, "expected": sampling.expected, "rate": rate}
     return {
         "name": holder.name or "all rows",
         "account": holder.account,
         "size": holder.size,
         "unit": mechanism.unit,
         "adjacency": mechanism.adjacency,
-        "sampling": draw | {"cycle": sampling.cycle} if cyclic else draw,
+        "sampling": _sampling(mechanism.sampling),
         "clip": {"kind": _kind(holder), "norm": _norm(holder)},
         "noise": _noise(mechanism.noise),
         "steps": mechanism.steps,
@@ -52,7 +48,28 @@ def holder(holder: Holder) -> dict[str, Any]:
     }
 
 
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    drawn = isinstance(sampling, Poisson | CyclicPoisson | FixedSize)
+    kind = str(getattr(sampling, "kind", type(sampling).__name__.lower()))
+    rate = sampling.rate if drawn else 1.0
+    found: dict[str, Any] = {"kind": kind, "expected": sampling.expected, "rate": rate}
+    match sampling:
+        case CyclicPoisson():
+            return found | {"cycle": sampling.cycle}
+        case BallsInBins(anew=False):
+            return found | {"cycle": sampling.bins}
+        case BallsInBins():
+            return found | {"epoch": sampling.bins}
+        case Shuffled():
+            return found | {"epoch": sampling.epoch}
+        case _:
+            return found
+
+
 def _noise(noise: Noise) -> dict[str, Any]:
+    if isinstance(noise, Buffered):
+        buffers = len(noise.weights)
+        return {"kind": noise.kind, "multiplier": noise.multiplier, "buffers": buffers}
     found = {"kind": type(noise).__name__.lower(), "multiplier": noise.multiplier}
     return found | {"bands": noise.bands} if isinstance(noise, Banded) else found
 
@@ -159,6 +176,7 @@ def _privacy(recipe: Recipe) -> str | None:
         "banded": "Noise of which each step takes back a part of the last ones' (banded matrix "
         "factorisation)",
         "tree": "Noise on a binary tree over the steps (DP-FTRL)",
+        "blt": "Noise of which each step takes back a part of all earlier ones' (BLT)",
     }[option.noise.kind]
     return (
         f"{noise} hides {unit}: epsilon at most {option.epsilon:g} at delta "
@@ -346,6 +364,11 @@ def sampling_words(sampling: object) -> str:
             f"from one of {sampling.cycle} groups in turn, each unit of it with probability "
             f"{sampling.rate:.3g}"
         )
-    if isinstance(sampling, Full):
-        return "all units"
-    return "shuffled batches"
+    if isinstance(sampling, FixedSize):
+        return f"{sampling.batch} of {sampling.size} units, all sets of so many alike"
+    if isinstance(sampling, BallsInBins):
+        thrown = "thrown anew in every round" if sampling.anew else "the same in every round"
+        return f"everybody in one of {sampling.bins} bins in turn, {thrown}"
+    if isinstance(sampling, Shuffled):
+        return f"the next {sampling.batch} units of a random order, a new one every epoch"
+    return "all units" if isinstance(sampling, Full) else "units"

@@ -13,8 +13,9 @@ from nacre.core.errors import RunError, Unbounded
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
 from nacre.core.types import BoundedSum, Noised, Tensors
+from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Correlated, Tree, tree_reach
-from nacre.differential_privacy.factorise import banded
+from nacre.differential_privacy.factorise import banded, buffered, series
 
 WIDTH = 20_000
 LIMIT = 6.0  # deviations: fixed keys; with fresh ones a table of 144 fails once in 3e6 runs
@@ -75,6 +76,22 @@ def test_prefix_error_by_formula_is_that_of_simulation() -> None:
     assert simulated == pytest.approx(mean_squared_error(np.array(c), workload(16)), rel=0.02)
 
 
+@pytest.mark.parametrize(("buffers", "separation"), [(1, 12), (2, 3), (4, 12), (3, 5)])
+def test_buffered_noise_has_the_covariance_of_c_inverse(buffers: int, separation: int) -> None:
+    weights, decays = buffered(buffers, 12, separation)
+    noise = Buffered(
+        weights=weights, decays=decays, steps=12, separation=separation, multiplier=0.7
+    )
+    c = [1.0] + [sum(w * t**i for w, t in zip(weights, decays, strict=True)) for i in range(11)]
+    rows = run(noise, 12, bound=2.0)
+    left = np.linalg.inv(toeplitz(tuple(c), 12)) * 1.4 * noise.reach
+    assert covariance_fits(rows, left @ left.T)
+    assert not covariance_fits(rows, 1.05 * left @ left.T)
+    fresh = toeplitz(tuple(c), 12) @ run(noise, 12, width=50) / noise.reach
+    plain = run(Banded(coefficients=(1.0,), multiplier=0.7), 12, width=50)
+    assert fresh == pytest.approx(plain, abs=2e-5), "the same normals again, exactly"
+
+
 def tree_matrices(steps: int) -> tuple[np.ndarray, np.ndarray]:
     """(nodes, n) which steps lie under each complete node; (n, nodes) the best linear unbiased
     estimate of each prefix from the nodes below its maximal subtrees, by least squares."""
@@ -119,6 +136,45 @@ def test_tree_reach_covers_every_pattern_and_is_met(steps: int, separation: int)
     assert tree_reach(steps, separation) == pytest.approx(worst)
 
 
+@pytest.mark.parametrize(
+    ("steps", "separation"), [(1, 1), (6, 1), (9, 2), (10, 3), (11, 4), (9, 20)]
+)
+@pytest.mark.parametrize(
+    ("weights", "decays"), [((1.0,), (0.99,)), ((0.2, 0.3), (0.95, 0.4)), ((0.0,), (0.0,))]
+)
+def test_the_reach_of_buffers_covers_every_pattern_and_is_met(
+    steps: int, separation: int, weights: tuple[float, ...], decays: tuple[float, ...]
+) -> None:
+    """All sets of turns at least `separation` apart, in either direction, by brute force."""
+    noise = Buffered(weights=weights, decays=decays, steps=steps, separation=separation)
+    c = toeplitz(tuple(series(np.array(weights), np.array(decays), steps)), steps)
+    worst = 0.0
+    for count in range(1, steps + 1):
+        for turns in itertools.combinations(range(steps), count):
+            if any(b - a < separation for a, b in itertools.pairwise(turns)):
+                continue
+            for signs in itertools.product((-1.0, 1.0), repeat=count if count <= 4 else 1):
+                moved = np.zeros(steps)
+                moved[list(turns)] = signs if count <= 4 else 1.0
+                worst = max(worst, float(np.linalg.norm(c @ moved)))
+    assert noise.reach == pytest.approx(worst)
+
+
+def test_shares_of_any_direction_move_no_further_than_the_reach() -> None:
+    """Random shares of length one in five dimensions, by turns at least three steps apart."""
+    noise = Buffered(**BUFFERS, steps=12, separation=3)
+    c = toeplitz(tuple(series(*(np.array(v) for v in BUFFERS.values()), 12)), 12)
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        moved = np.zeros((12, 5))
+        turn = int(generator.integers(0, 3))
+        while turn < 12:
+            share = generator.normal(size=5) + 2.0
+            moved[turn] = share / np.linalg.norm(share)
+            turn += 3 + int(generator.integers(0, 3))
+        assert np.linalg.norm(c @ moved) <= noise.reach * (1 + 1e-12)
+
+
 @pytest.mark.parametrize(("bands", "cycle"), [(1, 1), (2, 2), (3, 3), (2, 4)])
 def test_turns_of_banded_noise_move_disjoint_rows_by_length_one(bands: int, cycle: int) -> None:
     """By brute force: what the event rests on."""
@@ -137,9 +193,11 @@ def test_turns_of_banded_noise_move_disjoint_rows_by_length_one(bands: int, cycl
             assert np.linalg.norm(c @ moved) <= math.sqrt(count) + 1e-12
 
 
+BUFFERS = {"weights": (0.2, 0.3), "decays": (0.97, 0.6)}
 NOISES: list[Correlated] = [
     Banded(coefficients=banded(4, 20), multiplier=1.0),
     Tree(steps=20, separation=4, multiplier=1.0),
+    Buffered(**BUFFERS, steps=20, separation=4, multiplier=1.0),
 ]
 
 
@@ -189,7 +247,7 @@ def test_state_is_as_small_as_stated(noise: Correlated) -> None:
     _, state = steps_of(noise, 0, 15, noise.init({}))
     assert state is not None
     drawn = [value for name, value in state.items() if name.isdigit()]
-    assert len(drawn) == (3 if isinstance(noise, Banded) else 4)
+    assert len(drawn) == {"banded": 3, "tree": 4, "blt": 2}[noise.kind]
     assert all(value.shape == (6,) and value.dtype == torch.float32 for value in drawn)
 
 
@@ -233,10 +291,22 @@ def test_constructors_check() -> None:
         Banded(coefficients=(1.0,), multiplier=0)
     with pytest.raises(ValueError, match="separation=0"):
         Tree(steps=5, separation=0)
+    with pytest.raises(ValueError, match="steps=0"):
+        Buffered(**BUFFERS, steps=0, separation=1)
+    for weights, decays in (((0.6, 0.5), (0.9, 0.8)), ((-0.1,), (0.9,)), ((0.1,), (1.0,)),
+                            ((), ()), ((0.1,), (0.9, 0.8)), ((0.1,), (-0.5,))):  # fmt: skip
+        with pytest.raises(ValueError, match="the reach is proven for these"):
+            Buffered(weights=weights, decays=decays, steps=5, separation=1)
 
 
-def test_a_tree_hides_no_more_steps_than_it_was_scaled_for() -> None:
-    noise = Tree(steps=3, separation=1, multiplier=1.0)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        Tree(steps=3, separation=1, multiplier=1.0),
+        Buffered(**BUFFERS, steps=3, separation=1, multiplier=1.0),
+    ],
+)
+def test_noise_hides_no_more_steps_than_it_was_scaled_for(noise: Tree | Buffered) -> None:
     _, state = steps_of(noise, 0, 3, noise.init({}))
     with pytest.raises(RunError, match="steps=3"):
         steps_of(noise, 3, 4, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,10 +15,16 @@ from nacre.differential_privacy import factorise
 from nacre.differential_privacy.correlated import Banded
 from nacre.differential_privacy.events import event
 from nacre.differential_privacy.factorise import (
+    _buffered_error,
     banded,
+    buffered,
+    falling,
     inverse,
+    length_of_turns,
     max_error,
     mean_squared_error,
+    opposite,
+    series,
     square_root,
     workload,
 )
@@ -29,6 +36,7 @@ from nacre.differential_privacy.price import calibrate
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NACRE_CACHE", str(tmp_path))
     banded.cache_clear()
+    buffered.cache_clear()
 
 
 def toeplitz(coefficients: np.ndarray, steps: int) -> np.ndarray:
@@ -126,6 +134,10 @@ def test_a_search_that_finds_nothing_better_keeps_the_square_root(
         (lambda: workload(5, 0.0, -0.1), "decay=-0.1"),
         (lambda: banded(0, 5), "bands=0"),
         (lambda: banded(6, 5), "bands=6"),
+        (lambda: buffered(0, 5, 1), "buffers=0"),
+        (lambda: buffered(9, 5, 1), "buffers=9"),
+        (lambda: buffered(1, 5, 0), "separation=0"),
+        (lambda: length_of_turns(np.ones(5), 0), "separation=0"),
     ],
 )
 def test_numbers_that_make_no_sense(call, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -152,3 +164,77 @@ def test_banded_noise_beats_independent_noise_at_equal_epsilon() -> None:
     before = plain * math.sqrt(mean_squared_error(np.ones(1), work))
     after = turns * math.sqrt(mean_squared_error(np.array(c), work))
     assert before / after == pytest.approx(1.24, abs=0.01)
+
+
+def test_buffers_give_the_series_and_its_opposite() -> None:
+    weights, decays = np.array([0.2, 0.1, 0.3]), np.array([0.99, 0.9, 0.2])
+    c = series(weights, decays, 40)
+    assert c[0] == 1.0 and c[1] == pytest.approx(0.6)
+    assert c[5] == pytest.approx(sum(w * t**4 for w, t in zip(weights, decays, strict=True)))
+    found = series(*opposite(weights, decays), 40)
+    assert found == pytest.approx(inverse(c, 40), abs=1e-14)
+    assert (opposite(weights, decays)[0] <= 0).all()
+
+
+@pytest.mark.parametrize("separation", [1, 7, 60])
+def test_the_slope_of_the_error_is_that_of_differences(separation: int) -> None:
+    work = workload(60, 0.5, 0.01)
+    free = np.array([1.0, 2.0, -1.0, 0.3, 0.1, -0.5])
+    slope = _buffered_error(free, work, separation)[1]
+    for i, step in enumerate(1e-5 * np.eye(6)):
+        up, down = (_buffered_error(free + s * step, work, separation)[0] for s in (1, -1))
+        assert slope[i] == pytest.approx((up - down) / 2e-5, rel=1e-5, abs=1e-8)
+
+
+def buffered_error(buffers: int, steps: int, separation: int) -> float:
+    weights, decays = buffered(buffers, steps, separation)
+    assert falling(weights, decays)
+    c = series(np.array(weights), np.array(decays), steps)
+    return mean_squared_error(c, workload(steps), separation)
+
+
+@pytest.mark.parametrize(("steps", "separation"), [(96, 96), (96, 11), (500, 50)])
+def test_more_buffers_leave_less_and_few_are_enough(steps: int, separation: int) -> None:
+    errors = [buffered_error(d, steps, separation) for d in (1, 2, 3, 4)]
+    assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
+    alone = mean_squared_error(np.ones(1), workload(steps), separation)
+    assert errors[3] < alone
+    # A whole Toeplitz matrix, optimised for one turn; for more turns the bands keep apart.
+    best = np.array(banded(separation, steps))
+    turns = -(-steps // separation)
+    whole = turns * mean_squared_error(best, workload(steps))
+    assert errors[3] < (1.001 if turns == 1 else 1.15) * whole
+
+
+def test_no_small_move_makes_the_buffers_better() -> None:
+    weights, decays = (np.array(v) for v in buffered(2, 60, 10))
+    work = workload(60)
+
+    def error(w: np.ndarray, t: np.ndarray) -> float:
+        return mean_squared_error(series(w, t, 60), work, 10)
+
+    best = error(weights, decays)
+    for i in range(2):
+        for move in (-1e-3, 1e-3):
+            step = move * np.eye(2)[i]
+            assert error(weights + step, decays) >= best * (1 - 1e-7)
+            assert error(weights, decays + step) >= best * (1 - 1e-7)
+
+
+def test_buffers_are_remembered_and_sound_whatever_the_disk_says(tmp_path: Path) -> None:
+    found = buffered(2, 30, 5)
+    buffered.cache_clear()
+    assert buffered(2, 30, 5) == found
+    (entry,) = tmp_path.glob("*.json")
+    content = json.loads(entry.read_text())
+    for wrong in ([0.9, 0.9, 0.5, 0.5], [0.1, -0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 1.5]):
+        entry.write_text(json.dumps(content | {"value": wrong}))
+        buffered.cache_clear()
+        assert buffered(2, 30, 5) == found
+
+
+def test_bands_of_one_turn_have_the_length_of_a_column() -> None:
+    c, work = np.array([0.8, 0.4, 0.2]), workload(20)
+    assert mean_squared_error(c, work, 20) == pytest.approx(mean_squared_error(c, work))
+    assert mean_squared_error(c, work, 4) == pytest.approx(5 * mean_squared_error(c, work))
+    assert length_of_turns(np.ones(6), 2) == pytest.approx(math.sqrt(1 + 1 + 4 + 4 + 9 + 9))

@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
+from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
-from nacre.data.sampling import CyclicPoisson, Full, Poisson, Shuffled
+from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.correlated import Banded, Tree
+from nacre.differential_privacy.buffered import Buffered
+from nacre.differential_privacy.correlated import Banded, Correlated, Tree, Whole
 from nacre.differential_privacy.events import (
     describe,
     event,
@@ -121,7 +123,7 @@ def test_unknown_pairs_are_refused_never_free() -> None:
         multiplier = 1.0
 
     with pytest.raises(UnsupportedEvent, match="kind: poisson"):
-        event(Shuffled(10, 1000), Gaussian(multiplier=1.0), 5, "add_or_remove")
+        event(Full(10).draw, Gaussian(multiplier=1.0), 5, "add_or_remove")  # type: ignore[arg-type]
     with pytest.raises(UnsupportedEvent, match="Cauchy"):
         event(Full(10), Cauchy(), 5, "add_or_remove")
     with pytest.raises(ValueError, match="calibrate"):
@@ -276,21 +278,36 @@ def test_a_cycle_of_one_group_is_poisson_sampling() -> None:
     assert event(one, z, 7, "add_or_remove") == event(Poisson(100, 1000), z, 7, "add_or_remove")
 
 
-def test_a_tree_is_one_release_however_many_steps_are_taken() -> None:
-    noise = Tree(steps=40, separation=4, multiplier=2.0)
+def blt(steps: int, z: float) -> Buffered:
+    return Buffered(weights=(0.3,), decays=(0.9,), steps=steps, separation=4, multiplier=z)
+
+
+@pytest.mark.parametrize("noise", [Tree(steps=40, separation=4, multiplier=2.0), blt(40, 2.0)])
+def test_noise_of_the_whole_run_is_one_release_however_many_steps_are_taken(
+    noise: Whole,
+) -> None:
     for steps in (1, 17, 40):
         for adjacency in ADJACENCIES:
             made = event(CYCLIC, noise, steps, adjacency)
             assert leaves(made) == [(dp.GaussianDpEvent(2.0), 1)]
-    with pytest.raises(ValueError, match="at most those of the tree, 40"):
+    with pytest.raises(ValueError, match=r"at most those of the (tree|noise), 40"):
         event(CYCLIC, noise, 41, "zero_out")
 
 
-@pytest.mark.parametrize("sampling", [Full(1000), Poisson(10, 1000), Shuffled(10, 1000)])
-@pytest.mark.parametrize("noise", [BANDED, Tree(steps=5, separation=4, multiplier=1.0)])
-def test_correlated_noise_without_turns_is_refused(
-    sampling: Full | Poisson | Shuffled, noise: Banded | Tree
-) -> None:
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Full(1000),
+        Poisson(10, 1000),
+        FixedSize(10, 1000),
+        Shuffled(10, 1000),
+        BallsInBins(1000, 100, anew=True),
+    ],
+)
+@pytest.mark.parametrize(
+    "noise", [BANDED, Tree(steps=5, separation=4, multiplier=1.0), blt(5, 1.0)]
+)
+def test_correlated_noise_without_turns_is_refused(sampling: Sampling, noise: Correlated) -> None:
     with pytest.raises(UnsupportedEvent, match="cyclic_poisson"):
         event(sampling, noise, 5, "add_or_remove")
 
@@ -301,6 +318,8 @@ def test_noise_that_reaches_beyond_a_turn_is_refused() -> None:
         event(one, BANDED, 5, "add_or_remove")
     with pytest.raises(UnsupportedEvent, match="cycle=1"):
         event(one, Tree(steps=5, separation=4, multiplier=1.0), 5, "add_or_remove")
+    with pytest.raises(UnsupportedEvent, match="noise is scaled for turns every 4 steps"):
+        event(one, blt(5, 1.0), 5, "add_or_remove")
     with pytest.raises(UnsupportedEvent, match="replace_one"):
         event(CYCLIC, BANDED, 5, "replace_one")
 
@@ -313,3 +332,65 @@ def test_the_price_of_turns_is_that_of_the_exact_mixture() -> None:
     truth = accountant.compose(exact).get_epsilon(DELTA)
     made = event(CYCLIC, BANDED, 4, "add_or_remove")
     assert epsilon(made, DELTA, "pld").epsilon == pytest.approx(truth, rel=5e-3)
+
+
+FIXED = dp.SampledWithoutReplacementDpEvent(1000, 100, dp.GaussianDpEvent(1.5))
+ONCE = dp.GaussianDpEvent(1.5)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "allowed", "leaf", "covers"),
+    [
+        (Full(1000), ADJACENCIES, ONCE, 1),
+        (FixedSize(100, 1000), ["replace_one"], FIXED, 1),
+        (FixedSize(1000, 1000), ["replace_one"], ONCE, 1),
+        (Shuffled(100, 1090), ["zero_out", "replace_one"], ONCE, 10),
+        (BallsInBins(1000, 7), ADJACENCIES, ONCE, 7),
+        (BallsInBins(1000, 7, anew=True), ADJACENCIES, ONCE, 7),
+    ],
+)
+def test_every_draw_under_every_adjacency(
+    sampling: Sampling, allowed: list[Adjacency], leaf: dp.DpEvent, covers: int
+) -> None:
+    noise = Gaussian(multiplier=1.5)
+    assert span(sampling, noise) == covers
+    for adjacency in ADJACENCIES:
+        if adjacency not in allowed:
+            with pytest.raises(UnsupportedEvent, match=f"adjacency={adjacency}.*use `"):
+                event(sampling, noise, 21, adjacency)
+            continue
+        made = event(sampling, noise, 21, adjacency)
+        assert leaves(made) == [(leaf, -(-21 // covers))]
+        for accountant in ("auto", "pld", "rdp"):
+            assert 0 < epsilon(made, DELTA, accountant, adjacency).epsilon < math.inf
+
+
+def test_fixed_size_draws_are_priced_under_replace_one_alone() -> None:
+    made = event(FixedSize(100, 1000), Gaussian(multiplier=1.5), 5, "replace_one")
+    assert zcdp_rho(made) == pytest.approx(5 / (2 * 1.5**2)), "sampling is no help"
+    for adjacency in ("add_or_remove", "zero_out"):
+        with pytest.raises(UnsupportedEvent, match="replace_one"):
+            require_priced(made, adjacency)
+    assert leaves(group_event(made, 3)) == [(dp.GaussianDpEvent(0.5), 5)]
+    assert describe(made) == (
+        "5 x Gaussian noise of 1.5 sensitivities, 100 of 1000 units drawn each time"
+    )
+
+
+@pytest.mark.parametrize(
+    "noise", [BANDED, Tree(steps=40, separation=4, multiplier=1.5), blt(40, 1.5)]
+)
+def test_bins_that_stay_are_a_cycle_of_certain_coins(noise: Correlated) -> None:
+    for adjacency in ADJACENCIES:
+        bins, coins = BallsInBins(1000, 4), CyclicPoisson(250, 1000, 4)
+        assert event(bins, noise, 40, adjacency) == event(coins, noise, 40, adjacency)
+    with pytest.raises(UnsupportedEvent, match="cycle=1"):
+        event(BallsInBins(1000, 1), noise, 40, "zero_out")
+
+
+def test_a_bin_costs_more_than_a_coin_of_the_same_chance() -> None:
+    """No amplification is claimed for bins, which a secret bin would give a part of."""
+    z = Gaussian(multiplier=1.5)
+    bins = epsilon(event(BallsInBins(1000, 10), z, 100, "zero_out"), DELTA).epsilon
+    coins = epsilon(event(Poisson(100, 1000), z, 100, "zero_out"), DELTA).epsilon
+    assert coins < bins == epsilon(full(1.5, 10), DELTA).epsilon

@@ -12,7 +12,17 @@ import torch
 from scipy.stats import binom
 
 from nacre.core.random import Source
-from nacre.data.sampling import CyclicPoisson, Full, Poisson, Shuffled
+from nacre.data.dataset import Rows
+from nacre.data.sampling import (
+    BallsInBins,
+    CyclicPoisson,
+    FixedSize,
+    Full,
+    Poisson,
+    Shuffled,
+    separation,
+)
+from nacre.data.units import Units
 
 ALARM = 1e-6
 UNITS, STEPS = 12, 4000
@@ -22,6 +32,10 @@ SAMPLINGS = {
     "poisson": Poisson(3.0, UNITS),
     "cyclic": CyclicPoisson(1.5, UNITS, 4),
     "cyclic, of one group": CyclicPoisson(3.0, UNITS, 1),
+    "fixed size": FixedSize(3, UNITS),
+    "fixed size, everybody": FixedSize(UNITS, UNITS),
+    "balls in bins": BallsInBins(UNITS, 4),
+    "balls in bins, anew": BallsInBins(UNITS, 4, anew=True),
     "shuffled": Shuffled(3, UNITS),
     "shuffled, with units left over": Shuffled(5, UNITS),
     "full": Full(UNITS),
@@ -69,8 +83,52 @@ def test_each_unit_enters_as_often_as_declared(sampling):
     table = drawn(sampling)
     # A shuffle has less variance than independent coins, so the binomial bound holds for it too;
     # of a cycle each unit has a turn in so many steps exactly.
-    cycle = getattr(sampling, "cycle", 1)
+    cycle = separation(sampling)
     assert within(table.sum(0), STEPS // cycle, cycle * sampling.expected / UNITS, UNITS)
+
+
+@EVERY
+def test_batches_are_as_large_as_declared_on_average(sampling):
+    sizes = drawn(sampling).sum(1)
+    # Of fixed bins four sizes repeat, and they add up to all units; the others vary by less than
+    # independent coins do.
+    assert abs(sizes.mean() - sampling.expected) < 4.9 * np.sqrt(sampling.expected / STEPS)
+
+
+@EVERY
+def test_a_unit_keeps_its_separation(sampling):
+    table = drawn(sampling, steps=400)
+    gaps = [np.diff(np.flatnonzero(table[:, unit])) for unit in range(UNITS)]
+    assert min(int(gap.min()) for gap in gaps) == separation(sampling)
+
+
+@EVERY
+@pytest.mark.parametrize("units", [UNITS - 5, UNITS + 5])
+def test_a_wrong_declaration_lets_no_unit_in_more_often(sampling, units):
+    """Fewer units than declared, or more: what the event counts on is public alone."""
+    table = drawn(sampling, units=units)
+    rate = getattr(sampling, "rate", sampling.expected / UNITS)
+    turns = STEPS // separation(sampling)
+    most = rate if isinstance(sampling, CyclicPoisson) else separation(sampling) * rate
+    most = 1.0 if isinstance(sampling, BallsInBins | Full) else most
+    assert table.sum(0).max() <= binom.isf(ALARM / UNITS, turns, min(1.0, most))
+    if isinstance(sampling, Shuffled):
+        passes = -(-STEPS // sampling.epoch)
+        assert table.sum(0).max() <= passes
+
+
+@EVERY
+@pytest.mark.parametrize("size", [1, 2, 5, None])
+def test_microbatches_of_a_fixed_size_hold_every_drawn_unit_once(sampling, size):
+    """What does not fit into one goes into the next: nothing is dropped, whatever the draw."""
+    rows = Rows(torch.arange(UNITS, dtype=torch.float64)[:, None], torch.zeros(UNITS).long(), None)
+    units = Units(rows, "example", None, KEY)
+    for step in range(20):
+        indices = sampling.draw(UNITS, step, KEY, b"")
+        micro = list(units.micro(indices, size))
+        assert all(len(batch["label"]) <= (size or UNITS) for batch in micro)
+        seen = [int(value) for batch in micro for value in batch["features"][:, 0]]
+        assert sorted(seen) == sorted(indices.tolist())
 
 
 CYCLIC = SAMPLINGS["cyclic"]
@@ -167,14 +225,22 @@ def test_poisson_draws_anew_on_other_inputs():
     assert len(draws) == 20
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(3, 4), (5, 2), (12, 1), (20, 1)])
-def test_a_shuffle_meets_each_unit_at_most_once_an_epoch(batch, steps):
-    sampling = Shuffled(batch, 40)
+@pytest.mark.parametrize(("batch", "size"), [(3, 12), (5, 12), (12, 12), (3, 7), (5, 5)])
+def test_a_shuffle_meets_each_unit_at_most_once_an_epoch(batch, size):
+    sampling, steps = Shuffled(batch, size), UNITS // batch
+    assert sampling.epoch <= steps, "more units than declared make a longer epoch"
     for epoch in range(5):
         draws = [sampling.draw(UNITS, epoch * steps + i, KEY, b"") for i in range(steps)]
         met = torch.cat(draws).tolist()
-        assert len(set(met)) == len(met) == min(batch, UNITS) * steps
-        assert {len(draw) for draw in draws} == {min(batch, UNITS)}
+        assert len(set(met)) == len(met) == batch * steps
+        assert {len(draw) for draw in draws} == {batch}
+
+
+def test_fewer_units_than_declared_make_smaller_batches_and_no_shorter_epoch():
+    sampling = Shuffled(5, 40)
+    for epoch in range(5):
+        draws = [sampling.draw(UNITS, epoch * 8 + i, KEY, b"") for i in range(8)]
+        assert sorted(torch.cat(draws).tolist()) == list(range(UNITS))
 
 
 def test_a_shuffle_is_keyed_by_its_epoch_alone():
@@ -190,6 +256,74 @@ def test_shuffled_pairs_meet_as_often_as_in_a_random_order():
     # Four steps make an epoch; a pair meets in at most one of them, so epochs are the trials.
     probability = 4 * (3 * 2) / (UNITS * (UNITS - 1))
     assert within(together, STEPS // 4, probability, len(pairs))
+
+
+FIXED = SAMPLINGS["fixed size"]
+
+
+def test_fixed_size_draws_hold_as_many_and_all_pairs_alike():
+    table = drawn(FIXED)
+    assert set(table.sum(1)) == {3}
+    pairs = list(combinations(range(UNITS), 2))
+    together = [(table[:, i] & table[:, j]).sum() for i, j in pairs]
+    assert within(together, STEPS, 3 * 2 / (UNITS * (UNITS - 1)), len(pairs))
+
+
+def test_fixed_size_draws_are_independent_of_the_step_before_and_anew_on_other_inputs():
+    table = drawn(FIXED)
+    assert within((table[1::2] & table[::2]).sum(0), STEPS // 2, (3 / UNITS) ** 2, UNITS)
+    large = FixedSize(100, 1000)
+    draws = {tuple(large.draw(1000, 0, KEY, bytes([i])).tolist()) for i in range(20)}
+    assert len(draws) == 20
+
+
+def test_every_set_of_a_fixed_size_is_drawn_equally_often():
+    small, sets = FixedSize(2, 4), list(combinations(range(4), 2))
+    draws = [tuple(small.draw(4, step, KEY, b"").tolist()) for step in range(STEPS)]
+    assert within([draws.count(each) for each in sets], STEPS, 1 / len(sets), len(sets))
+
+
+BINS, ANEW = SAMPLINGS["balls in bins"], SAMPLINGS["balls in bins, anew"]
+
+
+@pytest.mark.parametrize("sampling", [BINS, ANEW], ids=["fixed", "anew"])
+def test_each_ball_is_in_one_bin_of_a_round(sampling):
+    table = drawn(sampling, steps=80)
+    assert (table.reshape(20, 4, UNITS).sum(1) == 1).all()
+    same = (table.reshape(20, 4, UNITS) == table[:4]).all()
+    assert same == (sampling is BINS)
+
+
+def bins_of(units, source):
+    """(units,) of a round of four."""
+    found = np.full(units, -1)
+    for step in range(4):
+        found[BallsInBins(units, 4).draw(units, step, source, b"").numpy()] = step
+    return found
+
+
+def test_balls_are_thrown_uniformly_and_independently():
+    of = bins_of(8000, KEY)
+    assert within(np.bincount(of, minlength=4), 8000, 1 / 4, 4)
+    assert within((of[1:] == of[:-1]).sum(), 7999, 1 / 4, 1)
+    assert within((of == bins_of(8000, Source(bytes(32)))).sum(), 8000, 1 / 4, 1)
+
+
+def test_pairs_of_balls_meet_as_often_as_independent_ones():
+    table = drawn(ANEW)
+    pairs = list(combinations(range(UNITS), 2))
+    together = [(table[:, i] & table[:, j]).sum() for i, j in pairs]
+    assert within(together, STEPS // 4, 1 / 4, len(pairs))
+    again = [(table[3::8, i] & table[4::8, i]).sum() for i in range(UNITS)]
+    assert within(again, STEPS // 8, 1 / 16, UNITS)
+
+
+def test_a_ball_more_moves_no_other_ball_and_other_inputs_none():
+    for sampling in (BINS, ANEW):
+        for step in range(20):
+            few = sampling.draw(UNITS, step, KEY, b"a").tolist()
+            more = sampling.draw(UNITS + 1, step, KEY, b"b").tolist()
+            assert [i for i in more if i < UNITS] == few
 
 
 def test_a_full_batch_is_everything():

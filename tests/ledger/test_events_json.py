@@ -28,6 +28,9 @@ events = st.recursive(
     plain,
     lambda inner: st.one_of(
         st.builds(dp.PoissonSampledDpEvent, shares, inner),
+        st.builds(
+            dp.SampledWithoutReplacementDpEvent, st.integers(9, 10**9), st.integers(1, 9), inner
+        ),
         st.builds(dp.SelfComposedDpEvent, inner, st.integers(0, 10**6)),
         st.builds(dp.ComposedDpEvent, st.lists(inner, max_size=3)),
         st.builds(
@@ -63,6 +66,9 @@ def test_events_survive_exactly(event: dp.DpEvent) -> None:
         dp.LaplaceDpEvent(-1.0),
         dp.PoissonSampledDpEvent(1.5, dp.GaussianDpEvent(1.0)),
         dp.PoissonSampledDpEvent(0.0, dp.GaussianDpEvent(1.0)),
+        dp.SampledWithoutReplacementDpEvent(5, 6, dp.GaussianDpEvent(1.0)),
+        dp.SampledWithoutReplacementDpEvent(5, 0, dp.GaussianDpEvent(1.0)),
+        dp.SampledWithoutReplacementDpEvent(5, 2.0, dp.GaussianDpEvent(1.0)),  # type: ignore[arg-type]
         dp.SelfComposedDpEvent(dp.GaussianDpEvent(1.0), -1),
         dp.SelfComposedDpEvent(dp.GaussianDpEvent(1.0), 1.5),  # type: ignore[arg-type]
         dp.RandomizedResponseDpEvent(0.5, 1),

@@ -31,6 +31,11 @@ NOISES: dict[str, dict[str, Any]] = {
         "differential_privacy__noise": {"kind": "tree"},
         "training__sampling": {"kind": "cyclic_poisson", "cycle": 4},
     },
+    "blt": TURNS
+    | {
+        "differential_privacy__noise": {"kind": "blt", "buffers": 2},
+        "training__sampling": {"kind": "cyclic_poisson", "cycle": 4},
+    },
 }
 EVERY = pytest.mark.parametrize("kind", NOISES)
 
@@ -137,7 +142,8 @@ def test_plan_evidence_and_report_name_the_mechanism(tmp_path: Path, kind: str) 
     assert party["epsilon"] is not None and 7.9 < party["epsilon"] <= 8
     page = write_report(run.path).read_text()
     assert "every 4 steps at most" in page
-    assert ("banded, 4 bands" if kind == "banded" else "binary tree") in page
+    words = {"banded": "banded, 4 bands", "tree": "binary tree", "blt": "blt, 2 buffers"}
+    assert words[kind] in page
     entries = json.dumps(json.loads((run.path / "ledger.json").read_text()))
     span = 4 if kind == "banded" else 10
     assert f"every {span} of them together are" in entries
