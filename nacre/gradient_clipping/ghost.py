@@ -19,9 +19,9 @@ from torch import Tensor
 from nacre.core.errors import Incompatible
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.contributions import squared_norms
-from nacre.gradient_clipping.joined import Joined, squared, weighted
+from nacre.gradient_clipping.joined import Joined, computed, squared, weighted
 from nacre.gradient_clipping.operations.call import Given
-from nacre.gradient_clipping.tape import Use
+from nacre.gradient_clipping.tape import Tape, Use
 from nacre.gradient_clipping.taped import Finish, Forward, Taped
 
 
@@ -44,24 +44,38 @@ def two_passes(forward: Forward, groups: list[list[str]], kept: set[Use]) -> tup
             "`gradients: ghost` and `grouped` scale each unit's loss by one factor, and this clip "
             "rule has one a layer; use `gradients: bookkeeping`"
         )
+    kept = kept | _computed(forward.tape)
     first = _First(forward, kept)
     norms = first.norms()
 
     def finish(factors: Tensor) -> Tensors:
         total = first.sums(factors[:, 0])
-        second = _Second(forward, kept)
-        forward.tape.take = second.take
-        with torch.enable_grad():
-            scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
-        forward.tape.backward(scaled, [use for use in forward.tape.uses if use not in kept])
-        for name, more in second.sums().items():
-            total[name] = total[name] + more if name in total else more
+        again = [use for use in forward.tape.uses if use not in kept]
+        if again:
+            second = _Second(forward, kept)
+            forward.tape.take = second.take
+            with torch.enable_grad():
+                scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
+            forward.tape.backward(scaled, again)
+            for name, more in second.sums().items():
+                total[name] = total[name] + more if name in total else more
         return {
             name: total[name] if name in total else weighted([], factors, parameter.detach())
             for name, parameter in forward.tape.parameters.items()
         }
 
     return norms[:, None], finish
+
+
+def _computed(tape: Tape) -> set[Use]:
+    """Uses of weights that are computed from others.
+
+    *Why they are kept:* the backward of what computes them rounds. Where large gradients cancel in
+    it, once for each unit and once for the sum of all is not the same, and what a unit adds to the
+    sum could be longer than the norm that it was clipped by (1.5 bounds, seen under an orthogonal
+    parametrization). Of what is kept, that is added which was measured.
+    """
+    return {use for use in tape.uses if any(computed(tape, tape.known[key]) for key in use.tensors)}
 
 
 @dataclass(eq=False)

@@ -111,6 +111,19 @@ def _backwards(tape: Tape, known: Known, gradients: Tensor) -> list[tuple[str, C
     ]
 
 
+def computed(tape: Tape, known: Known) -> bool:
+    """Whether a tensor is a weight that was computed from others by more than a view of one, or
+    a lookup in it: its gradient goes through a backward of its own, which rounds."""
+    derivation = known.derivation
+    if derivation is None or derivation.function is functional.embedding:
+        return False
+    parent = _parent(tape, known)
+    if parent is None:
+        return True
+    place = parent.tensor.untyped_storage().data_ptr()
+    return known.tensor.untyped_storage().data_ptr() != place or computed(tape, parent)
+
+
 def _parent(tape: Tape, known: Known) -> Known | None:
     """The one tensor that a view is taken of."""
     assert known.derivation is not None

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import orthogonal
 from torch.utils.checkpoint import checkpoint
 
 from nacre.core import rows
@@ -375,3 +376,25 @@ def test_rounding_of_addends_that_cancel_keeps_the_bound(kind, width, scale):
         alone = rows.select(batch, slice(unit, unit + 1))
         total = chosen(model, alone, Flat(norm=1e-3), SOURCE)
         assert norm(total.total) <= 1e-3 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("how", ["matrix_exp", "cayley", "householder"])
+@pytest.mark.parametrize("scale", [1e6, 1e7])
+@sums
+def test_weights_computed_by_a_backward_that_cancels_keep_the_bound(kind, how, scale):
+    """The length of what an orthogonal matrix turns does not depend on it: all that is left of its
+    gradient is rounding, which is another one for each unit and for the sum."""
+    torch.manual_seed(0)
+    turned = orthogonal(nn.Linear(6, 6, bias=False), orthogonal_map=how)
+    model = nn.ModuleDict({"turned": turned}).train()
+    inputs = torch.randn(12, 6) * scale
+    _, batch, _ = _failing(lambda s, x: x)
+    batch = {name: value[:1].repeat(12, *[1] * (value.ndim - 1)) for name, value in batch.items()}
+    batch |= {"x": inputs, "unit": torch.arange(12)}
+    objective = Objective(lambda model, batch: model["turned"](batch["x"]).norm(dim=1))
+    chosen = kind(objective, verify="never")
+    chosen.learn(model, batch, SOURCE)
+    for unit in range(12):
+        alone = rows.select(batch, slice(unit, unit + 1))
+        total = chosen(model, alone, Flat(norm=0.1), SOURCE)
+        assert norm(total.total) <= 0.1 * (1 + 1e-5)
