@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.core.types import Adjacency
 from nacre.differential_privacy.events import leaves
 from nacre.differential_privacy.price import Accountant, Price, epsilon
+from nacre.differential_privacy.rdp import zcdp_rho
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -72,6 +73,30 @@ def curve(
 ) -> list[tuple[float, Price]]:
     """(delta, price) for each delta: the promise holds at all of them at once."""
     return [(delta, epsilon(event, delta, accountant, adjacency)) for delta in deltas]
+
+
+DELTAS = (1e-4, 1e-6, 1e-8, 1e-10)
+"""Where a report shows the curve."""
+
+
+def told(event: DpEvent, accountant: Accountant, adjacency: Adjacency) -> dict[str, Any]:
+    """The promise in the words of others, as plan.json has it: `epsilon_by_delta`, pairs over
+    `DELTAS`; `mu` of Gaussian differential privacy and `rho` of zero-concentrated privacy, None
+    where the event has none."""
+    found = curve(event, DELTAS, accountant, adjacency)
+    return {
+        "epsilon_by_delta": [[delta, price.epsilon] for delta, price in found],
+        "mu": _finite(gaussian_mu, event),
+        "rho": _finite(zcdp_rho, event),
+    }
+
+
+def _finite(form: Callable[[DpEvent], float], event: DpEvent) -> float | None:
+    try:
+        value = form(event)
+    except UnsupportedEvent:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def gaussian_mu(event: DpEvent) -> float:

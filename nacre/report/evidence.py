@@ -150,6 +150,9 @@ def _plan(run: Path) -> Plan:
         raise _damaged(run, "plan.json", "it has no party")
     if any(len(point) != 2 for party in plan["parties"] for point in party["epsilon_by_step"]):
         raise _damaged(run, "plan.json", "`epsilon_by_step` should hold pairs")
+    curves = [party.get("epsilon_by_delta", []) for party in plan["parties"]]
+    if any(len(point) != 2 for points in curves for point in points):
+        raise _damaged(run, "plan.json", "`epsilon_by_delta` should hold pairs")
     return plan
 
 

@@ -91,6 +91,14 @@ class Party(TypedDict):
     accountant: str | None
     epsilon_by_step: list[list[float]]
     """`[step, epsilon]` pairs, steps ascending."""
+    epsilon_by_delta: NotRequired[list[list[float]]]
+    """`[delta, epsilon]` pairs: each of them holds, of the whole run; none where nothing is
+    promised."""
+    mu: NotRequired[float | None]
+    """Of Gaussian differential privacy; null where the mechanism has none."""
+    rho: NotRequired[float | None]
+    """Of zero-concentrated differential privacy, which sampling does not amplify; null where the
+    mechanism has none."""
     takes: Takes | None
 
 

@@ -72,9 +72,22 @@ _ROWS: dict[str, Callable[[Party], str]] = {
     "clip": lambda p: _clip(p),
     "noise": lambda p: _noise(p),
     "noise multiplier": lambda p: _multiplier(p),
+    "epsilon at other deltas": lambda p: _curve(p),
+    "as Gaussian privacy": lambda p: _form("mu", p.get("mu")),
+    "as zero-concentrated privacy": lambda p: _form("rho", p.get("rho")),
     "all runs of the account": lambda p: _account(p),
     "takes of its grant": lambda p: percent(p["takes"]["share"]) if p["takes"] else "no grant",
 }
+
+
+def _curve(party: Party) -> str:
+    points = party.get("epsilon_by_delta", [])
+    said = [f"{epsilon(found)} at {delta(at)}" for at, found in points]
+    return ", ".join(said) or "not computed"
+
+
+def _form(name: str, value: float | None) -> str:
+    return "it has none" if value is None else f"{name} {number(value)}"
 
 
 def _account(party: Party) -> str:

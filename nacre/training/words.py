@@ -10,6 +10,7 @@ from nacre.data import OfModel, Text
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded
+from nacre.differential_privacy.forms import told
 from nacre.gradient_clipping import Unclipped, UnitClip
 from nacre.models import FormerRun, Pretrained, Scattering
 from nacre.models.pretrained import starts_random
@@ -45,6 +46,7 @@ def holder(holder: Holder) -> dict[str, Any]:
         "accountant": price.accountant if price else None,
         "epsilon_by_step": [list(point) for point in holder.by_step],
         "takes": holder.takes.to_json() if holder.takes else None,
+        **(told(mechanism.event(), price.accountant, mechanism.adjacency) if price else {}),
     }
 
 
