@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,22 +27,37 @@ if TYPE_CHECKING:
 @click.option("--ledger", required=True, help="The ledger: a file, or a URL of PostgreSQL.")
 @click.option("--account", required=True, help="The account that is charged.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answers as JSON.")
+@click.option("--local", is_flag=True, help="Noise each record by itself, and write them as CSV.")
 @common_options
 def command(
-    table: Path, queries: Path, ledger: str, account: str, output: Path | None, as_json: bool
-) -> None:
+    table: Path, queries: Path, ledger: str, account: str, output: Path | None, local: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Answer QUERIES (a YAML file) about TABLE (CSV or Parquet) under differential privacy.
 
     All answers are reserved in the ledger together before a row is read, and charged together
     before the first is computed. Asking again is another release and is charged again: keep the
-    answers."""
+    answers.
+
+    With --local QUERIES names columns, and each record is noised by itself: for whoever must not
+    see a true value. Who is in the table is not hidden then, and sums over all records are far less
+    exact than the answers to queries."""
+    if output is not None and (output.exists() or not output.parent.is_dir()):
+        raise Refusal(f"{output} exists or has no folder; choose another file with `-o`")
+    if local:
+        _records(table, queries, ledger, account, output, as_json)
+    else:
+        _answers(table, queries, ledger, account, output, as_json)
+
+
+def _answers(
+    table: Path, queries: Path, ledger: str, account: str, output: Path | None, as_json: bool
+) -> None:
     from nacre.recipe.load import read_options
     from nacre.recipe.queries import Queries
     from nacre.training.release import release
 
     asked = read_options(queries, Queries)
-    if output is not None and (output.exists() or not output.parent.is_dir()):
-        raise Refusal(f"{output} exists or has no folder; choose another file with `-o`")
     found = release(table, asked, ledger=ledger, account=account)
     both = zip(found.answers, asked.queries, strict=True)
     document = {
@@ -54,6 +71,55 @@ def command(
         from nacre.core.files import write_json
 
         write_json(output, document)
+
+
+_WARNING = (
+    "Each record is protected by itself, also from whoever holds this file. Who is in the table, "
+    "and how many records there are, is not: a record that is there at all is seen to be there. "
+    "Estimates from such records are far less exact than answers to queries."
+)
+
+
+def _records(
+    table: Path, queries: Path, ledger: str, account: str, output: Path | None, as_json: bool
+) -> None:
+    """Writes the noised records; a summary is shown."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from nacre.core.files import write_bytes
+    from nacre.recipe.load import read_options
+    from nacre.recipe.queries import Records
+    from nacre.training.release import release_records
+
+    asked = read_options(queries, Records)
+    if output is None:
+        raise Refusal("`--local` writes a table of records: name its file with `-o records.csv`")
+    found = release_records(table, asked, ledger=ledger, account=account)
+    write_bytes(output, _csv(found.columns))
+    epsilon = sum(option.epsilon for option in asked.columns.values())
+    document = {
+        "run": found.run,
+        "account": account,
+        "records": str(output),
+        "epsilon": epsilon,
+        "columns": {name: asdict(option) for name, option in asked.columns.items()},
+        "warning": _WARNING,
+    }
+    summary = Table("column", "noise", "epsilon of a record")
+    for name, option in asked.columns.items():
+        summary.add_row(Text(name), option.kind.replace("_", " "), f"{option.epsilon:g}")
+    summary.add_row("all columns", "", f"{epsilon:g}")
+    click.echo(_WARNING, err=True)
+    show(document, summary, as_json)
+
+
+def _csv(columns: Mapping[str, Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue().encode()
 
 
 def _fields(answer: Answer, query: QueryOption) -> Mapping[str, Any]:

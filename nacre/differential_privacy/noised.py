@@ -56,7 +56,7 @@ def rho(epsilon: float, delta: float) -> float:
 
 
 @contextlib.contextmanager
-def _opendp() -> Generator[Any]:
+def opendp() -> Generator[Any]:
     """OpenDP's prelude, its vetted `contrib` constructors switched on for the block."""
     import opendp.prelude as dp
     from opendp.mod import GLOBAL_FEATURES, enable_features
@@ -77,7 +77,7 @@ def release(
     confidence: float = CONFIDENCE,
 ) -> Noised:
     """The noised aggregate, with the least scale that OpenDP's stability map allows the budget."""
-    with _opendp() as dp:
+    with opendp() as dp:
         start = dp.vector_domain(dp.atom_domain(T="i64")), dp.symmetric_distance()
         transformation = start >> aggregate(dp)
         gaussian = query.delta > 0

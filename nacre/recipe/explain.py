@@ -14,7 +14,7 @@ from typing import Any, get_origin
 from nacre.core.errors import RecipeError
 from nacre.recipe.mistakes import nearest, type_words
 from nacre.recipe.options import Hint, inside, keys, kinds, options, required, without_none
-from nacre.recipe.queries import Queries
+from nacre.recipe.queries import Queries, Records
 from nacre.recipe.schema import Recipe
 
 NAME = "NAME"
@@ -49,7 +49,12 @@ def explain(key: str = "") -> tuple[Entry, ...]:
 
 def reference() -> str:
     """The page of all keys, in Markdown: a table for every option, at the first place it stands."""
-    return "\n\n".join(["# Recipe reference", _OPENING, *_tables(Recipe), *_tables(Queries)]) + "\n"
+    return (
+        "\n\n".join(
+            ["# Recipe reference", _OPENING, *_tables(Recipe), *_tables(Queries), *_tables(Records)]
+        )
+        + "\n"
+    )
 
 
 _OPENING = """\

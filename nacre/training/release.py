@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.raw import RawTable, missing, number, read_table, text
+from nacre.differential_privacy.local import (
+    LocalOption,
+    RandomisedResponse,
+    noised_numbers,
+    record_event,
+    responses,
+)
 from nacre.differential_privacy.queries import Contingency, Count, Histogram, QueryOption
 from nacre.differential_privacy.statistics import Answer, answer, joint_event, query_event
 from nacre.ledger import Charge, Ledger
-from nacre.recipe.queries import Queries
+from nacre.recipe.queries import Queries, Records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +69,75 @@ def release(
         for charge in _reserved(book, account, run, asked):
             charges.append(charge)
             stack.callback(charge.settle)
-        frames = _frames(table, asked)
+        raw = _opened(table)
+        frames = [_frame(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
         answers = (answer(frame, query) for frame, query in zip(frames, asked, strict=True))
         return Statistics(run, tuple(answers))
+
+
+@dataclass(frozen=True)
+class LocalRecords:
+    """What was written of each record, and the name under which the ledger has its charge."""
+
+    run: str
+    columns: dict[str, list[str] | list[float]]
+
+
+def release_records(
+    table: Path | str | pd.DataFrame,
+    columns: Mapping[str, LocalOption] | Records,
+    *,
+    ledger: Path | str | Ledger,
+    account: str,
+) -> LocalRecords:
+    """Noises each record by itself (`nacre.differential_privacy.local`).
+
+    Charged as one release under adjacency replace_one, which the account has to be granted for:
+    how many records there are is not hidden. Reserved before a row is read, charged before the
+    first is noised. Raises as `release`; `DataError` for a record without a value, or with a
+    category that was not declared: leaving it out would tell of it.
+    """
+    asked = (columns if isinstance(columns, Records) else Records(columns=dict(columns))).columns
+    run = f"records {uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        opened = isinstance(ledger, Ledger)
+        book = ledger if opened else stack.enter_context(Ledger.open(ledger))
+        name = f"{run}: {', '.join(asked)}"
+        charge = book.reserve(account, name, record_event(asked), 1, "example", "replace_one")
+        stack.callback(charge.settle)
+        raw = _opened(table)
+        read = {name: _records(raw, name, option) for name, option in asked.items()}
+        charge.journal(1)
+        written: dict[str, list[str] | list[float]] = {}
+        for name, option in asked.items():
+            if isinstance(option, RandomisedResponse):
+                written[name] = responses([str(value) for value in read[name]], option)
+            else:
+                written[name] = noised_numbers([float(value) for value in read[name]], option)
+        return LocalRecords(run, written)
+
+
+def _records(raw: RawTable, name: str, option: LocalOption) -> list[str] | list[float]:
+    """A column without gaps. Raises `DataError`."""
+    if isinstance(option, RandomisedResponse):
+        words = [text(cell) for cell in raw.column(name)]
+        wrong = [row for row, word in enumerate(words, start=1) if word not in option.categories]
+        found: list[str] | list[float] = words
+        what = f"none of the declared categories {', '.join(option.categories)}"
+    else:
+        numbers = _numbers(raw, name)
+        wrong = [row for row, value in enumerate(numbers, start=1) if value is None]
+        found = [value for value in numbers if value is not None]
+        what = "no value"
+    if wrong:
+        raise DataError(
+            f"{raw.file} column {name!r}: row {wrong[0]} has {what}; leaving it out would tell of "
+            "it, so fill it, or declare a category for it",
+            column=name,
+        )
+    return found
 
 
 def _reserved(
@@ -92,9 +163,8 @@ def _require_price(query: QueryOption) -> None:
         raise Refusal(f"query {query.name!r} has no price: {error}") from error
 
 
-def _frames(table: Path | str | pd.DataFrame, asked: Sequence[QueryOption]) -> list[pd.DataFrame]:
-    raw = read_table(Path(), str(table)) if isinstance(table, str | Path) else _raw(table)
-    return [_frame(raw, query) for query in asked]
+def _opened(table: Path | str | pd.DataFrame) -> RawTable:
+    return read_table(Path(), str(table)) if isinstance(table, str | Path) else _raw(table)
 
 
 def _raw(table: pd.DataFrame) -> RawTable:

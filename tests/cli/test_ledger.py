@@ -245,3 +245,33 @@ def test_people_are_counted_whole(nacre: Nacre, book: Path, release: Any, tmp_pa
     people, ages = document(result)["answers"]
     assert abs(people["values"][0] - 200) < 20  # two rows a person, one is kept
     assert abs(sum(ages["values"]) - 400) < 60
+
+
+def test_records_are_noised_one_by_one(nacre: Nacre, tmp_path: Path) -> None:
+    book, output = tmp_path / "records.db", tmp_path / "noised.csv"
+    grant = ("--epsilon", "4", "--delta", "1e-6", "--adjacency", "replace_one")
+    assert nacre("ledger", "grant", book, "ward", *grant).exit_code == 0
+    table, columns = tmp_path / "rows.csv", tmp_path / "columns.yaml"
+    table.write_text("name,sex,age\n" + "".join(f"p{i},{'fm'[i % 2]},{i}\n" for i in range(50)))
+    columns.write_text(
+        "nacre: 1\ncolumns:\n"
+        "  sex: {kind: randomised_response, categories: [f, m], epsilon: 1}\n"
+        "  age: {kind: laplace, low: 0, high: 110, epsilon: 2}\n"
+    )
+    asked = ("release", table, columns, "--local", "--ledger", book, "--account", "ward")
+    result = nacre(*asked)
+    assert (result.exit_code, "name its file with `-o" in result.stderr) == (2, True)
+    result = nacre(*asked, "-o", output, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "Who is in the table" in result.stderr
+    assert document(result)["epsilon"] == 3
+    lines = output.read_text().splitlines()
+    assert lines[0] == "sex,age"
+    assert len(lines) == 51
+    assert {line.split(",")[0] for line in lines[1:]} <= {"f", "m"}
+    assert nacre(*asked, "-o", tmp_path / "again.csv").exit_code == 3, "the grant holds one"
+    assert not (tmp_path / "again.csv").exists()
+    columns.write_text("nacre: 1\ncolumns:\n  sex: {kind: laplace, low: 0, high: 1}\n")
+    result = nacre(*asked, "-o", tmp_path / "again.csv")
+    assert result.exit_code == 2
+    assert "columns.yaml:3" in result.stderr

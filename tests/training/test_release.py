@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 import nacre
-from nacre.core.errors import BudgetExceeded, DataError, Refusal
+from nacre.core.errors import BudgetExceeded, DataError, LedgerError, Refusal
+from nacre.differential_privacy.local import LocalLaplace, RandomisedResponse
 from nacre.differential_privacy.queries import Contingency, Count, Mean, Quantiles, Sum
 from nacre.ledger import Ledger
+from nacre.training.release import release_records
 
 HUGE = 30.0
 TABLE = pd.DataFrame(
@@ -92,3 +94,54 @@ def test_names_and_queries_are_checked(book):
     with pytest.raises(Refusal, match="has no price"):
         tiny = Count(name="q", epsilon=1e-9, delta=1e-20)
         nacre.release(TABLE, [tiny], ledger=book, account="ward")
+
+
+RECORDS = {
+    "ward": RandomisedResponse(categories=("east", "west"), epsilon=2.0),
+    "age": LocalLaplace(low=0, high=50, epsilon=1.0),
+}
+
+
+@pytest.fixture
+def replaced(tmp_path):
+    path = tmp_path / "records.db"
+    with Ledger.open(path, create=True) as ledger:
+        ledger.grant("ward", "example", epsilon=4, delta=1e-6, adjacency="replace_one")
+    return path
+
+
+def test_records_are_noised_one_by_one_and_charged_once(replaced):
+    table = pd.DataFrame({"ward": ["east", "west"] * 20, "age": range(40), "name": ["x"] * 40})
+    found = release_records(table, RECORDS, ledger=replaced, account="ward")
+    assert list(found.columns) == ["ward", "age"], "what is not named is not written"
+    assert set(found.columns["ward"]) <= {"east", "west"}
+    assert len(found.columns["age"]) == 40
+    assert not set(found.columns["age"]) & set(range(40))
+    with Ledger.open(replaced) as ledger:
+        (run,) = ledger.summary("ward").runs
+        assert run.journalled == 1
+        with pytest.raises(BudgetExceeded):
+            release_records(table, RECORDS, ledger=ledger, account="ward")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"ward": ["east", "south"], "age": [1, 2]}, "row 2 has none of the declared"),
+        ({"ward": ["east", None], "age": [1, 2]}, "row 2 has none of the declared"),
+        ({"ward": ["east", "west"], "age": [None, 2]}, "row 1 has no value"),
+        ({"ward": ["east", "west"]}, "no column 'age'"),
+    ],
+)
+def test_records_with_gaps_are_refused_before_the_charge(replaced, rows, said):
+    with pytest.raises(DataError, match=said):
+        release_records(pd.DataFrame(rows), RECORDS, ledger=replaced, account="ward")
+    with Ledger.open(replaced) as ledger:
+        assert ledger.summary("ward").runs[0].journalled == 0
+
+
+def test_records_need_an_account_of_replaced_records(book):
+    with pytest.raises(LedgerError, match="adjacency"):
+        release_records(TABLE, RECORDS, ledger=book, account="ward")
+    with pytest.raises(ValueError, match="at least one column"):
+        release_records(TABLE, {}, ledger=book, account="ward")
