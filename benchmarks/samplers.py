@@ -4,7 +4,8 @@
 
 1. Draws of a fixed size under replace-one, delta 1e-5: the upper bound on epsilon by PLD, what real
    neighbours are proven to reach, and the Rényi price of dp-accounting over the upper bound.
-2. Epsilon of ten epochs at one noise, in sensitivities, by each way to draw a tenth of the units.
+2. Epsilon of ten epochs at one noise, in sensitivities, by each way to draw a tenth of the units;
+   and bins that are thrown anew over coins of the same rate, both by their Rényi curves.
 3. Milliseconds to draw a step of 1,000 from a million units.
 """
 
@@ -58,6 +59,7 @@ def ways() -> list[Row]:
         ("cyclic Poisson (10 groups), add-or-remove", CyclicPoisson(50, 1000, 10), "add_or_remove"),
         ("fixed size, replace-one", FixedSize(100, 1000), "replace_one"),
         ("balls in bins, add-or-remove", BallsInBins(1000, 10), "add_or_remove"),
+        ("bins anew, add-or-remove (RDP)", BallsInBins(1000, 10, anew=True), "add_or_remove"),
         ("shuffled, zero-out", Shuffled(100, 1000), "zero_out"),
         ("full batch, add-or-remove", Full(1000), "add_or_remove"),
     ]
@@ -66,6 +68,15 @@ def ways() -> list[Row]:
         made = event(sampling, Gaussian(multiplier=2.0), 100, adjacency)
         found = epsilon(made, DELTA, "pld", adjacency).epsilon
         rows.append(Row(f"noise 2, 100 steps: {name}", found))
+    for bins, z, steps in ((10, 2.0, 100), (100, 1.0, 1000), (1000, 0.7, 10_000)):
+        size, noise = 1000 * bins, Gaussian(multiplier=z)
+        anew, coins = BallsInBins(size, bins, anew=True), Poisson(1000, size)
+        each = [
+            epsilon(event(sampling, noise, steps, "zero_out"), DELTA, "rdp").epsilon
+            for sampling in (anew, coins)
+        ]
+        rows.append(Row(f"{bins} bins, noise {z:g}, ten epochs: anew over coins, RDP",
+                        each[0] / each[1]))  # fmt: skip
     return rows
 
 

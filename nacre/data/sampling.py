@@ -271,12 +271,12 @@ class ShuffledSampling:
 @dataclass(frozen=True, kw_only=True)
 class BallsInBinsSampling:
     """Each unit is thrown into one of size / batch bins, which take turns; a unit pays once a round
-    of all bins, without amplification, under every adjacency."""
+    of all bins, under every adjacency."""
 
     kind: Literal["balls_in_bins"] = "balls_in_bins"
     anew: bool = False
-    """Whether the units are thrown again for every round of all bins; correlated noise needs bins
-    that stay."""
+    """Whether the units are thrown again for every round of all bins: that amplifies the privacy of
+    Gaussian noise, but under replace-one; correlated noise needs bins that stay."""
 
     def build(self, batch: int, size: int) -> BallsInBins:
         """As many bins as whole batches of `size` declared units, so that a step is expected to

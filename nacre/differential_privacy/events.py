@@ -17,14 +17,16 @@ factor 2 and its PLD counts it (one step, z = 1, delta = 1e-5: 4.73 against 10.0
 | fixed size, m of n | refused | refused | m of n without replacement of N(0), N(1) |
 | shuffled | refused | N(0), N(1), once an epoch | the same |
 | balls in bins | N(0), N(1), once a round of the bins | the same | the same |
+| balls in bins, anew | b coordinates N(0); one of them, drawn, N(1) | the same | as balls in bins |
 
 *Shuffled and balls in bins, why.* Who enters which step is drawn independently of the data, by
 place. Given the draw, one unit is in at most one step of an epoch; the other steps of the epoch are
 functions of what was released before, so an epoch is one Gaussian mechanism, and epochs compose. A
 bound for every draw holds for their mixture (joint convexity). That the draw is secret is *not*
-counted: no amplification is claimed. A shuffle's order is one of as many places as there are units,
-so under add-or-remove, where their number differs, other units would move as well: refused. Bins
-are thrown one by one, so a unit that comes or goes moves nobody.
+counted, but for bins that are thrown anew in every round: `binned.py` has that proof (not for a
+unit that is exchanged, which shows at both ends). A shuffle's order is one of as many places as
+there are units, so under add-or-remove, where their number differs, other units would move as well:
+refused. Bins are thrown one by one, so a unit that comes or goes moves nobody.
 
 *Fixed size, why* (the theorems: `fixed_size.py`, and `steps.Replaced`). A draw without unit i is
 one with it where another unit took its place, so two sums of one draw size differ by up to *two*
@@ -124,7 +126,7 @@ def event(
         raise ValueError(f"steps={steps} must be at most those of the {what}, {noise.steps}")
     step = dp_accounting.GaussianDpEvent(noise.multiplier)
     if not isinstance(noise, Whole):
-        step = _sampled(sampling, step)
+        step = _sampled(sampling, step, adjacency)
     require_priced(step, adjacency)
     count = -(-steps // span(sampling, noise))
     return step if count == 1 else dp_accounting.SelfComposedDpEvent(step, count)
@@ -191,10 +193,14 @@ def require_neighbours(sampling: Sampling, adjacency: Adjacency) -> None:
             pass
 
 
-def _sampled(sampling: Sampling, inner: DpEvent) -> DpEvent:
+def _sampled(sampling: Sampling, inner: DpEvent, adjacency: Adjacency) -> DpEvent:
     import dp_accounting
 
+    from nacre.differential_privacy.binned_event import BinnedDpEvent
+
     match sampling:
+        case BallsInBins(bins=bins, anew=True) if bins > 1 and adjacency != "replace_one":
+            return BinnedDpEvent(bins, inner)
         case Full() | Shuffled() | BallsInBins():
             return inner
         case Poisson() | CyclicPoisson() if sampling.rate >= 1:
@@ -226,6 +232,11 @@ def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
         raise UnsupportedEvent(
             f"draws of a fixed size have no price under adjacency={adjacency}; use "
             "`adjacency: replace_one`"
+        )
+    if adjacency == "replace_one" and any(is_binned_gaussian(leaf) for leaf in kinds):
+        raise UnsupportedEvent(
+            "bins that are thrown anew have no amplified price under adjacency=replace_one; "
+            "charge the Gaussian steps alone, or use `adjacency: add_or_remove`"
         )
     if sampled and adjacency == "replace_one":
         raise UnsupportedEvent(
@@ -286,6 +297,15 @@ def is_fixed_size_gaussian(leaf: Leaf) -> bool:
     )
 
 
+def is_binned_gaussian(leaf: Leaf) -> bool:
+    """Whether this is a round of Gaussian steps, one of which, drawn at random, has the unit."""
+    import dp_accounting
+
+    from nacre.differential_privacy.binned_event import BinnedDpEvent
+
+    return isinstance(leaf, BinnedDpEvent) and isinstance(leaf.event, dp_accounting.GaussianDpEvent)
+
+
 def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
     return UnsupportedEvent(f"{pricer} cannot price {leaf}, so it is not priced at all; {remedy}")
@@ -319,7 +339,7 @@ def _map_leaves(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent
 def _grouped(leaf: Leaf, rows: int) -> DpEvent:
     import dp_accounting
 
-    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf):
+    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf) or is_binned_gaussian(leaf):
         leaf = leaf.event
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return dp_accounting.GaussianDpEvent(leaf.noise_multiplier / rows)
@@ -346,6 +366,8 @@ def _words(leaf: Leaf) -> str:
     if is_sampled_gaussian(leaf):
         rate = f"each unit drawn with probability {leaf.sampling_probability:.4g}"
         return f"{_words(leaf.event)}, {rate}"
+    if is_binned_gaussian(leaf):
+        return f"{_words(leaf.event)} on each of {leaf.bins} bins, each unit in one at random"
     if is_fixed_size_gaussian(leaf):
         drawn = f"{leaf.sample_size} of {leaf.source_dataset_size} units drawn each time"
         return f"{_words(leaf.event)}, {drawn}"

@@ -11,7 +11,8 @@ Every price is an upper bound on epsilon. Three accountants:
   Rényi filter adds up.
 
 `auto` takes the tightest that knows the event. Where the grid would be too large (epsilon in the
-hundreds), `pld` falls back on the Rényi price and says so in `Price.accountant`.
+hundreds; bins that are thrown anew, whose losses have as many dimensions as there are bins), `pld`
+falls back on the Rényi price and says so in `Price.accountant`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from nacre.differential_privacy.analytic import (
 from nacre.differential_privacy.cache import remembered, remembered_numbers
 from nacre.differential_privacy.events import (
     Leaf,
+    is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
     leaves,
@@ -228,13 +230,16 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
 
 
 def _step(leaf: Leaf) -> Kind:
-    """The losses of one event. Raises `UnsupportedEvent` where it has no rule."""
+    """The losses of one event. Raises `UnsupportedEvent` where it has no rule, `Unsettled` where
+    its curve is the rule."""
     import dp_accounting
 
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return Step(leaf.noise_multiplier)
     if is_sampled_gaussian(leaf):
         return Step(leaf.event.noise_multiplier, leaf.sampling_probability)
+    if is_binned_gaussian(leaf):
+        raise Unsettled(f"the losses of a round have {leaf.bins} dimensions")
     if is_fixed_size_gaussian(leaf):
         rate = leaf.sample_size / leaf.source_dataset_size
         return Replaced(leaf.event.noise_multiplier, rate)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import gammaln
 
+from nacre.differential_privacy.binned import binned_curve
 from nacre.differential_privacy.events import (
     Leaf,
+    is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
     leaves,
@@ -81,7 +83,7 @@ def _leaf_rho(leaf: Leaf) -> float:
 
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return math.inf
-    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf):
+    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf) or is_binned_gaussian(leaf):
         leaf = leaf.event
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return 1 / (2 * leaf.noise_multiplier**2)
@@ -112,6 +114,8 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
     if is_fixed_size_gaussian(leaf):
         rate = leaf.sample_size / leaf.source_dataset_size
         return fixed_size_curve(rate, leaf.event.noise_multiplier, orders)
+    if is_binned_gaussian(leaf):
+        return binned_curve(leaf.bins, leaf.event.noise_multiplier, orders)
     raise unknown(leaf, "Rényi accounting", "use a Gaussian mechanism on a full or Poisson draw")
 
 

@@ -14,6 +14,7 @@ and no kind or key ever changes its meaning: a ledger outlives the version that 
 | `zcdp` | `rho`, `xi` |
 | `poisson` | `rate`, `event` |
 | `fixed_size` | `batch`, `size`, `event` |
+| `binned` | `bins`, `event` |
 | `repeated` | `count`, `event` |
 | `composed` | `events` |
 | `search` | `mean`, `shape` (null for Poisson's law), `event` |
@@ -40,6 +41,8 @@ def to_json(event: DpEvent) -> Json:
     """The event as JSON. Raises `UnsupportedEvent` for a kind or number that has no place here."""
     import dp_accounting as dp
 
+    from nacre.differential_privacy.binned_event import BinnedDpEvent
+
     match event:
         case dp.NoOpDpEvent():
             return {"kind": "nothing"}
@@ -56,6 +59,8 @@ def to_json(event: DpEvent) -> Json:
             return {"kind": "poisson", "rate": _share(q, "rate"), "event": to_json(inner)}
         case dp.SampledWithoutReplacementDpEvent(source_dataset_size=n, sample_size=m, event=inner):
             return _fixed_size_json(inner, m, n)
+        case BinnedDpEvent(bins=bins, event=inner):
+            return {"kind": "binned", "bins": _count(bins, 2), "event": to_json(inner)}
         case dp.SelfComposedDpEvent(event=inner, count=n):
             return {"kind": "repeated", "count": _count(n, 0), "event": to_json(inner)}
         case dp.ComposedDpEvent(events=parts):
@@ -138,6 +143,12 @@ def _fixed_size(fields: Json) -> DpEvent:
     return dp.SampledWithoutReplacementDpEvent(fields["size"], fields["batch"], inner)
 
 
+def _binned(fields: Json) -> DpEvent:
+    from nacre.differential_privacy.binned_event import BinnedDpEvent
+
+    return BinnedDpEvent(fields["bins"], from_json(fields["event"]))
+
+
 def _repeated(fields: Json) -> DpEvent:
     import dp_accounting as dp
 
@@ -182,6 +193,7 @@ _BUILDERS: Mapping[str, Callable[[Json], DpEvent]] = {
     "zcdp": _zcdp,
     "poisson": _poisson,
     "fixed_size": _fixed_size,
+    "binned": _binned,
     "repeated": _repeated,
     "composed": _composed,
     "search": _search,

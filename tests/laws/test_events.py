@@ -346,7 +346,7 @@ ONCE = dp.GaussianDpEvent(1.5)
         (FixedSize(1000, 1000), ["replace_one"], ONCE, 1),
         (Shuffled(100, 1090), ["zero_out", "replace_one"], ONCE, 10),
         (BallsInBins(1000, 7), ADJACENCIES, ONCE, 7),
-        (BallsInBins(1000, 7, anew=True), ADJACENCIES, ONCE, 7),
+        (BallsInBins(1000, 1, anew=True), ADJACENCIES, ONCE, 1),
     ],
 )
 def test_every_draw_under_every_adjacency(
@@ -388,8 +388,8 @@ def test_bins_that_stay_are_a_cycle_of_certain_coins(noise: Correlated) -> None:
         event(BallsInBins(1000, 1), noise, 40, "zero_out")
 
 
-def test_a_bin_costs_more_than_a_coin_of_the_same_chance() -> None:
-    """No amplification is claimed for bins, which a secret bin would give a part of."""
+def test_a_bin_that_stays_costs_more_than_a_coin_of_the_same_chance() -> None:
+    """No amplification is claimed for it."""
     z = Gaussian(multiplier=1.5)
     bins = epsilon(event(BallsInBins(1000, 10), z, 100, "zero_out"), DELTA).epsilon
     coins = epsilon(event(Poisson(100, 1000), z, 100, "zero_out"), DELTA).epsilon

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
+from nacre.differential_privacy.binned_event import BinnedDpEvent
 from nacre.ledger.chain import canonical
 from nacre.ledger.events_json import from_json, to_json
 
@@ -32,6 +33,7 @@ events = st.recursive(
             dp.SampledWithoutReplacementDpEvent, st.integers(9, 10**9), st.integers(1, 9), inner
         ),
         st.builds(dp.SelfComposedDpEvent, inner, st.integers(0, 10**6)),
+        st.builds(BinnedDpEvent, st.integers(2, 10**6), inner),
         st.builds(dp.ComposedDpEvent, st.lists(inner, max_size=3)),
         st.builds(
             dp.dp_event.RepeatAndSelectDpEvent,
@@ -66,6 +68,7 @@ def test_events_survive_exactly(event: dp.DpEvent) -> None:
         dp.LaplaceDpEvent(-1.0),
         dp.PoissonSampledDpEvent(1.5, dp.GaussianDpEvent(1.0)),
         dp.PoissonSampledDpEvent(0.0, dp.GaussianDpEvent(1.0)),
+        BinnedDpEvent(1, dp.GaussianDpEvent(1.0)),
         dp.SampledWithoutReplacementDpEvent(5, 6, dp.GaussianDpEvent(1.0)),
         dp.SampledWithoutReplacementDpEvent(5, 0, dp.GaussianDpEvent(1.0)),
         dp.SampledWithoutReplacementDpEvent(5, 2.0, dp.GaussianDpEvent(1.0)),  # type: ignore[arg-type]

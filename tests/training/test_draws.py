@@ -52,6 +52,11 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # changes, evid
         {"kind": "balls_in_bins", "expected": 40.0, "rate": 1.0, "epoch": 3},
         "once in each 3 steps at most",
     ),
+    "bins, anew, amplified": (
+        draws("balls_in_bins", "add_or_remove", anew=True),
+        {"kind": "balls_in_bins", "expected": 40.0, "rate": 1.0, "epoch": 3},
+        "once in each 3 steps at most",
+    ),
     "bins, banded noise": (
         draws("balls_in_bins", "replace_one")
         | {"differential_privacy__noise": {"kind": "banded", "bands": 3}},
@@ -99,7 +104,7 @@ def test_a_resumed_run_draws_and_ends_alike(
 def test_it_is_charged_under_every_rule_and_reported(tmp_path: Path, way: str, rule: str) -> None:
     changes, sampling, turns = WAYS[way]
     asked = recipe(tmp_path, CENTRAL, **changes, ledger__grant__rule=rule)
-    if rule == "zcdp" and way == "fixed size":
+    if rule == "zcdp" and way in ("fixed size", "bins, anew, amplified"):
         with pytest.raises(BudgetExceeded):  # zCDP sees no amplification
             plan(asked)
         return
