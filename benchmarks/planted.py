@@ -150,8 +150,8 @@ FAULTS = [
     ),
     Fault(
         "account: adding a unit is priced alone", "differential_privacy/loss.py",
-        "for added in (False, True)]",
-        "for added in (True, True)]",
+        "directions = (False, True) if one_sided",
+        "directions = (True, True) if one_sided",
         PRICES,
     ),
     Fault(

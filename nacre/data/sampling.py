@@ -276,7 +276,7 @@ class BallsInBinsSampling:
     kind: Literal["balls_in_bins"] = "balls_in_bins"
     anew: bool = False
     """Whether the units are thrown again for every round of all bins: that amplifies the privacy of
-    Gaussian noise, but under replace-one; correlated noise needs bins that stay."""
+    Gaussian noise, except under replace-one; correlated noise needs bins that stay."""
 
     def build(self, batch: int, size: int) -> BallsInBins:
         """As many bins as whole batches of `size` declared units, so that a step is expected to

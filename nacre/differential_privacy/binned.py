@@ -5,11 +5,12 @@
 *The pair.* Given the bins of all others, step t shows the unit's share, of length r_t <= 1 in
 sensitivities, if t is its bin, beside normal noise; r_t and the direction may follow from the steps
 before. Turned into that direction it is made from x_t, which is N(1, z^2) in the unit's bin and
-N(0, z^2) elsewhere: r_t x_t plus normal noise of variance z^2 (1 - r_t^2). So the round is a
-post-processing of x_1 … x_b, and no two neighbours by add-or-remove or zero-out are told apart
-better than P, the mixture over the bins, from Q, all zero: P / Q is L, the mean of e_1 … e_b with
-e_t = exp((2 x_t - 1) / (2 z^2)) (Chua et al. 2024, "Balls-and-bins sampling for DP-SGD", theorem
-on the dominating pair). Both directions, exactly:
+N(0, z^2) elsewhere: r_t x_t plus normal noise of variance z^2 (1 - r_t^2); across it there is noise
+alone. So the round is a post-processing of x_1 … x_b, and no two neighbours by add-or-remove or
+zero-out are told apart better than P, the mixture over the bins, from Q, all zero: P / Q is L, the
+mean of e_1 … e_b with e_t = exp((2 x_t - 1) / (2 z^2)) (Chua et al. 2024, "Balls-and-bins sampling
+for DP-SGD", theorem on the dominating pair). Both directions are computed, and the larger is taken
+(on every setting tried the first; that it always is, we have not proven):
 
 - P from Q at a whole order a: E_Q L^a = a! b^-a times the coefficient of u^a in the b-th power of
   the sum over k of u^k / k! exp(k (k - 1) / (2 z^2)), as the e_t are independent under Q and

@@ -15,6 +15,7 @@ from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.analytic import gaussian_epsilon
+from nacre.differential_privacy.binned_event import BinnedDpEvent
 from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Correlated, Tree, Whole
 from nacre.differential_privacy.events import (
@@ -386,6 +387,14 @@ def test_bins_that_stay_are_a_cycle_of_certain_coins(noise: Correlated) -> None:
         assert event(bins, noise, 40, adjacency) == event(coins, noise, 40, adjacency)
     with pytest.raises(UnsupportedEvent, match="cycle=1"):
         event(BallsInBins(1000, 1), noise, 40, "zero_out")
+
+
+def test_bins_that_are_thrown_anew_are_amplified_but_for_a_unit_that_is_exchanged() -> None:
+    anew, z = BallsInBins(1000, 10, anew=True), Gaussian(multiplier=1.5)
+    assert leaves(event(anew, z, 35, "replace_one")) == [(ONCE, 4)]
+    for adjacency in ("add_or_remove", "zero_out"):
+        assert leaves(event(anew, z, 35, adjacency)) == [(BinnedDpEvent(10, ONCE), 4)]
+        assert span(anew, z) == 10
 
 
 def test_a_bin_that_stays_costs_more_than_a_coin_of_the_same_chance() -> None:
