@@ -67,6 +67,8 @@ def _model_fits(recipe: Recipe, schema: Schema) -> None:
         with torch.device("meta"):  # sizes without the memory
             model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
         count = sum(weights.numel() for weights in trainable(model).values())
+    except Refusal as error:
+        refuse(recipe, "model", str(error), type(error))
     except RuntimeError:  # torch cannot even count it
         count = 2**63
     _held(recipe, count, _COPIES, "use a smaller model")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nacre.core.errors import Incompatible
 from nacre.core.files import load_tensors
 from nacre.core.random import Source
 from nacre.data import Rows
@@ -131,3 +132,19 @@ def test_private_and_public_rows_pass_and_keep_their_order(tmp_path):
 def test_no_rows_pass_as_no_rows():
     empty = Rows(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
     assert beginning._through(torch.nn.Flatten(), empty, lambda *_: None) is empty
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"kind": "scattering", "groups": 7}, r"tiny.yaml:\d+ `model`: groups=7 does not divide"),
+        (
+            {"kind": "scattering", "scales": 4},
+            r"tiny.yaml:\d+ `model`: model `scattering` averages",
+        ),
+        ({"kind": "cnn", "channels": [4] * 4}, r"tiny.yaml:\d+ `model`: model `cnn` halves"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_images_is_told_by_its_line(tmp_path, model, said):
+    with pytest.raises(Incompatible, match=said):
+        plan(recipe(tmp_path, DIGITS | {"model": model}))
