@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from nacre.recipe.load import dumps, load
     from nacre.recipe.schema import Recipe
     from nacre.recipe.sections import Execution, Grant, LedgerChoice, Training
+    from nacre.recipe.tune import PrivateScore, PublicScore, Tune
     from nacre.report.evidence import write_report
     from nacre.training.plan import plan
     from nacre.training.release import release
     from nacre.training.run import abandon, finish, open_run, train
+    from nacre.training.tune import tune
 
 __version__ = "0.1.0"
 
@@ -58,10 +60,12 @@ _HOMES = {
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
     "nacre.recipe.sections": ("Execution", "Grant", "LedgerChoice", "Training"),
+    "nacre.recipe.tune": ("PrivateScore", "PublicScore", "Tune"),
     "nacre.report.evidence": ("write_report",),
     "nacre.training.plan": ("plan",),
     "nacre.training.release": ("release",),
     "nacre.training.run": ("abandon", "finish", "open_run", "train"),
+    "nacre.training.tune": ("tune",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -106,6 +110,8 @@ __all__ = [
     "Pretrain",
     "Pretrained",
     "Privacy",
+    "PrivateScore",
+    "PublicScore",
     "PythonModel",
     "Recipe",
     "Scattering",
@@ -114,6 +120,7 @@ __all__ = [
     "Text",
     "Trades",
     "Training",
+    "Tune",
     "Uniform",
     "abandon",
     "audit_run",
@@ -124,6 +131,7 @@ __all__ = [
     "plan",
     "release",
     "train",
+    "tune",
     "write_report",
 ]
 

@@ -226,6 +226,8 @@ def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
     for leaf in kinds:
         if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
             require_priced(leaf.event, adjacency)
+        for part in alternatives(leaf):
+            require_priced(part, adjacency)
     sampled = any(isinstance(leaf, dp_accounting.PoissonSampledDpEvent) for leaf in kinds)
     fixed = any(is_fixed_size_gaussian(leaf) for leaf in kinds)
     if fixed and adjacency != "replace_one":
@@ -306,6 +308,20 @@ def is_binned_gaussian(leaf: Leaf) -> bool:
     return isinstance(leaf, BinnedDpEvent) and isinstance(leaf.event, dp_accounting.GaussianDpEvent)
 
 
+def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
+    """The events of which one happens; () for an event of another kind."""
+    from nacre.differential_privacy.either_event import EitherDpEvent
+
+    return leaf.events if isinstance(leaf, EitherDpEvent) else ()
+
+
+def either(events: tuple[DpEvent, ...]) -> DpEvent:
+    """One of `events`, drawn without a look at the data."""
+    from nacre.differential_privacy.either_event import EitherDpEvent
+
+    return events[0] if len(events) == 1 else EitherDpEvent(events)
+
+
 def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
     return UnsupportedEvent(f"{pricer} cannot price {leaf}, so it is not priced at all; {remedy}")
@@ -351,6 +367,8 @@ def _grouped(leaf: Leaf, rows: int) -> DpEvent:
         # The theorem holds for any two data sets, so for two that differ by a coarser unit.
         trial = group_event(leaf.event, rows)
         return dp_accounting.dp_event.RepeatAndSelectDpEvent(trial, leaf.mean, leaf.shape)
+    if parts := alternatives(leaf):
+        return either(tuple(group_event(part, rows) for part in parts))
     raise unknown(leaf, "the group price", "charge it to the unit it was made for")
 
 
@@ -379,6 +397,8 @@ def _words(leaf: Leaf) -> str:
         return f"a query with rho {leaf.rho:.4g} (zCDP)"
     if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
         return f"the best of about {leaf.mean:.4g} trials, each of {describe(leaf.event)}"
+    if parts := alternatives(leaf):
+        return "one of: " + "; or ".join(describe(part) for part in parts)
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return "a release without protection"
     return str(leaf)

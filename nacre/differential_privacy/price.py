@@ -32,6 +32,7 @@ from nacre.differential_privacy.analytic import (
 from nacre.differential_privacy.cache import remembered, remembered_numbers
 from nacre.differential_privacy.events import (
     Leaf,
+    alternatives,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
@@ -178,7 +179,7 @@ def _resolve(event: DpEvent, accountant: Accountant) -> Literal["closed", "pld",
             "`accountant: pld`"
         )
     by_curve = dp_accounting.ZCDpEvent | dp_accounting.dp_event.RepeatAndSelectDpEvent
-    curved = any(isinstance(leaf, by_curve) for leaf in kinds)
+    curved = any(isinstance(leaf, by_curve) or alternatives(leaf) for leaf in kinds)
     return "rdp" if curved and accountant == "auto" else "pld"
 
 

@@ -14,6 +14,7 @@ from scipy.special import gammaln
 from nacre.differential_privacy.binned import binned_curve
 from nacre.differential_privacy.events import (
     Leaf,
+    alternatives,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
@@ -106,8 +107,12 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
         return _pure_curve(pure_epsilon(leaf), orders)
     if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
-        trial, known = rdp_curve(leaf.event, list(orders)), rdp_curve(leaf.event)
+        known = rdp_curve(leaf.event)
+        same = tuple(float(order) for order in orders) == ORDERS
+        trial = known if same else rdp_curve(leaf.event, list(orders))
         return Trials(mean=leaf.mean, shape=leaf.shape).curve(orders, trial, ORDERS, known)
+    if parts := alternatives(leaf):
+        return np.max([rdp_curve(part, list(orders)) for part in parts], axis=0)
     if is_sampled_gaussian(leaf):
         rate, multiplier = leaf.sampling_probability, leaf.event.noise_multiplier
         return np.array([_sampled_gaussian(rate, multiplier, float(a)) for a in orders])

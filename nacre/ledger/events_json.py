@@ -17,6 +17,7 @@ and no kind or key ever changes its meaning: a ledger outlives the version that 
 | `binned` | `bins`, `event` |
 | `repeated` | `count`, `event` |
 | `composed` | `events` |
+| `either` | `events` |
 | `search` | `mean`, `shape` (null for Poisson's law), `event` |
 """
 
@@ -42,6 +43,7 @@ def to_json(event: DpEvent) -> Json:
     import dp_accounting as dp
 
     from nacre.differential_privacy.binned_event import BinnedDpEvent
+    from nacre.differential_privacy.either_event import EitherDpEvent
 
     match event:
         case dp.NoOpDpEvent():
@@ -65,6 +67,9 @@ def to_json(event: DpEvent) -> Json:
             return {"kind": "repeated", "count": _count(n, 0), "event": to_json(inner)}
         case dp.ComposedDpEvent(events=parts):
             return {"kind": "composed", "events": [to_json(part) for part in parts]}
+        case EitherDpEvent(events=parts):
+            _count(len(parts), 1)
+            return {"kind": "either", "events": [to_json(part) for part in parts]}
         case dp.dp_event.RepeatAndSelectDpEvent(event=inner, mean=mean, shape=shape):
             return _search_json(inner, mean, shape)
         case _:
@@ -161,6 +166,12 @@ def _composed(fields: Json) -> DpEvent:
     return dp.ComposedDpEvent([from_json(part) for part in fields["events"]])
 
 
+def _either(fields: Json) -> DpEvent:
+    from nacre.differential_privacy.either_event import EitherDpEvent
+
+    return EitherDpEvent(tuple(from_json(part) for part in fields["events"]))
+
+
 def _search_json(trial: DpEvent, mean: object, shape: object) -> Json:
     number = _positive(mean, "mean")
     spread = math.inf if shape == math.inf else _shape(shape)
@@ -196,6 +207,7 @@ _BUILDERS: Mapping[str, Callable[[Json], DpEvent]] = {
     "binned": _binned,
     "repeated": _repeated,
     "composed": _composed,
+    "either": _either,
     "search": _search,
 }
 

@@ -234,7 +234,7 @@ class Ledger:
         `entered` is a digest of what the step's release is computed from. A step that was
         journalled before with the same digest costs nothing more: it is answered with the same
         numbers. Raises `LedgerError` for another digest, since a second answer would be a second
-        release, beyond the reserved steps, and once the run has ended.
+        release, beyond the reserved steps, and for a new step once the run has ended.
         """
         self._journals.add(Line(account, run, step, entered))
 

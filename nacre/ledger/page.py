@@ -43,6 +43,16 @@ class Page:
         """Whether a step is new to its run's journal. Raises as `Ledger.journal` does."""
         account, run, step = line.account, line.run, line.step
         standing = self.book.account(account).run(run)
+        known = step <= standing.journalled
+        if known and standing.entered.get(step, "") != line.entered:
+            raise LedgerError(
+                f"step {step} of run {run!r} in account {account!r} was taken before, from "
+                "another state (other weights, rows or code, or a machine that rounds "
+                "otherwise), so taking it again would be a second release that nothing pays "
+                "for; put back what was changed, or end the run with `nacre finish`"
+            )
+        if known and (standing.end is None or line.entered):
+            return False  # answered with the same numbers; a digest proves it after the end too
         if standing.end is not None:
             raise LedgerError(
                 f"run {run!r} of account {account!r} was {standing.end}, so step {step} may "
@@ -53,14 +63,7 @@ class Page:
                 f"run {run!r} of account {account!r} reserved {standing.request.steps} steps, "
                 f"so step {step} may not be taken; start a new run for more"
             )
-        if step <= standing.journalled and standing.entered.get(step, "") != line.entered:
-            raise LedgerError(
-                f"step {step} of run {run!r} in account {account!r} was taken before, from "
-                "another state (other weights, rows or code, or a machine that rounds "
-                "otherwise), so taking it again would be a second release that nothing pays "
-                "for; put back what was changed, or end the run with `nacre finish`"
-            )
-        return step > standing.journalled
+        return True
 
     def journal(self, line: Line) -> None:
         """Adds a step to its run's journal."""

@@ -20,6 +20,7 @@ from nacre.models import FormerRun, ModelOption, Pretrained
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
 from nacre.recipe.sections import Execution, LedgerChoice, Training
+from nacre.recipe.tune import Tune
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Recipe:
     """How the work is done; never what is guaranteed."""
     ledger: LedgerChoice | None = None
     """Where the privacy budget is kept."""
+    tune: Tune | None = None
+    """What `nacre tune` searches over; without it the recipe is one run."""
     audit: tuple[AuditOption, ...] = ()
     """Attacks on the finished model, by name or with options."""
     compare: tuple[Literal["unprotected", "public_base"], ...] = ()

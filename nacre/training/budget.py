@@ -7,22 +7,33 @@ import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError
 from nacre.core.random import digest
-from nacre.core.types import Adjacency
+from nacre.core.types import Adjacency, Unit
 from nacre.data.dataset import Rows
-from nacre.differential_privacy.mechanism import Mechanism
 from nacre.ledger import Charge, Grant, Ledger, Preview, is_url, preview_new
 from nacre.ledger.weigh import PLANNED
 from nacre.recipe.schema import Recipe
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
+    from dp_accounting import DpEvent
+
     from nacre.training.plan import Plan
 
 IN_RUN = "{run}"
 """In a ledger's path: the run folder."""
+
+
+class Asked(NamedTuple):
+    """What a run asks of an account: see `Ledger.reserve`."""
+
+    event: DpEvent  # of `span` steps
+    steps: int
+    unit: Unit
+    adjacency: Adjacency
+    span: int
 
 
 @dataclass(frozen=True)
@@ -62,24 +73,24 @@ def ledger_path(recipe: Recipe, run: Path | None) -> Path | str | None:
 def takes(
     recipe: Recipe,
     account: str,
-    mechanism: Mechanism,
+    wanted: Asked,
     run: tuple[str, Path] | None = None,  # name and folder of the run that is resumed
 ) -> Takes:
-    """What the mechanism would take from its account's grant. Writes nothing.
+    """What the request would take from the account's grant. Writes nothing.
 
     Raises `BudgetExceeded` where there is no grant at all, `LedgerError` for a damaged ledger or
     a grant that differs from the recipe's.
     """
     path = ledger_path(recipe, run[1] if run is not None else None)
-    grant = _grant(recipe, mechanism)
-    asked = (mechanism.event(1), mechanism.steps, mechanism.unit, mechanism.adjacency)
+    grant = _grant(recipe, wanted)
+    asked, span = wanted[:4], wanted.span
     rows = _rows_per_unit(recipe)
     if path is not None and Ledger.exists(path):
         with Ledger.open(path) as ledger:
             name = run[0] if run is not None else PLANNED
-            found = ledger.preview(account, *asked, rows, mechanism.span, grant=grant, run=name)
+            found = ledger.preview(account, *asked, rows, span, grant=grant, run=name)
     elif grant is not None:
-        found = preview_new(account, grant, *asked, rows, mechanism.span)
+        found = preview_new(account, grant, *asked, rows, span)
     else:
         raise BudgetExceeded(
             f"account {account!r} has no grant: the ledger {path} does not exist; make one with "
@@ -100,7 +111,7 @@ def _takes(account: str, found: Preview) -> Takes:
     )
 
 
-def _grant(recipe: Recipe, mechanism: Mechanism) -> Grant | None:
+def _grant(recipe: Recipe, wanted: Asked) -> Grant | None:
     """The recipe's grant for the unit that it protects."""
     assert recipe.ledger is not None
     option = recipe.ledger.grant
@@ -108,11 +119,11 @@ def _grant(recipe: Recipe, mechanism: Mechanism) -> Grant | None:
         return None
     try:
         return Grant(
-            unit=mechanism.unit,
+            unit=wanted.unit,
             epsilon=option.epsilon,
             delta=option.delta,
             rule=option.rule,
-            adjacency=mechanism.adjacency,
+            adjacency=wanted.adjacency,
         )
     except ValueError as error:
         raise BudgetExceeded(f"the recipe's `ledger.grant` allows nothing: {error}") from error
@@ -228,19 +239,19 @@ def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Char
     try:
         for holder in plan.holders:
             assert holder.account is not None
-            mechanism = holder.mechanism
-            grant = _grant(plan.recipe, mechanism)
+            wanted = holder.asked
+            grant = _grant(plan.recipe, wanted)
             if new and grant is not None:
                 _granted(ledger, holder.account, grant)
             charges[holder.name] = ledger.reserve(
                 holder.account,
                 run,
-                mechanism.event(1),
-                mechanism.steps,
-                mechanism.unit,
-                mechanism.adjacency,
+                wanted.event,
+                wanted.steps,
+                wanted.unit,
+                wanted.adjacency,
                 _rows_per_unit(plan.recipe),
-                mechanism.span,
+                wanted.span,
             )
     except NacreError:
         if new:  # nothing was journalled, so whatever the rule, all of it comes back

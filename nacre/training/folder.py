@@ -133,11 +133,17 @@ class RunFolder:
         """What correlated noise remembers at each checkpoint; absent once the run has ended."""
         return self.local / "noise"
 
+    @property
+    def trials(self) -> Path:
+        """What the trials of a search computed; absent once the run has ended."""
+        return self.local / "trials"
+
     def destroy_key(self) -> None:
-        """Removes what the noise remembers, then overwrites and removes the run key. On
-        copy-on-write disks old blocks may survive."""
-        if self.noise.exists():
-            shutil.rmtree(self.noise)
+        """Removes what the noise remembers and the trials of a search, then overwrites and removes
+        the run key. On copy-on-write disks old blocks may survive."""
+        for path in (self.noise, self.trials):
+            if path.exists():
+                shutil.rmtree(path)
         if self.run_key.exists():
             with self.run_key.open("r+b") as file:
                 file.write(bytes(32))

@@ -16,8 +16,9 @@ from nacre.data.sampling import CyclicPoisson, FixedSize, Poisson
 from nacre.differential_privacy.correlated import Whole
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise import NoNoise
-from nacre.differential_privacy.price import Accountant
-from nacre.training.plan import Holder, Plan, accountant
+from nacre.differential_privacy.price import Accountant, epsilon
+from nacre.training.plan import Plan
+from nacre.training.pricing import Holder, Trial, accountant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Outlook:
     """Prices beside that of the plan, by its own accountant, at its own delta."""
 
     account: str
-    epoch: int  # steps until each unit is expected to have entered once
+    epoch: int | None  # steps until each unit is expected to have entered once; None for a search
     one_more_epoch: float | None  # epsilon after it; None where the noise is built for these steps
     choices: tuple[Choice, ...]
 
@@ -54,7 +55,7 @@ class Outlook:
             batch, name = f"{choice.batch:g}", choice.changed or "as planned"
             row = (f"{choice.noise:.4g}", batch, str(choice.steps), f"{choice.epsilon:.3f}")
             table.add_row(name, *row)
-        return Group(Text(self._next()), table)
+        return table if self.epoch is None else Group(Text(self._next()), table)
 
     def _next(self) -> str:
         now = self.choices[0].epsilon
@@ -72,6 +73,8 @@ def outlook(plan: Plan) -> Outlook | None:
     mechanism = holder.mechanism
     if not plan.private or holder.delta is None or isinstance(mechanism.noise, NoNoise):
         return None
+    if holder.trial is not None:
+        return _of_search(holder, holder.trial)
     by = accountant(plan.recipe)
     epoch = math.ceil(holder.size / mechanism.sampling.expected)
     more: float | None = None
@@ -84,6 +87,37 @@ def outlook(plan: Plan) -> Outlook | None:
         one_more_epoch=more,
         choices=tuple(_choices(mechanism, holder, by)),
     )
+
+
+def _of_search(holder: Holder, trial: Trial) -> Outlook:
+    """Searches of the same trials with other numbers of them."""
+    assert holder.delta is not None  # outlook has looked
+    assert holder.mechanism.noise.multiplier is not None  # a plan is calibrated
+    law, found = trial.search.trials, list[Choice]()
+    others = {
+        "": law,
+        "half the trials": replace(law, mean=max(law.mean / 2, 1.01)),
+        "twice the trials": replace(law, mean=law.mean * 2),
+        "shape: 0 (spreads more)": replace(law, shape=0.0),
+        "shape: 5 (spreads less)": replace(law, shape=5.0),
+    }
+    for changed, other in others.items():
+        if changed and other == law:
+            continue
+        event = replace(trial.search, trials=other).event(trial.mechanisms)
+        found.append(
+            Choice(
+                changed=changed,
+                noise=holder.mechanism.noise.multiplier,
+                batch=holder.mechanism.sampling.expected,
+                steps=holder.mechanism.steps,
+                epsilon=epsilon(event, holder.delta, "rdp", holder.mechanism.adjacency).epsilon,
+            )
+        )
+    return Outlook(
+        account=holder.account or "the search", epoch=None, one_more_epoch=None,
+        choices=tuple(found),
+    )  # fmt: skip
 
 
 def _choices(mechanism: Mechanism, holder: Holder, by: Accountant) -> Iterator[Choice]:

@@ -7,6 +7,7 @@ example or group), or the federation as a whole (unit client).
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,44 +15,31 @@ from typing import Any
 
 from torch import nn
 
-from nacre.core.errors import BudgetExceeded, Incompatible, LedgerError, Refusal
+from nacre.core.errors import Incompatible, Refusal
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.data.sampling import Full, Poisson, separation
-from nacre.differential_privacy.mechanism import Budget, Mechanism
+from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise import NoNoise
-from nacre.differential_privacy.price import Accountant, Price, epsilon, epsilon_by_step
 from nacre.gradient_clipping import Unclipped
 from nacre.models import build
 from nacre.recipe.load import digest
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces, words
+from nacre.training.alternatives import Alternative, alternatives, tried_with
 from nacre.training.beginning import trained_part
-from nacre.training.budget import Takes, takes
 from nacre.training.checks import CHECKS
 from nacre.training.clipping import parts_fit
 from nacre.training.estimate import Estimate, estimate
-from nacre.training.facts import Facts, placed, refuse
+from nacre.training.facts import Facts, refuse
 from nacre.training.folder import reopen
 from nacre.training.inputs import same_task
+from nacre.training.pricing import Holder, priced, searched
+from nacre.training.search_facts import SearchFacts
 from nacre.training.size import adapters_fit, fits
 
 UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who is charged, and for what: one account, one mechanism."""
-
-    name: str  # "" for the central run or the whole federation
-    account: str | None
-    size: int  # declared units
-    mechanism: Mechanism
-    price: Price | None = None  # of the whole run, by the accountant that calibrated it
-    by_step: tuple[tuple[int, float], ...] = ()  # (steps done, epsilon)
-    takes: Takes | None = None  # from the account's grant
-    delta: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +53,8 @@ class Plan:
     outer: Mechanism | None  # the federation's own level; None for a central run
     estimate: Estimate
     created: str
+    search: SearchFacts | None = None  # of which this is the whole, or one alternative
+    alternatives: tuple[Plan, ...] = ()  # what a trial of the search may draw; none for one run
 
     @property
     def federated(self) -> bool:
@@ -96,7 +86,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The facts of this plan; all of them public."""
-        return {
+        search = self.search
+        facts: dict[str, Any] = {
             "nacre": version("nacre"),
             "name": self.recipe.name,
             "recipe_digest": self.digest,
@@ -113,6 +104,7 @@ class Plan:
             "model": words.model(self.recipe, self.estimate.parameters),
             "estimates": self.estimate.to_json(),
         }
+        return facts if search is None else search.added_to(facts)
 
     def table(self) -> Any:
         """A rich renderable of what will run."""
@@ -133,6 +125,14 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     if resume is not None:
         folder = reopen(resume)
         run = (folder.name(), folder.path)
+    if recipe.tune is not None:
+        return _search(recipe, run, ledger)
+    found = _checked(recipe)
+    return _with(found, [priced(recipe, run, holder, ledger) for holder in found.holders])
+
+
+def _checked(recipe: Recipe) -> Plan:
+    """The plan of one run, before its noise is calibrated."""
     schema = _schema(recipe)
     sizes = _sizes(recipe)
     same_task(recipe)
@@ -144,18 +144,19 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     model = _prepared(recipe, model)
     parts_fit(recipe, model)
     outer = _outer(recipe)
-    holders = tuple(
-        _priced(recipe, run, Holder(name=name, account=_account(recipe, name), size=size,
-                                    mechanism=_inner(recipe, size)), ledger)
-        for name, size in sizes.items()
-    )  # fmt: skip
     if outer is not None and pieces.protects(recipe) == "client":
         assert recipe.federated_learning is not None
         count = len(recipe.federated_learning.parties.names)
         account = _account(recipe, "")
-        whole = Holder(name="", account=account, size=count, mechanism=outer)
-        holders = (_priced(recipe, run, whole, ledger),)
-        outer = holders[0].mechanism
+        holders = (Holder(name="", account=account, size=count, mechanism=outer),)
+    else:
+        holders = tuple(
+            Holder(
+                name=name, account=_account(recipe, name), size=size,
+                mechanism=_inner(recipe, size),
+            )
+            for name, size in sizes.items()
+        )  # fmt: skip
     return Plan(
         recipe=recipe,
         digest=digest(recipe),
@@ -165,6 +166,34 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
         estimate=_estimate(recipe, model, schema, sizes),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _with(found: Plan, holders: Sequence[Holder]) -> Plan:
+    """The plan with these holders; where the federation as a whole is one, its level is theirs."""
+    whole = found.outer is not None and pieces.protects(found.recipe) == "client"
+    outer = holders[0].mechanism if whole else found.outer
+    return replace(found, holders=tuple(holders), outer=outer)
+
+
+def _search(recipe: Recipe, run: tuple[str, Path] | None, ledger: bool) -> Plan:
+    """The plan of a search: every alternative checked, and all of them priced together."""
+    found: list[tuple[Alternative, Plan]] = []
+    for each in alternatives(recipe):
+        try:
+            found.append((each, _checked(each.recipe)))
+        except Refusal as error:
+            if not found:  # maybe of them all
+                raise
+            raise tried_with(each.settings, error) from error
+    columns = zip(*(one.holders for _, one in found), strict=True)
+    rows = zip(*(searched(recipe, run, column, ledger) for column in columns), strict=True)
+    own = digest(recipe)
+    plans = [
+        replace(_with(one, holders), digest=own, search=SearchFacts.of(recipe, each.settings))
+        for (each, one), holders in zip(found, rows, strict=True)
+    ]
+    whole = SearchFacts.of(recipe, None)
+    return replace(plans[0], recipe=recipe, search=whole, alternatives=tuple(plans))
 
 
 def _estimate(recipe: Recipe, model: nn.Module, schema: Schema, sizes: dict[str, int]) -> Estimate:
@@ -266,46 +295,6 @@ def _outer(recipe: Recipe) -> Mechanism | None:
         noise=noise,
         steps=federation.rounds,
     )
-
-
-def accountant(recipe: Recipe) -> Accountant:
-    """Which accountant calibrates: the one asked for, else the one of the grant's rule."""
-    privacy, ledger = recipe.differential_privacy, recipe.ledger
-    assert privacy is not None
-    if privacy.accountant != "auto":
-        return privacy.accountant
-    rule = ledger.grant.rule if ledger is not None and ledger.grant is not None else "rdp"
-    return "pld" if rule == "pld" else "rdp"
-
-
-def _priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder, ledger: bool) -> Holder:
-    """The holder with its noise calibrated, its price, and what it takes from the grant, unless
-    its `ledger` is not to be looked at."""
-    privacy = recipe.differential_privacy
-    if privacy is None or holder.mechanism.noise.multiplier is not None:
-        return holder
-    if isinstance(holder.mechanism.noise, NoNoise):
-        return holder
-    budget = Budget(epsilon=privacy.epsilon, delta=privacy.delta)
-    mechanism = holder.mechanism.calibrated(budget, accountant(recipe))
-    event, by = mechanism.event(), accountant(recipe)
-    price = epsilon(event, privacy.delta, by, mechanism.adjacency)
-    by_step = epsilon_by_step(
-        mechanism.event, mechanism.steps, privacy.delta, by, adjacency=mechanism.adjacency
-    )
-    priced = replace(
-        holder, mechanism=mechanism, price=price, by_step=tuple(by_step), delta=privacy.delta
-    )
-    assert holder.account is not None  # private_runs_have_a_ledger has refused the rest
-    if not ledger:
-        return priced
-    try:
-        share = takes(recipe, holder.account, mechanism, run)
-    except (BudgetExceeded, LedgerError) as error:
-        raise type(error)(placed(recipe, "ledger.path", str(error))) from error
-    if share.refusal:
-        raise BudgetExceeded(placed(recipe, "differential_privacy.epsilon", share.refusal))
-    return replace(priced, takes=share)
 
 
 def _row_steps(recipe: Recipe, sizes: dict[str, int]) -> int:

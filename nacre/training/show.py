@@ -7,14 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.training import words
-from nacre.training.plan import Holder, Plan
+from nacre.training.alternatives import told
+from nacre.training.plan import Plan
+from nacre.training.pricing import Holder
 
 
 def show(plan: Plan) -> RenderableType:
     """Tables and sentences; every number is public."""
     parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
     if plan.private:
-        parts += [_accounts(plan), *_together(plan), _by_step(plan)]
+        grows = _by_step(plan) if plan.search is None else _search(plan)
+        parts += [_accounts(plan), *_together(plan), grows]
     else:
         parts.append(
             Text("not private: the recipe has no differential_privacy section", style="bold red")
@@ -28,6 +31,8 @@ def _what(plan: Plan) -> Table:
     table.add_column()
     for name, sentence in words.techniques(plan.recipe).items():
         table.add_row(name, sentence or "off")
+    if plan.search is not None:
+        table.add_row("tune", plan.search.sentence())
     table.add_row("model", f"{words.model_words(plan.recipe)}, {_model(plan)}")
     table.add_row("steps", _steps(plan))
     estimate = plan.estimate
@@ -35,6 +40,8 @@ def _what(plan: Plan) -> Table:
     cost = (
         f"about {_time(estimate.seconds)}, {_bytes(estimate.memory_bytes)} for the steps over rows"
     )
+    if plan.search is not None:
+        cost += f" of one trial ({plan.search.how_many()})"
     table.add_row("cost", cost + words.not_in_the_cost(plan.recipe))
     return table
 
@@ -108,6 +115,30 @@ def _by_step(plan: Plan) -> Table:
     passes = holder.mechanism.sampling.expected / holder.size
     table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in holder.by_step))
     table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in holder.by_step))
+    return table
+
+
+_SHOWN = 24  # alternatives that fit on a screen
+
+
+def _search(plan: Plan) -> Table:
+    """What a trial may draw, with the noise that it gets."""
+    title = f"what a trial draws from, noise of {plan.holders[0].account}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("settings", overflow="fold")
+    for name in ("batch", "steps", "noise"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in plan.alternatives[:_SHOWN]:
+        mechanism = each.holders[0].mechanism
+        assert each.search is not None
+        table.add_row(
+            told(each.search.chosen or {}),
+            f"{mechanism.sampling.expected:g}",
+            str(mechanism.steps),
+            f"{mechanism.noise.multiplier:.4g}",
+        )
+    if len(plan.alternatives) > _SHOWN:
+        table.add_row(f"… {len(plan.alternatives) - _SHOWN} more", "", "", "")
     return table
 
 

@@ -17,7 +17,7 @@ from nacre.models.pretrained import starts_random
 from nacre.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from nacre.training.plan import Holder
+    from nacre.training.pricing import Holder
 
 
 _NO_WEIGHTS = "from random weights, since its folder holds none"
@@ -46,7 +46,7 @@ def holder(holder: Holder) -> dict[str, Any]:
         "accountant": price.accountant if price else None,
         "epsilon_by_step": [list(point) for point in holder.by_step],
         "takes": holder.takes.to_json() if holder.takes else None,
-        **(told(mechanism.event(), price.accountant, mechanism.adjacency) if price else {}),
+        **(told(holder.event, price.accountant, mechanism.adjacency) if price else {}),
     }
 
 

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from nacre.models import load as model_of
 from nacre.recipe.load import load
-from tests.cli.conftest import Nacre, document
+from tests.cli.conftest import TINY, Nacre, document
 
 
 def test_init_writes_a_recipe_that_loads_and_never_replaces_one(
@@ -212,3 +212,42 @@ def test_a_real_process(recipe: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("{") and done.stderr == ""
+
+
+SEARCH = (
+    TINY.replace("size: 120,", "size: 90, public: {share: 0.2},")
+    + """\
+tune:
+  trials: 2
+  over:
+    training.optimizer.lr: [0.1, 0.5]
+"""
+)
+
+
+def test_a_search_keeps_its_best_and_shows_no_other(nacre: Nacre, tmp_path: Path) -> None:
+    path, into = tmp_path / "search.yaml", tmp_path / "run"
+    path.write_text(SEARCH)
+    assert nacre("train", path, "--into", into).exit_code == 2
+    found = nacre("tune", path, "--into", into, "--json")
+    assert found.exit_code == 0
+    chosen = document(found)["outcome"]["search"]["chosen"]
+    assert chosen["training.optimizer.lr"] in (0.1, 0.5)
+    assert "trial" not in found.stderr.replace("it would tell of the trials", "")
+    again = nacre("tune", path, "--into", into, "--resume")
+    assert again.exit_code == 0 and f"lr: {chosen['training.optimizer.lr']}" in again.stdout
+    refused = nacre("tune", path, "--into", into)
+    assert refused.exit_code == 2 and "--resume" in refused.stderr
+    assert nacre("audit", into).exit_code == 0
+    assert nacre("report", into).exit_code == 0
+    wrong = nacre("explain", "tune.over")
+    assert "each with the values to draw from" in " ".join(wrong.stdout.split())
+
+
+def test_a_wrong_value_of_a_search_is_told_by_its_line(nacre: Nacre, tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(SEARCH.replace("[0.1, 0.5]", "[0.1, fast]"))
+    result = nacre("plan", path)
+    assert result.exit_code == 2
+    assert f"{path}:13 `tune.over.training.optimizer.lr`: with" in result.stderr
+    assert "must be a number, not the text 'fast'" in result.stderr

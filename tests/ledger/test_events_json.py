@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
 from nacre.differential_privacy.binned_event import BinnedDpEvent
+from nacre.differential_privacy.either_event import EitherDpEvent
 from nacre.ledger.chain import canonical
 from nacre.ledger.events_json import from_json, to_json
 
@@ -34,6 +35,7 @@ events = st.recursive(
         ),
         st.builds(dp.SelfComposedDpEvent, inner, st.integers(0, 10**6)),
         st.builds(BinnedDpEvent, st.integers(2, 10**6), inner),
+        st.builds(EitherDpEvent, st.lists(inner, min_size=1, max_size=3).map(tuple)),
         st.builds(dp.ComposedDpEvent, st.lists(inner, max_size=3)),
         st.builds(
             dp.dp_event.RepeatAndSelectDpEvent,
@@ -69,6 +71,8 @@ def test_events_survive_exactly(event: dp.DpEvent) -> None:
         dp.PoissonSampledDpEvent(1.5, dp.GaussianDpEvent(1.0)),
         dp.PoissonSampledDpEvent(0.0, dp.GaussianDpEvent(1.0)),
         BinnedDpEvent(1, dp.GaussianDpEvent(1.0)),
+        EitherDpEvent(()),
+        EitherDpEvent((dp.GaussianDpEvent(1.0), dp.NonPrivateDpEvent())),
         dp.SampledWithoutReplacementDpEvent(5, 6, dp.GaussianDpEvent(1.0)),
         dp.SampledWithoutReplacementDpEvent(5, 0, dp.GaussianDpEvent(1.0)),
         dp.SampledWithoutReplacementDpEvent(5, 2.0, dp.GaussianDpEvent(1.0)),  # type: ignore[arg-type]

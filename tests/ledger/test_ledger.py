@@ -276,6 +276,18 @@ def test_nothing_follows_the_end_of_a_run(ledger: Ledger, end: str) -> None:
     assert ledger.head().number == 4
 
 
+def test_a_known_step_is_answered_after_the_end_by_its_digest_alone(ledger: Ledger) -> None:
+    charge = reserve(granted(ledger))
+    charge.journal(1, "aa")
+    charge.settle()
+    charge.journal(1, "aa")
+    with pytest.raises(LedgerError, match="from another state"):
+        charge.journal(1, "bb")
+    with pytest.raises(LedgerError, match="was settled, so step 2 may not"):
+        charge.journal(2, "cc")
+    assert ledger.head().number == 4
+
+
 @pytest.mark.parametrize(
     ("rule", "journalled", "kept"),
     [("rdp", 2, 0.25), ("zcdp", 2, 0.25), ("rdp", 0, 0.0), ("pld", 1, 1.0), ("pld", 0, 0.0)],

@@ -58,6 +58,14 @@ RECIPES = {
         training__batch=25,
         ledger__grant={"epsilon": 40, "delta": 1.0e-4, "rule": "rdp"},
     ),
+    "search": text(
+        CENTRAL,
+        **_PUBLIC,
+        training__steps=40,
+        training__batch=40,
+        ledger__grant={"epsilon": 40, "delta": 1.0e-4, "rule": "rdp"},
+        tune={"trials": 4, "over": {"training.optimizer.lr": [0.001, 0.1]}},
+    ),
 }
 """Recipes that run for one to three seconds, pre-training and a twin included."""
 
@@ -158,8 +166,13 @@ class Story:
         return self.folder / "run"
 
     def train(self, into: Path, dies: Moment | None = None, **more: Any) -> int:
-        """`nacre train`, a first time or once more, perhaps killed."""
-        words = ["train", str(self.folder / "recipe.yaml"), "--into", str(into)]
+        """`nacre train` or `nacre tune`, a first time or once more, perhaps killed."""
+        words = [
+            "tune" if self.kind == "search" else "train",
+            str(self.folder / "recipe.yaml"),
+            "--into",
+            str(into),
+        ]
         return nacre([*words, "--resume"] if into.exists() else words, dies, **more)
 
     def look(self) -> None:
@@ -194,6 +207,9 @@ class Story:
     def _released(self, party: str) -> int:
         """Steps over rows that left, by what the files of the run say."""
         rounds = max([*_lines(self.run / "released.jsonl"), *_checkpoints(self.run)], default=0)
+        if self.kind == "search":  # two entries: before its first trial, and for the winner
+            begun = (self.run / "local" / "trials").exists()
+            return 2 if (self.run / "released.jsonl").exists() else int(begun)
         if self.kind != "federated":
             return rounds
         replies = (self.run / "local" / "parties" / party).glob("*.answer")
@@ -218,6 +234,8 @@ class Story:
             self._break(f"released.jsonl holds the steps {lines}")
         if (self.run / "local" / "run.key").exists():
             self._break("the key outlived the run")
+        if (self.run / "local" / "trials").exists():
+            self._break("the losing trials outlived the run")
         left = [str(path.relative_to(self.run)) for path in self.run.rglob("*.part*")]
         if left:
             self._break(f"left behind: {', '.join(left)}")
@@ -248,6 +266,7 @@ _MIDDLE = {
     "central": ("base", "step-"),
     "banded": ("base", "noise", "step-"),
     "federated": ("base", "step-", ".answer"),
+    "search": ("base", "step-", "trial.json", "model.safetensors", "released"),
 }
 _CLOSING = ("unprotected", "model.safetensors", "model.json", "ledger.json", "outcome", "run.key")
 

@@ -45,7 +45,7 @@ def test_prices_move_as_they_should(tmp_path: Path, kind: str) -> None:
 
 def _priced(run: Plan, event: object) -> float:
     from nacre.differential_privacy.price import epsilon
-    from nacre.training.plan import accountant
+    from nacre.training.pricing import accountant
 
     return epsilon(event, run.holders[0].delta, accountant(run.recipe)).epsilon
 

@@ -1,0 +1,114 @@
+"""The search of a recipe: what is tried, how often, and by what the best is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+from nacre.differential_privacy.search import Search
+from nacre.differential_privacy.selection import Trials
+
+Settings = dict[str, Any]
+"""Key path of the recipe -> one of its values."""
+
+MOST = 200
+"""Alternatives in all: each is checked and priced before anything is charged."""
+
+SECTIONS = (
+    "adversarial_training",
+    "federated_learning.local",
+    "federated_learning.optimizer",
+    "fine_tuning",
+    "gradient_clipping",
+    "model",
+    "training",
+)
+"""What may differ between trials; data, protection, ledger and audits are those of the recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicScore:
+    """By a figure on the rows that are declared public; it costs nothing."""
+
+    kind: Literal["public"] = "public"
+    figure: Literal["accuracy", "loss"] | None = None
+    """`accuracy` is best when high, `loss` when low. None: accuracy, and loss where answers are
+    numbers or tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateScore:
+    """By how many of the private units the trial's model answers rightly, counted with noise that
+    each trial pays for. A unit of several rows counts where it has at least half of them right.
+    For classes, and not for federations."""
+
+    kind: Literal["private"] = "private"
+    deviation: float = 10.0
+    """Of the noise on the count, in units. More is cheaper, and tells close trials apart less
+    well."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.deviation <= 1e9:
+            raise ValueError(f"deviation={self.deviation} must lie between 0.1 and 1e9")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune:
+    """A private search (`nacre tune`): a random number of trials, each with values drawn from those
+    listed, of which the best alone is kept. `differential_privacy.epsilon` is that of the whole
+    search. Papernot and Steinke 2022."""
+
+    over: dict[str, tuple[Any, ...]]
+    """Key paths, as `training.optimizer.lr`, each with the values to draw from."""
+    trials: float = 10.0
+    """How many trials there are on average; how many there are is drawn, and told to nobody."""
+    shape: float = 1.0
+    """The law of that number: 1 is geometric, 0 logarithmic, which costs less and spreads more;
+    larger shapes cost more and spread less."""
+    score: PublicScore | PrivateScore = field(default_factory=PublicScore)
+    """By what the best trial is told."""
+
+    def __post_init__(self) -> None:
+        if not self.over:
+            raise ValueError("over={} names nothing to try; name a key and its values")
+        for key, values in self.over.items():
+            if not values:
+                raise ValueError(f"over.{key}=[] lists no value to try; list at least one")
+            if not any(key == part or key.startswith(f"{part}.") for part in SECTIONS):
+                raise ValueError(
+                    f"over.{key} may not differ between trials; use keys under "
+                    + ", ".join(SECTIONS)
+                )
+            inner = [other for other in self.over if other.startswith(f"{key}.")]
+            if inner:
+                raise ValueError(f"over.{key} holds over.{inner[0]} as well; remove one of them")
+        count = len(list(self.settings()))
+        if count > MOST:
+            raise ValueError(
+                f"over has {count} alternatives, at most {MOST} are checked; list fewer"
+            )
+        try:
+            law = self.law
+        except ValueError as error:
+            wrong = str(error).replace("mean=", "trials=")
+            raise ValueError(wrong.replace("or inf for Poisson's law", "and finite")) from None
+        if self.shape > 1000 or law.poisson:
+            raise ValueError(f"shape={self.shape} must be at most 1000")
+
+    @property
+    def law(self) -> Trials:
+        """Of the number of trials."""
+        return Trials(mean=self.trials, shape=self.shape)
+
+    @property
+    def search(self) -> Search:
+        """As a mechanism."""
+        deviation = self.score.deviation if isinstance(self.score, PrivateScore) else None
+        return Search(trials=self.law, count_deviation=deviation)
+
+    def settings(self) -> Iterator[Settings]:
+        """All alternatives, each value of a key with each of the others'."""
+        for values in product(*self.over.values()):
+            yield dict(zip(self.over, values, strict=True))
