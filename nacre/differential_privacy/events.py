@@ -65,6 +65,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import UnsupportedEvent
@@ -315,13 +316,6 @@ def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
     return leaf.events if isinstance(leaf, EitherDpEvent) else ()
 
 
-def either(events: tuple[DpEvent, ...]) -> DpEvent:
-    """One of `events`, drawn without a look at the data."""
-    from nacre.differential_privacy.either_event import EitherDpEvent
-
-    return events[0] if len(events) == 1 else EitherDpEvent(events)
-
-
 def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
     return UnsupportedEvent(f"{pricer} cannot price {leaf}, so it is not priced at all; {remedy}")
@@ -368,7 +362,7 @@ def _grouped(leaf: Leaf, rows: int) -> DpEvent:
         trial = group_event(leaf.event, rows)
         return dp_accounting.dp_event.RepeatAndSelectDpEvent(trial, leaf.mean, leaf.shape)
     if parts := alternatives(leaf):
-        return either(tuple(group_event(part, rows) for part in parts))
+        return replace(leaf, events=tuple(group_event(part, rows) for part in parts))
     raise unknown(leaf, "the group price", "charge it to the unit it was made for")
 
 

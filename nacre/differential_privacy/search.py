@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nacre.differential_privacy.discrete import discrete_gaussian_event
-from nacre.differential_privacy.events import either
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise import NoNoise
 from nacre.differential_privacy.price import calibrate
@@ -36,8 +35,11 @@ class Search:
 
     def event(self, mechanisms: Sequence[Mechanism]) -> DpEvent:
         """What the winner reveals at most about one unit. Raises as `Mechanism.event` does."""
+        from nacre.differential_privacy.either_event import EitherDpEvent
+
         found = {repr(trial): trial for trial in map(self._trial, mechanisms)}
-        return self.trials.event(either(tuple(found.values())))
+        parts = tuple(found.values())
+        return self.trials.event(parts[0] if len(parts) == 1 else EitherDpEvent(parts))
 
     def _trial(self, mechanism: Mechanism) -> DpEvent:
         import dp_accounting

@@ -26,6 +26,7 @@ from nacre.ledger import store
 from nacre.ledger.chain import Entry
 from nacre.ledger.migrations import FORMAT, Migration, due, migrate
 from nacre.ledger.store import missing, sentences
+from nacre.ledger.turns import Turns
 
 _MARK = 0x4E414352
 """`application_id` of a ledger: "NACR"."""
@@ -95,6 +96,7 @@ class SqliteStore:
             raise missing(str(path))
         self._path = path
         self._lock = threading.RLock()
+        self._turns = Turns(path.resolve().parent, store.BUSY_SECONDS)
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
         try:
@@ -117,6 +119,7 @@ class SqliteStore:
         """Lets go of the file."""
         with self._lock:
             self._dropped()
+            self._turns.close()
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool) -> Generator[SqliteTransaction]:
@@ -124,7 +127,8 @@ class SqliteStore:
 
         Raises `LedgerError` for whatever SQLite or the disk refuses.
         """
-        with self._lock, _sentences(self._path):
+        turn = self._turns.one() if write else contextlib.nullcontext()
+        with self._lock, turn, _sentences(self._path):
             connection = self._connected()
             try:
                 connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
