@@ -134,6 +134,9 @@ def _table(answers: Sequence[Answer]) -> Table:
 
     table = Table("answer", "value", "95 % interval")
     for answer in answers:
+        if not answer.values:  # a choice, or groups of which there is none
+            table.add_row(Text(answer.name), Text(", ".join(answer.labels) or "no group"), "")
+            continue
         bars = zip(answer.labels, answer.values, answer.low, answer.high, strict=True)
         for label, value, low, high in bars:
             name = f"{answer.name}: {label}" if label else answer.name

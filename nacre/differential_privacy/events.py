@@ -327,7 +327,9 @@ def group_event(event: DpEvent, rows: int) -> DpEvent:
     A Gaussian's shift grows by `rows`, so its multiplier falls by it. Amplification is dropped:
     whichever of a unit's rows are drawn, they shift the sum by at most `rows` sensitivities, and a
     mixture is no worse than its worst part (quasi-convexity). Pure epsilon grows by `rows`
-    (Dwork & Roth 2014, theorem 2.2), rho by its square (Bun & Steinke 2016, proposition 1.9).
+    (Dwork & Roth 2014, theorem 2.2), a delta of (epsilon, delta) to delta (1 + e**epsilon + … +
+    e**((rows - 1) epsilon)), by the same chain of neighbours; rho by its square (Bun & Steinke
+    2016, proposition 1.9).
     """
     if rows < 1:
         raise ValueError(f"rows={rows} must be at least 1")
@@ -349,12 +351,19 @@ def _map_leaves(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent
 def _grouped(leaf: Leaf, rows: int) -> DpEvent:
     import dp_accounting
 
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+
     if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf) or is_binned_gaussian(leaf):
         leaf = leaf.event
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return dp_accounting.GaussianDpEvent(leaf.noise_multiplier / rows)
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
         return pure_event(pure_epsilon(leaf) * rows)
+    if isinstance(leaf, ApproximateDpEvent):
+        grown = rows * leaf.epsilon
+        much = grown > _NO_PROMISE
+        whole = 1.0 if much else leaf.delta * math.expm1(grown) / math.expm1(leaf.epsilon)
+        return ApproximateDpEvent(grown, min(1.0, whole))
     if isinstance(leaf, dp_accounting.ZCDpEvent) and leaf.xi == 0:
         return dp_accounting.ZCDpEvent(leaf.rho * rows**2)
     if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
@@ -364,35 +373,3 @@ def _grouped(leaf: Leaf, rows: int) -> DpEvent:
     if parts := alternatives(leaf):
         return replace(leaf, events=tuple(group_event(part, rows) for part in parts))
     raise unknown(leaf, "the group price", "charge it to the unit it was made for")
-
-
-def describe(event: DpEvent) -> str:
-    """The event in words, for a plan and a ledger's summary."""
-    parts = [f"{count} x {_words(leaf)}" for leaf, count in leaves(event)]
-    return "; ".join(parts) or "nothing"
-
-
-def _words(leaf: Leaf) -> str:
-    import dp_accounting
-
-    if is_sampled_gaussian(leaf):
-        rate = f"each unit drawn with probability {leaf.sampling_probability:.4g}"
-        return f"{_words(leaf.event)}, {rate}"
-    if is_binned_gaussian(leaf):
-        return f"{_words(leaf.event)} on each of {leaf.bins} bins, each unit in one at random"
-    if is_fixed_size_gaussian(leaf):
-        drawn = f"{leaf.sample_size} of {leaf.source_dataset_size} units drawn each time"
-        return f"{_words(leaf.event)}, {drawn}"
-    if isinstance(leaf, dp_accounting.GaussianDpEvent):
-        return f"Gaussian noise of {leaf.noise_multiplier:.4g} sensitivities"
-    if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
-        return f"a query with epsilon {pure_epsilon(leaf):.4g} and delta 0"
-    if isinstance(leaf, dp_accounting.ZCDpEvent):
-        return f"a query with rho {leaf.rho:.4g} (zCDP)"
-    if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
-        return f"the best of about {leaf.mean:.4g} trials, each of {describe(leaf.event)}"
-    if parts := alternatives(leaf):
-        return "one of: " + "; or ".join(describe(part) for part in parts)
-    if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
-        return "a release without protection"
-    return str(leaf)

@@ -38,6 +38,7 @@ from nacre.differential_privacy.events import (
     is_sampled_gaussian,
     leaves,
     pure_epsilon,
+    pure_event,
     require_priced,
     unknown,
 )
@@ -223,6 +224,12 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
     steps = [(_step(leaf), count) for leaf, count in leaves(event) if count]
     if not steps:
         return Bounds(0.0, 0.0)
+    if failing := _failing(event):
+        # Each is a pure one but for an event of its delta (see ApproximateDpEvent).
+        if failing >= delta:
+            return Bounds(0.0, math.inf)
+        upper = epsilon_bounds(steps, delta - failing, gap).upper
+        return Bounds(min(epsilon_bounds(steps, delta, gap).lower, upper), upper)
     found = epsilon_bounds(steps, delta, gap)
     if not any(isinstance(kind, Replaced) for kind, _ in steps):
         return found
@@ -230,10 +237,21 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
     return found._replace(lower=min(epsilon_bounds(real, delta, gap).lower, found.lower))
 
 
+def _failing(event: DpEvent) -> float:
+    """The chance, at most, that some part of the event fails to keep its epsilon."""
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+
+    return sum(
+        count * leaf.delta for leaf, count in leaves(event) if isinstance(leaf, ApproximateDpEvent)
+    )
+
+
 def _step(leaf: Leaf) -> Kind:
     """The losses of one event. Raises `UnsupportedEvent` where it has no rule, `Unsettled` where
     its curve is the rule."""
     import dp_accounting
+
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
 
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return Step(leaf.noise_multiplier)
@@ -244,6 +262,8 @@ def _step(leaf: Leaf) -> Kind:
     if is_fixed_size_gaussian(leaf):
         rate = leaf.sample_size / leaf.source_dataset_size
         return Replaced(leaf.event.noise_multiplier, rate)
+    if isinstance(leaf, ApproximateDpEvent):
+        return _step(pure_event(leaf.epsilon))
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
         other = leaf.noise_parameter / leaf.num_buckets  # each of the answers that are not true
         loss = pure_epsilon(leaf)

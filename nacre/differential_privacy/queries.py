@@ -63,10 +63,15 @@ class _Grouped(_Query):
     a row is in one group at most. Rows of other groups count in none."""
     groups: tuple[str, ...] = ()
     """The values of `by` that get an answer, known beforehand and not taken from the rows."""
+    groups_from: str | None = None
+    """Instead of `groups`: the name of a query of kind `keys` before this one, about the same
+    column, whose keys are the groups."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.by is None) != (not self.groups):
+        if self.groups and self.groups_from is not None:
+            raise ValueError("groups and groups_from exclude each other; keep one")
+        if (self.by is None) != (not self.groups and self.groups_from is None):
             raise ValueError("by and groups need each other: name the column and its values")
         _check_categories("groups", self.groups)
 
@@ -208,10 +213,47 @@ class Histogram(_Query):
         _check_categories("categories", self.categories)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Keys(_Query):
+    """Which values a column has, and how many rows each, where they cannot be declared: only those
+    that enough rows have. Rarer ones are missing, and a value of one person alone is shown with a
+    chance of at most `delta`. Needs an account granted under `rule: pld`."""
+
+    kind: Literal["keys"] = "keys"
+    column: str
+    """Which column."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.delta > 0:
+            raise ValueError(
+                f"delta={self.delta} must be above 0: a value that one person alone has may be "
+                "shown with this chance; 1e-6 is usual, far below 1 over the number of people"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(_Query):
+    """The most frequent of a column's declared categories, its number of rows not told: much
+    cheaper than their counts."""
+
+    kind: Literal["choice"] = "choice"
+    column: str
+    """Which column."""
+    categories: tuple[str, ...]
+    """The values to choose from; rows with others count for none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.categories) < 2:
+            raise ValueError(f"categories={self.categories} must be at least two")
+        _check_categories("categories", self.categories)
+
+
 def _increasing(edges: Sequence[float]) -> bool:
     finite = all(math.isfinite(edge) for edge in edges)
     return finite and all(a < b for a, b in itertools.pairwise(edges))
 
 
-QueryOption = Count | Sum | Mean | Variance | Quantiles | Histogram | Contingency
+QueryOption = Count | Sum | Mean | Variance | Quantiles | Histogram | Contingency | Keys | Choice
 """Every query that can be asked."""

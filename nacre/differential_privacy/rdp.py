@@ -36,6 +36,12 @@ ORDERS: tuple[float, ...] = (
 )
 """The orders at which curves are taken; the small ones serve a large epsilon, the large a small."""
 
+FAILS = (
+    "it may fail with probability delta, which has no divergence: charge it to an account that was "
+    "granted under `rule: pld`, or declare the categories"
+)
+"""The remedy for a query whose keys are private."""
+
 _COARSEST = 0.1
 """The multiplier below which a grid would be too fine; nothing is private there anyway."""
 
@@ -82,6 +88,8 @@ def zcdp_rho(event: DpEvent) -> float:
 def _leaf_rho(leaf: Leaf) -> float:
     import dp_accounting
 
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return math.inf
     if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf) or is_binned_gaussian(leaf):
@@ -92,11 +100,15 @@ def _leaf_rho(leaf: Leaf) -> float:
         return pure_epsilon(leaf) ** 2 / 2
     if isinstance(leaf, dp_accounting.ZCDpEvent) and leaf.xi == 0:
         return leaf.rho
+    if isinstance(leaf, ApproximateDpEvent):
+        raise unknown(leaf, "zCDP", FAILS)
     raise unknown(leaf, "zCDP", "use an account with another rule")
 
 
 def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
     import dp_accounting
+
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
 
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return np.full(orders.shape, math.inf)
@@ -121,6 +133,8 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
         return fixed_size_curve(rate, leaf.event.noise_multiplier, orders)
     if is_binned_gaussian(leaf):
         return binned_curve(leaf.bins, leaf.event.noise_multiplier, orders)
+    if isinstance(leaf, ApproximateDpEvent):
+        raise unknown(leaf, "Rényi accounting", FAILS)
     raise unknown(leaf, "Rényi accounting", "use a Gaussian mechanism on a full or Poisson draw")
 
 

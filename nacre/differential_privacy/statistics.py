@@ -25,20 +25,24 @@ import numpy as np
 
 from nacre.core.errors import DataError
 from nacre.core.random import Source
+from nacre.differential_privacy.choosing import choose, shown_keys
 from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.noised import (
     CONFIDENCE,
     Noised,
     counted,
+    margin,
     placed,
     rho,
     strays,
     total,
 )
 from nacre.differential_privacy.queries import (
+    Choice,
     Contingency,
     Count,
     Histogram,
+    Keys,
     Mean,
     Quantiles,
     QueryOption,
@@ -63,7 +67,7 @@ class Answer:
     """
 
     name: str
-    labels: tuple[str, ...]  # one a value; ("",) for a single number
+    labels: tuple[str, ...]  # one a value; ("",) for a single number; of a choice, what was chosen
     values: tuple[float, ...]
     scale: float  # of the noise on a sum or count: Laplace scale, or deviation
     low: tuple[float, ...]
@@ -86,7 +90,11 @@ def query_event(query: QueryOption) -> DpEvent:
     """
     import dp_accounting
 
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+
     parts = _parts(query)
+    if isinstance(query, Keys):
+        return ApproximateDpEvent(query.epsilon, query.delta)
     if query.delta == 0:
         each = pure_event(query.epsilon / parts)
     else:
@@ -108,8 +116,12 @@ def answer(table: pd.DataFrame, query: QueryOption, source: Source | None = None
     Raises `DataError` where a column is missing or is not a number.
     """
     kept = _bounded(table, query, source or Source.fresh())
-    if isinstance(query, Histogram | Contingency) or query.by is None:
+    if isinstance(query, Histogram | Contingency | Keys | Choice) or query.by is None:
         return _whole(kept, query)
+    if query.groups_from is not None:
+        raise ValueError(
+            f"groups_from={query.groups_from!r} has to be answered before: `grouped_by`"
+        )
     of = _column(kept, query.by).map(str, na_action="ignore")
     found = [_whole(kept.iloc[np.flatnonzero(of == group)], query) for group in query.groups]
     labels = (
@@ -125,6 +137,24 @@ def answer(table: pd.DataFrame, query: QueryOption, source: Source | None = None
         found[0], labels=tuple(labels), values=all_of("values"), low=all_of("low"),
         high=all_of("high"),
     )  # fmt: skip
+
+
+def grouped_by(query: QueryOption, answers: Sequence[Answer]) -> QueryOption:
+    """The query with the keys of the answer that it names as its groups; others as they are.
+
+    The keys were released, so the price is that of declared groups. Where no key was found there
+    is nothing to ask of: `no_answer`.
+    """
+    name = getattr(query, "groups_from", None)
+    if name is None:
+        return query
+    keys = next(answer.labels for answer in answers if answer.name == name)
+    return replace(query, groups=keys, groups_from=None) if keys else query
+
+
+def no_answer(query: QueryOption) -> Answer:
+    """The answer to a query about groups of which there is none."""
+    return Answer(query.name, (), (), 0.0, (), (), query_event(query))
 
 
 def _whole(rows: pd.DataFrame, query: QueryOption) -> Answer:
@@ -145,6 +175,10 @@ def _whole(rows: pd.DataFrame, query: QueryOption) -> Answer:
             return _histogram(rows, query)
         case Contingency():
             return _contingency(rows, query)
+        case Keys():
+            return _keys(rows, query)
+        case Choice():
+            return _choice(rows, query)
 
 
 def _parts(query: QueryOption) -> int:
@@ -324,6 +358,25 @@ def _contingency(table: pd.DataFrame, query: Contingency) -> Answer:
     crossed = itertools.product(*((*known, OTHER) for known in query.columns.values()))
     labels = tuple(" × ".join(values) for values in crossed)
     return _answer(query, placed(places, len(labels), query), labels)
+
+
+def _keys(table: pd.DataFrame, query: Keys) -> Answer:
+    """Intervals are of the counts that are shown; that others are not shown is no part of them."""
+    present = [str(value) for value in _column(table, query.column).dropna()]
+    found, scale, _ = shown_keys(present, query.epsilon, query.delta, query.rows_per_unit)
+    values = tuple(float(count) for count in found.values())
+    noised = Noised(values, scale, margin(scale, CONFIDENCE, False))
+    return _answer(query, noised, tuple(found))
+
+
+def _choice(table: pd.DataFrame, query: Choice) -> Answer:
+    present = _column(table, query.column).dropna()
+    places = _known(present, query.categories)
+    counts = [places.count(place) for place in range(len(query.categories))]
+    chosen = choose(
+        counts, query.epsilon, query.delta, sensitivity=query.rows_per_unit, monotonic=True
+    )
+    return Answer(query.name, (query.categories[chosen],), (), 0.0, (), (), query_event(query))
 
 
 def _known(values: Any, categories: Sequence[str]) -> list[int]:

@@ -18,6 +18,7 @@ and no kind or key ever changes its meaning: a ledger outlives the version that 
 | `repeated` | `count`, `event` |
 | `composed` | `events` |
 | `either` | `events` |
+| `approximate` | `epsilon`, `delta` |
 | `search` | `mean`, `shape` (null for Poisson's law), `event` |
 """
 
@@ -42,6 +43,7 @@ def to_json(event: DpEvent) -> Json:
     """The event as JSON. Raises `UnsupportedEvent` for a kind or number that has no place here."""
     import dp_accounting as dp
 
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
     from nacre.differential_privacy.binned_event import BinnedDpEvent
     from nacre.differential_privacy.either_event import EitherDpEvent
 
@@ -55,6 +57,13 @@ def to_json(event: DpEvent) -> Json:
         case dp.RandomizedResponseDpEvent(noise_parameter=p, num_buckets=k):
             noise = _share(p, "noise")
             return {"kind": "randomized_response", "noise": noise, "buckets": _count(k, 2)}
+        case ApproximateDpEvent(epsilon=epsilon, delta=delta):
+            chance = _share(delta, "delta")
+            return {
+                "kind": "approximate",
+                "epsilon": _positive(epsilon, "epsilon"),
+                "delta": chance,
+            }
         case dp.ZCDpEvent(rho=rho, xi=xi):
             return {"kind": "zcdp", "rho": _positive(rho, "rho"), "xi": _number(xi, "xi")}
         case dp.PoissonSampledDpEvent(sampling_probability=q, event=inner):
@@ -120,6 +129,12 @@ def _randomized_response(fields: Json) -> DpEvent:
     import dp_accounting as dp
 
     return dp.RandomizedResponseDpEvent(fields["noise"], fields["buckets"])
+
+
+def _approximate(fields: Json) -> DpEvent:
+    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+
+    return ApproximateDpEvent(fields["epsilon"], fields["delta"])
 
 
 def _zcdp(fields: Json) -> DpEvent:
@@ -206,6 +221,7 @@ _BUILDERS: Mapping[str, Callable[[Json], DpEvent]] = {
     "fixed_size": _fixed_size,
     "binned": _binned,
     "repeated": _repeated,
+    "approximate": _approximate,
     "composed": _composed,
     "either": _either,
     "search": _search,

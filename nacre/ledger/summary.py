@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.events import describe
+from nacre.differential_privacy.describe import describe
 from nacre.ledger.accounts import Account, End, Grant, Run
 from nacre.ledger.chain import START, Entry
 from nacre.ledger.events_json import from_json

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nacre.differential_privacy.local import LocalOption
-from nacre.differential_privacy.queries import QueryOption
+from nacre.differential_privacy.queries import Keys, QueryOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,26 @@ class Queries:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"queries name {twice[0]!r} twice; give each answer its own name")
+        for place, query in enumerate(self.queries):
+            _keys_come_first(query, self.queries[:place])
+
+
+def _keys_come_first(query: QueryOption, before: tuple[QueryOption, ...]) -> None:
+    """Raises `ValueError` where a query takes its groups from what does not give them."""
+    name = getattr(query, "groups_from", None)
+    if name is None:
+        return
+    keys = next((other for other in before if other.name == name), None)
+    if not isinstance(keys, Keys):
+        raise ValueError(
+            f"queries: {query.name!r} takes its groups from {name!r}, which is no query of kind "
+            "keys before it; ask for the keys first"
+        )
+    if keys.column != getattr(query, "by", None):
+        raise ValueError(
+            f"queries: {query.name!r} is by another column than {name!r}, whose keys are its "
+            f"groups; write `by: {keys.column}`"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

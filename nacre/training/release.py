@@ -23,8 +23,22 @@ from nacre.differential_privacy.local import (
     record_event,
     responses,
 )
-from nacre.differential_privacy.queries import Contingency, Count, Histogram, QueryOption
-from nacre.differential_privacy.statistics import Answer, answer, joint_event, query_event
+from nacre.differential_privacy.queries import (
+    Choice,
+    Contingency,
+    Count,
+    Histogram,
+    Keys,
+    QueryOption,
+)
+from nacre.differential_privacy.statistics import (
+    Answer,
+    answer,
+    grouped_by,
+    joint_event,
+    no_answer,
+    query_event,
+)
 from nacre.ledger import Charge, Ledger
 from nacre.recipe.queries import Queries, Records
 
@@ -73,7 +87,11 @@ def release(
         frames = [_frame(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
-        answers = (answer(frame, query) for frame, query in zip(frames, asked, strict=True))
+        answers: list[Answer] = []
+        for frame, query in zip(frames, asked, strict=True):
+            asked_of = grouped_by(query, answers)
+            empty = getattr(asked_of, "groups_from", None) is not None
+            answers.append(no_answer(query) if empty else answer(frame, asked_of))
         return Statistics(run, tuple(answers))
 
 
@@ -206,6 +224,8 @@ def _asked(query: QueryOption) -> tuple[str | None, list[str]]:
     named = [query.unit] if query.unit is not None else []
     if isinstance(query, Contingency):
         return None, [*named, *query.columns]
+    if isinstance(query, Keys | Choice):
+        return None, [*named, query.column]
     if isinstance(query, Histogram):
         return (None, [*named, query.column]) if query.categories else (query.column, named)
     if query.by is not None:

@@ -18,8 +18,8 @@ from nacre.differential_privacy.analytic import gaussian_epsilon
 from nacre.differential_privacy.binned_event import BinnedDpEvent
 from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Correlated, Tree, Whole
+from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.events import (
-    describe,
     event,
     group_event,
     leaves,

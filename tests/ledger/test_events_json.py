@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
+from nacre.differential_privacy.approximate_event import ApproximateDpEvent
 from nacre.differential_privacy.binned_event import BinnedDpEvent
 from nacre.differential_privacy.either_event import EitherDpEvent
 from nacre.ledger.chain import canonical
@@ -24,6 +25,7 @@ plain = st.one_of(
     st.builds(dp.GaussianDpEvent, positive),
     st.builds(dp.LaplaceDpEvent, positive),
     st.builds(dp.RandomizedResponseDpEvent, shares, st.integers(2, 9)),
+    st.builds(ApproximateDpEvent, positive, shares),
     st.builds(dp.ZCDpEvent, positive, st.floats(min_value=0, max_value=9)),
 )
 events = st.recursive(
@@ -72,6 +74,8 @@ def test_events_survive_exactly(event: dp.DpEvent) -> None:
         dp.PoissonSampledDpEvent(0.0, dp.GaussianDpEvent(1.0)),
         BinnedDpEvent(1, dp.GaussianDpEvent(1.0)),
         EitherDpEvent(()),
+        ApproximateDpEvent(0.0, 1e-6),
+        ApproximateDpEvent(1.0, 0.0),
         EitherDpEvent((dp.GaussianDpEvent(1.0), dp.NonPrivateDpEvent())),
         dp.SampledWithoutReplacementDpEvent(5, 6, dp.GaussianDpEvent(1.0)),
         dp.SampledWithoutReplacementDpEvent(5, 0, dp.GaussianDpEvent(1.0)),
