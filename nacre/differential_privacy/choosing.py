@@ -104,12 +104,12 @@ def shown_keys(
     with opendp() as dp:
         start = dp.vector_domain(dp.atom_domain(T=str)), dp.symmetric_distance()
         counts = start >> dp.t.then_count_by(TV="i64")
-        scale = dp.binary_search_param(
-            lambda scale: start >> dp.t.then_count_by(TV="i64")
-            >> dp.m.then_laplace_threshold(scale=scale, threshold=2**40),
-            rows, (epsilon, delta),
-        )  # fmt: skip
+        scale = rows / epsilon * (1 + 1e-9)  # so that no rounding goes beyond epsilon
         at = threshold(scale, delta, rows)
-        found = (counts >> dp.m.then_laplace_threshold(scale=scale, threshold=at))(keys)
+        measurement = counts >> dp.m.then_laplace_threshold(scale=scale, threshold=at)
+        proven, _ = measurement.map(rows)
+        if proven > epsilon:
+            raise ValueError(f"epsilon={epsilon} cannot be kept: OpenDP proves {proven}")
+        found = measurement(keys)
     # By name: the order of the rows would tell of them.
     return {key: int(found[key]) for key in sorted(found)}, scale, at

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+OTHER = "other"
+"""What a value that was not declared counts as."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Query:
@@ -52,6 +55,15 @@ def _check_size(size: int | None) -> None:
 def _check_categories(name: str, categories: Sequence[str]) -> None:
     if len(set(categories)) < len(categories):
         raise ValueError(f"{name}={tuple(categories)} must differ from each other")
+
+
+def _check_bars(name: str, categories: Sequence[str]) -> None:
+    _check_categories(name, categories)
+    if OTHER in categories:
+        raise ValueError(
+            f"{name}={tuple(categories)} may not hold {OTHER!r}, which is where all values go that "
+            "are not declared; leave it out"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +197,7 @@ class Contingency(_Query):
         for name, categories in self.columns.items():
             if not categories:
                 raise ValueError(f"column {name!r} needs at least one category")
-            _check_categories(f"columns.{name}", categories)
+            _check_bars(f"columns.{name}", categories)
         combinations = math.prod(len(categories) + 1 for categories in self.columns.values())
         if combinations > 100_000:
             raise ValueError(f"columns have {combinations} combinations; 100000 are the most")
@@ -210,7 +222,7 @@ class Histogram(_Query):
             raise ValueError("a histogram needs either `edges` or `categories`")
         if self.edges and (len(self.edges) < 2 or not _increasing(self.edges)):
             raise ValueError(f"edges={self.edges} must be at least two increasing finite numbers")
-        _check_categories("categories", self.categories)
+        _check_bars("categories", self.categories)
 
 
 @dataclass(frozen=True, kw_only=True)

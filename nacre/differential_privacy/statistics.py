@@ -38,6 +38,7 @@ from nacre.differential_privacy.noised import (
     total,
 )
 from nacre.differential_privacy.queries import (
+    OTHER,
     Choice,
     Contingency,
     Count,
@@ -53,9 +54,6 @@ from nacre.differential_privacy.queries import (
 if TYPE_CHECKING:
     import pandas as pd
     from dp_accounting import DpEvent
-
-OTHER = "other"
-"""The label of a histogram's last bar where categories are declared."""
 
 
 @dataclass(frozen=True)

