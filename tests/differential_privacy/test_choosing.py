@@ -30,7 +30,7 @@ from nacre.ledger import Ledger
 from nacre.recipe.queries import Queries
 from nacre.training.release import release
 
-TRIES = 3000
+TRIES = 500
 
 
 def _reaches(at: int, scale: float) -> float:
