@@ -12,7 +12,7 @@ from dp_accounting import DpEvent
 @dataclass(frozen=True)
 class ApproximateDpEvent(DpEvent):
     """Any mechanism that is (epsilon, delta)-private: a pure one of `epsilon`, but for an event of
-    chance `delta` that may tell all (Kairouz, Oh & Viswanath 2015, section 3)."""
+    chance `delta` that may tell all (Kairouz, Oh & Viswanath 2015)."""
 
     epsilon: float
     delta: float

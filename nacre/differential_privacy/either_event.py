@@ -14,8 +14,7 @@ class EitherDpEvent(DpEvent):
     """One of `events` happens; which one is drawn without a look at the data.
 
     At each order its divergence is at most the largest of theirs: exp((order - 1) divergence) of
-    the pair (which one, its output) is the mean of the parts' (Papernot & Steinke 2022, section 2,
-    take a draw of the candidate as a part of a trial).
+    the pair (which one, its output) is the mean of the parts'.
     """
 
     events: tuple[DpEvent, ...]

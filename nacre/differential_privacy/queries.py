@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+LEAST = 1e-9
+"""The smallest epsilon of a query: doubles near 1, by which it is priced, have no more digits."""
+
 OTHER = "other"
 """What a value that was not declared counts as."""
 
@@ -31,6 +34,10 @@ class _Query:
         if not 0 < self.epsilon < math.inf:
             raise ValueError(
                 f"epsilon={self.epsilon} must be > 0 and finite; 0.1 to 1 is usual for a query"
+            )
+        if self.epsilon < LEAST:
+            raise ValueError(
+                f"epsilon={self.epsilon} must be at least {LEAST:g}: less has no price"
             )
         if not 0 <= self.delta < 1:
             raise ValueError(f"delta={self.delta} must be at least 0 and below 1")

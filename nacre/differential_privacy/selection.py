@@ -1,5 +1,5 @@
 # pyright: reportMissingTypeStubs=false
-"""Private selection: try many times, keep the best, and pay for little more than one try.
+"""Private selection: try many times, keep the best, and pay for about two tries.
 
 A search draws its number of trials K at random, makes K independent trials of one private
 mechanism, and hands on the trial of the highest score alone. Whoever sees only that trial cannot

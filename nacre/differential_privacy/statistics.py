@@ -359,7 +359,8 @@ def _contingency(table: pd.DataFrame, query: Contingency) -> Answer:
 
 
 def _keys(table: pd.DataFrame, query: Keys) -> Answer:
-    """Intervals are of the counts that are shown; that others are not shown is no part of them."""
+    """Rare keys are shown only where the noise was high, so what is shown of them lies too high:
+    that a key is shown *and* its interval misses has a probability of at most 5 %."""
     present = [str(value) for value in _column(table, query.column).dropna()]
     found, scale, _ = shown_keys(present, query.epsilon, query.delta, query.rows_per_unit)
     values = tuple(float(count) for count in found.values())

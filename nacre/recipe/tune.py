@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -84,17 +85,16 @@ class Tune:
             inner = [other for other in self.over if other.startswith(f"{key}.")]
             if inner:
                 raise ValueError(f"over.{key} holds over.{inner[0]} as well; remove one of them")
-        count = len(list(self.settings()))
-        if count > MOST:
+        if self.alternatives > MOST:
             raise ValueError(
-                f"over has {count} alternatives, at most {MOST} are checked; list fewer"
+                f"over has {self.alternatives} alternatives, at most {MOST} are checked; list fewer"
             )
         try:
-            law = self.law
+            _ = self.law
         except ValueError as error:
             wrong = str(error).replace("mean=", "trials=")
             raise ValueError(wrong.replace("or inf for Poisson's law", "and finite")) from None
-        if self.shape > 1000 or law.poisson:
+        if self.shape > 1000:
             raise ValueError(f"shape={self.shape} must be at most 1000")
 
     @property
@@ -107,6 +107,11 @@ class Tune:
         """As a mechanism."""
         deviation = self.score.deviation if isinstance(self.score, PrivateScore) else None
         return Search(trials=self.law, count_deviation=deviation)
+
+    @property
+    def alternatives(self) -> int:
+        """How many settings there are to draw from."""
+        return math.prod(len(values) for values in self.over.values())
 
     def settings(self) -> Iterator[Settings]:
         """All alternatives, each value of a key with each of the others'."""

@@ -112,6 +112,31 @@ class Techniques(TypedDict):
     adversarial_training: str | None
 
 
+class SearchPlan(TypedDict):
+    """A private search, of which the run is the winner."""
+
+    over: dict[str, list[Any]]
+    """Key path of the recipe -> the values that trials drew from."""
+    trials: float
+    """How many there were on average; how many there were is secret."""
+    shape: float
+    """Of the law of their number: 1 is geometric, 0 logarithmic."""
+    score: str
+    """By what trials were compared, in words."""
+    chosen: dict[str, Any] | None
+    """The winner's settings; null before there is one."""
+
+
+class SearchOutcome(TypedDict):
+    """The winner of a private search."""
+
+    chosen: dict[str, Any]
+    figure: str
+    """By what trials were compared, in words."""
+    value: float | None
+    """The winner's; null where it was no number."""
+
+
 class Plan(TypedDict):
     """What was going to run, as declared before a row was read."""
 
@@ -131,6 +156,8 @@ class Plan(TypedDict):
     not_covered: list[str]
     model: dict[str, Any]
     estimates: dict[str, Any]
+    search: NotRequired[SearchPlan]
+    """Where epsilon is that of a whole search."""
 
 
 class CurvePoint(TypedDict):
@@ -154,6 +181,7 @@ class Outcome(TypedDict):
     provenance: dict[str, Any]
     """Versions, seeds, the HMAC of the data; none speaks about a private row."""
     curve: list[CurvePoint]
+    search: NotRequired[SearchOutcome]
 
 
 class Released(TypedDict):

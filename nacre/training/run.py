@@ -125,9 +125,10 @@ def open_run(path: Path | str) -> Run:
     """A run whose training is complete. Raises `RunError` for one that is still open."""
     folder = reopen(Path(path))
     if not folder.outcome.exists():
+        verb = "tune" if folder.trials.exists() else "train"
         raise RunError(
             f"the training of {path} is not complete: continue it with "
-            f"`nacre train RECIPE --into {path} --resume`"
+            f"`nacre {verb} RECIPE --into {path} --resume`"
         )
     return Run(folder, recipe_of(folder))
 
@@ -153,7 +154,7 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
         folder.destroy_key()
         return open_run(path)
     recipe = recipe_of(folder)
-    if recipe.tune is not None or (folder.trials).exists():
+    if recipe.tune is not None or folder.trials.exists():
         raise RunError(
             f"{path} holds a search, whose price is for all of its trials: go on with `nacre tune "
             f"RECIPE --into {path} --resume`, or end it without a model (`nacre abandon {path}`)"

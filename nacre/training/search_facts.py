@@ -44,10 +44,9 @@ class SearchFacts:
 
     def sentence(self) -> str:
         """What the epsilon covers, and what was chosen."""
-        count = len(list(self.tune.settings()))
         said = (
             f"Epsilon is that of a whole search: the best of about {self.tune.trials:g} trials, "
-            f"each with one of {count} settings, compared by {self.figure}."
+            f"each with one of {self.tune.alternatives} settings, compared by {self.figure}."
         )
         return f"{said} The best had {told(self.chosen)}." if self.chosen is not None else said
 

@@ -103,10 +103,12 @@ class _Trials:
         path = self.path(number)
         if not (path / _DONE).exists():
             self._make(path, self.source.child("trial", number))
+        # Only now: without what the noise remembers, a trial that is not complete cannot go on.
+        shutil.rmtree(RunFolder(path).local, ignore_errors=True)
         facts = read_json(path / _DONE)
         if not isinstance(facts, dict) or "score" not in facts:
             raise FileDamaged(
-                f"{path / _DONE} is not what nacre writes; end the run and start anew"
+                f"{path / _DONE} is not what nacre writes; end the search with `nacre abandon`"
             )
         return facts  # pyright: ignore[reportUnknownVariableType]
 
@@ -120,9 +122,8 @@ class _Trials:
         facts: dict[str, Any] = {"place": place, "score": None}
         try:
             facts |= self._trained(self.plan.alternatives[place], own, keyed)
-        except RunError as error:  # what a trial cannot go on with is an outcome of it, the worst
+        except RunError as error:  # `fit` saw an update that moved nothing: computed from a release
             facts["failed"] = str(error)
-        shutil.rmtree(own.local)  # what its noise remembers
         write_json(path / _DONE, facts)
 
     def _trained(self, plan: Plan, own: RunFolder, keyed: Source) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_keys_keep_to_any_epsilon(rows: int) -> None:
     for number in range(1, 60):
         found, scale, at = shown_keys(["a"] * 3, number / 17, 1e-7, rows)
         assert scale * number / 17 == pytest.approx(rows) and "a" not in found and at > rows
-    assert shown_keys(["a"], 1e-6, 1e-300, rows)[0] == {}
+    assert shown_keys(["a"], 1e-9, 1e-300, rows)[0] == {}
 
 
 def _table() -> pd.DataFrame:
@@ -220,6 +220,8 @@ def test_groups_need_their_keys_before(queries: list[Count | Keys], said: str) -
 
 
 def test_wrong_queries_are_refused() -> None:
+    with pytest.raises(ValueError, match="epsilon=1e-300 must be at least 1e-09"):
+        Count(name="n", epsilon=1e-300)
     with pytest.raises(ValueError, match="may not hold 'other'"):
         Histogram(name="h", column="c", categories=("a", "other"), epsilon=1)
     with pytest.raises(ValueError, match="may not hold 'other'"):

@@ -149,6 +149,60 @@ def test_the_whole_search_is_charged_before_its_first_trial(
     assert not RunFolder(tmp_path / "run").trials.exists()
 
 
+@pytest.mark.parametrize("moment", ["write_json", "rmtree"])
+def test_a_search_whose_noise_remembers_goes_on_from_the_end_of_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Stopped between the last step of a trial and the removal of what its noise remembers."""
+    base = changed(
+        SEARCH,
+        {
+            "training.sampling": {"kind": "cyclic_poisson"},
+            "training.batch": 15,
+            "differential_privacy.noise": {"kind": "banded", "bands": 3},
+        },
+    )
+    base["tune"] = {"trials": 2, "over": {"training.optimizer.lr": [0.001, 0.1]}}
+    planned = plan(recipe(tmp_path, base))
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(*((tuning, "write_json") if moment == "write_json" else
+                          (tuning.shutil, "rmtree")), stop)  # fmt: skip
+    with pytest.raises(Stopped):
+        tune(planned, tmp_path / "run")
+    monkeypatch.undo()
+    (trial,) = (tmp_path / "run" / "local" / "trials").iterdir()
+    assert (trial / "trial.json").exists() == (moment == "rmtree")
+    assert list((trial / "local" / "noise").iterdir())
+    with pytest.raises(RunError, match=r"`nacre tune RECIPE"):
+        open_run(tmp_path / "run")
+    tune(plan(recipe(tmp_path, base), resume=tmp_path / "run"), tmp_path / "run", resume=True)
+    assert not RunFolder(tmp_path / "run").trials.exists()
+
+
+def test_parties_may_be_the_units_of_a_search(tmp_path: Path) -> None:
+    """The federation's own level is the one that is charged, and its noise that of the search."""
+    names = [f"p{number}" for number in range(60)]
+    base = changed(
+        PARTIES,
+        {
+            "federated_learning.parties": {"kind": "uniform", "names": names},
+            "federated_learning.cohort": {"kind": "poisson", "expected": 50},
+            "differential_privacy.unit": "client",
+            "differential_privacy.delta": 1.0e-3,
+            "training.batch": 1,
+            "ledger.grant.delta": 1.0e-3,
+        },
+    )
+    planned = plan(recipe(tmp_path, base))
+    for each in planned.alternatives:
+        assert each.outer is not None and each.outer == each.holders[0].mechanism
+        assert each.outer.noise.multiplier is not None
+    assert 0.999 * 8 < _price(planned) <= 8
+
+
 @pytest.mark.parametrize("after", [0, 1, 2])
 @pytest.mark.parametrize("base", [SEARCH, COUNTED], ids=["central", "counted"])
 def test_an_interrupted_search_ends_in_the_same_winner(
@@ -300,6 +354,9 @@ WRONG = {
     "nothing": ({"tune.over": {}}, "names nothing to try"),
     "twice": (
         {"tune.over": {"training": [{}], "training.steps": [3]}}, "holds over.training.steps"
+    ),
+    "far too many": (
+        {"tune.over": {f"model.a{n}": list(range(100)) for n in range(9)}}, "list fewer"
     ),
     "too many": ({"tune.over": {"training.steps": list(range(1, 300))}}, "list fewer"),
     "one trial": ({"tune.trials": 1.0}, "trials=1.0 must be > 1"),
