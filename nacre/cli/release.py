@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nacre.cli.output import common_options, show
-from nacre.core.errors import Refusal
+from nacre.core.errors import Refusal, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,10 +135,12 @@ def _table(answers: Sequence[Answer]) -> Table:
     table = Table("answer", "value", "95 % interval")
     for answer in answers:
         if not answer.values:  # a choice, or groups of which there is none
-            table.add_row(Text(answer.name), Text(", ".join(answer.labels) or "no group"), "")
+            said = one_line(", ".join(answer.labels)) or "no group"
+            table.add_row(Text(answer.name), Text(said), "")
             continue
         bars = zip(answer.labels, answer.values, answer.low, answer.high, strict=True)
         for label, value, low, high in bars:
             name = f"{answer.name}: {label}" if label else answer.name
-            table.add_row(Text(name), f"{value:g}", f"{low:g} to {high:g}")
+            # Keys are text from the rows, and control characters would reach a terminal.
+            table.add_row(Text(one_line(name)), f"{value:g}", f"{low:g} to {high:g}")
     return table

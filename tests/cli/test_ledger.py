@@ -275,3 +275,15 @@ def test_records_are_noised_one_by_one(nacre: Nacre, tmp_path: Path) -> None:
     result = nacre(*asked, "-o", tmp_path / "again.csv")
     assert result.exit_code == 2
     assert "columns.yaml:3" in result.stderr
+
+
+def test_a_key_that_is_no_text_does_not_reach_the_terminal(nacre: Nacre, tmp_path: Path) -> None:
+    book, table, queries = (tmp_path / name for name in ("l.db", "t.csv", "q.yaml"))
+    nacre("ledger", "grant", book, "A", "--epsilon", 5, "--delta", 1e-5, "--rule", "pld")
+    table.write_text("ward\n" + "\x1b[31mred\n" * 300)
+    queries.write_text(
+        "nacre: 1\nqueries: [{kind: keys, name: k, column: ward, epsilon: 1, delta: 1e-7}]\n"
+    )
+    result = nacre("release", table, queries, "--ledger", book, "--account", "A")
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b" not in result.stdout and "\\x1b[31mred" in result.stdout
