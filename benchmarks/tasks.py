@@ -162,17 +162,17 @@ def _har(by_person: bool) -> Callable[[Path], Arrays]:
     return made
 
 
-_WAVELETS = n.Scattering(scales=2, angles=8, groups=27, random=4000)
+_WAVELETS = n.Scattering(scales=2, angles=8, groups=27, whiten=1.0)
 _TANH = n.MLP(hidden=(32,), activation="tanh")
 
 TASKS: dict[str, Task] = {
     "mnist": Task(
-        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=25,
+        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=8,
         norm=0.1,
         plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "fashion": Task(
-        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=25,
+        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=8,
         norm=0.1, plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "cifar subset": Task(

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible, Refusal
+from nacre.models.leaves import Moments, Whitened, moments
 from nacre.models.tabular import Activation, activation, check_activation
 
 
@@ -36,6 +39,11 @@ class Scattering:
     groups: int = 27
     """Groups of features that are normalised together, within each image; divides the number of
     features of a pixel: 81 for a grey image, two scales and eight angles."""
+    whiten: float | None = None
+    """Decorrelates the features, for a linear head, by their covariance on made-up pictures of
+    random shapes (`nacre.models.leaves`), which tells nothing about the data. The number is the
+    ridge, a variance that is added to each direction, in units of the mean one; 1 is a good start.
+    Steps of descent count for more, and each costs privacy."""
     random: int = 0
     """Random features that join them, for a linear head: the tangents (tanh) of so many fixed
     random sums of the others, which a linear layer alone cannot see (Rahimi & Recht 2008)."""
@@ -54,6 +62,10 @@ class Scattering:
             raise ValueError(f"random={self.random} must be at least 0")
         if self.random and self.head != "linear":
             raise ValueError("random features have no place in an image: use `head: linear`")
+        if self.whiten is not None and not 1e-6 <= self.whiten < math.inf:
+            raise ValueError(f"whiten={self.whiten} must be at least 1e-6; 1 is a good start")
+        if self.whiten is not None and self.head != "linear":
+            raise ValueError("`whiten` mixes the pixels of an image: use `head: linear`")
         check_activation(self.activation)
 
     def features(self, channels: int) -> int:
@@ -223,6 +235,9 @@ def scattered(
     layers["scattering"] = Transform(option, height, width)
     layers["norm"] = nn.GroupNorm(option.groups, features, affine=False)
     left = (height // side) * (width // side)
+    if option.whiten is not None:
+        known = _on_leaves(option.scales, option.angles, option.groups, shape)
+        layers["whitened"] = Whitened(known, option.whiten)
     if option.random:
         layers["random"] = WithRandom(features * left, option.random)
     fixed = len(layers)
@@ -236,6 +251,14 @@ def scattered(
     layers["flatten"] = nn.Flatten()
     layers["head"] = nn.Linear(features * left + option.random, outputs)
     return Scattered(layers, fixed)
+
+
+@functools.lru_cache(maxsize=4)
+def _on_leaves(scales: int, angles: int, groups: int, shape: tuple[int, ...]) -> Moments:
+    """Moments of the normalised transform on made-up pictures; they take seconds."""
+    option = Scattering(scales=scales, angles=angles, groups=groups)
+    norm = nn.GroupNorm(groups, option.features(shape[0]), affine=False)
+    return moments(nn.Sequential(Transform(option, *shape[1:]), norm), shape)
 
 
 def _divisor(features: int) -> int:

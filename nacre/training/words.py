@@ -345,6 +345,8 @@ def model_words(recipe: Recipe) -> str:
     parts = [str(option.kind)]
     if isinstance(option, Scattering):
         parts.append(f"of {option.scales} scales and {option.angles} angles, {option.head} head")
+        if option.whiten is not None:
+            parts[-1] += ", whitened on made-up pictures"
         if option.random:
             parts[-1] += f", {option.random} random features"
         return " ".join(parts)

@@ -24,7 +24,7 @@ def test_features_are_averages_over_patches(shape, head):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"head": "convolution", "channels": 4}, {"random": 50}], ids=str
+    "fields", [{}, {"head": "convolution", "channels": 4}, {"random": 50}, {"whiten": 1.0}], ids=str
 )
 def test_the_beginning_and_the_rest_are_the_model(fields):
     model = scattered(Scattering(scales=1, groups=3, **fields), (1, 8, 8), 3)
@@ -110,6 +110,10 @@ def test_inputs_that_do_not_fit_are_refused(option, shape, message):
         ({"activation": "x"}, "activation='x'"),
         ({"random": -1}, "random=-1"),
         ({"random": 1, "head": "convolution"}, "head: linear"),
+        ({"whiten": 0.0}, "whiten=0.0 must be at least 1e-6"),
+        ({"whiten": float("nan")}, "whiten=nan"),
+        ({"whiten": float("inf")}, "whiten=inf"),
+        ({"whiten": 1.0, "head": "convolution"}, "head: linear"),
     ],
 )
 def test_impossible_options_are_refused(fields, message):
