@@ -167,12 +167,12 @@ _TANH = n.MLP(hidden=(32,), activation="tanh")
 
 TASKS: dict[str, Task] = {
     "mnist": Task(
-        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=8,
+        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=12,
         norm=0.1,
         plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "fashion": Task(
-        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=8,
+        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=12,
         norm=0.1, plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "cifar subset": Task(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 _PICTURES = 1000  # of 28 by 28 pixels; fewer of larger ones, so that all take as long
 _PIXELS = _PICTURES * 28 * 28
 _FEWEST = 200
-_MOST_SHAPES = 24
+_MOST_SHAPES = 10
 _AT_ONCE = 100
 
 
@@ -25,8 +25,11 @@ def leaves(
     shape: tuple[int, ...],  # of one picture: (channels, height, width)
     seed: int = 0,
 ) -> Tensor:
-    """(count, C, H, W) in [0, 1]: dead leaves, up to 24 random discs, boxes and rhombs in each
-    picture that cover one another, of sizes by a power law and of random greys or colours.
+    """(count, C, H, W) in [-1, 1], as inputs of a declared range are: dead leaves.
+
+    Up to ten random discs, boxes and rhombs in each picture, half of them outlines, cover one
+    another around the middle of a black picture; their sizes follow a power law, and they are of
+    random greys or colours, many of them white or black.
 
     They depend on the arguments alone. *Source:* Lee, Mumford & Huang 2001, "Occlusion models for
     natural images"; for learning, Baradad et al. 2021, "Learning to see by looking at noise".
@@ -35,10 +38,8 @@ def leaves(
     torch.Size([2, 1, 8, 8])
     """
     random = np.random.default_rng(seed)
-    blocks = [
-        _block(min(_AT_ONCE, count - start), shape, random) for start in range(0, count, _AT_ONCE)
-    ]
-    return torch.from_numpy(np.concatenate(blocks))
+    sizes = [min(_AT_ONCE, count - start) for start in range(0, count, _AT_ONCE)]
+    return torch.from_numpy(np.concatenate([_block(size, shape, random) for size in sizes]))
 
 
 def _block(count: int, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
@@ -48,21 +49,25 @@ def _block(count: int, shape: tuple[int, ...], random: np.random.Generator) -> n
     pictures = np.zeros((count, colours, height, width), np.float32)
     shapes = random.integers(1, _MOST_SHAPES + 1, count)
     for k in range(_MOST_SHAPES):
-        size = np.minimum(0.6 * side, 0.04 * side * (1 - random.random(count)) ** (-1 / 1.2))
         turn, stretch = np.pi * random.random(count), np.exp(0.6 * random.normal(size=count))
-        middle = random.random((2, count)) * [[height], [width]]
-        form = random.integers(3, size=count)
+        middle = [[height / 2], [width / 2]] + 0.18 * side * random.normal(size=(2, count))
+        radius = 0.08 * side * (1 - random.random(count)) ** (-2 / 3)
+        size = np.minimum(0.45 * side, radius)[:, None, None]
+        half = (0.018 + 0.054 * random.random(count))[:, None, None] * side  # width of an outline
+        form = random.integers(3, size=count)[:, None, None]
+        outlined = (random.random(count) < 0.5)[:, None, None]
         colour = random.random((count, colours)) * (random.random((count, 1)) < 0.7)
-        down, right = ((line - at[:, None, None]) for line, at in zip((y, x), middle, strict=True))
-        cos, sin = (f(turn)[:, None, None] for f in (np.cos, np.sin))
+        colour = np.maximum(colour, random.random((count, 1)) < 0.3)
+        down, right = (line - at[:, None, None] for line, at in zip((y, x), middle, strict=True))
+        cos, sin = (turned(turn)[:, None, None] for turned in (np.cos, np.sin))
         u = np.abs(right * cos + down * sin) / stretch[:, None, None]
         v = np.abs(down * cos - right * sin) * stretch[:, None, None]
-        form_of = (np.hypot(u, v), np.maximum(u, v), u + v)
-        far = np.choose(form[:, None, None], form_of)  # from its middle
+        far = np.choose(form, (np.hypot(u, v), np.maximum(u, v), u + v))  # from its middle
+        inside = np.where(outlined, half - np.abs(far - size), size - far)
         # A border one pixel wide, as a camera's would be.
-        covers = np.clip(size[:, None, None] - far + 0.5, 0, 1) * (k < shapes)[:, None, None]
+        covers = np.clip(inside + 0.5, 0, 1) * (k < shapes)[:, None, None]
         pictures += covers[:, None] * (colour[:, :, None, None] - pictures)
-    return pictures.astype(np.float32)
+    return (2 * pictures - 1).astype(np.float32)
 
 
 @dataclass(frozen=True)

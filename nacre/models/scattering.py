@@ -257,8 +257,9 @@ def scattered(
 def _on_leaves(scales: int, angles: int, groups: int, shape: tuple[int, ...]) -> Moments:
     """Moments of the normalised transform on made-up pictures; they take seconds."""
     option = Scattering(scales=scales, angles=angles, groups=groups)
-    norm = nn.GroupNorm(groups, option.features(shape[0]), affine=False)
-    return moments(nn.Sequential(Transform(option, *shape[1:]), norm), shape)
+    with torch.device("cpu"):  # numbers even where only sizes are asked for, as they are kept
+        norm = nn.GroupNorm(groups, option.features(shape[0]), affine=False)
+        return moments(nn.Sequential(Transform(option, *shape[1:]), norm), shape)
 
 
 def _divisor(features: int) -> int:

@@ -87,6 +87,16 @@ def test_random_features_join_the_others_and_are_saved_with_them():
     assert torch.equal(other(inputs), model(inputs))
 
 
+def test_sizes_alone_can_be_asked_for_first():
+    """Moments are kept between models, so a model without memory must not spoil them."""
+    option = Scattering(scales=1, angles=3, groups=1, whiten=0.5)
+    with torch.device("meta"):
+        sizes = {k: v.shape for k, v in scattered(option, (1, 10, 10), 2).state_dict().items()}
+    model = scattered(option, (1, 10, 10), 2)
+    assert {k: v.shape for k, v in model.state_dict().items()} == sizes
+    assert bool(model(images(2, (1, 10, 10))).isfinite().all())
+
+
 @pytest.mark.parametrize(
     ("option", "shape", "message"),
     [
