@@ -22,6 +22,7 @@ MODELS = {
     "cnn, tanh, one block": CNN(channels=(4,), groups=4, hidden=6, activation="tanh"),
     "scattering": Scattering(scales=1, groups=3),
     "scattering, random features": Scattering(scales=1, groups=3, random=20),
+    "scattering, whitened": Scattering(scales=1, groups=3, whiten=1.0),
     "scattering, convolutions": Scattering(scales=1, groups=3, head="convolution", channels=4),
     # Flattening alone gives 64 outputs, one an input entry.
     "python": PythonModel(call="torch.nn:Flatten", arguments={"start_dim": 1}),
