@@ -1,9 +1,10 @@
 """What secure noise and digests cost a step, and whether a hundred million draws are normal.
 
-    python benchmarks/noise.py [--json] [--quick]
+    python benchmarks/noise.py [--json] [--quick] [--exhaustive]
 
 Times are CPU seconds of one thread, the median of interleaved rounds with the quartiles beside it,
-everything keyed by a fresh key. `--quick` draws ten million numbers in place of a hundred.
+everything keyed by a fresh key. `--quick` draws ten million numbers in place of a hundred;
+`--exhaustive` tries every word and every angle (two minutes) for what float32 errs by.
 Statistics are printed in units of what chance would exceed once in a million runs: below 1 is fine.
 """
 
@@ -22,6 +23,7 @@ import torch
 from rows import Row, show
 from torch import Tensor, nn
 
+from nacre.core import normals, plain, rounded
 from nacre.core.normals import Normals
 from nacre.core.random import Source, digest
 from nacre.core.tensors import trainable
@@ -41,8 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
     parser.add_argument("--quick", action="store_true", help="ten million draws, fewer rounds")
+    parser.add_argument("--exhaustive", action="store_true", help="the error of all words alone")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.exhaustive:
+        return show(exhaustive(), chosen.json)
     rounds = 9 if chosen.quick else 25
     rows = [*draws(rounds), *coins(rounds), *digests(rounds), *steps(rounds)]
     show([*rows, *law(10**7 if chosen.quick else 10**8)], chosen.json)
@@ -74,21 +79,67 @@ def per(seconds: list[float], count: int) -> list[float]:
 
 
 def draws(rounds: int) -> list[Row]:
-    """Normals added to a sum in place, against PyTorch's, which no key protects."""
+    """Normals added to a sum in place, against generators that no cipher protects."""
     count, source = 1 << 22, Source.fresh()
     total, noise = torch.zeros(count), torch.empty(count)
+    philox = np.random.Generator(np.random.Philox(key=1))
     found = interleaved(
         {
+            "exact": lambda: rounded.add(source, 1e-3, [total], [total]),
             "secure": lambda: Normals(source, count).onto(total, 1e-3, total),
             "torch": lambda: total.add_(noise.normal_(), alpha=1e-3),
+            "philox": lambda: total.add_(
+                torch.from_numpy(philox.standard_normal(count, np.float32)), alpha=1e-3
+            ),
         },
         rounds,
     )
-    times = [b / a for a, b in zip(found["secure"], found["torch"], strict=True)]
+    times = [b / a for a, b in zip(found["exact"], found["torch"], strict=True)]
     return [
-        middle("ns a normal, secure, added in place", per(found["secure"], count), 1.5),
-        middle("ns a normal, torch.randn, added in place", per(found["torch"], count)),
-        Row.over("torch.randn / secure, times", times, ">= 2", lambda x: x >= 2),
+        middle("ns a normal, secure, sum rounded exactly", per(found["exact"], count), 1.5),
+        middle("ns a normal, secure, added in float32", per(found["secure"], count), 1.5),
+        middle("ns a normal, torch.randn, added in float32", per(found["torch"], count)),
+        middle("ns a normal, NumPy's Philox, added in float32", per(found["philox"], count)),
+        Row.over("torch.randn / exact, times", times, ">= 2", lambda x: x >= 2),
+    ]
+
+
+def exhaustive() -> list[Row]:
+    """What a normal in float32 is off by at most, over all words and angles of 32 bits each.
+
+    The radius of each word against both ends of its cell, then each angle's sine and cosine against
+    both ends of its own, with the rounding of their product: the normal is within the sum of both.
+    """
+    size = 1 << 22
+    out = np.empty(2 * size, np.float32)
+    one = np.full(size, 1 << 31, np.uint32)
+    normals.normals(one, np.zeros(size, np.uint32), out)
+    unit = float(out[0])  # the radius of that word, as float32 has it
+    off = 0.0
+    for start in range(0, 1 << 32, size):
+        angles = np.arange(start, start + size, dtype=np.uint64).astype(np.uint32)
+        normals.normals(one, angles, out)
+        for more in (0.0, 1.0):
+            turn = (np.arange(start, start + size) + more) * (2 * math.pi / 2**32)
+            for half, exact in ((out[:size], np.cos(turn)), (out[size:], np.sin(turn))):
+                off = max(off, float(np.abs(half / unit - exact).max()))
+    worst, straight = 0.0, np.zeros(size, np.uint32)
+    for start in range(0, 1 << 32, size):
+        words = np.arange(start, start + size, dtype=np.uint64).astype(np.uint32)
+        normals.normals(words, straight, out)
+        known = ~plain.rare(words)
+        for more in (0, 1):
+            left = 2.0**32 - words - more
+            u = np.where(left < 2.0**31, -np.log1p(-left / 2.0**32), 0)
+            low = np.maximum(words.astype(np.float64) + more, 1) / 2.0**32
+            radius = np.sqrt(2 * np.where(left < 2.0**31, u, -np.log(low)))
+            error = np.abs(out[:size] - radius) + radius * off
+            if known.any():
+                worst = max(worst, float(error[known].max()))
+    most = normals.ERROR
+    return [
+        Row("largest error of a sine or cosine", off),
+        Row("largest error of a normal", worst, None, None, f"<= {most:.3g}", worst <= most),
     ]
 
 

@@ -36,6 +36,7 @@ CLIP = (
     "tests/laws/test_clip_rules.py tests/laws/test_gradient_sums.py tests/laws/test_taped_sums.py"
 )
 NOISE = "tests/laws/test_noise.py tests/training/test_step.py"
+BITS = "tests/core/test_normals.py tests/core/test_rounded.py"
 DRAWS = "tests/laws/test_sampling.py"
 EVENTS = "tests/laws/test_events.py tests/oracles/test_accounting.py"
 PRICES = "tests/laws/test_bounds.py tests/oracles/test_loss.py"
@@ -80,23 +81,40 @@ FAULTS = [
         "tests/training/test_step.py tests/laws/test_execution.py",
     ),
     Fault(
-        "noise: half the deviation", "differential_privacy/noise.py",
-        "        deviation = self.multiplier * total.sensitivity(adjacency)",
-        "        deviation = self.multiplier * total.sensitivity(adjacency) / 2",
+        "noise: half the deviation", "differential_privacy/unit_scale.py",
+        "    return multiplier * total.sensitivity(adjacency)",
+        "    return multiplier * total.sensitivity(adjacency) / 2",
         NOISE,
     ),
     Fault(
-        "noise: replacing a unit is taken for removing one", "differential_privacy/noise.py",
-        "        deviation = self.multiplier * total.sensitivity(adjacency)",
-        "        deviation = self.multiplier * total.bound",
+        "noise: replacing a unit is taken for removing one", "differential_privacy/unit_scale.py",
+        "    return multiplier * total.sensitivity(adjacency)",
+        "    return multiplier * total.bound",
         NOISE,
     ),
     Fault(
         "noise: on the first tensor alone", "differential_privacy/noise.py",
-        "            noised[name] = normals.onto(flat, deviation, out).view(value.shape)",
-        "            noised[name] = normals.onto("
-        "flat, 1e-30 if noised else deviation, out).view(value.shape)",
+        "    rounded.add(source, deviation, held, held)",
+        "    rounded.add(source, deviation, held[:1], held[:1])",
         NOISE,
+    ),
+    Fault(
+        "noise: every block of normals is the first one", "core/normals.py",
+        "        if self._made % _STREAM == 0:",
+        "        if self._made % PAIRS == 0:",
+        BITS,
+    ),
+    Fault(
+        "noise: both normals of a pair are its cosine", "core/normals.py",
+        "        second = places >= len(self.words)",
+        "        second = places >= 2 * len(self.words)",
+        BITS,
+    ),
+    Fault(
+        "noise: rounded by float32 where that leaves it open", "core/rounded.py",
+        "    margin = spread * normals.ERROR + _slack(spread)",
+        "    margin = 0.0",
+        BITS,
     ),
     Fault(
         "noise: the same at every step", "training/step.py",

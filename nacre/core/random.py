@@ -165,12 +165,17 @@ class Stream:
 
         Every call with the same units gives the same numbers: take another child for more.
         """
+        return _open_unit(self.words_of(units.detach().cpu().numpy(), width))
+
+    def words_of(self, units: np.ndarray, width: int) -> np.ndarray:
+        """(B, width) uniform uint64 words; row i depends on the key and on `units[i]` alone, and a
+        wider row begins with a narrower one."""
         size = (width + 1) // 2
-        ids = units.detach().cpu().numpy().astype(np.uint64)
+        ids = units.astype(np.uint64)
         high = np.repeat(ids, size)
         low = np.tile(np.arange(size, dtype=np.uint64), ids.size)
         words = self._blocks(high, low) if ids.size and size else np.zeros(0, dtype=np.uint64)
-        return _open_unit(words.reshape(ids.size, 2 * size)[:, :width])
+        return words.reshape(ids.size, 2 * size)[:, :width]
 
     def below(self, units: Tensor, width: int, share: float) -> Tensor:
         """(B, width) bool, each True with chance `share`; row i belongs to its unit as in `rows`.

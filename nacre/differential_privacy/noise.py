@@ -1,5 +1,8 @@
 """What hides one unit: the only makers of a `Release`."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import math
@@ -7,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from nacre.core.errors import Unbounded
-from nacre.core.normals import Normals
+from nacre.core import rounded
+from nacre.core.errors import Incompatible, Unbounded
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
 from nacre.core.types import (
@@ -21,6 +25,10 @@ from nacre.core.types import (
     Tensors,
     Unprotected,
 )
+from nacre.differential_privacy.unit_scale import flat, scale
+
+Draws = Literal["secure", "fast"]
+"""Where normals come from: AES keyed by the operating system, or PyTorch's generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +37,9 @@ class Gaussian:
 
     *Guarantee:* the deviation is `multiplier * total.sensitivity(adjacency)`, the same on every
     coordinate; the numbers depend on the key of `source`, the names and the shapes alone, never on
-    the values of the sum. A sum over no unit is noised like any other. How far the numbers are
-    from exact normals is stated in `nacre.core.normals`: 6e-22 for 1e8 draws, beside rounding.
+    the values of the sum. A sum over no unit is noised like any other. Under `secure` draws the
+    release is the sum plus exact real normals, rounded to multiples of a power of two that is a
+    16th to a 32nd of the deviation: no trace of floating-point noise is left (`core.rounded`).
 
     Source: Dwork et al. 2006, "Our data, ourselves"; Abadi et al. 2016, algorithm 1.
     """
@@ -38,6 +47,8 @@ class Gaussian:
     kind: Literal["gaussian"] = "gaussian"
     multiplier: float | None = None
     """Standard deviation in units of the sensitivity; None until calibrated."""
+    draws: Draws = "secure"
+    """`fast`: PyTorch's generator, on an accelerator and in its floating point."""
 
     def __post_init__(self) -> None:
         if self.multiplier is not None and not 0 < self.multiplier < math.inf:
@@ -60,27 +71,50 @@ class Gaussian:
 
         With `consume` the release may take over the memory of `total`, which is not to be read
         again; without it they share none. Raises `Unbounded` where the bound is not a positive,
-        finite number, `ValueError` before calibration.
+        finite number or so far from 1 that float32 has no grid for its noise, `Incompatible` for
+        `fast` draws on a processor, `ValueError` before calibration.
         """
-        if self.multiplier is None:
-            raise ValueError("multiplier=None: calibrate the mechanism before it adds noise")
-        if not 0 < total.bound < math.inf:
-            raise Unbounded(
-                f"noise was asked for on a sum with bound={total.bound}, so no deviation hides one "
-                "unit; clip each unit with a rule that bounds it, as "
-                "`gradient_clipping: {kind: flat, norm: 1.0}`"
+        deviation = scale(self.multiplier, total, adjacency)
+        named = sorted(total.total.items())
+        flats = [flat(value, consume) for _, value in named]
+        if self.draws == "fast":
+            _fast(source, deviation, flats)
+        else:
+            _secure(source, deviation, flats)
+        noised = {
+            name: own.view(value.shape) for (name, value), own in zip(named, flats, strict=True)
+        }
+        return Release({name: noised[name] for name in total.total}, Noised(deviation)), state
+
+
+def _secure(source: Source, deviation: float, flats: list[Tensor]) -> None:
+    """Adds noise in place, exactly rounded; sums on an accelerator pass through the processor."""
+    if not rounded.LEAST <= deviation <= rounded.MOST:
+        raise Unbounded(
+            f"noise of deviation={deviation:.3g} cannot be rounded exactly, since float32 has no "
+            "grid for it; choose a clipping norm nearer to 1"
+        )
+    held = [flat.cpu() for flat in flats]
+    rounded.add(source, deviation, held, held)
+    for own, made in zip(flats, held, strict=True):
+        if made.data_ptr() != own.data_ptr():
+            own.copy_(made)
+
+
+def _fast(source: Source, deviation: float, flats: list[Tensor]) -> None:
+    """Adds noise in place, by the generator of the device that the sums lie on."""
+    generators: dict[torch.device, torch.Generator] = {}
+    for own in flats:
+        if own.device.type == "cpu":
+            raise Incompatible(
+                "`draws: fast` is PyTorch's generator, which on a processor takes 32 bits of seed, "
+                "so anyone can try them all; `draws: secure` is faster there as well: use it"
             )
-        deviation = self.multiplier * total.sensitivity(adjacency)
-        normals = Normals(source, sum(value.numel() for value in total.total.values()))
-        noised: Tensors = {}
-        for name, value in sorted(total.total.items()):
-            # Flat in the order of rows whatever the strides, as the numbers go by shape alone.
-            flat = value.detach().to(torch.float32).reshape(-1)
-            own = consume or flat.data_ptr() != value.data_ptr()
-            out = flat if own else torch.empty_like(flat)
-            noised[name] = normals.onto(flat, deviation, out).view(value.shape)
-        ordered = {name: noised[name] for name in total.total}
-        return Release(ordered, Noised(deviation)), state
+        if own.device not in generators:
+            made = torch.Generator(own.device)
+            generators[own.device] = made.manual_seed(source.number("fast", str(own.device)))
+        normals = torch.randn(own.shape, generator=generators[own.device], device=own.device)
+        own.add_(normals, alpha=deviation)
 
 
 @dataclass(frozen=True)

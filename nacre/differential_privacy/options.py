@@ -10,7 +10,7 @@ from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Tree
 from nacre.differential_privacy.factorise import banded, buffered
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise import Draws, Gaussian
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +18,13 @@ class GaussianNoise:
     """Independent normal noise on every coordinate of every step, calibrated to the budget."""
 
     kind: Literal["gaussian"] = "gaussian"
+    draws: Draws = "secure"
+    """`secure`: AES-256 keyed by the operating system, and sums rounded as exact real numbers would
+    be; `fast`: PyTorch's generator and its floating point, for accelerators alone."""
 
     def build(self, steps: int, cycle: int = 1) -> Gaussian:
         """The noise, without a multiplier until it is calibrated."""
-        return Gaussian()
+        return Gaussian(draws=self.draws)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,16 +73,20 @@ def closed(step: int, made: Tensor, kept: list[Tensor]) -> NoiseState:
     return {"step": torch.tensor(step), "made by": made, **drawn}
 
 
+def flat(value: Tensor, consume: bool) -> Tensor:
+    """(n,) float32: the values in the order of rows whatever the strides, as noise goes by shape
+    alone; to be written into. They are `value`'s own memory where `consume` allows that."""
+    own = value.detach().to(torch.float32).reshape(-1).contiguous()
+    return own if consume or own.data_ptr() != value.data_ptr() else own.clone()
+
+
 def released(total: BoundedSum, drawn: Tensor, unit: float, consume: bool) -> Tensors:
     """The sum plus `unit` times the draws, entry by entry, in float32."""
     noised: Tensors = {}
     start = 0
     for name, value in sorted(total.total.items()):
-        # Flat in the order of rows whatever the strides, as the numbers go by shape alone.
-        flat = value.detach().to(torch.float32).reshape(-1)
-        own = consume or flat.data_ptr() != value.data_ptr()
-        out = flat if own else torch.empty_like(flat)
-        some = drawn[start : start + flat.numel()].to(flat.device)
-        noised[name] = torch.add(flat, some, alpha=unit, out=out).view(value.shape)
-        start += flat.numel()
+        own = flat(value, consume)
+        some = drawn[start : start + own.numel()].to(own.device)
+        noised[name] = own.add_(some, alpha=unit).view(value.shape)
+        start += own.numel()
     return {name: noised[name] for name in total.total}

@@ -52,6 +52,8 @@ class Noise(TypedDict):
     kind: str
     multiplier: float | None
     """Standard deviation in units of the sensitivity; null without noise."""
+    draws: NotRequired[Literal["secure", "fast"]]
+    """Of independent noise: from AES and rounded exactly, or from PyTorch's generator."""
     bands: NotRequired[int]
     """Steps whose noise belongs together, of banded noise."""
     buffers: NotRequired[int]

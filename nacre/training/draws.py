@@ -5,6 +5,7 @@ from __future__ import annotations
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
 from nacre.data.sampling import separation
 from nacre.differential_privacy.events import require_neighbours, require_pair
+from nacre.differential_privacy.options import GaussianNoise
 from nacre.training import pieces
 from nacre.training.facts import Facts, refuse
 from nacre.training.pieces import protects
@@ -30,7 +31,17 @@ def noise_fits_the_sampling(facts: Facts) -> None:
             pieces.sampling(recipe, size)
         except DataError as error:
             refuse(recipe, "training.batch", str(error))
-    if privacy is None or privacy.noise.kind == "gaussian":
+    if privacy is None:
+        return
+    if isinstance(privacy.noise, GaussianNoise):
+        if privacy.noise.draws == "fast":
+            refuse(
+                recipe,
+                "differential_privacy.noise",
+                "`draws: fast` is PyTorch's generator of an accelerator, and a recipe is trained "
+                "on the processor, where anyone can try its 32 bits of seed and `draws: secure` "
+                "is twice as fast; leave `draws` out",
+            )
         return
     if recipe.federated_learning is not None:
         refuse(

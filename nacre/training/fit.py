@@ -154,8 +154,13 @@ def fit(
         first = None if checked else _marks(state)
         noise = Journalled(parts.noise, charge, state.done + 1)
         state, release = step(state, units, replace(parts, noise=noise), source, before)
-        if isinstance(release.how, Noised):
-            marks = first
+        if isinstance(release.how, Noised) and first is not None:
+            # Rounded to a grid, the noised sum of a single number may be 0, and moves nothing.
+            marks = {
+                name: mark
+                for name, mark in first.items()
+                if name not in release.total or release.total[name].reshape(-1)[:_MARKED].any()
+            }
         PAGES.after_step()
         if observe(state, release):
             break

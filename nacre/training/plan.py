@@ -26,7 +26,7 @@ from nacre.gradient_clipping import Unclipped
 from nacre.models import build
 from nacre.recipe.load import digest
 from nacre.recipe.schema import Recipe
-from nacre.training import pieces, words
+from nacre.training import limits, pieces, words
 from nacre.training.alternatives import Alternative, alternatives, tried_with
 from nacre.training.beginning import trained_part
 from nacre.training.checks import CHECKS
@@ -99,8 +99,8 @@ class Plan:
             "rounds": self.rounds,
             "parties": [words.holder(h) for h in self.holders],
             "techniques": words.techniques(self.recipe),
-            "assumptions": words.assumptions(self.recipe),
-            "not_covered": words.not_covered(self.recipe),
+            "assumptions": limits.assumptions(self.recipe),
+            "not_covered": limits.not_covered(self.recipe),
             "model": words.model(self.recipe, self.estimate.parameters),
             "estimates": self.estimate.to_json(),
         }

@@ -35,6 +35,9 @@ def _what(plan: Plan) -> Table:
         table.add_row("tune", plan.search.sentence())
     table.add_row("model", f"{words.model_words(plan.recipe)}, {_model(plan)}")
     table.add_row("steps", _steps(plan))
+    noise = words.noise_words(plan.recipe)
+    if noise is not None:
+        table.add_row("noise", noise)
     estimate = plan.estimate
     table.add_row("gradients", f"{estimate.gradients}: {estimate.why}")
     cost = (

@@ -1,18 +1,20 @@
-"""A plan in words: what each technique does here, what is assumed, what is not covered."""
+"""A plan in words: what each technique does here; `limits.py` says what that rests on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
+from nacre.core.normals import COMPILED
 from nacre.core.parts import Noise, Sampling
-from nacre.data import OfModel, Text
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded
 from nacre.differential_privacy.forms import told
+from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.options import GaussianNoise
 from nacre.gradient_clipping import Unclipped, UnitClip
-from nacre.models import FormerRun, Pretrained, Scattering
+from nacre.models import Pretrained, Scattering
 from nacre.models.pretrained import starts_random
 from nacre.recipe.schema import Recipe
 
@@ -72,7 +74,11 @@ def _noise(noise: Noise) -> dict[str, Any]:
     if isinstance(noise, Buffered):
         buffers = len(noise.weights)
         return {"kind": noise.kind, "multiplier": noise.multiplier, "buffers": buffers}
-    found = {"kind": type(noise).__name__.lower(), "multiplier": noise.multiplier}
+    found: dict[str, Any] = {
+        "kind": type(noise).__name__.lower(), "multiplier": noise.multiplier
+    }  # fmt: skip
+    if isinstance(noise, Gaussian):
+        return found | {"draws": noise.draws}
     return found | {"bands": noise.bands} if isinstance(noise, Banded) else found
 
 
@@ -106,7 +112,8 @@ def _clipping(recipe: Recipe) -> str | None:
     if option.kind == "by_norm":
         return f"The mean gradient is scaled down to an L2 norm of at most {option.norm:g}."
     what = "Each unit's gradient"
-    if _unit(recipe) == "client":
+    privacy = recipe.differential_privacy
+    if privacy is not None and privacy.unit == "client":
         what = "Each party's change"
     elif copies is not None:
         what += f" (of the mean loss over {counted(copies.count, 'random version')} of its images)"
@@ -186,6 +193,20 @@ def _privacy(recipe: Recipe) -> str | None:
     )
 
 
+def noise_words(recipe: Recipe) -> str | None:
+    """Where noise comes from and how it is added; None without privacy."""
+    option = recipe.differential_privacy
+    if option is None:
+        return None
+    made = "compiled code" if COMPILED else "NumPy, as there was no C compiler at installation"
+    added = (
+        "noised sums are rounded as those of exact real numbers would be"
+        if isinstance(option.noise, GaussianNoise)
+        else "added in 32-bit floating point, since later steps take parts of it back"
+    )
+    return f"secure: AES-256 keyed by the operating system, made normal by {made}; {added}"
+
+
 def _adversarial(recipe: Recipe) -> str | None:
     option = recipe.adversarial_training
     if not isinstance(option, Madry | Trades):
@@ -204,10 +225,6 @@ def _reach(ball: Ball) -> str:
     return words + (f", {', '.join(ball.frozen)} fixed" if ball.frozen else "")
 
 
-def _unit(recipe: Recipe) -> str | None:
-    return recipe.differential_privacy.unit if recipe.differential_privacy else None
-
-
 def not_in_the_cost(recipe: Recipe) -> str:
     """What a run takes time for beside its steps over rows; empty where it is little."""
     stage = recipe.fine_tuning.pretrain if recipe.fine_tuning is not None else None
@@ -218,120 +235,6 @@ def not_in_the_cost(recipe: Recipe) -> str:
     ]
     told = ", ".join(part for part in found if part)
     return f"; on top of it come {told}" if told else ""
-
-
-def assumptions(recipe: Recipe) -> list[str]:
-    """What has to hold for the guarantees to hold."""
-    found = [
-        "The run key in `local/` stays secret while the run is open; it is destroyed at its end.",
-        "The declared sizes, ranges and classes are public knowledge, not read off the rows.",
-    ]
-    option = recipe.differential_privacy
-    if option is not None:
-        found += [
-            "Sampling and noise come from AES-256 in counter mode, keyed by the operating system.",
-            "Real numbers are approximated by 32-bit floating point; attacks on that "
-            "approximation (Mironov 2012) are not excluded.",
-            _units(recipe),
-        ]
-        if option.noise.kind != "gaussian":
-            found.append(
-                "What the noise remembers of its last steps, in `local/`, stays secret while the "
-                "run is open; it is removed at its end."
-            )
-    if recipe.federated_learning is not None and recipe.differential_privacy is not None:
-        if _unit(recipe) == "client":
-            found.append("The server is trusted: it sees each party's change before the noise.")
-        else:
-            found += [
-                "Each party trusts itself only: what it sends is noised for its own rows already.",
-                "A person with rows in two parties is charged in both; both epsilons add up.",
-            ]
-    if isinstance(recipe.model, FormerRun):
-        found.append(_base(recipe.model))
-    if isinstance(recipe.model, Pretrained) and not starts_random(recipe.model, recipe.folder):
-        found.append(
-            f"What the weights of {recipe.model.name} were learnt from is public, or at least "
-            "holds none of these rows: epsilon does not cover what the base knew before."
-        )
-    if isinstance(recipe.data, Text):
-        found += _text(recipe.data)
-    if recipe.data.public_demonstration:
-        found.append("The owner declares all rows public: this run is a demonstration.")
-    return found
-
-
-def _text(data: Text) -> list[str]:
-    """How documents become rows of tokens."""
-    kinds = {
-        "bytes": "the bytes of UTF-8, so nothing is learnt from the text",
-        "bpe": "pieces learnt from the public rows alone",
-    }
-    option = data.tokenizer
-    of_model = f"those of {option.name}" if isinstance(option, OfModel) else ""
-    side = "beginning" if data.cut == "start" else "end"
-    found = [
-        f"Tokens are {of_model or kinds[option.kind if option is not None else 'bytes']}.",
-        f"A row holds one document, of which {data.length} tokens at most are read; a longer one "
-        f"loses its {side}.",
-    ]
-    if data.canaries is not None:
-        found.append(
-            f"About half of {data.canaries.count} made-up secrets are learnt beside the documents, "
-            f"{counted(data.canaries.repeats, 'time')} each; nobody's secret is among them."
-        )
-    return found
-
-
-def _units(recipe: Recipe) -> str:
-    column = recipe.data.unit
-    if _unit(recipe) == "example" and column is not None:
-        return (
-            f"Epsilon is that of one row. Rows of one `{column}` add up: whoever has k of them is "
-            "covered by k times the epsilon or worse; `unit: group` protects them whole."
-        )
-    return "Every row belongs to exactly one unit, as declared."
-
-
-def _base(model: FormerRun) -> str:
-    if model.public:
-        return f"The rows that the base {model.path} was trained on are public, as declared."
-    return (
-        f"The base is the model of the run {model.path}. Whoever is in its rows and in these is "
-        "covered by both epsilons added up; where both runs are charged to one account, the "
-        "ledger adds them."
-    )
-
-
-def not_covered(recipe: Recipe) -> list[str]:
-    """What no figure in the report speaks about."""
-    found = [
-        "Settings (noise, steps, learning rate, radius) chosen by looking at the same rows: each "
-        "look leaks, and only runs in the ledger are counted.",
-        "What the model lets one infer about people who are not in the data.",
-        "Attacks stronger than those listed; an attack that fails proves nothing.",
-        "Theft or inversion of the model through its answers: not audited in this run.",
-    ]
-    if recipe.differential_privacy is None:
-        found.insert(0, "Privacy: this run has no differential privacy; nothing bounds a leak.")
-    if recipe.adversarial_training is None:
-        found.append("Robustness: this run trains on clean inputs only.")
-    if getattr(recipe.data, "holdout", None) is not None:
-        found.append(
-            "The people in the holdout: scores on their rows are computed without noise and stay "
-            "in `local/`."
-        )
-    if not recipe.data.public_demonstration:
-        found.append(
-            "Figures computed on private rows (membership, holdout accuracy): they stay in "
-            "`local/` and are not in this report."
-        )
-    if recipe.federated_learning is not None:
-        found.append(
-            "Parties that lie: a malicious party can spoil the mean, and a plain gather lets the "
-            "server see each party's (noised) change."
-        )
-    return found
 
 
 def model(recipe: Recipe, parameters: int) -> dict[str, Any]:

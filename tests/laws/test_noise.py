@@ -126,11 +126,11 @@ def test_strides_and_precision_of_the_sum_do_not_matter(noise: Gaussian, consume
 
 def test_scalars_empty_tensors_and_riding_entries_are_noised_too() -> None:
     of = BoundedSum({":below": torch.tensor(0.0), "w": torch.zeros(0, 3), "b": torch.zeros(2)}, 1.0)
-    release = add(NOISES[0], of, 8, "add_or_remove")
+    release = add(NOISES[0], of, 9, "add_or_remove")
     assert {n: v.shape for n, v in release.total.items()} == {
         n: v.shape for n, v in of.total.items()
     }
-    assert float(release.total[":below"]) != 0
+    assert float(release.total[":below"]) != 0, "under this key"
 
 
 @pytest.mark.parametrize("noise", NOISES)
