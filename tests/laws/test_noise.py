@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nacre.core.errors import Unbounded
+from nacre.core.errors import Incompatible, Unbounded
 from nacre.core.random import Source
 from nacre.core.types import Adjacency, BoundedSum, Inherited, Noised, Release, Unprotected
 from nacre.differential_privacy.noise import Gaussian, NoNoise
@@ -170,3 +170,26 @@ def test_no_noise_says_by_what_right() -> None:
     assert float(of.total["bias"].sum()) == 0, "the release shares no memory with the sum"
     with pytest.raises(ValueError, match="because"):
         NoNoise("")
+
+
+def test_fast_draws_are_refused_where_their_seed_can_be_tried() -> None:
+    noise = Gaussian(multiplier=1.0, draws="fast")
+    with pytest.raises(Incompatible, match="32 bits of seed"):
+        add(noise, total(), 1, "add_or_remove")
+
+
+@pytest.mark.parametrize("bound", [1e-40, 1e35])
+def test_a_bound_without_a_grid_is_refused(bound: float) -> None:
+    with pytest.raises(Unbounded, match="clipping norm nearer to 1"):
+        add(Gaussian(multiplier=1.0), total(bound), 1, "add_or_remove")
+
+
+def test_independent_noise_ends_on_a_grid_that_tells_nothing_of_the_sum() -> None:
+    """Sums that differ in their last bits alone reach the same multiples of the same step."""
+    of = total()
+    moved = BoundedSum({name: value + 1e-6 for name, value in of.total.items()}, of.bound)
+    for values in (of, moved):
+        release = add(Gaussian(multiplier=2.0), values, 4, "add_or_remove")
+        assert all(
+            torch.equal(value, (value * 32).round() / 32) for value in release.total.values()
+        )

@@ -14,7 +14,7 @@ from nacre.core.errors import BudgetExceeded, Incompatible, UnsupportedEvent
 from nacre.core.files import load_tensors
 from nacre.data.sampling import BallsInBins, FixedSize, Shuffled, separation
 from nacre.report import gather, write_report
-from nacre.training import loop
+from nacre.training import loop, words
 from nacre.training.outlook import outlook
 from nacre.training.plan import plan
 from nacre.training.run import train
@@ -179,3 +179,13 @@ def test_parties_draw_their_own_fixed_sizes(tmp_path: Path) -> None:
     parties = gather(run.path)["plan"]["parties"]
     assert [party["sampling"]["kind"] for party in parties] == ["fixed_size"] * 2
     assert "fixed_size" in json.dumps(json.loads((run.path / "plan.json").read_text()))
+
+
+def test_the_plan_says_where_noise_comes_from(tmp_path: Path) -> None:
+    made = plan(recipe(tmp_path, CENTRAL))
+    assert "secure: AES-256" in words.noise_words(made.recipe)
+    assert made.to_json()["parties"][0]["noise"]["draws"] == "secure"
+    assert any("Noise is exact" in line for line in made.to_json()["assumptions"])
+    fast = {"differential_privacy__noise": {"kind": "gaussian", "draws": "fast"}}
+    with pytest.raises(Incompatible, match="anyone can try its 32 bits of seed"):
+        plan(recipe(tmp_path, CENTRAL, **fast))
