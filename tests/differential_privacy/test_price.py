@@ -77,6 +77,12 @@ def test_beyond_the_grid_the_renyi_price_is_left() -> None:
     assert found.epsilon == epsilon(huge, DELTA, "rdp").epsilon
 
 
+def test_a_first_guess_that_is_too_low_is_not_the_end() -> None:
+    almost = dp.PoissonSampledDpEvent(1 - 1e-9, dp.GaussianDpEvent(0.1))
+    sure = epsilon(dp.GaussianDpEvent(0.1), 1e-15).epsilon
+    assert epsilon(almost, 1e-15, "pld").epsilon == pytest.approx(sure, rel=1e-3)
+
+
 def test_a_price_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = epsilon(RUN, DELTA, "pld")
     assert len(list(folder.glob("*.json"))) == 1
