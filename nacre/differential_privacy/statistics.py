@@ -194,9 +194,15 @@ def _parts(query: QueryOption) -> int:
 
 
 def _column(table: pd.DataFrame, name: str) -> Any:  # a Series; pandas has no types
+    """The column. Raises `DataError` for none, and for two of one name: a row would count twice."""
     if name not in table.columns:
         raise DataError(f"the table has no column {name!r}; it has {list(table.columns)}")
-    return table[name]
+    found = table[name]
+    if found.ndim != 1:
+        raise DataError(
+            f"the table has column {name!r} twice, so it is unclear which one is meant; rename one"
+        )
+    return found
 
 
 def _bounded(table: pd.DataFrame, query: QueryOption, source: Source) -> pd.DataFrame:
