@@ -104,11 +104,11 @@ def _refined(
         width = finer * math.sqrt(0.4 * gap * guess / (2.2 * count * (1 + tilt.order)))
         width = min(width, 3.0 / _likely(count, delta))
         found = _bounds(steps, delta, tilt, added, width)
-        if found.upper <= enough or found.upper - found.lower <= gap * max(found.upper, _SMALL):
-            return found
         if math.isinf(found.upper):  # the guess was too low
             tilt = tilt.moved(2 * tilt.epsilon + 1)
             continue
+        if found.upper <= enough or found.upper - found.lower <= gap * max(found.upper, _SMALL):
+            return found
         near = abs(found.upper - tilt.epsilon) <= 0.1 * tilt.epsilon
         finer = min(finer, 1.0) / 2 if finer <= 1.0 and near else min(finer, 1.0)
         tilt = tilt.moved(found.upper)

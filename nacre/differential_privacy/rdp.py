@@ -164,15 +164,24 @@ def _sampled_gaussian(rate: float, multiplier: float, order: float) -> float:
 
 
 def _integer_moment(rate: float, multiplier: float, order: int) -> float:
-    """log of E over N(0, z**2) of the density ratio to the power `order`, as a binomial sum."""
-    k = np.arange(order + 1)
+    """log of E over N(0, z**2) of the density ratio to the power `order`, as a binomial sum.
+
+    The binomial chances add up to 1, so what each term has above its own is summed: positive
+    numbers, of which rounding leaves nothing negative however small they are.
+    """
+    k = np.arange(2, order + 1)
     binomial = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
     chosen = k * math.log(rate) + (order - k) * math.log1p(-rate)
-    return float(np.logaddexp.reduce(binomial + chosen + (k * k - k) / (2 * multiplier**2)))
+    grown = (k * k - k) / (2 * multiplier**2)
+    excess = np.logaddexp.reduce(binomial + chosen + grown + np.log(-np.expm1(-grown)))
+    return float(np.logaddexp(0.0, excess))
 
 
 def _moment(rate: float, multiplier: float, order: float) -> float:
     """The same expectation for any order, by the trapezoid rule on a fine grid.
+
+    As the ratio r is 1 on average, r**order - 1 - order (r - 1) is summed, which is nowhere
+    negative: the sum of r**order itself would be 1 but for its last digits where the noise is wide.
 
     The integrand is analytic within pi * z**2 of the real line and falls like a normal density, so
     the rule converges geometrically: with this step its error is below 1e-15. (dp-accounting
@@ -182,6 +191,27 @@ def _moment(rate: float, multiplier: float, order: float) -> float:
     """
     step = min(multiplier / 16, multiplier**2 / 4)
     x = np.arange(-12 * multiplier, order + 12 * multiplier, step)
-    ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * x - 1) / (2 * multiplier**2))
+    shifted = (2 * x - 1) / (2 * multiplier**2)
+    small = np.log1p(rate * np.expm1(np.minimum(shifted, 1.0)))  # to the last digit near 0
+    large = np.logaddexp(math.log1p(-rate), math.log(rate) + shifted)
     density = -((x / multiplier) ** 2) / 2 - math.log(multiplier * math.sqrt(2 * math.pi))
-    return float(np.logaddexp.reduce(order * ratio + density)) + math.log(step)
+    excess = _log_excess(np.where(shifted > 1, large, small), order)
+    return float(np.logaddexp(0.0, np.logaddexp.reduce(excess + density) + math.log(step)))
+
+
+def _log_excess(log_ratio: np.ndarray, order: float) -> np.ndarray:
+    """log of r**order - 1 - order (r - 1), by its series where r is near 1."""
+    near = np.clip(log_ratio, -_NEAR_ONE, _NEAR_ONE)
+    powers = (order**j - order for j in (2, 3, 4))
+    second, third, fourth = (p / math.factorial(j) for j, p in enumerate(powers, start=2))
+    series = near**2 * (second + near * (third + near * fourth))
+    middle = np.clip(log_ratio, -_FAR_FROM_ONE, _FAR_FROM_ONE)
+    direct = np.expm1(order * middle) - order * np.expm1(middle)
+    with np.errstate(divide="ignore"):  # r may be 1
+        found = np.log(np.where(np.abs(log_ratio) < _NEAR_ONE, series, direct))
+    return np.where(log_ratio > _FAR_FROM_ONE, order * log_ratio, found)
+
+
+_NEAR_ONE = 1e-4
+_FAR_FROM_ONE = 50.0
+"""Logs of a ratio whose powers are taken by their series, and those beyond which 1 is nothing."""

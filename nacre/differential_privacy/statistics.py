@@ -7,7 +7,8 @@ drawn from the operating system (`nacre.differential_privacy.noised`): an answer
 two releases, and the ledger charges both.
 
 What happens to a row before it counts depends on that row alone: a missing value is left out, a
-number outside its declared range is clamped, a category that was not declared counts as "other".
+number outside its declared range is clamped, a category that was not declared counts as "other",
+and 1 is named as 1.0 is, which pandas makes of it where another row has no value.
 
 *Why all groups of a query cost as much as one:* each row is in one group at most. A person whose k
 rows are spread over groups, k1 + k2 + … = k, costs epsilon (k1 + k2 + …) / k = epsilon under
@@ -25,6 +26,7 @@ import numpy as np
 
 from nacre.core.errors import DataError
 from nacre.core.random import Source
+from nacre.data.raw import text
 from nacre.differential_privacy.choosing import choose, shown_keys
 from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.noised import (
@@ -120,7 +122,7 @@ def answer(table: pd.DataFrame, query: QueryOption, source: Source | None = None
         raise ValueError(
             f"groups_from={query.groups_from!r} has to be answered before: `grouped_by`"
         )
-    of = _column(kept, query.by).map(str, na_action="ignore")
+    of = _column(kept, query.by).map(text, na_action="ignore")
     found = [_whole(kept.iloc[np.flatnonzero(of == group)], query) for group in query.groups]
     labels = (
         f"{group}: {label}" if label else group
@@ -194,9 +196,15 @@ def _parts(query: QueryOption) -> int:
 
 
 def _column(table: pd.DataFrame, name: str) -> Any:  # a Series; pandas has no types
+    """The column. Raises `DataError` for none, and for two of one name: a row would count twice."""
     if name not in table.columns:
         raise DataError(f"the table has no column {name!r}; it has {list(table.columns)}")
-    return table[name]
+    found = table[name]
+    if found.ndim != 1:
+        raise DataError(
+            f"the table has column {name!r} twice, so it is unclear which one is meant; rename one"
+        )
+    return found
 
 
 def _bounded(table: pd.DataFrame, query: QueryOption, source: Source) -> pd.DataFrame:
@@ -361,7 +369,7 @@ def _contingency(table: pd.DataFrame, query: Contingency) -> Answer:
 def _keys(table: pd.DataFrame, query: Keys) -> Answer:
     """Rare keys are shown only where the noise was high, so what is shown of them lies too high:
     that a key is shown *and* its interval misses has a probability of at most 5 %."""
-    present = [str(value) for value in _column(table, query.column).dropna()]
+    present = [text(value) for value in _column(table, query.column).dropna()]
     found, scale, _ = shown_keys(present, query.epsilon, query.delta, query.rows_per_unit)
     values = tuple(float(count) for count in found.values())
     noised = Noised(values, scale, margin(scale, CONFIDENCE, False))
@@ -381,4 +389,4 @@ def _choice(table: pd.DataFrame, query: Choice) -> Answer:
 def _known(values: Any, categories: Sequence[str]) -> list[int]:
     """The place of each value among the categories, or behind the last of them."""
     place = {category: i for i, category in enumerate(categories)}
-    return [place.get(str(value), len(categories)) for value in values]
+    return [place.get(text(value), len(categories)) for value in values]

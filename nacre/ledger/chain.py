@@ -37,7 +37,7 @@ class Entry:
     """One row of the ledger. `time` is UTC and informs people; nothing is computed from it."""
 
     number: int  # 1, 2, 3, … without gaps
-    time: str  # ISO 8601
+    time: str  # ISO 8601; of what private work writes the day alone
     account: str
     kind: str  # grant, reserve, journal, settle or note
     content: str  # canonical JSON

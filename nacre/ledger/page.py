@@ -14,6 +14,10 @@ from nacre.ledger.replay import Book, grant_content
 from nacre.ledger.store import Transaction
 from nacre.ledger.together import Line
 
+_OF_WORK = ("journal", "settle")
+"""What private work writes while it goes on has the day alone: seconds would tell how long it took,
+and so about how many trials a search made, or how many units were drawn."""
+
 
 @dataclass
 class Page:
@@ -34,7 +38,8 @@ class Page:
         self.book.follow(self._added(account, kind, content))
 
     def _added(self, account: str, kind: str, content: Mapping[str, Any]) -> Entry:
-        entry = linked(self.book.head, now(), account, kind, content)
+        time = now()[:10] if kind in _OF_WORK else now()
+        entry = linked(self.book.head, time, account, kind, content)
         self.ahead = True
         self.transaction.append(entry)
         return entry
@@ -78,5 +83,5 @@ class Page:
 
 
 def now() -> str:
-    """The time as entries have it: seconds, UTC."""
+    """The time, to the second, UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -190,9 +190,14 @@ def _raw(table: pd.DataFrame) -> RawTable:
     if not len(table):
         raise DataError("the table holds no rows, so there is nothing to tell of; add rows to it")
     columns: dict[str, list[object]] = {}
-    for name in table.columns:
-        cells = table[name].astype(object)
-        columns[str(name)] = list(cells.where(cells.notna(), None))
+    for place, name in enumerate(map(str, table.columns)):
+        if name in columns:
+            raise DataError(
+                f"the table has column {name!r} twice, so it is unclear which one is meant; "
+                "rename one"
+            )
+        cells = table.iloc[:, place].astype(object)
+        columns[name] = list(cells.where(cells.notna(), None))
     return RawTable(Path("the table"), columns)
 
 

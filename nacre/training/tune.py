@@ -15,6 +15,7 @@ the same trials to the same bits, and goes on with the one it was interrupted in
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,11 +191,13 @@ def _searched(plan: Plan, folder: RunFolder, held: Holdings, watch: Progress) ->
             score = str(found["score"])
             charge.journal(2, source.digest("winner", weights, score).hex())
         own = plan.alternatives[int(found["place"])]
-        own = replace(own, created=str(read_json(folder.plan)["created"]))
+        own = replace(own, created=str(read_json(folder.plan)["created"])[:10])
         _moved(trials.path(number), folder)
         write_json(folder.plan, own.to_json())
         if "unprotected" in own.recipe.compare:
             train_twin(own.recipe, held, source, folder, Named(watch, "unprotected twin"))
+        for path in (folder.recipe, folder.state):
+            os.utime(path)  # how long the search took would tell how many trials there were
         end(own, folder, held, weights, charges, _outcome(own, found))
 
 

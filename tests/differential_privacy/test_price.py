@@ -9,6 +9,7 @@ import pytest
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.differential_privacy import cache, price
+from nacre.differential_privacy.analytic import gaussian_epsilon
 from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
 
 STEP = dp.PoissonSampledDpEvent(0.25, dp.GaussianDpEvent(2.0))
@@ -75,6 +76,26 @@ def test_beyond_the_grid_the_renyi_price_is_left() -> None:
     assert found.accountant == "rdp" and found.lower is None
     assert found == epsilon(huge, DELTA, "pld")
     assert found.epsilon == epsilon(huge, DELTA, "rdp").epsilon
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+@pytest.mark.parametrize(("rate", "wide"), [(1e-3, 1e4), (1e-4, 1e3), (1e-6, 100.0)])
+def test_rare_draws_under_wide_noise_are_not_free(
+    accountant: price.Accountant, rate: float, wide: float
+) -> None:
+    step = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(wide))
+    one = rate * math.erf(0.5 / wide / math.sqrt(2))  # their distance in total variation
+    assert epsilon(step, one / 2, accountant).epsilon > 0
+    # So many of them are as one Gaussian step of multiplier 1000, by the central limit theorem.
+    steps = round(1e-6 / (rate**2 * math.expm1(wide**-2)))
+    many = epsilon(dp.SelfComposedDpEvent(step, steps), 1e-9, accountant).epsilon
+    assert 0.99 * gaussian_epsilon(1e3, 1e-9) < many < 2 * gaussian_epsilon(1e3, 1e-9)
+
+
+def test_a_first_guess_that_is_too_low_is_not_the_end() -> None:
+    almost = dp.PoissonSampledDpEvent(1 - 1e-9, dp.GaussianDpEvent(0.1))
+    sure = epsilon(dp.GaussianDpEvent(0.1), 1e-15).epsilon
+    assert epsilon(almost, 1e-15, "pld").epsilon == pytest.approx(sure, rel=1e-3)
 
 
 def test_a_price_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

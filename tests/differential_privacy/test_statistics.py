@@ -62,6 +62,21 @@ def test_a_persons_choice_does_not_depend_on_others() -> None:
     assert answer(TABLE, query, Source(bytes(32))).value == pytest.approx(alone + 9, abs=0.01)
 
 
+def test_a_missing_value_renames_nobody_else() -> None:
+    query = Histogram(name="q", epsilon=HUGE, column="ward", categories=("1", "2"))
+    for rows in ([1, 2, 2], [1, 2, 2, None]):  # of which pandas makes whole numbers, and floats
+        found = answer(pd.DataFrame({"ward": rows}), query)
+        assert found.values == pytest.approx((1, 2, 0), abs=0.01)
+        by = Count(name="q", epsilon=HUGE, by="ward", groups=("1", "2"))
+        assert answer(pd.DataFrame({"ward": rows}), by).values == pytest.approx((1, 2), abs=0.01)
+
+
+def test_a_row_counts_once() -> None:
+    twice = pd.DataFrame([[1.0, 1.0]], columns=["age", "age"])
+    with pytest.raises(DataError, match="'age' twice"):
+        answer(twice, Sum(name="q", epsilon=1.0, column="age", low=0, high=1))
+
+
 def test_mean() -> None:
     assert clear(Mean, column="age", low=0, high=100).value == pytest.approx(52, abs=0.01)
     # A public size is the divisor whatever the rows: the middle plus (260 - 5 * 50) / 10.

@@ -78,6 +78,14 @@ def test_what_fails_before_the_charge_goes_back(book):
         nacre.release(TABLE, QUERIES, ledger=ledger, account="ward")
 
 
+@pytest.mark.parametrize("names", [["age", "age"], [7, "7"]])
+def test_two_columns_of_one_name_are_refused(book, names):
+    table = pd.DataFrame([[1.0, 2.0]], columns=names)
+    query = Sum(name="sum", epsilon=1.0, column=str(names[0]), low=0, high=9)
+    with pytest.raises(DataError, match="twice"):
+        nacre.release(table, [query], ledger=book, account="ward")
+
+
 def test_too_little_budget_is_refused(tmp_path):
     path = tmp_path / "small.db"
     with Ledger.open(path, create=True) as ledger:

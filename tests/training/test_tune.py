@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import math
+import os
 import shutil
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,28 @@ def test_parties_may_be_the_units_of_a_search(tmp_path: Path) -> None:
         assert each.outer is not None and each.outer == each.holders[0].mechanism
         assert each.outer.noise.multiplier is not None
     assert 0.999 * 8 < _price(planned) <= 8
+
+
+def test_no_time_tells_how_long_a_search_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients(tmp_path / "patients.csv")
+    base = changed(COUNTED, {"ledger.path": "privacy.db"})
+    _interrupt(monkeypatch, 0)
+    with pytest.raises(Stopped):
+        tune(plan(recipe(tmp_path, base)), tmp_path / "run")
+    monkeypatch.undo()
+    long_ago = (tmp_path / "run").stat().st_mtime - 3600
+    for path in (tmp_path / "run").rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    tune(plan(recipe(tmp_path, base), resume=tmp_path / "run"), tmp_path / "run", resume=True)
+    shared = [p for p in (tmp_path / "run").rglob("*") if "local" not in p.parts]
+    assert len(shared) > 6 and min(path.stat().st_mtime for path in shared) > long_ago + 3000
+    created = json.loads((tmp_path / "run" / "plan.json").read_text())["created"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "privacy.db")) as book:
+        work = "SELECT time FROM entries WHERE kind IN ('journal', 'settle')"
+        days = [time for (time,) in book.execute(work)]
+    assert len(days) == 3 and {len(day) for day in (*days, created)} == {len("2026-03-02")}
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
