@@ -90,7 +90,7 @@ if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who pric
 Leaf = Any
 """A `DpEvent` that is no composition; dp-accounting's attrs classes have no types to look into."""
 
-_NO_PROMISE = 700.0
+NO_PROMISE = 700.0
 """Above this epsilon e**epsilon leaves the doubles; it is priced as no protection."""
 
 
@@ -272,7 +272,7 @@ def pure_event(epsilon: float) -> DpEvent:
     """
     import dp_accounting
 
-    if epsilon > _NO_PROMISE:
+    if epsilon > NO_PROMISE:
         return dp_accounting.NonPrivateDpEvent()
     return dp_accounting.RandomizedResponseDpEvent(2 / (1 + math.exp(epsilon)), num_buckets=2)
 
@@ -318,7 +318,10 @@ def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
 
 def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
-    return UnsupportedEvent(f"{pricer} cannot price {leaf}, so it is not priced at all; {remedy}")
+    from nacre.differential_privacy.describe import describe
+
+    what = describe(leaf)
+    return UnsupportedEvent(f"{pricer} cannot price {what}, so it is not priced at all; {remedy}")
 
 
 def group_event(event: DpEvent, rows: int) -> DpEvent:
@@ -361,7 +364,7 @@ def _grouped(leaf: Leaf, rows: int) -> DpEvent:
         return pure_event(pure_epsilon(leaf) * rows)
     if isinstance(leaf, ApproximateDpEvent):
         grown = rows * leaf.epsilon
-        much = grown > _NO_PROMISE
+        much = grown > NO_PROMISE
         whole = 1.0 if much else leaf.delta * math.expm1(grown) / math.expm1(leaf.epsilon)
         return ApproximateDpEvent(grown, min(1.0, whole))
     if isinstance(leaf, dp_accounting.ZCDpEvent) and leaf.xi == 0:

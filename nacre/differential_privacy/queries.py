@@ -11,6 +11,9 @@ from typing import Literal
 LEAST = 1e-9
 """The smallest epsilon of a query: doubles near 1, by which it is priced, have no more digits."""
 
+MOST_DELTA = 0.01
+"""The largest delta of a query: the chance that all it promises to somebody fails."""
+
 OTHER = "other"
 """What a value that was not declared counts as."""
 
@@ -31,6 +34,8 @@ class _Query:
     """The most rows that one person may have; rows beyond it are left out by a keyed draw."""
 
     def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError(f"name={self.name!r} must be a name: it tells the answers apart")
         if not 0 < self.epsilon < math.inf:
             raise ValueError(
                 f"epsilon={self.epsilon} must be > 0 and finite; 0.1 to 1 is usual for a query"
@@ -39,8 +44,11 @@ class _Query:
             raise ValueError(
                 f"epsilon={self.epsilon} must be at least {LEAST:g}: less has no price"
             )
-        if not 0 <= self.delta < 1:
-            raise ValueError(f"delta={self.delta} must be at least 0 and below 1")
+        if not 0 <= self.delta <= MOST_DELTA:
+            raise ValueError(
+                f"delta={self.delta:g} must be at least 0 and at most {MOST_DELTA:g}: with this "
+                "chance the promise fails; choose it well below 1 / number of people"
+            )
         if self.rows_per_unit < 1:
             raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
         if self.unit is None and self.rows_per_unit > 1:

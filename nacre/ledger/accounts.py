@@ -219,9 +219,9 @@ class Account:
             return False
         if stands is not None:
             raise LedgerError(
-                f"account {self.name!r} was granted {stands}, and not {grant}; a recipe never "
-                "changes a grant: declare what stands, or have the owner raise it with "
-                "`nacre ledger grant`"
+                f"account {self.name!r} was granted {stands}, and not {grant}; of a grant "
+                "only epsilon can change, and only grow, by its owner with `nacre ledger grant`: "
+                "declare what stands, or take another account"
             )
         others = {other.adjacency for other in self.grants.values()} - {grant.adjacency}
         if others:

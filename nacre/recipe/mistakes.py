@@ -111,9 +111,13 @@ def _walked(loc: tuple[str | int, ...], root: type) -> tuple[Place, list[Hint]]:
 
 
 def _from_option(message: str, place: Place, document: Document) -> RecipeError:
-    """What an option says of its own values; it begins with the key to blame, if there is one."""
-    blamed = (*place, *re.split(r"[^\w.]", message, maxsplit=1)[0].split("."))
-    return document.error(blamed if document.has(blamed) else place, message)
+    """What an option says of its own values; it begins with the key to blame, if there is one, as
+    `norm=0 must …`, or as `queries.1.name: …` where it is an entry's."""
+    word = re.split(r"[^\w.]", message, maxsplit=1)[0]
+    blamed = (*place, *(int(part) if part.isdigit() else part for part in word.split(".")))
+    if not document.has(blamed):
+        return document.error(place, message)
+    return document.error(blamed, message.removeprefix(f"{word}: "))
 
 
 def _given(value: Any, hint: Hint) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nacre.differential_privacy.events import NO_PROMISE
 from nacre.differential_privacy.local import LocalOption
 from nacre.differential_privacy.queries import Keys, QueryOption
 
@@ -21,15 +22,21 @@ class Queries:
     def __post_init__(self) -> None:
         if not self.queries:
             raise ValueError("queries must hold at least one query")
-        names = [query.name for query in self.queries]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"queries name {twice[0]!r} twice; give each answer its own name")
-        for place, query in enumerate(self.queries):
-            _keys_come_first(query, self.queries[:place])
+        for number, query in enumerate(self.queries):
+            before, place = self.queries[:number], f"queries.{number}"
+            if query.name in [other.name for other in before]:
+                raise ValueError(
+                    f"{place}.name: queries name {query.name!r} twice; give each answer its own"
+                )
+            if query.epsilon > NO_PROMISE:
+                raise ValueError(
+                    f"{place}.epsilon: epsilon={query.epsilon:g} promises nothing, so it has no "
+                    "price; 0.1 to 1 is usual for a query"
+                )
+            _keys_come_first(place, query, before)
 
 
-def _keys_come_first(query: QueryOption, before: tuple[QueryOption, ...]) -> None:
+def _keys_come_first(place: str, query: QueryOption, before: tuple[QueryOption, ...]) -> None:
     """Raises `ValueError` where a query takes its groups from what does not give them."""
     name = getattr(query, "groups_from", None)
     if name is None:
@@ -37,12 +44,12 @@ def _keys_come_first(query: QueryOption, before: tuple[QueryOption, ...]) -> Non
     keys = next((other for other in before if other.name == name), None)
     if not isinstance(keys, Keys):
         raise ValueError(
-            f"queries: {query.name!r} takes its groups from {name!r}, which is no query of kind "
-            "keys before it; ask for the keys first"
+            f"{place}.groups_from: {query.name!r} takes its groups from {name!r}, which is no "
+            "query of kind keys before it; ask for the keys first"
         )
     if keys.column != getattr(query, "by", None):
         raise ValueError(
-            f"queries: {query.name!r} is by another column than {name!r}, whose keys are its "
+            f"{place}.by: {query.name!r} is by another column than {name!r}, whose keys are its "
             f"groups; write `by: {keys.column}`"
         )
 

@@ -179,7 +179,8 @@ def test_mistakes_in_queries_have_a_line(release: Any, tmp_path: Path) -> None:
     for old, new, says in (
         ("size: 400", "sise: 400", "queries.yaml:4 `queries[1].sise`: is no key here"),
         ("kind: count", "kind: cuont", "did you mean `count`?"),
-        ("name: age", "name: rows", "queries name 'rows' twice"),
+        ("name: age", "name: rows", "queries.yaml:4 `queries[1].name`: queries name 'rows' twice"),
+        ("size: 400, epsilon: 1", "epsilon: 1e9", "queries.yaml:4 `queries[1].epsilon`: epsilon="),
         ("low: 0, high: 120", "low: 9, high: 1", "queries.yaml:4 `queries[1].low`"),
     ):
         queries.write_text(QUERIES.replace(old, new))

@@ -10,7 +10,9 @@ import pytest
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.differential_privacy import cache, price
 from nacre.differential_privacy.analytic import gaussian_epsilon
+from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
+from nacre.differential_privacy.rdp import ORDERS, rdp_curve
 
 STEP = dp.PoissonSampledDpEvent(0.25, dp.GaussianDpEvent(2.0))
 RUN = dp.SelfComposedDpEvent(STEP, 20)
@@ -146,3 +148,19 @@ def test_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache.folder() == tmp_path / "nacre"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.folder() == Path.home() / ".cache" / "nacre"
+
+
+@pytest.mark.parametrize("small", [1e-9, 1e-7, 1e-4])
+def test_the_curve_of_a_tiny_query_is_no_rounding_error(small: float) -> None:
+    """It is order * epsilon**2 / 2 where that is small; a price below 0 would give budget back."""
+    for order, found in zip(ORDERS, rdp_curve(pure_event(small)), strict=True):
+        if order * small < 1e-2:
+            assert found == pytest.approx(order * small**2 / 2, rel=1e-3)
+        assert 0 < found <= small
+
+
+def test_the_curve_of_a_query_has_no_gap_where_its_form_changes() -> None:
+    orders = [1 / 0.1 + offset for offset in (-1e-9, 1e-9)]
+    assert rdp_curve(pure_event(0.1), orders)[0] == pytest.approx(
+        rdp_curve(pure_event(0.1), orders)[1], rel=1e-8
+    )

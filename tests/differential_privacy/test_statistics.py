@@ -166,7 +166,7 @@ def test_intervals_cover() -> None:
     ("make", "named"),
     [
         (lambda: Count(name="q", epsilon=0.0), "epsilon=0.0"),
-        (lambda: Count(name="q", epsilon=1.0, delta=1.0), "delta=1.0"),
+        (lambda: Count(name="q", epsilon=1.0, delta=1.0), "delta=1 "),
         (lambda: Count(name="q", epsilon=1.0, unit="who", rows_per_unit=0), "rows_per_unit=0"),
         (lambda: Count(name="q", epsilon=1.0, rows_per_unit=2), "needs `unit`"),
         (lambda: Sum(name="q", epsilon=1.0, column="x", low=1, high=1), "low=1"),
@@ -193,9 +193,22 @@ def test_refusals() -> None:
 
 
 def test_a_large_delta_leaves_room_for_a_large_rho() -> None:
-    event = query_event(Count(name="q", epsilon=0.1, delta=0.5))
-    assert zcdp_rho(event) > 0.1
-    assert epsilon(event, 0.5).epsilon <= 0.1
+    event = query_event(Count(name="q", epsilon=1e-3, delta=0.01))
+    assert zcdp_rho(event) > 1e-4
+    assert epsilon(event, 0.01).epsilon <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epsilon": 1e-300}, "epsilon=1e-300 must be at least 1e-09"),
+        ({"delta": 0.5}, "delta=0.5 must be at least 0 and at most 0.01"),
+        ({"name": " "}, "name=' ' must be a name"),
+    ],
+)
+def test_numbers_that_promise_nothing_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Count(**{"name": "q", "epsilon": 0.1, **given})
 
 
 def test_opendp_features_are_off_afterwards() -> None:

@@ -102,6 +102,13 @@ def test_names_and_queries_are_checked(book):
     with pytest.raises(Refusal, match="has no price"):
         tiny = Count(name="q", epsilon=1e-9, delta=1e-20)
         nacre.release(TABLE, [tiny], ledger=book, account="ward")
+    with pytest.raises(ValueError, match="epsilon=1000 promises nothing"):
+        nacre.release(TABLE, [Count(name="q", epsilon=1e3)], ledger=book, account="ward")
+
+
+def test_the_smallest_query_is_charged_as_any_other(book):
+    nacre.release(TABLE, [Count(name="q", epsilon=1e-9)], ledger=book, account="ward")
+    assert len(spent(book)) == 1
 
 
 RECORDS = {
