@@ -66,6 +66,20 @@ def _cifar(folder: Path) -> Images:
     )  # fmt: skip
 
 
+def _cifar_base(folder: Path) -> Images:
+    """The subset's images of CIFAR-10's test set, as the base was trained on the whole training
+    set: 2,000 of them are the private rows and 1,000 are tested on."""
+    held = np.load(DATA / "images" / "cifar10_subset" / "cifar10_subset.npz")
+    order = np.random.default_rng(0).permutation(3000)
+    for name, rows in (("train", order[:2000]), ("test", order[2000:])):
+        _idx(folder / f"x_{name}", held["x_test"][rows])
+        _idx(folder / f"y_{name}", held["y_test"][rows])
+    return Images(
+        images="x_train", labels="y_train", test_images="x_test", test_labels="y_test",
+        shape=(3, 32, 32), size=2_000, public_demonstration=True,
+    )  # fmt: skip
+
+
 def _idx(file: Path, values: np.ndarray) -> None:
     """LeCun's format: two zeros, the type (8: bytes), the number of dimensions, their lengths."""
     head = bytes([0, 0, 8, values.ndim])
@@ -163,21 +177,27 @@ def _har(by_person: bool) -> Callable[[Path], Arrays]:
 
 
 _WAVELETS = n.Scattering(scales=2, angles=8, groups=27, whiten=1.0)
+_BASE = n.PythonModel(
+    call="bases:resnet20",
+    arguments={"path": str(DATA / "weights" / "cifar10_resnet20.safetensors")},
+)
 _TANH = n.MLP(hidden=(32,), activation="tanh")
 
 TASKS: dict[str, Task] = {
     "mnist": Task(
-        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=12,
-        norm=0.1,
-        plain_lrs=(1e-3,), plain_epochs=10,
+        data=_images("mnist"), model=_WAVELETS, delta=1e-5, batch=4096, steps=600, lr=3,
+        norm=0.1, plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "fashion": Task(
-        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=8192, steps=200, lr=12,
+        data=_images("fashion-mnist"), model=_WAVELETS, delta=1e-5, batch=4096, steps=600, lr=3,
         norm=0.1, plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "cifar subset": Task(
         data=_cifar, model=replace(_WAVELETS, groups=81), delta=1e-5, batch=2048, steps=150, lr=6,
         norm=0.1, plain_lrs=(1e-4,), plain_epochs=10,
+    ),
+    "cifar base": Task(
+        data=_cifar_base, model=_BASE, delta=1e-5, batch=1000, steps=60, lr=1, norm=0.1,
     ),
     "adult": Task(
         data=_adult, model=_TANH, delta=1e-5, batch=2048, steps=200, lr=1, norm=1,
