@@ -10,7 +10,9 @@ import pytest
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.differential_privacy import cache, price
 from nacre.differential_privacy.analytic import gaussian_epsilon
+from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
+from nacre.differential_privacy.rdp import rdp_curve
 
 STEP = dp.PoissonSampledDpEvent(0.25, dp.GaussianDpEvent(2.0))
 RUN = dp.SelfComposedDpEvent(STEP, 20)
@@ -90,6 +92,13 @@ def test_rare_draws_under_wide_noise_are_not_free(
     steps = round(1e-6 / (rate**2 * math.expm1(wide**-2)))
     many = epsilon(dp.SelfComposedDpEvent(step, steps), 1e-9, accountant).epsilon
     assert 0.99 * gaussian_epsilon(1e3, 1e-9) < many < 2 * gaussian_epsilon(1e3, 1e-9)
+
+
+def test_a_small_epsilon_is_not_free() -> None:
+    tiny = pure_event(1e-9)
+    assert rdp_curve(tiny, [2.0]) == pytest.approx([1e-18], rel=1e-6)  # order epsilon**2 / 2
+    assert epsilon(dp.SelfComposedDpEvent(tiny, 3), 1e-15, "rdp").epsilon > 0
+    assert rdp_curve(pure_event(0.0), [2.0]) == [0.0]
 
 
 def test_a_first_guess_that_is_too_low_is_not_the_end() -> None:
