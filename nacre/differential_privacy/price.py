@@ -226,7 +226,7 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
         return Bounds(0.0, 0.0)
     if failing := _failing(event):
         # Each is a pure one but for an event of its delta (see ApproximateDpEvent).
-        if failing >= delta:
+        if failing > delta * (1 - 1e-9):  # what rounding leaves of delta is none to price by
             return Bounds(0.0, math.inf)
         upper = epsilon_bounds(steps, delta - failing, gap).upper
         return Bounds(min(epsilon_bounds(steps, delta, gap).lower, upper), upper)
