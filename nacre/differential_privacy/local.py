@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.noised import CONFIDENCE, opendp
+from nacre.differential_privacy.queries import check_range
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -63,8 +64,7 @@ class LocalLaplace:
 
     def __post_init__(self) -> None:
         _check_epsilon(self.epsilon)
-        if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(f"low={self.low} and high={self.high} must be finite and in order")
+        check_range(self.low, self.high)
 
     @property
     def scale(self) -> float:

@@ -154,7 +154,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 2, gap {_GAP}"
+    pricer = f"nacre losses 3, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),
@@ -226,7 +226,7 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
         return Bounds(0.0, 0.0)
     if failing := _failing(event):
         # Each is a pure one but for an event of its delta (see ApproximateDpEvent).
-        if failing >= delta:
+        if failing > delta * (1 - 1e-9):  # what rounding leaves of delta is none to price by
             return Bounds(0.0, math.inf)
         upper = epsilon_bounds(steps, delta - failing, gap).upper
         return Bounds(min(epsilon_bounds(steps, delta, gap).lower, upper), upper)

@@ -57,9 +57,20 @@ class _Query:
             )
 
 
-def _check_range(low: float, high: float) -> None:
+_WIDEST = 1e100
+"""How far from 0 a range may lie, and how narrow it may be, as one over it: squares of its ends,
+and a 2**30th of its width, are still doubles."""
+
+
+def check_range(low: float, high: float) -> None:
+    """Raises `ValueError` for a range that no noise can be made for."""
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"low={low} and high={high} must be finite and in order")
+    if max(abs(low), abs(high)) > _WIDEST or high - low < 1 / _WIDEST:
+        raise ValueError(
+            f"low={low} and high={high} must lie within {_WIDEST:g} of 0, and "
+            f"{1 / _WIDEST:g} apart at least"
+        )
 
 
 def _check_size(size: int | None) -> None:
@@ -124,7 +135,7 @@ class Sum(_Grouped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_range(self.low, self.high)
+        check_range(self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +154,7 @@ class Mean(_Grouped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_range(self.low, self.high)
+        check_range(self.low, self.high)
         _check_size(self.size)
 
 
@@ -164,7 +175,7 @@ class Variance(_Grouped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_range(self.low, self.high)
+        check_range(self.low, self.high)
         _check_size(self.size)
 
 
@@ -187,7 +198,7 @@ class Quantiles(_Grouped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_range(self.low, self.high)
+        check_range(self.low, self.high)
         if not 2 <= self.cells <= 10_000:
             raise ValueError(f"cells={self.cells} must lie between 2 and 10000")
         if not self.shares or not all(0 < share < 1 for share in self.shares):

@@ -141,16 +141,13 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
 def _pure_curve(epsilon: float, orders: np.ndarray) -> np.ndarray:
     """The curve of randomised response, the worst of all that are `epsilon`-private.
 
-    The moment is cosh((order - 1/2) epsilon) / cosh(epsilon / 2). Where it is near 1 its logarithm
-    would be lost in rounding, down to below 0, so there what it has above 1 is computed.
+    With p = 1 / (1 + e**-epsilon), p**a (1-p)**(1-a) + (1-p)**a p**(1-a) is 1 + e**((a-1) epsilon)
+    (1 - e**(-a epsilon)) (1 - e**((1-a) epsilon)) p: what it exceeds 1 by is computed as it is.
     """
-    likely = -np.logaddexp(0.0, -epsilon)  # log of e**epsilon / (1 + e**epsilon)
-    unlikely = -np.logaddexp(0.0, epsilon)
-    terms = [orders * likely + (1 - orders) * unlikely, orders * unlikely + (1 - orders) * likely]
-    small = np.minimum(1.0, orders * epsilon) / orders  # epsilon, where it is small at an order
-    above = 2 * np.sinh(orders * small / 2) * np.sinh((orders - 1) * small / 2)
-    near = np.log1p(above / np.cosh(small / 2))
-    return np.where(orders * epsilon < 1, near, np.logaddexp(*terms)) / (orders - 1)
+    with np.errstate(divide="ignore"):  # an epsilon of 0 exceeds it by nothing
+        grown = np.log(-np.expm1(-orders * epsilon)) + np.log(-np.expm1((1 - orders) * epsilon))
+    excess = (orders - 1) * epsilon + grown - np.logaddexp(0.0, -epsilon)
+    return np.logaddexp(0.0, excess) / (orders - 1)
 
 
 def _sampled_gaussian(rate: float, multiplier: float, order: float) -> float:

@@ -92,6 +92,7 @@ def test_opendps_map_agrees_with_the_formula(count, epsilon_):
         (lambda: RandomisedResponse(categories=("a", "b"), epsilon=0), "epsilon=0"),
         (lambda: LocalLaplace(low=0, high=1, epsilon=51), "epsilon=51"),
         (lambda: LocalLaplace(low=1, high=1, epsilon=1), "low=1"),
+        (lambda: LocalLaplace(low=0, high=1e308, epsilon=1), "high=1e"),
         (lambda: estimated_mean([], AGE), "no records"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.differential_privacy import cache, price
 from nacre.differential_privacy.analytic import gaussian_epsilon
+from nacre.differential_privacy.approximate_event import ApproximateDpEvent
 from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
 from nacre.differential_privacy.rdp import ORDERS, rdp_curve
@@ -92,6 +93,19 @@ def test_rare_draws_under_wide_noise_are_not_free(
     steps = round(1e-6 / (rate**2 * math.expm1(wide**-2)))
     many = epsilon(dp.SelfComposedDpEvent(step, steps), 1e-9, accountant).epsilon
     assert 0.99 * gaussian_epsilon(1e3, 1e-9) < many < 2 * gaussian_epsilon(1e3, 1e-9)
+
+
+def test_a_small_epsilon_is_not_free() -> None:
+    tiny = pure_event(1e-9)
+    assert rdp_curve(tiny, [2.0]) == pytest.approx([1e-18], rel=1e-6)  # order epsilon**2 / 2
+    assert epsilon(dp.SelfComposedDpEvent(tiny, 3), 1e-15, "rdp").epsilon > 0
+    assert rdp_curve(pure_event(0.0), [2.0]) == [0.0]
+
+
+def test_what_may_fail_as_often_as_delta_has_no_price() -> None:
+    queries = dp.SelfComposedDpEvent(ApproximateDpEvent(0.2, 1e-6), 10)
+    assert epsilon(queries, 1e-5, "pld").epsilon == math.inf  # 1e-5 - 10 * 1e-6 is 2e-21 in doubles
+    assert epsilon(queries, 1.1e-5, "pld").epsilon < 2.001
 
 
 def test_a_first_guess_that_is_too_low_is_not_the_end() -> None:

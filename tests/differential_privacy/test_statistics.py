@@ -171,6 +171,8 @@ def test_intervals_cover() -> None:
         (lambda: Count(name="q", epsilon=1.0, rows_per_unit=2), "needs `unit`"),
         (lambda: Sum(name="q", epsilon=1.0, column="x", low=1, high=1), "low=1"),
         (lambda: Mean(name="q", epsilon=1.0, column="x", low=0, high=math.inf), "high=inf"),
+        (lambda: Mean(name="q", epsilon=1.0, column="x", low=1e308, high=1.7e308), "high=1.7e"),
+        (lambda: Sum(name="q", epsilon=1.0, column="x", low=0, high=5e-324), "apart"),
         (lambda: Mean(name="q", epsilon=1.0, column="x", low=0, high=1, size=0), "size=0"),
         (lambda: Histogram(name="q", epsilon=1.0, column="x"), "either"),
         (lambda: Histogram(name="q", epsilon=1.0, column="x", edges=(1.0,)), "edges="),
