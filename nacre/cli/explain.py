@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from nacre.recipe.explain import Entry
 
 
-@click.command(short_help="Explain a recipe's key or a refusal.")
+@click.command(short_help="Explain a recipe's key, a kind or a refusal.")
 @click.argument("key", default="")
 @common_options
 def command(key: str, as_json: bool) -> None:
-    """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, or the refusal of that
-    name; without KEY, everything."""
+    """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, the kind (as `banded`)
+    or the refusal of that name; without KEY, everything."""
     from nacre.recipe.explain import explain
     from nacre.training.checks import CHECKS
 

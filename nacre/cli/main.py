@@ -31,7 +31,7 @@ VERBS = {
     "export": "Write a run's model for transformers or PEFT.",
     "release": "Release private statistics of a table, charged to a ledger.",
     "ledger": "Show, grant or verify privacy budgets.",
-    "explain": "Explain a recipe's key or a refusal.",
+    "explain": "Explain a recipe's key, a kind or a refusal.",
     "finish": "End an open run; its key is destroyed.",
     "abandon": "End an open run without a model; its key is destroyed.",
     "completion": "Print the completion script of a shell.",

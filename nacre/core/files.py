@@ -23,8 +23,10 @@ from nacre.core.types import Tensors
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Puts `data` at `path`, whole or not at all; what stood there stays until the rename.
 
-    Raises `NacreError` with the system's reason (disk full, no right to write).
+    Raises `NacreError` with the system's reason (disk full, no right to write), and for a folder.
     """
+    if path.is_dir():
+        raise NacreError(f"{path} is a folder, so no file can take its place; name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

@@ -27,8 +27,8 @@ def unreadable(file: Path, error: OSError) -> DataError:
     """The refusal for a file that the system will not give."""
     reason = (error.strerror or str(error)).lower()
     return DataError(
-        f"{file} cannot be read ({reason}), so there are no rows; correct the path (it is "
-        "relative to the recipe) or its rights"
+        f"{file} cannot be read ({reason}), so there are no rows; correct the path (in a recipe "
+        "it is relative to the recipe) or its rights"
     )
 
 

@@ -58,7 +58,7 @@ class RawTable:
             remedy = f"did you mean {near[0]!r}?" if near else "correct the name"
             raise DataError(
                 f"{self.file} has no column {name!r} (it has {_listed(list(self.columns))}), so "
-                f"the recipe cannot be followed; {remedy}",
+                f"what was declared cannot be followed; {remedy}",
                 column=name,
             )
         return self.columns[name]

@@ -235,9 +235,10 @@ class CyclicPoissonSampling:
         _fits(batch, size)
         cycle = bands if self.cycle is None else self.cycle
         if batch * cycle > size:
+            smaller = f"`batch: {size // cycle}` or fewer, or " if size >= cycle else ""
             raise DataError(
                 f"batch={batch} is more than a group holds: cycle={cycle} groups share the "
-                f"declared size={size}; use `batch: {size // cycle}` or fewer, or a shorter cycle"
+                f"declared size={size}; use {smaller}a shorter cycle, {size // batch} or less"
             )
         return CyclicPoisson(float(batch), size, cycle)
 

@@ -245,7 +245,7 @@ def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
         raise UnsupportedEvent(
             "Poisson sampling under adjacency=replace_one has no price here; use `adjacency: "
             "add_or_remove` (which Poisson sampling is made for), or `training.sampling: {kind: "
-            "fixed_size}` or `{kind: full}`"
+            "fixed_size}`, `{kind: balls_in_bins}` or `{kind: full}`"
         )
 
 
@@ -309,6 +309,12 @@ def is_binned_gaussian(leaf: Leaf) -> bool:
     return isinstance(leaf, BinnedDpEvent) and isinstance(leaf.event, dp_accounting.GaussianDpEvent)
 
 
+def is_amplified(event: DpEvent) -> bool:
+    """Whether a part of this event is Gaussian steps on a random draw, which counts for less."""
+    drawn = (is_sampled_gaussian, is_fixed_size_gaussian, is_binned_gaussian)
+    return any(is_one(leaf) for leaf, _ in leaves(event) for is_one in drawn)
+
+
 def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
     """The events of which one happens; () for an event of another kind."""
     from nacre.differential_privacy.either_event import EitherDpEvent
@@ -320,7 +326,7 @@ def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
     from nacre.differential_privacy.describe import describe
 
-    what = describe(leaf)
+    what = describe(leaf).removeprefix("1 x ")
     return UnsupportedEvent(f"{pricer} cannot price {what}, so it is not priced at all; {remedy}")
 
 

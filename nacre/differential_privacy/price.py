@@ -269,7 +269,8 @@ def _step(leaf: Leaf) -> Kind:
         loss = pure_epsilon(leaf)
         rest = (leaf.num_buckets - 2) * other
         return Atoms((loss, 0.0, -loss), (1 - other - rest, rest, other))
-    raise unknown(leaf, "PLD accounting", "use `accountant: rdp`")
+    remedy = "use `accountant: rdp`; a query needs `delta: 0` or a grant under `rule: rdp`"
+    raise unknown(leaf, "PLD accounting", remedy)
 
 
 def _closed(event: DpEvent, delta: float) -> float:

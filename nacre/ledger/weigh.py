@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
+from nacre.differential_privacy.events import is_amplified
 from nacre.ledger.accounts import Account, Grant, Posting, Request, posted_event, request
-from nacre.ledger.rules import RuleName, build, first_order
+from nacre.ledger.rules import Rule, RuleName, build, first_order
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -138,11 +139,13 @@ def _take(account: Account, grant: Grant, asked: Request) -> Take:
         share_before=math.fsum(taken) / rule.allowance,
         epsilon_after=rule.epsilon([*taken, amount]),
         fits=fits,
-        refusal="" if fits else _too_much(account, grant, asked, share, left),
+        refusal="" if fits else _too_much(account, grant, asked, rule, share, left),
     )
 
 
-def _too_much(account: Account, grant: Grant, asked: Request, share: float, left: float) -> str:
+def _too_much(
+    account: Account, grant: Grant, asked: Request, rule: Rule, share: float, left: float
+) -> str:
     who = "this run" if asked.run == PLANNED else f"run {asked.run!r}"
     what = f"{who} asks for {share:.1%} of what account {account.name!r} was granted"
     if grant.rule == "pld" and not left:
@@ -150,9 +153,17 @@ def _too_much(account: Account, grant: Grant, asked: Request, share: float, left
             f"{what} ({grant}), which is for one run fixed beforehand and has been taken by "
             "another; start with a grant under `rule: rdp` where several runs are wanted"
         )
+    taken, sure = (account.taken(grant.unit, rule, sure=sure) for sure in (False, True))
+    held = (math.fsum(taken) - math.fsum(sure)) / rule.allowance
+    runs = f" (open runs hold {held:.1%} until they end)" if held > 1e-9 else ""
+    remedy = (
+        "zcdp counts no sampling, so take an account that was granted under `rule: rdp`, or ask"
+        if grant.rule == "zcdp" and is_amplified(asked.event)
+        else "ask"
+    )
     return (
-        f"{what} ({grant}), and {left:.1%} of it is left; ask for fewer steps or more noise, or "
-        "have the owner raise the grant with `nacre ledger grant`"
+        f"{what} ({grant}), and {left:.1%} of it is left{runs}; {remedy} for fewer steps, more "
+        "noise or a smaller epsilon, or have the owner raise the grant with `nacre ledger grant`"
     )
 
 
@@ -173,7 +184,7 @@ def _unbounded(account: Account, grant: Grant, asked: Request) -> Take:
         epsilon_after=math.inf,
         fits=False,
         refusal=(
-            f"run {asked.run!r} protects unit={asked.unit}, and account {account.name!r} was also "
+            f"run {asked.run!r} protects unit={asked.unit}, and account {account.name!r} was "
             f"granted {grant}: nothing says how much one {grant.unit} holds, so its price is "
             f"infinite and nothing can be left of it; {remedy}"
         ),

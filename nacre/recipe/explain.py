@@ -36,14 +36,17 @@ def explain(key: str = "") -> tuple[Entry, ...]:
     """The entries of a key and of everything under it; all of them without a key.
 
     The end of a key, as `length`, stands for every key that ends with it, where no key is called
-    so in full. Raises `RecipeError` with the nearest key for one that does not exist.
+    so in full; a kind, as `banded` or `histogram`, for the keys of that kind, also in a file of
+    queries. Raises `RecipeError` with the nearest key or kind for one that does not exist.
     """
     wanted = key.strip().strip(".")
     found = tuple(entry for entry in _entries() if _under(entry.key, wanted))
     found = found or tuple(e for e in _entries() if e.key.endswith(f".{wanted}"))
+    kinds = [e for root in (Recipe, Queries, Records) for e in _entries(root) if e.kind]
+    found = found or tuple(entry for entry in kinds if entry.kind == wanted)
     if not found:
-        known = dict.fromkeys(entry.key for entry in _entries())
-        raise RecipeError(f"no recipe has a key {wanted!r}; {nearest(wanted, known)}")
+        known = dict.fromkeys([*(e.key for e in _entries()), *(e.kind for e in kinds)])
+        raise RecipeError(f"no recipe has a key or a kind {wanted!r}; {nearest(wanted, known)}")
     return found
 
 
@@ -78,9 +81,9 @@ def _tables(root: type) -> Iterator[str]:
 
 
 @cache
-def _entries() -> tuple[Entry, ...]:
+def _entries(root: type = Recipe) -> tuple[Entry, ...]:
     # A section that several kinds share, as `data.holdout`, is met once for each of them.
-    return tuple(dict.fromkeys(e for place, o in _options("", Recipe) for e in _own(place, o)))
+    return tuple(dict.fromkeys(e for place, o in _options("", root) for e in _own(place, o)))
 
 
 def _under(key: str, wanted: str) -> bool:

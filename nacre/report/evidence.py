@@ -113,6 +113,11 @@ def _text(run: Path, name: str) -> str:
 
 def _state(run: Path) -> str:
     """Why a run has no outcome: it is open, or was ended without a model."""
+    if (run / "local" / "trials").exists():
+        return (
+            f"its search is open; go on with `nacre tune RECIPE --into {run} --resume`, or end it "
+            f"without a model by `nacre abandon {run}`"
+        )
     if (run / "local" / "run.key").exists():
         return (
             f"it is open; go on with `nacre run RECIPE --into {run} --resume`, or end it with the "

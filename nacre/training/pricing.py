@@ -80,7 +80,12 @@ def priced(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder, ledger:
     if privacy is None or _noiseless(holder):
         return holder
     budget = Budget(epsilon=privacy.epsilon, delta=privacy.delta)
-    mechanism = holder.mechanism.calibrated(budget, accountant(recipe))
+    try:
+        mechanism = holder.mechanism.calibrated(budget, accountant(recipe))
+    except Incompatible as error:
+        refuse(recipe, "differential_privacy.epsilon", str(error))
+    except UnsupportedEvent as error:
+        refuse(recipe, "differential_privacy", str(error), UnsupportedEvent)
     event, by = mechanism.event(), accountant(recipe)
     price = epsilon(event, privacy.delta, by, mechanism.adjacency)
     by_step = epsilon_by_step(
@@ -136,6 +141,14 @@ def _charged(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder) -> Ho
     try:
         share = takes(recipe, holder.account, holder.asked, run)
     except (BudgetExceeded, LedgerError, UnsupportedEvent) as error:
+        if holder.trial is not None and isinstance(error, UnsupportedEvent):
+            refuse(
+                recipe,
+                "ledger.dataset",
+                f"a search has a price under `rdp` only, and account {holder.account!r} was "
+                "granted under another rule, which never changes: take an account that was granted "
+                "by `nacre ledger grant --rule rdp`",
+            )
         raise type(error)(placed(recipe, "ledger.path", str(error))) from error
     if share.refusal:
         raise BudgetExceeded(placed(recipe, "differential_privacy.epsilon", share.refusal))

@@ -84,7 +84,7 @@ def release(
             charges.append(charge)
             stack.callback(charge.settle)
         raw = _opened(table)
-        frames = [_frame(raw, query) for query in asked]
+        frames = [_asked_of(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
         answers: list[Answer] = []
@@ -199,6 +199,14 @@ def _raw(table: pd.DataFrame) -> RawTable:
         cells = table.iloc[:, place].astype(object)
         columns[name] = list(cells.where(cells.notna(), None))
     return RawTable(Path("the table"), columns)
+
+
+def _asked_of(raw: RawTable, query: QueryOption) -> pd.DataFrame:
+    """`_frame`; what does not fit is told with the name of the query."""
+    try:
+        return _frame(raw, query)
+    except DataError as error:
+        raise DataError(f"query {query.name!r}: {error}", column=error.column) from error
 
 
 def _frame(raw: RawTable, query: QueryOption) -> pd.DataFrame:

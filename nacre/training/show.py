@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nacre.core.types import BoundedSum
 from nacre.training import words
 from nacre.training.alternatives import told
 from nacre.training.plan import Plan
@@ -73,7 +74,7 @@ def _accounts(plan: Plan) -> Table:
         title_justify="left",
     )
     table.add_column("account", overflow="fold")
-    for name in ("units", "noise x clip", "epsilon", "delta", "by", "of the grant"):
+    for name in ("units", "noise x sensitivity", "epsilon", "delta", "by", "of the grant"):
         table.add_column(name, justify="right", no_wrap=True)
     for holder in plan.holders:
         price, takes = holder.price, holder.takes
@@ -82,7 +83,7 @@ def _accounts(plan: Plan) -> Table:
         table.add_row(
             holder.account,
             str(holder.size),
-            f"{holder.mechanism.noise.multiplier:.4g} x {_bound(holder)}",
+            f"{holder.mechanism.noise.multiplier:.4g} x {_sensitivity(holder)}",
             f"{price.epsilon:.4f}",
             f"{holder.delta:g}",
             price.accountant,
@@ -91,10 +92,12 @@ def _accounts(plan: Plan) -> Table:
     return table
 
 
-def _bound(holder: Holder) -> str:
-    """How far one unit moves a sum; where the rule moves, at its first step."""
+def _sensitivity(holder: Holder) -> str:
+    """How far neighbouring data sets move a sum: times the multiplier it is the deviation of the
+    noise. Where the rule moves, at its first step."""
     clip = holder.mechanism.clip
-    return f"{clip.bound(1):.4g}" + (" at first" if clip.moved() else "")
+    least = BoundedSum({}, clip.bound(1)).sensitivity(holder.mechanism.adjacency)
+    return f"{least:.4g}" + (" at first" if clip.moved() else "")
 
 
 def _together(plan: Plan) -> list[Text]:

@@ -49,6 +49,32 @@ def test_a_refused_plan_has_file_line_and_exit_code_2(nacre: Nacre, recipe: Path
     assert "did you mean `norm`?" in nacre("plan", recipe).stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("delta: 1e-3, adjacency: replace_one", "6 `differential_privacy`: Poisson sampling under"),
+        ("delta: 1e-300", "6 `differential_privacy.epsilon`: no amount of noise"),
+    ],
+)
+def test_noise_without_a_price_has_a_line(
+    nacre: Nacre, recipe: Path, given: str, says: str
+) -> None:
+    text = TINY.replace("delta: 1e-3}\ntraining", f"{given}}}\ntraining")
+    recipe.write_text(
+        text.replace("epsilon: 8", "epsilon: 1e-300" if "300" in given else "epsilon: 8")
+    )
+    refused = nacre("plan", recipe)
+    assert refused.exit_code == 2 and f"{recipe}:{says}" in refused.stderr
+
+
+def test_a_plan_shows_what_the_multiplier_multiplies(nacre: Nacre, recipe: Path) -> None:
+    assert " x 1 │" in nacre("plan", recipe).stdout
+    replaced = "delta: 1e-3, adjacency: replace_one}\ntraining: {sampling: {kind: full}, "
+    recipe.write_text(TINY.replace("delta: 1e-3}\ntraining: {", replaced))
+    planned = nacre("plan", recipe).stdout
+    assert "noise x sensitivity" in planned and " x 2 │" in planned
+
+
 def test_a_grant_that_is_too_small_has_exit_code_3(nacre: Nacre, recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("epsilon: 9", "epsilon: 1.5"))
     result = nacre("run", recipe, "--into", recipe.parent / "run")

@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,14 @@ def test_a_full_disk_leaves_what_stood_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert files.read_json(path) == 1
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_is_never_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("."), tmp_path, Path("..")):
+        with pytest.raises(NacreError, match="is a folder, so no file can take its place"):
+            files.write_json(folder, 1)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b""])

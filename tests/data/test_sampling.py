@@ -60,5 +60,7 @@ def test_a_group_that_holds_less_than_a_batch_is_refused():
     assert CyclicPoissonSampling(cycle=4).build(25, 100).rate == 1
     with pytest.raises(DataError, match="`batch: 25` or fewer"):
         CyclicPoissonSampling(cycle=4).build(26, 100)
+    with pytest.raises(DataError, match="use a shorter cycle, 3 or less"):
+        CyclicPoissonSampling(cycle=1000).build(26, 100)
     with pytest.raises(ValueError, match="cycle=0"):
         CyclicPoissonSampling(cycle=0)

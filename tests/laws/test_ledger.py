@@ -112,7 +112,7 @@ class Spending(RuleBasedStateMachine):
             order = grant.order or 1.0  # a full-batch Gaussian's divergence is order * rho
             share = self._share(order * rho, grant.order)
             assert grant.spent == pytest.approx(share)
-            assert grant.left <= 1 - share + 1e-9
+            assert grant.left <= 1 - share + 1e-6  # as near as the grid of orders comes
 
     @invariant()
     def the_ledger_only_grows_and_verifies(self) -> None:

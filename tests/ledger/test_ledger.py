@@ -112,6 +112,33 @@ def test_what_does_not_fit_is_refused_and_writes_nothing(ledger: Ledger, rule: R
     assert ledger.head().number == 1
 
 
+def test_a_refusal_says_why_so_little_is_left(ledger: Ledger) -> None:
+    reserve(granted(ledger))
+    with pytest.raises(BudgetExceeded, match=r"is left \(open runs hold \d.*% until they end\)"):
+        reserve(ledger, "two", steps=10_000)
+
+
+def test_a_rule_that_counts_no_sampling_says_so(ledger: Ledger) -> None:
+    granted(ledger, "zcdp")
+    with pytest.raises(BudgetExceeded, match="zcdp counts no sampling, so take an account that"):
+        ledger.reserve("clinic", "one", SAMPLED, 10_000, "example", A)
+    with pytest.raises(BudgetExceeded) as refusal:
+        reserve(ledger, steps=10_000)
+    assert "sampling" not in str(refusal.value)
+
+
+def test_a_grant_that_stands_says_what_can_change(ledger: Ledger) -> None:
+    granted(ledger, "zcdp")
+    with pytest.raises(LedgerError, match="only epsilon can change, and only grow, by its owner"):
+        granted(ledger, "rdp")
+
+
+def test_an_event_without_a_price_is_named_in_words(ledger: Ledger) -> None:
+    granted(ledger, "pld")
+    with pytest.raises(UnsupportedEvent, match=r"cannot price a query with rho 0\.5 .*`delta: 0`"):
+        ledger.reserve("clinic", "one", dp.ZCDpEvent(0.5), 1, "example", A)
+
+
 def test_filters_take_runs_until_nothing_is_left(ledger: Ledger) -> None:
     granted(ledger, "rdp")
     taken = 0

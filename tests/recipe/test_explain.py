@@ -65,6 +65,18 @@ def test_the_end_of_a_key_finds_every_key_that_ends_so() -> None:
         explain("ength")  # whole parts alone count
 
 
+def test_a_kind_is_explained_by_its_own_keys() -> None:
+    found = explain("scattering")
+    assert {entry.kind for entry in found} == {"scattering"}
+    assert "wavelets" in next(e.doc for e in found if e.key == "model.kind").lower()
+    assert "model.whiten" in {entry.key for entry in found}
+    assert {entry.key for entry in explain("histogram")} >= {"queries[].edges", "queries[].kind"}
+    assert "columns.NAME.kind" in {entry.key for entry in explain("randomised_response")}
+    assert explain("column")[0].key == "data.public.column"  # a key comes before a kind
+    with pytest.raises(RecipeError, match="did you mean `scattering`"):
+        explain("scatering")
+
+
 def test_an_unknown_key_is_told_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"did you mean `differential_privacy\.epsilon`"):
         explain("differential_privacy.epsilom")

@@ -106,6 +106,12 @@ def test_names_and_queries_are_checked(book):
         nacre.release(TABLE, [Count(name="q", epsilon=1e3)], ledger=book, account="ward")
 
 
+def test_a_column_that_is_not_there_is_told_with_its_query(book):
+    wrong = Mean(name="height of all", epsilon=1, column="height", low=0, high=2)
+    with pytest.raises(DataError, match=r"query 'height of all': .* has no column 'height'"):
+        nacre.release(TABLE, [*QUERIES[:1], wrong], ledger=book, account="ward")
+
+
 def test_the_smallest_query_is_charged_as_any_other(book):
     nacre.release(TABLE, [Count(name="q", epsilon=1e-9)], ledger=book, account="ward")
     assert len(spent(book)) == 1

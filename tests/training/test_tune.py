@@ -26,6 +26,7 @@ from nacre.data.dataset import Rows
 from nacre.differential_privacy.price import epsilon
 from nacre.ledger import Ledger
 from nacre.ledger.events_json import from_json
+from nacre.ledger.rules import RuleName
 from nacre.models import build
 from nacre.recipe.load import dumps, load, loads
 from nacre.report.evidence import gather, write_report
@@ -423,6 +424,17 @@ def test_verbs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tune(plan(recipe(tmp_path, SEARCH)), tmp_path / "run")
     with pytest.raises(RunError, match="holds a search"):
         finish(tmp_path / "run")
+    with pytest.raises(RunError, match="its search is open; go on with `nacre tune RECIPE"):
+        gather(tmp_path / "run")
+
+
+@pytest.mark.parametrize("rule", ["zcdp", "pld"])
+def test_a_search_says_which_account_it_needs(tmp_path: Path, rule: RuleName) -> None:
+    with Ledger.open(tmp_path / "privacy.db", create=True) as ledger:
+        ledger.grant("tiny", "example", epsilon=8, delta=1e-4, rule=rule)
+    changes = {"ledger": {"path": "privacy.db", "dataset": "tiny"}}
+    with pytest.raises(Incompatible, match=r"account 'tiny' .* `nacre ledger grant --rule rdp`"):
+        plan(recipe(tmp_path, changed(SEARCH, changes)))
 
 
 def test_a_second_search_needs_a_grant_of_its_own(tmp_path: Path) -> None:
