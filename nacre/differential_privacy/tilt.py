@@ -25,7 +25,7 @@ Array = NDArray[np.floating[Any]]
 
 _POINTS = (256, 1 << 15)  # of the quadrature
 _FAR = 12.0  # deviations: beyond lie 1e-33
-_LEAST, _MOST = 0.5, 1e4  # orders
+_LEAST, _MOST = 0.05, 1e4  # orders
 _AHEAD = np.geomspace(0.03, 30.0, 13)  # orders above the tilt, in units of order + 1
 _SHORTER = (1.0, 0.7, 0.5, 0.35)  # orders to try, in units of the saddle point's
 

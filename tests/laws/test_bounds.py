@@ -48,6 +48,18 @@ def test_bounds_move_with_noise_rate_steps_and_delta(
     assert lower <= epsilon_bounds([(Step(z, rate), count)], delta / 2).upper
 
 
+@pytest.mark.parametrize(
+    ("rate", "z", "count", "delta"),
+    [(0.6015625, 0.55, 820, 1e-3), (0.5, 0.6, 500, 1e-2), (0.6, 0.4, 300, 1e-5)],
+)
+def test_epsilons_of_hundreds_have_bounds_too(
+    rate: float, z: float, count: int, delta: float
+) -> None:
+    """Where the tilt has an order below 0.5: a guess from there was three times too high."""
+    lower, upper = epsilon_bounds([(Step(z, rate), count)], delta)
+    assert 250 < lower <= upper < lower * 1.001
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.5])
 @pytest.mark.parametrize("z", [0.7, 2.0])
 @pytest.mark.parametrize("count", [1, 300])
