@@ -50,7 +50,8 @@ COMPILED = _made_by is not plain
 normals, rounded = _made_by.normals, _made_by.rounded
 
 ERROR = 2.0**-19
-"""How far a normal in float32 may be from the exact one; 3.4 times what is ever reached."""
+"""How far a normal in float32 may be from the exact one: 32 units of 2**-24, of which 30.6 are the
+worst of all words and angles, errors of radius and angle added up."""
 
 PAIRS = 1 << 16
 """A block: large enough to hide the price of a call, small enough for a cache."""

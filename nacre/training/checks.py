@@ -26,6 +26,7 @@ from nacre.training.clipping import (
     adaptive_rules_see_every_step,
     copies_are_of_images,
     half_precision_is_for_the_tape,
+    norms_leave_room_for_noise,
     one_factor_a_unit,
     per_unit_clipping,
     per_unit_sums,
@@ -354,6 +355,7 @@ def averages_are_whole(facts: Facts) -> None:
 
 CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
+    norms_leave_room_for_noise,
     per_unit_sums,
     one_factor_a_unit,
     half_precision_is_for_the_tape,

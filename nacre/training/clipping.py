@@ -27,6 +27,28 @@ def per_unit_clipping(facts: Facts) -> None:
         )
 
 
+_LEAST_NORM, _MOST_NORM = 1e-20, 1e20
+
+
+def norms_leave_room_for_noise(facts: Facts) -> None:
+    """Noise in proportion to the norm has to be a number of float32, and so have its grid and a sum
+    of many units."""
+    if facts.recipe.differential_privacy is None:
+        return
+    rule = pieces.unit_clip(facts.recipe)
+    given: dict[str, float | None] = {"norm": getattr(rule, "norm", None)}
+    given |= {f"norms.{name}": norm for name, norm in (getattr(rule, "norms", None) or {}).items()}
+    for key, norm in given.items():
+        if norm is None or _LEAST_NORM <= norm <= _MOST_NORM:
+            continue
+        refuse(
+            facts.recipe,
+            f"gradient_clipping.{key}",
+            f"{norm:g} is so far from 1 that noise in proportion to it leaves 32-bit floating "
+            f"point; use a norm between {_LEAST_NORM:g} and {_MOST_NORM:g}",
+        )
+
+
 def per_unit_sums(facts: Facts) -> None:
     """`gradients: whole` never sees one unit's gradient."""
     recipe = facts.recipe

@@ -189,3 +189,11 @@ def test_the_plan_says_where_noise_comes_from(tmp_path: Path) -> None:
     fast = {"differential_privacy__noise": {"kind": "gaussian", "draws": "fast"}}
     with pytest.raises(Incompatible, match="anyone can try its 32 bits of seed"):
         plan(recipe(tmp_path, CENTRAL, **fast))
+
+
+@pytest.mark.parametrize("norm", [1e-300, 1e-25, 1e25])
+def test_a_norm_that_leaves_no_room_for_noise_is_refused_before_the_charge(
+    tmp_path: Path, norm: float
+) -> None:
+    with pytest.raises(Incompatible, match="use a norm between 1e-20 and 1e\\+20"):
+        plan(recipe(tmp_path, CENTRAL, gradient_clipping__norm=norm))
