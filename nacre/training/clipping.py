@@ -37,7 +37,8 @@ def norms_leave_room_for_noise(facts: Facts) -> None:
         return
     rule = pieces.unit_clip(facts.recipe)
     given: dict[str, float | None] = {"norm": getattr(rule, "norm", None)}
-    given |= {f"norms.{name}": norm for name, norm in (getattr(rule, "norms", None) or {}).items()}
+    own: dict[str, float] = getattr(rule, "norms", None) or {}
+    given |= {f"norms.{name}": norm for name, norm in own.items()}
     for key, norm in given.items():
         if norm is None or _LEAST_NORM <= norm <= _MOST_NORM:
             continue
