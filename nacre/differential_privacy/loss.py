@@ -77,7 +77,8 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
     """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
 
     They are at most `gap` apart, relative to the upper one or to `_SMALL`. Raises `Unsettled` where
-    that takes a grid of more than eight million points, and for an epsilon beyond `_LARGEST`.
+    that takes a grid of more than eight million points, and for an epsilon beyond `_LARGEST`; with
+    the upper bound that was reached.
     """
     one_sided = any(isinstance(kind, Step) and kind.rate < 1 for kind, _ in steps)
     directions = (False, True) if one_sided else (False,)  # the others are their own mirror images
@@ -85,10 +86,15 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
     largest = max(tilt.epsilon for tilt, _ in ways)
     if largest > _LARGEST:
         raise Unsettled(f"an epsilon of about {largest:.3g} is none")
-    found = Bounds(0.0, 0.0)
+    found, open_ = Bounds(0.0, 0.0), ""
     for tilt, added in sorted(ways, key=lambda way: -way[0].epsilon):
-        one = _refined(steps, delta, gap, tilt, added, enough=found.lower)
+        try:
+            one = _refined(steps, delta, gap, tilt, added, enough=found.lower)
+        except Unsettled as error:
+            one, open_ = Bounds(0.0, error.upper), str(error)
         found = Bounds(max(found.lower, one.lower), max(found.upper, one.upper))
+    if open_:
+        raise Unsettled(open_, found.upper)
     return found
 
 
@@ -98,12 +104,16 @@ def _refined(
     """The bounds of one direction; coarse where its upper bound stays below `enough`."""
     count = sum(times for _, times in steps)
     finer = _FIRST
-    found = Bounds(0.0, math.inf)
+    found, least = Bounds(0.0, math.inf), math.inf
     for _ in range(_ATTEMPTS):
         guess = max(tilt.epsilon, enough, _SMALL)
         width = finer * math.sqrt(0.4 * gap * guess / (2.2 * count * (1 + tilt.order)))
         width = min(width, 3.0 / _likely(count, delta))
-        found = _bounds(steps, delta, tilt, added, width)
+        try:
+            found = _bounds(steps, delta, tilt, added, width)
+        except Unsettled as error:
+            raise Unsettled(str(error), least) from error
+        least = min(least, found.upper)
         if math.isinf(found.upper):  # the guess was too low
             tilt = tilt.moved(2 * tilt.epsilon + 1)
             continue
@@ -112,7 +122,7 @@ def _refined(
         near = abs(found.upper - tilt.epsilon) <= 0.1 * tilt.epsilon
         finer = min(finer, 1.0) / 2 if finer <= 1.0 and near else min(finer, 1.0)
         tilt = tilt.moved(found.upper)
-    raise Unsettled(f"the bounds {found.lower:.6g} and {found.upper:.6g} do not meet")
+    raise Unsettled(f"the bounds {found.lower:.6g} and {least:.6g} do not meet", least)
 
 
 def _likely(count: int, delta: float) -> float:

@@ -154,7 +154,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 3, gap {_GAP}"
+    pricer = f"nacre losses 4, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),
@@ -189,15 +189,17 @@ def _renyi(event: DpEvent, delta: float) -> float:
 
 
 def _priced(event: DpEvent, delta: float) -> Price:
-    """The price by PLD, remembered on disk; by RDP where the grid would be too large."""
+    """The price by PLD, remembered on disk; by RDP where the grid would be too large and what it
+    reached is no better."""
     if _unprotected(event):
         return Price(math.inf, "pld")
 
     def compute() -> tuple[float, float, float]:
         try:
             found = _bounds(event, delta, _GAP)
-        except Unsettled:
-            return 0.0, _renyi(event, delta), 0.0
+        except Unsettled as error:
+            upper = _renyi(event, delta)
+            return 0.0, min(upper, error.upper), float(error.upper < upper)
         return found.lower, found.upper, 1.0
 
     lower, upper, settled = remembered_numbers(_key("epsilon", event, delta, "pld"), 3, compute)
@@ -208,8 +210,8 @@ def _rough(event: DpEvent, delta: float) -> float:
     """A price near the tight one, at a part of its cost."""
     try:
         return math.inf if _unprotected(event) else _bounds(event, delta, _ROUGH).upper
-    except Unsettled:
-        return _renyi(event, delta)
+    except Unsettled as error:
+        return min(error.upper, _renyi(event, delta))
 
 
 def _unprotected(event: DpEvent) -> bool:

@@ -28,6 +28,11 @@ _DOUBTFUL = 1e-4
 class Unsettled(ArithmeticError):
     """The grid that the accuracy asks for takes more points than are worth their while."""
 
+    def __init__(self, message: str, upper: float = math.inf) -> None:
+        self.upper = upper
+        """A bound on epsilon that was proven on the way, if a loose one."""
+        super().__init__(message)
+
 
 @dataclass(frozen=True)
 class Step:

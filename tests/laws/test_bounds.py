@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nacre.differential_privacy import price
 from nacre.differential_privacy.loss import epsilon_bounds
 from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon
-from nacre.differential_privacy.steps import Atoms, Step
+from nacre.differential_privacy.steps import Atoms, Step, Unsettled
 
 rates = st.floats(0.01, 1.0)
 multipliers = st.floats(0.6, 8.0)
@@ -58,6 +59,23 @@ def test_epsilons_of_hundreds_have_bounds_too(
     """Where the tilt has an order below 0.5: a guess from there was three times too high."""
     lower, upper = epsilon_bounds([(Step(z, rate), count)], delta)
     assert 250 < lower <= upper < lower * 1.001
+
+
+@pytest.mark.parametrize(
+    ("rate", "z", "count", "delta", "least"),
+    [(1e-6, 1.0, 1, 1e-15, 5e-4), (1e-3, 1.0, 10, 1e-12, 0.523), (1e-5, 1.0, 100, 1e-12, 0.0)],
+)
+def test_what_does_not_settle_has_an_upper_bound_all_the_same(
+    rate: float, z: float, count: int, delta: float, least: float
+) -> None:
+    import dp_accounting as dp
+
+    with pytest.raises(Unsettled) as told:
+        epsilon_bounds([(Step(z, rate), count)], delta)
+    event = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(z)), count)
+    renyi = rdp_epsilon(rdp_curve(event), ORDERS, delta)
+    assert least <= told.value.upper < renyi
+    assert price.epsilon(event, delta, "pld").epsilon == told.value.upper
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.5])
