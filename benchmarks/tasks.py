@@ -193,7 +193,7 @@ TASKS: dict[str, Task] = {
         norm=0.1, plain_lrs=(1e-3,), plain_epochs=10,
     ),
     "cifar subset": Task(
-        data=_cifar, model=replace(_WAVELETS, groups=81), delta=1e-5, batch=2048, steps=150, lr=6,
+        data=_cifar, model=replace(_WAVELETS, groups=81), delta=1e-5, batch=2048, steps=400, lr=2,
         norm=0.1, plain_lrs=(1e-4,), plain_epochs=10,
     ),
     "cifar base": Task(
