@@ -85,6 +85,8 @@ def draws(rounds: int) -> list[Row]:
     philox = np.random.Generator(np.random.Philox(key=1))
     found = interleaved(
         {
+            "alone": lambda: alone(source, count),
+            "randn": lambda: noise.normal_(),
             "exact": lambda: rounded.add(source, 1e-3, [total], [total]),
             "secure": lambda: Normals(source, count).onto(total, 1e-3, total),
             "torch": lambda: total.add_(noise.normal_(), alpha=1e-3),
@@ -96,12 +98,25 @@ def draws(rounds: int) -> list[Row]:
     )
     times = [b / a for a, b in zip(found["exact"], found["torch"], strict=True)]
     return [
-        middle("ns a normal, secure, sum rounded exactly", per(found["exact"], count), 1.5),
-        middle("ns a normal, secure, added in float32", per(found["secure"], count), 1.5),
-        middle("ns a normal, torch.randn, added in float32", per(found["torch"], count)),
-        middle("ns a normal, NumPy's Philox, added in float32", per(found["philox"], count)),
+        middle("ns a normal, secure, made", per(found["alone"], count), 1.5),
+        middle("ns a normal, torch.randn, made", per(found["randn"], count)),
+        middle(
+            "ns a normal, secure, made and a sum rounded exactly", per(found["exact"], count), 1.5
+        ),
+        middle("ns a normal, secure, made and added in float32", per(found["secure"], count)),
+        middle("ns a normal, torch.randn, made and added in float32", per(found["torch"], count)),
+        middle(
+            "ns a normal, NumPy's Philox, made and added in float32", per(found["philox"], count)
+        ),
         Row.over("torch.randn / exact, times", times, ">= 2", lambda x: x >= 2),
     ]
+
+
+def alone(source: Source, count: int) -> None:
+    """Makes so many normals in blocks that stay in the cache, as a sum's noise is made."""
+    blocks = normals.Blocks(source, count)
+    for _ in range(-(-count // (2 * normals.PAIRS))):
+        blocks.next()
 
 
 def exhaustive() -> list[Row]:

@@ -26,6 +26,7 @@ Array = NDArray[np.floating[Any]]
 _POINTS = (256, 1 << 15)  # of the quadrature
 _FAR = 12.0  # deviations: beyond lie 1e-33
 _LEAST, _MOST = 0.05, 1e4  # orders
+_HALVINGS = 24  # of their range: a guess needs no more than six digits
 _AHEAD = np.geomspace(0.03, 30.0, 13)  # orders above the tilt, in units of order + 1
 _SHORTER = (1.0, 0.7, 0.5, 0.35)  # orders to try, in units of the saddle point's
 
@@ -102,7 +103,7 @@ class Tilt:
     def moved(self, epsilon: float) -> Tilt:
         """The same for another epsilon: the order whose tilted mean it is."""
         low, high = math.log(_LEAST), math.log(_MOST)
-        for _ in range(60):
+        for _ in range(_HALVINGS):
             middle = (low + high) / 2
             below = _sum(self.laws, math.exp(middle))[1] < epsilon
             low, high = (middle, high) if below else (low, middle)
@@ -142,7 +143,7 @@ def tilted(steps: Sequence[tuple[Kind, int]], delta: float, added: bool) -> Tilt
     """The tilt for the epsilon at `delta`, one direction of neighbours."""
     laws = tuple((_Law(kind, added), times) for kind, times in steps)
     low, high = math.log(_LEAST), math.log(_MOST)
-    for _ in range(40):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         above = _log_delta(laws, math.exp(middle)) > math.log(delta)
         low, high = (middle, high) if above else (low, middle)

@@ -3,6 +3,8 @@ rate and steps as the truth must."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,9 +68,17 @@ def test_epsilons_of_hundreds_have_bounds_too(
     [(1e-6, 1.0, 1, 1e-15, 5e-4), (1e-3, 1.0, 10, 1e-12, 0.523), (1e-5, 1.0, 100, 1e-12, 0.0)],
 )
 def test_what_does_not_settle_has_an_upper_bound_all_the_same(
-    rate: float, z: float, count: int, delta: float, least: float
+    rate: float,
+    z: float,
+    count: int,
+    delta: float,
+    least: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import dp_accounting as dp
+
+    monkeypatch.setenv("NACRE_CACHE", str(tmp_path))
 
     with pytest.raises(Unsettled) as told:
         epsilon_bounds([(Step(z, rate), count)], delta)
