@@ -12,9 +12,10 @@ fixed wavelets or a base are computed once a process, in the CPU seconds of its 
 adds each finished run to FILE and leaves out those that it holds; `--only "adult eps 3"` takes the
 runs whose names begin so.
 
-`cifar base`: the base was trained on CIFAR-10's training set, labels included, and the private rows
-are of its test set. So the claim of privacy stands, and what is shown is the mechanics of a private
-head: the base had the same classes to learn, and has little left for it to gain.
+`cifar base`: the base learnt CIFAR-10's training set, labels included, and the private rows are of
+its test set, so that none of them was learnt from before. Its epoch may have been picked by
+accuracy on that test set, though. The rows show how a private head works and no more: the base had
+the same classes to learn, and leaves little to gain.
 """
 
 from __future__ import annotations
