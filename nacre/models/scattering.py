@@ -43,7 +43,7 @@ class Scattering:
     """Decorrelates the features, for a linear head, by their covariance on made-up pictures of
     random shapes (`nacre.models.leaves`), which tells nothing about the data. The number is the
     ridge, a variance that is added to each direction, in units of the mean one; 1 is a good start.
-    Steps of descent count for more, and each costs privacy."""
+    Descent then learns all directions alike, in fewer steps."""
     random: int = 0
     """Random features that join them, for a linear head: the tangents (tanh) of so many fixed
     random sums of the others, which a linear layer alone cannot see (Rahimi & Recht 2008)."""
