@@ -122,42 +122,59 @@ def alone(source: Source, count: int) -> None:
 def exhaustive() -> list[Row]:
     """What a normal in float32 is off by at most, over all words and angles of 32 bits each.
 
-    The radius of each word against both ends of its cell, then each angle's sine and cosine against
-    both ends of its own, with the rounding of their product: the normal is within the sum of both.
+    The radius R of each word against both ends of its cell, and the cosine and the sine of each
+    angle of a quarter turn (the others are these with other signs) against both ends of its own.
+    A product R s is off by at most |s| dR + R ds + R |s| / 2**24, for cosines with |s| <= 1, for
+    sines with |s| <= sqrt(1 / 2).
     """
     size = 1 << 18
     out = np.empty(2 * size, np.float32)
-    one = np.full(size, 1 << 31, np.uint32)
-    normals.normals(one, np.zeros(size, np.uint32), out)
-    unit = float(out[0])  # the radius of that word, as float32 has it
-    off = 0.0
-    for start in range(0, 1 << 32, size):
-        angles = np.arange(start, start + size, dtype=np.uint64).astype(np.uint32)
-        normals.normals(one, angles, out)
-        for more in (0.0, 1.0):
-            turn = (np.arange(start, start + size) + more) * (2 * math.pi / 2**32)
-            for half, exact in ((out[:size], np.cos(turn)), (out[size:], np.sin(turn))):
-                off = max(off, float(np.abs(half / unit - exact).max()))
-    worst, straight = 0.0, np.zeros(size, np.uint32)
-    for start in range(0, 1 << 32, size):
-        words = np.arange(start, start + size, dtype=np.uint64).astype(np.uint32)
-        normals.normals(words, straight, out)
-        known = ~plain.rare(words)
+    cosines, sines = 0.0, 0.0
+    two = np.full(size, _word_of(2.0), np.uint32)  # its radius is 2, so the product is exact
+    for start in range(-(1 << 29), 1 << 29, size):
+        angles = np.arange(start, start + size)
+        normals.normals(two, angles.astype(np.uint32), out)
         for more in (0, 1):
-            left = 2.0**32 - words - more
-            near = left < 2.0**31  # where the distance from 1 has the digits
-            high = np.log1p(-np.where(near, left, 0) / 2.0**32)
-            low = np.log(np.where(near, 2.0**32, 2.0**32 - left + (left == 2.0**32)) / 2.0**32)
-            radius = np.sqrt(-2 * np.where(near, high, low))
-            error = np.abs(out[:size] - radius) + radius * off
-            if known.any():
-                worst = max(worst, float(error[known].max()))
-    unit, most = 2.0**-24, normals.ERROR * 2**24
+            turn = (angles + more) * (2 * math.pi / 2**32)
+            cosines = max(cosines, float(np.abs(out[:size] / 2 - np.cos(turn)).max()))
+            sines = max(sines, float(np.abs(out[size:] / 2 - np.sin(turn)).max()))
+    unit, worst, straight = 2.0**-24, 0.0, np.zeros(size, np.uint32)
+    for start in range(0, 1 << 32, size):
+        words = np.arange(start, start + size).astype(np.uint32)
+        if plain.rare(words).all():
+            continue
+        normals.normals(words, straight, out)
+        for more in (0, 1):
+            radius = _radius(words, more)
+            off = np.abs(out[:size] - radius)
+            first = off + radius * (cosines + unit)
+            second = off * math.sqrt(0.5) + radius * (sines + unit * math.sqrt(0.5))
+            worst = max(worst, float(np.maximum(first, second)[~plain.rare(words)].max()))
+    most = normals.ERROR / unit
     return [
-        Row("largest error of a sine or cosine, x 2^-24", off / unit),
+        Row("largest error of a cosine, x 2^-24", cosines / unit),
+        Row("largest error of a sine, x 2^-24", sines / unit),
         Row("largest error of a normal, x 2^-24", worst / unit, None, None, f"<= {most:g}",
             worst / unit <= most),
     ]  # fmt: skip
+
+
+def _radius(words: np.ndarray, more: int) -> np.ndarray:
+    """In float64, at one end of the words' cells."""
+    left = 2.0**32 - words - more
+    near = left < 2.0**31  # where the distance from 1 has the digits
+    high = np.log1p(-np.where(near, left, 0) / 2.0**32)
+    low = np.log(np.where(near, 2.0**32, np.maximum(2.0**32 - left, 1)) / 2.0**32)
+    return np.sqrt(-2 * np.where(near, high, low))
+
+
+def _word_of(radius: float) -> int:
+    """A word whose radius in float32 is this number."""
+    around = round(2**32 * math.exp(-(radius**2) / 2))
+    words = np.arange(around - 2000, around + 2000).astype(np.uint32)
+    out = np.empty(2 * len(words), np.float32)
+    normals.normals(words, np.zeros(len(words), np.uint32), out)
+    return int(words[np.flatnonzero(out[: len(words)] == np.float32(radius))[0]])
 
 
 def coins(rounds: int) -> list[Row]:

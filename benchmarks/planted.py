@@ -124,7 +124,7 @@ FAULTS = [
     ),
     Fault(
         "noise: not keyed by the sum, so another sum meets it again", "training/step.py",
-        '    summed_up = source.digest("sum", entered, drawn, total.total, *remembered)',
+        '    summed_up = source.digest("sum", entered, drawn, total.total, scale, *remembered)',
         '    summed_up = source.digest("sum", entered)',
         NOISE,
     ),

@@ -81,7 +81,7 @@ WIDE static int judge(const float *noise, const float *value, int n, float sprea
         float t = (x - whole) + spread * noise[i];
         float nearest = __builtin_rintf(t);
         float beside = t - nearest;
-        float result = (whole + nearest) * step;
+        float result = (whole + nearest + 0.0f) * step; /* never -0, which tells of the sum */
         float finite = value[i] - value[i];
         certain[i] = -(__builtin_fabsf(beside) < most) | -(finite != 0.0f);
         all &= certain[i];

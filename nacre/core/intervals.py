@@ -9,7 +9,8 @@ mpmath's intervals are as narrow as the bits that are asked for. They are slow, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from nacre.core.refined import Bits
@@ -26,10 +27,11 @@ def rounding(
     word, angle, second = int(bits.words[0]), int(bits.angles[0]), bool(bits.second[0])
     count = 1
     while True:
-        with mp.workprec(64 * count + 128):
-            iv.prec = mp.prec
+        with _precision(64 * count + 128):
+            # The half is added in intervals too: a rounded sum might lie on the other side.
             t = iv.mpf(part) + iv.mpf(spread) * normal(word, angle, second, more(count))
-            low, high = (mp.floor(mp.mpf(end) + 0.5) for end in (t.a, t.b))
+            t = t + iv.mpf(0.5)
+            low, high = (mp.floor(mp.mpf(end)) for end in (t.a, t.b))
         if low == high and mp.isfinite(low):
             return int(low)
         count += 1
@@ -47,6 +49,18 @@ def normal(word: int, angle: int, second: bool, fine: Sequence[int]) -> Any:
     a = 2 * iv.pi * iv.mpf([angle, angle + 1]) / 2**size
     radius = iv.sqrt(-2 * iv.log(iv.mpf([word, word + 1]) / 2**size))
     return radius * (iv.sin(a) if second else iv.cos(a))
+
+
+@contextmanager
+def _precision(bits: int) -> Generator[None]:
+    """Of mpmath's numbers and intervals, put back afterwards."""
+    iv, mp = _mpmath()
+    before = iv.prec, mp.prec
+    iv.prec = mp.prec = bits
+    try:
+        yield
+    finally:
+        iv.prec, mp.prec = before
 
 
 def _mpmath() -> tuple[Any, Any]:

@@ -98,7 +98,7 @@ def rounded(
         nearest = np.rint(t)
         finite = value - value == 0
         certain = np.abs(t - nearest) < _F(0.5) - _F(margin)
-        result = (whole + nearest) * _F(step)
+        result = (whole + nearest + _F(0)) * _F(step)  # never -0, which tells of the sum
     places = np.flatnonzero(~certain & finite)
     uncertain[: len(places)] = places
     out[:] = np.where(certain & finite, result, value)

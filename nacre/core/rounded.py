@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -69,9 +70,12 @@ def add(source: Source, deviation: float, values: Sequence[Tensor], outs: Sequen
     """Each of `outs` becomes its value plus noise of `deviation`, rounded to multiples of the step.
 
     Both are flat float32 tensors on the processor, of one length each; an out may be its value.
-    Whole multiples beyond 2**24 are rounded to float32 once more. Entries that are not finite
-    stay as they are. Raises `ValueError` as `grid` does.
+    Whole multiples beyond 2**24 are rounded to float32 once more, and 0 is never -0: so a result
+    is a function of the whole multiple alone. Entries that are not finite stay as they are. Raises
+    `ValueError` as `grid` does, and for numbers of another type.
     """
+    if any(given.dtype != torch.float32 for given in (*values, *outs)):
+        raise ValueError("sums and results must be float32")
     spread, step = grid(deviation)
     margin = spread * normals.ERROR + _slack(spread)
     blocks = normals.Blocks(source, sum(value.numel() for value in values))
@@ -142,7 +146,7 @@ def settled(
         one = bits.one(int(i))
         more = partial(_more, fine, one)
         nearest[i] = intervals.rounding(float(x[i] - whole[i]), spread, one, more)
-    return ((whole + nearest) * step).astype(np.float32)
+    return ((whole + nearest + 0.0) * step).astype(np.float32)  # never -0, as in `plain`
 
 
 def _more(fine: refined.Fine, bits: refined.Bits, count: int) -> list[int]:

@@ -87,7 +87,8 @@ def step(
     total = _sum(state, units, drawn, parts, attack)
     parts.devices.scatter()
     remembered = () if state.noise_state is None else (state.noise_state,)
-    summed_up = source.digest("sum", entered, drawn, total.total, *remembered)
+    scale = repr((parts.noise.multiplier, parts.adjacency, total.bound))
+    summed_up = source.digest("sum", entered, drawn, total.total, scale, *remembered)
     noise = source.child("noise", number, summed_up)
     release, noise_state = parts.noise.add(
         total, state.noise_state, noise, parts.adjacency, consume=True

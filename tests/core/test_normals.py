@@ -215,6 +215,14 @@ def test_the_sum_and_its_noise_may_share_memory():
     assert torch.equal(Normals(ROOT, 1000).onto(value, 0.3, value), apart)
 
 
+def test_normals_whose_memory_was_taken_are_refused():
+    first, other = Normals(ROOT, 10), Normals(ROOT.child("other"), 10)
+    first.onto(torch.zeros(4), 1.0, torch.empty(4))
+    other.onto(torch.zeros(4), 1.0, torch.empty(4))
+    with pytest.raises(RuntimeError, match="took the memory"):
+        first.onto(torch.zeros(4), 1.0, torch.empty(4))
+
+
 def test_more_than_announced_is_refused():
     numbers = Normals(ROOT, 3)
     with pytest.raises(ValueError, match="announced"):

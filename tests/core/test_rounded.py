@@ -3,6 +3,7 @@
 import hashlib
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_every_result_is_that_of_real_numbers(deviation):
     value *= deviation
     out = noised(value, deviation)
     some = [*range(0, count, 1000), *range(count - 20, count)]
-    assert {i: out[i].item() for i in some} == exactly(ROOT, deviation, value, some)
+    found = exactly(ROOT, deviation, value, some)
+    assert {i: out[i].numpy().tobytes() for i in some} == {i: x.tobytes() for i, x in found.items()}
 
 
 def test_what_float32_leaves_open_is_settled_too():
@@ -145,12 +147,46 @@ def test_the_law_is_the_normal_one_rounded():
     assert stats.chi2.sf(statistic, enough.sum()) > 1e-6
 
 
+@pytest.mark.parametrize("share", [0.0, -0.0, -1e-30, -0.3, -0.5, 0.3])
+def test_a_result_of_zero_has_no_sign(share, monkeypatch):
+    """-0 would come of sums just below 0 alone, and tell them from those above."""
+    step = rounded.grid(1.0)[1]
+    value = torch.full((1 << 16,), share * step)
+    for made_by in (normals.rounded, plain.rounded):
+        monkeypatch.setattr(normals, "rounded", made_by)
+        for slack in (None, 0.6):  # 0.6: every place is settled in float64
+            if slack is not None:
+                monkeypatch.setattr(rounded, "_slack", lambda spread: 0.6)
+            out = noised(value, 1.0)
+            assert int((out == 0).sum()) > 100
+            assert not torch.signbit(out[out == 0]).any()
+        monkeypatch.undo()
+
+
+def test_other_types_are_refused():
+    for dtype in (torch.float16, torch.float64, torch.int32):
+        with pytest.raises(ValueError, match="float32"):
+            noised(torch.zeros(4, dtype=dtype))
+
+
+def test_the_half_is_not_rounded_away(monkeypatch):
+    """A normal of 1/2 - 2**-193 rounds to 0, which adding a half with fewer digits would miss."""
+    columns = ((0, "u8"), (1, "u4"), (0, "u4"), (0, "?"))
+    bits = refined.Bits(*(np.array([value], kind) for value, kind in columns))
+    monkeypatch.setattr(
+        intervals, "normal", lambda *_: mpmath.iv.mpf(0.5) - mpmath.iv.mpf(2) ** -193
+    )
+    before = mpmath.iv.prec, mpmath.mp.prec
+    assert intervals.rounding(0.0, 1.0, bits, lambda count: [0, 0] * count) == 0
+    assert (mpmath.iv.prec, mpmath.mp.prec) == before
+
+
 def test_known_answers():
     """The same on every processor and with every library: keys and sums alone decide."""
     count = 200_000
     value = torch.arange(count) % 1009 / 64 - 7
     found = hashlib.sha256(noised(value, 0.7).numpy().tobytes()).hexdigest()
-    assert found == "ac1df3d4aa0a83d6b8eea0063c1b7706e410ec10c805e81dfae35682d75c114a"
+    assert found == "aba31b48e0e432aba0a796e6742f44d61d0e48ac05348863f900b825d7acb7f8"
 
 
 def test_numbers_do_not_depend_on_how_they_are_cut_and_what_is_not_finite_stays():

@@ -83,6 +83,18 @@ def test_another_step_draws_other_noise(what):
     assert not torch.equal(first.total["weight"], other.total["weight"])
 
 
+@pytest.mark.parametrize("changed", [{"multiplier": 2.0}, {"bound": 2.0}])
+def test_noise_of_another_size_is_other_noise(changed):
+    """Else twice one release less the other would be the sum without any noise."""
+    units = _units(_rows(0))
+    first = step(_state(), units, _parts(Full(8)), ROOT)[1]
+    noise = Gaussian(multiplier=changed.get("multiplier", 1.0))
+    state = _state(Flat(norm=changed.get("bound", 1.0)))
+    other = step(state, units, _parts(Full(8), noise), ROOT)[1]
+    assert first.how == Noised(1.0) and other.how == Noised(2.0)
+    assert float((other.total["weight"] - 2 * first.total["weight"]).abs().max()) > 0.5
+
+
 def test_an_empty_draw_is_noised_and_moves_the_weights():
     state = _state()
     before = _weights(state)
