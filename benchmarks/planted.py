@@ -106,8 +106,14 @@ FAULTS = [
     ),
     Fault(
         "noise: both normals of a pair are its cosine", "core/normals.py",
-        "        second = places >= len(self.words)",
-        "        second = places >= 2 * len(self.words)",
+        "        return refined.Bits(numbers, self.words[pair], self.angles[pair], second)",
+        "        return refined.Bits(numbers, self.words[pair], self.angles[pair], second & False)",
+        BITS,
+    ),
+    Fault(
+        "noise: the sign of a zero tells of the sum", "core/rounded.py",
+        "    return ((whole + nearest + 0.0) * step).astype(np.float32)",
+        "    return ((whole + nearest) * step).astype(np.float32)",
         BITS,
     ),
     Fault(
