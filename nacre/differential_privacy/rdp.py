@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,12 +174,22 @@ def _integer_moment(rate: float, multiplier: float, order: int) -> float:
     The binomial chances add up to 1, so what each term has above its own is summed: positive
     numbers, of which rounding leaves nothing negative however small they are.
     """
+    logs = _log_factorials(1 << order.bit_length())
     k = np.arange(2, order + 1)
-    binomial = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
-    chosen = k * math.log(rate) + (order - k) * math.log1p(-rate)
+    terms = logs[order] - logs[2 : order + 1] - logs[: order - 1][::-1]  # of the binomial
     grown = (k * k - k) / (2 * multiplier**2)
-    excess = np.logaddexp.reduce(binomial + chosen + grown + np.log(-np.expm1(-grown)))
+    terms += k * math.log(rate) + (order - k) * math.log1p(-rate) + grown
+    few = int(np.searchsorted(grown, 40.0))  # beyond, what exp(grown) exceeds 1 by is all of it
+    terms[:few] += np.log(-np.expm1(-grown[:few]))
+    top = float(terms.max())
+    excess = top + math.log(float(np.exp(terms - top).sum()))
     return float(np.logaddexp(0.0, excess))
+
+
+@cache
+def _log_factorials(count: int) -> np.ndarray:
+    """log n! for n below `count`."""
+    return gammaln(np.arange(count) + 1.0)
 
 
 def _moment(rate: float, multiplier: float, order: float) -> float:
