@@ -71,7 +71,7 @@ WIDE static void normals(const uint32_t *restrict words, const uint32_t *restric
     }
 }
 
-/* One chunk of `rounded`: the results, and for each whether it is certain. */
+/* One chunk of `rounded`: the results, for each whether it is certain, and whether all are. */
 WIDE static int judge(const float *noise, const float *value, int n, float spread, float step,
                       float inverse, float most, float *out, int32_t *certain) {
     int32_t all = -1;
@@ -87,7 +87,7 @@ WIDE static int judge(const float *noise, const float *value, int n, float sprea
         all &= certain[i];
         out[i] = certain[i] && finite == 0.0f ? result : value[i];
     }
-    return all == 0 ? 0 : all == -1;
+    return all;
 }
 
 static int buffer(PyObject *from, Py_buffer *to, int writable, Py_ssize_t bytes) {

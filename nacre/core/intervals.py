@@ -9,6 +9,7 @@ mpmath's intervals are as narrow as the bits that are asked for. They are slow, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,12 +56,16 @@ def normal(word: int, angle: int, second: bool, fine: Sequence[int]) -> Any:
 def _precision(bits: int) -> Generator[None]:
     """Of mpmath's numbers and intervals, put back afterwards."""
     iv, mp = _mpmath()
-    before = iv.prec, mp.prec
-    iv.prec = mp.prec = bits
-    try:
-        yield
-    finally:
-        iv.prec, mp.prec = before
+    with _ONE_AT_A_TIME:
+        before = iv.prec, mp.prec
+        iv.prec = mp.prec = bits
+        try:
+            yield
+        finally:
+            iv.prec, mp.prec = before
+
+
+_ONE_AT_A_TIME = threading.Lock()  # mpmath's precision is that of the whole process
 
 
 def _mpmath() -> tuple[Any, Any]:

@@ -41,7 +41,7 @@ from nacre.core.random import Source
 
 try:
     from nacre.core import _normals as _made_by
-except ImportError:  # no C compiler when Nacre was installed
+except ImportError:  # not built when Nacre was installed; `nacre plan` says so
     _made_by = plain
 
 COMPILED = _made_by is not plain

@@ -198,7 +198,9 @@ def noise_words(recipe: Recipe) -> str | None:
     option = recipe.differential_privacy
     if option is None:
         return None
-    made = "compiled code" if COMPILED else "NumPy, as there was no C compiler at installation"
+    made = (
+        "compiled code" if COMPILED else "NumPy, as the compiled code was not built at installation"
+    )
     added = (
         "noised sums are rounded as those of exact real numbers would be"
         if isinstance(option.noise, GaussianNoise)
