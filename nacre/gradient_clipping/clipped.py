@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nacre.core import rows
 from nacre.core.parts import Clip, Objective
+from nacre.core.swapped import swapped
 from nacre.core.tensors import summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 
@@ -99,8 +99,7 @@ def held(batch: Batch) -> Batch:
 class UnitLosses(nn.Module):
     """A model and its objective as one module, batch in and (B,) losses out.
 
-    `torch.func` swaps the parameters of a module's forward; an objective takes the model as an
-    argument, so the two are wrapped together.
+    An objective takes the model as an argument, so the two are wrapped together.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
@@ -122,9 +121,9 @@ class UnitLosses(nn.Module):
         Buffers are copies: a module that updates its own (a running mean) leaves nothing behind,
         and no unit sees what another wrote.
         """
-        buffers = {f"model.{name}": b.clone() for name, b in self.model.named_buffers()}
-        weights = {f"model.{name}": value for name, value in parameters.items()}
-        return functional_call(self, {**buffers, **weights}, (batch,))
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with swapped(self.model, {**buffers, **parameters}):
+            return self(batch)
 
 
 def _norms(gradients: list[Tensor]) -> Tensor:
