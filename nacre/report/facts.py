@@ -43,7 +43,14 @@ class Clip(TypedDict):
 
     kind: str
     norm: float | None
-    """L2 norm that no clipped unit exceeds; null where nothing bounds it."""
+    """L2 norm that no clipped unit exceeds; null where nothing bounds it. Of an adaptive rule, that
+    of the first step, with the answers that its path is made of."""
+    quantile: NotRequired[float]
+    """Share of the units that an adaptive norm leaves unscaled."""
+    pace: NotRequired[float]
+    """How fast an adaptive norm moves: see `nacre.gradient_clipping.Adaptive.rate`."""
+    share: NotRequired[float]
+    """How much a unit's answer weighs beside its gradient, in units of the norm."""
 
 
 class Noise(TypedDict):
@@ -58,6 +65,14 @@ class Noise(TypedDict):
     """Steps whose noise belongs together, of banded noise."""
     buffers: NotRequired[int]
     """What is kept of all earlier noise, of noise by buffers (BLT)."""
+    coefficients: NotRequired[list[float]]
+    """The first column of C, of banded noise C^-1 z."""
+    weights: NotRequired[list[float]]
+    """Of the buffers."""
+    decays: NotRequired[list[float]]
+    """Of the buffers."""
+    separation: NotRequired[int]
+    """Steps from one participation of a unit to its next at least, of noise for a whole run."""
 
 
 class Takes(TypedDict):

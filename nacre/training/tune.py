@@ -120,6 +120,7 @@ class _Trials:
         for part in (own.state, own.local):
             part.mkdir(parents=True, exist_ok=True)
         own.sweep()
+        write_json(own.plan, self.plan.alternatives[place].to_json())
         facts: dict[str, Any] = {"place": place, "score": None}
         try:
             facts |= self._trained(self.plan.alternatives[place], own, keyed)
