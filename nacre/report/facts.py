@@ -167,6 +167,8 @@ class Plan(TypedDict):
     task: str
     private: bool
     """Whether every release is covered by an epsilon."""
+    rounds: int
+    """Steps of the outermost loop: of a federation its rounds."""
     parties: list[Party]
     techniques: Techniques
     assumptions: list[str]
@@ -201,6 +203,24 @@ class Outcome(TypedDict):
     search: NotRequired[SearchOutcome]
 
 
+class Range(TypedDict):
+    """Releases one after another, and whether they are what plan.json promises."""
+
+    first: int
+    """Step of the first of them."""
+    last: int
+    """Step of the last of them."""
+    how: str
+    """`noised`, `inherited` or `unprotected`."""
+    deviation: list[float]
+    """Least and greatest standard deviation of the noise; empty where none was added."""
+    bound: list[float]
+    """Least and greatest L2 norm by which one unit moves a sum; empty where it is not recorded."""
+    as_planned: bool
+    """Whether each deviation is the planned multiplier times the sensitivity under the planned
+    adjacency and bound, recomputed from plan.json and released.jsonl."""
+
+
 class Released(TypedDict):
     """What left the private side, counted from released.jsonl."""
 
@@ -213,6 +233,8 @@ class Released(TypedDict):
     """Covered by nothing."""
     deviations: list[float]
     """The standard deviations of the noise that was added, each once, ascending."""
+    ranges: list[Range]
+    """The releases in order, steps alike taken together, each held against plan.json."""
 
 
 class Attacked(TypedDict):

@@ -25,6 +25,7 @@ from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Tree
 from nacre.differential_privacy.noise import Gaussian
 from nacre.gradient_clipping.adaptive import BELOW
+from nacre.gradient_clipping.rules import ROUNDING
 
 Facts = Mapping[str, Any]
 """JSON, as plan.json has it."""
@@ -74,7 +75,7 @@ class Planned:
         """The bound of the next step, from the answers that this one released (`Adaptive`)."""
         clip = self.party["clip"]
         joint = math.hypot(1, clip["share"])
-        size = clip["share"] * bound / joint
+        size = clip["share"] * bound / joint * (1 - ROUNDING)  # of one answer
         seen = (1 + below / (size * self.party["sampling"]["expected"])) / 2
         way = min(max(clip["pace"] * (seen - clip["quantile"]), -1.0), 1.0)
         return min(max(bound / joint * math.exp(-way), 1e-12), 1e12) * joint
