@@ -70,7 +70,10 @@ class Promise:
     def declared(self, multiplier: float) -> dict[str, Any]:
         """What is promised of each release, in the form of plan.json: of these declarations and
         the calibrated multiplier, and of nothing that a step is taken with."""
-        clip: dict[str, Any] = {"kind": self.clip.kind, "norm": self.clip.bound(1)}
+        clip: dict[str, Any] = {
+            "kind": str(getattr(self.clip, "kind", "other")),
+            "norm": self.clip.bound(1),
+        }
         if isinstance(self.clip, Adaptive):
             rule = self.clip
             clip |= {"quantile": rule.quantile, "pace": rule.rate, "share": rule.share}

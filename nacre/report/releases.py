@@ -23,10 +23,8 @@ def ranges(plan: Plan, lines: Sequence[Line]) -> list[Range]:
             last = Range(first=step, last=step, how=how, deviation=[], bound=[], as_planned=fits)
             found.append(last)
         last["last"] = step
-        for key, noised in (("deviation", _numbers(line, "deviation")),
-                            ("bound", _numbers(line, "bound"))):  # fmt: skip
-            both = [*last[key], *noised]
-            last[key] = [min(both), max(both)] if both else []
+        last["deviation"] = _reach([*last["deviation"], *_numbers(line, "deviation")])
+        last["bound"] = _reach([*last["bound"], *_numbers(line, "bound")])
     return found
 
 
@@ -49,6 +47,10 @@ def require_planned(
                 f"release {place} of {run} is not what its plan.json promises: {fault}; do not "
                 "rely on the epsilon of this run"
             )
+
+
+def _reach(values: list[float]) -> list[float]:
+    return [min(values), max(values)] if values else []
 
 
 def _numbers(line: Line, key: str) -> list[float]:

@@ -4,6 +4,9 @@ most, and nothing else that a run writes outside `local/` but what was released.
 A new unit or adjacency is tested by being listed in `UNITS` or `ADJACENCIES`.
 """
 
+# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import csv

@@ -1,6 +1,9 @@
 """The plan is what runs: a step that would release something else than plan.json says is held back,
 whichever line of the wiring is wrong."""
 
+# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import dataclasses
