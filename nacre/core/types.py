@@ -103,6 +103,8 @@ class Noised:
     """Noise with this standard deviation, in units of the released sum, was added."""
 
     deviation: float
+    bound: float | None = None
+    """L2 norm that one unit contributes at most to the sum; None where the noise does not say."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Inherited:
     """Computed from releases that were private already: post-processing."""
 
     sources: tuple[str, ...]
+    steps: tuple[Noised, ...] = ()
+    """The noised releases that it was computed from, in order, where they are known."""
 
 
 @dataclass(frozen=True)

@@ -174,24 +174,42 @@ def _round(value: Any) -> int:
 
 def _how_to_json(how: How) -> dict[str, Any]:
     if isinstance(how, Noised):
-        return {"kind": "noised", "deviation": float(how.deviation)}
+        return {"kind": "noised", **_noised_to_json(how)}
     if isinstance(how, Inherited):
-        return {"kind": "inherited", "sources": list(how.sources)}
+        steps = [_noised_to_json(step) for step in how.steps]
+        return {"kind": "inherited", "sources": list(how.sources), "steps": steps}
     return {"kind": "unprotected", "reason": how.reason}
 
 
 def _how_from_json(value: Any) -> How:
     kind = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
     if kind == "noised":
-        deviation = _object(value, {"kind", "deviation"})["deviation"]
-        if type(deviation) is not float or not 0 < deviation < math.inf:
-            raise ValueError("deviation is no finite number above 0")
-        return Noised(deviation)
+        facts = _object(value, {"kind", "deviation", "bound"})
+        return _noised(facts["deviation"], facts["bound"])
     if kind == "inherited":
-        sources = _object(value, {"kind", "sources"})["sources"]
-        if not isinstance(sources, list):
-            raise ValueError("sources is no list")
-        return Inherited(tuple(_text(source, "a source") for source in cast(list[Any], sources)))
+        facts = _object(value, {"kind", "sources", "steps"})
+        sources = [_text(source, "a source") for source in _list(facts["sources"], "sources")]
+        steps = [_object(step, {"deviation", "bound"}) for step in _list(facts["steps"], "steps")]
+        noised = [_noised(step["deviation"], step["bound"]) for step in steps]
+        return Inherited(tuple(sources), tuple(noised))
     if kind == "unprotected":
         return Unprotected(_text(_object(value, {"kind", "reason"})["reason"], "reason"))
     raise ValueError("how is neither noised nor inherited nor unprotected")
+
+
+def _noised_to_json(how: Noised) -> dict[str, Any]:
+    bound = None if how.bound is None else float(how.bound)
+    return {"deviation": float(how.deviation), "bound": bound}
+
+
+def _noised(deviation: Any, bound: Any) -> Noised:
+    for name, value in (("deviation", deviation), ("bound", 1.0 if bound is None else bound)):
+        if type(value) is not float or not 0 < value < math.inf:
+            raise ValueError(f"{name} is no finite number above 0")
+    return Noised(deviation, bound)
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is no list")
+    return cast(list[Any], value)

@@ -20,6 +20,7 @@ from nacre.integrations.examples import Collate, Dataset, Examples
 from nacre.integrations.promise import Promise
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
+from nacre.training.planned import Held
 from nacre.training.step import Parts, State, entering, step
 
 _Mark = tuple[bytes, tuple[tuple[str, int], ...]]
@@ -71,7 +72,8 @@ class Steps:
             )
         self.require_untouched()
         number = done + 1
-        noise = Journalled(self._mechanism.noise, self.standing.charge, number)
+        held = Held(self.standing.planned, self._parts.sampling, self.clip, done)
+        noise = Journalled(self._parts.noise, self.standing.charge, number, held)
         source = self.standing.source.child("run")
         device = next(iter(trainable(self._model).values())).device
         units = Examples(self._dataset, self._collate, device, source.child("rows", number))
