@@ -29,7 +29,7 @@ from nacre.differential_privacy.analytic import (
     gaussian_epsilon,
     gaussian_multiplier,
 )
-from nacre.differential_privacy.cache import remembered, remembered_numbers
+from nacre.differential_privacy.cache import remembered_numbers
 from nacre.differential_privacy.events import (
     Leaf,
     alternatives,
@@ -68,6 +68,9 @@ _STEEPNESS = 1.2
 
 _ATTEMPTS = 60
 """Prices that a calibration may ask for; four to eight are usual."""
+
+_JUMP = 1e-3
+"""How near two multipliers lie, on the log scale, between which the price is said to jump."""
 
 _FARTHEST = 50.0
 """The log multiplier, either way, at which a calibration gives up."""
@@ -112,8 +115,9 @@ def calibrate(
 ) -> tuple[float, Price]:
     """The smallest multiplier that keeps epsilon at most `target`, and its price.
 
-    *Guarantee:* the price, asked again with the same accountant, is at most `target`; it is at
-    least `1 - TOLERANCE` of it.
+    *Guarantee:* the price, asked again with the same accountant, is at most `target`. It is at
+    least `1 - TOLERANCE` of it, or, where prices jump past the target (a proven bound does where
+    delta alone begins to cover what is left), a multiplier smaller by a thousandth costs more.
     """
     if not 0 < target < math.inf:
         raise ValueError(f"epsilon={target} must be > 0 and finite")
@@ -122,11 +126,16 @@ def calibrate(
     require_priced(unit, adjacency)
     name = _resolve(unit, accountant)
     key = _key("calibrate", unit, delta, name) | {"target": float(target)}
-    found = remembered(key, lambda: _calibrated(event_of, float(target), delta, name))
-    price = epsilon(event_of(found), delta, accountant, adjacency)
-    if not (1 - TOLERANCE) * target < price.epsilon <= target:
-        # The key holds the event at one multiplier only: another event may agree with it there.
+
+    def compute() -> tuple[float, float]:
         found = _calibrated(event_of, float(target), delta, name)
+        return found, epsilon(event_of(found), delta, accountant, adjacency).epsilon
+
+    found, paid = remembered_numbers(key, 2, compute)
+    price = epsilon(event_of(found), delta, accountant, adjacency)
+    if price.epsilon != paid:
+        # The key holds the event at one multiplier only: another event may agree with it there.
+        found, _ = compute()
         price = epsilon(event_of(found), delta, accountant, adjacency)
     return found, price
 
@@ -311,8 +320,9 @@ def _search(
 ) -> tuple[float, float]:
     """A multiplier whose price lies in ((1 - tolerance) * target, target], and the slope there.
 
-    On log price over log multiplier, which is nearly a line: secant steps until one price lies on
-    each side of the target, regula falsi (Illinois) from there.
+    Where the price jumps past that range, the end of the jump that keeps within the target. On log
+    price over log multiplier, which is nearly a line: secant steps until one price lies on each
+    side of the target, regula falsi (Illinois) from there.
     """
     x, before = math.log(start), None
     low: _Point | None = None  # too little noise
@@ -331,14 +341,16 @@ def _search(
         again = before is not None and before.excess * now.excess > 0
         low, high = (now, high) if now.excess > 0 else (low, now)
         if low and high:
+            if abs(high.x - low.x) < _JUMP:
+                return math.exp(high.x), slope
             kept, other = (high, low) if now is low else (low, high)
             x = _crossing(other, _Point(kept.x, kept.excess / 2) if again else kept)
         else:
             x = now.x + now.excess / slope
         before = now
     raise Incompatible(
-        f"no amount of noise brings epsilon to {target} within {TOLERANCE:.1%}; raise epsilon or "
-        "delta"
+        f"no amount of noise up to a multiplier of {math.exp(_FARTHEST):.0e} brings epsilon to "
+        f"{target}, so another part of the run costs more; raise epsilon or delta"
     )
 
 
