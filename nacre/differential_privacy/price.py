@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.core.types import Adjacency
+from nacre.differential_privacy.allocation import Allocated
 from nacre.differential_privacy.analytic import (
     ROUNDING,
     gaussian_epsilon,
@@ -68,6 +69,9 @@ _STEEPNESS = 1.2
 
 _ATTEMPTS = 60
 """Prices that a calibration may ask for; four to eight are usual."""
+
+_CUT = 1e-4
+"""What a round of bins may be cut off in all, as a share of delta."""
 
 _JUMP = 1e-3
 """How near two multipliers lie, on the log scale, between which the price is said to jump."""
@@ -163,7 +167,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 4, gap {_GAP}"
+    pricer = f"nacre losses 5, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),
@@ -209,10 +213,13 @@ def _priced(event: DpEvent, delta: float) -> Price:
         except Unsettled as error:
             upper = _renyi(event, delta)
             return 0.0, min(upper, error.upper), float(error.upper < upper)
+        if found.lower == 0.0 < found.upper:  # from above alone: another pricer may be below
+            upper = _renyi(event, delta)
+            return 0.0, min(upper, found.upper), float(found.upper <= upper)
         return found.lower, found.upper, 1.0
 
     lower, upper, settled = remembered_numbers(_key("epsilon", event, delta, "pld"), 3, compute)
-    return Price(upper, "pld", lower) if settled else Price(upper, "rdp")
+    return Price(upper, "pld", lower or None) if settled else Price(upper, "rdp")
 
 
 def _rough(event: DpEvent, delta: float) -> float:
@@ -232,7 +239,9 @@ def _unprotected(event: DpEvent) -> bool:
 def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
     """Of no event at all: zero. For draws of a fixed size the upper bound is that of a pair which
     is no pair of neighbours, so the lower one is taken of neighbours."""
-    steps = [(_step(leaf), count) for leaf, count in leaves(event) if count]
+    parts = [(leaf, count) for leaf, count in leaves(event) if count]
+    tail = _CUT * delta / max(1, sum(count for _, count in parts))
+    steps = [(_step(leaf, tail), count) for leaf, count in parts]
     if not steps:
         return Bounds(0.0, 0.0)
     if failing := _failing(event):
@@ -257,9 +266,9 @@ def _failing(event: DpEvent) -> float:
     )
 
 
-def _step(leaf: Leaf) -> Kind:
-    """The losses of one event. Raises `UnsupportedEvent` where it has no rule, `Unsettled` where
-    its curve is the rule."""
+def _step(leaf: Leaf, tail: float) -> Kind:
+    """The losses of one event, of which `tail` may be cut off where they are no closed form. Raises
+    `UnsupportedEvent` where it has no rule."""
     import dp_accounting
 
     from nacre.differential_privacy.approximate_event import ApproximateDpEvent
@@ -269,12 +278,12 @@ def _step(leaf: Leaf) -> Kind:
     if is_sampled_gaussian(leaf):
         return Step(leaf.event.noise_multiplier, leaf.sampling_probability)
     if is_binned_gaussian(leaf):
-        raise Unsettled(f"the losses of a round have {leaf.bins} dimensions")
+        return Allocated(leaf.bins, leaf.event.noise_multiplier, tail)
     if is_fixed_size_gaussian(leaf):
         rate = leaf.sample_size / leaf.source_dataset_size
         return Replaced(leaf.event.noise_multiplier, rate)
     if isinstance(leaf, ApproximateDpEvent):
-        return _step(pure_event(leaf.epsilon))
+        return _step(pure_event(leaf.epsilon), tail)
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
         other = leaf.noise_parameter / leaf.num_buckets  # each of the answers that are not true
         loss = pure_epsilon(leaf)
