@@ -40,7 +40,7 @@ from scipy.special import ndtr, ndtri
 Array = NDArray[np.floating[Any]]
 
 _UNIT = 2.0**-53
-_SPREAD = 1e-5
+_SPREAD = 1e-4
 """What moving the terms may add to their variance, as a share of it."""
 
 _MOST = 1 << 21  # places of a sum
@@ -169,7 +169,7 @@ def _reach(values: Array, cold: Array, hot: Array, bins: int, tail: float) -> fl
 
 
 def _trimmed(losses: Array, masses: Array, lost: float, tail: float) -> Law:
-    """Without the ends, whose masses are rounding: the upper one is lost, the lower one moves up."""
+    """Without the ends, whose masses are rounding: the upper is lost, the lower moves up."""
     above = masses[::-1].cumsum()[::-1]
     below = masses.cumsum()
     first = int(np.searchsorted(below, tail))
