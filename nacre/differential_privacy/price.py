@@ -213,7 +213,7 @@ def _priced(event: DpEvent, delta: float) -> Price:
         except Unsettled as error:
             upper = _renyi(event, delta)
             return 0.0, min(upper, error.upper), float(error.upper < upper)
-        if found.lower == 0.0 < found.upper:  # from above alone: another pricer may be below
+        if _has_rounds(event) and not _failing(event):  # from above alone: the curve may be below
             upper = _renyi(event, delta)
             return 0.0, min(upper, found.upper), float(found.upper <= upper)
         return found.lower, found.upper, 1.0
@@ -255,6 +255,10 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
         return found
     real = [(k.attained if isinstance(k, Replaced) else k, count) for k, count in steps]
     return found._replace(lower=min(epsilon_bounds(real, delta, gap).lower, found.lower))
+
+
+def _has_rounds(event: DpEvent) -> bool:
+    return any(is_binned_gaussian(leaf) for leaf, _ in leaves(event))
 
 
 def _failing(event: DpEvent) -> float:
