@@ -18,6 +18,8 @@ from nacre.cli.main import cli
 from nacre.ledger import Ledger
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, text
 
+pytestmark = pytest.mark.slow
+
 IN_RUN = {"ledger__path": "{run}/privacy.db"}
 NO_GRANT = {"ledger__grant": None, "ledger__path": "privacy.db"}
 BATCHNORM = """\

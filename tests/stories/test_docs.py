@@ -33,9 +33,11 @@ from nacre.recipe.explain import explain
 from nacre.recipe.load import load
 from nacre.training.plan import plan
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 FENCE = r"^```(?P<language>\w*) ?(?P<name>\S*)\n(?P<block>.*?)^```$"
 COMMAND = r"^ {4}(?P<command>(?:make|pip|nacre|python) [^\n]*?)(?: +#[^\n]*)?$"
