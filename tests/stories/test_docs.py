@@ -36,7 +36,9 @@ from nacre.training.plan import plan
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+DEEPER = [ROOT / "tests" / "README.md", *sorted((ROOT / "docs").glob("*/*.md"))]
+PAGES = [*FRONT, *sorted((ROOT / "docs").glob("*.md")), *DEEPER]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 FENCE = r"^```(?P<language>\w*) ?(?P<name>\S*)\n(?P<block>.*?)^```$"
