@@ -1,7 +1,7 @@
 """What travels between the server and a party: tensors and a handful of facts, as bytes.
 
 A message is one safetensors file. Its metadata has a single entry, `nacre`: JSON with exactly the
-fields below, no more and no fewer, so nothing else can ride along.
+fields below, no more and no fewer, so a message carries nothing else.
 
     request  format message kind round recipe        tensors: the weights, float32
     reply    format message kind round party how     tensors: what was released, float32

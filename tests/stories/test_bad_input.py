@@ -215,7 +215,7 @@ def test_a_table_of_another_form(place: Place) -> None:
         place.refused(f"{place.recipe}:{place.line('path')} ", *says, words=words)
     place.write(TABLE)
     table.write_text(table.read_text().replace(",", ";"))
-    place.refused("has semicolons where values should be parted by commas")
+    place.refused("is separated by semicolons; save it with commas")
 
 
 def test_a_table_that_is_missing_or_empty(place: Place) -> None:
