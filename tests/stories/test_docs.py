@@ -113,7 +113,7 @@ def run_python(code: str, names: dict[str, Any], page: Path, line: int) -> None:
     """Executes a block; a traceback names the page's own line."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        exec(compile("\n" * line + code, str(page), "exec"), names)
+        exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), names)
     expect(re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE), output.getvalue())
 
 
