@@ -71,7 +71,7 @@ class RecipeError(Refusal):
 class DataError(Refusal):
     """Rows or files that do not fit what the recipe declares.
 
-    `column` is the column that it is about, where it is about one: whoever knows the recipe finds
+    `column` is the column that it is about, where it is about one; with the recipe it leads to
     the key that names it.
     """
 

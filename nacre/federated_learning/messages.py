@@ -1,7 +1,7 @@
 """What travels between the server and a party: tensors and a handful of facts, as bytes.
 
 A message is one safetensors file. Its metadata has a single entry, `nacre`: JSON with exactly the
-fields below, no more and no fewer, so nothing else can ride along.
+fields below, no more and no fewer, so a message carries nothing else.
 
     request  format message kind round recipe        tensors: the weights, float32
     reply    format message kind round party how     tensors: what was released, float32
@@ -37,7 +37,8 @@ Kind = Literal["train", "evaluate"]
 How = Noised | Inherited | Unprotected
 """By what right a release leaves; as in `Release`."""
 
-_FORMAT = 1
+FORMAT = 1
+"""Of every message, as docs/formats/message.md has it."""
 _LAST_ROUND = 2**31 - 1
 
 _UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError)
@@ -125,7 +126,7 @@ def _refusal(message: str, error: Exception) -> PartyError:
 
 def _packed(message: str, facts: Mapping[str, Any], tensors: Tensors) -> bytes:
     """One metadata entry only: safetensors keeps several in no fixed order."""
-    text = json.dumps({"format": _FORMAT, "message": message, **facts}, sort_keys=True)
+    text = json.dumps({"format": FORMAT, "message": message, **facts}, sort_keys=True)
     return tensors_to_bytes({name: t.float() for name, t in tensors.items()}, {"nacre": text})
 
 
@@ -135,8 +136,8 @@ def _unpacked(message: str, fields: set[str], data: bytes) -> tuple[dict[str, An
         if value.dtype != torch.float32:
             raise ValueError(f"tensor {name!r} is {value.dtype}, not float32")
     facts = _object(json.loads(_metadata(data)), {"format", "message", *fields})
-    if facts["format"] != _FORMAT or facts["message"] != message:
-        raise ValueError(f"it is no {message} of format {_FORMAT}")
+    if facts["format"] != FORMAT or facts["message"] != message:
+        raise ValueError(f"it is no {message} of format {FORMAT}")
     return facts, tensors
 
 

@@ -325,6 +325,7 @@ def test_noise_that_reaches_beyond_a_turn_is_refused() -> None:
         event(CYCLIC, BANDED, 5, "replace_one")
 
 
+@pytest.mark.slow
 def test_the_price_of_turns_is_that_of_the_exact_mixture() -> None:
     """Two bands, one turn: the rows (c_0, c_1) of a unit, with and without, against the event."""
     z, q = 1.5, 0.2

@@ -49,6 +49,7 @@ def heard(pipe: Connection[Any, Any]) -> list[Any]:
     return said
 
 
+@pytest.mark.slow
 def test_processes_cannot_spend_the_same_budget_twice(place: Path | str) -> None:
     with contextlib.ExitStack() as stack:
         workers = [
@@ -78,6 +79,7 @@ def granted(place: Path | str) -> None:
         ledger.grant("shared", "example", 1e6, 1e-5)
 
 
+@pytest.mark.slow
 def test_killed_processes_have_journalled_at_least_what_they_were_told(place: Path | str) -> None:
     granted(place)
     draw = random.Random()

@@ -29,6 +29,8 @@ from nacre.training.sharded import Sharded
 from nacre.training.step import Parts, State, entering, step
 from tests.training.processes import raised, several
 
+pytestmark = pytest.mark.slow
+
 ROOT = Source(bytes(32))
 TASK = task_for("classification", 2)
 KINDS = {"replicated": Devices, "sharded": Sharded}
