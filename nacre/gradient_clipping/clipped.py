@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nacre.core import rows
+from nacre.core.errors import UnsupportedLayer
 from nacre.core.parts import Clip, Objective
 from nacre.core.tensors import summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
@@ -124,7 +125,24 @@ class UnitLosses(nn.Module):
         """
         buffers = {f"model.{name}": b.clone() for name, b in self.model.named_buffers()}
         weights = {f"model.{name}": value for name, value in parameters.items()}
-        return functional_call(self, {**buffers, **weights}, (batch,))
+        held = {name: p for name, p in self.model.named_parameters()} | dict(parameters)
+        before = _versions(held)
+        losses = functional_call(self, {**buffers, **weights}, (batch,))
+        for name, version in _versions(held).items():
+            if version != before[name]:
+                raise UnsupportedLayer(
+                    f"the forward pass writes into the weight {name!r}, which would carry what the "
+                    "batch holds out of the step without noise; compute a new tensor instead, and "
+                    "load the model anew, since this pass has changed it"
+                )
+        return losses
+
+
+def _versions(held: Tensors) -> dict[str, int]:
+    """How often each weight was written into; nothing where a transform wraps them."""
+    if torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+        return {}
+    return {name: p._version for name, p in held.items()}  # pyright: ignore[reportPrivateUsage]
 
 
 def _norms(gradients: list[Tensor]) -> Tensor:
