@@ -19,6 +19,7 @@ from nacre.ledger import Charge
 from nacre.training.group import Group
 from nacre.training.planned import Held, Planned
 from nacre.training.step import Parts, State, UnitSource, entering, step
+from nacre.training.unmoved import Unmoved
 
 
 class Journal(Protocol):
@@ -149,10 +150,13 @@ def fit(
     most; and with what it is computed from, its sum included, so it is never answered a second
     time.
 
-    Raises `RunError` where the first noised update leaves a trainable tensor as it was, and
-    `NotAsPlanned` for a release that is not what the plan says; it is held back.
+    Raises `RunError` where the first noised update leaves a trainable tensor as it was,
+    `NotAsPlanned` for a release that is not what the plan says (it is held back), and
+    `Incompatible` where a frozen weight or buffer was written into, seen after the first step and
+    after the last.
     """
     held = Held(planned, parts.sampling, state.clip, state.done)
+    unmoved, first_step = Unmoved(state.model), True
     marks: Tensors | None = None
     checked = False
     while state.done < until:
@@ -172,6 +176,12 @@ def fit(
                 if name not in release.total or release.total[name].reshape(-1)[:_MARKED].any()
             }
         PAGES.after_step()
+        if first_step:
+            parts.devices.gather()
+            unmoved.require(state.model)
+            first_step = False
         if observe(state, release):
             break
+    parts.devices.gather()
+    unmoved.require(state.model)
     return state

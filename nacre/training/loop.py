@@ -35,6 +35,7 @@ from nacre.training.progress import Advance, Progress
 from nacre.training.released import Log, Overheard
 from nacre.training.rows import Holdings
 from nacre.training.step import Parts, State, UnitSource
+from nacre.training.unmoved import Unmoved
 
 
 class _Level(NamedTuple):
@@ -109,7 +110,16 @@ def loop(
         with watch.stage(name, plan.rounds) as advance:
             advance(state.done)
             watcher = _Watcher(
-                plan, held, outcome, folder, log, advance, devices, average, level.overheard
+                plan,
+                held,
+                outcome,
+                folder,
+                log,
+                advance,
+                devices,
+                average,
+                level.overheard,
+                Unmoved(state.model),
             )
             if not watcher.ended(state):
                 state = fit(
@@ -259,9 +269,9 @@ class _Watcher:
     def __init__(
         self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
         log: Log | None, advance: Advance, devices: Devices, average: Averaged | None,
-        overheard: Overheard | None,
+        overheard: Overheard | None, unmoved: Unmoved,
     ) -> None:  # fmt: skip
-        self._overheard = overheard
+        self._overheard, self._unmoved = overheard, unmoved
         self._devices, self._average = devices, average
         self._plan, self._outcome, self._folder = plan, outcome, folder
         self._log, self._advance = log, advance
@@ -309,6 +319,7 @@ class _Watcher:
 
     def _save(self, state: State) -> None:
         group, folder = self._devices.group, self._folder
+        self._unmoved.require(state.model)
         if folder is None and group.size == 1:
             return
         tensors = checkpoint.collected(state.model, state.optimizer, self._devices)
