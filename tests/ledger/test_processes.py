@@ -93,6 +93,7 @@ def test_killed_processes_have_journalled_at_least_what_they_were_told(place: Pa
             assert lines[-1] <= ledger.run("shared", "run").journalled <= lines[-1] + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [33_333, 41_111, 50_001])
 def test_a_disk_that_fills_up_loses_nothing_that_was_acknowledged(path: Path, limit: int) -> None:
     granted(path)
