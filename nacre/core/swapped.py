@@ -128,5 +128,4 @@ def _put_back(register: Any, entries: Mapping[str, Any]) -> None:
 
 def _devices(model: nn.Module) -> list[int]:
     """The accelerators that the model is on, whose generators a trial may draw from."""
-    found = {t.device.index for t in _tensors(model) if t.device.type == "cuda"}
-    return sorted(index for index in found if index is not None)
+    return sorted({t.device.index for t in _tensors(model) if t.device.type == "cuda"})
