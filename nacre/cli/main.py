@@ -1,4 +1,4 @@
-"""The command `nacre`: its verbs, and what is told when one fails.
+"""The command `nacre`: its verbs, and the sentence and exit code of one that fails.
 
 A verb's module is imported when it is used: `nacre --help` imports no torch.
 """

@@ -134,7 +134,7 @@ class Cohorts:
     test_is_public: bool  # may figures computed on the test rows be shown?
     private_is_public: bool  # a public demonstration: figures on private rows may be shown too
     notes: tuple[str, ...] = ()  # counted on private rows, so for the local terminal only
-    canaries: Rows | None = None  # made up, to be learnt beside the private rows
+    canaries: Rows | None = None  # random secrets, learnt beside the private rows
     outsiders: Rows | None = None  # test rows distributed as the private ones, where the test rows
     # as a whole are not: what a membership audit may compare members with
     tokenizer: Mapping[str, Any] | None = None  # that of pieces, as `tokens.described` gives it:

@@ -255,7 +255,7 @@ def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
     people = (table.unit, table.party) if keyed else ()
     for name in (*table.columns, table.target, *people):
         if name is not None:
-            raw.column(name)  # a slip in a name is told before the column that it leaves over
+            raw.column(name)  # a misspelt name is refused before the column that is left over
     known = {*table.columns, table.target, *table.drop, table.unit, table.party}
     for name in raw.columns:
         if name not in known:

@@ -74,7 +74,7 @@ class Text:
     public: PublicFile | None = None
     """Another file with the same columns whose rows are public; unit and party are not needed."""
     canaries: Canaries | None = None
-    """Made-up secrets that a language model reads beside the private documents, for its audit."""
+    """Random secrets that a language model reads beside the private documents, for its audit."""
     on_missing: Literal["refuse", "drop"] = "refuse"
     """What to do with a row that lacks its text or its label."""
 
@@ -226,7 +226,7 @@ class _Reading:
         return Rows(features, label, found.group, found.party, found.content())
 
     def canaries(self, seed: int) -> Rows | None:
-        """The made-up documents that go in."""
+        """The rows of the canaries that were put in; None without `data.canaries`."""
         option = self.option.canaries
         if option is None:
             return None

@@ -85,15 +85,29 @@ def choose(
             taped = BookKeeping(objective, verify, precision)
             try:
                 _try(taped, model, sample, clip)
-            except UnsupportedLayer as refusal:
+            except torch.OutOfMemoryError:
+                raise
+            except (UnsupportedLayer, RuntimeError, ValueError, TypeError, LookupError) as refusal:
                 looped = _looped(model, objective, sample)
                 _only_float32(precision, "looped")
-                return looped, f"one unit at a time, since {refusal}"
+                return looped, f"one unit at a time, since {_first_line(refusal)}"
             return _by_memory(taped, model, sample, units, memory if groups == 1 else None)
         else:
             chosen = _TAPED[name](objective, verify, precision)
-            _try(chosen, model, sample, clip)
+            try:
+                _try(chosen, model, sample, clip)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise UnsupportedLayer(
+                    f"the tape cannot follow the model ({_first_line(error)}); use `gradients: "
+                    "looped`"
+                ) from error
     return chosen, "asked for"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _only_float32(precision: str, name: str) -> None:

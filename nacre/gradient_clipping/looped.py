@@ -65,4 +65,5 @@ def gradient_of(losses: UnitLosses, alone: Batch, owners: Owners, source: Source
     gradients = torch.autograd.grad(
         loss, list(parameters.values()), allow_unused=True, materialize_grads=True
     )
-    return dict(zip(parameters, gradients, strict=True))
+    dense = [g if g.layout == torch.strided else g.to_dense() for g in gradients]
+    return dict(zip(parameters, dense, strict=True))

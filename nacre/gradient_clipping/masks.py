@@ -44,6 +44,9 @@ class Watching(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        refuse_renormalising(func, args, kwargs)
+        if _marks_again(func, args):
+            return None
         inside = opened(func, args, kwargs)
         if inside is not None and self.opens(args, kwargs):
             with self:
@@ -66,6 +69,34 @@ class Watching(TorchFunctionMode):
     ) -> Any:
         """The result of a call that drops this share."""
         raise NotImplementedError
+
+
+_LOOKUPS = {functional.embedding: 3, functional.embedding_bag: 4}
+"""Lookups that may rescale their table, and where `max_norm` stands among their arguments."""
+
+_MARK = torch.Tensor.requires_grad.__set__  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def refuse_renormalising(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raises `UnsupportedLayer` before a lookup with `max_norm` writes into its table: the rows
+    that it would rescale are those which the private rows name, and no noise covers that."""
+    place = _LOOKUPS.get(function)
+    if place is None:
+        return
+    limit = kwargs.get("max_norm", args[place] if len(args) > place else None)
+    if limit is not None:
+        raise UnsupportedLayer(
+            "an embedding with `max_norm` writes into its own table in the forward pass, at "
+            "exactly the rows that the batch holds, and no noise covers that; leave it out"
+        )
+
+
+def _marks_again(function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a model marks its input as differentiable (`h.requires_grad = True`) that is so
+    already: a trial differentiates inputs, and torch refuses the mark on what is no leaf."""
+    if function != _MARK or len(args) < 2 or args[1] is not True:
+        return False
+    return bool(args[0].requires_grad and not args[0].is_leaf)
 
 
 def _dropped(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float | None:

@@ -154,9 +154,10 @@ class Tape(Watching):
         )
         self.uses.append(use)
         base = _fresh_base(result, args, kwargs)
-        if base is not None:
+        if base is not None and not _saves_itself(base):
             return _Probe.apply(anchor, base, self, use).view(result.shape)  # pyright: ignore[reportOptionalMemberAccess]
-        if result._is_view() or (result.requires_grad and result.is_leaf):
+        marked = result.requires_grad and result.is_leaf
+        if result._is_view() or marked or _saves_itself(result):
             result = result.clone()
         return _Probe.apply(anchor, result, self, use)  # pyright: ignore[reportReturnType]
 
@@ -231,6 +232,21 @@ def _fresh_base(result: Tensor, args: tuple[Any, ...], kwargs: Any) -> Tensor | 
         return None
     held = {t.untyped_storage().data_ptr() for t in tensors_in((args, kwargs))}
     return None if base.untyped_storage().data_ptr() in held else base
+
+
+def _saves_itself(result: Tensor) -> bool:
+    """Whether the operation's own backward reads its output (`pow`, attention with a bias): a
+    probe counts as a write into it, so it needs a copy."""
+    node = result.grad_fn
+    if node is None:
+        return False
+    place = result.untyped_storage().data_ptr()
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            for saved in tensors_in(getattr(node, name)):
+                if saved.untyped_storage().data_ptr() == place:
+                    return True
+    return False
 
 
 def _unanswered(what: str) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.core.errors import NacreError, RunError
-from nacre.core.files import sync_folder, write_bytes, write_json
+from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
 from nacre.data.cells import Cells
 from nacre.differential_privacy.mechanism import Mechanism
@@ -19,6 +20,7 @@ from nacre.integrations.promise import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.training.budget import record_rows
 from nacre.training.folder import RunFolder
+from nacre.training.planned import Planned, PlannedLevels
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Standing:
 
     source: Source
     charge: Charge
+    planned: Planned  # of each release, read back from the folder
     folder: RunFolder | None  # None: the key is in memory only, and the run cannot be resumed
     _held: ExitStack
 
@@ -118,4 +121,12 @@ def _reserved(
         charge = ledger.reserve(
             choice.dataset, name, mechanism.event(1), mechanism.steps, unit, adjacency
         )
-        return Standing(source, charge, folder, held.pop_all())
+        multiplier = mechanism.noise.multiplier
+        assert multiplier is not None  # `Promise.mechanism` has calibrated it
+        written = json.loads(json.dumps(promise.declared(multiplier)))
+        if folder is not None:
+            if rows is not None:
+                write_json(folder.plan, written)
+            written = read_json(folder.plan)
+        planned = PlannedLevels.of(written).outer
+        return Standing(source, charge, planned, folder, held.pop_all())

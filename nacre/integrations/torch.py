@@ -146,6 +146,7 @@ class Private:
                 "this run has no folder to be saved in; give one, as `folder='runs/notes'`"
             )
         self._steps.require_untouched()
+        self._steps.require_unmoved()
         place = self._folder / "state"
         place.mkdir(exist_ok=True)
         groups = [_numbers(group) for group in self._optimizer.param_groups]
@@ -175,6 +176,7 @@ class Private:
         Raises `Incompatible` where something else has moved the weights since the last step.
         """
         self._steps.require_untouched()
+        self._steps.require_unmoved()
         spent = self.epsilon()
         self._steps.standing.settle()
         return spent

@@ -173,6 +173,7 @@ class PrivateTrainer(Trainer):
             output = super().train(resume_from_checkpoint, None, ignore_keys_for_eval)
             if not self.args.load_best_model_at_end:  # which puts earlier weights back
                 self._steps.require_untouched()
+            self._steps.require_unmoved()
             metrics = {**_released(output.metrics), "epsilon": self.epsilon}
             standing.settle()
             return TrainOutput(output.global_step, math.nan, metrics)

@@ -43,7 +43,14 @@ class Clip(TypedDict):
 
     kind: str
     norm: float | None
-    """L2 norm that no clipped unit exceeds; null where nothing bounds it."""
+    """L2 norm that no clipped unit exceeds; null where nothing bounds it. Of an adaptive rule, that
+    of the first step, with the answers that its path is made of."""
+    quantile: NotRequired[float]
+    """Share of the units that an adaptive norm leaves unscaled."""
+    pace: NotRequired[float]
+    """How fast an adaptive norm moves: see `nacre.gradient_clipping.Adaptive.rate`."""
+    share: NotRequired[float]
+    """How much a unit's answer weighs beside its gradient, in units of the norm."""
 
 
 class Noise(TypedDict):
@@ -58,6 +65,14 @@ class Noise(TypedDict):
     """Steps whose noise belongs together, of banded noise."""
     buffers: NotRequired[int]
     """What is kept of all earlier noise, of noise by buffers (BLT)."""
+    coefficients: NotRequired[list[float]]
+    """The first column of C, of banded noise C^-1 z."""
+    weights: NotRequired[list[float]]
+    """Of the buffers."""
+    decays: NotRequired[list[float]]
+    """Of the buffers."""
+    separation: NotRequired[int]
+    """Steps from one participation of a unit to its next at least, of noise for a whole run."""
 
 
 class Takes(TypedDict):
@@ -152,6 +167,8 @@ class Plan(TypedDict):
     task: str
     private: bool
     """Whether every release is covered by an epsilon."""
+    rounds: int
+    """Steps of the outermost loop: of a federation its rounds."""
     parties: list[Party]
     techniques: Techniques
     assumptions: list[str]
@@ -186,6 +203,24 @@ class Outcome(TypedDict):
     search: NotRequired[SearchOutcome]
 
 
+class Range(TypedDict):
+    """Releases one after another, and whether they are what plan.json promises."""
+
+    first: int
+    """Step of the first of them."""
+    last: int
+    """Step of the last of them."""
+    how: str
+    """`noised`, `inherited` or `unprotected`."""
+    deviation: list[float]
+    """Least and greatest standard deviation of the noise; empty where none was added."""
+    bound: list[float]
+    """Least and greatest L2 norm by which one unit moves a sum; empty where it is not recorded."""
+    as_planned: bool
+    """Whether each deviation is the planned multiplier times the sensitivity under the planned
+    adjacency and bound, recomputed from plan.json and released.jsonl."""
+
+
 class Released(TypedDict):
     """What left the private side, counted from released.jsonl."""
 
@@ -198,6 +233,8 @@ class Released(TypedDict):
     """Covered by nothing."""
     deviations: list[float]
     """The standard deviations of the noise that was added, each once, ascending."""
+    ranges: list[Range]
+    """The releases in order, steps alike taken together, each held against plan.json."""
 
 
 class Attacked(TypedDict):

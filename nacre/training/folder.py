@@ -25,6 +25,9 @@ from nacre.core.errors import FileDamaged, NacreError, RunError
 from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
 
+FORMAT = 1
+"""Of a run folder, as docs/formats/run-folder.md has it; local/run.json holds the number."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -171,7 +174,7 @@ def create(
         building.local.mkdir(mode=0o700)
         write_bytes(building.recipe, recipe)
         write_json(building.plan, dict(plan))
-        write_json(building.facts, dict(facts))
+        write_json(building.facts, {"format": FORMAT, **facts})
         write_bytes(building.holder_key, holder_key, mode=0o600)
         write_bytes(building.run_key, os.urandom(32), mode=0o600)
         if path.exists():
@@ -217,4 +220,18 @@ def reopen(path: Path) -> RunFolder:
     folder = RunFolder(path)
     if not folder.recipe.exists() or not folder.plan.exists():
         raise RunError(f"{path} holds no run: start one with `nacre train RECIPE --into {path}`")
+    _require_format(folder)
     return folder
+
+
+def _require_format(folder: RunFolder) -> None:
+    """Raises `RunError` for a folder of another format; one without `local/` states none."""
+    if not folder.facts.exists():
+        return
+    facts: Any = read_json(folder.facts)
+    found = facts.get("format", 1) if isinstance(facts, dict) else 1  # 1 was not written at first
+    if type(found) is not int or found != FORMAT:
+        raise RunError(
+            f"{folder.path} is a run folder of format {found!r}, and this version of Nacre reads "
+            f"format {FORMAT}; use the version that wrote it"
+        )

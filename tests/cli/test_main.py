@@ -17,6 +17,8 @@ from nacre.cli import main
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError, Refusal
 from tests.cli.conftest import Nacre
 
+pytestmark = pytest.mark.slow
+
 PYTHON = [sys.executable, "-m", "nacre"]
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,8 @@ class Call:
     def positions(self, tensor: Tensor) -> Tensor:
         """(…, D) laid out as the output -> (B, P, D)"""
         first = self.units_first(tensor)
-        return first.reshape(self.units, -1, first.shape[-1])
+        places = math.prod(first.shape[1:-1])  # not -1, which a width of zero makes ambiguous
+        return first.reshape(self.units, places, first.shape[-1])
 
     def reduced(self, values: Tensor, shape: torch.Size) -> Instances | None:
         """(output's shape) -> (B, *shape): the sum over everything that `shape` is broadcast
