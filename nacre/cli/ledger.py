@@ -168,11 +168,13 @@ def _table(accounts: list[AccountSummary]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from nacre.core.errors import one_line
+
     table = Table("account", "unit", "granted", "of the grant", "one more run", "runs")
     for account in accounts:
         for given in account.grants:
             table.add_row(
-                Text(account.account),
+                Text(one_line(account.account)),
                 given.unit,
                 f"epsilon {given.epsilon:g}, delta {given.delta:g} ({given.rule})",
                 _Bar(given.spent, given.reserved),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,10 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+# JSON escapes what lies below U+0020; U+009B begins an escape of terminals too, and the others
+# turn text around.
+_UNPRINTED = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 PIPED = 100
 """Columns of a table that no terminal is there to measure."""
@@ -35,7 +40,8 @@ def debug_option(verb: Verb) -> Verb:
 def show(document: Any, people: RenderableType, as_json: bool) -> None:
     """Prints one of the two on stdout."""
     if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+        text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+        click.echo(_UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         return
     if isinstance(people, str):
         click.echo(people)  # rich would read square brackets in a path as markup
