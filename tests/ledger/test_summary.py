@@ -12,7 +12,7 @@ from nacre.differential_privacy.price import epsilon
 from nacre.ledger import Ledger
 from nacre.ledger.chain import START
 from nacre.ledger.rules import RuleName
-from nacre.ledger.weigh import _apart
+from nacre.ledger.weigh import _apart  # pyright: ignore[reportPrivateUsage]
 
 from .conftest import GAUSSIAN, SAMPLED
 
