@@ -170,13 +170,14 @@ def _table(accounts: list[AccountSummary]) -> Table:
 
     from nacre.core.errors import one_line
 
-    table = Table("account", "unit", "granted", "of the grant", "one more run", "runs")
+    table = Table("account", "unit", "granted", "spent", "of the grant", "fits", "runs")
     for account in accounts:
         for given in account.grants:
             table.add_row(
                 Text(one_line(account.account)),
                 given.unit,
                 f"epsilon {given.epsilon:g}, delta {given.delta:g} ({given.rule})",
+                f"{given.epsilon_spent:.3g}",
                 _Bar(given.spent, given.reserved),
                 _more(given),
                 str(len(account.runs)),
@@ -189,14 +190,15 @@ def _table(accounts: list[AccountSummary]) -> Table:
 def _more(given: GrantSummary) -> str:
     """What fits, rounded down: a run of that epsilon is accepted."""
     if given.epsilon_fits is None:
-        return "ask `nacre plan`"
+        return "see the plan"
     least = math.floor(given.epsilon_fits * 100) / 100
-    return f"of up to epsilon {least:g} fits" if least > 0 else "none fits"
+    return f"{least:g}" if least > 0 else "none"
 
 
 _RDP = (
-    "Runs add up by their share of the grant, not by their epsilons; open runs hold their whole "
-    "share until they end. `one more run` is one like the last but for its noise."
+    "`spent` is the epsilon of all runs together, `fits` that of one more run like the last but "
+    "for its noise. The two add up to more than the grant: runs add up by their share of it, and in "
+    "epsilon the first costs more than those after it. Open runs hold their whole share."
 )
 
 

@@ -12,6 +12,7 @@ from nacre.core.types import Unit
 from nacre.differential_privacy.price import epsilon as price_at
 from nacre.ledger.accounts import Account, Request
 from nacre.ledger.events_json import from_json
+from nacre.ledger.rules import Rule
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -21,8 +22,10 @@ _HALVINGS = 24
 
 
 def room(account: Account, unit: Unit) -> float | None:
-    """The epsilon, by itself and at the grant's delta, of the largest run that fits and is the last
-    run of this unit but for its amount of noise; None where that cannot be told.
+    """The epsilon of the largest run that fits, by itself and at the grant's delta.
+
+    It is the last run of this unit whose noise is a multiplier, but for that multiplier; None
+    where there is no such run.
 
     *Guarantee:* a run of the same draws and steps with at least that noise fits. Runs of another
     shape share the grant otherwise: the plan tells.
@@ -35,31 +38,36 @@ def room(account: Account, unit: Unit) -> float | None:
         return rule.left(taken)
     if not rule.left(taken):
         return 0.0
-    runs = [run.request for run in account.runs.values() if run.request.unit == unit]
-    if not runs:
-        return None
+    for run in reversed(account.runs.values()):
+        found = (
+            _largest(run.request, grant.delta, rule, taken) if run.request.unit == unit else None
+        )
+        if found is not None:
+            return found
+    return None
+
+
+def _largest(asked: Request, delta: float, rule: Rule, taken: Sequence[float]) -> float | None:
+    """The epsilon of the run that is `asked` with the least noise that fits; None where its noise
+    cannot be scaled."""
 
     def fits(scale: float) -> bool:
-        price = rule.price(_noised(runs[-1], scale), runs[-1].count)
-        return rule.fits(taken, rule.take(price, runs[-1].count))
+        price = rule.price(_noised(asked, scale), asked.count)
+        return rule.fits(taken, rule.take(price, asked.count))
 
     try:
-        return _largest(runs[-1], grant.delta, fits(_SCALES[1]) and not fits(_SCALES[0]), fits)
-    except (UnsupportedEvent, OverflowError, ValueError):
-        return None  # an event whose noise cannot be scaled
+        low, high = (math.log(scale) for scale in _SCALES)
+        if fits(_SCALES[0]) or not fits(_SCALES[1]):
+            return None
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if fits(math.exp(middle)) else (middle, high)
+        import dp_accounting
 
-
-def _largest(asked: Request, delta: float, brackets: bool, fits: Any) -> float | None:
-    if not brackets:
+        whole = dp_accounting.SelfComposedDpEvent(_noised(asked, math.exp(high)), asked.count)
+        return price_at(whole, delta, "rdp", None).epsilon
+    except UnsupportedEvent:
         return None
-    low, high = (math.log(scale) for scale in _SCALES)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(math.exp(middle)) else (middle, high)
-    import dp_accounting
-
-    whole = dp_accounting.SelfComposedDpEvent(_noised(asked, math.exp(high)), asked.count)
-    return price_at(whole, delta, "rdp", None).epsilon
 
 
 def _noised(asked: Request, scale: float) -> DpEvent:
