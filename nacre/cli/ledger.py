@@ -197,8 +197,8 @@ def _more(given: GrantSummary) -> str:
 
 _RDP = (
     "`spent` is the epsilon of all runs together, `fits` that of one more run like the last but "
-    "for its noise. The two add up to more than the grant: runs add up by their share of it, and in "
-    "epsilon the first costs more than those after it. Open runs hold their whole share."
+    "for its noise. The two add up to more than the grant: runs add up by their share of it, and "
+    "in epsilon the first costs more than those after it. Open runs hold their whole share."
 )
 
 
