@@ -90,7 +90,8 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
     """The protected model first, then those that the recipe compares it with."""
     recipe, state = run.recipe, run.folder.state
     base = _weights(run, "base.safetensors") if (state / "base.safetensors").exists() else None
-    protected = _target(run, held, load(run.path, recipe.folder), (base,) if base else ())
+    model = load(run.path, recipe.folder, code=recipe.code, own=recipe.model)
+    protected = _target(run, held, model, (base,) if base else ())
     found = {"protected": protected}
     for name, file in (
         ("unprotected", "unprotected.safetensors"),
@@ -118,7 +119,9 @@ def _weights(run: Run, file: str) -> nn.Module:
     """The recipe's model with the weights kept in state/."""
     schema = run.recipe.schema
     recipe = run.recipe
-    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    model = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
     weights, _ = load_tensors(run.folder.state / file)
     model.load_state_dict(weights)
     return model.eval()

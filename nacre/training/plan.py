@@ -213,7 +213,9 @@ def _schema(recipe: Recipe) -> Schema:
 
 def _built(recipe: Recipe, schema: Schema) -> nn.Module:
     try:
-        return build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+        return build(
+            recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+        )
     except Refusal as error:
         refuse(recipe, "model", str(error), type(error))
 
