@@ -16,6 +16,7 @@ from torch import Tensor
 from nacre.core.errors import DataError
 
 if TYPE_CHECKING:
+    from nacre.data.cells import Cells
     from nacre.data.kept import Aids
     from nacre.data.scaling import ScalingOption
 
@@ -138,6 +139,8 @@ class Cohorts:
     # as a whole are not: what a membership audit may compare members with
     tokenizer: Mapping[str, Any] | None = None  # that of pieces, as `tokens.described` gives it:
     # learnt from public rows, or part of a pretrained model
+    cells: tuple[Cells, ...] = ()  # what the files of private rows say, all columns, as they stand
+    # there; () where `private` and `test` say the same
 
 
 class DataOption(Protocol):

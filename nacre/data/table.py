@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from nacre.core.errors import DataError
+from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.kept import Aids
@@ -137,7 +138,8 @@ class Table:
             public, more = _encoded(self, read_table(folder, self.public.path), keyed=False)
             notes += more
         shown = self.public_demonstration
-        cohorts = Cohorts(private, public, test, shown, shown, notes)
+        cells = of_table(raw.columns)
+        cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
 
 

@@ -86,12 +86,13 @@ def law(kind: Allocated, added: bool) -> Law | None:
     places = math.ceil((reach - bins * least) / width) + 2
     if places > _MOST:
         return None
-    size: Any = fft.next_fast_len(max(places, len(cold)), real=True)
+    size: int = fft.next_fast_len(max(places, len(cold)), real=True)
     one: Any = fft.rfft(cold, size)
     times = bins if added else bins - 1
     other: Any = 1.0 if added else fft.rfft(hot, size)
     spectrum: Any = one**times * other
-    sums: Any = np.maximum(fft.irfft(spectrum, size), 0.0)
+    raw: Any = fft.irfft(spectrum, size)
+    sums = np.maximum(raw, 0.0)
     norms = times * float(np.linalg.norm(cold)) + (0 if added else float(np.linalg.norm(hot)))
     # Higham 2002, theorem 24.2, as in `loss.py`; the 1-norm is at most sqrt(size) times the 2-norm.
     rounded = 8 * _UNIT * math.log2(size) * (norms + times) * math.sqrt(size)

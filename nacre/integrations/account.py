@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from nacre.core.errors import NacreError, RunError
 from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
+from nacre.data.cells import Cells
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.promise import Promise
 from nacre.ledger import Charge, Ledger
@@ -47,7 +48,7 @@ class Standing:
 def start(
     promise: Promise,
     mechanism: Mechanism,
-    rows: Iterable[bytes],  # a digest of each private row; read once the folder is made
+    rows: Sequence[Cells],  # of each private row; read once the folder is made
     folder: Path | None,
 ) -> Standing:
     """A new run: its key drawn from the operating system, all its steps reserved.
@@ -102,7 +103,7 @@ def resume(promise: Promise, mechanism: Mechanism, folder: Path) -> Standing:
 
 def _reserved(
     promise: Promise, mechanism: Mechanism, name: str, source: Source, folder: RunFolder | None,
-    rows: Iterable[bytes] | None,  # None where the run is resumed
+    rows: Sequence[Cells] | None,  # None where the run is resumed
 ) -> Standing:  # fmt: skip
     choice, grant = promise.ledger, promise.ledger.grant
     unit, adjacency = mechanism.unit, mechanism.adjacency

@@ -30,7 +30,7 @@ from nacre.core.parts import Clip
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
-from nacre.integrations.examples import Dataset, batch_of, digests, require_rows
+from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
 from nacre.integrations.promise import Promise
 from nacre.integrations.steps import Steps
 from nacre.recipe.sections import LedgerChoice
@@ -96,7 +96,7 @@ class Private:
                 )
             standing = account.resume(promise, mechanism, place)
         else:
-            standing = account.start(promise, mechanism, digests(dataset, _pairs), place)
+            standing = account.start(promise, mechanism, cells(dataset, _pairs), place)
         self.done = 0
         """Steps taken."""
         self.steps = steps

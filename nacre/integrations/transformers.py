@@ -37,7 +37,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account
 from nacre.integrations import trial as trial_of
-from nacre.integrations.examples import Dataset, batch_of, digests, require_rows
+from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
 from nacre.integrations.inputs import (
     InputLosses,
     Row,
@@ -190,7 +190,7 @@ class PrivateTrainer(Trainer):
         """The run that is open in the output folder, or a new one."""
         if begun:
             return account.resume(self._promise, mechanism, self._folder)
-        rows = digests(self._private_rows, self._collated)
+        rows = cells(self._private_rows, self._collated)
         return account.start(self._promise, mechanism, rows, self._folder)
 
     def _tried(self) -> GradientSum:

@@ -200,7 +200,7 @@ class Account:
     name: str
     grants: dict[Unit, Grant] = field(default_factory=dict[Unit, Grant])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
-    rows: set[str] = field(default_factory=set[str])  # keyed fingerprints of what it stands for
+    rows: set[str] = field(default_factory=set[str])  # encrypted sketches of what it stands for
 
     def run(self, name: str) -> Run:
         """The reservation of this name. Raises `LedgerError` where there is none."""

@@ -28,14 +28,16 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
+from nacre.data.sketch import Sketch
 from nacre.ledger.accounts import End, Grant, grant_of, request
 from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, signed
-from nacre.ledger.keys import fingerprint_key, public_hex, signing_key
+from nacre.ledger.keys import derived, fingerprint_key, public_hex, signing_key
 from nacre.ledger.page import Page, now
 from nacre.ledger.replay import Book, reserve_content
 from nacre.ledger.rules import RuleName
+from nacre.ledger.seal import opened, sealed
 from nacre.ledger.store import Store, Transaction, is_there, open_store
 from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
 from nacre.ledger.together import Line, Together
@@ -101,9 +103,9 @@ class Ledger:
         """Where the ledger is, as people may see it: without a password."""
         return self._store.name
 
-    def fingerprint_key(self) -> bytes:
-        """The 32 secret bytes under which rows are fingerprinted for `record_rows`. See `keys`."""
-        return fingerprint_key(self.place, self.name)
+    def sketch_key(self) -> bytes:
+        """The 32 secret bytes under which rows are sketched for `record_rows`. See `keys`."""
+        return derived(fingerprint_key(self.place, self.name), "sketch")
 
     # -- the owner of the data -------------------------------------------------------------------
 
@@ -150,25 +152,27 @@ class Ledger:
         with self._writing() as page:
             page.append(account, "note", {"text": text})
 
-    def record_rows(self, account: str, fingerprint: str) -> None:
-        """Records which rows an account stands for, by a keyed fingerprint of their content.
+    def record_rows(self, account: str, sketch: Sketch) -> None:
+        """Records which rows an account stands for: an entry of one size, whatever they are.
 
-        The same rows under another data set's name would have a second budget, so that is refused;
-        a data set's name is the account's up to its first slash, and its parties share rows. Rows
-        that were edited have another fingerprint: that they are the same people's is for
-        their owner to say. Raises `LedgerError`. Idempotent.
+        The same data under another data set's name would have a second budget, so they are
+        refused; a data set's name is the account's up to its first slash, and its parties share
+        rows. What counts as the same, and what cannot be seen, stands in `nacre.data.sketch`.
+        The sketch is encrypted under the key that lies beside the ledger. Raises `LedgerError`,
+        also where that key is not the one that earlier sketches were recorded under.
         """
+        key = derived(fingerprint_key(self.place, self.name), "seal")
         with self._writing() as page:
             for other in page.book.accounts.values():
-                same = other.name.partition("/")[0] == account.partition("/")[0]
-                if fingerprint in other.rows and not same:
+                if other.name.partition("/")[0] == account.partition("/")[0]:
+                    continue
+                if any(sketch.same_data(opened(key, text, other.name)) for text in other.rows):
                     raise LedgerError(
-                        f"these rows are charged to account {other.name!r} already, and under the "
-                        f"name {account!r} they would have a second budget; use that name, and "
-                        "have its grant raised if it is spent"
+                        f"these rows, or a part of them, are charged to account {other.name!r} "
+                        f"already, and under the name {account!r} they would have a second budget; "
+                        "use that name, and have its grant raised if it is spent"
                     )
-            if fingerprint not in page.book.account(account).rows:
-                page.append(account, "rows", {"fingerprint": fingerprint})
+            page.append(account, "rows", {"sketch": sealed(key, sketch)})
 
     # -- runs ------------------------------------------------------------------------------------
 

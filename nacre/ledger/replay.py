@@ -168,9 +168,13 @@ def _note(account: Account, entry: Entry, content: Content) -> None:
 
 
 def _rows(account: Account, entry: Entry, content: Content) -> None:
-    if type(content["fingerprint"]) is not str:
-        raise LedgerError("its fingerprint is no text")
-    account.rows.add(content["fingerprint"])
+    if "fingerprint" in content:  # up to format 2: of encoded rows, which nothing computes any more
+        if type(content["fingerprint"]) is not str:
+            raise LedgerError("its fingerprint is no text")
+        return
+    if type(content["sketch"]) is not str:
+        raise LedgerError("its sketch is no text")
+    account.rows.add(content["sketch"])
 
 
 def _open_run(account: Account, content: Content) -> Run:

@@ -141,10 +141,16 @@ class RunFolder:
         """What the trials of a search computed; absent once the run has ended."""
         return self.local / "trials"
 
+    @property
+    def parties(self) -> Path:
+        """Replies of the parties of a simulated federation; absent once the run has ended. Under
+        privacy of whole parties they are raw changes, which no noise has reached yet."""
+        return self.local / "parties"
+
     def destroy_key(self) -> None:
-        """Removes what the noise remembers and the trials of a search, then overwrites and removes
-        the run key. On copy-on-write disks old blocks may survive."""
-        for path in (self.noise, self.trials):
+        """Removes what the noise remembers, the trials of a search and the replies of parties, then
+        overwrites and removes the run key. On copy-on-write disks old blocks may survive."""
+        for path in (self.noise, self.trials, self.parties):
             if path.exists():
                 shutil.rmtree(path)
         if self.run_key.exists():

@@ -207,7 +207,7 @@ def _store(folder: Path | None, name: str) -> Path | None:
     privacy of whole parties a reply is not a release yet, so it stays in `local/`."""
     if folder is None:
         return None
-    path = folder / "local" / "parties" / name
+    path = RunFolder(folder).parties / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
+from nacre.data.cells import of_table
 from nacre.data.raw import RawTable, missing, number, read_table, text
 from nacre.differential_privacy.local import (
     LocalOption,
@@ -41,6 +42,7 @@ from nacre.differential_privacy.statistics import (
 )
 from nacre.ledger import Charge, Ledger
 from nacre.recipe.queries import Queries, Records
+from nacre.training.budget import record_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +86,7 @@ def release(
             charges.append(charge)
             stack.callback(charge.settle)
         raw = _opened(table)
+        record_rows(book, [account], of_table(raw.columns))
         frames = [_asked_of(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
@@ -126,6 +129,7 @@ def release_records(
         charge = book.reserve(account, name, record_event(asked), 1, "example", "replace_one")
         stack.callback(charge.settle)
         raw = _opened(table)
+        record_rows(book, [account], of_table(raw.columns))
         read = {name: _records(raw, name, option) for name, option in asked.items()}
         charge.journal(1)
         written: dict[str, list[str] | list[float]] = {}

@@ -7,6 +7,7 @@ import pytest
 
 from nacre.core.errors import BudgetExceeded, LedgerError, UnsupportedEvent
 from nacre.core.types import Adjacency
+from nacre.data.sketch import Sketch
 from nacre.differential_privacy.events import pure_event
 from nacre.ledger import Charge, Grant, Ledger, preview_new
 from nacre.ledger.rules import RuleName, Zcdp
@@ -356,11 +357,12 @@ def test_a_charge_names_its_run(ledger: Ledger) -> None:
 
 
 def test_the_same_rows_have_one_budget(ledger: Ledger) -> None:
-    ledger.record_rows("clinic", "aa")
-    ledger.record_rows("clinic", "aa")
-    ledger.record_rows("clinic", "bb")
-    ledger.record_rows("clinic/east", "bb")
+    ours, theirs = (Sketch(i, frozenset(), frozenset(), frozenset(), 0, 1, 1) for i in (1, 2))
+    ledger.record_rows("clinic", ours)
+    ledger.record_rows("clinic", ours)
+    ledger.record_rows("clinic", theirs)
+    ledger.record_rows("clinic/east", theirs)
     with pytest.raises(LedgerError, match="charged to account 'clinic' already"):
-        ledger.record_rows("clinic-again", "bb")
-    assert ledger.head().number == 3
+        ledger.record_rows("clinic-again", theirs)
+    assert ledger.head().number == 4, "an entry a run, whether the rows were new or not"
     assert ledger.verify() == []

@@ -80,6 +80,15 @@ def test_a_destroyed_key_ends_the_run(tmp_path):
         made.source()
 
 
+def test_the_end_of_a_run_removes_what_its_parties_replied(tmp_path):
+    """Under privacy of whole parties a reply is a raw change, which no noise has reached."""
+    made = _made(tmp_path / "run")
+    (made.parties / "a").mkdir(parents=True)
+    (made.parties / "a" / "reply.safetensors").write_bytes(b"raw")
+    made.destroy_key()
+    assert not made.parties.exists()
+
+
 def test_a_key_of_another_length_is_no_key(tmp_path):
     made = _made(tmp_path / "run")
     made.run_key.write_bytes(b"short")
