@@ -74,7 +74,7 @@ class Recipe:
     folder: Path = field(default=Path(), compare=False)
     """What the recipe's paths are relative to: where its file stands."""
     code: Code = field(default=OWN, compare=False)
-    """Which Python code may be run for it: said by whoever loads it, never by its file."""
+    """Which Python code may be run for it: said by the caller who loads it, never by its file."""
     origin: Origin | None = field(default=None, compare=False, repr=False)
     """The text that it was read from; None for a recipe made in Python."""
 
