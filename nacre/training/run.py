@@ -133,6 +133,9 @@ def open_run(path: Path | str, *, code: Code = OWN) -> Run:
             f"the training of {path} is not complete: continue it with "
             f"`nacre {verb} RECIPE --into {path} --resume`"
         )
+    if folder.run_key.exists():  # a crash came between the outcome and the end of the key
+        with folder.locked():
+            folder.destroy_key()
     return Run(folder, recipe_of(folder, code))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hmac
 import math
 import sys
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -127,20 +129,26 @@ def test_rows_of_one_unit_are_one_trial() -> None:
 @pytest.mark.parametrize(
     ("drawn", "says"), [("group", "in or stayed out together"), ("apart", "another file")]
 )
-def test_no_claim_is_judged_without_a_coin_for_each_row(drawn: str, says: str) -> None:
+def test_no_claim_is_judged_without_a_coin_for_each_row(
+    drawn: Literal["group", "apart"], says: str
+) -> None:
     numbers = torch.arange(400.0)[:, None]
     rows = [
         Rows(numbers[s], torch.zeros(200, dtype=torch.int64))
         for s in (slice(200), slice(200, None))
     ]
-    settings = {
-        "model": Counted((torch.arange(400) < 200).double(), torch.zeros(400), 50.0, 0),
-        "task": Classification(2), "space": FeatureSpace((1,)), "source": Source(bytes(32)),
-        "members": batch(rows[0]), "outsiders": batch(rows[1]),
-        "claimed_epsilon": 0.1, "claimed_delta": DELTA,
-    }  # fmt: skip
-    assert membership(Target(**settings), Membership()).verdict == "broken"
-    finding = membership(Target(**settings, drawn=drawn), Membership())
+    target = Target(
+        model=Counted((torch.arange(400) < 200).double(), torch.zeros(400), 50.0, 0),
+        task=Classification(2),
+        space=FeatureSpace((1,)),
+        source=Source(bytes(32)),
+        members=batch(rows[0]),
+        outsiders=batch(rows[1]),
+        claimed_epsilon=0.1,
+        claimed_delta=DELTA,
+    )
+    assert membership(target, Membership()).verdict == "broken"
+    finding = membership(replace(target, drawn=drawn), Membership())
     assert finding.verdict == "measured" and finding.details["epsilon"] is None
     assert any(says in note for note in finding.details["notes"])
 

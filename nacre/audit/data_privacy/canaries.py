@@ -30,9 +30,9 @@ def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> F
     of the canaries that a coin left out, which carry whatever the form of the text does.
 
     *Guarantee:* the interval (Welch) covers the difference of the means with about
-    `option.confidence`. The lower bound on epsilon holds with `option.confidence`, and at least 0.95, in this one run,
-    since each canary went in by a fair coin of its own; it guesses the most and the least exposed
-    quarter, so nothing is chosen by looking.
+    `option.confidence`. The lower bound on epsilon holds with `option.confidence`, and at least
+    0.95, in this one run, since each canary went in by a fair coin of its own; it guesses the most
+    and the least exposed quarter, so nothing is chosen by looking.
 
     Edge cases: equal losses share the worse rank; a loss that is not finite counts as the largest.
 
