@@ -86,7 +86,7 @@ def law(kind: Allocated, added: bool) -> Law | None:
     places = math.ceil((reach - bins * least) / width) + 2
     if places > _MOST:
         return None
-    size: int = fft.next_fast_len(max(places, len(cold)), real=True)
+    size: Any = fft.next_fast_len(max(places, len(cold)), real=True)
     one: Any = fft.rfft(cold, size)
     times = bins if added else bins - 1
     other: Any = 1.0 if added else fft.rfft(hot, size)

@@ -60,7 +60,7 @@ class Flat(Fixed):
     """The longest that one unit's gradient may be (L2, over all trained parameters)."""
 
     def __post_init__(self) -> None:
-        require_length("norm", self.norm)
+        require_positive("norm", self.norm)
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """One group: the joint norm counts."""
@@ -101,7 +101,7 @@ class Automatic(Fixed):
     shorter than this stays short, so that units which are fitted already count little."""
 
     def __post_init__(self) -> None:
-        require_length("norm", self.norm)
+        require_positive("norm", self.norm)
         require_length("stability", self.stability)
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
@@ -155,7 +155,7 @@ class PerLayer(Fixed):
                 "evenly or `norms` for each part"
             )
         if self.norm is not None:
-            require_length("norm", self.norm)
+            require_positive("norm", self.norm)
         for name, value in (self.norms or {}).items():
             require_length(f"norms.{name}", value)
 

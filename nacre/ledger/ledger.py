@@ -117,14 +117,17 @@ class Ledger:
         delta: float,
         rule: RuleName = "rdp",
         adjacency: Adjacency = "add_or_remove",
+        column: str = "",
     ) -> bool:
         """Grants, or raises the epsilon of a grant; whether anything was new. See `rules.py`.
+
+        `column` is the one whose values tell units apart; without one, that of the first run.
 
         Raises `LedgerError` for numbers that allow nothing, a lower epsilon or another delta, rule
         or adjacency than what stands, and for a new unit once the account has reservations.
         """
         with self._writing() as page:
-            granted = grant_of(unit, epsilon, delta, rule, adjacency)
+            granted = grant_of(unit, epsilon, delta, rule, adjacency, column)
             standing = page.book.account(account)
             return page.grant(account, granted, standing.raises(granted) or standing.admit(granted))
 
@@ -136,13 +139,14 @@ class Ledger:
         delta: float,
         rule: RuleName = "rdp",
         adjacency: Adjacency = "add_or_remove",
+        column: str = "",
     ) -> bool:
         """What a recipe may do: grants once. Whether the grant was new.
 
         Raises `LedgerError` where another grant stands, and says which.
         """
         with self._writing() as page:
-            granted = grant_of(unit, epsilon, delta, rule, adjacency)
+            granted = grant_of(unit, epsilon, delta, rule, adjacency, column)
             standing = page.book.account(account)
             new = not standing.covers(granted) and standing.admit(granted)
             return page.grant(account, granted, new)
@@ -185,6 +189,7 @@ class Ledger:
         adjacency: Adjacency,
         rows_per_unit: int | None = None,
         span: int = 1,
+        column: str = "",
         *,
         grant: Grant | None = None,
         run: str = PLANNED,
@@ -194,7 +199,7 @@ class Ledger:
         `grant` is what a recipe declares: taken as granted where it would be new, and refused as
         `grant_if_new` refuses it. `run` names the run in refusals; a reserved run fits itself.
         """
-        asked = request(run, event, steps, unit, adjacency, rows_per_unit, span)
+        asked = request(run, event, steps, unit, adjacency, rows_per_unit, span, column)
         with self._reading() as book:
             return weigh(with_grant(book.account(account), grant), asked)
 
@@ -208,19 +213,22 @@ class Ledger:
         adjacency: Adjacency,
         rows_per_unit: int | None = None,
         span: int = 1,
+        column: str = "",
     ) -> Charge:
         """Charges all `steps` of a run before its first; the same run again gives the same charge.
 
         `step_event` is one step's, with noise in units of its sensitivity under `adjacency`.
         `rows_per_unit` is how many rows a group holds at most: what a grant for groups needs to
         cover a run that protects single rows. Where `span` is above 1 the event is that of `span`
-        steps together, and is charged with the first of them.
+        steps together, and is charged with the first of them. `column` is the one whose values
+        tell units apart: an account counts units of one kind by one column, its grant's or else
+        its first run's.
 
         Raises `BudgetExceeded` where a grant of the account does not cover the run; `LedgerError`
         where there is no grant, where adjacencies differ, or where the run's name stands for other
         numbers; `UnsupportedEvent` for an event without a price. Then nothing was written.
         """
-        asked = request(run, step_event, steps, unit, adjacency, rows_per_unit, span)
+        asked = request(run, step_event, steps, unit, adjacency, rows_per_unit, span, column)
         # Prices take seconds under pld and are remembered: the lock below is held without them.
         with self._reading() as book:
             weigh(book.account(account), asked)

@@ -102,6 +102,7 @@ def grant_content(grant: Grant) -> Content:
         "delta": float(grant.delta),
         "rule": grant.rule,
         "adjacency": grant.adjacency,
+        **({"column": grant.column} if grant.column else {}),
     }
 
 
@@ -126,6 +127,7 @@ def _reserve(account: Account, entry: Entry, content: Content) -> None:
         raise LedgerError("it reserves a run twice")
     if postings.keys() != account.grants.keys():
         raise LedgerError("it is not posted to every grant")
+    account.require_column(asked)
     for unit, posting in postings.items():
         _covered(account, asked, unit, posting)
     account.runs[asked.run] = Run(asked, postings, entry.number, entry.time)

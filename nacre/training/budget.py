@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +87,11 @@ def takes(
     if path is not None and Ledger.exists(path):
         with Ledger.open(path) as ledger:
             name = run[0] if run is not None else PLANNED
-            found = ledger.preview(account, *asked, rows, span, grant=grant, run=name)
+            found = ledger.preview(
+                account, *asked, rows, span, _column(recipe, wanted.unit), grant=grant, run=name
+            )
     elif grant is not None:
-        found = preview_new(account, grant, *asked, rows, span)
+        found = preview_new(account, grant, *asked, rows, span, _column(recipe, wanted.unit))
     else:
         raise BudgetExceeded(
             f"account {account!r} has no grant: the ledger {path} does not exist; make one with "
@@ -122,9 +125,17 @@ def _grant(recipe: Recipe, wanted: Asked) -> Grant | None:
             delta=option.delta,
             rule=option.rule,
             adjacency=wanted.adjacency,
+            column=_column(recipe, wanted.unit),
         )
     except ValueError as error:
         raise BudgetExceeded(f"the recipe's `ledger.grant` allows nothing: {error}") from error
+
+
+def _column(recipe: Recipe, unit: Unit) -> str:
+    """The column whose values tell units of this kind apart; "" for rows, and where parties are
+    named by the recipe."""
+    column = {"group": recipe.data.unit, "client": recipe.data.party}.get(unit)
+    return unicodedata.normalize("NFC", column or "")
 
 
 def _rows_per_unit(recipe: Recipe) -> int | None:
@@ -235,6 +246,7 @@ def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Char
                 wanted.adjacency,
                 _rows_per_unit(plan.recipe),
                 wanted.span,
+                _column(plan.recipe, wanted.unit),
             )
     except NacreError:
         if new:  # nothing was journalled, so whatever the rule, all of it comes back
@@ -245,5 +257,6 @@ def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Char
 
 
 def _granted(ledger: Ledger, account: str, grant: Grant) -> None:
-    adjacency: Adjacency = grant.adjacency
-    ledger.grant_if_new(account, grant.unit, grant.epsilon, grant.delta, grant.rule, adjacency)
+    ledger.grant_if_new(
+        account, grant.unit, grant.epsilon, grant.delta, grant.rule, grant.adjacency, grant.column
+    )

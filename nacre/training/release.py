@@ -165,17 +165,18 @@ def _records(raw: RawTable, name: str, option: LocalOption) -> list[str] | list[
 def _reserved(
     book: Ledger, account: str, run: str, asked: Sequence[QueryOption]
 ) -> Iterator[Charge]:
-    """One charge for all queries that protect rows, and one for all that protect people: a grant by
-    `pld` takes a single run, and together they cost less than one by one."""
-    units: tuple[Unit, ...] = ("example", "group")
-    for unit in units:
-        same = [query for query in asked if (query.unit is None) == (unit == "example")]
-        if same:
-            for query in same:
-                _require_price(query)
-            names = ", ".join(query.name for query in same)
-            asked_for = joint_event(same)
-            yield book.reserve(account, f"{run}: {names}", asked_for, 1, unit, "add_or_remove")
+    """One charge for all queries that protect rows, and one for all that protect the units of one
+    column: a grant by `pld` takes a single run, and together they cost less than one by one."""
+    for column in dict.fromkeys(query.unit for query in asked):
+        same = [query for query in asked if query.unit == column]
+        for query in same:
+            _require_price(query)
+        names = ", ".join(query.name for query in same)
+        unit: Unit = "example" if column is None else "group"
+        yield book.reserve(
+            account, f"{run}: {names}", joint_event(same), 1, unit, "add_or_remove",
+            column=column or "",
+        )  # fmt: skip
 
 
 def _require_price(query: QueryOption) -> None:

@@ -142,10 +142,7 @@ def test_the_widest_options_keep_the_bound(rule, size):
 @pytest.mark.parametrize("value", [1e-13, 1e13, 1e-300, 3.5e38])
 def test_lengths_that_float32_does_not_hold_are_refused(value):
     for make in (
-        lambda: Flat(norm=value),
-        lambda: Automatic(norm=value),
         lambda: Automatic(stability=value),
-        lambda: PerLayer(norm=value),
         lambda: PerLayer(norms={"0": value}),
         lambda: Adaptive(norm=value),
     ):

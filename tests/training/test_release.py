@@ -203,3 +203,20 @@ def test_nothing_is_answered_where_the_charge_cannot_be_written(tmp_path, book, 
     monkeypatch.setattr(module, "answer", lambda *_: pytest.fail("an answer without a charge"))
     with pytest.raises(LedgerError, match="the disk is full"):
         nacre.release(TABLE, QUERIES[:1], ledger=book, account="ward")
+
+
+def test_units_of_another_column_are_refused(tmp_path):
+    """One patient's visits, counted by visit: each would have the epsilon of a patient."""
+    visits = pd.DataFrame({"patient": ["p"] * 1000, "visit": range(1000)})
+    path = tmp_path / "privacy.db"
+    with Ledger.open(path, create=True) as ledger:
+        ledger.grant("ward", "group", epsilon=100, delta=1e-6, column="patient")
+        by_visit = [Count(name="visits", epsilon=0.5, unit="visit")]
+        with pytest.raises(LedgerError, match=r"by column 'visit'.*use `unit: patient`"):
+            nacre.release(visits, by_visit, ledger=ledger, account="ward")
+        both = [*by_visit, Count(name="people", epsilon=0.5, unit="patient")]
+        with pytest.raises(LedgerError, match="by column 'visit'"):
+            nacre.release(visits, both, ledger=ledger, account="ward")
+        assert not any(run.journalled for run in ledger.summary("ward").runs)
+        people = nacre.release(visits, both[1:], ledger=ledger, account="ward")
+    assert people["people"].value < 60
