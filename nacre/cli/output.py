@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from nacre.models import Code
 
 # JSON escapes what lies below U+0020; U+009B begins an escape of terminals too, and the others
 # turn text around.
@@ -35,6 +37,28 @@ def debug_option(verb: Verb) -> Verb:
     """`--debug`, which is read before any verb runs and so not handed on."""
     text = "Show where an error was raised (or set NACRE_DEBUG=1)."
     return click.option("--debug", is_flag=True, expose_value=False, help=text)(verb)
+
+
+def code_options(verb: Verb) -> Verb:
+    """`--allow-package` and `--trust-code`; they arrive as `packages` and `trust_code`."""
+    packages = click.option(
+        "--allow-package", "packages", multiple=True, metavar="NAME",
+        help="Let `call` name functions of this installed package.",
+    )  # fmt: skip
+    trust = click.option(
+        "--trust-code", is_flag=True, help="Run Python code that a run folder names."
+    )
+    return packages(trust(verb))
+
+
+def code_of(packages: Sequence[str], trust_code: bool) -> Code:
+    """What the two options allow. Raises `click.UsageError` for a name that is no package's."""
+    from nacre.models import Code
+
+    try:
+        return Code(packages=tuple(packages), runs=trust_code)
+    except ValueError as error:
+        raise click.UsageError(f"--allow-package: {error}") from error
 
 
 def show(document: Any, people: RenderableType, as_json: bool) -> None:
