@@ -179,7 +179,7 @@ def _federation(
             rounds=option.rounds,
             like=weights,
             store=_store(folder, name),
-            key=None if folder is None else RunFolder(folder).source().secret("replies", name),
+            key=None if folder is None else source.secret("replies", name),
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
