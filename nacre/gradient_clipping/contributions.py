@@ -96,7 +96,7 @@ class Instances:
     def weighted(self, factors: Tensor) -> Tensor:
         """(B,) -> (*shape)"""
         rows = wide(self.gradients)
-        flat = rows.reshape(rows.shape[0], -1)
+        flat = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
         total = torch.mv(flat.t(), factors.to(flat.dtype)).reshape(rows.shape[1:])
         return total if self.axes is None else total.permute(self.axes)
 
@@ -166,7 +166,7 @@ class Products:
             a = a * column
         else:
             g = g * column
-        a, g = a.reshape(-1, a.shape[2]), g.reshape(-1, g.shape[2])
+        a, g = a.flatten(0, 1), g.flatten(0, 1)
         total = (a.t() @ g if self.flipped else g.t() @ a).reshape(self.shape)
         return total if self.axes is None else total.permute(self.axes)
 
