@@ -13,6 +13,7 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.parts import Clip, Objective
 from nacre.core.tensors import summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
+from nacre.gradient_clipping.flow import FIXED, Flow
 
 _LARGEST = 1e30
 """Norms from here on count as not finite: their factors would near the numbers below 1e-38, which
@@ -117,14 +118,16 @@ class UnitLosses(nn.Module):
             raise ValueError(f"losses returned shape={shapes}: each unit needs one loss")
         return losses
 
-    def at(self, parameters: Tensors, batch: Batch) -> Tensor:
+    def at(self, parameters: Tensors, batch: Batch, flow: Flow | None = None) -> Tensor:
         """-> (B,), with these parameters in place of the model's of the same names.
 
         Buffers are copies: a module that updates its own (a running mean) leaves nothing behind,
-        and no unit sees what another wrote.
+        and no unit sees what another wrote. `flow` learns that they come from no batch.
         """
         buffers = {f"model.{name}": b.clone() for name, b in self.model.named_buffers()}
         weights = {f"model.{name}": value for name, value in parameters.items()}
+        if flow is not None:
+            flow.mark(buffers.values(), FIXED)
         held = {name: p for name, p in self.model.named_parameters()} | dict(parameters)
         before = _versions(held)
         losses = functional_call(self, {**buffers, **weights}, (batch,))
