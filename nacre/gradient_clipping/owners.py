@@ -128,7 +128,7 @@ class Owners:
                         f"{key[0]} of {', '.join(names)} mixes rows of the batch, or puts them in "
                         "an order"
                     )
-                elif owner == SHARED:
+                elif owner == SHARED or trial.level < DATA:
                     known |= {id(t): names for t in trial.outputs}
         for number, (entered, output) in enumerate(scout.dropouts):
             owner = answers.owner([output])
@@ -190,6 +190,7 @@ class _Trial:
     inputs: list[Tensor]
     outputs: list[Tensor]
     into: Tensor | None  # what was written into
+    level: int  # where what entered comes from
     data: bool  # whether something differentiable that comes from the batch entered
 
 
@@ -241,7 +242,7 @@ class _Scout(Watching):
         self.flow.follow(function, args, tensors_in(result), level)
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
-            self.trials.append(_Trial(function, inputs, outputs, into, data))
+            self.trials.append(_Trial(function, inputs, outputs, into, level, data))
         return result
 
     def dropout(

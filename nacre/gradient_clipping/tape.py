@@ -119,7 +119,7 @@ class Tape(Watching):
         if not moving or not torch.is_grad_enabled():
             result = function(*args, **kwargs)
         else:
-            result = self._moved(function, args, kwargs, moving)
+            result = self._moved(function, args, kwargs, moving, level)
         self.flow.follow(function, args, tensors_in(result), level)
         return result
 
@@ -142,13 +142,17 @@ class Tape(Watching):
             if key not in self._owners.moves:
                 raise Unseen(f"{key[0]}, which moves rows by values of the batch,")
 
-    def _moved(self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor]) -> Any:
+    def _moved(
+        self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int
+    ) -> Any:
         refuse_checkpoints()
         if func in ALIKE and id(args[0]) not in self.known:  # a type or a shape, no numbers
             fixed = {id(t): t.detach() for t in moving}
             return func(*replaced(args, fixed), **replaced(kwargs, fixed))
         names = names_of(self.known[id(t)].names for t in moving)
         owner = self._owner(func, names, args, kwargs)
+        if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
+            return self._derived(func, args, kwargs, names, known=True)
         if owner is None or owner == SHARED:
             self._without_data(func, names, args, kwargs)
             return self._derived(func, args, kwargs, names, known=owner is not None)
