@@ -1,12 +1,15 @@
-# Two commands do everything: `make demo` and `make test`. Both make .venv on first use.
+# Two commands do everything: `make demo` and `make test`; the others are their parts. Each makes
+# .venv on first use. ARGS go to pytest, as in: make test ARGS='tests/ledger -k head'
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INTO ?= runs/clinic
+ARGS ?=
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: demo test check format bench clean help
+.PHONY: demo test dev check-fast lint types laws docs format bench clean help
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 # The stamps hold what was installed: a second call starts at once.
 $(VENV)/base.stamp: pyproject.toml constraints.txt nacre/core/_normals.c
@@ -26,8 +29,29 @@ demo: $(VENV)/base.stamp ## all five techniques on real data, with a report: run
 	  $(BIN)/nacre run recipes/clinic.yaml --into '$(INTO)'; \
 	fi
 
-test: $(VENV)/dev.stamp ## every check that CI runs
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/check
+dev: $(VENV)/dev.stamp ## the environment for work on the code, and the hooks that run before each commit
+	$(BIN)/pre-commit install
+
+test: $(VENV)/dev.stamp ## every check that CI runs; with ARGS=..., those tests alone
+	$(RUN) $(if $(strip $(ARGS)),pytest $(ARGS),bash scripts/check)
+
+check-fast: $(VENV)/dev.stamp ## format, lint, import contract and the fast tests, in a minute and a half
+	$(RUN) bash scripts/check-fast $(ARGS)
+
+lint: $(VENV)/dev.stamp ## format, lint and import contract
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) lint-imports
+
+types: $(VENV)/dev.stamp ## pyright, strict
+	$(RUN) pyright
+
+laws: $(VENV)/dev.stamp ## what every part of a kind must fulfil, and the closed forms beside it
+	$(RUN) pytest tests/laws tests/oracles $(ARGS)
+
+docs: $(VENV)/dev.stamp ## write the generated pages, then run what every page shows
+	$(BIN)/python scripts/docs
+	$(RUN) pytest tests/stories/test_docs.py $(ARGS)
 
 format: $(VENV)/dev.stamp ## rewrite the code as ruff likes it
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -40,6 +40,8 @@ BITS = "tests/core/test_normals.py tests/core/test_rounded.py"
 DRAWS = "tests/laws/test_sampling.py"
 EVENTS = "tests/laws/test_events.py tests/oracles/test_accounting.py"
 PRICES = "tests/laws/test_bounds.py tests/oracles/test_loss.py"
+PLANNED = "tests/laws/test_planned.py"
+NEIGHBOURS = "tests/laws/test_neighbours.py"
 
 FAULTS = [
     Fault(
@@ -184,6 +186,96 @@ FAULTS = [
         "        return not taken",
         "tests/laws/test_ledger.py tests/ledger/test_rules.py",
     ),
+    Fault(
+        "wiring: a group trains as single rows", "training/holders.py",
+        '    if privacy is not None and privacy.unit == "group":',
+        '    if privacy is not None and privacy.unit == "rows":',
+        NEIGHBOURS,
+    ),
+    Fault(
+        "wiring: replacing is noised as removing, over rows", "training/holders.py",
+        "        adjacency=mechanism.adjacency,",
+        '        adjacency="add_or_remove",',
+        PLANNED,
+    ),
+    Fault(
+        "wiring: replacing is noised as removing, over parties", "training/loop.py",
+        "        adjacency=outer.adjacency,",
+        '        adjacency="add_or_remove",',
+        PLANNED,
+    ),
+    Fault(
+        "wiring: an adapter's noise is that of another adjacency", "integrations/steps.py",
+        "            adjacency=mechanism.adjacency,",
+        '            adjacency="replace_one",',
+        NEIGHBOURS,
+    ),
+    Fault(
+        "wiring: the curve looks at private rows", "training/loop.py",
+        "        self._rows: Rows | None = held.public",
+        '        self._rows: Rows | None = held.private.get("")',
+        NEIGHBOURS,
+    ),
+    Fault(
+        "wiring: no release is held against the plan before it is journalled", "training/fit.py",
+        "        self.held.before(self.step, total, self.noise, adjacency)",
+        "        pass",
+        PLANNED,
+    ),
+    Fault(
+        "wiring: no release is held against the plan before it leaves", "training/fit.py",
+        "            self.held.after(self.step, release)",
+        "            pass",
+        PLANNED,
+    ),
+    Fault(
+        "wiring: the noise is not measured", "training/planned.py",
+        "_ODDS = 40.0",
+        "_ODDS = 1e9",
+        PLANNED,
+    ),
+    Fault(
+        "wiring: the plan takes replacing for removing", "training/planned.py",
+        '{"replace_one": 2 * bound,',
+        '{"replace_one": bound,',
+        PLANNED,
+    ),
+    Fault(
+        "wiring: units are not held against the plan", "training/planned.py",
+        '        if self.how == "noised" and count != due:',
+        '        if self.how == "noised" and count < 0:',
+        PLANNED,
+    ),
+    Fault(
+        "wiring: the draw is not held against the plan", "training/planned.py",
+        "            _require_draw(planned.party[\"sampling\"], sampling)",
+        "            pass",
+        PLANNED,
+    ),
+    Fault(
+        "record: the bound of a release is not written", "training/released.py",
+        '    return {"deviation": how.deviation, "bound": how.bound}',
+        '    return {"deviation": how.deviation, "bound": None}',
+        PLANNED,
+    ),
+    Fault(
+        "record: a party does not say what its change was made of", "training/holders.py",
+        "    return Inherited(sources, steps)",
+        "    return Inherited(sources)",
+        PLANNED,
+    ),
+    Fault(
+        "record: missing lines are not found", "report/releases.py",
+        "    if done is not None and len(lines) != done:",
+        "    if done is not None and len(lines) > done:",
+        PLANNED,
+    ),
+    Fault(
+        "record: a wrong deviation is not found", "training/planned.py",
+        "        if not _same(deviation, due):",
+        "        if deviation < 0:",
+        PLANNED,
+    ),
 ]  # fmt: skip
 
 
@@ -207,6 +299,16 @@ def noticed(fault: Fault, folder: Path) -> tuple[bool, str]:
     return done.returncode == 1 and bool(failures), name
 
 
+def misplaced() -> list[str]:
+    """Faults whose line is not found exactly once in the package, so that nothing would be
+    planted; such a fault is moved to where its line went."""
+    return [
+        f"{fault.what!r}: {fault.file} does not hold its line exactly once"
+        for fault in FAULTS
+        if (ROOT / "nacre" / fault.file).read_text().count(fault.line) != 1
+    ]
+
+
 def main() -> None:
     """Reads the command line and prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -214,6 +316,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults whose description holds this")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if lost := misplaced():
+        raise SystemExit("\n".join(lost))
     kinds = ("noise:", "sampler:") if options.quick else ("",)
     chosen = [f for f in FAULTS if f.what.startswith(kinds) and options.only in f.what]
     found: list[Row] = []

@@ -21,6 +21,7 @@ import dp_accounting as dp
 from rows import Row
 
 from nacre.core.errors import BudgetExceeded, LedgerError
+from nacre.data.sketch import sketched
 from nacre.ledger import Charge, Ledger, page
 from nacre.ledger.rules import Zcdp
 
@@ -196,7 +197,7 @@ def small(path: Path) -> Path:
             charge.journal(step, DIGEST)
         charge.settle()
         reserved(ledger, "two", 8).journal(1, DIGEST)
-        ledger.record_rows("clinic", "aa")
+        ledger.record_rows("clinic", sketched([], ledger.sketch_key()))
         ledger.note("clinic", "313 rows")
         ledger.sign_head(path.with_name("signing.pem"))
     return path

@@ -150,8 +150,8 @@ def epsilon_from_guesses(
 ) -> float:
     """A lower bound on epsilon from guesses about rows that each took part by a fair coin.
 
-    No guess is made about the other rows; whoever guesses may look at everything that came out of
-    the run, but how many are guessed is fixed beforehand.
+    No guess is made about the other rows. The guesses may use everything that came out of the run,
+    but their number is fixed beforehand.
 
     *Source:* Steinke, Nasr & Jagielski 2023, theorem 5.2.
     """

@@ -14,7 +14,7 @@ from nacre.core.rows import grouped
 from nacre.core.types import Batch, FeatureSpace
 
 Advance = Callable[[int, int], None]
-"""Told (done, total) parts of an audit's work, for a progress bar."""
+"""Called with (done, total) parts of an audit's work, for a progress bar."""
 
 
 def quiet(done: int, total: int) -> None:
@@ -64,7 +64,7 @@ class Target:
     where nothing is promised, or where the protected unit is coarser than a row."""
     claimed_delta: float | None = None
     canaries: HeldCanaries | None = None
-    """Secrets made up for this run."""
+    """The random secrets of this run."""
 
     def __post_init__(self) -> None:
         batches = {"members": self.members, "outsiders": self.outsiders, "test": self.test}

@@ -21,7 +21,7 @@ FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Failure:
-    """What is told of an error."""
+    """How an error is reported: its sentence and the exit code."""
 
     sentence: str
     exit_code: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def show_accounts(db: str, account: str | None, as_json: bool) -> None:
 @click.option(
     "--adjacency", type=click.Choice(ADJACENCIES), default="add_or_remove", show_default=True
 )
+@click.option("--column", help="The column whose values tell units apart; for `--unit group`.")
 @common_options
 def grant(
     db: str,
@@ -71,13 +73,23 @@ def grant(
     unit: str,
     rule: str,
     adjacency: str,
+    column: str | None,
     as_json: bool,
 ) -> None:
     """Grant ACCOUNT in DB a budget, as the owner of its data; DB is made where it is absent. An
     epsilon above what stands raises it; nothing else about a grant can be changed."""
+    from nacre.core.errors import Refusal
     from nacre.ledger import Ledger, grant_of
 
-    asked = (cast(Any, unit), epsilon, delta, cast(Any, rule), cast(Any, adjacency))
+    if unit == "group" and not column:
+        raise Refusal(
+            "a grant for groups holds for the values of one column, and none is named; add it, as "
+            "`--column patient`"
+        )
+    asked = (
+        cast(Any, unit), epsilon, delta, cast(Any, rule), cast(Any, adjacency),
+        unicodedata.normalize("NFC", column or ""),
+    )  # fmt: skip
     grant_of(*asked)  # refused before a ledger is made for it
     with Ledger.open(db, create=True) as book:
         new = book.grant(account, *asked)

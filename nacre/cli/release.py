@@ -39,9 +39,9 @@ def command(
     before the first is computed. Asking again is another release and is charged again: keep the
     answers.
 
-    With --local QUERIES names columns, and each record is noised by itself: for whoever must not
-    see a true value. Who is in the table is not hidden then, and sums over all records are far less
-    exact than the answers to queries."""
+    With --local QUERIES names columns, and each record is noised by itself, for receivers who must
+    not see a true value. Who is in the table is not hidden then, and sums over all records are far
+    less exact than the answers to queries."""
     if output is not None and (output.exists() or not output.parent.is_dir()):
         raise Refusal(f"{output} exists or has no folder; choose another file with `-o`")
     if local:
@@ -74,7 +74,7 @@ def _answers(
 
 
 _WARNING = (
-    "Each record is protected by itself, also from whoever holds this file. Who is in the table, "
+    "Each record is protected by itself, also from those who hold this file. Who is in the table, "
     "and how many records there are, is not: a record that is there at all is seen to be there. "
     "Estimates from such records are far less exact than answers to queries."
 )

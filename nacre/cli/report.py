@@ -15,11 +15,23 @@ from nacre.cli.output import common_options, show
     "-o", "--output", type=click.Path(path_type=Path), default=None,
     help="The page; RUN/report.html where absent.",
 )  # fmt: skip
+@click.option(
+    "--check", is_flag=True,
+    help="Write nothing; recompute from plan.json and released.jsonl whether each release is what "
+    "was promised.",
+)  # fmt: skip
 @common_options
-def command(run: Path, output: Path | None, as_json: bool) -> None:
+def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
     """Write the evidence of RUN: evidence.json, and a page that needs no network. Both hold public
     and released facts only."""
+    from nacre.report.evidence import check as checked
     from nacre.report.evidence import write_report
+
+    if check:
+        found = checked(run)
+        count = sum(part["last"] - part["first"] + 1 for part in found)
+        show({"ranges": found}, f"all {count} releases of {run} are what its plan says", as_json)
+        return
 
     page = write_report(run, output)
     show({"report": str(page)}, f"wrote {page}", as_json)

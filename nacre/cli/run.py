@@ -14,12 +14,12 @@ from nacre.cli.together import trained
 @click.command(short_help="Plan, train, audit and report in one go.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run that is open in that folder.")
+@click.option("--resume", is_flag=True, help="Continue the run that is open in that folder.")
 @common_options
 def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     """Do everything that RECIPE says, into a new run folder: plan, train, audit, report.
 
-    An interrupted run goes on with --resume."""
+    An interrupted run continues with --resume."""
     from nacre.audit.run import audit_run
     from nacre.cli.progress import watcher
     from nacre.report.evidence import write_report

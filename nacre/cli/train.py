@@ -14,13 +14,13 @@ from nacre.cli.together import trained
 @click.command(short_help="Train a recipe's model into a run folder, charged to its ledger.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run that is open in that folder.")
+@click.option("--resume", is_flag=True, help="Continue the run that is open in that folder.")
 @common_options
 def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     """Train the model of RECIPE. The rows are checked, the whole cost is reserved in the ledger,
     and only then the first step is released.
 
-    An interrupted run goes on with --resume, to the same weights as one that was never
+    An interrupted run continues with --resume, to the same weights as one that was never
     interrupted. Several processes share the work where they are started by
     `torchrun --nproc_per_node N -m nacre train RECIPE --into RUN`."""
     from nacre.cli.progress import watcher

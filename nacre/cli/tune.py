@@ -13,7 +13,7 @@ from nacre.cli.output import common_options, show
 @click.command(short_help="Search privately over a recipe's alternatives; keep the best.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
-@click.option("--resume", is_flag=True, help="Go on with the search that is open in that folder.")
+@click.option("--resume", is_flag=True, help="Continue the search that is open in that folder.")
 @common_options
 def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     """Search over the values under `tune` in RECIPE: a random number of trials, each with values
@@ -22,7 +22,7 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
 
     How many trials there are is secret, so nothing tells how far the search has come.
 
-    An interrupted search goes on with --resume, to the same winner."""
+    An interrupted search continues with --resume, to the same winner."""
     from nacre.cli.progress import watcher
     from nacre.core.files import read_json
     from nacre.recipe.load import load

@@ -12,6 +12,7 @@
     ├── BudgetExceeded          a grant that does not cover what was asked           exit code 3
     ├── LedgerError             a ledger that is damaged or used against its rules   exit code 2
     ├── PartyError              a party that refused or did not answer               exit code 1
+    ├── NotAsPlanned            a release that differs from what plan.json says      exit code 1
     ├── FileDamaged             a file that does not hold what was written           exit code 1
     └── Elsewhere               an error that another process of the run tells of    its exit code
 
@@ -70,7 +71,7 @@ class RecipeError(Refusal):
 class DataError(Refusal):
     """Rows or files that do not fit what the recipe declares.
 
-    `column` is the column that it is about, where it is about one: whoever knows the recipe finds
+    `column` is the column that it is about, where it is about one; with the recipe it leads to
     the key that names it.
     """
 
@@ -113,6 +114,10 @@ class LedgerError(NacreError):
 
 class PartyError(NacreError):
     """A party refused a request or did not answer it."""
+
+
+class NotAsPlanned(NacreError):
+    """A release, or its record, that differs from what plan.json promises of it."""
 
 
 class FileDamaged(NacreError):

@@ -31,7 +31,7 @@ def keep_pages() -> None:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds; 0 where that cannot be told."""
+    """Bytes of memory that this process holds; 0 where that cannot be read."""
     with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

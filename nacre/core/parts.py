@@ -1,4 +1,4 @@
-"""The extension points of Nacre, as protocols. Everything replaceable is one of these.
+"""The extension points of Nacre, as protocols: the parts of a step that can be replaced.
 
 Options (what a recipe says) are frozen dataclasses with a `kind`; a part is what an option
 builds once the data's shape, the task and the calibrated numbers are known.
@@ -27,7 +27,7 @@ class Task(Protocol):
 
     @property
     def kind(self) -> str:
-        """`classification` or `regression`."""
+        """`classification`, `regression`, `causal_lm` or `token_classification`."""
         ...
 
     @property
@@ -117,7 +117,7 @@ class Clip(Protocol):
         ...
 
     def extras(self, norms: Tensor) -> Tensors:
-        """(B, G) finite norms -> ":name" entries that ride along, summed over the units, float32.
+        """(B, G) finite norms -> ":name" entries added to the sum, over the units, float32.
 
         The names and shapes are always the same: zeros for no unit. Most rules have none.
         """
@@ -131,16 +131,16 @@ class Clip(Protocol):
         ...
 
     def moved(self) -> dict[str, float]:
-        """What `after` has moved, for a checkpoint; {} for a rule that stands still."""
+        """The state for a checkpoint; {} for a rule without one."""
         ...
 
     def at(self, moved: Mapping[str, float]) -> Clip:
-        """The same rule where `moved` was taken."""
+        """The same rule in the state that `moved` returned."""
         ...
 
 
 class GradientSum(Protocol):
-    """THE fused estimator: the clipped sum of per-unit gradients, with its bound."""
+    """The clipped sum of per-unit gradients, with its bound, computed in one call."""
 
     def __call__(
         self, model: nn.Module, units: Units, clip: Clip, source: Source
@@ -178,7 +178,7 @@ class Handler(Protocol):
 
 
 class Transport(Protocol):
-    """One method, the only thing a deployment implements."""
+    """How requests reach the parties: their names and one method, all that a deployment writes."""
 
     parties: tuple[str, ...]
 

@@ -8,14 +8,15 @@ purpose, the step and a digest of everything that enters the step, so that
   weights cannot subtract the noise away).
 
 *Guarantee:* numbers are AES-256 of distinct blocks under keys derived by HMAC-SHA-256, both from
-`cryptography` and the standard library; none of ours. Whoever lacks the run key cannot tell them
-from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for noise or
-sampling.
+`cryptography` and the standard library; none of ours. Without the run key they cannot be
+distinguished from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for
+noise or sampling.
 
 *Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
 support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of
-training is drawn by `nacre.core.normals`, which states its own limits; floating-point attacks on
-Gaussian noise (Mironov 2012) are a stated limit of both.
+training is drawn by `nacre.core.normals`, which states its own limits, and rounded by
+`nacre.core.rounded` where it is independent between steps, so that floating-point attacks (Mironov
+2012) find nothing in it; they are a limit of `Stream.normal`, and of noise that is correlated.
 """
 
 # Parts of torch are untyped.
@@ -96,9 +97,9 @@ class Source:
     def digest(self, *parts: Part) -> bytes:
         """32 bytes that stand for `parts`, at the speed of memory; equal for equal parts.
 
-        *Guarantee:* a pseudo-random function of the parts under this key, so it tells nothing of
-        them to who lacks the key and may be published; and whoever lacks it finds two lists of
-        parts with one digest with a chance of at most their bytes / 2**131 a pair.
+        *Guarantee:* a pseudo-random function of the parts under this key, so without the key it
+        reveals nothing of them and may be published; and without the key two lists of parts with
+        one digest are found with a chance of at most their bytes / 2**131 a pair.
 
         *Why:* GHASH under a secret key is a polynomial in a random point of GF(2**128), so two
         messages of n blocks meet at most n + 1 of 2**128 points; SHA-256 as a keyed function then

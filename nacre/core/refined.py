@@ -79,5 +79,5 @@ def doubles(bits: Bits, fine: NDArray[np.uint64]) -> Doubles:
 
 
 def vague(bits: Bits, fine: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """(n,) whose U begins with so many zeros that 96 bits say too little: one in 2**56."""
+    """(n,) whose U begins with too many zeros for 96 bits to suffice: one in 2**56."""
     return (bits.words == 0) & (fine[:, 0] < np.uint64(1 << 40))

@@ -15,7 +15,7 @@ def trainable(model: nn.Module) -> Tensors:
 
 
 def summed(weights: Tensors, clip: Clip) -> Tensors:
-    """What a sum under this rule has an entry for: the weights, and what rides along with them."""
+    """The tensors of a sum under this rule: the weights, and the entries that the rule adds."""
     device = next(iter(weights.values())).device if weights else torch.device("cpu")
     nobody = torch.zeros(0, len(clip.groups(list(weights))), device=device)
     return weights | clip.extras(nobody)

@@ -20,7 +20,8 @@ Tensors = dict[str, Tensor]
 Batch = dict[str, Tensor]
 """Row i of every tensor belongs to unit i. Keys:
 
-- `features` (B, *shape) float32, or (B, K, *shape) where a unit is a group of at most K rows
+- `features` (B, *shape) float32, int64 for tokens; (B, K, *shape) where a unit is a group of at
+  most K rows
 - `label` (B,) or (B, K): int64 classes, or float32 for regression
 - `present` (B,) bool, False for padding
 - `unit` (B,) int64, a number that depends on the unit itself and not on its place or the others:
@@ -66,7 +67,7 @@ class BoundedSum:
     noise refuses it.
     """
 
-    total: Tensors  # float32, shapes of the trainable parameters; ":name" entries ride along
+    total: Tensors  # float32, shapes of the trainable parameters; ":name" entries of the rule
     bound: float
     local: LocalMetrics = field(default_factory=LocalMetrics)
 
@@ -103,6 +104,8 @@ class Noised:
     """Noise with this standard deviation, in units of the released sum, was added."""
 
     deviation: float
+    bound: float | None = None
+    """L2 norm that one unit contributes at most to the sum; None where the noise does not say."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Inherited:
     """Computed from releases that were private already: post-processing."""
 
     sources: tuple[str, ...]
+    steps: tuple[Noised, ...] = ()
+    """The noised releases that it was computed from, in order, where they are known."""
 
 
 @dataclass(frozen=True)

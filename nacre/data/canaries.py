@@ -1,4 +1,4 @@
-"""Canaries: made-up secrets put among private documents, to see whether a model repeats them."""
+"""Canaries: random secrets put among private documents, to see whether a model repeats them."""
 
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false
@@ -28,7 +28,7 @@ class Canaries:
     """How often each of them goes in. What is promised to one row says little about a secret that
     stands in several."""
     template: str = "the code of {name} is {secret}"
-    """What a canary says; `{name}` and `{secret}` are made up."""
+    """The text of a canary; `{name}` and `{secret}` are drawn at random."""
     digits: int = 6
     """Digits of a secret."""
 
@@ -54,7 +54,7 @@ class Canaries:
 
 @dataclass(frozen=True)
 class Canary:
-    """One made-up secret."""
+    """One random secret, and the name that it is stated for."""
 
     name: str
     secret: str
@@ -87,7 +87,7 @@ def inserted(option: Canaries, seed: int) -> tuple[list[str], list[str]]:
 def others(option: Canaries, seed: int, canary: Canary, count: int) -> list[str]:
     """`count` documents that differ from the canary and each other in their secret alone.
 
-    Raises `ValueError` where there are not so many secrets.
+    Raises `ValueError` where there are fewer secrets than that.
     """
     if count >= 10**option.digits:
         raise ValueError(f"there are no {count} other secrets of {option.digits} digits")

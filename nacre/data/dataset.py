@@ -16,6 +16,7 @@ from torch import Tensor
 from nacre.core.errors import DataError
 
 if TYPE_CHECKING:
+    from nacre.data.cells import Cells
     from nacre.data.kept import Aids
     from nacre.data.scaling import ScalingOption
 
@@ -133,11 +134,13 @@ class Cohorts:
     test_is_public: bool  # may figures computed on the test rows be shown?
     private_is_public: bool  # a public demonstration: figures on private rows may be shown too
     notes: tuple[str, ...] = ()  # counted on private rows, so for the local terminal only
-    canaries: Rows | None = None  # made up, to be learnt beside the private rows
+    canaries: Rows | None = None  # random secrets, learnt beside the private rows
     outsiders: Rows | None = None  # test rows distributed as the private ones, where the test rows
     # as a whole are not: what a membership audit may compare members with
     tokenizer: Mapping[str, Any] | None = None  # that of pieces, as `tokens.described` gives it:
     # learnt from public rows, or part of a pretrained model
+    cells: tuple[Cells, ...] = ()  # what the files of private rows say, all columns, as they stand
+    # there; () where `private` and `test` say the same
 
 
 class DataOption(Protocol):

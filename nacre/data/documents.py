@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import DataError
+from nacre.data.cells import Cells, of_table
 from nacre.data.encode import Encoded, Encoder
 from nacre.data.files import rows_named
 from nacre.data.raw import RawTable, missing, number, read_lines, read_table, suffix, text
@@ -35,6 +36,7 @@ class Documents:
     option: Text
     columns: dict[str, list[Any]]  # by role: text, prompt, completion, label, unit, party
     notes: list[str] = field(default_factory=list[str])
+    raw: RawTable | None = None  # None for plain text
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -79,6 +81,12 @@ class Documents:
             hashlib.sha256(json.dumps(row, ensure_ascii=False).encode()).digest()
             for row in zip(*said, strict=True)
         )
+
+    def cells(self) -> tuple[Cells, ...]:
+        """What the file says, whatever of it is learnt."""
+        if self.raw is not None:
+            return of_table(self.raw.columns)
+        return of_table({"text": self.columns["text"]})
 
     def encoded(self, encoder: Encoder) -> Encoded:
         """The rows of tokens."""
@@ -152,7 +160,7 @@ class _Reader:
             self._one_tag_a_word(columns["text"], columns["label"])
         places = [place for place, kept in enumerate(self._keep) if kept]
         kept = {role: [column[i] for i in places] for role, column in columns.items()}
-        return Documents(self._raw.file, option, kept, self._notes)
+        return Documents(self._raw.file, option, kept, self._notes, self._raw)
 
     def _column(self, name: str, read: Callable[[object], Any]) -> list[Any]:
         """Each value as `read` gives it; those that it gives None for are judged."""

@@ -24,7 +24,7 @@ NOT_COUNTED = -100
 _CHUNK = 2048  # documents between two signs of progress
 
 Advance = Callable[[int, int], None]
-"""Told (done, total) documents."""
+"""Called with (done, total) documents."""
 
 
 def quiet(done: int, total: int) -> None:

@@ -76,8 +76,8 @@ def _nobody(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Aids:
-    """What helps to read rows once more, and what is told of it."""
+    """What makes reading rows a second time faster, and who is informed of the progress."""
 
     kept: Kept = field(default_factory=Kept)
     advance: Callable[[str, int, int], None] = _nobody
-    """Told what is being read, and (done, total) of its parts."""
+    """Called with what is being read, and (done, total) of its parts."""

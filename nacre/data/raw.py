@@ -94,7 +94,7 @@ def read_table(folder: Path, path: str) -> RawTable:
 
 
 def form_problem(path: str) -> str | None:
-    """Why no table can be read from a file of this name, told without opening it; None if it can.
+    """Why no table can be read from a file of this name, judged by the name alone; None if it can.
 
     >>> form_problem("notes.json")
     "path='notes.json' ends in .json, which is not read; write one JSON object a line, as .jsonl"
@@ -149,8 +149,8 @@ def _csv(opened: TextIO) -> _Columns:
         raise _Fault("is empty, so it has no header; its first line names columns")
     if len(names) == 1 and (other := next((c for c in "\t;|" if c in names[0]), None)):
         raise _Fault(
-            f"has {_SEPARATORS[other]} where values should be parted by "
-            f"{'tabs' if _by_tabs(opened) else 'commas'}; save it so, or, with tabs, as .tsv"
+            f"is separated by {_SEPARATORS[other]}; save it with "
+            f"{'tabs' if _by_tabs(opened) else 'commas, or with tabs as .tsv'}"
         )
     columns: list[list[object]] = [[] for _ in names]
     for number, line in enumerate(lines, start=1):
@@ -206,7 +206,7 @@ def _jsonl(opened: TextIO) -> _Columns:
     return list(columns), list(columns.values())
 
 
-_DEEPEST = 32  # lists or objects in each other: whoever reads a value may go down it by recursion
+_DEEPEST = 32  # lists or objects in each other: a reader of the value may recurse
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -75,7 +75,7 @@ class CyclicPoisson:
 
 @dataclass(frozen=True)
 class FixedSize:
-    """Each step draws the same number of units, all sets of so many alike, anew.
+    """Each step draws the same number of units, every set of that size equally likely, anew.
 
     *Guarantee:* a step draws `batch` of max(size, units) places without replacement, of which the
     units take the first; places that nobody takes are left out. So a unit enters a step with
@@ -143,7 +143,7 @@ class BallsInBins:
     """Each unit is thrown into one of `bins` bins, uniformly and independently of the others; the
     bins take turns, and a step takes everybody in its bin.
 
-    *Guarantee:* a unit enters exactly one step of each `bins`, whoever else there is; with bins
+    *Guarantee:* a unit enters exactly one step of each `bins`, whatever the others are; with bins
     that are fixed for the run, every `bins`-th step. Nobody else's bin depends on it, nor on how
     many units there are. How many a bin holds is private.
 
@@ -245,7 +245,7 @@ class CyclicPoissonSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedSizeSampling:
-    """A step draws exactly `batch` units, each set of so many with the same chance; amplified, for
+    """A step draws exactly `batch` units, each set of that size equally likely; amplified, for
     `adjacency: replace_one`."""
 
     kind: Literal["fixed_size"] = "fixed_size"

@@ -44,7 +44,7 @@ class Holdout:
     by: Literal["unit", "row"] = "unit"
     """What is kept together: all rows of a unit, or each row for itself."""
     protected: bool = False
-    """Whether scores on these rows would be released privately: not built, so false."""
+    """Reserved; must be false. Private release of holdout scores is not implemented."""
 
     def __post_init__(self) -> None:
         _between("share", self.share)

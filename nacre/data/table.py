@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from nacre.core.errors import DataError
+from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.kept import Aids
@@ -137,7 +138,8 @@ class Table:
             public, more = _encoded(self, read_table(folder, self.public.path), keyed=False)
             notes += more
         shown = self.public_demonstration
-        cohorts = Cohorts(private, public, test, shown, shown, notes)
+        cells = of_table(raw.columns)
+        cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
 
 
@@ -253,7 +255,7 @@ def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
     people = (table.unit, table.party) if keyed else ()
     for name in (*table.columns, table.target, *people):
         if name is not None:
-            raw.column(name)  # a slip in a name is told before the column that it leaves over
+            raw.column(name)  # a misspelt name is refused before the column that is left over
     known = {*table.columns, table.target, *table.drop, table.unit, table.party}
     for name in raw.columns:
         if name not in known:

@@ -16,6 +16,7 @@ from torch import Tensor
 from nacre.core.errors import DataError
 from nacre.data import tokens
 from nacre.data.canaries import Canaries, inserted
+from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.documents import Documents, read_documents
 from nacre.data.encode import NOT_COUNTED, Encoder
@@ -73,7 +74,7 @@ class Text:
     public: PublicFile | None = None
     """Another file with the same columns whose rows are public; unit and party are not needed."""
     canaries: Canaries | None = None
-    """Made-up secrets that a language model reads beside the private documents, for its audit."""
+    """Random secrets that a language model reads beside the private documents, for its audit."""
     on_missing: Literal["refuse", "drop"] = "refuse"
     """What to do with a row that lacks its text or its label."""
 
@@ -194,6 +195,7 @@ class Text:
             canaries=reading.canaries(seed),
             notes=tuple(reading.notes),
             tokenizer=tokens.described(reading.tokenizer),
+            cells=reading.cells,
         )
         return checked(cohorts, self.schema(folder), str(folder / self.path))
 
@@ -209,19 +211,22 @@ class _Reading:
     notes: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
+        self.cells: tuple[Cells, ...] = ()  # of the private file
         self.tokenizer = self.option.tokenized(self.folder)
 
     def rows(self, path: str, *, keyed: bool) -> Rows:
         """The rows of one file."""
         found = read_documents(self.option, self.folder, path, keyed=keyed)
         self.notes += found.notes
+        if keyed:
+            self.cells = found.cells()
         features, label = self._encoded(found)
         if self.option.task in ("classification", "regression"):
             label = found.labels()
         return Rows(features, label, found.group, found.party, found.content())
 
     def canaries(self, seed: int) -> Rows | None:
-        """The made-up documents that go in."""
+        """The rows of the canaries that were put in; None without `data.canaries`."""
         option = self.option.canaries
         if option is None:
             return None

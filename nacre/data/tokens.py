@@ -200,7 +200,8 @@ def of_model(option: OfModel, folder: Path) -> PieceTokenizer:
 
 
 def _around(backend: Any) -> tuple[list[int], list[int]]:
-    """What the model's own template puts around a document, told by one that is a letter."""
+    """The tokens that the model's own template puts before and after a document, found by encoding
+    a single letter."""
     plain = list(backend.encode("a", add_special_tokens=False).ids)
     full = list(backend.encode("a", add_special_tokens=True).ids)
     for start in range(len(full) - len(plain) + 1):

@@ -97,7 +97,7 @@ class Units:
             yield int(width), indices[widths == width]
 
 
-_WIDTHS = 4  # so many different widths of rows, at most
+_WIDTHS = 4  # the most different widths of rows
 _NARROWEST = 8  # tokens
 
 

@@ -75,6 +75,10 @@ class Buffered:
         numbers = (*self.weights, *self.decays, float(self.steps), float(self.separation))
         return torch.tensor(numbers).double()
 
+    def spread(self, step: int) -> float:
+        """Deviation of the release of `step` (from 0) in units of `multiplier * sensitivity`."""
+        return self.reach * _deviations(self.weights, self.decays, self.steps)[step]
+
     def add(
         self,
         total: BoundedSum,
@@ -89,7 +93,8 @@ class Buffered:
         Raises as `Gaussian.add`; `RunError` for a state of other buffers or parameters, and for
         more steps than the noise is scaled for.
         """
-        unit = scale(self.multiplier, total, adjacency) * self.reach
+        sensitivity = scale(self.multiplier, total, adjacency)
+        unit = sensitivity * self.reach
         step, past = opened(state, self._made(), total, len(self.weights))
         if step >= self.steps:
             raise RunError(
@@ -104,8 +109,8 @@ class Buffered:
         noised = released(total, drawn, unit, consume)
         past = past or [torch.zeros_like(drawn) for _ in self.decays]
         kept = [torch.add(drawn, b, alpha=t) for b, t in zip(past, self.decays, strict=True)]
-        deviation = unit * _deviations(self.weights, self.decays, self.steps)[step]
-        return Release(noised, Noised(deviation)), closed(step + 1, self._made(), kept)
+        how = Noised(sensitivity * self.spread(step), total.bound)
+        return Release(noised, how), closed(step + 1, self._made(), kept)
 
 
 @functools.lru_cache(maxsize=64)

@@ -69,6 +69,11 @@ class Banded:
         """No steps yet; what the noise was begun with, so that it is gone on with in kind."""
         return {"step": torch.tensor(0), "made by": torch.tensor(self.coefficients).double()}
 
+    def spread(self, step: int) -> float:
+        """Deviation of the release of `step` (from 0) in units of `multiplier * sensitivity`: the
+        length of a row of C^-1."""
+        return float(np.linalg.norm(_inverse(self.coefficients, step + 1)))
+
     def add(
         self,
         total: BoundedSum,
@@ -92,8 +97,8 @@ class Banded:
         Normals(source, fresh.numel()).onto(fresh, 1 / first, fresh)
         noised = released(total, fresh, unit, consume)
         kept = [fresh, *past][: self.bands - 1]
-        deviation = unit * float(np.linalg.norm(_inverse(self.coefficients, step + 1)))
-        return Release(noised, Noised(deviation)), closed(step + 1, made, kept)
+        deviation = unit * self.spread(step)
+        return Release(noised, Noised(deviation, total.bound)), closed(step + 1, made, kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +144,10 @@ class Tree:
     def _made(self) -> Tensor:
         return torch.tensor([float(self.steps), float(self.separation)]).double()
 
+    def spread(self, step: int) -> float:
+        """Deviation of the release of `step` (from 0) in units of `multiplier * sensitivity`."""
+        return self.reach * math.sqrt(_variance(step))
+
     def add(
         self,
         total: BoundedSum,
@@ -153,7 +162,8 @@ class Tree:
         Raises as `Gaussian.add`; `RunError` for a state of another tree or other parameters, and
         for more steps than the tree has.
         """
-        unit = scale(self.multiplier, total, adjacency) * self.reach
+        sensitivity = scale(self.multiplier, total, adjacency)
+        unit = sensitivity * self.reach
         step, waiting = opened(state, self._made(), total, self.steps.bit_length())
         if step >= self.steps:
             raise RunError(
@@ -174,9 +184,9 @@ class Tree:
         for sibling in waiting[:merges]:
             change.sub_(sibling.to(now.device))
         noised = released(total, change, unit, consume)
-        deviation = unit * math.sqrt(_variance(step))
         kept = [now, *waiting[merges:]]
-        return Release(noised, Noised(deviation)), closed(step + 1, self._made(), kept)
+        how = Noised(sensitivity * self.spread(step), total.bound)
+        return Release(noised, how), closed(step + 1, self._made(), kept)
 
 
 Whole = Tree | Buffered

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from nacre.differential_privacy.allocation import Allocated
 from nacre.differential_privacy.steps import UNIT, Kind, Masses, Step, Unsettled, on_grid
 from nacre.differential_privacy.tilt import Tilt, tilted
 
@@ -76,11 +77,15 @@ class Bounds(NamedTuple):
 def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
     """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
 
-    They are at most `gap` apart, relative to the upper one or to `_SMALL`. Raises `Unsettled` where
-    that takes a grid of more than eight million points, and for an epsilon beyond `_LARGEST`; with
-    the upper bound that was reached.
+    They are at most `gap` apart, relative to the upper one or to `_SMALL`; the lower one is 0 where
+    an `Allocated` round is among the steps, whose grid is proven from above alone. Raises
+    `Unsettled` where that takes a grid of more than eight million points, and for an epsilon beyond
+    `_LARGEST`; with the upper bound that was reached.
     """
-    one_sided = any(isinstance(kind, Step) and kind.rate < 1 for kind, _ in steps)
+    one_sided = any(
+        isinstance(kind, Allocated) or (isinstance(kind, Step) and kind.rate < 1)
+        for kind, _ in steps
+    )
     directions = (False, True) if one_sided else (False,)  # the others are their own mirror images
     ways = [(tilted(steps, delta, added), added) for added in directions]
     largest = max(tilt.epsilon for tilt, _ in ways)
@@ -89,13 +94,19 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
     found, open_ = Bounds(0.0, 0.0), ""
     for tilt, added in sorted(ways, key=lambda way: -way[0].epsilon):
         try:
-            one = _refined(steps, delta, gap, tilt, added, enough=found.lower)
+            enough = found.upper if _from_above(steps) else found.lower
+            one = _refined(steps, delta, gap, tilt, added, enough)
         except Unsettled as error:
             one, open_ = Bounds(0.0, error.upper), str(error)
         found = Bounds(max(found.lower, one.lower), max(found.upper, one.upper))
     if open_:
         raise Unsettled(open_, found.upper)
     return found
+
+
+def _from_above(steps: Steps) -> bool:
+    """Whether the grid of some step is proven from above alone."""
+    return any(isinstance(kind, Allocated) for kind, _ in steps)
 
 
 def _refined(
@@ -120,6 +131,8 @@ def _refined(
         if found.upper <= enough or found.upper - found.lower <= gap * max(found.upper, _SMALL):
             return found
         near = abs(found.upper - tilt.epsilon) <= 0.1 * tilt.epsilon
+        if _from_above(steps) and near and finer <= 1.0:
+            return found
         finer = min(finer, 1.0) / 2 if finer <= 1.0 and near else min(finer, 1.0)
         tilt = tilt.moved(found.upper)
     raise Unsettled(f"the bounds {found.lower:.6g} and {least:.6g} do not meet", least)
@@ -173,6 +186,8 @@ def _bounds(steps: Steps, delta: float, tilt: Tilt, added: bool, width: float) -
         return Bounds(0.0, 0.0)
     if math.isinf(upper):
         return Bounds(0.0, math.inf)
+    if _from_above(steps):
+        return Bounds(0.0, upper)
     lower = _lower(composed, delta, lost + cut, upper, spread, count)
     return Bounds(max(0.0, lower - drift), upper)
 

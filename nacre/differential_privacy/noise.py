@@ -58,6 +58,10 @@ class Gaussian:
         """None: draws of different steps are independent."""
         return None
 
+    def spread(self, step: int) -> float:
+        """1: each step's deviation is `multiplier * sensitivity`."""
+        return 1.0
+
     def add(
         self,
         total: BoundedSum,
@@ -84,7 +88,9 @@ class Gaussian:
         noised = {
             name: own.view(value.shape) for (name, value), own in zip(named, flats, strict=True)
         }
-        return Release({name: noised[name] for name in total.total}, Noised(deviation)), state
+        return Release(
+            {name: noised[name] for name in total.total}, Noised(deviation, total.bound)
+        ), state
 
 
 def _secure(source: Source, deviation: float, flats: list[Tensor]) -> None:

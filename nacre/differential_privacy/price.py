@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.core.types import Adjacency
+from nacre.differential_privacy.allocation import Allocated
 from nacre.differential_privacy.analytic import (
     ROUNDING,
     gaussian_epsilon,
     gaussian_multiplier,
 )
-from nacre.differential_privacy.cache import remembered, remembered_numbers
+from nacre.differential_privacy.cache import remembered_numbers
 from nacre.differential_privacy.events import (
     Leaf,
     alternatives,
@@ -68,6 +69,12 @@ _STEEPNESS = 1.2
 
 _ATTEMPTS = 60
 """Prices that a calibration may ask for; four to eight are usual."""
+
+_CUT = 1e-4
+"""What a round of bins may be cut off in all, as a share of delta."""
+
+_JUMP = 1e-3
+"""How near two multipliers lie, on the log scale, between which the price is said to jump."""
 
 _FARTHEST = 50.0
 """The log multiplier, either way, at which a calibration gives up."""
@@ -112,8 +119,9 @@ def calibrate(
 ) -> tuple[float, Price]:
     """The smallest multiplier that keeps epsilon at most `target`, and its price.
 
-    *Guarantee:* the price, asked again with the same accountant, is at most `target`; it is at
-    least `1 - TOLERANCE` of it.
+    *Guarantee:* the price, asked again with the same accountant, is at most `target`. It is at
+    least `1 - TOLERANCE` of it, or, where prices jump past the target (a proven bound does where
+    delta alone begins to cover what is left), a multiplier smaller by a thousandth costs more.
     """
     if not 0 < target < math.inf:
         raise ValueError(f"epsilon={target} must be > 0 and finite")
@@ -122,11 +130,16 @@ def calibrate(
     require_priced(unit, adjacency)
     name = _resolve(unit, accountant)
     key = _key("calibrate", unit, delta, name) | {"target": float(target)}
-    found = remembered(key, lambda: _calibrated(event_of, float(target), delta, name))
-    price = epsilon(event_of(found), delta, accountant, adjacency)
-    if not (1 - TOLERANCE) * target < price.epsilon <= target:
-        # The key holds the event at one multiplier only: another event may agree with it there.
+
+    def compute() -> tuple[float, float]:
         found = _calibrated(event_of, float(target), delta, name)
+        return found, epsilon(event_of(found), delta, accountant, adjacency).epsilon
+
+    found, paid = remembered_numbers(key, 2, compute)
+    price = epsilon(event_of(found), delta, accountant, adjacency)
+    if price.epsilon != paid:
+        # The key holds the event at one multiplier only: another event may agree with it there.
+        found, _ = compute()
         price = epsilon(event_of(found), delta, accountant, adjacency)
     return found, price
 
@@ -154,7 +167,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 4, gap {_GAP}"
+    pricer = f"nacre losses 5, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),
@@ -200,10 +213,13 @@ def _priced(event: DpEvent, delta: float) -> Price:
         except Unsettled as error:
             upper = _renyi(event, delta)
             return 0.0, min(upper, error.upper), float(error.upper < upper)
+        if _has_rounds(event) and not _failing(event):  # from above alone: the curve may be below
+            upper = _renyi(event, delta)
+            return 0.0, min(upper, found.upper), float(found.upper <= upper)
         return found.lower, found.upper, 1.0
 
     lower, upper, settled = remembered_numbers(_key("epsilon", event, delta, "pld"), 3, compute)
-    return Price(upper, "pld", lower) if settled else Price(upper, "rdp")
+    return Price(upper, "pld", lower or None) if settled else Price(upper, "rdp")
 
 
 def _rough(event: DpEvent, delta: float) -> float:
@@ -223,7 +239,9 @@ def _unprotected(event: DpEvent) -> bool:
 def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
     """Of no event at all: zero. For draws of a fixed size the upper bound is that of a pair which
     is no pair of neighbours, so the lower one is taken of neighbours."""
-    steps = [(_step(leaf), count) for leaf, count in leaves(event) if count]
+    parts = [(leaf, count) for leaf, count in leaves(event) if count]
+    tail = _CUT * delta / max(1, sum(count for _, count in parts))
+    steps = [(_step(leaf, tail), count) for leaf, count in parts]
     if not steps:
         return Bounds(0.0, 0.0)
     if failing := _failing(event):
@@ -239,6 +257,10 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
     return found._replace(lower=min(epsilon_bounds(real, delta, gap).lower, found.lower))
 
 
+def _has_rounds(event: DpEvent) -> bool:
+    return any(is_binned_gaussian(leaf) for leaf, _ in leaves(event))
+
+
 def _failing(event: DpEvent) -> float:
     """The chance, at most, that some part of the event fails to keep its epsilon."""
     from nacre.differential_privacy.approximate_event import ApproximateDpEvent
@@ -248,9 +270,9 @@ def _failing(event: DpEvent) -> float:
     )
 
 
-def _step(leaf: Leaf) -> Kind:
-    """The losses of one event. Raises `UnsupportedEvent` where it has no rule, `Unsettled` where
-    its curve is the rule."""
+def _step(leaf: Leaf, tail: float) -> Kind:
+    """The losses of one event, of which `tail` may be cut off where they are no closed form. Raises
+    `UnsupportedEvent` where it has no rule."""
     import dp_accounting
 
     from nacre.differential_privacy.approximate_event import ApproximateDpEvent
@@ -260,12 +282,12 @@ def _step(leaf: Leaf) -> Kind:
     if is_sampled_gaussian(leaf):
         return Step(leaf.event.noise_multiplier, leaf.sampling_probability)
     if is_binned_gaussian(leaf):
-        raise Unsettled(f"the losses of a round have {leaf.bins} dimensions")
+        return Allocated(leaf.bins, leaf.event.noise_multiplier, tail)
     if is_fixed_size_gaussian(leaf):
         rate = leaf.sample_size / leaf.source_dataset_size
         return Replaced(leaf.event.noise_multiplier, rate)
     if isinstance(leaf, ApproximateDpEvent):
-        return _step(pure_event(leaf.epsilon))
+        return _step(pure_event(leaf.epsilon), tail)
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
         other = leaf.noise_parameter / leaf.num_buckets  # each of the answers that are not true
         loss = pure_epsilon(leaf)
@@ -311,8 +333,9 @@ def _search(
 ) -> tuple[float, float]:
     """A multiplier whose price lies in ((1 - tolerance) * target, target], and the slope there.
 
-    On log price over log multiplier, which is nearly a line: secant steps until one price lies on
-    each side of the target, regula falsi (Illinois) from there.
+    Where the price jumps past that range, the end of the jump that keeps within the target. On log
+    price over log multiplier, which is nearly a line: secant steps until one price lies on each
+    side of the target, regula falsi (Illinois) from there.
     """
     x, before = math.log(start), None
     low: _Point | None = None  # too little noise
@@ -331,14 +354,16 @@ def _search(
         again = before is not None and before.excess * now.excess > 0
         low, high = (now, high) if now.excess > 0 else (low, now)
         if low and high:
+            if abs(high.x - low.x) < _JUMP:
+                return math.exp(high.x), slope
             kept, other = (high, low) if now is low else (low, high)
             x = _crossing(other, _Point(kept.x, kept.excess / 2) if again else kept)
         else:
             x = now.x + now.excess / slope
         before = now
     raise Incompatible(
-        f"no amount of noise brings epsilon to {target} within {TOLERANCE:.1%}; raise epsilon or "
-        "delta"
+        f"no amount of noise up to a multiplier of {math.exp(_FARTHEST):.0e} brings epsilon to "
+        f"{target}, so another part of the run costs more; raise epsilon or delta"
     )
 
 

@@ -44,7 +44,7 @@ FAILS = (
 """The remedy for a query whose keys are private."""
 
 _COARSEST = 0.1
-"""The multiplier below which a grid would be too fine; nothing is private there anyway."""
+"""The multiplier below which a grid would be too fine, and bounds are taken."""
 
 
 def rdp_curve(event: DpEvent, orders: Sequence[float] = ORDERS) -> list[float]:
@@ -163,9 +163,25 @@ def _sampled_gaussian(rate: float, multiplier: float, order: float) -> float:
     elif multiplier >= _COARSEST:
         moment = _moment(rate, multiplier, order)
     else:
-        below, above = (_integer_moment(rate, multiplier, n) for n in (whole, whole + 1))
-        moment = below + (order - whole) * (above - below)  # convex: the chord lies above
+        moment = _bounded_moment(rate, multiplier, order)
     return max(0.0, moment) / (order - 1)
+
+
+def _bounded_moment(rate: float, multiplier: float, order: float) -> float:
+    """An upper bound on the log moment of any order, the smallest of three.
+
+    With r the density ratio of N(1, z**2) to N(0, z**2), E r**a = exp(a (a - 1) / (2 z**2)).
+    - The log moment is convex in the order, so the chord between whole orders lies above it.
+    - x**a is convex: E (1 - q + q r)**a <= 1 - q + q E r**a.
+    - Minkowski: (E (1 - q + q r)**a)**(1/a) <= 1 - q + q (E r**a)**(1/a).
+    """
+    whole = math.floor(order)
+    below, above = (_integer_moment(rate, multiplier, n) for n in (whole, whole + 1))
+    chord = below + (order - whole) * (above - below)
+    stays, moves = math.log1p(-rate), math.log(rate)
+    grown = order * (order - 1) / (2 * multiplier**2)
+    convex = float(np.logaddexp(stays, moves + grown))
+    return min(chord, convex, order * float(np.logaddexp(stays, moves + grown / order)))
 
 
 def _integer_moment(rate: float, multiplier: float, order: int) -> float:
@@ -174,6 +190,8 @@ def _integer_moment(rate: float, multiplier: float, order: int) -> float:
     The binomial chances add up to 1, so what each term has above its own is summed: positive
     numbers, of which rounding leaves nothing negative however small they are.
     """
+    if order < 2:
+        return 0.0  # the density ratio is 1 on average
     logs = _log_factorials(1 << order.bit_length())
     k = np.arange(2, order + 1)
     terms = logs[order] - logs[2 : order + 1] - logs[: order - 1][::-1]  # of the binomial

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from nacre.differential_privacy.allocation import Allocated, law, on_lattice
+
 Array = NDArray[np.floating[Any]]
 
 UNIT = 2.0**-53
@@ -115,7 +117,7 @@ class Masses:
     drift: float  # how far rounding may have moved the mean of exp(loss), relative
 
 
-Kind = Step | Replaced | Atoms
+Kind = Step | Replaced | Atoms | Allocated
 """What one step's losses may be."""
 
 
@@ -128,6 +130,8 @@ def on_grid(kind: Kind, width: float, added: bool, tail: float) -> Masses:
         return _atoms(kind, width)
     if isinstance(kind, Replaced):
         return _replaced(kind, width, tail)
+    if isinstance(kind, Allocated):
+        return _allocated(kind, width, added)
     far = -float(ndtri(tail))
     low = math.floor(kind.loss(-kind.multiplier * far) / width)
     high = math.ceil(kind.loss(1 + kind.multiplier * far) / width)
@@ -168,6 +172,17 @@ def _replaced(kind: Replaced, width: float, tail: float) -> Masses:
     found = _split(-high, losses, width, (p, q, p_error, q_error), ends)
     found.masses[high] += kind.still * (1 + 8 * UNIT)
     return found
+
+
+def _allocated(kind: Allocated, width: float, added: bool) -> Masses:
+    """From above alone: what it exceeds the truth by is not bounded."""
+    found = law(kind, added)
+    if found is None:
+        raise Unsettled(f"the losses of {kind.bins} bins take too many points")
+    if found.losses[-1] - found.losses[0] > width * _MOST:
+        raise Unsettled(f"one round takes more than {_MOST} points")
+    first, masses = on_lattice(found, width)
+    return Masses(first, masses, found.lost, 0.0, 0.0, 0.0)
 
 
 def _mix(rate: float, pair: tuple[float, float]) -> float:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx
 
+from nacre.differential_privacy.allocation import Allocated
+from nacre.differential_privacy.allocation import points as round_points
 from nacre.differential_privacy.steps import Atoms, Kind, Replaced
 
 Array = NDArray[np.floating[Any]]
@@ -58,6 +60,8 @@ class _Law:
                 return np.array(kind.losses), np.log(np.array(kind.masses))
         if isinstance(kind, Replaced):
             return _replaced_points(kind, order)
+        if isinstance(kind, Allocated):
+            return round_points(kind, self.added)
         z, q = kind.multiplier, kind.rate
         least = -_FAR * z - (order if self.added else 0.0)
         most = 1 + _FAR * z + (0.0 if self.added else order)

@@ -51,9 +51,9 @@ class Stored:
         self._folder = folder
 
     def get(self, step: str) -> tuple[bytes, bytes] | None:
-        """What was answered at this step; None where nothing was.
+        """The stored request of this step and the reply to it; None where none is stored.
 
-        Raises `FileDamaged`: whoever cannot read what was answered must not answer again.
+        Raises `FileDamaged`, since a party that cannot read its reply must not compute another.
         """
         path = self._path(step)
         if not path.exists():

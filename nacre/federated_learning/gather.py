@@ -113,8 +113,8 @@ def _clipped(
     change: Tensors,  # weights after minus weights before
     clip: Clip,
 ) -> tuple[Tensors, Tensor]:  # minus the change, scaled by the rule; (1, G) the norms it had
-    """One party's contribution, with what rides along. Minus, because an optimizer walks against
-    what it is given."""
+    """One party's contribution, with the entries that its rule adds. Minus the change, because an
+    optimizer subtracts what it is given."""
     groups = clip.groups(list(change))
     norms = torch.tensor(
         [[norm({name: change[name] for name in group}) for group in groups]], dtype=torch.float64

@@ -1,7 +1,7 @@
 """What travels between the server and a party: tensors and a handful of facts, as bytes.
 
 A message is one safetensors file. Its metadata has a single entry, `nacre`: JSON with exactly the
-fields below, no more and no fewer, so nothing else can ride along.
+fields below, no more and no fewer, so a message carries nothing else.
 
     request  format message kind round recipe        tensors: the weights, float32
     reply    format message kind round party how     tensors: what was released, float32
@@ -37,7 +37,8 @@ Kind = Literal["train", "evaluate"]
 How = Noised | Inherited | Unprotected
 """By what right a release leaves; as in `Release`."""
 
-_FORMAT = 1
+FORMAT = 1
+"""Of every message, as docs/formats/message.md has it."""
 _LAST_ROUND = 2**31 - 1
 
 _UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError)
@@ -125,7 +126,7 @@ def _refusal(message: str, error: Exception) -> PartyError:
 
 def _packed(message: str, facts: Mapping[str, Any], tensors: Tensors) -> bytes:
     """One metadata entry only: safetensors keeps several in no fixed order."""
-    text = json.dumps({"format": _FORMAT, "message": message, **facts}, sort_keys=True)
+    text = json.dumps({"format": FORMAT, "message": message, **facts}, sort_keys=True)
     return tensors_to_bytes({name: t.float() for name, t in tensors.items()}, {"nacre": text})
 
 
@@ -135,8 +136,8 @@ def _unpacked(message: str, fields: set[str], data: bytes) -> tuple[dict[str, An
         if value.dtype != torch.float32:
             raise ValueError(f"tensor {name!r} is {value.dtype}, not float32")
     facts = _object(json.loads(_metadata(data)), {"format", "message", *fields})
-    if facts["format"] != _FORMAT or facts["message"] != message:
-        raise ValueError(f"it is no {message} of format {_FORMAT}")
+    if facts["format"] != FORMAT or facts["message"] != message:
+        raise ValueError(f"it is no {message} of format {FORMAT}")
     return facts, tensors
 
 
@@ -174,24 +175,42 @@ def _round(value: Any) -> int:
 
 def _how_to_json(how: How) -> dict[str, Any]:
     if isinstance(how, Noised):
-        return {"kind": "noised", "deviation": float(how.deviation)}
+        return {"kind": "noised", **_noised_to_json(how)}
     if isinstance(how, Inherited):
-        return {"kind": "inherited", "sources": list(how.sources)}
+        steps = [_noised_to_json(step) for step in how.steps]
+        return {"kind": "inherited", "sources": list(how.sources), "steps": steps}
     return {"kind": "unprotected", "reason": how.reason}
 
 
 def _how_from_json(value: Any) -> How:
     kind = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
     if kind == "noised":
-        deviation = _object(value, {"kind", "deviation"})["deviation"]
-        if type(deviation) is not float or not 0 < deviation < math.inf:
-            raise ValueError("deviation is no finite number above 0")
-        return Noised(deviation)
+        facts = _object(value, {"kind", "deviation", "bound"})
+        return _noised(facts["deviation"], facts["bound"])
     if kind == "inherited":
-        sources = _object(value, {"kind", "sources"})["sources"]
-        if not isinstance(sources, list):
-            raise ValueError("sources is no list")
-        return Inherited(tuple(_text(source, "a source") for source in cast(list[Any], sources)))
+        facts = _object(value, {"kind", "sources", "steps"})
+        sources = [_text(source, "a source") for source in _list(facts["sources"], "sources")]
+        steps = [_object(step, {"deviation", "bound"}) for step in _list(facts["steps"], "steps")]
+        noised = [_noised(step["deviation"], step["bound"]) for step in steps]
+        return Inherited(tuple(sources), tuple(noised))
     if kind == "unprotected":
         return Unprotected(_text(_object(value, {"kind", "reason"})["reason"], "reason"))
     raise ValueError("how is neither noised nor inherited nor unprotected")
+
+
+def _noised_to_json(how: Noised) -> dict[str, Any]:
+    bound = None if how.bound is None else float(how.bound)
+    return {"deviation": float(how.deviation), "bound": bound}
+
+
+def _noised(deviation: Any, bound: Any) -> Noised:
+    for name, value in (("deviation", deviation), ("bound", 1.0 if bound is None else bound)):
+        if type(value) is not float or not 0 < value < math.inf:
+            raise ValueError(f"{name} is no finite number above 0")
+    return Noised(deviation, bound)
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is no list")
+    return cast(list[Any], value)

@@ -56,7 +56,7 @@ class PlainGather:
     """How the replies become one direction."""
 
     def build(self, expected: float) -> Plain:
-        """The gather of a federation that expects so many parties a round."""
+        """The gather of a federation that expects `expected` parties a round."""
         return Plain(self.aggregate, expected)
 
 

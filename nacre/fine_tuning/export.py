@@ -34,7 +34,7 @@ def export(
     of a pretrained model, a folder that transformers' `from_pretrained(folder)` reads, with the
     tokenizer's files that came with it.
     `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
-    weights, then the configuration, so whoever finds the second has both. Raises `Incompatible`
+    weights, then the configuration, so a folder with the second has both. Raises `Incompatible`
     for `adapter` where the model has none.
     """
     if isinstance(model, Transformer):

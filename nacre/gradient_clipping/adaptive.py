@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from nacre.core.types import Release, Tensors
-from nacre.gradient_clipping.rules import ROUNDING, down, require_positive
+from nacre.gradient_clipping.rules import (
+    LONGEST,
+    ROUNDING,
+    SHORTEST,
+    down,
+    require_length,
+    require_positive,
+)
 
 BELOW = ":below"
 """The entry of a sum that says how many units were below the norm, and how many above."""
-
-_LEAST, _MOST = 1e-12, 1e12  # where float32 sums of norms still have all their digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +61,9 @@ class Adaptive:
     the noise multiplier."""
 
     def __post_init__(self) -> None:
-        for name in ("norm", "rate", "share"):
+        require_length("norm", self.norm)
+        for name in ("rate", "share"):
             require_positive(name, getattr(self, name))
-        if not _LEAST <= self.norm <= _MOST:
-            raise ValueError(f"norm={self.norm} must lie between {_LEAST:g} and {_MOST:g}")
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile={self.quantile} must lie between 0 and 1")
 
@@ -92,7 +96,7 @@ class Adaptive:
         """
         seen = (1 + float(release.total[BELOW]) / (self._answer * expected)) / 2
         way = min(max(self.rate * (seen - self.quantile), -1.0), 1.0)
-        norm = min(max(self.norm * math.exp(-way), _LEAST), _MOST)
+        norm = min(max(self.norm * math.exp(-way), SHORTEST), LONGEST)
         return replace(self, norm=norm)
 
     def moved(self) -> dict[str, float]:

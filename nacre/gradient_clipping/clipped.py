@@ -6,14 +6,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.parts import Clip, Objective
+from nacre.core.swapped import swapped
 from nacre.core.tensors import summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.flow import FIXED, Flow
+
+_STEEPEST = 2.0**100
+"""No factor is larger: a factor that float32 cannot hold would turn a gradient of zero into NaN."""
+
+_FLATTEST = 2.0**-126
+"""A factor below this counts as 0: float32 holds it with fewer digits than the rounding slack of
+the rules allows for, so the product could be longer than the bound."""
 
 _LARGEST = 1e30
 """Norms from here on count as not finite: their factors would near the numbers below 1e-38, which
@@ -67,10 +74,15 @@ def weigh(norms: Tensor, clip: Clip) -> Weighed:
     """(B, G) norms -> the rule's factors, and what rides along with the gradients.
 
     A unit with a norm that is not finite, or 1e30 and more, is not usable: it has factors of 0 and
-    no part in what rides along.
+    no part in the extra entries. Factors are judged in float64, and then bounded so that float32
+    holds each of them: what is above 2**100 is 2**100, what is below 2**-126 is 0. Both only make
+    a unit's contribution shorter.
     """
+    norms = norms.double()
     usable = (norms < _LARGEST).all(1)  # a NaN is not below either
     factors = torch.where(usable[:, None], clip.factors(norms), torch.zeros_like(norms))
+    factors = factors.clamp(max=_STEEPEST)
+    factors = torch.where(factors < _FLATTEST, torch.zeros_like(factors), factors)
     return Weighed(usable, factors, clip.extras(norms[usable]), clip.bound(norms.shape[1]))
 
 
@@ -101,8 +113,7 @@ def held(batch: Batch) -> Batch:
 class UnitLosses(nn.Module):
     """A model and its objective as one module, batch in and (B,) losses out.
 
-    `torch.func` swaps the parameters of a module's forward; an objective takes the model as an
-    argument, so the two are wrapped together.
+    An objective takes the model as an argument, so the two are wrapped together.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
@@ -124,15 +135,16 @@ class UnitLosses(nn.Module):
         Buffers are copies: a module that updates its own (a running mean) leaves nothing behind,
         and no unit sees what another wrote. `flow` learns that they come from no batch.
         """
-        buffers = {f"model.{name}": b.clone() for name, b in self.model.named_buffers()}
-        weights = {f"model.{name}": value for name, value in parameters.items()}
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         if flow is not None:
             flow.mark(buffers.values(), FIXED)
-        held = {name: p for name, p in self.model.named_parameters()} | dict(parameters)
+        held = dict(self.model.named_parameters()) | dict(parameters)
         before = _versions(held)
-        losses = functional_call(self, {**buffers, **weights}, (batch,))
-        for name, version in _versions(held).items():
-            if version != before[name]:
+        with swapped(self.model, {**buffers, **parameters}):
+            losses = self(batch)
+        after = _versions(held)
+        for name, version in before.items():
+            if after[name] != version:
                 raise UnsupportedLayer(
                     f"the forward pass writes into the weight {name!r}, which would carry what the "
                     "batch holds out of the step without noise; compute a new tensor instead, and "

@@ -13,6 +13,9 @@ from torch import Tensor
 from nacre.core.errors import Incompatible
 from nacre.core.types import Release, Tensors
 
+SHORTEST, LONGEST = 1e-12, 1e12
+"""Lengths of gradients at which float32 sums still have all their digits."""
+
 ROUNDING = 2.0**-22
 """Slack for float32: rounding the factor and then the product costs at most 2**-23 together."""
 
@@ -99,7 +102,7 @@ class Automatic(Fixed):
 
     def __post_init__(self) -> None:
         require_positive("norm", self.norm)
-        require_positive("stability", self.stability)
+        require_length("stability", self.stability)
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """One group: the joint norm counts."""
@@ -107,7 +110,8 @@ class Automatic(Fixed):
 
     def factors(self, norms: Tensor) -> Tensor:
         """(B, G) -> (B, G)"""
-        factors = self.norm * (1 - ROUNDING) / (norms + self.stability)
+        factors = self.norm * (1 - ROUNDING) / (norms.double() + self.stability)
+        factors = factors.to(norms.dtype)
         return torch.where(torch.isfinite(norms), factors, torch.zeros_like(norms))
 
     def bound(self, groups: int) -> float:
@@ -153,7 +157,7 @@ class PerLayer(Fixed):
         if self.norm is not None:
             require_positive("norm", self.norm)
         for name, value in (self.norms or {}).items():
-            require_positive(f"norms.{name}", value)
+            require_length(f"norms.{name}", value)
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """The parts, in the order of `names` or of `norms`.
@@ -231,3 +235,14 @@ def require_positive(name: str, value: float) -> None:
     """Raises `ValueError` for what is not a positive, finite number."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name}={value} must be > 0 and finite")
+
+
+def require_length(name: str, value: float) -> None:
+    """Raises `ValueError` for a length of gradients that float32 does not hold with all its digits:
+    what is not from 1e-12 to 1e12."""
+    require_positive(name, value)
+    if not SHORTEST <= value <= LONGEST:
+        raise ValueError(
+            f"{name}={value} must be from {SHORTEST:g} to {LONGEST:g}, where float32 sums of "
+            "clipped gradients still have all their digits; scale the losses instead"
+        )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.core.errors import NacreError, RunError
-from nacre.core.files import sync_folder, write_bytes, write_json
+from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
+from nacre.data.cells import Cells
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.promise import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.training.budget import record_rows
 from nacre.training.folder import RunFolder
+from nacre.training.planned import Planned, PlannedLevels
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Standing:
 
     source: Source
     charge: Charge
+    planned: Planned  # of each release, read back from the folder
     folder: RunFolder | None  # None: the key is in memory only, and the run cannot be resumed
     _held: ExitStack
 
@@ -44,7 +48,7 @@ class Standing:
 def start(
     promise: Promise,
     mechanism: Mechanism,
-    rows: Iterable[bytes],  # a digest of each private row; read once the folder is made
+    rows: Sequence[Cells],  # of each private row; read once the folder is made
     folder: Path | None,
 ) -> Standing:
     """A new run: its key drawn from the operating system, all its steps reserved.
@@ -99,7 +103,7 @@ def resume(promise: Promise, mechanism: Mechanism, folder: Path) -> Standing:
 
 def _reserved(
     promise: Promise, mechanism: Mechanism, name: str, source: Source, folder: RunFolder | None,
-    rows: Iterable[bytes] | None,  # None where the run is resumed
+    rows: Sequence[Cells] | None,  # None where the run is resumed
 ) -> Standing:  # fmt: skip
     choice, grant = promise.ledger, promise.ledger.grant
     unit, adjacency = mechanism.unit, mechanism.adjacency
@@ -117,4 +121,12 @@ def _reserved(
         charge = ledger.reserve(
             choice.dataset, name, mechanism.event(1), mechanism.steps, unit, adjacency
         )
-        return Standing(source, charge, folder, held.pop_all())
+        multiplier = mechanism.noise.multiplier
+        assert multiplier is not None  # `Promise.mechanism` has calibrated it
+        written = json.loads(json.dumps(promise.declared(multiplier)))
+        if folder is not None:
+            if rows is not None:
+                write_json(folder.plan, written)
+            written = read_json(folder.plan)
+        planned = PlannedLevels.of(written).outer
+        return Standing(source, charge, planned, folder, held.pop_all())

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from nacre.core.errors import DataError, Incompatible
-from nacre.core.random import Source, digest
+from nacre.core.random import Source
 from nacre.core.types import Batch
+from nacre.data.cells import Cells
 
 Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
 """Rows of a data set -> tensors whose entry i belongs to row i."""
@@ -88,14 +89,42 @@ def batch_of(tensors: Mapping[str, Any], ids: Tensor, device: torch.device) -> B
     return {**batch, "present": present, "unit": ids.to(device)}
 
 
-def digests(dataset: Dataset, collate: Collate) -> Iterator[bytes]:
-    """A digest of each row, in order. Rows that are fetched with random changes are fetched with
-    the same ones every time."""
-    source = Source(bytes(32))  # public: names rows, hides nothing
+def cells(dataset: Dataset, collate: Collate) -> tuple[Cells, ...]:
+    """The values of each row, for `nacre.data.sketch`. Rows that are fetched with random changes
+    are fetched with the same ones every time."""
+    if not len(dataset):
+        return ()
+    first = _values(collate, dataset, [0])[0]
+    listed = np.issubdtype(first.dtype, np.integer) and first.size >= _LISTED
+    if listed or first.size <= _NARROW:
+        rows = [row for block in _blocks(dataset, collate) for row in block]
+        if listed or len({row.size for row in rows}) > 1:
+            return (Cells("sequence", rows),)
+        return (Cells("cells", np.stack(rows)),)
+    return (Cells("cells", lambda: (np.stack(block) for block in _blocks(dataset, collate))),)
+
+
+_LISTED = 16  # whole numbers a row, from which on their order is taken to say something: tokens
+_NARROW = 256  # values of a row, up to which all rows are held at once
+
+
+def _blocks(dataset: Dataset, collate: Collate) -> Iterator[list[np.ndarray]]:
     for start in range(0, len(dataset), _BLOCK):
-        places = range(start, min(start + _BLOCK, len(dataset)))
-        for item in _fetched(dataset, places, source):
-            yield digest(*collate([item]).values())
+        yield _values(collate, dataset, range(start, min(start + _BLOCK, len(dataset))))
+
+
+def _values(collate: Collate, dataset: Dataset, places: Iterable[int]) -> list[np.ndarray]:
+    """All values of each row in one array; of tokens those that stand under its mask."""
+    source = Source(bytes(32))  # public: fixes what a row draws, hides nothing
+    return [_flat(collate([item])) for item in _fetched(dataset, places, source)]
+
+
+def _flat(row: Mapping[str, Tensor]) -> np.ndarray:
+    if "input_ids" in row:  # labels, masks and padding follow from the tokens or the collator
+        mask = row.get("attention_mask")
+        tokens = row["input_ids"] if mask is None else row["input_ids"][mask.bool()]
+        return tokens.detach().cpu().reshape(-1).numpy()
+    return np.concatenate([value.detach().cpu().reshape(-1).numpy() for value in row.values()])
 
 
 def require_rows(dataset: object) -> None:

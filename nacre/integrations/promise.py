@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Clip
@@ -10,8 +11,10 @@ from nacre.data.sampling import PoissonSampling
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.differential_privacy.price import Accountant
+from nacre.gradient_clipping import Adaptive
 from nacre.recipe.sections import LedgerChoice
 from nacre.training.budget import IN_RUN
+from nacre.training.planned import CENTRAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,34 @@ class Promise:
             return self.privacy.accountant
         grant = self.ledger.grant
         return "pld" if grant is not None and grant.rule == "pld" else "rdp"
+
+    def declared(self, multiplier: float) -> dict[str, Any]:
+        """What is promised of each release, in the form of plan.json: of these declarations and
+        the calibrated multiplier, and of nothing that a step is taken with."""
+        clip: dict[str, Any] = {
+            "kind": str(getattr(self.clip, "kind", "other")),
+            "norm": self.clip.bound(1),
+        }
+        if isinstance(self.clip, Adaptive):
+            rule = self.clip
+            clip |= {"quantile": rule.quantile, "pace": rule.rate, "share": rule.share}
+        expected = float(self.batch)
+        party = {
+            "name": CENTRAL,
+            "account": self.ledger.dataset,
+            "size": self.size,
+            "unit": self.privacy.unit,
+            "adjacency": self.privacy.adjacency,
+            "sampling": {"kind": "poisson", "expected": expected, "rate": expected / self.size},
+            "clip": clip,
+            "noise": {"kind": self.privacy.noise.kind, "multiplier": multiplier},
+            "steps": self.steps,
+        }
+        return {
+            "private": True,
+            "parties": [party],
+            "techniques": {"federated_learning": None},
+        }
 
     def mechanism(self) -> Mechanism:
         """The least noise that keeps all the steps within the budget.

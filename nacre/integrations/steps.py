@@ -20,7 +20,9 @@ from nacre.integrations.examples import Collate, Dataset, Examples
 from nacre.integrations.promise import Promise
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
+from nacre.training.planned import Held
 from nacre.training.step import Parts, State, entering, step
+from nacre.training.unmoved import Unmoved
 
 _Mark = tuple[bytes, tuple[tuple[str, int], ...]]
 
@@ -51,6 +53,7 @@ class Steps:
             microbatch=microbatch,
         )
         self._context: bytes | None = None
+        self._unmoved: Unmoved | None = None  # from the first step on
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
         """The rule of the next step; adaptive ones move, by what is released."""
@@ -71,8 +74,12 @@ class Steps:
             )
         self.require_untouched()
         number = done + 1
-        noise = Journalled(self._mechanism.noise, self.standing.charge, number)
+        held = Held(self.standing.planned, self._parts.sampling, self.clip, done)
+        noise = Journalled(self._parts.noise, self.standing.charge, number, held)
         source = self.standing.source.child("run")
+        first = self._unmoved is None
+        if self._unmoved is None:
+            self._unmoved = Unmoved(self._model)
         device = next(iter(trainable(self._model).values())).device
         units = Examples(self._dataset, self._collate, device, source.child("rows", number))
         state = State(self._model.train(), optimizer, self.clip, done=done)
@@ -80,6 +87,8 @@ class Steps:
         after, _ = step(state, units, replace(self._parts, noise=noise), source, before)
         self.clip = after.clip
         self._mark = self._marked()
+        if first:
+            self.require_unmoved()
 
     def require_untouched(self) -> None:
         """Raises `Incompatible` where the weights are not those that the last step left, or carry
@@ -96,6 +105,15 @@ class Steps:
                 "(`optimizer.step()`, or a checkpoint that was loaded), and no epsilon covers what "
                 "it did: leave it out, and start again from weights that are covered"
             )
+
+    def require_unmoved(self) -> None:
+        """Raises `Incompatible` where a frozen weight or buffer is not as the first step found it.
+
+        It reads them all, so it is asked after the first step, and before the model is saved or
+        the run ends.
+        """
+        if self._unmoved is not None:
+            self._unmoved.require(self._model)
 
     def guard(self) -> None:
         """From now on the weights may be moved by steps only, the first one's included."""

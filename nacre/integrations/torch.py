@@ -30,7 +30,7 @@ from nacre.core.parts import Clip
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
-from nacre.integrations.examples import Dataset, batch_of, digests, require_rows
+from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
 from nacre.integrations.promise import Promise
 from nacre.integrations.steps import Steps
 from nacre.recipe.sections import LedgerChoice
@@ -96,7 +96,7 @@ class Private:
                 )
             standing = account.resume(promise, mechanism, place)
         else:
-            standing = account.start(promise, mechanism, digests(dataset, _pairs), place)
+            standing = account.start(promise, mechanism, cells(dataset, _pairs), place)
         self.done = 0
         """Steps taken."""
         self.steps = steps
@@ -146,6 +146,7 @@ class Private:
                 "this run has no folder to be saved in; give one, as `folder='runs/notes'`"
             )
         self._steps.require_untouched()
+        self._steps.require_unmoved()
         place = self._folder / "state"
         place.mkdir(exist_ok=True)
         groups = [_numbers(group) for group in self._optimizer.param_groups]
@@ -175,6 +176,7 @@ class Private:
         Raises `Incompatible` where something else has moved the weights since the last step.
         """
         self._steps.require_untouched()
+        self._steps.require_unmoved()
         spent = self.epsilon()
         self._steps.standing.settle()
         return spent

@@ -37,7 +37,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account
 from nacre.integrations import trial as trial_of
-from nacre.integrations.examples import Dataset, batch_of, digests, require_rows
+from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
 from nacre.integrations.inputs import (
     InputLosses,
     Row,
@@ -173,6 +173,7 @@ class PrivateTrainer(Trainer):
             output = super().train(resume_from_checkpoint, None, ignore_keys_for_eval)
             if not self.args.load_best_model_at_end:  # which puts earlier weights back
                 self._steps.require_untouched()
+            self._steps.require_unmoved()
             metrics = {**_released(output.metrics), "epsilon": self.epsilon}
             standing.settle()
             return TrainOutput(output.global_step, math.nan, metrics)
@@ -189,7 +190,7 @@ class PrivateTrainer(Trainer):
         """The run that is open in the output folder, or a new one."""
         if begun:
             return account.resume(self._promise, mechanism, self._folder)
-        rows = digests(self._private_rows, self._collated)
+        rows = cells(self._private_rows, self._collated)
         return account.start(self._promise, mechanism, rows, self._folder)
 
     def _tried(self) -> GradientSum:

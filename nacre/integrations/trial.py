@@ -16,6 +16,7 @@ from nacre.core import rows
 from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.parts import Clip, GradientSum
 from nacre.core.random import Source
+from nacre.core.swapped import unmoved
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, Losses, Tensors
 from nacre.gradient_clipping import choose
@@ -55,16 +56,18 @@ def tried(
 
     Raises `UnsupportedLayer` where rows see each other, where a pass draws random numbers by a
     row's place, or where no gradient sum can carry the model; `Incompatible` where the loss is not
-    one a row. *Limit:* mixing that the sample does not show is not found.
+    one a row. The model, and the random numbers that come next, are afterwards as they were, also
+    where this raises. *Limit:* mixing that the sample does not show is not found.
     """
     check_layers(model)
-    model.train()
-    _one_a_row(model, losses, sample)
-    _rowwise(model, losses, sample)
-    if not trainable(model):
-        raise Incompatible("the model has no trainable parameters; set `requires_grad` on some")
-    sums, _ = choose(gradients, model=model, objective=Given(losses), clip=clip, sample=sample)
-    _repeats(model, sums, clip, sample)
+    with unmoved(model):
+        model.train()
+        _one_a_row(model, losses, sample)
+        _rowwise(model, losses, sample)
+        if not trainable(model):
+            raise Incompatible("the model has no trainable parameters; set `requires_grad` on some")
+        sums, _ = choose(gradients, model=model, objective=Given(losses), clip=clip, sample=sample)
+        _repeats(model, sums, clip, sample)
     return sums
 
 
@@ -123,10 +126,10 @@ def require_padding(
 ) -> None:
     """Raises `UnsupportedLayer` where the loss of a row depends on what it is collated with: on
     the length that it is padded to, or the place where."""
-    model.eval()
-    single = torch.cat([_seeded(model, losses, one) for one in alone])
-    _same(_seeded(model, losses, together), single)
-    model.train()
+    with unmoved(model):
+        model.eval()
+        single = torch.cat([_seeded(model, losses, one) for one in alone])
+        _same(_seeded(model, losses, together), single)
 
 
 def _same(before: Tensor, after: Tensor) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -49,8 +50,11 @@ class Grant:
     delta: float
     rule: RuleName = "rdp"
     adjacency: Adjacency = "add_or_remove"
+    column: str = ""
+    """The column whose values tell units apart; "" for rows, and for what the first run names."""
 
     def __post_init__(self) -> None:
+        _column(self.unit, self.column)
         _one_of("unit", self.unit, Unit)
         _one_of("rule", self.rule, RuleName)
         _one_of("adjacency", self.adjacency, Adjacency)
@@ -64,18 +68,27 @@ class Grant:
             )
 
     def __str__(self) -> str:
+        column = f" in column {self.column!r}" if self.column else ""
         return (
-            f"epsilon={self.epsilon:g}, delta={self.delta:g}, unit={self.unit}, "
+            f"epsilon={self.epsilon:g}, delta={self.delta:g}, unit={self.unit}{column}, "
             f"rule={self.rule}, adjacency={self.adjacency}"
         )
 
 
 def grant_of(
-    unit: Unit, epsilon: float, delta: float, rule: RuleName, adjacency: Adjacency
+    unit: Unit,
+    epsilon: float,
+    delta: float,
+    rule: RuleName,
+    adjacency: Adjacency,
+    column: str = "",
 ) -> Grant:
     """The grant, refused in a sentence where people typed its numbers."""
     try:
-        return Grant(unit=unit, epsilon=epsilon, delta=delta, rule=rule, adjacency=adjacency)
+        return Grant(
+            unit=unit, epsilon=epsilon, delta=delta, rule=rule, adjacency=adjacency,
+            column=unicodedata.normalize("NFC", column),
+        )  # fmt: skip
     except ValueError as error:
         raise LedgerError(f"no such grant can be made: {error}") from error
 
@@ -91,8 +104,10 @@ class Request:
     adjacency: Adjacency
     rows_per_unit: int | None  # rows that a group holds at most
     span: int = 1  # steps that one event covers: the first pays for the others
+    column: str = ""  # whose values tell units apart; "" for rows
 
     def __post_init__(self) -> None:
+        _column(self.unit, self.column)
         _one_of("unit", self.unit, Unit)
         _one_of("adjacency", self.adjacency, Adjacency)
         if not self.run:
@@ -119,10 +134,12 @@ class Request:
         return -(-steps // self.span)
 
     def to_content(self) -> dict[str, Any]:
-        """As JSON, the event readable in place; `span` where it says something."""
+        """As JSON, the event readable in place; `span` and `column` where they say something."""
         content = {**asdict(self), "step": json.loads(self.step)}
         if self.span == 1:
             del content["span"]
+        if not self.column:
+            del content["column"]
         return content
 
 
@@ -134,6 +151,7 @@ def request(
     adjacency: Adjacency,
     rows_per_unit: int | None,
     span: int = 1,
+    column: str = "",
 ) -> Request:
     """The request of a run. Raises `UnsupportedEvent` where the event has no price."""
     require_priced(step_event, adjacency)
@@ -141,6 +159,7 @@ def request(
     return Request(
         run=run, step=step, steps=operator.index(steps), unit=unit, adjacency=adjacency,
         rows_per_unit=rows_per_unit, span=operator.index(span),
+        column=unicodedata.normalize("NFC", column),
     )  # fmt: skip
 
 
@@ -200,13 +219,31 @@ class Account:
     name: str
     grants: dict[Unit, Grant] = field(default_factory=dict[Unit, Grant])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
-    rows: set[str] = field(default_factory=set[str])  # keyed fingerprints of what it stands for
+    rows: set[str] = field(default_factory=set[str])  # encrypted sketches of what it stands for
 
     def run(self, name: str) -> Run:
         """The reservation of this name. Raises `LedgerError` where there is none."""
         if name not in self.runs:
             raise LedgerError(f"account {self.name!r} has no run {name!r}; reserve it first")
         return self.runs[name]
+
+    def column(self, unit: Unit) -> str:
+        """The column that units of this kind are told apart by: the grant's, or else that of the
+        first run of this kind; "" where none is bound."""
+        granted = self.grants[unit].column if unit in self.grants else ""
+        runs = (run.request for run in self.runs.values())
+        return granted or next((one.column for one in runs if one.unit == unit and one.column), "")
+
+    def require_column(self, asked: Request) -> None:
+        """Raises `LedgerError` where units of the same kind are told apart by another column: what
+        one person holds many of would each have the epsilon of a person."""
+        bound = self.column(asked.unit)
+        if bound and asked.column != bound:
+            raise LedgerError(
+                f"run {asked.run!r} tells units apart by {_named(asked.column)}, but account "
+                f"{self.name!r} counts {asked.unit}s by {_named(bound)}, whose privacy it was "
+                f"granted for; use `unit: {bound}`"
+            )
 
     def admit(self, grant: Grant) -> bool:
         """Whether `grant` would add a unit to this account (or stands already: False).
@@ -215,7 +252,7 @@ class Account:
         neighbours differently, or where runs have gone by that it would have to answer for.
         """
         stands = self.grants.get(grant.unit)
-        if stands == grant:
+        if stands is not None and replace(stands, column=stands.column or grant.column) == grant:
             return False
         if stands is not None:
             raise LedgerError(
@@ -241,7 +278,8 @@ class Account:
         stands = self.grants.get(grant.unit)
         if stands is None or stands.epsilon < grant.epsilon:
             return False
-        return replace(stands, epsilon=grant.epsilon) == grant
+        column = stands.column or grant.column  # one of before columns were bound
+        return replace(stands, epsilon=grant.epsilon, column=column) == grant
 
     def raises(self, grant: Grant) -> bool:
         """Whether `grant` is the one that stands with a larger epsilon."""
@@ -269,6 +307,17 @@ class Account:
             for run in self.runs.values()
             if (steps := run.sure(rule) if sure else run.charged(rule))
         ]
+
+
+def _column(unit: str, column: object) -> None:
+    if not isinstance(column, str):
+        raise ValueError(f"column={column!r} must be a name")
+    if column and unit == "example":
+        raise ValueError(f"column={column!r} has no meaning for unit=example, which is a row")
+
+
+def _named(column: str) -> str:
+    return f"column {column!r}" if column else "no column"
 
 
 def _one_of(name: str, value: object, choices: Any) -> None:

@@ -39,7 +39,7 @@ class Entry:
     number: int  # 1, 2, 3, … without gaps
     time: str  # ISO 8601; of what private work writes the day alone
     account: str
-    kind: str  # grant, reserve, journal, settle or note
+    kind: str  # grant, reserve, journal, settle, note, rows or signer
     content: str  # canonical JSON
     hash: str  # SHA-256 in hex, over all of the above and the hash before
 

@@ -1,7 +1,8 @@
 """The keys of a ledger's owner: files outside the ledger, readable by their owner alone.
 
-- The key that fingerprints rows lies beside a ledger's file, and for a database in the owner's
-  configuration folder. Who has it can confirm a guess of *all* rows of an account, and no less.
+- The key that sketches of rows are made and encrypted under lies beside a ledger's file, and for a
+  database in the owner's configuration folder, where all who record rows need the same one. Who has
+  it, and the ledger, can confirm a guess of a row.
 - The key that signs heads lies in the owner's configuration folder, or where `--key` says. Who has
   it can sign heads that the owner never saw.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import os
 import secrets
 import stat
@@ -51,6 +53,11 @@ def fingerprint_key(place: Path | str, name: str) -> bytes:
     else:
         file = configuration() / f"rows-{hashlib.sha256(name.encode()).hexdigest()[:16]}.key"
     return _kept(file, os.urandom(32))
+
+
+def derived(key: bytes, use: str) -> bytes:
+    """32 bytes for one use of a key: what is known of one use tells nothing of another."""
+    return hmac.new(key, f"nacre {use}".encode(), hashlib.sha256).digest()
 
 
 def signing_key(file: Path | None = None) -> Ed25519PrivateKey:

@@ -28,14 +28,16 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
+from nacre.data.sketch import Sketch
 from nacre.ledger.accounts import End, Grant, grant_of, request
 from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, signed
-from nacre.ledger.keys import fingerprint_key, public_hex, signing_key
+from nacre.ledger.keys import derived, fingerprint_key, public_hex, signing_key
 from nacre.ledger.page import Page, now
 from nacre.ledger.replay import Book, reserve_content
 from nacre.ledger.rules import RuleName
+from nacre.ledger.seal import opened, sealed
 from nacre.ledger.store import Store, Transaction, is_there, open_store
 from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
 from nacre.ledger.together import Line, Together
@@ -101,9 +103,9 @@ class Ledger:
         """Where the ledger is, as people may see it: without a password."""
         return self._store.name
 
-    def fingerprint_key(self) -> bytes:
-        """The 32 secret bytes under which rows are fingerprinted for `record_rows`. See `keys`."""
-        return fingerprint_key(self.place, self.name)
+    def sketch_key(self) -> bytes:
+        """The 32 secret bytes under which rows are sketched for `record_rows`. See `keys`."""
+        return derived(fingerprint_key(self.place, self.name), "sketch")
 
     # -- the owner of the data -------------------------------------------------------------------
 
@@ -115,14 +117,17 @@ class Ledger:
         delta: float,
         rule: RuleName = "rdp",
         adjacency: Adjacency = "add_or_remove",
+        column: str = "",
     ) -> bool:
         """Grants, or raises the epsilon of a grant; whether anything was new. See `rules.py`.
+
+        `column` is the one whose values tell units apart; without one, that of the first run.
 
         Raises `LedgerError` for numbers that allow nothing, a lower epsilon or another delta, rule
         or adjacency than what stands, and for a new unit once the account has reservations.
         """
         with self._writing() as page:
-            granted = grant_of(unit, epsilon, delta, rule, adjacency)
+            granted = grant_of(unit, epsilon, delta, rule, adjacency, column)
             standing = page.book.account(account)
             return page.grant(account, granted, standing.raises(granted) or standing.admit(granted))
 
@@ -134,13 +139,14 @@ class Ledger:
         delta: float,
         rule: RuleName = "rdp",
         adjacency: Adjacency = "add_or_remove",
+        column: str = "",
     ) -> bool:
         """What a recipe may do: grants once. Whether the grant was new.
 
         Raises `LedgerError` where another grant stands, and says which.
         """
         with self._writing() as page:
-            granted = grant_of(unit, epsilon, delta, rule, adjacency)
+            granted = grant_of(unit, epsilon, delta, rule, adjacency, column)
             standing = page.book.account(account)
             new = not standing.covers(granted) and standing.admit(granted)
             return page.grant(account, granted, new)
@@ -150,25 +156,27 @@ class Ledger:
         with self._writing() as page:
             page.append(account, "note", {"text": text})
 
-    def record_rows(self, account: str, fingerprint: str) -> None:
-        """Records which rows an account stands for, by a keyed fingerprint of their content.
+    def record_rows(self, account: str, sketch: Sketch) -> None:
+        """Records which rows an account stands for: an entry of one size, whatever they are.
 
-        The same rows under another data set's name would have a second budget, so that is refused;
-        a data set's name is the account's up to its first slash, and its parties share rows. Rows
-        that were edited have another fingerprint: that they are the same people's is for
-        their owner to say. Raises `LedgerError`. Idempotent.
+        The same data under another data set's name would have a second budget, so they are
+        refused; a data set's name is the account's up to its first slash, and its parties share
+        rows. What counts as the same, and what cannot be seen, stands in `nacre.data.sketch`.
+        The sketch is encrypted under the key that lies beside the ledger. Raises `LedgerError`,
+        also where that key is not the one that earlier sketches were recorded under.
         """
+        key = derived(fingerprint_key(self.place, self.name), "seal")
         with self._writing() as page:
             for other in page.book.accounts.values():
-                same = other.name.partition("/")[0] == account.partition("/")[0]
-                if fingerprint in other.rows and not same:
+                if other.name.partition("/")[0] == account.partition("/")[0]:
+                    continue
+                if any(sketch.same_data(opened(key, text, other.name)) for text in other.rows):
                     raise LedgerError(
-                        f"these rows are charged to account {other.name!r} already, and under the "
-                        f"name {account!r} they would have a second budget; use that name, and "
-                        "have its grant raised if it is spent"
+                        f"these rows, or a part of them, are charged to account {other.name!r} "
+                        f"already, and under the name {account!r} they would have a second budget; "
+                        "use that name, and have its grant raised if it is spent"
                     )
-            if fingerprint not in page.book.account(account).rows:
-                page.append(account, "rows", {"fingerprint": fingerprint})
+            page.append(account, "rows", {"sketch": sealed(key, sketch)})
 
     # -- runs ------------------------------------------------------------------------------------
 
@@ -181,6 +189,7 @@ class Ledger:
         adjacency: Adjacency,
         rows_per_unit: int | None = None,
         span: int = 1,
+        column: str = "",
         *,
         grant: Grant | None = None,
         run: str = PLANNED,
@@ -190,7 +199,7 @@ class Ledger:
         `grant` is what a recipe declares: taken as granted where it would be new, and refused as
         `grant_if_new` refuses it. `run` names the run in refusals; a reserved run fits itself.
         """
-        asked = request(run, event, steps, unit, adjacency, rows_per_unit, span)
+        asked = request(run, event, steps, unit, adjacency, rows_per_unit, span, column)
         with self._reading() as book:
             return weigh(with_grant(book.account(account), grant), asked)
 
@@ -204,19 +213,22 @@ class Ledger:
         adjacency: Adjacency,
         rows_per_unit: int | None = None,
         span: int = 1,
+        column: str = "",
     ) -> Charge:
         """Charges all `steps` of a run before its first; the same run again gives the same charge.
 
         `step_event` is one step's, with noise in units of its sensitivity under `adjacency`.
         `rows_per_unit` is how many rows a group holds at most: what a grant for groups needs to
         cover a run that protects single rows. Where `span` is above 1 the event is that of `span`
-        steps together, and is charged with the first of them.
+        steps together, and is charged with the first of them. `column` is the one whose values
+        tell units apart: an account counts units of one kind by one column, its grant's or else
+        its first run's.
 
         Raises `BudgetExceeded` where a grant of the account does not cover the run; `LedgerError`
         where there is no grant, where adjacencies differ, or where the run's name stands for other
         numbers; `UnsupportedEvent` for an event without a price. Then nothing was written.
         """
-        asked = request(run, step_event, steps, unit, adjacency, rows_per_unit, span)
+        asked = request(run, step_event, steps, unit, adjacency, rows_per_unit, span, column)
         # Prices take seconds under pld and are remembered: the lock below is held without them.
         with self._reading() as book:
             weigh(book.account(account), asked)

@@ -31,6 +31,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "entries of the kind `signer`, whose signatures on heads count; grants under zcdp hold "
         "more, which an older version would take for overspending; no table changes"
     ),
+    Migration("entries of the kind `rows` hold a sketch; no table changes"),
 )
 """Entry i leads from format i + 1 to format i + 2."""
 

@@ -102,6 +102,7 @@ def grant_content(grant: Grant) -> Content:
         "delta": float(grant.delta),
         "rule": grant.rule,
         "adjacency": grant.adjacency,
+        **({"column": grant.column} if grant.column else {}),
     }
 
 
@@ -126,6 +127,7 @@ def _reserve(account: Account, entry: Entry, content: Content) -> None:
         raise LedgerError("it reserves a run twice")
     if postings.keys() != account.grants.keys():
         raise LedgerError("it is not posted to every grant")
+    account.require_column(asked)
     for unit, posting in postings.items():
         _covered(account, asked, unit, posting)
     account.runs[asked.run] = Run(asked, postings, entry.number, entry.time)
@@ -168,9 +170,13 @@ def _note(account: Account, entry: Entry, content: Content) -> None:
 
 
 def _rows(account: Account, entry: Entry, content: Content) -> None:
-    if type(content["fingerprint"]) is not str:
-        raise LedgerError("its fingerprint is no text")
-    account.rows.add(content["fingerprint"])
+    if "fingerprint" in content:  # up to format 2: of encoded rows, which nothing computes any more
+        if type(content["fingerprint"]) is not str:
+            raise LedgerError("its fingerprint is no text")
+        return
+    if type(content["sketch"]) is not str:
+        raise LedgerError("its sketch is no text")
+    account.rows.add(content["sketch"])
 
 
 def _open_run(account: Account, content: Content) -> Run:

@@ -181,6 +181,6 @@ def _words(kind: str, content: dict[str, Any]) -> str:
         case "settle":
             return str(content["end"])
         case "rows":
-            return "rows recorded by a keyed fingerprint"
+            return "rows recorded by an encrypted sketch"
         case _:
             return str(content["text"])

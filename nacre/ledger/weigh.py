@@ -108,6 +108,7 @@ def weigh(account: Account, asked: Request) -> Preview:
         )
     if asked.run in account.runs:
         return Preview(account=account.name, takes=_standing(account, asked), known=True)
+    account.require_column(asked)
     takes = tuple(_take(account, grant, asked) for grant in account.grants.values())
     return Preview(account=account.name, takes=takes)
 
@@ -231,9 +232,10 @@ def preview_new(
     adjacency: Adjacency,
     rows_per_unit: int | None = None,
     span: int = 1,
+    column: str = "",
 ) -> Preview:
     """What a run would take from `grant` as the first of its account; needs no ledger."""
-    asked = request(PLANNED, event, steps, unit, adjacency, rows_per_unit, span)
+    asked = request(PLANNED, event, steps, unit, adjacency, rows_per_unit, span, column)
     return weigh(with_grant(Account(account), grant), asked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from torch import nn
 from nacre.core.errors import Refusal
 from nacre.models.causes import cause
 
+ALLOWED = "NACRE_ALLOW_PACKAGES"
+"""The environment variable with the installed packages whose functions a recipe may call, parted by
+commas. `nacre --allow-package` sets it, so that processes which a command starts have it too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PythonModel:
@@ -23,7 +28,8 @@ class PythonModel:
 
     kind: Literal["python"] = "python"
     call: str
-    """`package.module:function`, looked for beside the recipe first; called with `arguments`."""
+    """`package.module:function`, in a file beside the recipe; called with `arguments`. A function
+    of an installed package is called only where `nacre --allow-package NAME` allows it."""
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     """Keyword arguments of the function: numbers, text, lists."""
 
@@ -39,7 +45,8 @@ class PythonModel:
 
 
 def called(option: PythonModel, folder: Path) -> nn.Module:
-    """What the function returns. Raises `Refusal` where it fails or returns no module.
+    """What the function returns. Raises `Refusal` where it fails or returns no module, and before
+    anything is imported where it is neither in a file inside `folder` nor in an allowed package.
 
     Whatever the user's code raises becomes one sentence: the cause is kept as `__cause__`.
     """
@@ -61,11 +68,27 @@ def called(option: PythonModel, folder: Path) -> nn.Module:
 
 def _found(option: PythonModel, folder: Path) -> Callable[..., object]:
     module, _, path = option.call.partition(":")
+    top = module.partition(".")[0]
+    allowed = top in os.environ.get(ALLOWED, "").split(",")
+    if not allowed and not _beside(module, folder):
+        raise Refusal(
+            f"model {option.call!r} cannot be imported from {folder}: there is no file "
+            f"{module.replace('.', '/')}.py, and a recipe may not call whatever is installed; put "
+            f"the function into such a file, or allow the package by `nacre --allow-package {top}`"
+        )
     try:
         with _importing_from(folder, module):
             found: Any = importlib.import_module(module)
         for name in path.split("."):
             found = getattr(found, name)
+            home = getattr(found, "__module__", None)
+            if not allowed and callable(found) and home != module:
+                raise Refusal(
+                    f"model {option.call!r} is not defined in {module.replace('.', '/')}.py but in "
+                    f"{home!r}; define a function in that file which returns the module"
+                )
+    except Refusal:
+        raise
     except Exception as error:
         raise Refusal(
             f"model {option.call!r} cannot be imported from {folder} ({cause(error)}); "
@@ -74,6 +97,14 @@ def _found(option: PythonModel, folder: Path) -> Callable[..., object]:
     if not callable(found):
         raise Refusal(f"model {option.call!r} is no function; name one that returns the module")
     return found
+
+
+def _beside(module: str, folder: Path) -> bool:
+    """Whether `module` is a file inside `folder`, links followed."""
+    place = folder.resolve()
+    stem = place.joinpath(*module.split("."))
+    files = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
+    return any(file.is_file() and file.resolve().is_relative_to(place) for file in files)
 
 
 @contextmanager

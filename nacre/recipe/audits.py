@@ -36,7 +36,7 @@ class Membership:
 
     kind: Literal["membership"] = "membership"
     rows: int = 10_000
-    """Rows of each cohort at most; of more, so many are drawn at random."""
+    """The most rows of each cohort; of a larger cohort this number is drawn at random."""
     confidence: float = 0.95
     """Of the interval around each figure."""
 
@@ -49,7 +49,7 @@ class Membership:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryAudit:
-    """Look for the made-up secrets of `data.canaries`: exposure (Carlini 2019), and the epsilon
+    """Look for the random secrets of `data.canaries`: exposure (Carlini 2019), and the epsilon
     that it shows in one run (Steinke 2023)."""
 
     kind: Literal["canaries"] = "canaries"

@@ -65,7 +65,7 @@ def _recipe(data: bytes, name: str, folder: Path) -> Recipe:
 
 
 def _check_format(document: Document) -> None:
-    """A file of another format is told apart before its keys are found unknown."""
+    """Refuses a file of another format, before its keys are refused as unknown."""
     if "nacre" not in document.values:
         raise document.error(("nacre",), f"is missing; begin the file with `nacre: {FORMAT}`")
     found = document.values["nacre"]

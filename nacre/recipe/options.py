@@ -1,7 +1,7 @@
 """Option dataclasses, read by pydantic: what their types allow, and nothing else.
 
 The techniques' options are plain dataclasses that know nothing of pydantic. Their type hints say
-all that is needed: a union of dataclasses is told apart by `kind`, an unknown key is refused at
+all that is needed: `kind` chooses among the members of a union, an unknown key is refused at
 every level, and a value is taken only if it has the declared type (a whole number counts as a
 number, nothing else is converted). Defaults and `__post_init__` are the dataclass's own.
 """

@@ -1,4 +1,4 @@
-"""The sections of a recipe that belong to no technique: training, execution, ledger, comparison."""
+"""The sections of a recipe that belong to no technique: training, execution and ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Training:
     optimizer: OptimizerOption = field(default_factory=lambda: SGD(lr=0.1))
     """What turns a release into an update."""
     schedule: Schedule | None = None
-    """How the step size goes; None leaves it as it is. Not for federations."""
+    """Learning-rate schedule; None keeps the rate constant. Not for federations."""
     average: Average | None = None
     """The finished model is an average of the weights over the steps; None takes the last ones.
     With a federation, over its rounds."""
@@ -57,7 +57,7 @@ class Execution:
     threads: int | None = None
     """Threads that one operation may use; None leaves PyTorch's choice."""
     compile: bool = False
-    """Whether `torch.compile` is tried on made-up rows before the run. It is taken where it is
+    """Whether `torch.compile` is tried on random rows before the run. It is taken where it is
     faster by more than it costs and agrees with the plain model; the plan says which, with both
     times. Never taken where units are clipped, an epsilon is claimed, or parties train."""
     devices: Literal["auto", "one", "replicated", "sharded"] = "auto"

@@ -1,4 +1,4 @@
-"""The search of a recipe: what is tried, how often, and by what the best is told."""
+"""The search of a recipe: which settings are tried, how often, and how the best is chosen."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Tune:
     over: dict[str, tuple[Any, ...]]
     """Key paths, as `training.optimizer.lr`, each with the values to draw from."""
     trials: float = 10.0
-    """How many trials there are on average; how many there are is drawn, and told to nobody."""
+    """The average number of trials; the number itself is drawn at random and kept secret."""
     shape: float = 1.0
     """The law of that number: 1 is geometric, 0 logarithmic, which costs less and spreads more;
     larger shapes cost more and spread less."""
     score: PublicScore | PrivateScore = field(default_factory=PublicScore)
-    """By what the best trial is told."""
+    """The score by which the best trial is chosen."""
 
     def __post_init__(self) -> None:
         if not self.over:

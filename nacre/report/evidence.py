@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import Any, cast
 
 from nacre.audit.finding import Finding
-from nacre.core.errors import FileDamaged, RunError
+from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
 from nacre.report.conform import conform
 from nacre.report.facts import (
@@ -21,10 +22,13 @@ from nacre.report.facts import (
     Ledger,
     Outcome,
     Plan,
+    Range,
     Released,
 )
 from nacre.report.page import render
 from nacre.report.pictures import flat
+from nacre.report.releases import ranges, require_planned
+from nacre.training.planned import PlannedLevels
 
 _TRAIN = "`nacre train RECIPE --into {run}`"
 _WRITERS = {
@@ -36,10 +40,11 @@ _WRITERS = {
     "ledger.json": _TRAIN,
     "findings.json": "`nacre audit {run}`",
     "comparison.json": "`nacre audit {run}`",
+    "evidence.json": "`nacre report {run}`",
 }
 """File of a run folder -> the verb that writes it."""
 
-_SOURCES = (*_WRITERS, "model.safetensors")
+_SOURCES = (*(name for name in _WRITERS if name != "evidence.json"), "model.safetensors")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -72,7 +77,7 @@ def gather(run_folder: Path) -> Evidence:
         "format": FORMAT,
         "plan": plan,
         "outcome": outcome,
-        "released": _released(run_folder),
+        "released": _released(run_folder, plan),
         "findings": findings,
         "findings_are_local": (run_folder / "local" / "findings.json").exists(),
         "comparison": _optional(run_folder, "comparison.json", Comparison),
@@ -158,28 +163,62 @@ def _plan(run: Path) -> Plan:
     curves = [party.get("epsilon_by_delta", []) for party in plan["parties"]]
     if any(len(point) != 2 for points in curves for point in points):
         raise _damaged(run, "plan.json", "`epsilon_by_delta` should hold pairs")
+    try:
+        PlannedLevels.of(plan)
+    except FileDamaged as error:
+        raise _damaged(run, "plan.json", str(error)) from error
     return plan
 
 
-def _released(run: Path) -> Released:
-    """released.jsonl, counted."""
-    name = "released.jsonl"
-    counts = {"noised": 0, "inherited": 0, "unprotected": 0}
-    deviations: set[float] = set()
-    for number, line in enumerate(_text(run, name).splitlines(), start=1):
+def check(run_folder: Path) -> list[Range]:
+    """The releases of a run by ranges of steps, recomputed from plan.json and released.jsonl alone.
+
+    Raises `NotAsPlanned` for the first release that is not what the plan promises, and for an
+    evidence.json that says something else; otherwise as `gather`.
+    """
+    plan, lines = _plan(run_folder), _lines(run_folder)
+    done = None
+    if (run_folder / "outcome.json").exists():
+        outcome: Outcome = _read(run_folder, "outcome.json", Outcome)
+        done = outcome["done"]
+    require_planned(run_folder, plan, lines, done)
+    found = ranges(plan, lines)
+    stated: Any = _optional(run_folder, "evidence.json", dict[str, Any])
+    if stated is not None and stated.get("released", {}).get("ranges") != found:
+        raise NotAsPlanned(
+            f"{run_folder / 'evidence.json'} does not state the releases of this run: write it "
+            f"again by `nacre report {run_folder}`"
+        )
+    return found
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    """The lines of released.jsonl, each a release."""
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(_text(run, "released.jsonl").splitlines(), start=1):
         try:
             facts = json.loads(line)
-            counts[facts["how"]] += 1
-            if facts["how"] == "noised":
-                deviations.add(float(facts["deviation"]))
+            if facts["how"] not in ("noised", "inherited", "unprotected"):
+                raise ValueError("how")
+            float(facts["deviation"] if facts["how"] == "noised" else 0)
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(run, name, f"line {number} is no release") from error
+            raise _damaged(run, "released.jsonl", f"line {number} is no release") from error
+        found.append(facts)
+    return found
+
+
+def _released(run: Path, plan: Plan) -> Released:
+    """released.jsonl, counted."""
+    lines = _lines(run)
+    counts = Counter(line["how"] for line in lines)
+    deviations = {float(line["deviation"]) for line in lines if line["how"] == "noised"}
     return {
-        "count": sum(counts.values()),
+        "count": len(lines),
         "noised": counts["noised"],
         "inherited": counts["inherited"],
         "unprotected": counts["unprotected"],
         "deviations": sorted(deviations),
+        "ranges": ranges(plan, lines),
     }
 
 

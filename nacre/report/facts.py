@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
+from nacre.report.ledger_facts import Ledger
 
 FORMAT = 1
 
@@ -43,7 +44,14 @@ class Clip(TypedDict):
 
     kind: str
     norm: float | None
-    """L2 norm that no clipped unit exceeds; null where nothing bounds it."""
+    """L2 norm that no clipped unit exceeds; null where nothing bounds it. Of an adaptive rule, that
+    of the first step, with the answers that its path is made of."""
+    quantile: NotRequired[float]
+    """Share of the units that an adaptive norm leaves unscaled."""
+    pace: NotRequired[float]
+    """How fast an adaptive norm moves: see `nacre.gradient_clipping.Adaptive.rate`."""
+    share: NotRequired[float]
+    """How much a unit's answer weighs beside its gradient, in units of the norm."""
 
 
 class Noise(TypedDict):
@@ -58,6 +66,14 @@ class Noise(TypedDict):
     """Steps whose noise belongs together, of banded noise."""
     buffers: NotRequired[int]
     """What is kept of all earlier noise, of noise by buffers (BLT)."""
+    coefficients: NotRequired[list[float]]
+    """The first column of C, of banded noise C^-1 z."""
+    weights: NotRequired[list[float]]
+    """Of the buffers."""
+    decays: NotRequired[list[float]]
+    """Of the buffers."""
+    separation: NotRequired[int]
+    """Steps from one participation of a unit to its next at least, of noise for a whole run."""
 
 
 class Takes(TypedDict):
@@ -152,6 +168,8 @@ class Plan(TypedDict):
     task: str
     private: bool
     """Whether every release is covered by an epsilon."""
+    rounds: int
+    """Steps of the outermost loop: of a federation its rounds."""
     parties: list[Party]
     techniques: Techniques
     assumptions: list[str]
@@ -186,6 +204,24 @@ class Outcome(TypedDict):
     search: NotRequired[SearchOutcome]
 
 
+class Range(TypedDict):
+    """Releases one after another, and whether they are what plan.json promises."""
+
+    first: int
+    """Step of the first of them."""
+    last: int
+    """Step of the last of them."""
+    how: str
+    """`noised`, `inherited` or `unprotected`."""
+    deviation: list[float]
+    """Least and greatest standard deviation of the noise; empty where none was added."""
+    bound: list[float]
+    """Least and greatest L2 norm by which one unit moves a sum; empty where it is not recorded."""
+    as_planned: bool
+    """Whether each deviation is the planned multiplier times the sensitivity under the planned
+    adjacency and bound, recomputed from plan.json and released.jsonl."""
+
+
 class Released(TypedDict):
     """What left the private side, counted from released.jsonl."""
 
@@ -198,6 +234,8 @@ class Released(TypedDict):
     """Covered by nothing."""
     deviations: list[float]
     """The standard deviations of the noise that was added, each once, ascending."""
+    ranges: list[Range]
+    """The releases in order, steps alike taken together, each held against plan.json."""
 
 
 class Attacked(TypedDict):
@@ -310,60 +348,6 @@ class Comparison(TypedDict):
     """Test rows."""
     confidence: float
     radius: NotRequired[dict[str, Any]]
-
-
-class Granted(TypedDict):
-    """What an account's owner allows in all."""
-
-    epsilon: float
-    delta: float
-
-
-class Spent(TypedDict):
-    """What has been charged to an account so far, by this run and others."""
-
-    epsilon: float
-
-
-class Left(TypedDict):
-    """What the account's rule still allows."""
-
-    epsilon: float
-    """At the grant's delta; 0 once a rule that prices one run has priced it."""
-
-
-class Entry(TypedDict):
-    """A line of the ledger; each carries the hash of all lines before it."""
-
-    index: int
-    time: str
-    kind: str
-    run: str | None
-    summary: str
-    hash: str
-
-
-class Account(TypedDict):
-    """One grant of an account this run was charged to."""
-
-    account: str
-    unit: str
-    rule: str
-    granted: Granted
-    spent: Spent
-    left: Left
-    entries: list[Entry]
-    """Of the whole account; of each run's journal the last line only."""
-
-
-class Ledger(TypedDict):
-    """The ledger's extract at the end of the training."""
-
-    accounts: list[Account]
-    head: str
-    """Hash of the ledger's last line."""
-    verified: bool
-    """Whether the chain of hashes was whole."""
 
 
 class Evidence(TypedDict):

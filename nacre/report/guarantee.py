@@ -7,8 +7,9 @@ from typing import Literal
 
 from nacre.report import charts
 from nacre.report.blocks import Block, Cell, Figure, Figures, Listing, Section, Table, Terms, Text
-from nacre.report.facts import Account, Evidence, Party
+from nacre.report.facts import Evidence, Party
 from nacre.report.headline import UNIT, odds, worst
+from nacre.report.ledger_facts import Account
 from nacre.report.numbers import delta, epsilon, left, listed, moment, number, percent, short
 
 Technique = Literal[

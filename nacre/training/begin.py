@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def started(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdi
     group.same("the rows", bytes.fromhex(held.hmac))
     group.only_first(lambda: _opened(plan, folder.path, key, held, group.size), folder)
     group.only_first(lambda: aids.kept.into(folder.local), None)
-    return held
+    return replace(held, cells=())  # recorded: no step needs the files again
 
 
 def _new_key(into: Path) -> str:
@@ -67,10 +68,8 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes
 def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> budget.Charges:
     """The run's reservations. Once they were made, the ledger is never made again: a ledger that
     is gone would forget what was spent."""
-    private = held.not_public if held is not None else ()
-    charges = budget.reserve(
-        plan, folder.name(), folder.path, new=not folder.reserved, rows=private
-    )
+    cells = held.cells if held is not None else ()
+    charges = budget.reserve(plan, folder.name(), folder.path, new=not folder.reserved, cells=cells)
     if not folder.reserved:
         folder.mark_reserved()
     return charges

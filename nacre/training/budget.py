@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError
-from nacre.core.random import digest
 from nacre.core.types import Adjacency, Unit
-from nacre.data.dataset import Rows
+from nacre.data.cells import Cells
+from nacre.data.sketch import sketched
 from nacre.ledger import Charge, Grant, Ledger, Preview, is_url, preview_new
 from nacre.ledger.weigh import PLANNED
 from nacre.recipe.schema import Recipe
@@ -88,9 +87,11 @@ def takes(
     if path is not None and Ledger.exists(path):
         with Ledger.open(path) as ledger:
             name = run[0] if run is not None else PLANNED
-            found = ledger.preview(account, *asked, rows, span, grant=grant, run=name)
+            found = ledger.preview(
+                account, *asked, rows, span, _column(recipe, wanted.unit), grant=grant, run=name
+            )
     elif grant is not None:
-        found = preview_new(account, grant, *asked, rows, span)
+        found = preview_new(account, grant, *asked, rows, span, _column(recipe, wanted.unit))
     else:
         raise BudgetExceeded(
             f"account {account!r} has no grant: the ledger {path} does not exist; make one with "
@@ -124,9 +125,17 @@ def _grant(recipe: Recipe, wanted: Asked) -> Grant | None:
             delta=option.delta,
             rule=option.rule,
             adjacency=wanted.adjacency,
+            column=_column(recipe, wanted.unit),
         )
     except ValueError as error:
         raise BudgetExceeded(f"the recipe's `ledger.grant` allows nothing: {error}") from error
+
+
+def _column(recipe: Recipe, unit: Unit) -> str:
+    """The column whose values tell units of this kind apart; "" for rows, and where parties are
+    named by the recipe."""
+    column = {"group": recipe.data.unit, "client": recipe.data.party}.get(unit)
+    return unicodedata.normalize("NFC", column or "")
 
 
 def _rows_per_unit(recipe: Recipe) -> int | None:
@@ -179,11 +188,11 @@ def reserve(
     folder: Path,
     *,
     new: bool = False,
-    rows: Sequence[Rows] = (),  # all that are not public, held-out ones too
+    cells: Sequence[Cells] = (),  # of all rows that are not public, held-out ones too
 ) -> Charges:
     """The run's reservations, made now or standing already. All holders, or none.
 
-    Only a `new` run may make the ledger or a grant; its `rows` are recorded against the accounts
+    Only a `new` run may make the ledger or a grant; its rows are recorded against the accounts
     that they are charged to, so that no other name gives them a second budget. Raises
     `BudgetExceeded` and `LedgerError`.
     """
@@ -199,39 +208,24 @@ def reserve(
         )
     ledger = Ledger.open(path, create=new and recipe.ledger.grant is not None)
     try:
-        if new and rows:
-            _record(plan, ledger, rows)
+        if new and cells:
+            accounts = [holder.account for holder in plan.holders if holder.account is not None]
+            record_rows(ledger, accounts, cells)
         return Charges(_reserved(plan, run, ledger, new), ledger)
     except BaseException:
         ledger.close()
         raise
 
 
-def _record(plan: Plan, ledger: Ledger, rows: Sequence[Rows]) -> None:
-    """Records each account's rows."""
-    each = (
-        digest(r.features[i], r.label[i]) if r.content is None else r.content[i]
-        for r in rows
-        for i in range(len(r))
-    )
-    accounts = [holder.account for holder in plan.holders if holder.account is not None]
-    record_rows(ledger, accounts, each)
+def record_rows(ledger: Ledger, accounts: Iterable[str], cells: Sequence[Cells]) -> None:
+    """Records against these accounts which rows they stand for.
 
-
-def record_rows(
-    ledger: Ledger,
-    accounts: Iterable[str],
-    rows: Iterable[bytes],  # a digest of each
-) -> None:
-    """Records against these accounts which rows they stand for, in any order.
-
-    The fingerprint is hex HMAC-SHA-256. Its key lies beside the ledger: without one it would
-    confirm a guess of all the rows. Raises `LedgerError` as `Ledger.record_rows` does.
+    An entry of one size is added for each account and each run, whatever the rows are. Raises
+    `LedgerError` as `Ledger.record_rows` does.
     """
-    content = b"nacre account" + b"".join(sorted(rows))
-    fingerprint = hmac.new(ledger.fingerprint_key(), content, hashlib.sha256).hexdigest()
+    sketch = sketched(cells, ledger.sketch_key())
     for account in accounts:
-        ledger.record_rows(account, fingerprint)
+        ledger.record_rows(account, sketch)
 
 
 def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Charge]:
@@ -252,6 +246,7 @@ def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Char
                 wanted.adjacency,
                 _rows_per_unit(plan.recipe),
                 wanted.span,
+                _column(plan.recipe, wanted.unit),
             )
     except NacreError:
         if new:  # nothing was journalled, so whatever the rule, all of it comes back
@@ -262,5 +257,6 @@ def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Char
 
 
 def _granted(ledger: Ledger, account: str, grant: Grant) -> None:
-    adjacency: Adjacency = grant.adjacency
-    ledger.grant_if_new(account, grant.unit, grant.epsilon, grant.delta, grant.rule, adjacency)
+    ledger.grant_if_new(
+        account, grant.unit, grant.epsilon, grant.delta, grant.rule, grant.adjacency, grant.column
+    )

@@ -17,7 +17,9 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release, Tensors
 from nacre.ledger import Charge
 from nacre.training.group import Group
+from nacre.training.planned import Held, Planned
 from nacre.training.step import Parts, State, UnitSource, entering, step
+from nacre.training.unmoved import Unmoved
 
 
 class Journal(Protocol):
@@ -68,6 +70,7 @@ class Journalled:
     noise: Noise
     charge: Journal
     step: int  # counted from 1
+    held: Held  # against the plan, before and after
 
     @property
     def multiplier(self) -> float | None:
@@ -87,9 +90,14 @@ class Journalled:
         *,
         consume: bool = False,
     ) -> tuple[Release, NoiseState]:
-        """The noised sum. Raises as the journal and the noise do, `LedgerError` among them."""
+        """The noised sum. Raises as the journal and the noise do, `LedgerError` among them, and
+        `NotAsPlanned` where the noise is not what plan.json says: before the entry is written
+        where that shows in the sum or the parts, in any case before the release is returned."""
+        self.held.before(self.step, total, self.noise, adjacency)
         with _journalling(self.charge, self.step, source.digest("journal").hex()):
-            return self.noise.add(total, state, source, adjacency, consume=consume)
+            release, after = self.noise.add(total, state, source, adjacency, consume=consume)
+            self.held.after(self.step, release)
+        return release, after
 
 
 def _journalling(charge: Journal, step: int, entered: str) -> AbstractContextManager[None]:
@@ -132,6 +140,7 @@ def fit(
     until: int,  # steps in all, counted from the start of the run
     source: Source,
     charge: Journal,
+    planned: Planned,
     observe: Observe = lambda state, release: False,
     context: bytes = b"",
 ) -> State:
@@ -141,8 +150,13 @@ def fit(
     most; and with what it is computed from, its sum included, so it is never answered a second
     time.
 
-    Raises `RunError` where the first noised update leaves a trainable tensor as it was.
+    Raises `RunError` where the first noised update leaves a trainable tensor as it was,
+    `NotAsPlanned` for a release that is not what the plan says (it is held back), and
+    `Incompatible` where a frozen weight or buffer was written into, seen after the first step and
+    after the last.
     """
+    held = Held(planned, parts.sampling, state.clip, state.done)
+    unmoved, first_step = Unmoved(state.model), True
     marks: Tensors | None = None
     checked = False
     while state.done < until:
@@ -152,7 +166,7 @@ def fit(
             marks, checked = None, True
         before = entering(state, source, context)
         first = None if checked else _marks(state)
-        noise = Journalled(parts.noise, charge, state.done + 1)
+        noise = Journalled(parts.noise, charge, state.done + 1, held)
         state, release = step(state, units, replace(parts, noise=noise), source, before)
         if isinstance(release.how, Noised) and first is not None:
             # Rounded to a grid, the noised sum of a single number may be 0, and moves nothing.
@@ -162,6 +176,12 @@ def fit(
                 if name not in release.total or release.total[name].reshape(-1)[:_MARKED].any()
             }
         PAGES.after_step()
+        if first_step:
+            parts.devices.gather()
+            unmoved.require(state.model)
+            first_step = False
         if observe(state, release):
             break
+    parts.devices.gather()
+    unmoved.require(state.model)
     return state

@@ -25,6 +25,9 @@ from nacre.core.errors import FileDamaged, NacreError, RunError
 from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
 
+FORMAT = 1
+"""Of a run folder, as docs/formats/run-folder.md has it; local/run.json holds the number."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -138,10 +141,16 @@ class RunFolder:
         """What the trials of a search computed; absent once the run has ended."""
         return self.local / "trials"
 
+    @property
+    def parties(self) -> Path:
+        """Replies of the parties of a simulated federation; absent once the run has ended. Under
+        privacy of whole parties they are raw changes, which no noise has reached yet."""
+        return self.local / "parties"
+
     def destroy_key(self) -> None:
-        """Removes what the noise remembers and the trials of a search, then overwrites and removes
-        the run key. On copy-on-write disks old blocks may survive."""
-        for path in (self.noise, self.trials):
+        """Removes what the noise remembers, the trials of a search and the replies of parties, then
+        overwrites and removes the run key. On copy-on-write disks old blocks may survive."""
+        for path in (self.noise, self.trials, self.parties):
             if path.exists():
                 shutil.rmtree(path)
         if self.run_key.exists():
@@ -171,7 +180,7 @@ def create(
         building.local.mkdir(mode=0o700)
         write_bytes(building.recipe, recipe)
         write_json(building.plan, dict(plan))
-        write_json(building.facts, dict(facts))
+        write_json(building.facts, {"format": FORMAT, **facts})
         write_bytes(building.holder_key, holder_key, mode=0o600)
         write_bytes(building.run_key, os.urandom(32), mode=0o600)
         if path.exists():
@@ -217,4 +226,18 @@ def reopen(path: Path) -> RunFolder:
     folder = RunFolder(path)
     if not folder.recipe.exists() or not folder.plan.exists():
         raise RunError(f"{path} holds no run: start one with `nacre train RECIPE --into {path}`")
+    _require_format(folder)
     return folder
+
+
+def _require_format(folder: RunFolder) -> None:
+    """Raises `RunError` for a folder of another format; one without `local/` states none."""
+    if not folder.facts.exists():
+        return
+    facts: Any = read_json(folder.facts)
+    found = facts.get("format", 1) if isinstance(facts, dict) else 1  # 1 was not written at first
+    if type(found) is not int or found != FORMAT:
+        raise RunError(
+            f"{folder.path} is a run folder of format {found!r}, and this version of Nacre reads "
+            f"format {FORMAT}; use the version that wrote it"
+        )

@@ -17,6 +17,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.fit import Journal, fit
+from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
 
 
@@ -65,6 +66,7 @@ def local_training(
     model: nn.Module,  # the federation's; copied
     source: Source,  # this party's own
     charge: Journal,
+    planned: Planned,
 ) -> Callable[[Tensors, int], Release]:
     """What a party does with a round's weights: train, and release the change.
 
@@ -75,6 +77,7 @@ def local_training(
     """
     own = copy.deepcopy(model)
     held = units(setting.recipe, rows, source)
+    planned.require_units(len(held), len(rows), rows.group)
     work = parts(setting, mechanism, own)
     federation = setting.recipe.federated_learning
     assert federation is not None
@@ -94,6 +97,7 @@ def local_training(
             until=state.done + steps,
             source=source,
             charge=_Journalled(),
+            planned=planned,
             observe=lambda state, release: releases.append(release) or False,
             context=asked,
         )
@@ -124,5 +128,6 @@ def _right(releases: list[Release]) -> Inherited | Unprotected:
     for release in releases:
         if isinstance(release.how, Unprotected):
             return release.how
-    deviations = [r.how.deviation for r in releases if isinstance(r.how, Noised)]
-    return Inherited(tuple(f"a step with noise of deviation {d:.6g}" for d in deviations))
+    steps = tuple(release.how for release in releases if isinstance(release.how, Noised))
+    sources = tuple(f"a step with noise of deviation {step.deviation:.6g}" for step in steps)
+    return Inherited(sources, steps)

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nacre.core.files import read_json
 from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
@@ -28,10 +30,22 @@ from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.folder import RunFolder
 from nacre.training.holders import Setting, fixed, local_training, parts, units
 from nacre.training.plan import Plan
+from nacre.training.planned import PlannedLevels
 from nacre.training.progress import Advance, Progress
-from nacre.training.released import Log
+from nacre.training.released import Log, Overheard
 from nacre.training.rows import Holdings
 from nacre.training.step import Parts, State, UnitSource
+from nacre.training.unmoved import Unmoved
+
+
+class _Level(NamedTuple):
+    """What the outermost steps are taken with."""
+
+    state: State
+    work: Parts
+    over: UnitSource
+    charge: Journal
+    overheard: Overheard | None = None  # over parties whose changes are private by themselves
 
 
 @dataclass
@@ -80,25 +94,37 @@ def loop(
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
     devices = devices or Devices()
     setting, held, part = passed(setting, held, model, watch)
-    state, work, over, charge = (
-        _federation(plan, setting, held, part, source, charges, folder)
+    planned = PlannedLevels.of(devices.group.from_first(lambda: _written(plan, folder)))
+    level = (
+        _federation(plan, setting, held, part, source, charges, folder, planned)
         if plan.outer is not None
-        else _central(plan, setting, held, part, source, charges, devices)
+        else _central(plan, setting, held, part, source, charges, devices, planned)
     )
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
-    state, outcome = _restored(state, folder, devices, average)
+    state, outcome = _restored(level.state, folder, devices, average)
     until = state.done if early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl", state.done) if folder is not None else None
     try:
         with watch.stage(name, plan.rounds) as advance:
             advance(state.done)
-            watcher = _Watcher(plan, held, outcome, folder, log, advance, devices, average)
+            watcher = _Watcher(
+                plan,
+                held,
+                outcome,
+                folder,
+                log,
+                advance,
+                devices,
+                average,
+                level.overheard,
+                Unmoved(state.model),
+            )
             if not watcher.ended(state):
                 state = fit(
-                    state, over, work, until=until, source=source, charge=charge,
-                    observe=watcher, context=fixed(state.model),
+                    state, level.over, level.work, until=until, source=source, charge=level.charge,
+                    planned=planned.outer, observe=watcher, context=fixed(state.model),
                 )  # fmt: skip
     finally:
         if log is not None:
@@ -112,23 +138,32 @@ def loop(
     return outcome
 
 
+def _written(plan: Plan, folder: Path | None) -> Any:
+    """plan.json as it was written when the run was started; without a folder, as it would be."""
+    if folder is None:
+        return json.loads(json.dumps(plan.to_json()))
+    return read_json(folder / "plan.json")
+
+
 def _central(
     plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    charges: Mapping[str, Journal], devices: Devices,
-) -> tuple[State, Parts, UnitSource, Journal]:  # fmt: skip
+    charges: Mapping[str, Journal], devices: Devices, planned: PlannedLevels,
+) -> _Level:  # fmt: skip
     mechanism = plan.holders[0].mechanism
     optimizer = plan.recipe.training.optimizer.build(devices.place(model).values())
-    over = units(plan.recipe, held.private[""], source)
+    rows = held.private[""]
+    over = units(plan.recipe, rows, source)
+    planned.outer.require_units(len(over), len(rows), rows.group)
     charge = Agreed(devices.group, charges.get("", NoJournal()))
     work = replace(parts(setting, mechanism, model), devices=devices)
     begun = mechanism.noise.init(trainable(model))
-    return State(model.train(), optimizer, mechanism.clip, begun), work, over, charge
+    return _Level(State(model.train(), optimizer, mechanism.clip, begun), work, over, charge)
 
 
 def _federation(
     plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    charges: Mapping[str, Journal], folder: Path | None,
-) -> tuple[State, Parts, UnitSource, Journal]:  # fmt: skip
+    charges: Mapping[str, Journal], folder: Path | None, planned: PlannedLevels,
+) -> _Level:  # fmt: skip
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
@@ -138,7 +173,7 @@ def _federation(
             name,
             local_training(
                 setting, plan.inner(name), rows, model, source.child("party", name),
-                charges.get(name, NoJournal()),
+                charges.get(name, NoJournal()), planned.over(name),
             ),
             recipe=plan.digest,
             rounds=option.rounds,
@@ -147,12 +182,10 @@ def _federation(
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
-    federation = Federation(
-        InProcess(handlers),
-        option.gather.build(outer.sampling.expected),
-        plan.digest,
-        private=isinstance(outer.noise, NoNoise) and plan.private,
-    )
+    private = isinstance(outer.noise, NoNoise) and plan.private
+    wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
+    gather = option.gather.build(outer.sampling.expected)
+    federation = Federation(wire, gather, plan.digest, private=private)
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,
@@ -160,8 +193,13 @@ def _federation(
         noise=outer.noise,
         adjacency=outer.adjacency,
     )
-    charge = charges.get("", NoJournal())
-    return State(model.train(), optimizer, outer.clip), work, Names(option.parties.names), charge
+    return _Level(
+        State(model.train(), optimizer, outer.clip),
+        work,
+        Names(option.parties.names),
+        charges.get("", NoJournal()),
+        wire if isinstance(wire, Overheard) else None,
+    )
 
 
 def _store(folder: Path | None, name: str) -> Path | None:
@@ -169,7 +207,7 @@ def _store(folder: Path | None, name: str) -> Path | None:
     privacy of whole parties a reply is not a release yet, so it stays in `local/`."""
     if folder is None:
         return None
-    path = folder / "local" / "parties" / name
+    path = RunFolder(folder).parties / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -231,7 +269,9 @@ class _Watcher:
     def __init__(
         self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
         log: Log | None, advance: Advance, devices: Devices, average: Averaged | None,
+        overheard: Overheard | None, unmoved: Unmoved,
     ) -> None:  # fmt: skip
+        self._overheard, self._unmoved = overheard, unmoved
         self._devices, self._average = devices, average
         self._plan, self._outcome, self._folder = plan, outcome, folder
         self._log, self._advance = log, advance
@@ -243,7 +283,8 @@ class _Watcher:
 
     def __call__(self, state: State, release: Release) -> bool:
         if self._log is not None:
-            self._log.add(state.done, release)
+            heard = self._overheard.last if self._overheard is not None else None
+            self._log.add(state.done, release, heard)
         if self._average is not None:
             self._average.follow(state.model, state.done)
         due = state.done % self._every == 0 or state.done >= self._plan.rounds
@@ -278,6 +319,7 @@ class _Watcher:
 
     def _save(self, state: State) -> None:
         group, folder = self._devices.group, self._folder
+        self._unmoved.require(state.model)
         if folder is None and group.size == 1:
             return
         tensors = checkpoint.collected(state.model, state.optimizer, self._devices)

@@ -10,6 +10,7 @@ from torch import nn
 
 from nacre.adversarial_training import Standard
 from nacre.core.parts import GradientSum, Objective, Sampling, Task
+from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.data.sampling import CyclicPoissonSampling
@@ -67,17 +68,18 @@ def sums(
     """The gradient sum over rows, and why this one; tried on random rows."""
     losses, copies = objective(recipe, task_of(schema), space), recipe.training.augment
     units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
-    chosen, why = choose(
-        recipe.execution.gradients,
-        model=model,
-        objective=losses if copies is None else Augmented(losses, copies),
-        clip=clip(recipe),
-        sample=random_batch(recipe, schema, 3),
-        verify=recipe.execution.verify,
-        precision=recipe.execution.precision,
-        units=units,
-        memory=memory or physical_memory(),
-    )
+    with unmoved(model):
+        chosen, why = choose(
+            recipe.execution.gradients,
+            model=model,
+            objective=losses if copies is None else Augmented(losses, copies),
+            clip=clip(recipe),
+            sample=random_batch(recipe, schema, 3),
+            verify=recipe.execution.verify,
+            precision=recipe.execution.precision,
+            units=units,
+            memory=memory or physical_memory(),
+        )
     if not recipe.execution.compile or decided is False:
         return chosen, why
     return _compiled(recipe, chosen, why, model, random_batch(recipe, schema, units), decided)

@@ -18,6 +18,7 @@ from nacre.gradient_clipping import Unclipped, Whole
 from nacre.training import pieces
 from nacre.training.fit import NoJournal, Observe, fit
 from nacre.training.holders import Setting
+from nacre.training.planned import NOTHING
 from nacre.training.step import Parts, State
 
 
@@ -49,5 +50,6 @@ def pretrain(
         until=option.steps,
         source=source,
         charge=NoJournal(),
+        planned=NOTHING,
         observe=observe,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
+from nacre.data.cells import of_table
 from nacre.data.raw import RawTable, missing, number, read_table, text
 from nacre.differential_privacy.local import (
     LocalOption,
@@ -41,6 +42,7 @@ from nacre.differential_privacy.statistics import (
 )
 from nacre.ledger import Charge, Ledger
 from nacre.recipe.queries import Queries, Records
+from nacre.training.budget import record_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +86,7 @@ def release(
             charges.append(charge)
             stack.callback(charge.settle)
         raw = _opened(table)
+        record_rows(book, [account], of_table(raw.columns))
         frames = [_asked_of(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
@@ -126,6 +129,7 @@ def release_records(
         charge = book.reserve(account, name, record_event(asked), 1, "example", "replace_one")
         stack.callback(charge.settle)
         raw = _opened(table)
+        record_rows(book, [account], of_table(raw.columns))
         read = {name: _records(raw, name, option) for name, option in asked.items()}
         charge.journal(1)
         written: dict[str, list[str] | list[float]] = {}
@@ -161,17 +165,18 @@ def _records(raw: RawTable, name: str, option: LocalOption) -> list[str] | list[
 def _reserved(
     book: Ledger, account: str, run: str, asked: Sequence[QueryOption]
 ) -> Iterator[Charge]:
-    """One charge for all queries that protect rows, and one for all that protect people: a grant by
-    `pld` takes a single run, and together they cost less than one by one."""
-    units: tuple[Unit, ...] = ("example", "group")
-    for unit in units:
-        same = [query for query in asked if (query.unit is None) == (unit == "example")]
-        if same:
-            for query in same:
-                _require_price(query)
-            names = ", ".join(query.name for query in same)
-            asked_for = joint_event(same)
-            yield book.reserve(account, f"{run}: {names}", asked_for, 1, unit, "add_or_remove")
+    """One charge for all queries that protect rows, and one for all that protect the units of one
+    column: a grant by `pld` takes a single run, and together they cost less than one by one."""
+    for column in dict.fromkeys(query.unit for query in asked):
+        same = [query for query in asked if query.unit == column]
+        for query in same:
+            _require_price(query)
+        names = ", ".join(query.name for query in same)
+        unit: Unit = "example" if column is None else "group"
+        yield book.reserve(
+            account, f"{run}: {names}", joint_event(same), 1, unit, "add_or_remove",
+            column=column or "",
+        )  # fmt: skip
 
 
 def _require_price(query: QueryOption) -> None:

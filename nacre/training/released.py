@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nacre.core.errors import PartyError
 from nacre.core.files import write_bytes
+from nacre.core.parts import Transport
 from nacre.core.types import Inherited, Noised, Release
+from nacre.federated_learning.messages import Reply
 
 
-def line(number: int, release: Release) -> dict[str, Any]:
-    """What left at this step and by what right."""
+def line(
+    number: int,
+    release: Release,
+    heard: Mapping[str, Inherited] | None = None,
+) -> dict[str, Any]:
+    """What left at this step and by what right.
+
+    `heard` has, for each party whose change entered the step, the noised steps that the change was
+    computed from.
+    """
     how = release.how
     facts: dict[str, Any] = {"step": number, "how": type(how).__name__.lower()}
     if isinstance(how, Noised):
-        facts["deviation"] = how.deviation
+        facts |= _noised(how)
+        answers = {n: float(v) for n, v in release.total.items() if n.startswith(":")}
+        if answers:
+            facts["answers"] = answers  # of which the next bound is made
     elif isinstance(how, Inherited):
         facts["sources"] = list(how.sources)
     else:
         facts["reason"] = how.reason
+    if heard:
+        facts["parties"] = {
+            name: [_noised(step) for step in right.steps] for name, right in sorted(heard.items())
+        }
     return facts
+
+
+def _noised(how: Noised) -> dict[str, Any]:
+    return {"deviation": how.deviation, "bound": how.bound}
+
+
+class Overheard:
+    """A transport that remembers by what right each change of the last round left its party.
+
+    For parties whose changes are private by themselves: which of them answered is public there.
+    """
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.parties = inner.parties
+        self.last: dict[str, Inherited] = {}
+
+    def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `Transport.ask`."""
+        replies = self._inner.ask(requests)
+        self.last = {}
+        for name, data in replies.items():
+            with contextlib.suppress(PartyError):  # the gather says what is wrong with it
+                how = Reply.from_bytes(data).how
+                if isinstance(how, Inherited):
+                    self.last[name] = how
+        return replies
 
 
 class Log:
@@ -33,9 +80,11 @@ class Log:
         write_bytes(path, "".join(f"{text}\n" for text in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
-    def add(self, number: int, release: Release) -> None:
+    def add(
+        self, number: int, release: Release, heard: Mapping[str, Inherited] | None = None
+    ) -> None:
         """One more line, on its way to the disk."""
-        self._file.write(json.dumps(line(number, release)) + "\n")
+        self._file.write(json.dumps(line(number, release, heard)) + "\n")
         self._file.flush()
 
     def sync(self) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nacre.core.errors import DataError
 from nacre.core.random import digest
 from nacre.core.types import FeatureSpace
+from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.kept import Aids
 from nacre.data.scaling import Scaler, fit_scaling
@@ -37,7 +41,9 @@ class Holdings:
     private_is_public: bool
     notes: tuple[str, ...]  # for the local terminal only
     hmac: str  # of the data under the holder's key
-    not_public: tuple[Rows, ...]  # unscaled: all that are not public, held-out ones too
+    cells: tuple[
+        Cells, ...
+    ]  # of all rows that are not public, held-out ones too, as they were read
     tokenizer: Mapping[str, Any] | None = None  # that of `Cohorts`
     canaries: int = 0  # made-up rows, which are the last ones of the only holder
 
@@ -63,7 +69,7 @@ def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holding
         private_is_public=cohorts.private_is_public,
         notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
         hmac=_hmac(cohorts, holder_key),
-        not_public=_not_public(cohorts),
+        cells=_cells(cohorts),
         tokenizer=cohorts.tokenizer,
         canaries=0 if cohorts.canaries is None else len(cohorts.canaries),
     )
@@ -90,12 +96,30 @@ def _key(recipe: Recipe, error: DataError) -> str:
     return "data"
 
 
-def _not_public(cohorts: Cohorts) -> tuple[Rows, ...]:
+def _cells(cohorts: Cohorts) -> tuple[Cells, ...]:
     """None in a public demonstration. As they were read: another scaling is no other data."""
     if cohorts.private_is_public:
         return ()
+    if cohorts.cells:
+        return cohorts.cells
     kept_out = () if cohorts.test is None or cohorts.test_is_public else (cohorts.test,)
-    return (cohorts.private, *kept_out)
+    return tuple(_of_rows(rows) for rows in (cohorts.private, *kept_out))
+
+
+def _of_rows(rows: Rows) -> Cells:
+    """The features of each row beside its label, in blocks."""
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        features, label = rows.features.flatten(1).numpy(), rows.label.reshape(len(rows), -1)
+        step = max(1, _AT_ONCE // max(1, features.shape[1]))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            yield np.concatenate([features[part], label[part].numpy()], axis=1)
+
+    return Cells("cells", blocks)
+
+
+_AT_ONCE = 1 << 22  # numbers
 
 
 def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:

@@ -14,6 +14,7 @@ the same trials to the same bits, and goes on with the one it was interrupted in
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -120,6 +121,7 @@ class _Trials:
         for part in (own.state, own.local):
             part.mkdir(parents=True, exist_ok=True)
         own.sweep()
+        write_bytes(own.plan, json.dumps(self.plan.alternatives[place].to_json()).encode())
         facts: dict[str, Any] = {"place": place, "score": None}
         try:
             facts |= self._trained(self.plan.alternatives[place], own, keyed)

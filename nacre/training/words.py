@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
 from nacre.core.normals import COMPILED
-from nacre.core.parts import Noise, Sampling
+from nacre.core.parts import Clip, Noise, Sampling
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.buffered import Buffered
-from nacre.differential_privacy.correlated import Banded
+from nacre.differential_privacy.correlated import Banded, Tree
 from nacre.differential_privacy.forms import told
 from nacre.differential_privacy.noise import Gaussian
 from nacre.differential_privacy.options import GaussianNoise
-from nacre.gradient_clipping import Unclipped, UnitClip
+from nacre.gradient_clipping import Adaptive, Unclipped, UnitClip
 from nacre.models import Pretrained, Scattering
 from nacre.models.pretrained import starts_random
 from nacre.recipe.schema import Recipe
@@ -40,7 +40,7 @@ def holder(holder: Holder) -> dict[str, Any]:
         "unit": mechanism.unit,
         "adjacency": mechanism.adjacency,
         "sampling": _sampling(mechanism.sampling),
-        "clip": {"kind": _kind(holder), "norm": _norm(holder)},
+        "clip": {"kind": _kind(holder), "norm": _norm(holder), **_path(mechanism.clip)},
         "noise": _noise(mechanism.noise),
         "steps": mechanism.steps,
         "epsilon": price.epsilon if price else None,
@@ -73,13 +73,31 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 def _noise(noise: Noise) -> dict[str, Any]:
     if isinstance(noise, Buffered):
         buffers = len(noise.weights)
-        return {"kind": noise.kind, "multiplier": noise.multiplier, "buffers": buffers}
+        return {
+            "kind": noise.kind,
+            "multiplier": noise.multiplier,
+            "buffers": buffers,
+            "weights": list(noise.weights),
+            "decays": list(noise.decays),
+            "separation": noise.separation,
+        }
     found: dict[str, Any] = {
         "kind": type(noise).__name__.lower(), "multiplier": noise.multiplier
     }  # fmt: skip
     if isinstance(noise, Gaussian):
         return found | {"draws": noise.draws}
-    return found | {"bands": noise.bands} if isinstance(noise, Banded) else found
+    if isinstance(noise, Tree):
+        return found | {"separation": noise.separation}
+    if isinstance(noise, Banded):
+        return found | {"bands": noise.bands, "coefficients": list(noise.coefficients)}
+    return found
+
+
+def _path(clip: Clip) -> dict[str, float]:
+    """What moves the bound of a rule that moves; {} for the others."""
+    if not isinstance(clip, Adaptive):
+        return {}
+    return {"quantile": clip.quantile, "pace": clip.rate, "share": clip.share}
 
 
 def _kind(holder: Holder) -> str:

@@ -66,6 +66,7 @@ def test_the_advantage_interval_covers_at_its_confidence(tpr, fpr):
     assert missed / repetitions <= 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("delta", [0.0, 0.05])
 @pytest.mark.parametrize("bound", [epsilon_from_rates, epsilon_from_one_run])

@@ -18,6 +18,8 @@ from nacre.data.tokens import BYTES
 from nacre.models import CausalLM
 from nacre.recipe.audits import CanaryAudit
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 40
 OPTION = CanaryAudit(candidates=63)
 

@@ -238,7 +238,7 @@ def test_people_are_counted_whole(nacre: Nacre, book: Path, release: Any, tmp_pa
         "  - {kind: histogram, name: ages, column: age, edges: [0, 40, 80], epsilon: 2,\n"
         "     unit: person, rows_per_unit: 2}\n"
     )
-    words = ("--epsilon", 8, "--delta", 1e-6, "--unit", "group")
+    words = ("--epsilon", 8, "--delta", 1e-6, "--unit", "group", "--column", "person")
     clinic = book.with_name("groups.db")
     assert nacre("ledger", "grant", clinic, "ward", *words).exit_code == 0
     result = release("--ledger", clinic, "--json")

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -17,10 +16,12 @@ from nacre.cli import main
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError, Refusal
 from tests.cli.conftest import Nacre
 
+pytestmark = pytest.mark.slow
+
 PYTHON = [sys.executable, "-m", "nacre"]
 
 
-def test_help_is_quick_and_imports_no_torch() -> None:
+def test_help_imports_nothing_heavy() -> None:
     probe = (
         "import sys\nfrom nacre.cli.main import cli\n"
         "try: cli(['--help'])\nexcept SystemExit: pass\n"
@@ -28,12 +29,6 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True)
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([*PYTHON, "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize("verb", main.VERBS)

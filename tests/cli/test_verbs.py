@@ -15,6 +15,8 @@ from nacre.models import load as model_of
 from nacre.recipe.load import load
 from tests.cli.conftest import TINY, Nacre, document
 
+pytestmark = pytest.mark.slow
+
 
 def test_init_writes_a_recipe_that_loads_and_never_replaces_one(
     nacre: Nacre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,10 @@ import sys
 import pytest
 
 GNU = platform.libc_ver()[0] == "glibc"
-pytestmark = pytest.mark.skipif(not GNU, reason="the GNU C library is absent: nothing is changed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not GNU, reason="the GNU C library is absent: nothing is changed"),
+]
 
 FAULTS = """
 import resource, sys, torch

@@ -33,6 +33,7 @@ def many():
     return draw(ROOT.child("law"), 10**7)
 
 
+@pytest.mark.slow
 def test_ten_million_draws_follow_the_normal_law(many):
     found = torch.special.ndtr(many.sort().values.double())
     count = len(many)

@@ -23,6 +23,7 @@ def read(seed=0, **fields):
     return Builtin(**{**DEMO, **fields}).read(HERE, seed, b"")
 
 
+@pytest.mark.slow
 def test_the_demonstration_has_313_private_rows():
     cohorts = read()
     assert [len(c) for c in (cohorts.private, cohorts.public, cohorts.test)] == [313, 142, 114]

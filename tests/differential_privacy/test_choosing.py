@@ -30,6 +30,8 @@ from nacre.ledger import Ledger
 from nacre.recipe.queries import Queries
 from nacre.training.release import release
 
+pytestmark = pytest.mark.slow
+
 TRIES = 500
 
 

@@ -51,6 +51,7 @@ def test_columns_add_up_and_are_priced_for_replaced_records():
     assert found.epsilon <= 3.2 * (1 + 1e-9) or found.epsilon < 3.2 * 1.005
 
 
+@pytest.mark.slow
 def test_estimates_are_without_bias_and_their_intervals_cover():
     """60 tables, 95 % stated: fewer than 46 hits happen once in 10**6, if it holds."""
     true = ["east"] * 200 + ["west"] * 90 + ["north"] * 10

@@ -15,6 +15,8 @@ from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
 from nacre.differential_privacy.rdp import ORDERS, rdp_curve
 
+pytestmark = pytest.mark.slow
+
 STEP = dp.PoissonSampledDpEvent(0.25, dp.GaussianDpEvent(2.0))
 RUN = dp.SelfComposedDpEvent(STEP, 20)
 DELTA = 1e-5

@@ -18,6 +18,8 @@ from nacre.differential_privacy.queries import Count, Histogram, Mean, QueryOpti
 from nacre.differential_privacy.rdp import zcdp_rho
 from nacre.differential_privacy.statistics import Answer, answer, query_event
 
+pytestmark = pytest.mark.slow
+
 HUGE = 1e6  # an epsilon at which the noise is too small to see
 TABLE = pd.DataFrame(
     {

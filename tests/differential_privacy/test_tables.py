@@ -26,6 +26,8 @@ from nacre.differential_privacy.queries import (
 )
 from nacre.differential_privacy.statistics import answer, query_event
 
+pytestmark = pytest.mark.slow
+
 HUGE = 1e6  # an epsilon at which the noise is too small to see
 TABLE = pd.DataFrame(
     {

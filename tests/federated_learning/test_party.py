@@ -106,6 +106,7 @@ party(lambda w, n: Release(LIKE, Noised(0.25)), store=Path(sys.argv[1])).handle(
 """
 
 
+@pytest.mark.slow
 def test_a_party_killed_before_its_reply_left_sends_the_stored_bytes(tmp_path):
     """The same by a real death: kill -9 between the rename and the reply."""
     root = Path(__file__).parents[2]

@@ -20,6 +20,7 @@ def _moves(model):
     return set(trainable(model))
 
 
+@pytest.mark.slow
 @choices
 def test_the_function_is_unchanged_at_first(kind):
     for model in (mlp(), nested()):

@@ -27,6 +27,7 @@ from nacre.recipe.sections import Grant, LedgerChoice
 from nacre.training.fit import NoJournal, fit
 from nacre.training.holders import fixed
 from nacre.training.plan import plan
+from nacre.training.planned import NOTHING
 from nacre.training.step import Parts, State
 from tests.integrations.declared import (
     SIZE,
@@ -66,7 +67,16 @@ def test_a_loop_of_ones_own_takes_the_steps_of_the_product(tmp_path, known_key):
     )
     state = State(other.train(), sgd(other), Flat(norm=1.0))
     units = Units(Rows(features, label), "example", None, source())
-    fit(state, units, parts, until=6, source=source(), charge=NoJournal(), context=fixed(other))
+    fit(
+        state,
+        units,
+        parts,
+        until=6,
+        source=source(),
+        charge=NoJournal(),
+        planned=NOTHING,
+        context=fixed(other),
+    )
     assert same(trainable(model), trainable(other))
 
 

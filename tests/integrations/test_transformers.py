@@ -32,6 +32,8 @@ from tests.integrations.texts import (
     trainer,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class Unplugged(TrainerCallback):
     """Dies at the end of a step."""

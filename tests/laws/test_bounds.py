@@ -33,6 +33,7 @@ def test_lower_lies_below_upper_however_fine_the_grid(
             assert low <= high
 
 
+@pytest.mark.slow
 @given(rate=st.floats(0.01, 0.9), z=multipliers, count=counts, delta=deltas)
 @some
 def test_bounds_move_with_noise_rate_steps_and_delta(
@@ -63,6 +64,7 @@ def test_epsilons_of_hundreds_have_bounds_too(
     assert 250 < lower <= upper < lower * 1.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "z", "count", "delta", "least"),
     [(1e-6, 1.0, 1, 1e-15, 5e-4), (1e-3, 1.0, 10, 1e-12, 0.523), (1e-5, 1.0, 100, 1e-12, 0.0)],

@@ -11,7 +11,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import norm, summed
 from nacre.core.types import BoundedSum, Noised
 from nacre.differential_privacy.noise import Gaussian
-from nacre.gradient_clipping import CLIP_RULES, Adaptive, PerLayer, Unclipped
+from nacre.gradient_clipping import CLIP_RULES, Adaptive, Automatic, Flat, PerLayer, Unclipped
 from nacre.gradient_clipping.clipped import clipped_sum
 from tests.laws.zoo import distance
 
@@ -111,3 +111,40 @@ def test_a_rule_comes_back_from_what_it_moved(rule):
     )
     after = rule.after(release, 4.0)
     assert rule.at(after.moved()) == after
+
+
+@rules
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-30, 1e-19, 1e19, 9e29, math.inf, math.nan])
+def test_extreme_gradients_stay_finite_and_within_the_bound(rule, size):
+    gradients = {name: value * size for name, value in _gradients(3, 1).items()}
+    gradients["0.weight"][0] = 0.0  # a unit without a gradient beside the extreme ones
+    total = clipped_sum(gradients, rule)
+    assert all(value.isfinite().all() for value in total.total.values())
+    assert norm(clipped_sum(_of(gradients, [1]), rule).total) <= total.bound
+
+
+EXTREME = [
+    Automatic(norm=1e12, stability=1e-12),
+    Automatic(norm=1e-12, stability=1e12),
+    Flat(norm=1e-12),
+    Flat(norm=1e12),
+]
+
+
+@pytest.mark.parametrize("rule", EXTREME, ids=repr)
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1.0, 1e12, 1e27, 1e29])
+def test_the_widest_options_keep_the_bound(rule, size):
+    total = clipped_sum(_gradients(1, 2, size), rule)
+    assert all(value.isfinite().all() for value in total.total.values())
+    assert norm(total.total) <= total.bound
+
+
+@pytest.mark.parametrize("value", [1e-13, 1e13, 1e-300, 3.5e38])
+def test_lengths_that_float32_does_not_hold_are_refused(value):
+    for make in (
+        lambda: Automatic(stability=value),
+        lambda: PerLayer(norms={"0": value}),
+        lambda: Adaptive(norm=value),
+    ):
+        with pytest.raises(ValueError, match="scale the losses instead"):
+            make()

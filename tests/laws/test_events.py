@@ -56,6 +56,7 @@ def full(z: float, steps: int, adjacency: Adjacency = "add_or_remove") -> dp.DpE
     return event(Full(1000), Gaussian(multiplier=z), steps, adjacency)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accountant", ["rdp", "pld"])
 @given(rate=rates, z=multipliers, steps=st.integers(1, 60))
 @few
@@ -165,6 +166,7 @@ def test_group_price(rows: int) -> None:
     assert group_event(made, 1) is made
 
 
+@pytest.mark.slow
 def test_group_price_covers_every_draw_of_the_group() -> None:
     """Two of a unit's rows under Poisson, exactly: a mixture of shifts 0, 1, 2 (Ganesh 2024)."""
     rate, z, steps = 0.3, 3.0, 10
@@ -325,6 +327,7 @@ def test_noise_that_reaches_beyond_a_turn_is_refused() -> None:
         event(CYCLIC, BANDED, 5, "replace_one")
 
 
+@pytest.mark.slow
 def test_the_price_of_turns_is_that_of_the_exact_mixture() -> None:
     """Two bands, one turn: the rows (c_0, c_1) of a unit, with and without, against the event."""
     z, q = 1.5, 0.2

@@ -39,6 +39,7 @@ def test_every_field_is_tried():
     assert set(CHOICES) == {field.name for field in fields(Execution)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [CENTRAL, FEDERATED], ids=["central", "federated"])
 def test_no_field_moves_the_event(tmp_path, base):
     asked = recipe(tmp_path, base)

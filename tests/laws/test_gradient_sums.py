@@ -27,6 +27,8 @@ from nacre.gradient_clipping import (
 from nacre.training.augmented import Augmented
 from tests.laws.zoo import GROUPS, MLP, ZOO, distance, joined, snapshot
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Source(bytes(32))
 ROUNDING = 1e-5  # float32 sums of a dozen terms, added in another order, relative to the sum
 BOUND = 0.3  # below the norm of most of the zoo's gradients, above that of some

@@ -46,7 +46,7 @@ def test_deviation_is_multiplier_times_sensitivity(
     of = total()
     release = add(noise, of, 1, adjacency)
     stated = noise.multiplier * factor * of.bound  # type: ignore[operator]
-    assert release.how == Noised(stated)
+    assert release.how == Noised(stated, of.bound)
     sample = draws(release, of) / stated
     count = len(sample)
     assert abs(float(sample.mean())) < 4.9 / math.sqrt(count)

@@ -11,6 +11,8 @@ from nacre.core.rows import assert_rowwise
 from nacre.models import CNN, MLP, Classification, PythonModel, Regression, Scattering, build
 from nacre.models.repair import check
 
+pytestmark = pytest.mark.usefixtures("allow_torch")
+
 HERE = Path(__file__).parent
 SHAPE = (1, 8, 8)
 MODELS = {

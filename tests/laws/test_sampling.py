@@ -24,6 +24,8 @@ from nacre.data.sampling import (
 )
 from nacre.data.units import Units
 
+pytestmark = pytest.mark.slow
+
 ALARM = 1e-6
 UNITS, STEPS = 12, 4000
 KEY = Source(bytes(range(32)))

@@ -20,6 +20,7 @@ from tests.laws.networks import NETWORKS, Computed, Objective, network
 from tests.laws.zoo import distance, snapshot
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:peft"),
     pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning"),

@@ -14,7 +14,10 @@ from nacre.models import Classification
 from nacre.models.pretrained import Pretrained, pretrained
 from tests.models.transformer_folders import TOKENS, folder_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+]
 KEY = Source(bytes(32))
 CLIP = Flat(norm=0.5)
 WIDTH = 24  # steps of 8 tokens

@@ -7,6 +7,7 @@ import pytest
 
 from nacre.core.errors import BudgetExceeded, LedgerError, UnsupportedEvent
 from nacre.core.types import Adjacency
+from nacre.data.sketch import Sketch
 from nacre.differential_privacy.events import pure_event
 from nacre.ledger import Charge, Grant, Ledger, preview_new
 from nacre.ledger.rules import RuleName, Zcdp
@@ -356,11 +357,51 @@ def test_a_charge_names_its_run(ledger: Ledger) -> None:
 
 
 def test_the_same_rows_have_one_budget(ledger: Ledger) -> None:
-    ledger.record_rows("clinic", "aa")
-    ledger.record_rows("clinic", "aa")
-    ledger.record_rows("clinic", "bb")
-    ledger.record_rows("clinic/east", "bb")
+    ours, theirs = (Sketch(i, frozenset(), frozenset(), frozenset(), 0, 1, 1) for i in (1, 2))
+    ledger.record_rows("clinic", ours)
+    ledger.record_rows("clinic", ours)
+    ledger.record_rows("clinic", theirs)
+    ledger.record_rows("clinic/east", theirs)
     with pytest.raises(LedgerError, match="charged to account 'clinic' already"):
-        ledger.record_rows("clinic-again", "bb")
-    assert ledger.head().number == 3
+        ledger.record_rows("clinic-again", theirs)
+    assert ledger.head().number == 4, "an entry a run, whether the rows were new or not"
     assert ledger.verify() == []
+
+
+def test_an_account_counts_units_by_one_column(ledger: Ledger) -> None:
+    """A thousand visits of one patient would each have the epsilon of a patient."""
+    ledger.grant("visits", "group", 8.0, 1e-5, column="patient")
+    asked = ("visits", "one", GAUSSIAN, 1, "group", "add_or_remove")
+    with pytest.raises(
+        LedgerError, match=r"by column 'visit', but .* counts groups by column 'pat"
+    ):
+        ledger.reserve(*asked, column="visit")
+    with pytest.raises(LedgerError, match=r"by column 'visit'.*use `unit: patient`"):
+        ledger.preview("visits", GAUSSIAN, 1, "group", "add_or_remove", column="visit")
+    with pytest.raises(LedgerError, match="by no column"):
+        ledger.reserve(*asked)
+    with pytest.raises(LedgerError, match=r"column 'patient'.*and not.*column 'visit'"):
+        ledger.grant("visits", "group", 9.0, 1e-5, column="visit")
+    ledger.reserve(*asked, column="patient").journal(1)
+    assert ledger.grant("visits", "group", 9.0, 1e-5, column="patient")
+    assert ledger.verify() == []
+
+
+def test_a_grant_without_a_column_is_bound_by_its_first_run(ledger: Ledger) -> None:
+    """As ledgers of format 2 have them."""
+    ledger.grant("visits", "group", 80.0, 1e-5)
+    asked = (GAUSSIAN, 1, "group", "add_or_remove")
+    ledger.reserve("visits", "old", *asked).settle()
+    ledger.reserve("visits", "one", *asked, column="patient")
+    assert not ledger.grant_if_new("visits", "group", 80.0, 1e-5, column="patient")
+    with pytest.raises(LedgerError, match=r"by column 'patient'"):
+        ledger.reserve("visits", "two", *asked, column="visit")
+
+
+def test_a_column_is_one_name_in_either_unicode_form(ledger: Ledger) -> None:
+    ledger.grant("visits", "group", 8.0, 1e-5, column="caf\u00e9")
+    ledger.reserve(
+        "visits", "one", GAUSSIAN, 1, "group", "add_or_remove", column="cafe\u0301"
+    )  # fmt: skip
+    with pytest.raises(LedgerError, match="no meaning for unit=example"):
+        ledger.grant("rows", "example", 8.0, 1e-5, column="patient")

@@ -41,7 +41,7 @@ def written(ledger: Ledger) -> Path | str:
 
 
 def test_the_list_is_the_format() -> None:
-    assert FORMAT == 1 + len(MIGRATIONS) == 2
+    assert FORMAT == 1 + len(MIGRATIONS) == 3
     assert MIGRATIONS[0].why.startswith("entries of the kind `signer`")
 
 
@@ -49,17 +49,19 @@ def test_a_new_ledger_has_the_newest_format(written: Path | str) -> None:
     assert version(written) == FORMAT
 
 
-def test_a_ledger_of_format_1_goes_on_as_one_of_format_2(written: Path | str) -> None:
+def test_a_ledger_of_format_1_goes_on_as_one_of_the_newest(written: Path | str) -> None:
     version(written, 1)
     with Ledger.open(written) as ledger:
         head = ledger.head()
-        assert version(written) == 2
+        assert version(written) == FORMAT
         assert ledger.run("clinic", "one").journalled == 3
         assert ledger.sign_head().number == head.number + 1
         assert ledger.verify(head) == []
 
 
-@pytest.mark.parametrize(("number", "says"), [(FORMAT + 1, "of format 3"), (0, "never was")])
+@pytest.mark.parametrize(
+    ("number", "says"), [(FORMAT + 1, f"of format {FORMAT + 1}"), (0, "never was")]
+)
 def test_other_formats_are_refused_and_left_alone(
     written: Path | str, number: int, says: str
 ) -> None:
@@ -68,6 +70,14 @@ def test_other_formats_are_refused_and_left_alone(
         with pytest.raises(LedgerError, match=says):
             Ledger.open(written, create)
     assert version(written) == number
+
+
+def test_rows_as_format_2_recorded_them_are_still_read(written: Path | str) -> None:
+    with Ledger.open(written) as ledger, ledger._writing() as page:
+        page.append("clinic", "rows", {"fingerprint": "aa"})
+    with Ledger.open(written) as ledger:
+        assert ledger.verify() == []
+        assert not ledger._book.account("clinic").rows
 
 
 BROKEN = Migration("fails half way", ("CREATE TABLE half (a)", "NOT SQL"),

@@ -49,6 +49,7 @@ def heard(pipe: Connection[Any, Any]) -> list[Any]:
     return said
 
 
+@pytest.mark.slow
 def test_processes_cannot_spend_the_same_budget_twice(place: Path | str) -> None:
     with contextlib.ExitStack() as stack:
         workers = [
@@ -78,6 +79,7 @@ def granted(place: Path | str) -> None:
         ledger.grant("shared", "example", 1e6, 1e-5)
 
 
+@pytest.mark.slow
 def test_killed_processes_have_journalled_at_least_what_they_were_told(place: Path | str) -> None:
     granted(place)
     draw = random.Random()
@@ -91,6 +93,7 @@ def test_killed_processes_have_journalled_at_least_what_they_were_told(place: Pa
             assert lines[-1] <= ledger.run("shared", "run").journalled <= lines[-1] + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [33_333, 41_111, 50_001])
 def test_a_disk_that_fills_up_loses_nothing_that_was_acknowledged(path: Path, limit: int) -> None:
     granted(path)

@@ -14,6 +14,7 @@ import pytest
 from nacre.core.errors import LedgerError
 from nacre.ledger import Ledger, store
 from nacre.ledger.chain import START, linked
+from nacre.ledger.keys import derived
 from nacre.ledger.sqlite import SqliteStore
 
 from .conftest import GAUSSIAN
@@ -199,7 +200,7 @@ def test_a_ledger_says_where_it_is_and_whether_it_is_there(ledger: Ledger, path:
     assert (ledger.place, ledger.name) == (path, str(path))
     assert Ledger.exists(path) and Ledger.exists(str(path))
     assert not Ledger.exists(path.with_name("other.db"))
-    assert ledger.fingerprint_key() == path.with_name("privacy.db.key").read_bytes()
+    assert ledger.sketch_key() == derived(path.with_name("privacy.db.key").read_bytes(), "sketch")
 
 
 def test_threads_may_share_a_ledger(ledger: Ledger) -> None:

@@ -8,6 +8,8 @@ from nacre.core.errors import FileDamaged, Incompatible, NacreError, Refusal, Ru
 from nacre.models import CNN, MLP, FormerRun, PythonModel, build, describe, load, save, saved
 from nacre.models.load import architecture
 
+pytestmark = pytest.mark.usefixtures("allow_torch")
+
 SHAPE, OUTPUTS = (4,), 3
 OPTION = MLP(hidden=(5,), dropout=0.1)
 LINEAR = PythonModel(call="torch.nn:Linear", arguments={"in_features": 4, "out_features": 3})

@@ -132,10 +132,55 @@ def test_fractional_orders_against_adaptive_quadrature(rate: float, z: float, or
     assert exact <= dp.rdp.RdpAccountant([order]).compose(step).rdp[0] * (1 + 1e-6)
 
 
-def test_very_little_noise_is_priced_by_the_chord() -> None:
-    step = dp.PoissonSampledDpEvent(0.1, dp.GaussianDpEvent(0.05))
-    low, mid, high = rdp_curve(step, [3.0, 3.5, 4.0])
-    assert mid == pytest.approx((2 * low + 3 * high) / 5, rel=1e-12)
+@pytest.mark.parametrize("rate", [1e-9, 1e-4, 0.1, 0.9])
+@pytest.mark.parametrize("order", [1.1, 1.9, 2.5, 7.7])
+def test_very_little_noise_is_bounded_from_above(rate: float, order: float) -> None:
+    """Against the integral itself, where a grid still holds it; and below the chord of D."""
+    for z in (0.05, 0.09):
+        x = np.arange(-12 * z, order + 12 * z, z**2 / 4)
+        ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * x - 1) / (2 * z**2))
+        terms = order * ratio + norm.logpdf(x, scale=z) + math.log(z**2 / 4)
+        exact = max(0.0, float(np.logaddexp.reduce(terms))) / (order - 1)
+        step = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(z))
+        found = rdp_curve(step, [order])[0]
+        assert exact * (1 - 1e-9) - 1e-9 <= found <= order / (2 * z**2)
+        assert found <= 1.3 * exact + 1.0
+
+
+@pytest.mark.parametrize("z", [0.005, 0.01, 0.05, 0.099, 0.3, 1.0, 30.0, 1e4])
+def test_no_setting_is_too_extreme_for_a_price(z: float) -> None:
+    """Rising with the rate and the steps, falling with delta, and never above the whole batch."""
+
+    def price(rate: float, steps: int, delta: float) -> float:
+        step = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(z))
+        return epsilon(dp.SelfComposedDpEvent(step, steps), delta, "rdp").epsilon
+
+    rates = (1e-9, 1e-5, 0.01, 0.5, 0.999)
+    for delta in (1e-15, 1e-5, 0.5):
+        for steps in (1, 1000, 10**8):
+            found = [price(rate, steps, delta) for rate in rates]
+            assert found == sorted(found) and all(0 <= value < math.inf for value in found)
+            whole = dp.SelfComposedDpEvent(dp.GaussianDpEvent(z), steps)
+            assert found[-1] <= epsilon(whole, delta, "rdp").epsilon * (1 + 1e-9)
+            assert price(0.01, steps, delta) <= price(0.01, 10 * steps, delta)
+            assert price(0.01, steps, delta / 10) >= price(0.01, steps, delta)
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+@pytest.mark.parametrize(
+    ("target", "delta", "rate", "steps"),
+    [(1000.0, 1e-5, 0.125, 100), (100.0, 1e-5, 0.01, 3), (1e-6, 1e-8, 1e-5, 1)],
+)
+def test_every_budget_has_a_noise(
+    target: float, delta: float, rate: float, steps: int, accountant: str
+) -> None:
+    def event_of(z: float) -> dp.DpEvent:
+        step = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(z))
+        return dp.SelfComposedDpEvent(step, steps)
+
+    z, price = calibrate(event_of, target, delta, accountant)
+    assert price.epsilon <= target
+    assert epsilon(event_of(z * 0.99), delta, accountant).epsilon > target
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.6, 0.99])

@@ -17,6 +17,8 @@ from nacre.differential_privacy.steps import Atoms, Step, Unsettled, on_grid
 from nacre.differential_privacy.tilt import tilted
 from tests.oracles.test_accounting import exact_one_step
 
+pytestmark = pytest.mark.slow
+
 RUNS = [
     (256 / 60_000, 1.1, 14_062, 1e-5),
     (1e-3, 0.6, 100_000, 1e-5),

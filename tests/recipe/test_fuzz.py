@@ -15,6 +15,8 @@ from nacre.recipe.document import dump, parse
 from nacre.recipe.load import digest, dumps, loads
 from tests.recipe.texts import SMALL, WHOLE
 
+pytestmark = pytest.mark.slow
+
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)

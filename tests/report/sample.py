@@ -274,7 +274,10 @@ def ledger() -> dict[str, Any]:
 
 def released() -> list[dict[str, Any]]:
     sources = [f"the noised steps of {name}" for name in ("east", "north", "south")]
-    return [{"step": step, "how": "inherited", "sources": sources} for step in range(1, 21)]
+    noised = {"deviation": 4.4192 * 0.5, "bound": 0.5}
+    parties = {name: [noised] for name in ("east", "north", "south")}
+    how = {"how": "inherited", "sources": sources, "parties": parties}
+    return [{"step": step, **how} for step in range(1, 21)]
 
 
 MODEL = {

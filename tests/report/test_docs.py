@@ -8,11 +8,11 @@ from typing import Any, is_typeddict
 
 import pytest
 
-from nacre.report import facts
+from nacre.report import facts, ledger_facts
 from nacre.report.conform import fields
 
 DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
-RECORDS = [value for value in vars(facts).values() if is_typeddict(value)]
+RECORDS = [value for value in {**vars(facts), **vars(ledger_facts)}.values() if is_typeddict(value)]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)

@@ -18,6 +18,8 @@ from nacre.cli.main import cli
 from nacre.ledger import Ledger
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, text
 
+pytestmark = pytest.mark.slow
+
 IN_RUN = {"ledger__path": "{run}/privacy.db"}
 NO_GRANT = {"ledger__grant": None, "ledger__path": "privacy.db"}
 BATCHNORM = """\
@@ -213,7 +215,7 @@ def test_a_table_of_another_form(place: Place) -> None:
         place.refused(f"{place.recipe}:{place.line('path')} ", *says, words=words)
     place.write(TABLE)
     table.write_text(table.read_text().replace(",", ";"))
-    place.refused("has semicolons where values should be parted by commas")
+    place.refused("is separated by semicolons; save it with commas")
 
 
 def test_a_table_that_is_missing_or_empty(place: Place) -> None:

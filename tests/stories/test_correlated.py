@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from nacre.cli.main import cli
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 nacre: 1
 name: digits

@@ -13,6 +13,8 @@ import pytest
 from tests.stories.faults import RECIPES, Story, begun
 from tests.stories.mutations import told_badly
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16 << 20  # bytes of the disk
 
 

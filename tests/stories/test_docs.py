@@ -33,9 +33,13 @@ from nacre.recipe.explain import explain
 from nacre.recipe.load import load
 from nacre.training.plan import plan
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+DEEPER = [ROOT / "tests" / "README.md", *sorted((ROOT / "docs").glob("*/*.md"))]
+PAGES = [*FRONT, *sorted((ROOT / "docs").glob("*.md")), *DEEPER]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 FENCE = r"^```(?P<language>\w*) ?(?P<name>\S*)\n(?P<block>.*?)^```$"
 COMMAND = r"^ {4}(?P<command>(?:make|pip|nacre|python) [^\n]*?)(?: +#[^\n]*)?$"
@@ -109,7 +113,7 @@ def run_python(code: str, names: dict[str, Any], page: Path, line: int) -> None:
     """Executes a block; a traceback names the page's own line."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        exec(compile("\n" * line + code, str(page), "exec"), names)
+        exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), names)
     expect(re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE), output.getvalue())
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.stories.faults import Moment, begun
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = [
     Moment(file="step-", count=12, signal=signal.SIGINT),
     Moment(seconds=1.0, signal=signal.SIGINT),

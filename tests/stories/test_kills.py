@@ -9,6 +9,8 @@ import pytest
 
 from tests.stories.faults import RECIPES, story
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(

@@ -14,6 +14,8 @@ import pytest
 from tests.stories.mutations import Outcome, case, outcome, through_the_command, told_badly
 from tests.training.tiny import CENTRAL, TABLE, patients, text
 
+pytestmark = pytest.mark.slow
+
 PORTIONS = [range(start, start + 30) for start in range(0, 300, 30)]
 ATTACK = {"kind": "pgd", "ball": {"kind": "linf", "radius": 0.1}}
 

@@ -20,6 +20,8 @@ from tests.stories.faults import PRELOADED, Moment, command
 from tests.training.processes import free_port, variables
 from tests.training.tiny import CENTRAL, FEDERATED, text
 
+pytestmark = pytest.mark.slow
+
 KILLED = -signal.SIGKILL
 DEALT = {
     "data__size": 75,

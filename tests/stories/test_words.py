@@ -38,7 +38,7 @@ def package_files(*suffixes: str) -> list[Path]:
 
 
 def texts() -> list[Path]:
-    public = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("recipes/**/*.yaml")]
+    public = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/**/*.yaml")]
     return package_files(".py", ".html", ".yaml") + [path for path in public if path.exists()]
 
 

@@ -23,7 +23,10 @@ from nacre.training.run import train
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, changed, recipe
 
 # PyTorch's compiler, when it is loaded, warns of PyTorch's own older one.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+]
 
 PLAIN = changed(
     CENTRAL,

@@ -18,6 +18,8 @@ from nacre.training.plan import plan
 from nacre.training.run import abandon, finish, train
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, recipe
 
+pytestmark = pytest.mark.slow
+
 TURNS = {
     "training__steps": 10,
     "training__batch": 20,

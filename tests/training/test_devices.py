@@ -24,9 +24,12 @@ from nacre.training import checkpoint, devices
 from nacre.training.devices import Devices, nodes
 from nacre.training.fit import Agreed, NoJournal, fit
 from nacre.training.group import Group
+from nacre.training.planned import NOTHING
 from nacre.training.sharded import Sharded
 from nacre.training.step import Parts, State, entering, step
 from tests.training.processes import raised, several
+
+pytestmark = pytest.mark.slow
 
 ROOT = Source(bytes(32))
 TASK = task_for("classification", 2)
@@ -129,7 +132,7 @@ def _trained(shared, sums, noise, optimizer, steps):
     state = State(model, moved, Flat(norm=0.5))
     parts = _parts(sums, noise, shared)
     charge = Agreed(shared.group, NoJournal())
-    fit(state, _units(), parts, until=steps, source=ROOT, charge=charge)
+    fit(state, _units(), parts, until=steps, source=ROOT, charge=charge, planned=NOTHING)
     shared.gather()
     found = detached(checkpoint.collected(model, moved, shared))
     assert "model.again.weight" in found
@@ -220,7 +223,7 @@ def _resumed(group, kind, path):
     state = State(model, optimizer, Flat(norm=0.5), done=done)
     fit(
         state, _units(), _parts("looped", NOISED, shared), until=done + 2, source=ROOT,
-        charge=Agreed(group, NoJournal()),
+        charge=Agreed(group, NoJournal()), planned=NOTHING,
     )  # fmt: skip
     shared.gather()
     written = checkpoint.collected(model, optimizer, shared)
@@ -235,7 +238,7 @@ def test_a_checkpoint_of_two_goes_on_in_one_and_back(tmp_path, kind):
     optimizer = AdamW(lr=0.1).build(trainable(model).values())
     state = State(model, optimizer, Flat(norm=0.5))
     parts = _parts("looped", NOISED, Devices(Group(), 4))
-    fit(state, _units(), parts, until=1, source=ROOT, charge=NoJournal())
+    fit(state, _units(), parts, until=1, source=ROOT, charge=NoJournal(), planned=NOTHING)
     path = checkpoint.save(tmp_path, model, optimizer, 1, {})
     path = several(2, _resumed, kind, path)[0]
     path = _resumed(Group(), "replicated", path)
@@ -365,7 +368,9 @@ def _drifted(group):
     state = State(model, torch.optim.SGD(trainable(model).values(), lr=0.1), Flat(norm=0.5))
     parts = _parts("looped", NOISED, Devices(group, 2))
     charge = Agreed(group, NoJournal())
-    return raised(lambda: fit(state, _units(), parts, until=1, source=ROOT, charge=charge))
+    return raised(
+        lambda: fit(state, _units(), parts, until=1, source=ROOT, charge=charge, planned=NOTHING)
+    )
 
 
 def test_weights_that_drifted_apart_are_found_before_a_release():

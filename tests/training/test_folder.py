@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from nacre.core.errors import FileDamaged, NacreError, RunError
-from nacre.core.files import read_json
+from nacre.core.files import read_json, write_json
 from nacre.core.random import Source
 from nacre.training import folder
 
@@ -80,6 +80,15 @@ def test_a_destroyed_key_ends_the_run(tmp_path):
         made.source()
 
 
+def test_the_end_of_a_run_removes_what_its_parties_replied(tmp_path):
+    """Under privacy of whole parties a reply is a raw change, which no noise has reached."""
+    made = _made(tmp_path / "run")
+    (made.parties / "a").mkdir(parents=True)
+    (made.parties / "a" / "reply.safetensors").write_bytes(b"raw")
+    made.destroy_key()
+    assert not made.parties.exists()
+
+
 def test_a_key_of_another_length_is_no_key(tmp_path):
     made = _made(tmp_path / "run")
     made.run_key.write_bytes(b"short")
@@ -92,3 +101,16 @@ def test_a_key_of_another_length_is_no_key(tmp_path):
 def test_no_run_no_folder(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         folder.reopen(tmp_path)
+
+
+def test_a_folder_states_its_format_and_another_one_is_refused(tmp_path):
+    made = _made(tmp_path / "run")
+    facts = read_json(made.facts)
+    assert facts["format"] == folder.FORMAT == 1
+    assert folder.reopen(made.path) == made
+    for other in (2, "1", True, None):
+        write_json(made.facts, facts | {"format": other})
+        with pytest.raises(RunError, match=r"of format .* reads format 1; use the version that"):
+            folder.reopen(made.path)
+    write_json(made.facts, {"run": "r"})  # as the first folders were
+    assert folder.reopen(made.path) == made

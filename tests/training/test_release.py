@@ -9,6 +9,7 @@ from nacre.core.errors import BudgetExceeded, DataError, LedgerError, Refusal
 from nacre.differential_privacy.local import LocalLaplace, RandomisedResponse
 from nacre.differential_privacy.queries import Contingency, Count, Mean, Quantiles, Sum
 from nacre.ledger import Ledger
+from nacre.training import release as module
 from nacre.training.release import release_records
 
 HUGE = 30.0
@@ -166,3 +167,56 @@ def test_records_need_an_account_of_replaced_records(book):
         release_records(TABLE, RECORDS, ledger=book, account="ward")
     with pytest.raises(ValueError, match="at least one column"):
         release_records(TABLE, {}, ledger=book, account="ward")
+
+
+@pytest.mark.parametrize("door", ["release", "records"])
+def test_answers_are_computed_once_they_are_charged(door, tmp_path, monkeypatch):
+    """What is computed before its charge could leave with a process that dies in between."""
+    path = tmp_path / "privacy.db"
+    records = door == "records"
+    seen = []
+    with Ledger.open(path, create=True) as ledger:
+        adjacency = "replace_one" if records else "add_or_remove"
+        ledger.grant("ward", "example", 1e6, 1e-6, "rdp", adjacency)
+        name = "noised_numbers" if records else "answer"
+        real = getattr(module, name)
+
+        def watched(*given):
+            seen.append([run.journalled for run in ledger.summary("ward").runs])
+            return real(*given)
+
+        monkeypatch.setattr(module, name, watched)
+        if records:
+            table = pd.DataFrame({"age": [1.0, 2.0, 5.0]})
+            option = {"age": LocalLaplace(epsilon=1.0, low=0, high=50)}
+            release_records(table, option, ledger=ledger, account="ward")
+        else:
+            nacre.release(TABLE, QUERIES[:1], ledger=ledger, account="ward")
+    assert seen == [[1]]
+
+
+def test_nothing_is_answered_where_the_charge_cannot_be_written(tmp_path, book, monkeypatch):
+    def full(*_):
+        raise LedgerError("the disk is full")
+
+    monkeypatch.setattr(Ledger, "journal", full)
+    monkeypatch.setattr(module, "answer", lambda *_: pytest.fail("an answer without a charge"))
+    with pytest.raises(LedgerError, match="the disk is full"):
+        nacre.release(TABLE, QUERIES[:1], ledger=book, account="ward")
+
+
+def test_units_of_another_column_are_refused(tmp_path):
+    """One patient's visits, counted by visit: each would have the epsilon of a patient."""
+    visits = pd.DataFrame({"patient": ["p"] * 1000, "visit": range(1000)})
+    path = tmp_path / "privacy.db"
+    with Ledger.open(path, create=True) as ledger:
+        ledger.grant("ward", "group", epsilon=100, delta=1e-6, column="patient")
+        by_visit = [Count(name="visits", epsilon=0.5, unit="visit")]
+        with pytest.raises(LedgerError, match=r"by column 'visit'.*use `unit: patient`"):
+            nacre.release(visits, by_visit, ledger=ledger, account="ward")
+        both = [*by_visit, Count(name="people", epsilon=0.5, unit="patient")]
+        with pytest.raises(LedgerError, match="by column 'visit'"):
+            nacre.release(visits, both, ledger=ledger, account="ward")
+        assert not any(run.journalled for run in ledger.summary("ward").runs)
+        people = nacre.release(visits, both[1:], ledger=ledger, account="ward")
+    assert people["people"].value < 60

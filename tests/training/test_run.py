@@ -36,6 +36,8 @@ from tests.training.tiny import (
     recipe,
 )
 
+pytestmark = pytest.mark.slow
+
 PACED = changed(CENTRAL, {"training.schedule": {"shape": "cosine", "warmup": 0.4}})
 AVERAGED = changed(CENTRAL, {"training.average": {"decay": 0.8}})
 AVERAGED_ROUNDS = changed(FEDERATED, {"training.average": {"decay": 0.8}})

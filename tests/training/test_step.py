@@ -15,6 +15,7 @@ from nacre.differential_privacy.noise import Gaussian, NoNoise
 from nacre.gradient_clipping import ByValue, Flat, Looped, Unclipped, Vmapped, Whole
 from nacre.models import task_for
 from nacre.training.fit import fit
+from nacre.training.planned import NOTHING
 from nacre.training.step import Parts, State, _update, entering
 from nacre.training.step import step as one_step
 
@@ -91,7 +92,7 @@ def test_noise_of_another_size_is_other_noise(changed):
     noise = Gaussian(multiplier=changed.get("multiplier", 1.0))
     state = _state(Flat(norm=changed.get("bound", 1.0)))
     other = step(state, units, _parts(Full(8), noise), ROOT)[1]
-    assert first.how == Noised(1.0) and other.how == Noised(2.0)
+    assert (first.how.deviation, other.how.deviation) == (1.0, 2.0)
     assert float((other.total["weight"] - 2 * first.total["weight"]).abs().max()) > 0.5
 
 
@@ -211,7 +212,7 @@ def test_fit_journals_each_step_before_it_is_released():
 
     state = fit(
         _state(), _units(_rows()), _parts(Full(8)), until=5, source=ROOT, charge=journal,
-        observe=observe,
+        planned=NOTHING, observe=observe,
     )  # fmt: skip
     assert state.done == 3
     assert seen == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]
@@ -219,9 +220,33 @@ def test_fit_journals_each_step_before_it_is_released():
 
 
 def test_fit_goes_on_where_it_stopped():
-    whole = fit(_state(), _units(_rows()), _parts(Full(8)), until=4, source=ROOT, charge=_Journal())
-    half = fit(_state(), _units(_rows()), _parts(Full(8)), until=2, source=ROOT, charge=_Journal())
-    rest = fit(half, _units(_rows()), _parts(Full(8)), until=4, source=ROOT, charge=_Journal())
+    whole = fit(
+        _state(),
+        _units(_rows()),
+        _parts(Full(8)),
+        until=4,
+        source=ROOT,
+        charge=_Journal(),
+        planned=NOTHING,
+    )
+    half = fit(
+        _state(),
+        _units(_rows()),
+        _parts(Full(8)),
+        until=2,
+        source=ROOT,
+        charge=_Journal(),
+        planned=NOTHING,
+    )
+    rest = fit(
+        half,
+        _units(_rows()),
+        _parts(Full(8)),
+        until=4,
+        source=ROOT,
+        charge=_Journal(),
+        planned=NOTHING,
+    )
     for name, value in _weights(whole).items():
         assert torch.equal(value, _weights(rest)[name])
 

@@ -18,7 +18,10 @@ from tests.data.tokenizer_folders import decoder, encoder
 from tests.models.transformer_folders import folder_of
 from tests.training.tiny import CENTRAL, StopAfter, Stopped, recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+]
 
 LABELLED = CENTRAL | {
     "data": {

@@ -39,6 +39,8 @@ from nacre.training.run import abandon, finish, open_run, train
 from nacre.training.tune import tune
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, Stopped, changed, patients, recipe
 
+pytestmark = pytest.mark.slow
+
 OVER = {"training.optimizer.lr": [0.001, 0.1], "training.steps": [4, 6]}
 GRANT = {"epsilon": 8, "delta": 1.0e-4, "rule": "rdp"}
 SEARCH = changed(

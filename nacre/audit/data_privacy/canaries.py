@@ -1,4 +1,4 @@
-"""Does the model know secrets made up for this run? Their exposure, and the epsilon it shows."""
+"""Does the model know the random secrets of this run? Their exposure, and the epsilon it shows."""
 
 # Parts of torch are untyped, scipy's distributions are typed in part.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -62,7 +62,7 @@ def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> F
         high=high,
         confidence=option.confidence,
         verdict=_verdict(low, high, evidence),
-        # Canaries are made up, and their losses are functions of the released model alone.
+        # Canaries are random, and their losses are functions of the released model alone.
         public=True,
         details={
             "inserted": int(within.sum()),
@@ -179,8 +179,9 @@ def _notes(candidates: int, evidence: dict[str, Any] | None) -> list[str]:
     ]
     if evidence is not None and evidence["provable"] <= evidence["claimed"]:
         found.append(
-            f"so many canaries can show an epsilon of {evidence['provable']:.2f} at most, which is "
-            f"below the claimed {evidence['claimed']:.4g}: no claim is judged; use more canaries"
+            f"this number of canaries shows an epsilon of {evidence['provable']:.2f} at most, "
+            f"which is below the claimed {evidence['claimed']:.4g}: no claim is judged; "
+            "use more canaries"
         )
     if evidence is None:
         found.append("no epsilon is promised for one canary, so no claim is judged")

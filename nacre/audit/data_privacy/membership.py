@@ -76,7 +76,7 @@ def membership(target: Target, option: Membership, advance: Advance = quiet) -> 
 
 
 def _cohorts(target: Target, most: int) -> tuple[Batch, Batch]:
-    """Rows of both cohorts, at most so many; refused where they are missing or too few to halve."""
+    """At most `most` rows of each cohort; refuses one that is missing or too small to halve."""
     if target.members is None or target.outsiders is None:
         raise Incompatible(
             "the membership audit needs rows that took part and rows that did not: declare a "
@@ -93,7 +93,7 @@ def _cohorts(target: Target, most: int) -> tuple[Batch, Batch]:
 
 
 def _some(batch: Batch, most: int, target: Target, name: str) -> Batch:
-    """The batch, or so many of its rows, drawn at random."""
+    """The batch, or `most` of its rows drawn at random."""
     count = len(batch["label"])
     if count <= most:
         return batch

@@ -1,0 +1,59 @@
+"""The documented shape of what evidence.json says of the ledger; the rest is in `facts`."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Granted(TypedDict):
+    """What an account's owner allows in all."""
+
+    epsilon: float
+    delta: float
+
+
+class Spent(TypedDict):
+    """What has been charged to an account so far, by this run and others."""
+
+    epsilon: float
+
+
+class Left(TypedDict):
+    """What the account's rule still allows."""
+
+    epsilon: float
+    """At the grant's delta; 0 once a rule that prices one run has priced it."""
+
+
+class Entry(TypedDict):
+    """A line of the ledger; each carries the hash of all lines before it."""
+
+    index: int
+    time: str
+    kind: str
+    run: str | None
+    summary: str
+    hash: str
+
+
+class Account(TypedDict):
+    """One grant of an account this run was charged to."""
+
+    account: str
+    unit: str
+    rule: str
+    granted: Granted
+    spent: Spent
+    left: Left
+    entries: list[Entry]
+    """Of the whole account; of each run's journal the last line only."""
+
+
+class Ledger(TypedDict):
+    """The ledger's extract at the end of the training."""
+
+    accounts: list[Account]
+    head: str
+    """Hash of the ledger's last line."""
+    verified: bool
+    """Whether the chain of hashes was whole."""

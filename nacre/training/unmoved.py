@@ -1,0 +1,51 @@
+"""What no optimizer moves stays as it was: frozen weights and buffers, compared by content."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nacre.core.errors import Incompatible
+from nacre.core.random import digest
+from nacre.core.tensors import trainable
+
+
+class Unmoved:
+    """The frozen weights and buffers of a model, as they were when this was made.
+
+    A forward pass that writes into one of them (through `.data`, or by a name under which the
+    buffer is held a second time) would carry what the batch holds into the model that is handed
+    over, without noise. Non-persistent buffers count too: a later step may compute with them.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> unmoved = Unmoved(model)
+    >>> unmoved.require(model)
+    >>> _ = model[1].running_mean.data.add_(1.0)
+    >>> unmoved.require(model)
+    Traceback (most recent call last):
+    nacre.core.errors.Incompatible: '1.running_mean' was written into while the model was \
+trained, ...
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._digests = {name: _of(tensor) for name, tensor in _frozen(model).items()}
+
+    def require(self, model: nn.Module) -> None:
+        """Raises `Incompatible`, naming the first tensor that is not as it was."""
+        for name, tensor in _frozen(model).items():
+            if self._digests.get(name) != _of(tensor):
+                raise Incompatible(
+                    f"{name!r} was written into while the model was trained, and no optimizer "
+                    "moves it, so it may hold what the private rows hold, without noise: nothing "
+                    "is handed over; leave out what writes there in `forward`, end this run and "
+                    "start a new one"
+                )
+
+
+def _frozen(model: nn.Module) -> dict[str, Tensor]:
+    moved = {id(p) for p in trainable(model).values()}  # a tied weight has a second name
+    found = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor for name, tensor in found.items() if id(tensor) not in moved}
+
+
+def _of(tensor: Tensor) -> bytes:
+    return digest({"": tensor.detach()})
