@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nacre.fine_tuning import Bias, Full, Head, LoRA, Norms, Pretrain
     from nacre.gradient_clipping import Adaptive, Automatic, ByNorm, ByValue, Flat, PerLayer
     from nacre.ledger.ledger import Ledger
-    from nacre.models import CNN, GPT, MLP, FormerRun, Pretrained, PythonModel, Scattering
+    from nacre.models import CNN, GPT, MLP, Code, FormerRun, Pretrained, PythonModel, Scattering
     from nacre.recipe.audits import Evasion, Membership
     from nacre.recipe.load import dumps, load
     from nacre.recipe.schema import Recipe
@@ -55,7 +55,16 @@ _HOMES = {
         "PerLayer",
     ),
     "nacre.ledger.ledger": ("Ledger",),
-    "nacre.models": ("CNN", "GPT", "MLP", "FormerRun", "Pretrained", "PythonModel", "Scattering"),
+    "nacre.models": (
+        "CNN",
+        "GPT",
+        "MLP",
+        "Code",
+        "FormerRun",
+        "Pretrained",
+        "PythonModel",
+        "Scattering",
+    ),
     "nacre.recipe.audits": ("Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
@@ -89,6 +98,7 @@ __all__ = [
     "ByColumn",
     "ByNorm",
     "ByValue",
+    "Code",
     "Copies",
     "Evasion",
     "Execution",

@@ -8,12 +8,6 @@ from collections.abc import Generator
 import pytest
 
 
-@pytest.fixture
-def allow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets `model: {kind: python}` call functions of torch itself."""
-    monkeypatch.setenv("NACRE_ALLOW_PACKAGES", "torch")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -18,6 +18,9 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
+JUDGED = 0.95
+"""The confidence at which a claim is called broken, whatever lower one an interval is asked for."""
+
 _LARGEST = 64.0  # no finite sample proves an epsilon near it: e**64 is 6e27 to one
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from nacre.audit.answers import right, row_losses
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.catalogue import AUDITS
+from nacre.audit.data_privacy.cohorts import one_of_each_group
 from nacre.audit.finding import Finding
 from nacre.audit.target import HeldCanaries, Target
 from nacre.core.files import load_tensors, write_json
@@ -22,6 +23,7 @@ from nacre.core.rows import flatten
 from nacre.core.types import Batch
 from nacre.data import Text, canaries
 from nacre.data.dataset import Rows
+from nacre.data.split import Test
 from nacre.models import build, load
 from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 from nacre.recipe.schema import Recipe
@@ -90,7 +92,8 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
     """The protected model first, then those that the recipe compares it with."""
     recipe, state = run.recipe, run.folder.state
     base = _weights(run, "base.safetensors") if (state / "base.safetensors").exists() else None
-    protected = _target(run, held, load(run.path, recipe.folder), (base,) if base else ())
+    model = load(run.path, recipe.folder, code=recipe.code, own=recipe.model)
+    protected = _target(run, held, model, (base,) if base else ())
     found = {"protected": protected}
     for name, file in (
         ("unprotected", "unprotected.safetensors"),
@@ -118,7 +121,9 @@ def _weights(run: Run, file: str) -> nn.Module:
     """The recipe's model with the weights kept in state/."""
     schema = run.recipe.schema
     recipe = run.recipe
-    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    model = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
     weights, _ = load_tensors(run.folder.state / file)
     model.load_state_dict(weights)
     return model.eval()
@@ -131,13 +136,16 @@ def _target(
     privacy = recipe.differential_privacy
     claims = privacy is not None and privacy.unit == "example"
     test = _batch(held.test) if held.test is not None else None
+    source = Source(run.folder.key(run.folder.holder_key)).child("audit")
+    members, outsiders = _cohorts(held, source, drawn := _drawn(recipe, held))
     return Target(
         model=model,
         task=pieces.task_of(held.schema),
         space=held.space,
-        source=Source(run.folder.key(run.folder.holder_key)).child("audit"),
-        members=_members(held),
-        outsiders=_batch(held.outsiders) if held.outsiders is not None else test,
+        source=source,
+        members=members,
+        outsiders=outsiders,
+        drawn=drawn,
         test=test,
         references=references,
         members_public=held.private_is_public,
@@ -185,12 +193,34 @@ def _batch(rows: Rows) -> Batch:
     }
 
 
-def _members(held: Holdings) -> Batch:
-    """All private rows; canaries, which nobody's test rows are like, are none."""
+def _drawn(recipe: Recipe, held: Holdings) -> Literal["row", "group", "apart"]:
+    """What decided which rows the model was trained on; see `Target.drawn`."""
+    holdout = getattr(recipe.data, "holdout", None)
+    if isinstance(getattr(recipe.data, "test", None), Test):
+        return "row"
+    if holdout is None:
+        return "apart"
+    grouped = any(rows.group is not None for rows in held.private.values())
+    return "group" if grouped and holdout.by == "unit" else "row"
+
+
+def _cohorts(
+    held: Holdings, source: Source, drawn: Literal["row", "group", "apart"]
+) -> tuple[Batch, Batch | None]:
+    """(members, outsiders): all private rows, and those like them that stayed out; one row of each
+    group where groups went in whole. Canaries, which nobody's test rows are like, are no members.
+    """
     parts = list(held.private.values())
     if held.canaries:
         parts[-1] = parts[-1].take(range(len(parts[-1]) - held.canaries))
-    return _batch_of(parts)
+    outside = held.outsiders if held.outsiders is not None else held.test
+    if drawn == "group":
+        parts = [
+            one_of_each_group(rows, source.child("members", i)) for i, rows in enumerate(parts)
+        ]
+        if outside is not None:
+            outside = one_of_each_group(outside, source.child("outsiders"))
+    return _batch_of(parts), None if outside is None else _batch(outside)
 
 
 def _batch_of(parts: Sequence[Rows]) -> Batch:

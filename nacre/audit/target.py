@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -48,6 +49,10 @@ class Target:
     """Rows the model was trained on."""
     outsiders: Batch | None = None
     """Rows of the same population, drawn at random, that the model never saw."""
+    drawn: Literal["row", "group", "apart"] = "row"
+    """What decided who is a member: a coin for each row, one coin for all rows of a group (of which
+    `members` and `outsiders` then hold one row each), or nothing random, as where the outsiders
+    come from another file. Only the first lets a claim about one row be judged."""
     test: Batch | None = None
     """Rows to evade on."""
     references: tuple[nn.Module, ...] = ()

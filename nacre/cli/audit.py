@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nacre.cli.output import common_options, show
+from nacre.cli.output import code_of, code_options, common_options, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Attack the finished model of a run.")
 @click.argument("run", type=click.Path(path_type=Path))
+@code_options
 @common_options
-def command(run: Path, as_json: bool) -> None:
+def command(run: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
     """Attack the model of RUN as its recipe's `audit` says. Findings on rows that are not public
     stay in RUN/local."""
     from nacre.audit.run import audit_run
     from nacre.cli.progress import watcher
     from nacre.training.run import open_run
 
-    findings = audit_run(open_run(run), observe=watcher())
+    findings = audit_run(open_run(run, code=code_of(packages, trust_code)), observe=watcher())
     document = {"findings": [finding.to_json() for finding in findings]}
     show(document, _table(findings), as_json)
 

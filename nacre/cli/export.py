@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from nacre.cli.output import common_options, show
+from nacre.cli.output import code_of, code_options, common_options, show
 
 
 @click.command(short_help="Write a run's model for transformers or PEFT.")
@@ -17,13 +17,21 @@ from nacre.cli.output import common_options, show
     "--form", type=click.Choice(["merged", "adapter"]), default="merged", show_default=True,
     help="The whole model, or what LoRA learnt alone.",
 )  # fmt: skip
+@code_options
 @common_options
-def command(run: Path, folder: Path, form: Literal["merged", "adapter"], as_json: bool) -> None:
+def command(
+    run: Path,
+    folder: Path,
+    form: Literal["merged", "adapter"],
+    packages: tuple[str, ...],
+    trust_code: bool,
+    as_json: bool,
+) -> None:
     """Write the finished model of RUN into FOLDER, with its tokenizer. A pretrained model loads
     there by `from_pretrained`, an adapter by `peft.PeftModel.from_pretrained(base, FOLDER)`. It
     costs no epsilon."""
     from nacre.training.handover import hand_over
 
-    files = hand_over(run, folder, form)
+    files = hand_over(run, folder, form, code=code_of(packages, trust_code))
     document = {"run": str(run), "folder": str(folder), "form": form, "files": files}
     show(document, f"wrote {', '.join(files)} into {folder}", as_json)

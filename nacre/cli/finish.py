@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
-from nacre.cli.output import common_options, show
+from nacre.cli.output import code_of, code_options, common_options, show
 
 
 @click.command(short_help="End an open run; its key is destroyed.")
 @click.argument("run", type=click.Path(path_type=Path))
+@code_options
 @common_options
-def command(run: Path, as_json: bool) -> None:
+def command(run: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
     """End the open RUN with the model of its last checkpoint. Its key, which could strip the noise
     off its releases, is destroyed, and it can no longer be resumed."""
     from nacre.cli.progress import watcher
     from nacre.training.run import finish
 
-    finish(run, observe=watcher())
+    finish(run, observe=watcher(), code=code_of(packages, trust_code))
     show({"run": str(run), "ended": "finished"}, f"{run} is finished; its key is gone", as_json)

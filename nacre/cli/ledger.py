@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from nacre.ledger import AccountSummary
+    from nacre.ledger import AccountSummary, GrantSummary
 
 # Named here and not taken from `nacre.core.types`, whose import of torch `--help` need not wait
 # for; a test compares them.
@@ -167,27 +168,37 @@ def _table(accounts: list[AccountSummary]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("account", "unit", "granted", "spent", "left", "of the grant", "runs")
+    from nacre.core.errors import one_line
+
+    table = Table("account", "unit", "granted", "spent", "of the grant", "fits", "runs")
     for account in accounts:
         for given in account.grants:
             table.add_row(
-                Text(account.account),
+                Text(one_line(account.account)),
                 given.unit,
                 f"epsilon {given.epsilon:g}, delta {given.delta:g} ({given.rule})",
                 f"{given.epsilon_spent:.3g}",
-                f"{given.epsilon_left:.3g}",
                 _Bar(given.spent, given.reserved),
+                _more(given),
                 str(len(account.runs)),
             )
-    if any(given.rule == "rdp" for account in accounts for given in account.grants):
+    if any(given.rule != "pld" for account in accounts for given in account.grants):
         table.caption = _RDP
     return table
 
 
+def _more(given: GrantSummary) -> str:
+    """What fits, rounded down: a run of that epsilon is accepted."""
+    if given.epsilon_fits is None:
+        return "see the plan"
+    least = math.floor(given.epsilon_fits * 100) / 100
+    return f"{least:g}" if least > 0 else "none"
+
+
 _RDP = (
-    "rdp: runs add up by their share of the grant. In epsilon the first run costs a fixed part "
-    "more than those after it, so its `spent` is above the run's own epsilon; open runs hold "
-    "their whole share until they end."
+    "`spent` is the epsilon of all runs together, `fits` that of one more run like the last but "
+    "for its noise. The two add up to more than the grant: runs add up by their share of it, and "
+    "in epsilon the first costs more than those after it. Open runs hold their whole share."
 )
 
 

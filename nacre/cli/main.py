@@ -89,20 +89,10 @@ def _told(error: BaseException, words: Sequence[str]) -> int:
     return told.exit_code
 
 
-_ALLOWED = "NACRE_ALLOW_PACKAGES"  # models.callables.ALLOWED, which would import torch here
-
-
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nacre", message="%(prog)s %(version)s")
-@click.option(
-    "--allow-package",
-    "packages",
-    multiple=True,
-    metavar="NAME",
-    help="Let a recipe's `model: {kind: python}` call functions of this installed package.",
-)
 @debug_option
-def cli(packages: tuple[str, ...]) -> None:
+def cli() -> None:
     """Private and robust training in one run: gradient clipping, fine-tuning, federated learning,
     differential privacy and adversarial training, with the evidence.
 
@@ -110,9 +100,6 @@ def cli(packages: tuple[str, ...]) -> None:
 
     Exit codes: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted.
     """
-    if packages:
-        known = [name for name in os.environ.get(_ALLOWED, "").split(",") if name]
-        os.environ[_ALLOWED] = ",".join([*known, *packages])
 
 
 def main() -> None:

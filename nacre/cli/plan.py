@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from nacre.cli.output import common_options, show
+from nacre.cli.output import code_of, code_options, common_options, show
 
 
 @click.command(short_help="Say what a recipe will run and what it costs; no row is read.")
 @click.argument("recipe", type=click.Path(path_type=Path))
+@code_options
 @common_options
-def command(recipe: Path, as_json: bool) -> None:
+def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
     """Say what RECIPE will run: who is protected how well, the noise, the cost in time and memory,
     what it takes from its grant, and epsilon with one more epoch or with other noise, batches and
     steps. No row is read and nothing is written.
@@ -24,7 +25,7 @@ def command(recipe: Path, as_json: bool) -> None:
     from nacre.training.outlook import outlook
     from nacre.training.plan import plan
 
-    planned = plan(load(recipe))
+    planned = plan(load(recipe, code=code_of(packages, trust_code)))
     ahead = outlook(planned)
     facts, table = planned.to_json(), planned.table()
     if ahead is not None:

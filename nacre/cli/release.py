@@ -117,9 +117,17 @@ def _records(
 def _csv(columns: Mapping[str, Sequence[object]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    writer.writerow(map(_inert, columns))
+    writer.writerows(map(_inert, row) for row in zip(*columns.values(), strict=True))
     return text.getvalue().encode()
+
+
+def _inert(cell: object) -> object:
+    """Text that a spreadsheet would run as a formula, behind an apostrophe; numbers as they are."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _fields(answer: Answer, query: QueryOption) -> Mapping[str, Any]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nacre.models import Code
     from nacre.training.progress import Progress
     from nacre.training.run import Run
 
 
-def trained(recipe: Path, into: Path, resume: bool, watch: Progress) -> Run | None:
+def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code) -> Run | None:
     """Plans and trains RECIPE; the finished run, in the process that tells of it, None in others.
 
     Raises what `plan` and `train` raise. Where several processes work, only the first looks at
@@ -27,10 +28,10 @@ def trained(recipe: Path, into: Path, resume: bool, watch: Progress) -> Run | No
 
         def planned() -> Plan:
             if not group.first:
-                return plan(load(recipe), ledger=False)
+                return plan(load(recipe, code=code), ledger=False)
             if not resume:
                 refuse_existing(into)  # at once, and not after the noise is calibrated
-            return plan(load(recipe), resume=into if resume else None)
+            return plan(load(recipe, code=code), resume=into if resume else None)
 
         run = train(group.together(planned), into=into, resume=resume, observe=watch)
         return run if group.first else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nacre.cli.failures import resumable
-from nacre.cli.output import common_options, show
+from nacre.cli.output import code_of, code_options, common_options, show
 from nacre.cli.together import trained
 
 
@@ -15,8 +15,16 @@ from nacre.cli.together import trained
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Continue the run that is open in that folder.")
+@code_options
 @common_options
-def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
+def command(
+    recipe: Path,
+    into: Path,
+    resume: bool,
+    packages: tuple[str, ...],
+    trust_code: bool,
+    as_json: bool,
+) -> None:
     """Train the model of RECIPE. The rows are checked, the whole cost is reserved in the ledger,
     and only then the first step is released.
 
@@ -27,7 +35,7 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     from nacre.core.files import read_json
 
     with resumable("train", recipe, into):
-        run = trained(recipe, into, resume, watcher())
+        run = trained(recipe, into, resume, watcher(), code_of(packages, trust_code))
     if run is None:
         return
     outcome = read_json(run.folder.outcome)

@@ -7,15 +7,23 @@ from pathlib import Path
 import click
 
 from nacre.cli.failures import resumable
-from nacre.cli.output import common_options, show
+from nacre.cli.output import code_of, code_options, common_options, show
 
 
 @click.command(short_help="Search privately over a recipe's alternatives; keep the best.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Continue the search that is open in that folder.")
+@code_options
 @common_options
-def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
+def command(
+    recipe: Path,
+    into: Path,
+    resume: bool,
+    packages: tuple[str, ...],
+    trust_code: bool,
+    as_json: bool,
+) -> None:
     """Search over the values under `tune` in RECIPE: a random number of trials, each with values
     drawn from those listed. The best alone is kept, in a run folder as of `nacre train`; the others
     leave nothing. `differential_privacy.epsilon` is the price of the whole search.
@@ -34,7 +42,9 @@ def command(recipe: Path, into: Path, resume: bool, as_json: bool) -> None:
     with resumable("tune", recipe, into):
         if not resume:
             refuse_existing(into)  # at once, and not after the noise is calibrated
-        planned = plan(load(recipe), resume=into if resume else None)
+        planned = plan(
+            load(recipe, code=code_of(packages, trust_code)), resume=into if resume else None
+        )
         run = tune(planned, into, resume=resume, observe=watcher())
     outcome = read_json(run.folder.outcome)
     found = outcome["search"]

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nacre.core.errors import FileDamaged, NacreError
+from nacre.core.strict import parsed
 from nacre.core.types import Tensors
 
 
@@ -64,9 +65,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """What `write_json` wrote. Raises `FileDamaged` where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not JSON"
+        return parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        twice = str(error) if str(error).endswith("twice") else "it is not JSON"
+        reason = getattr(error, "strerror", None) or twice
         raise FileDamaged(f"{path} cannot be read ({reason})") from error
 
 

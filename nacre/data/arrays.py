@@ -19,7 +19,7 @@ from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
 from nacre.data.kept import Aids
-from nacre.data.raw import missing, text
+from nacre.data.raw import missing, name_of
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
 
@@ -118,7 +118,7 @@ class Arrays:
             )
         values: list[object] = arrays[name].tolist()
         _refuse(file, np.array([missing(v) for v in values]), f"{name!r} has no value", "fill them")
-        return tuple(text(value) for value in values)
+        return tuple(name_of(value) for value in values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from nacre.core.errors import DataError
 from nacre.data.cells import Cells, of_table
 from nacre.data.encode import Encoded, Encoder
 from nacre.data.files import rows_named
-from nacre.data.raw import RawTable, missing, number, read_lines, read_table, suffix, text
+from nacre.data.raw import RawTable, missing, name_of, number, read_lines, read_table, suffix, text
 
 if TYPE_CHECKING:
     from nacre.data.text import Text
@@ -254,4 +254,4 @@ def _words(value: object) -> list[str] | None:
 
 
 def _name(value: object) -> str | None:
-    return None if missing(value) else text(value)
+    return None if missing(value) else name_of(value)

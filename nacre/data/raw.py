@@ -12,6 +12,7 @@ import gzip
 import json
 import math
 import sys
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -250,6 +251,11 @@ def text(value: object) -> str:
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
     return "" if value is None else str(value).strip()
+
+
+def name_of(value: object) -> str:
+    """A value that names a unit or a party, as Unicode NFC: one name in two forms is one unit."""
+    return unicodedata.normalize("NFC", text(value))
 
 
 def number(value: object) -> float | None:

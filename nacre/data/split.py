@@ -218,15 +218,33 @@ def apportioned(counts: list[int], total: int) -> list[int]:
 def held_out(rows: Rows, holdout: Holdout, key: bytes) -> tuple[Rows, Rows]:
     """(kept, held out). Each unit's side depends on the key and on that unit alone.
 
-    A row without a group is known by its content, so equal rows land on the same side and adding
-    a row moves no other.
+    A row without a group is known by its content and by how many equal rows stand before it. Of
+    m equal rows the share is held out to within one row, and one more equal row, wherever it
+    stands, adds one row to one side and moves no other: as multisets, both sides of neighbouring
+    tables differ by that row.
     """
     if holdout.by == "unit" and rows.group is not None:
-        names = [b"group" + name.encode() for name in rows.group]
+        sides = [_uniform(key, b"group" + name.encode()) < holdout.share for name in rows.group]
     else:
-        names = [b"row" + _content(rows.features[i], rows.label[i]) for i in range(len(rows))]
-    out = torch.tensor([_uniform(key, name) < holdout.share for name in names], dtype=torch.bool)
+        sides = _by_content(rows, holdout.share, key)
+    out = torch.tensor(sides, dtype=torch.bool)
     return rows.take(torch.nonzero(~out)[:, 0]), rows.take(torch.nonzero(out)[:, 0])
+
+
+def _by_content(rows: Rows, share: float, key: bytes) -> list[bool]:
+    """Whether each row is held out: every 1 / share-th of equal rows, from a start drawn by their
+    content. A single row is held out with chance `share`."""
+    seen: dict[bytes, int] = {}
+    sides: list[bool] = []
+    for i in range(len(rows)):
+        name = b"row" + _content(rows.features[i], rows.label[i])
+        if rows.group is not None:  # rows of two units are equal in all but their unit
+            name += b"of" + rows.group[i].encode()
+        before = seen.get(name, 0)
+        seen[name] = before + 1
+        start = _uniform(key, name)
+        sides.append(math.floor(start + share * (before + 1)) > math.floor(start + share * before))
+    return sides
 
 
 def _content(features: Tensor, label: Tensor) -> bytes:

@@ -19,7 +19,7 @@ from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.kept import Aids
-from nacre.data.raw import RawTable, form_problem, missing, number, read_table, text
+from nacre.data.raw import RawTable, form_problem, missing, name_of, number, read_table, text
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
 
@@ -227,7 +227,7 @@ class _Reading:
             return None
         values = self.raw.column(name)
         self.present(name, values)
-        return [text(value) for value in values]
+        return [name_of(value) for value in values]
 
 
 def _encoded(table: Table, raw: RawTable, *, keyed: bool) -> tuple[Rows, tuple[str, ...]]:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from nacre.core import hub
 from nacre.core.errors import Refusal
+from nacre.core.strict import parsed
 
 _END = 256  # the token that ends a document of bytes
 _END_PIECE = "<|end|>"
@@ -213,7 +213,7 @@ def _around(backend: Any) -> tuple[list[int], list[int]]:
 def _of_run(place: Path) -> PieceTokenizer:
     """The tokenizer that a finished run kept beside its model."""
     try:
-        model = json.loads((place / "model.json").read_text(encoding="utf-8"))
+        model = parsed((place / "model.json").read_text(encoding="utf-8"))
         known = model["tokenizer"]
         file = known["file"] or model["option"]["files"]["tokenizer.json"]
         backend = _tokenizers().Tokenizer.from_str(file)

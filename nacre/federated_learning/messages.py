@@ -29,6 +29,7 @@ from safetensors.torch import load
 from nacre.core.errors import PartyError
 from nacre.core.files import tensors_to_bytes
 from nacre.core.random import digest
+from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Tensors, Unprotected
 
 Kind = Literal["train", "evaluate"]
@@ -135,7 +136,7 @@ def _unpacked(message: str, fields: set[str], data: bytes) -> tuple[dict[str, An
     for name, value in tensors.items():
         if value.dtype != torch.float32:
             raise ValueError(f"tensor {name!r} is {value.dtype}, not float32")
-    facts = _object(json.loads(_metadata(data)), {"format", "message", *fields})
+    facts = _object(parsed(_metadata(data)), {"format", "message", *fields})
     if facts["format"] != FORMAT or facts["message"] != message:
         raise ValueError(f"it is no {message} of format {FORMAT}")
     return facts, tensors
@@ -144,7 +145,7 @@ def _unpacked(message: str, fields: set[str], data: bytes) -> tuple[dict[str, An
 def _metadata(data: bytes) -> str:
     """The entry `nacre` of a safetensors header: its length in 8 bytes, then as much JSON."""
     size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
+    header = parsed(data[8 : 8 + size])
     return _object(header.get("__metadata__"), {"nacre"})["nacre"]
 
 

@@ -36,12 +36,17 @@ class Party:
         rounds: int,  # how many it agreed to
         like: Tensors,  # names and shapes of the weights that training moves
         store: Path | None = None,  # a folder of its own; None remembers in memory alone
+        key: bytes | None = None,  # of 32 bytes: what is stored is encrypted under it
     ) -> None:
+        if (store is None) != (key is None):
+            raise ValueError("store and key are given together or not at all")
         self.name = name
         self._train, self._evaluate = train, evaluate
         self._recipe, self._rounds = recipe, rounds
         self._shapes = like
-        self._answers: Answers = Remembered() if store is None else Stored(store)
+        self._answers: Answers = (
+            Remembered() if store is None or key is None else Stored(store, key)
+        )
         self._lock = Lock()  # two requests under one number must not both find it unused
 
     def handle(self, request: bytes) -> bytes:

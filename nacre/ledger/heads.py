@@ -21,7 +21,6 @@ hashes, authenticated at points that the logging machine cannot take back. Ed255
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from nacre.core.errors import LedgerError
+from nacre.core.strict import parsed
 from nacre.ledger.chain import Head, canonical
 from nacre.ledger.keys import public_hex
 
@@ -95,7 +95,7 @@ def kept_head(text: str) -> SignedHead | str:
     if len(text) == 64 and not set(text) - set("0123456789abcdef"):
         return text
     try:
-        found = json.loads(Path(text).read_text(encoding="utf-8"))
+        found = parsed(Path(text).read_text(encoding="utf-8"))
     except OSError as error:
         raise LedgerError(
             f"{text} is neither a hash of 64 hex digits nor a file that can be read "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nacre.core.errors import LedgerError
+from nacre.core.errors import LedgerError, one_line
 from nacre.ledger.accounts import Grant
 from nacre.ledger.chain import Entry, linked
 from nacre.ledger.replay import Book, grant_content
@@ -35,6 +35,11 @@ class Page:
         """Adds an entry, which the book follows."""
         if not account and kind != "signer":
             raise LedgerError("an account needs a name")
+        if one_line(account) != account:
+            raise LedgerError(
+                f"account {account!r} has white space or characters in its name that are not "
+                "printed as they stand, and could do anything to a terminal; give it a plain name"
+            )
         self.book.follow(self._added(account, kind, content))
 
     def _added(self, account: str, kind: str, content: Mapping[str, Any]) -> Entry:

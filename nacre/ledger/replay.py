@@ -7,12 +7,12 @@ rules, so whoever derives the state has checked it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from nacre.core.errors import LedgerError, NacreError
+from nacre.core.strict import parsed
 from nacre.core.types import Unit
 from nacre.ledger.accounts import Account, Grant, Posting, Request, Run, posted_event
 from nacre.ledger.chain import START, Entry, Head, break_at, canonical
@@ -43,7 +43,7 @@ class Book:
         if broken:
             raise LedgerError(broken)
         try:
-            content = json.loads(entry.content)
+            content = parsed(entry.content)
             if not isinstance(content, dict):
                 raise ValueError("its content is no object")
             self._apply(entry, cast(Content, content))

@@ -13,6 +13,7 @@ from nacre.differential_privacy.describe import describe
 from nacre.ledger.accounts import Account, End, Grant, Run
 from nacre.ledger.chain import START, Entry
 from nacre.ledger.events_json import from_json
+from nacre.ledger.room import room
 from nacre.ledger.rules import RuleName
 
 
@@ -20,8 +21,9 @@ from nacre.ledger.rules import RuleName
 class GrantSummary:
     """One grant. Shares are of its allowance: `spent + reserved + left` is 1.
 
-    `epsilon_spent` and `epsilon_left` translate shares at the grant's delta. Under rdp and zcdp
-    epsilon is not proportional to the share: the first run costs more epsilon than a second.
+    `epsilon_spent` and `epsilon_taken` translate shares at the grant's delta. Under rdp and zcdp
+    epsilon is not proportional to the share: the first run costs more epsilon than a second, so the
+    difference to the grant is less than what still fits. `epsilon_fits` says that.
     """
 
     unit: Unit
@@ -34,7 +36,8 @@ class GrantSummary:
     reserved: float  # the rest of open runs
     left: float
     epsilon_spent: float  # of what is spent
-    epsilon_left: float  # what remains of the granted epsilon after spent and reserved
+    epsilon_taken: float  # of what is spent and reserved together
+    epsilon_fits: float | None  # of one more run like the last; None where that cannot be told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def run_summary(run: Run) -> RunSummary:
 def _grant_summary(account: Account, grant: Grant) -> GrantSummary:
     rule = account.rule(grant.unit)
     spent = reserved = epsilon_spent = 0.0
-    left, epsilon_left = 1.0, grant.epsilon
+    left, epsilon_taken = 1.0, 0.0
     if rule is not None:
         sure = account.taken(grant.unit, rule, sure=True)
         taken = account.taken(grant.unit, rule)
@@ -90,7 +93,7 @@ def _grant_summary(account: Account, grant: Grant) -> GrantSummary:
         reserved = max(0.0, math.fsum(taken) / rule.allowance - spent)
         left = rule.left(taken) / rule.allowance
         epsilon_spent = rule.epsilon(sure)
-        epsilon_left = max(0.0, grant.epsilon - rule.epsilon(taken)) if left else 0.0
+        epsilon_taken = rule.epsilon(taken)
     return GrantSummary(
         unit=grant.unit,
         rule=grant.rule,
@@ -102,7 +105,8 @@ def _grant_summary(account: Account, grant: Grant) -> GrantSummary:
         reserved=reserved,
         left=left,
         epsilon_spent=epsilon_spent,
-        epsilon_left=epsilon_left,
+        epsilon_taken=epsilon_taken,
+        epsilon_fits=room(account, grant.unit),
     )
 
 
@@ -130,6 +134,7 @@ def extract(
 
 
 def _item(account: str, grant: GrantSummary, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    rest = max(0.0, grant.epsilon - grant.epsilon_taken) if grant.left else 0.0
     return {
         "account": account,
         "unit": grant.unit,
@@ -139,7 +144,7 @@ def _item(account: str, grant: GrantSummary, rows: list[dict[str, Any]]) -> dict
         "granted": {"epsilon": grant.epsilon, "delta": grant.delta},
         "spent": {"epsilon": grant.epsilon_spent, "share": grant.spent},
         "reserved": {"share": grant.reserved},
-        "left": {"epsilon": grant.epsilon_left, "share": grant.left},
+        "left": {"epsilon": rest, "share": grant.left},
         "entries": rows,
     }
 

@@ -148,7 +148,8 @@ def _too_much(
     account: Account, grant: Grant, asked: Request, rule: Rule, share: float, left: float
 ) -> str:
     who = "this run" if asked.run == PLANNED else f"run {asked.run!r}"
-    what = f"{who} asks for {share:.1%} of what account {account.name!r} was granted"
+    asks, rest = _apart(share, left)
+    what = f"{who} asks for {asks} of what account {account.name!r} was granted"
     if grant.rule == "pld" and not left:
         return (
             f"{what} ({grant}), which is for one run fixed beforehand and has been taken by "
@@ -163,9 +164,18 @@ def _too_much(
         else "ask"
     )
     return (
-        f"{what} ({grant}), and {left:.1%} of it is left{runs}; {remedy} for fewer steps, more "
+        f"{what} ({grant}), and {rest} of it is left{runs}; {remedy} for fewer steps, more "
         "noise or a smaller epsilon, or have the owner raise the grant with `nacre ledger grant`"
     )
+
+
+def _apart(share: float, left: float) -> tuple[str, str]:
+    """Both in per cent, with as many digits as it takes to see that the first is larger."""
+    for digits in range(1, 16):
+        asks, rest = f"{share:.{digits}%}", f"{left:.{digits}%}"
+        if asks != rest:
+            return asks, rest
+    return f"a hair more than {left:.1%}", f"{left:.1%}"
 
 
 def _unbounded(account: Account, grant: Grant, asked: Request) -> Take:

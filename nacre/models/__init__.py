@@ -1,6 +1,6 @@
 """Models that never mix rows, and what their outputs mean."""
 
-from nacre.models.callables import PythonModel
+from nacre.models.callables import OWN, Code, PythonModel
 from nacre.models.gpt import GPT
 from nacre.models.images import CNN
 from nacre.models.load import (
@@ -30,9 +30,11 @@ __all__ = [
     "CNN",
     "GPT",
     "MLP",
+    "OWN",
     "AnyTask",
     "CausalLM",
     "Classification",
+    "Code",
     "FormerRun",
     "ModelOption",
     "Pretrained",

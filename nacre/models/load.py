@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
-from nacre.models.callables import PythonModel, called
+from nacre.models.callables import OWN, Code, PythonModel, called
 from nacre.models.causes import cause
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
@@ -64,6 +65,7 @@ def build(
     outputs: int,
     seed: int,
     folder: Path,  # what the option's paths are relative to
+    code: Code = OWN,  # what a Python model may run
 ) -> nn.Module:
     """The model, (B, *shape) -> (B, outputs), in training mode; (B, T) -> (B, T, outputs) where the
     task of a pretrained model is one for each position.
@@ -72,7 +74,7 @@ def build(
     `Refusal` for a model that cannot be had or does not fit.
     """
     if isinstance(option, FormerRun):
-        return _continued(option, shape, outputs, folder)
+        return _continued(option, shape, outputs, folder, code)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(option, MLP):
@@ -88,12 +90,14 @@ def build(
         elif isinstance(option, Stock):
             model, name = stock(option), "stock"
         else:
-            model, name = called(option, folder), option.call
+            model, name = called(option, folder, code), option.call
         _check_outputs(model, shape, outputs, name)
     return model
 
 
-def _continued(option: FormerRun, shape: tuple[int, ...], outputs: int, folder: Path) -> nn.Module:
+def _continued(
+    option: FormerRun, shape: tuple[int, ...], outputs: int, folder: Path, code: Code
+) -> nn.Module:
     former = folder / option.path
     known = saved(former)
     if (known.shape, known.outputs) != (shape, outputs):
@@ -101,7 +105,7 @@ def _continued(option: FormerRun, shape: tuple[int, ...], outputs: int, folder: 
             f"the model of {former} maps {known.shape} to {known.outputs} outputs and the data "
             f"need {shape} to {outputs}; use the columns and classes of that run, or another base"
         )
-    return load(former, folder).train()
+    return load(former, folder, code=code).train()
 
 
 def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name: str) -> None:
@@ -219,14 +223,24 @@ def saved(run: Path) -> SavedModel:
         ) from error
 
 
-def load(run: Path, folder: Path | None = None) -> nn.Module:
+def load(
+    run: Path,
+    folder: Path | None = None,
+    *,
+    code: Code = OWN,
+    own: ModelOption | None = None,  # what the caller's recipe says under `model`
+) -> nn.Module:
     """The finished model of a run, weights included, in evaluation mode.
 
-    `folder` is where a Python model's code is looked for; the run's own folder where absent.
-    Raises `RunError` for no run, `FileDamaged` for a file that is not what was written.
+    `folder` is where a Python model's code is looked for; the run's own folder where absent. A
+    Python model is called only with `code.runs`, or where `own` names the same call as model.json.
+    Raises `RunError` for no run, `FileDamaged` for a file that is not what was written, `Refusal`
+    for code that is not trusted.
     """
     known = saved(run)
-    model = build(known.option, known.shape, known.outputs, seed=0, folder=folder or run)
+    if not _same_call(known.option, own):
+        code = code.of_run_folder()
+    model = build(known.option, known.shape, known.outputs, seed=0, folder=folder or run, code=code)
     file = run / "model.safetensors"
     weights, _ = load_tensors(file)
     try:
@@ -236,6 +250,13 @@ def load(run: Path, folder: Path | None = None) -> nn.Module:
             f"{file} does not fit model.json ({cause(error)}); restore both"
         ) from error
     return model.eval()
+
+
+def _same_call(saved: Architecture, own: ModelOption | None) -> bool:
+    """Whether both name one Python function with the same arguments."""
+    if not isinstance(saved, PythonModel) or not isinstance(own, PythonModel):
+        return False
+    return json.dumps(asdict(saved)) == json.dumps(asdict(own))
 
 
 def _option(fields: Mapping[str, Any]) -> Architecture:

@@ -206,6 +206,7 @@ def _architecture(
     config = library.AutoConfig.from_pretrained(
         source, trust_remote_code=False, local_files_only=offline
     )
+    _no_kernels(config)
     _set(config, option.task, outputs, option.dropout)
     return _kind(library, option.task, config), config
 
@@ -241,6 +242,7 @@ def stock(option: Stock) -> Transformer:
     fields = dict(option.config)
     try:
         config = library.AutoConfig.for_model(fields.pop("model_type"), **fields)
+        _no_kernels(config)
         network = _kind(library, option.task, config).from_config(config, trust_remote_code=False)
     except Exception as error:
         raise Refusal(
@@ -277,6 +279,20 @@ def _set(config: Any, task: PretrainedTask, outputs: int, dropout: float | None)
         for name, value in config.to_dict().items():
             if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool):
                 setattr(config, name, dropout)
+
+
+def _no_kernels(config: Any) -> None:
+    """Raises `ValueError` for a configuration that names code of the hub, which transformers
+    would fetch and run as a kernel."""
+    inner = [getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ()]
+    for each in (config, *inner):
+        for name in ("_attn_implementation", "_experts_implementation"):
+            chosen = str(getattr(each, name, None) or "")
+            if "/" in chosen:
+                raise ValueError(
+                    f"config.json asks for the kernel {chosen!r} of the hub, and code that comes "
+                    "with a model is never run"
+                )
 
 
 def _kind(library: ModuleType, task: PretrainedTask, config: Any) -> Any:

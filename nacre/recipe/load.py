@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic_core import ValidationError
 
+from nacre.models import OWN, Code
 from nacre.recipe.audits import NOT_BUILT
 from nacre.recipe.document import Document, dump, parse, read_bytes
 from nacre.recipe.mistakes import first_mistake
@@ -22,13 +23,17 @@ FORMAT = 1
 Option = TypeVar("Option")
 
 
-def load(path: Path | str, *, folder: Path | None = None) -> Recipe:
+def load(path: Path | str, *, folder: Path | None = None, code: Code = OWN) -> Recipe:
     """The recipe in a file; its paths are relative to `folder`, or else to where the file is.
 
-    Raises `RecipeError` with file, line and key for anything that is not a recipe.
+    `code` says which Python code may be run for it. A recipe in a run folder, which may be from
+    elsewhere, needs `code.runs` before any is. Raises `RecipeError` with file, line and key for
+    anything that is not a recipe.
     """
     file = Path(path)
-    return _recipe(read_bytes(file), str(file), file.parent if folder is None else folder)
+    recipe = _recipe(read_bytes(file), str(file), file.parent if folder is None else folder)
+    of_run = (file.parent / "plan.json").exists()
+    return replace(recipe, code=code.of_run_folder() if of_run else code)
 
 
 def loads(text: str, name: str = "recipe", *, folder: Path = Path()) -> Recipe:

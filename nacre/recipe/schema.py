@@ -16,7 +16,7 @@ from nacre.differential_privacy.options import Privacy
 from nacre.federated_learning.options import FederatedLearning
 from nacre.fine_tuning.choices import FineTuningOption
 from nacre.gradient_clipping import ClippingOption
-from nacre.models import FormerRun, ModelOption, Pretrained
+from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
 from nacre.recipe.sections import Execution, LedgerChoice, Training
@@ -73,6 +73,8 @@ class Recipe:
     # What follows is not part of the recipe's content: it is not written, compared or digested.
     folder: Path = field(default=Path(), compare=False)
     """What the recipe's paths are relative to: where its file stands."""
+    code: Code = field(default=OWN, compare=False)
+    """Which Python code may be run for it: said by the caller who loads it, never by its file."""
     origin: Origin | None = field(default=None, compare=False, repr=False)
     """The text that it was read from; None for a recipe made in Python."""
 

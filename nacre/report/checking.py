@@ -61,16 +61,17 @@ def limits(evidence: Evidence) -> Section:
 
 def checks(evidence: Evidence) -> Section:
     """Commands that confirm the page, most telling first."""
+    trust = " --trust-code" if evidence["plan"]["model"].get("kind") == "python" else ""
     commands = [
         "# the same mechanism and the same epsilon, from the recipe alone: no row is read",
         *_base(evidence),
-        "nacre plan RUN/recipe.yaml",
+        f"nacre plan RUN/recipe.yaml{trust}",
         "# the files are those that this page was made from",
         f"(cd RUN && sha256sum {' '.join(evidence['files'])})",
         "# the same page, byte for byte",
         "nacre report RUN -o again.html && cmp again.html RUN/report.html",
         "# the attacks once more (needs the rows)",
-        "nacre audit RUN",
+        f"nacre audit RUN{trust}",
     ]
     if evidence["ledger"] is not None:
         commands += [

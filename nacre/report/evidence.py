@@ -13,6 +13,7 @@ from typing import Any, cast
 from nacre.audit.finding import Finding
 from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
+from nacre.core.strict import parsed
 from nacre.report.conform import conform
 from nacre.report.facts import (
     FORMAT,
@@ -197,7 +198,7 @@ def _lines(run: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for number, line in enumerate(_text(run, "released.jsonl").splitlines(), start=1):
         try:
-            facts = json.loads(line)
+            facts = parsed(line)
             if facts["how"] not in ("noised", "inherited", "unprotected"):
                 raise ValueError("how")
             float(facts["deviation"] if facts["how"] == "noised" else 0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nacre.core.errors import FileDamaged
 from nacre.core.files import load_tensors, save_tensors
 from nacre.core.random import digest
+from nacre.core.strict import parsed
 from nacre.core.types import Tensors
 from nacre.training.devices import Devices
 
@@ -108,7 +109,7 @@ def read(path: Path) -> tuple[Tensors, int, dict[str, Any]]:
         text = metadata["state"]
         if digest(tensors, text).hex() != metadata["digest"]:
             raise FileDamaged("its digest does not fit")
-        state = json.loads(text)
+        state = parsed(text)
         return tensors, int(state["done"]), dict(state["facts"])
 
 

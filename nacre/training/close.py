@@ -87,7 +87,9 @@ def end(
 ) -> None:
     """Writes the model and the facts, settles the accounts, and destroys the key last."""
     recipe, schema = plan.recipe, plan.schema
-    plain = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    plain = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
     plain.load_state_dict(weights)
     save(
         plain, recipe.model, folder.path, shape=schema.shape, outputs=schema.outputs(),

@@ -143,8 +143,9 @@ class RunFolder:
 
     @property
     def parties(self) -> Path:
-        """Replies of the parties of a simulated federation; absent once the run has ended. Under
-        privacy of whole parties they are raw changes, which no noise has reached yet."""
+        """Replies of the parties of a simulated federation, encrypted under the run's key;
+        absent once the run has ended. Under privacy of whole parties they are raw changes, which
+        no noise has reached yet."""
         return self.local / "parties"
 
     def destroy_key(self) -> None:

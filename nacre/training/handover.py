@@ -13,7 +13,7 @@ from nacre.core.files import load_tensors, read_json, write_bytes, write_json
 from nacre.core.types import Tensors
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.export import export, merged
-from nacre.models import Transformer, build, load, saved
+from nacre.models import OWN, Code, Transformer, build, load, saved
 from nacre.recipe.schema import Recipe
 from nacre.training import checkpoint
 from nacre.training.folder import RunFolder
@@ -22,7 +22,7 @@ from nacre.training.run import open_run
 Form = Literal["merged", "adapter"]
 
 
-def hand_over(run: Path, into: Path, form: Form = "merged") -> list[str]:
+def hand_over(run: Path, into: Path, form: Form = "merged", *, code: Code = OWN) -> list[str]:
     """Writes the finished model of `run` into the folder `into`; gives the names of its files.
 
     `merged` is the whole model: of a pretrained one a folder for `from_pretrained(into)`, with its
@@ -31,14 +31,18 @@ def hand_over(run: Path, into: Path, form: Form = "merged") -> list[str]:
     computed from releases, so handing them on costs no epsilon.
 
     Raises `RunError` for a run that is open or a folder that holds files, `Incompatible` for
-    `adapter` where none was trained, `FileDamaged` where the run's files do not fit each other.
+    `adapter` where none was trained, `Refusal` for a Python model without `code.runs`,
+    `FileDamaged` where the run's files do not fit each other.
     """
-    finished = open_run(run)
+    finished = open_run(run, code=code)
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise RunError(f"{into} exists and is not an empty folder; name another one")
     recipe, folder = finished.recipe, finished.folder
     # All that can fail comes before the first file.
-    model = load(run, recipe.folder) if form == "merged" else _with_adapters(recipe, folder)
+    if form == "merged":
+        model = load(run, recipe.folder, code=recipe.code, own=recipe.model)
+    else:
+        model = _with_adapters(recipe, folder)
     facts = _facts(folder)
     into.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Transformer):
@@ -72,7 +76,9 @@ def _with_adapters(recipe: Recipe, folder: RunFolder) -> nn.Module:
             "merged`"
         )
     # A checkpoint holds the base as well, so it does not matter what became of the base's folder.
-    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    model = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
     model = choice.prepare(model, recipe.seed)
     tensors, _, _ = checkpoint.read(kept[-1])
     prefix = "model."

@@ -179,6 +179,7 @@ def _federation(
             rounds=option.rounds,
             like=weights,
             store=_store(folder, name),
+            key=None if folder is None else RunFolder(folder).source().secret("replies", name),
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
@@ -204,7 +205,8 @@ def _federation(
 
 def _store(folder: Path | None, name: str) -> Path | None:
     """Where a party keeps what it answered. In a deployment it is the party's own disk; and under
-    privacy of whole parties a reply is not a release yet, so it stays in `local/`."""
+    privacy of whole parties a reply is not a release yet, so it stays in `local/`, encrypted under
+    the run's key, and is removed with it."""
     if folder is None:
         return None
     path = RunFolder(folder).parties / name

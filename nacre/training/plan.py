@@ -40,6 +40,7 @@ from nacre.training.search_facts import SearchFacts
 from nacre.training.size import adapters_fit, fits
 
 UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
+NOT_YET = NoNoise(because="the unit is a client: noise is added to the sum over clients alone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +214,9 @@ def _schema(recipe: Recipe) -> Schema:
 
 def _built(recipe: Recipe, schema: Schema) -> nn.Module:
     try:
-        return build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+        return build(
+            recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+        )
     except Refusal as error:
         refuse(recipe, "model", str(error), type(error))
 
@@ -254,7 +257,7 @@ def _inner(recipe: Recipe, size: int) -> Mechanism:
     if recipe.federated_learning is not None:
         steps = recipe.federated_learning.rounds * recipe.federated_learning.local.steps
     sampling = pieces.sampling(recipe, size)
-    noise: Noise = UNPROTECTED
+    noise: Noise = UNPROTECTED if privacy is None else NOT_YET
     if privacy is not None and noisy:
         noise = privacy.noise.build(steps, separation(sampling))
     return Mechanism(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
-from nacre.data.raw import RawTable, missing, number, read_table, text
+from nacre.data.raw import RawTable, missing, name_of, number, read_table, text
 from nacre.differential_privacy.local import (
     LocalOption,
     RandomisedResponse,
@@ -226,7 +226,8 @@ def _frame(raw: RawTable, query: QueryOption) -> pd.DataFrame:
     numeric, named = _asked(query)
     for name in named:
         cells = raw.column(name)
-        columns[name] = [None if missing(cell) else text(cell) for cell in cells]
+        said = name_of if name == query.unit else text
+        columns[name] = [None if missing(cell) else said(cell) for cell in cells]
     if numeric is not None:  # a column may be both: cross tables and groups have text
         if numeric in columns:
             raise Refusal(

@@ -12,6 +12,7 @@ from typing import Any
 from nacre.core.errors import PartyError
 from nacre.core.files import write_bytes
 from nacre.core.parts import Transport
+from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
 from nacre.federated_learning.messages import Reply
 
@@ -75,7 +76,7 @@ class Log:
     """Appends to released.jsonl; on resume the steps that will be answered again are cut off."""
 
     def __init__(self, path: Path, done: int) -> None:
-        kept = [text for text in _lines(path) if json.loads(text)["step"] <= done]
+        kept = [text for text in _lines(path) if parsed(text)["step"] <= done]
         # Whole or not at all: a crash between cutting and writing would lose what had left.
         write_bytes(path, "".join(f"{text}\n" for text in kept).encode())
         self._file = path.open("a", encoding="utf-8")
@@ -103,7 +104,7 @@ def _lines(path: Path) -> list[str]:
     found: list[str] = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            json.loads(text)["step"]
+            parsed(text)["step"]
         except (ValueError, KeyError, TypeError):
             break
         found.append(text)

@@ -11,6 +11,7 @@ from nacre.core.errors import Incompatible, RunError
 from nacre.core.files import read_json
 from nacre.core.memory import keep_pages
 from nacre.core.random import Source
+from nacre.models import OWN, Code
 from nacre.recipe.load import load
 from nacre.recipe.schema import Recipe
 from nacre.training import budget
@@ -121,8 +122,10 @@ def _train(
     return Run(folder, plan.recipe)
 
 
-def open_run(path: Path | str) -> Run:
-    """A run whose training is complete. Raises `RunError` for one that is still open."""
+def open_run(path: Path | str, *, code: Code = OWN) -> Run:
+    """A run whose training is complete. Raises `RunError` for one that is still open.
+
+    No code that the folder names is run for it without `code.runs`."""
     folder = reopen(Path(path))
     if not folder.outcome.exists():
         verb = "tune" if folder.trials.exists() else "train"
@@ -130,13 +133,16 @@ def open_run(path: Path | str) -> Run:
             f"the training of {path} is not complete: continue it with "
             f"`nacre {verb} RECIPE --into {path} --resume`"
         )
-    return Run(folder, recipe_of(folder))
+    if folder.run_key.exists():  # a crash came between the outcome and the end of the key
+        with folder.locked():
+            folder.destroy_key()
+    return Run(folder, recipe_of(folder, code))
 
 
-def recipe_of(folder: RunFolder) -> Recipe:
+def recipe_of(folder: RunFolder, code: Code = OWN) -> Recipe:
     """The recipe of a run, its paths relative to where it stood when the run was started; of a
     search that has ended, the winner's."""
-    recipe = load(folder.recipe, folder=Path(folder.fact("folder")))
+    recipe = load(folder.recipe, folder=Path(folder.fact("folder")), code=code)
     if recipe.tune is None:
         return recipe
     facts: Any = read_json(folder.plan)
@@ -144,7 +150,7 @@ def recipe_of(folder: RunFolder) -> Recipe:
     return recipe if settings is None else chosen(recipe, settings)  # pyright: ignore[reportUnknownArgumentType]
 
 
-def finish(path: Path, *, observe: Progress | None = None) -> Run:
+def finish(path: Path, *, observe: Progress | None = None, code: Code = OWN) -> Run:
     """Ends an open run with the model of its last checkpoint; its key is destroyed.
 
     What the accounts get back is decided by their rule, not by the reason to stop.
@@ -152,8 +158,8 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
     folder = reopen(path)
     if folder.outcome.exists():
         folder.destroy_key()
-        return open_run(path)
-    recipe = recipe_of(folder)
+        return open_run(path, code=code)
+    recipe = recipe_of(folder, code)
     if recipe.tune is not None or folder.trials.exists():
         raise RunError(
             f"{path} holds a search, whose price is for all of its trials: go on with `nacre tune "
@@ -168,11 +174,11 @@ def finish(path: Path, *, observe: Progress | None = None) -> Run:
         return _train(again, folder, held, watch, alone, early=True)
 
 
-def abandon(path: Path) -> None:
+def abandon(path: Path, *, code: Code = OWN) -> None:
     """Ends an open run without a model; what it may have released stays charged."""
     folder = reopen(path)
     folder.source()  # refuses a run that has ended
-    recipe = load(folder.recipe, folder=Path(folder.fact("folder")))
+    recipe = load(folder.recipe, folder=Path(folder.fact("folder")), code=code)
     again = plan(recipe, resume=path)
     with folder.locked(), reserved(again, folder) as charges:
         charges.settle()

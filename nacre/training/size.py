@@ -65,7 +65,14 @@ def _model_fits(recipe: Recipe, schema: Schema) -> None:
         return  # the others are what their code or a file makes them
     try:
         with torch.device("meta"):  # sizes without the memory
-            model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+            model = build(
+                recipe.model,
+                schema.shape,
+                schema.outputs(),
+                recipe.seed,
+                recipe.folder,
+                recipe.code,
+            )
         count = sum(weights.numel() for weights in trainable(model).values())
     except Refusal as error:
         refuse(recipe, "model", str(error), type(error))

@@ -31,7 +31,9 @@ def start(
     """
     recipe = setting.recipe
     schema = setting.schema
-    model = build(recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder)
+    model = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
     if has_base(recipe):
         group.only_first(lambda: _trained_base(setting, held, source, folder, watch, model), None)
         if group.size > 1:

@@ -75,7 +75,7 @@ def tune(
         if alone.size > 1:
             raise RunError("a search works in one process; start it without torchrun")
         if resume and ended(plan, reopen(folder.path)):
-            return open_run(folder.path)
+            return _opened(plan, folder)
         begin = same_rows if resume else started
         with stages(watch) as advance:
             held = begin(plan, folder, alone, advance)
@@ -83,7 +83,13 @@ def tune(
             watch.tell(note)
         with folder.locked():
             _searched(plan, folder, held, watch)
-    return open_run(folder.path)
+    return _opened(plan, folder)
+
+
+def _opened(plan: Plan, folder: RunFolder) -> Run:
+    """The finished search, whose recipe was the caller's own: so is the code that it names."""
+    run = open_run(folder.path)
+    return replace(run, recipe=replace(run.recipe, code=plan.recipe.code))
 
 
 @dataclass(frozen=True)

@@ -288,3 +288,19 @@ def test_a_key_that_is_no_text_does_not_reach_the_terminal(nacre: Nacre, tmp_pat
     result = nacre("release", table, queries, "--ledger", book, "--account", "A")
     assert result.exit_code == 0, result.stderr
     assert "\x1b" not in result.stdout and "\\x1b[31mred" in result.stdout
+
+
+def test_names_of_older_ledgers_reach_no_terminal_and_cells_are_no_formulas(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from nacre.cli.output import show
+    from nacre.cli.release import _csv
+
+    show({"account": "a\x1b[2J\x9b2J\u202e"}, "", True)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"account": "a\x1b[2J\x9b2J\u202e"}
+    assert printed.replace("\n", "").isprintable()
+    cells = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "plain"]
+    rows = _csv({"=name": cells, "n": [-1.5] * 7}).decode()
+    assert rows.startswith("'=name,n\n'=1+1,-1.5\n'+1,-1.5\n'-1,-1.5\n'@x,-1.5\n'\tx,")
+    assert "plain,-1.5" in rows

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import DataError
-from nacre.data.raw import missing, number, read_table, text
+from nacre.data.raw import missing, name_of, number, read_table, text
 
 
 def read(folder, content, name="rows.csv"):
@@ -137,3 +137,7 @@ def test_a_table_of_many_columns_names_the_first_of_them(tmp_path):
         raw.column("absent")
     assert told.value.column == "absent"
     assert len(str(told.value)) < 600
+
+
+def test_a_name_in_two_unicode_forms_is_one_unit():
+    assert name_of("caf\u00e9") == name_of(" cafe\u0301 ") == "caf\u00e9"

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -54,11 +56,52 @@ def test_a_holdout_by_row_may_part_a_unit():
     assert set(kept.group) & set(out.group)
 
 
-def test_equal_rows_land_on_the_same_side():
-    twins = rows(100).take([*range(100), *range(100)])
-    kept, out = held_out(twins, Holdout(share=0.5), b"key")
-    sides = [set(part.features[:, 0].tolist()) for part in (kept, out)]
-    assert not sides[0] & sides[1]
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.83])
+def test_equal_rows_are_split_in_the_declared_share(share):
+    """3,322 equal rows of 11,183 made a holdout of 0.2 into 0.14 or 0.44."""
+    table = rows(900).take([*range(600), *[7] * 300])
+    for key in range(20):
+        kept, out = held_out(table, Holdout(share=share), bytes([key]))
+        equal = int((out.features == 7).sum())
+        assert abs(equal - 301 * share) < 1.001
+        assert len(kept) + len(out) == 900
+        assert abs(len(out) - 900 * share) < 80  # 599 coins: six deviations
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 3), st.integers(0, 30), st.data())
+def test_one_more_row_is_the_only_one_that_moves(values, more, place, data):
+    """As multisets, whatever equals it and wherever it stands."""
+    holdout = Holdout(share=data.draw(st.floats(0.01, 0.99)))
+    place = min(place, len(values))
+    few = _sides(values, holdout)
+    many = _sides([*values[:place], more, *values[place:]], holdout)
+    gained = [Counter(now) - Counter(before) for now, before in zip(many, few, strict=True)]
+    assert sorted(sum(side.values()) for side in gained) == [0, 1]
+    assert not any(Counter(b) - Counter(n) for n, b in zip(many, few, strict=True))
+    assert (gained[0] + gained[1])[float(more)] == 1
+
+
+def _sides(values, holdout):
+    features = torch.tensor(values, dtype=torch.float32).reshape(-1, 1)
+    parts = held_out(Rows(features, torch.zeros(len(values), dtype=torch.int64)), holdout, b"key")
+    return [part.features[:, 0].tolist() for part in parts]
+
+
+def test_a_single_row_is_held_out_with_the_declared_chance():
+    """4000 keys: six deviations of a coin of 0.3 are 174."""
+    outs = sum(
+        len(held_out(rows(1), Holdout(share=0.3), key.to_bytes(2))[1]) for key in range(4000)
+    )
+    assert abs(outs - 1200) < 174
+
+
+def test_equal_rows_of_two_units_do_not_wait_for_each_other():
+    """Held out by row, the side of a row depends on its own unit's equal rows alone."""
+    one = Rows(torch.zeros(40, 1), torch.zeros(40, dtype=torch.int64), ("a",) * 40)
+    two = Rows(torch.zeros(80, 1), torch.zeros(80, dtype=torch.int64), ("b", "a") * 40)
+    holdout = Holdout(share=0.37, by="row")
+    alone = len(held_out(one, holdout, b"key")[1])
+    assert held_out(two, holdout, b"key")[1].group.count("a") == alone
 
 
 def test_adding_a_row_moves_no_other():

@@ -15,6 +15,7 @@ from nacre.core.types import Noised, Release, Unprotected
 from nacre.federated_learning import Party, Reply, Request
 from nacre.federated_learning.answers import Stored
 
+KEY = bytes(range(32))
 LIKE = {"w": torch.zeros(2), "b": torch.zeros(())}
 
 
@@ -31,7 +32,8 @@ class Trainer:
 
 
 def party(train=None, **options):
-    options = {"recipe": "ab", "rounds": 3, "like": LIKE, **options}
+    stored = {} if options.get("store") is None else {"key": KEY}
+    options = {"recipe": "ab", "rounds": 3, "like": LIKE, **stored, **options}
     return Party("east", train or Trainer(), **options)
 
 
@@ -145,6 +147,28 @@ def test_a_damaged_answer_is_never_given_anew(cut, tmp_path):
     with pytest.raises(FileDamaged, match="once answered"):
         party(train, store=tmp_path).handle(request(0))
     assert train.asked == [0]
+
+
+def test_what_is_stored_shows_nothing_of_the_reply(tmp_path):
+    """Under privacy of whole parties it is a raw change."""
+    east = party(store=tmp_path)
+    reply = east.handle(request(0))
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    assert reply not in data and b"__metadata__" not in data and b"nacre" not in data
+    assert not any(t.numpy().tobytes() in data for t in Reply.from_bytes(reply).tensors.values())
+    assert party(store=tmp_path).handle(request(0)) == reply
+    with pytest.raises(FileDamaged, match="once answered"):
+        party(store=tmp_path, key=bytes(32)).handle(request(0))
+    file.rename(tmp_path / "train-0000000001.answer")  # another step's
+    with pytest.raises(FileDamaged, match="once answered"):
+        party(store=tmp_path).handle(request(1))
+
+
+def test_a_key_and_a_folder_are_given_together(tmp_path):
+    for options in ({"store": tmp_path, "key": None}, {"key": KEY}):
+        with pytest.raises(ValueError, match="together"):
+            party(**options)
 
 
 def test_answers_are_for_the_owner_alone(tmp_path):

@@ -8,10 +8,8 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from nacre.core.rows import assert_rowwise
-from nacre.models import CNN, MLP, Classification, PythonModel, Regression, Scattering, build
+from nacre.models import CNN, MLP, Classification, Code, PythonModel, Regression, Scattering, build
 from nacre.models.repair import check
-
-pytestmark = pytest.mark.usefixtures("allow_torch")
 
 HERE = Path(__file__).parent
 SHAPE = (1, 8, 8)
@@ -31,9 +29,13 @@ MODELS = {
 }
 EVERY = pytest.mark.parametrize("name", MODELS)
 
+TORCH = Code(packages=("torch",))
+
 
 def made(name, shape=SHAPE):
-    return build(MODELS[name], shape, 64 if name == "python" else 3, seed=1, folder=HERE)
+    return build(
+        MODELS[name], shape, 64 if name == "python" else 3, seed=1, folder=HERE, code=TORCH
+    )
 
 
 def inputs(count=5, shape=SHAPE):
@@ -106,7 +108,7 @@ def group_batch(task, count=4, width=3):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_the_loss_of_a_group_depends_on_its_own_rows_only(task):
-    model = build(MLP(hidden=(5,)), (6,), task.outputs, seed=1, folder=HERE)
+    model = build(MLP(hidden=(5,)), (6,), task.outputs, seed=1, folder=HERE, code=TORCH)
     batch = group_batch(task)
     before = task.losses(model, batch)
     assert before.shape == (4,)
@@ -120,7 +122,7 @@ def test_the_loss_of_a_group_depends_on_its_own_rows_only(task):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_the_loss_of_a_group_is_the_mean_of_its_rows(task):
-    model = build(MLP(hidden=(5,)), (6,), task.outputs, seed=1, folder=HERE)
+    model = build(MLP(hidden=(5,)), (6,), task.outputs, seed=1, folder=HERE, code=TORCH)
     batch = group_batch(task)
     losses = task.losses(model, batch)
     for i in range(4):

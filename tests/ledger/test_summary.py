@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import dp_accounting as dp
 import pytest
 
 from nacre.core.errors import LedgerError
+from nacre.differential_privacy.price import epsilon
 from nacre.ledger import Ledger
 from nacre.ledger.chain import START
 from nacre.ledger.rules import RuleName
+from nacre.ledger.weigh import _apart  # pyright: ignore[reportPrivateUsage]
 
 from .conftest import GAUSSIAN, SAMPLED
 
@@ -18,14 +21,14 @@ from .conftest import GAUSSIAN, SAMPLED
 def test_shares_add_up_and_epsilon_never_passes_the_grant(ledger: Ledger, rule: RuleName) -> None:
     ledger.grant("clinic", "example", 8.0, 1e-5, rule)
     untouched = ledger.summary("clinic").grants[0]
-    assert (untouched.left, untouched.epsilon_left, untouched.order) == (1.0, 8.0, None)
+    assert (untouched.left, untouched.epsilon_fits, untouched.order) == (1.0, 8.0, None)
     charge = ledger.reserve("clinic", "one", GAUSSIAN, 4, "example", "add_or_remove")
     charge.journal(1)
     grant = ledger.summary("clinic").grants[0]
     total = grant.spent + grant.reserved + grant.left
     assert total == pytest.approx(1.0) if rule != "pld" else grant.left == 0
     assert 0 < grant.epsilon_spent < 8.0
-    assert grant.epsilon_spent + grant.epsilon_left < 8.0
+    assert grant.epsilon_spent <= grant.epsilon_taken < 8.0
 
 
 def test_runs_are_told_in_words(ledger: Ledger) -> None:
@@ -68,3 +71,52 @@ def test_the_extract_has_what_the_report_reads(ledger: Ledger) -> None:
     words = [entry["summary"] for entry in account["entries"]]
     assert "epsilon=8" in words[0] and "4 steps reserved" in words[1]
     assert words[2:] == ["3 steps journalled", "settled", "first run"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "event"),
+    [("rdp", GAUSSIAN), ("rdp", SAMPLED), ("zcdp", GAUSSIAN)],
+    ids=["rdp", "rdp-sampled", "zcdp"],
+)
+def test_what_is_said_to_fit_is_accepted_and_a_hair_more_is_not(
+    ledger: Ledger, rule: RuleName, event: dp.DpEvent
+) -> None:
+    """After a run of half a grant `show` must not say less than the next run may take."""
+    steps = 4 if event is GAUSSIAN else 100
+
+    def own(noise: float) -> float:
+        whole = dp.SelfComposedDpEvent(noised(event, noise), steps)
+        return epsilon(whole, 1e-5, "rdp", None).epsilon
+
+    def noise_of(wanted: float) -> float:
+        low, high = 0.4, 1e4
+        for _ in range(40):
+            middle = (low * high) ** 0.5
+            low, high = (middle, high) if own(middle) > wanted else (low, middle)
+        return high
+
+    ledger.grant("clinic", "example", 8.0, 1e-5, rule)
+    asked = (steps, "example", "add_or_remove")
+    first = ledger.reserve("clinic", "one", noised(event, noise_of(4.0)), *asked)
+    first.journal(steps)
+    first.settle()
+    room = ledger.summary("clinic").grants[0].epsilon_fits
+    assert room is not None
+    if rule == "rdp":
+        assert room >= 4.0, "the plan accepts another run of epsilon 4"
+    more = ledger.preview("clinic", noised(event, noise_of(room * 1.01)), *asked)
+    assert not more.fits
+    ledger.reserve("clinic", "two", noised(event, noise_of(room * 0.9999)), *asked)
+    least = ledger.summary("clinic").grants[0].epsilon_fits
+    assert least is not None and least < 0.2
+
+
+def noised(event: dp.DpEvent, multiplier: float) -> dp.DpEvent:
+    noise = dp.GaussianDpEvent(multiplier)
+    return noise if event is GAUSSIAN else dp.PoissonSampledDpEvent(0.05, noise)
+
+
+def test_a_refusal_never_asks_for_what_is_left() -> None:
+    assert _apart(0.5, 0.5 - 1e-9) == ("50.0000000%", "49.9999999%")
+    assert _apart(0.7, 0.5) == ("70.0%", "50.0%")
+    assert _apart(0.5, 0.5) == ("a hair more than 50.0%", "50.0%")

@@ -1,22 +1,23 @@
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from nacre.core.errors import FileDamaged, Incompatible, NacreError, Refusal, RunError
-from nacre.models import CNN, MLP, FormerRun, PythonModel, build, describe, load, save, saved
+from nacre.models import CNN, MLP, Code, FormerRun, PythonModel, build, describe, load, save, saved
 from nacre.models.load import architecture
-
-pytestmark = pytest.mark.usefixtures("allow_torch")
 
 SHAPE, OUTPUTS = (4,), 3
 OPTION = MLP(hidden=(5,), dropout=0.1)
 LINEAR = PythonModel(call="torch.nn:Linear", arguments={"in_features": 4, "out_features": 3})
 
+TORCH = Code(packages=("torch",), runs=True)
+
 
 def made(option=OPTION, seed=0, folder=None):
-    return build(option, SHAPE, OUTPUTS, seed, folder)
+    return build(option, SHAPE, OUTPUTS, seed, folder, TORCH)
 
 
 def put(folder, option=OPTION, seed=0, **fields):
@@ -40,7 +41,7 @@ def test_the_seed_fixes_the_weights_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("option", [OPTION, LINEAR])
 def test_a_model_comes_back_in_evaluation_mode(tmp_path, option):
     model = put(tmp_path, option, seed=5, scaler={"offset": 1})
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, code=TORCH)
     assert same(model, loaded) and not loaded.training
     known = saved(tmp_path)
     assert (known.option, known.shape, known.outputs) == (option, SHAPE, OUTPUTS)
@@ -161,3 +162,29 @@ def test_a_description_counts_what_training_moves(tmp_path):
     assert describe(made(LINEAR, folder=tmp_path))["layers"] == [
         "Linear(in_features=4, out_features=3, bias=True)"
     ]
+
+
+def test_no_code_is_run_for_a_folder_that_is_not_trusted(tmp_path):
+    """model.json, and the run that a recipe continues, name functions that nobody has read."""
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\n"
+        "Path(__file__).with_suffix('.ran').touch()\n"
+        "def net():\n    return nn.Linear(4, 3)\n"
+    )
+    own = PythonModel(call="mine:net")
+    put(tmp_path, own)
+    (tmp_path / "mine.ran").unlink()
+    sys.modules.pop("mine")
+    for act in (
+        lambda: load(tmp_path),
+        lambda: load(tmp_path, own=MLP(hidden=(3,))),
+        lambda: load(tmp_path, own=PythonModel(call="mine:net", arguments={"a": 1})),
+        lambda: build(FormerRun(path="."), SHAPE, OUTPUTS, 0, tmp_path),
+        lambda: load(tmp_path, code=Code(packages=("mine",))),
+    ):
+        with pytest.raises(Refusal, match="--trust-code"):
+            act()
+        assert not (tmp_path / "mine.ran").exists()
+    assert load(tmp_path, own=own) is not None
+    assert load(tmp_path, code=Code(runs=True)) is not None
+    assert build(FormerRun(path="."), SHAPE, OUTPUTS, 0, tmp_path, Code(runs=True)) is not None

@@ -220,3 +220,11 @@ def test_units_of_another_column_are_refused(tmp_path):
         assert not any(run.journalled for run in ledger.summary("ward").runs)
         people = nacre.release(visits, both[1:], ledger=ledger, account="ward")
     assert people["people"].value < 60
+
+
+def test_a_person_under_two_unicode_forms_is_one(book):
+    people = pd.DataFrame({"who": ["caf\u00e9", "cafe\u0301"] * 200})
+    people["who"] = [f"{name} {i // 2 % 5}" for i, name in enumerate(people["who"])]
+    query = [Count(name="people", epsilon=HUGE, unit="who")]
+    found = nacre.release(people, query, ledger=book, account="ward")
+    assert found["people"].value == pytest.approx(5, abs=0.5)

@@ -1,5 +1,9 @@
 """The same data under another name, however they are dressed: no second budget at any door."""
 
+# Parts of pandas are untyped, and some of its types say less than is true.
+# pyright: reportReturnType=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportPrivateUsage=false
+
 import csv
 import json
 from collections.abc import Callable

@@ -30,9 +30,9 @@ def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> F
     of the canaries that a coin left out, which carry whatever the form of the text does.
 
     *Guarantee:* the interval (Welch) covers the difference of the means with about
-    `option.confidence`. The lower bound on epsilon holds with `option.confidence` in this one run,
-    since each canary went in by a fair coin of its own; it guesses the most and the least exposed
-    quarter, so nothing is chosen by looking.
+    `option.confidence`. The lower bound on epsilon holds with `option.confidence`, and at least
+    0.95, in this one run, since each canary went in by a fair coin of its own; it guesses the most
+    and the least exposed quarter, so nothing is chosen by looking.
 
     Edge cases: equal losses share the worse rank; a loss that is not finite counts as the largest.
 
@@ -51,7 +51,7 @@ def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> F
     largest = math.log2(held.candidates + 1)
     low, high, value = _difference(inside, outside, largest, option.confidence)
     evidence = None if held.claimed is None else _epsilon(
-        held.claimed, scores, within, option.confidence
+        held.claimed, scores, within, max(option.confidence, bounds.JUDGED)
     )  # fmt: skip
     return Finding(
         audit=option.kind,

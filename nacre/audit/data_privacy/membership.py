@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nacre.audit import bounds
 from nacre.audit.answers import existing, row_losses
 from nacre.audit.bounds import Counts, Interval
+from nacre.audit.data_privacy.cohorts import single
 from nacre.audit.data_privacy.thresholds import Scores, at_false_positives, strongest
 from nacre.audit.finding import Finding, Verdict
 from nacre.audit.target import Advance, Target, quiet
@@ -35,31 +36,34 @@ def membership(target: Target, option: Membership, advance: Advance = quiet) -> 
     counted on the other half.
 
     *Guarantee:* the interval covers the advantage of the chosen rule, on rows drawn as these,
-    with at least `option.confidence`. Members and outsiders are treated alike throughout.
+    with at least `option.confidence`. Members and outsiders are treated alike throughout. An
+    honest claim is called broken in at most 5 % of runs: rows that equal others are left out, and
+    no claim is judged unless each row was a member by a coin of its own (`Target.drawn`).
 
     Edge cases: a loss that is not finite speaks for an outsider. Where references alone tell the
     cohorts apart, members and outsiders are not of one population: then no verdict on the claim
     is given, since what was seen need not be memory.
     """
-    members, outsiders = _cohorts(target, option.rows)
+    members, outsiders, equal = _cohorts(target, option.rows)
     attacks, blind = _scores(target, members, outsiders, advance)
     name, counts, threshold = _headline(attacks, target)
     interval = bounds.advantage(counts, option.confidence)
     shift = _shift(blind, target, option.confidence)
-    evidence = _epsilon(attacks[name], threshold, target, option.confidence)
+    evidence = _epsilon(attacks[name], threshold, target, max(option.confidence, bounds.JUDGED))
     details = {
         "attack": name,
         "attacks": _each(attacks, target, option.confidence),
         "threshold": threshold,
         "members": len(members["label"]),
         "outsiders": len(outsiders["label"]),
+        "equal_rows_left_out": equal,
         "measured_on": {"members": counts.members, "outsiders": counts.outsiders},
         "references": len(target.references),
         "roc": _roc(attacks[name], target),
         "tpr_at_1_percent_fpr": _tpr_at(0.01, attacks[name], target, option.confidence),
         "shift": shift,
         "epsilon": evidence,
-        "notes": _notes(shift),
+        "notes": [*_notes(shift), *_notes_on_rows(target, equal)],
     }
     return Finding(
         audit=option.kind,
@@ -75,21 +79,24 @@ def membership(target: Target, option: Membership, advance: Advance = quiet) -> 
     )
 
 
-def _cohorts(target: Target, most: int) -> tuple[Batch, Batch]:
-    """At most `most` rows of each cohort; refuses one that is missing or too small to halve."""
+def _cohorts(target: Target, most: int) -> tuple[Batch, Batch, int]:
+    """At most `most` rows of each cohort, and how many rows were left out since they equal others;
+    refuses a cohort that is missing or too small to halve."""
     if target.members is None or target.outsiders is None:
         raise Incompatible(
             "the membership audit needs rows that took part and rows that did not: declare a "
             "holdout or a test set in `data`, or leave `membership` out of `audit`"
         )
-    members, outsiders = existing(target.members), existing(target.outsiders)
+    members, outsiders, equal = single(existing(target.members), existing(target.outsiders))
     for name, batch in (("members", members), ("outsiders", outsiders)):
         if len(batch["label"]) < _SMALLEST:
             raise DataError(
                 f"the membership audit needs at least {_SMALLEST} {name}, one half to fix the "
                 f"threshold and one to measure: there are {len(batch['label'])}"
+                + (f", without {equal} rows that equal others" if equal else "")
             )
-    return _some(members, most, target, "members"), _some(outsiders, most, target, "outsiders")
+    some = (_some(members, most, target, "members"), _some(outsiders, most, target, "outsiders"))
+    return (*some, equal)
 
 
 def _some(batch: Batch, most: int, target: Target, name: str) -> Batch:
@@ -201,7 +208,7 @@ def _epsilon(
     `one_run` decides: it allows for rows that share a model. `independent_rows` is the figure
     most papers print; it takes each row as a trial of its own.
     """
-    if target.claimed_epsilon is None or target.claimed_delta is None:
+    if target.claimed_epsilon is None or target.claimed_delta is None or target.drawn != "row":
         return None
     measuring = _halves(scores, target)[1]
     delta = target.claimed_delta
@@ -245,6 +252,23 @@ def _notes(shift: Mapping[str, Any] | None) -> list[str]:
             "population, so this figure is no evidence of memory and no claim is judged by it"
         ]
     return []
+
+
+def _notes_on_rows(target: Target, equal: int) -> list[str]:
+    """What the cohorts leave out, and whether they allow a claim to be judged."""
+    notes: list[str] = []
+    if equal:
+        notes.append(
+            f"{equal} rows that equal other rows were left out: no coin was thrown for one of them "
+            "alone"
+        )
+    if target.claimed_epsilon is None or target.drawn == "row":
+        return notes
+    why = {
+        "group": "rows of one group went in or stayed out together",
+        "apart": "the rows that stayed out come from another file",
+    }[target.drawn]
+    return [*notes, f"{why}, so the claim about one row is not judged by this figure"]
 
 
 def _claim(target: Target) -> str:
