@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nacre.core import rows
 from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.parts import Objective
-from nacre.core.random import Source
+from nacre.core.random import Source, Stream
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
@@ -24,6 +24,7 @@ from nacre.gradient_clipping.looped import gradient_of
 from nacre.gradient_clipping.owners import Owners
 
 _STEPS = 3  # sums that are checked where only the first are
+_SHARE = 0.01  # of the later sums
 _UNITS = 2  # units of each
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Relative: a unit alone rounds differently than in a batch."""
@@ -55,16 +56,24 @@ def all_answer(model: nn.Module, objective: Objective, sample: Batch) -> None:
         )
 
 
+def _draw(source: Source, what: str) -> Stream:
+    """Random numbers for the check alone, so that no other draw moves."""
+    return source.child("armed check", what).stream()
+
+
 @dataclass(eq=False)
 class Armed:
-    """Compares a few units of the first sums, or of all, and raises where the tape is wrong."""
+    """Compares a few units of the first sums and of some later ones, or of all, and raises where
+    the tape is wrong. Which later sums, and which units, follow from the step's key."""
 
     done: int = 0
 
-    def due(self, verify: Literal["first", "always", "never"]) -> bool:
+    def due(self, verify: Literal["first", "always", "never"], source: Source) -> bool:
         """Whether this sum is to be checked."""
         self.done += 1
-        return verify == "always" or (verify == "first" and self.done <= _STEPS)
+        if verify == "first" and self.done > _STEPS:
+            return float(_draw(source, "sum").uniform(1)) < _SHARE
+        return verify != "never"
 
     def check(
         self,
@@ -78,8 +87,8 @@ class Armed:
     ) -> None:
         """Raises `UnsupportedLayer` where a unit's norm is not that of its own loss's gradient,
         differentiated alone under the same masks."""
-        count = len(norms)
-        for unit in sorted({0, count - 1})[:_UNITS]:
+        drawn = (_draw(source, "units").uniform(_UNITS) * len(norms)).long()
+        for unit in sorted(set(drawn.tolist())):
             if not bool(torch.isfinite(norms[unit]).all()):
                 continue
             alone = rows.select(batch, slice(unit, unit + 1))

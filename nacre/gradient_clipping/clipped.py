@@ -13,6 +13,7 @@ from nacre.core.parts import Clip, Objective
 from nacre.core.swapped import swapped
 from nacre.core.tensors import summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
+from nacre.gradient_clipping.flow import FIXED, Flow
 
 _STEEPEST = 2.0**100
 """No factor is larger: a factor that float32 cannot hold would turn a gradient of zero into NaN."""
@@ -128,13 +129,15 @@ class UnitLosses(nn.Module):
             raise ValueError(f"losses returned shape={shapes}: each unit needs one loss")
         return losses
 
-    def at(self, parameters: Tensors, batch: Batch) -> Tensor:
+    def at(self, parameters: Tensors, batch: Batch, flow: Flow | None = None) -> Tensor:
         """-> (B,), with these parameters in place of the model's of the same names.
 
         Buffers are copies: a module that updates its own (a running mean) leaves nothing behind,
-        and no unit sees what another wrote.
+        and no unit sees what another wrote. `flow` learns that they come from no batch.
         """
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        if flow is not None:
+            flow.mark(buffers.values(), FIXED)
         held = dict(self.model.named_parameters()) | dict(parameters)
         before = _versions(held)
         with swapped(self.model, {**buffers, **parameters}):

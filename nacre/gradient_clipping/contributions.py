@@ -96,7 +96,7 @@ class Instances:
     def weighted(self, factors: Tensor) -> Tensor:
         """(B,) -> (*shape)"""
         rows = wide(self.gradients)
-        flat = rows.reshape(rows.shape[0], -1)
+        flat = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
         total = torch.mv(flat.t(), factors.to(flat.dtype)).reshape(rows.shape[1:])
         return total if self.axes is None else total.permute(self.axes)
 

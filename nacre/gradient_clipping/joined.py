@@ -100,6 +100,9 @@ def _home(tape: Tape, known: Known, parts: list[Contribution]) -> list[tuple[str
 def _backwards(tape: Tape, known: Known, gradients: Tensor) -> list[tuple[str, Contribution]]:
     """(B, *shape) -> the same through the derivation's own backward, unit by unit."""
     homes = [tape.parameters[name] for name in known.names]
+    assert known.derivation is not None
+    if known.derivation.function is None:  # written into: torch maps no such backward over units
+        return _one_by_one(known, homes, gradients)
     back = torch.autograd.grad(
         [known.tensor], homes, [gradients.to(known.tensor.dtype)], retain_graph=True,
         is_grads_batched=True, allow_unused=True,
@@ -109,6 +112,20 @@ def _backwards(tape: Tape, known: Known, gradients: Tensor) -> list[tuple[str, C
         for name, gradient in zip(known.names, back, strict=True)
         if gradient is not None  # pyright: ignore[reportUnnecessaryComparison]
     ]
+
+
+def _one_by_one(
+    known: Known, homes: list[Tensor], gradients: Tensor
+) -> list[tuple[str, Contribution]]:
+    each = [
+        torch.autograd.grad(
+            [known.tensor], homes, [gradient.to(known.tensor.dtype)], retain_graph=True,
+            allow_unused=True, materialize_grads=True,
+        )
+        for gradient in gradients
+    ]  # fmt: skip
+    stacked = [torch.stack(list(parts)) for parts in zip(*each, strict=True)]
+    return [(name, Instances(g)) for name, g in zip(known.names, stacked, strict=True)]
 
 
 def computed(tape: Tape, known: Known) -> bool:

@@ -10,7 +10,7 @@ transposed weight, position embeddings): it is a parameter derived from paramete
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,17 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
-from nacre.gradient_clipping.layout import SHARED, UNANSWERED, Owner, found
+from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
+from nacre.gradient_clipping.layout import SHARED, UNANSWERED, Layout, Owner, found
 from nacre.gradient_clipping.masks import Watching, masked
 from nacre.gradient_clipping.operations.call import tensors_in
 
 Key = tuple[str, tuple[str, ...], int]
 """Function, parameters that it takes, and how many times it has taken them before."""
+
+
+MoveKey = tuple[str, int]
+"""Function, and how many times it has moved something by values before."""
 
 
 @dataclass
@@ -44,25 +49,45 @@ class Counter:
         return name, names, number
 
 
+@dataclass
+class MoveCounter:
+    """Names the calls that move something by values, the same way each time."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def key(self, function: Any) -> MoveKey:
+        """The key of the next such call of this function."""
+        name = name_of(function)
+        number = self.seen.get(name, 0)
+        self.seen[name] = number + 1
+        return name, number
+
+
 @dataclass(eq=False)
 class Owners:
     """What was found out about a model's operations; grows as other paths through it are seen."""
 
     operations: dict[Key, Owner] = field(default_factory=dict)
     masks: dict[int, Owner] = field(default_factory=dict)  # of each dropout, in order
+    moves: set[MoveKey] = field(default_factory=set)  # calls that move rows inside their units
+    unfollowed: str | None = None  # what lets values decide whose a row is, and where
 
     def learn(self, losses: UnitLosses, batch: Batch, units: int = 3) -> None:
         """Tries the model on the first few units of a perturbed batch, which are at least two."""
         some = rows.select(batch, slice(min(units, len(batch["unit"]))))
         some = {name: _differentiable(value) for name, value in some.items()}
         weights = _moved(losses.model)
-        scout = _Scout()
+        scout, moving = _Scout(), set(trainable(losses.model))
         with torch.enable_grad():
+            scout.flow.mark((t for n, t in weights.items() if n in moving), WEIGHTS)
+            scout.flow.mark((t for n, t in weights.items() if n not in moving), FIXED)
             with scout:
-                values = losses.at(weights, some)
+                values = losses.at(weights, some, scout.flow)
             values = values.unbind()
         # A call may hand on what it was given (dropout of nothing): each tensor counts once.
         outputs = {id(t): t for trial in scout.trials for t in trial.outputs}
+        sources = [t for move in scout.moves for t, _ in move.moved if t.requires_grad]
+        outputs |= {id(t): t for t in sources}
         try:
             answers = _answers(values, list(outputs.values()))
         except RuntimeError as error:
@@ -71,7 +96,15 @@ class Owners:
                 f"({str(error).strip().splitlines()[0]}): re-entrant activation checkpointing is "
                 "one cause; switch it off, or use `gradients: looped`"
             ) from error
-        self._settle(scout, weights, set(trainable(losses.model)), answers)
+        self._settle(scout, weights, moving, answers)
+        for move in scout.moves:
+            if all(_inside(t, axis, answers, len(values)) for t, axis in move.moved):
+                self.moves.add(move.key)
+            else:
+                self.unfollowed = self.unfollowed or (
+                    f"{move.key[0]} moves rows between units by values of the batch"
+                )
+        self.unfollowed = self.unfollowed or scout.asked
 
     def _settle(
         self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
@@ -84,10 +117,18 @@ class Owners:
             names = names_of(known.get(id(t)) for t in trial.inputs)
             owner = answers.owner(trial.outputs)
             given = {id(t) for t in trial.inputs}
-            if names and not all(id(t) in given for t in trial.outputs):
+            fresh = not all(id(t) in given for t in trial.outputs)
+            writes = trial.into is not None and id(trial.into) not in known
+            alike = trial.function in ALIKE and id(trial.inputs[0]) not in known
+            if names and (fresh or writes) and not alike:
                 key = counter.key(trial.function, names)
                 self.operations[key] = owner
-                if owner == SHARED:
+                if owner == SHARED and trial.data:
+                    self.unfollowed = self.unfollowed or (
+                        f"{key[0]} of {', '.join(names)} mixes rows of the batch, or puts them in "
+                        "an order"
+                    )
+                elif owner == SHARED or trial.level < DATA:
                     known |= {id(t): names for t in trial.outputs}
         for number, (entered, output) in enumerate(scout.dropouts):
             owner = answers.owner([output])
@@ -97,6 +138,35 @@ class Owners:
                     "masks would follow the units' places; keep the units along one axis"
                 )
             self.masks[number] = owner
+
+
+ALIKE = {Tensor.type_as, Tensor.to, Tensor.view_as, Tensor.expand_as, Tensor.reshape_as}
+"""Functions that take no more than a type or a shape from what follows their first argument."""
+
+
+def in_place(function: Any) -> Callable[..., Any] | None:
+    """The same function without the write, for one that writes into its first argument."""
+    if function is Tensor.__setitem__:
+        return _set
+    if not writes(function):
+        return None
+    name = name_of(function)
+    plain = f"__{name[3:]}" if name.endswith("__") else name[:-1]
+    return getattr(Tensor, plain, None)
+
+
+def writes(function: Any) -> bool:
+    """Whether a function writes into its first argument."""
+    name = name_of(function)
+    if name.endswith("__"):
+        return name.startswith("__i") and name not in ("__int__", "__index__", "__invert__")
+    return name.endswith("_") and not name.startswith("_")
+
+
+def _set(target: Tensor, index: Any, value: Any) -> Tensor:
+    result = target.clone()
+    result[index] = value
+    return result
 
 
 def name_of(function: Any) -> str:
@@ -119,6 +189,29 @@ class _Trial:
     function: Any
     inputs: list[Tensor]
     outputs: list[Tensor]
+    into: Tensor | None  # what was written into
+    level: int  # where what entered comes from
+    data: bool  # whether something differentiable that comes from the batch entered
+
+
+@dataclass
+class _Move:
+    key: MoveKey
+    moved: list[Moved]
+
+
+def _inside(tensor: Tensor, axis: int | None, answers: _Answers, units: int) -> bool:
+    """Whether what moves along an axis stays inside its unit."""
+    if axis is None:
+        return False
+    if id(tensor) in answers.by_output:
+        owner = answers.owner([tensor])
+        if isinstance(owner, Layout):
+            return owner.axis != axis
+        if owner == SHARED:
+            return False
+    # No loss can be differentiated by it: a tensor of numbers such as tokens or lengths.
+    return tensor.shape[axis] % units != 0 or (axis != 0 and tensor.shape[0] == units)
 
 
 class _Scout(Watching):
@@ -127,15 +220,29 @@ class _Scout(Watching):
     def __init__(self) -> None:
         super().__init__()
         self.trials: list[_Trial] = []
+        self.flow = Flow()
+        self.moves: list[_Move] = []
+        self.asked: str | None = None
+        self._moved = MoveCounter()
         self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The result, which is noted where a gradient can reach it."""
+        inputs = [*tensors_in(args), *tensors_in(kwargs)]
+        level = max((self.flow.level(t) for t in inputs), default=FIXED)
+        data = any(t.requires_grad and self.flow.level(t) == DATA for t in inputs)
+        if level == DATA:
+            moved = self.flow.moved(function, args, kwargs)
+            if moved:
+                self.moves.append(_Move(self._moved.key(function), moved))
+            if asks(function):
+                self.asked = f"{name_of(function)} makes values of the batch steer the program"
+        into = args[0] if in_place(function) is not None else None
         result = function(*args, **kwargs)
-        outputs = [t for t in tensors_in(result) if t.requires_grad]
+        self.flow.follow(function, args, tensors_in(result), level)
+        outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
-            inputs = [*tensors_in(args), *tensors_in(kwargs)]
-            self.trials.append(_Trial(function, inputs, outputs))
+            self.trials.append(_Trial(function, inputs, outputs, into, level, data))
         return result
 
     def dropout(

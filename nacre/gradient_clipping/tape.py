@@ -24,11 +24,21 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
+from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, asks
 from nacre.gradient_clipping.layout import SHARED, Layout, Owner
 from nacre.gradient_clipping.masks import Masks, Unseen, Watching, refuse_checkpoints
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
-from nacre.gradient_clipping.owners import Counter, Owners, name_of, names_of
+from nacre.gradient_clipping.owners import (
+    ALIKE,
+    Counter,
+    MoveCounter,
+    Owners,
+    in_place,
+    name_of,
+    names_of,
+    writes,
+)
 
 
 @dataclass(frozen=True)
@@ -76,34 +86,80 @@ class Tape(Watching):
         self.uses: list[Use] = []
         self.take: Callable[[Use, Given], None] | None = None
         self._owners, self._units, self._masks = owners, units, masks
-        self._counter = Counter()
+        self._counter, self._moves = Counter(), MoveCounter()
+        self.flow = Flow()
+        self.flow.mark(parameters.values(), WEIGHTS)
+        self._masking = False
 
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """By the units' own masks; the product is an operation of its own."""
-        with self:
-            return self._masks.output(function, share, args, kwargs)
+        self._masking = True  # what draws a mask moves no row
+        try:
+            with self:
+                return self._masks.output(function, share, args, kwargs)
+        finally:
+            self._masking = False
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The result, with a probe behind it where a trainable tensor entered."""
-        moving = [t for t in tensors_in((args, kwargs)) if id(t) in self.known]
+        moving: list[Tensor] = []
+        level = FIXED
+        for t in tensors_in((args, kwargs)):
+            if id(t) in self.known:
+                moving.append(t)
+                level = max(level, WEIGHTS)
+            elif level < DATA:
+                level = max(level, self.flow.level(t))
+        if moving and torch.is_grad_enabled():
+            _refuse_transforms()
+        if level == DATA and self._units > 1 and not self._masking:
+            self._followed(function, args, kwargs)
         if not moving or not torch.is_grad_enabled():
-            return function(*args, **kwargs)
-        return self._moved(function, args, kwargs, moving)
+            result = function(*args, **kwargs)
+        else:
+            result = self._moved(function, args, kwargs, moving, level)
+        self.flow.follow(function, args, tensors_in(result), level)
+        return result
 
-    def _moved(self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor]) -> Any:
-        refuse_checkpoints()
-        if torch._C._are_functorch_transforms_active():
+    def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raises where values of this batch move rows in a way that the trial has not shown to
+        stay inside the units."""
+        if name_of(func) == "_pack_padded_sequence":
             raise UnsupportedLayer(
-                "the model gives a trainable tensor to a transform of torch.func (vmap, grad), "
-                "and the tape does not see into it; use `gradients: looped`"
+                "the model packs sequences, in which the rows of one step belong to varying units; "
+                "pass padded sequences instead of `pack_padded_sequence`, or use "
+                "`gradients: looped`"
             )
+        if asks(func):
+            raise UnsupportedLayer(
+                f"{name_of(func)} makes values of the batch steer the program, which the tape "
+                "does not follow; use `gradients: looped`"
+            )
+        if self.flow.moved(func, args, kwargs):
+            key = self._moves.key(func)
+            if key not in self._owners.moves:
+                raise Unseen(f"{key[0]}, which moves rows by values of the batch,")
+
+    def _moved(
+        self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int
+    ) -> Any:
+        refuse_checkpoints()
+        if func in ALIKE and id(args[0]) not in self.known:  # a type or a shape, no numbers
+            fixed = {id(t): t.detach() for t in moving}
+            return func(*replaced(args, fixed), **replaced(kwargs, fixed))
         names = names_of(self.known[id(t)].names for t in moving)
         owner = self._owner(func, names, args, kwargs)
+        if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
+            return self._derived(func, args, kwargs, names, known=True)
         if owner is None or owner == SHARED:
+            self._without_data(func, names, args, kwargs)
             return self._derived(func, args, kwargs, names, known=owner is not None)
         fixed = {id(t): t.detach() for t in moving}
+        plain = in_place(func)
+        if plain is not None and id(args[0]) not in self.known:
+            return self._written(func, plain, args, kwargs, fixed, names, owner)
         result = func(*replaced(args, fixed), **replaced(kwargs, fixed))
         if not isinstance(result, Tensor):
             if any(t.requires_grad for t in tensors_in(result)):
@@ -122,10 +178,19 @@ class Tape(Watching):
         alone = all(id(t) in self.known for t in tensors_in((args, kwargs)))
         return SHARED if alone else Layout(0)  # a single unit owns whatever depends on data
 
+    def _without_data(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
+        """Raises where a weight is to be derived from what has a way back to the batch, which
+        treating the result as a weight would cut."""
+        for t in tensors_in((args, kwargs)):
+            if t.requires_grad and id(t) not in self.known and self.flow.level(t) == DATA:
+                raise Unseen(f"{name_of(func)} of {', '.join(names)}")
+
     def _derived(
         self, func: Any, args: Any, kwargs: Any, names: tuple[str, ...], *, known: bool
     ) -> Any:
         result = func(*args, **kwargs)
+        if (writes(func) or func is Tensor.__setitem__) and id(args[0]) in self.known:
+            self._rewritten(args[0], names)
         for tensor in tensors_in(result):
             if tensor.requires_grad and id(tensor) not in self.known:
                 if not known:  # what has no gradient (a shape, a detached copy) needs no owner
@@ -134,10 +199,45 @@ class Tape(Watching):
                 self.known[id(tensor)] = Known(tensor, names, derivation)
         return result
 
+    def _rewritten(self, target: Tensor, names: tuple[str, ...]) -> None:
+        """After a write into a derived weight: what it was derived by no longer says how."""
+        place = target.untyped_storage().data_ptr()
+        for key, known in self.known.items():
+            if known.tensor.untyped_storage().data_ptr() == place and known.derivation is not None:
+                both = names_of((known.names, names))
+                self.known[key] = Known(known.tensor, both, Derivation(None, (), {}))
+
+    def _written(
+        self, func: Any, plain: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
+        names: tuple[str, ...], owner: Owner,
+    ) -> Any:  # fmt: skip
+        """A write into data by a call that takes a weight, as `h += w`: the probe comes behind it,
+        and the rule sees the same function of the numbers that were there before."""
+        target: Tensor = args[0]
+        before = target.detach().clone()
+        result = func(*replaced(args, fixed), **replaced(kwargs, fixed))
+        use = self._use(plain, (before, *args[1:]), kwargs, fixed, names, owner, target)
+        _Probe.apply(use.anchor, target, self, use)
+        return result
+
     def _probed(
         self, func: Any, args: Any, kwargs: Any, fixed: dict[int, Tensor],
         names: tuple[str, ...], owner: Owner, result: Tensor,
     ) -> Tensor:  # fmt: skip
+        use = self._use(func, args, kwargs, fixed, names, owner, result)
+        base = _fresh_base(result, args, kwargs)
+        if base is not None and not _saves_itself(base):
+            return _Probe.apply(use.anchor, base, self, use).view(result.shape)  # pyright: ignore[reportOptionalMemberAccess]
+        marked = result.requires_grad and result.is_leaf
+        if result._is_view() or marked or _saves_itself(result):
+            result = result.clone()
+        return _Probe.apply(use.anchor, result, self, use)  # pyright: ignore[reportReturnType]
+
+    def _use(
+        self, func: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
+        names: tuple[str, ...], owner: Owner, result: Tensor,
+    ) -> Use:  # fmt: skip
+        """Notes the call, with what its rule needs to read its output's gradient."""
         what = f"{name_of(func)} of {', '.join(names)}"
         moving = set(fixed)
         if not isinstance(owner, Layout):
@@ -153,13 +253,7 @@ class Tape(Watching):
             answer, result.numel() * result.element_size(), anchor, frozenset(moving), result.shape
         )
         self.uses.append(use)
-        base = _fresh_base(result, args, kwargs)
-        if base is not None and not _saves_itself(base):
-            return _Probe.apply(anchor, base, self, use).view(result.shape)  # pyright: ignore[reportOptionalMemberAccess]
-        marked = result.requires_grad and result.is_leaf
-        if result._is_view() or marked or _saves_itself(result):
-            result = result.clone()
-        return _Probe.apply(anchor, result, self, use)  # pyright: ignore[reportReturnType]
+        return use
 
     def backward(
         self, losses: Tensor, uses: Sequence[Use] | None = None, *, again: bool = False
@@ -247,6 +341,14 @@ def _saves_itself(result: Tensor) -> bool:
                 if saved.untyped_storage().data_ptr() == place:
                     return True
     return False
+
+
+def _refuse_transforms() -> None:
+    if torch._C._are_functorch_transforms_active():
+        raise UnsupportedLayer(
+            "the model gives a trainable tensor to a transform of torch.func (vmap, grad), "
+            "and the tape does not see into it; use `gradients: looped`"
+        )
 
 
 def _unanswered(what: str) -> Answer:

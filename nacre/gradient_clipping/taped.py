@@ -22,6 +22,7 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.checked import Armed
 from nacre.gradient_clipping.clipped import UnitLosses, as_gradients, empty_sum, held, weigh
+from nacre.gradient_clipping.flow import FIXED
 from nacre.gradient_clipping.masks import Masks, Unseen
 from nacre.gradient_clipping.owners import Owners
 from nacre.gradient_clipping.precision import eager, exact
@@ -81,7 +82,7 @@ class Taped(ABC):
         with exact(losses.model):
             norms, finish = self.passes(forward, groups)
             weighed = weigh(norms, clip)
-            if self.armed.due(self.verify):
+            if self.armed.due(self.verify, source):
                 self.armed.check(losses, batch, norms, groups, self.owners, source, self.precision)
             if bool(weighed.usable.all()):
                 total = finish(weighed.factors * self._slack()) | weighed.extras
@@ -117,12 +118,19 @@ class Taped(ABC):
         """The forward pass on the tape; what was not seen on trial is tried on this batch."""
         units = len(batch["unit"])
         parameters = trainable(losses.model)
+        frozen = [p for n, p in losses.model.named_parameters() if n not in parameters]
         for tried in (False, True):
+            if self.owners.unfollowed is not None and units > 1:
+                raise UnsupportedLayer(
+                    f"{self.owners.unfollowed}, so the tape cannot tell whose a row is; use "
+                    "`gradients: looped`"
+                )
             masks = Masks(self.owners.masks, batch["unit"], source)
             tape = Tape(parameters, self.owners, units, masks)
+            tape.flow.mark(frozen, FIXED)
             try:
                 with torch.enable_grad(), self._cast(losses.model), tape:
-                    return Forward(tape, losses.at(parameters, batch), units)
+                    return Forward(tape, losses.at(parameters, batch, tape.flow), units)
             except Unseen as unseen:
                 if tried:
                     raise UnsupportedLayer(
