@@ -67,6 +67,14 @@ class Stock:
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     """The tokenizer's files: name and text."""
 
+    def __post_init__(self) -> None:
+        # A model.json from elsewhere names them, and `nacre export` writes them into a folder.
+        for name, text in self.files.items():
+            if name not in _TOKENIZER:
+                raise ValueError(f"files: {name!r} is no file of a tokenizer")
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"files: {name!r} must be text")
+
 
 class Transformer(nn.Module):
     """A stock transformer that reads one tensor, and answers by its logits.

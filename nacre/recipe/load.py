@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic_core import ValidationError
+from yaml import YAMLError  # pyright: ignore[reportMissingModuleSource]
 
+from nacre.core.errors import RecipeError
 from nacre.models import OWN, Code
 from nacre.recipe.audits import NOT_BUILT
 from nacre.recipe.document import Document, dump, parse, read_bytes
@@ -15,7 +18,9 @@ from nacre.recipe.mistakes import first_mistake
 from nacre.recipe.options import content, validator
 from nacre.recipe.schema import Origin, Recipe, digest
 
-__all__ = ["FORMAT", "digest", "dumps", "load", "loads", "read", "read_options"]
+__all__ = [
+    "FORMAT", "digest", "dumps", "load", "loads", "read", "read_options", "require_writable",
+]  # fmt: skip
 
 FORMAT = 1
 """The format of recipes that this version reads, as written under `nacre`."""
@@ -44,6 +49,28 @@ def loads(text: str, name: str = "recipe", *, folder: Path = Path()) -> Recipe:
 def dumps(recipe: Recipe) -> str:
     """YAML that `loads` reads back as an equal recipe, every default written out."""
     return dump(content(recipe))
+
+
+def require_writable(recipe: Recipe) -> None:
+    """Raises `RecipeError` for a recipe made in Python that no file could say: a value of another
+    type than declared (true for a number), one that is not finite, or one beyond any number here.
+
+    Options check their own ranges, and a comparison is true of NaN as of nothing else; a run folder
+    keeps the recipe as a file, which has to be read again.
+    """
+    with suppress(ValueError):  # of numbers that have no digest; the file says which
+        if recipe.source is not None:
+            return
+    try:
+        loads(dumps(recipe), folder=recipe.folder)
+    except RecipeError as error:
+        raise RecipeError(error.message, key=error.key) from error
+    except (YAMLError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecipeError(
+            f"the recipe holds a value that cannot be written down ({reason}); use numbers, text, "
+            "lists and options"
+        ) from error
 
 
 def read_options(path: Path, option: type[Option]) -> Option:

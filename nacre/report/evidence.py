@@ -202,7 +202,7 @@ def _lines(run: Path) -> list[dict[str, Any]]:
             if facts["how"] not in ("noised", "inherited", "unprotected"):
                 raise ValueError("how")
             float(facts["deviation"] if facts["how"] == "noised" else 0)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise _damaged(run, "released.jsonl", f"line {number} is no release") from error
         found.append(facts)
     return found

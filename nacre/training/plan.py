@@ -24,7 +24,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise import NoNoise
 from nacre.gradient_clipping import Unclipped
 from nacre.models import build
-from nacre.recipe.load import digest
+from nacre.recipe.load import digest, require_writable
 from nacre.recipe.schema import Recipe
 from nacre.training import limits, pieces, words
 from nacre.training.alternatives import Alternative, alternatives, tried_with
@@ -122,6 +122,7 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     reservation covers it. With `ledger=False` no ledger is looked at: another process of the run
     does.
     """
+    require_writable(recipe)
     run = None
     if resume is not None:
         folder = reopen(resume)
