@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,36 +66,11 @@ def read_json(path: Path) -> Any:
     """What `write_json` wrote. Raises `FileDamaged` where it cannot be read, and for what
     `write_json` never writes: a key that stands twice, a number that is not finite."""
     try:
-<<<<<<< HEAD
         return parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        twice = str(error) if str(error).endswith("twice") else "it is not JSON"
-        reason = getattr(error, "strerror", None) or twice
-=======
-        return json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=_keys_once,
-            parse_constant=_not_finite, parse_float=_finite,
-        )  # fmt: skip
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "it is not JSON as nacre writes it"
->>>>>>> f92d7f0
+        known = str(error).endswith(("twice", "is not finite"))
+        reason = getattr(error, "strerror", None) or (str(error) if known else "it is not JSON")
         raise FileDamaged(f"{path} cannot be read ({reason})") from error
-
-
-def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is not finite")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _not_finite(text)  # 1e999
 
 
 def tensors_to_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -1,13 +1,16 @@
-"""JSON in which each key stands once: of two values of one key a reader would take either."""
+"""JSON in which each key stands once (of two values of one key a reader would take either), and
+each number is finite (a NaN passes whatever compares it with a range)."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
 def parsed(text: str | bytes) -> Any:
-    """What `text` says as JSON. Raises `ValueError` where it is none, or names a key twice.
+    """What `text` says as JSON. Raises `ValueError` where it is none, names a key twice, holds a
+    number that is not finite, or is nested deeper than Python reads.
 
     >>> parsed('{"epsilon": 1}')
     {'epsilon': 1}
@@ -15,7 +18,12 @@ def parsed(text: str | bytes) -> Any:
     Traceback (most recent call last):
     ValueError: key 'epsilon' stands there twice
     """
-    return json.loads(text, object_pairs_hook=_object)
+    try:
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=_not_finite, parse_float=_finite
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -25,3 +33,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {name!r} stands there twice")
         found[name] = value
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _not_finite(text)  # 1e999
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"the number {name} is not finite")
