@@ -29,8 +29,8 @@ from nacre.data.scaling import (
 )
 from nacre.data.split import Holdout, PublicCohort, PublicFile, Test
 from nacre.data.table import ColumnSpec, Table
-from nacre.data.text import Text
-from nacre.data.tokens import BPE, Bytes, OfModel
+from nacre.data.text.text import Text
+from nacre.data.text.tokens import BPE, Bytes, OfModel
 from nacre.data.units import Units
 
 AnyData = Builtin | Table | Arrays | Images | Text

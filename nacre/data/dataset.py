@@ -17,8 +17,8 @@ from nacre.core.errors import DataError
 
 if TYPE_CHECKING:
     from nacre.data.cells import Cells
-    from nacre.data.kept import Aids
     from nacre.data.scaling import ScalingOption
+    from nacre.data.text.token_cache import Aids
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ from nacre.data.sampling import (
     Shuffled,
     separation,
 )
-from nacre.differential_privacy.correlated import Banded, Tree, Whole
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.noise.correlated import Banded, Tree, Whole
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
     from dp_accounting import DpEvent

@@ -19,9 +19,9 @@ import pytest
 from torch.utils.data import TensorDataset
 
 from nacre.core.types import BoundedSum
+from nacre.planning.plan import plan
+from nacre.runs.run import train
 from nacre.training import step
-from nacre.training.plan import plan
-from nacre.training.run import train
 from tests.integrations.declared import private, table
 from tests.training.tiny import TABLE, patients, recipe
 

@@ -17,13 +17,14 @@ from click.testing import CliRunner
 from nacre.cli.main import cli
 from nacre.core.errors import NotAsPlanned
 from nacre.data.units import Units
-from nacre.differential_privacy import noise
+from nacre.differential_privacy.noise import independent
 from nacre.integrations import steps
 from nacre.ledger import Ledger
+from nacre.planning.plan import plan
 from nacre.report.evidence import check, write_report
-from nacre.training import holders, loop
-from nacre.training.plan import plan
-from nacre.training.run import train
+from nacre.runs import loop
+from nacre.runs.run import train
+from nacre.training import holders
 from nacre.training.step import Parts
 from tests.integrations.declared import private
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, recipe
@@ -60,13 +61,13 @@ def _other_adjacency(patch: Patch) -> None:
 
 
 def _half_noise(patch: Patch) -> None:
-    real = noise.scale
-    patch.setattr(noise, "scale", lambda *given: real(*given) / 2)
+    real = independent.scale
+    patch.setattr(independent, "scale", lambda *given: real(*given) / 2)
 
 
 def _half_added(patch: Patch) -> None:
-    real = noise._secure
-    patch.setattr(noise, "_secure", lambda source, size, flats: real(source, size / 2, flats))
+    real = independent._secure
+    patch.setattr(independent, "_secure", lambda source, size, flats: real(source, size / 2, flats))
 
 
 REPLACE = {
@@ -139,7 +140,7 @@ def test_replacing_a_whole_party_is_noised_as_planned(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"noise": noise.Gaussian(multiplier=0.1)}, "noise multiplier"),
+        ({"noise": independent.Gaussian(multiplier=0.1)}, "noise multiplier"),
         ({"adjacency": "replace_one"}, "adjacency"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What hides one unit: independent and correlated noise, the only makers of a `Release`."""
