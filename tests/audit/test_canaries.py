@@ -11,7 +11,7 @@ from nacre.audit.target import HeldCanaries, Target
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
-from nacre.data.text import canaries as random_inputs
+from nacre.data.text import canaries as secrets
 from nacre.data.text.canaries import Canaries
 from nacre.data.text.encode import Encoder
 from nacre.data.text.tokens import BYTES
@@ -43,11 +43,9 @@ class Parrot(nn.Module):
 
 def target(option, remembers, claimed=(1.0, 1e-5), seed=0):
     encoder = Encoder(BYTES, LENGTH)
-    found = random_inputs.made(option, seed)
+    found = secrets.made(option, seed)
     rows = [
-        encoder.documents(
-            [c.text(option), *random_inputs.others(option, seed, c, OPTION.candidates)]
-        )
+        encoder.documents([c.text(option), *secrets.others(option, seed, c, OPTION.candidates)])
         for c in found
     ]
     told = [
