@@ -3,7 +3,8 @@
 from nacre.data.arrays import Arrays, Images
 from nacre.data.augment import Copies
 from nacre.data.builtin import Builtin
-from nacre.data.dataset import Cohorts, Column, DataOption, Rows, Schema
+from nacre.data.data_option import DataOption
+from nacre.data.dataset import Cohorts, Column, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
 from nacre.data.sampling import (
     BallsInBins,

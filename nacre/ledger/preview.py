@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.events import is_amplified
+from nacre.differential_privacy.leaves import is_amplified
 from nacre.ledger.accounts import Account, Grant, Posting, Request, posted_event, request
 from nacre.ledger.rules import Rule, RuleName, build, first_order
 

@@ -27,7 +27,7 @@ import numpy as np
 from nacre.core.errors import DataError
 from nacre.core.random import Source
 from nacre.data.readers import text
-from nacre.differential_privacy.events import pure_event
+from nacre.differential_privacy.leaves import pure_event
 from nacre.statistics.choosing import choose, shown_keys
 from nacre.statistics.noisy_numbers import (
     CONFIDENCE,

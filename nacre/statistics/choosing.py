@@ -27,7 +27,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nacre.differential_privacy.events import pure_event
+from nacre.differential_privacy.leaves import pure_event
 from nacre.statistics.noisy_numbers import opendp, rho
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it

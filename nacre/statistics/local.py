@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nacre.differential_privacy.events import pure_event
+from nacre.differential_privacy.leaves import pure_event
 from nacre.statistics.noisy_numbers import CONFIDENCE, opendp
 from nacre.statistics.queries import check_range
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nacre.differential_privacy.events import NO_PROMISE
+from nacre.differential_privacy.leaves import NO_PROMISE
 from nacre.statistics.local import LocalOption
 from nacre.statistics.queries import Keys, QueryOption
 

@@ -14,7 +14,8 @@ from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import EitherDpEvent
-from nacre.differential_privacy.events import group_event, require_priced
+from nacre.differential_privacy.events import require_priced
+from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 from nacre.differential_privacy.selection.search import Search

@@ -19,15 +19,9 @@ from nacre.differential_privacy.accounting.price import Accountant, epsilon
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import BinnedDpEvent
-from nacre.differential_privacy.events import (
-    event,
-    group_event,
-    leaves,
-    pure_epsilon,
-    pure_event,
-    require_priced,
-    span,
-)
+from nacre.differential_privacy.events import event, require_priced, span
+from nacre.differential_privacy.group_privacy import group_event
+from nacre.differential_privacy.leaves import leaves, pure_epsilon, pure_event
 from nacre.differential_privacy.noise.blt import Buffered
 from nacre.differential_privacy.noise.correlated import Banded, Correlated, Tree, Whole
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise

@@ -16,7 +16,8 @@ from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import rdp_curve, zcdp_rho
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import ApproximateDpEvent
-from nacre.differential_privacy.events import group_event, pure_event
+from nacre.differential_privacy.group_privacy import group_event
+from nacre.differential_privacy.leaves import pure_event
 from nacre.ledger import Ledger
 from nacre.statistics.choosing import choice_event, choose, shown_keys, threshold
 from nacre.statistics.queries import Choice, Contingency, Count, Histogram, Keys, Mean

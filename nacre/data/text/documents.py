@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -31,8 +31,60 @@ from nacre.data.readers import (
 )
 from nacre.data.text.encode import Encoded, Encoder
 
-if TYPE_CHECKING:
-    from nacre.data.text.text import Text
+
+class DocumentsOption(Protocol):
+    """What reading documents needs of an option: the columns by role, and how rows are judged."""
+
+    @property
+    def task(self) -> Literal["classification", "regression", "causal_lm", "token_classification"]:
+        """What is learnt."""
+        ...
+
+    @property
+    def text(self) -> str | None:
+        """The column that holds the documents."""
+        ...
+
+    @property
+    def prompt(self) -> str | None:
+        """The column of what is asked."""
+        ...
+
+    @property
+    def completion(self) -> str | None:
+        """The column of what is to be answered."""
+        ...
+
+    @property
+    def documents(self) -> Literal["line", "paragraph"]:
+        """What a document of a plain text is."""
+        ...
+
+    @property
+    def label(self) -> str | None:
+        """The column to predict."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every value of the label."""
+        ...
+
+    @property
+    def unit(self) -> str | None:
+        """The column whose value is shared by all rows of one person."""
+        ...
+
+    @property
+    def party(self) -> str | None:
+        """The column that names who holds a row."""
+        ...
+
+    @property
+    def on_missing(self) -> Literal["refuse", "drop"]:
+        """What to do with a row that lacks its text or its label."""
+        ...
+
 
 Form = Literal["texts", "documents", "instructions", "tagged"]
 
@@ -42,7 +94,7 @@ class Documents:
     """What one file says, row by row, before it becomes tokens."""
 
     file: Path
-    option: Text
+    option: DocumentsOption
     columns: dict[str, list[Any]]  # by role: text, prompt, completion, label, unit, party
     notes: list[str] = field(default_factory=list[str])
     raw: RawTable | None = None  # None for plain text
@@ -112,7 +164,9 @@ class Documents:
         return torch.tensor(self.columns["label"], dtype=kind)
 
 
-def read_documents(option: Text, folder: Path, path: str, *, keyed: bool = False) -> Documents:
+def read_documents(
+    option: DocumentsOption, folder: Path, path: str, *, keyed: bool = False
+) -> Documents:
     """The documents of a file; `keyed` ones say whose they are. Raises `DataError`."""
     if suffix(path) == ".txt":
         file, lines = read_lines(folder, path)
@@ -143,7 +197,7 @@ def _split(lines: Sequence[str], documents: Literal["line", "paragraph"]) -> lis
 class _Reader:
     """One table while it is read: which rows stay."""
 
-    def __init__(self, option: Text, raw: RawTable) -> None:
+    def __init__(self, option: DocumentsOption, raw: RawTable) -> None:
         self._option, self._raw = option, raw
         self._keep = [True] * len(raw)
         self._notes: list[str] = []

@@ -13,7 +13,7 @@ from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.core.types import Adjacency
 from nacre.differential_privacy.accounting.price import Accountant, Price, epsilon
 from nacre.differential_privacy.accounting.rdp import zcdp_rho
-from nacre.differential_privacy.events import leaves
+from nacre.differential_privacy.leaves import leaves
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

@@ -40,7 +40,9 @@ from nacre.differential_privacy.accounting.loss_distribution import (
     Unsettled,
 )
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon
-from nacre.differential_privacy.events import (
+from nacre.differential_privacy.describe import unknown
+from nacre.differential_privacy.events import require_priced
+from nacre.differential_privacy.leaves import (
     Leaf,
     alternatives,
     is_binned_gaussian,
@@ -49,8 +51,6 @@ from nacre.differential_privacy.events import (
     leaves,
     pure_epsilon,
     pure_event,
-    require_priced,
-    unknown,
 )
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from scipy.special import gammaln
 
 from nacre.differential_privacy.accounting.binned import binned_curve
 from nacre.differential_privacy.accounting.fixed_size import fixed_size_curve
-from nacre.differential_privacy.events import (
+from nacre.differential_privacy.describe import unknown
+from nacre.differential_privacy.leaves import (
     Leaf,
     alternatives,
     is_binned_gaussian,
@@ -22,7 +23,6 @@ from nacre.differential_privacy.events import (
     is_sampled_gaussian,
     leaves,
     pure_epsilon,
-    unknown,
 )
 from nacre.differential_privacy.selection.trials import Trials
 
