@@ -17,8 +17,8 @@ from nacre.core.errors import Refusal, one_line
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nacre.differential_privacy.queries import QueryOption
     from nacre.statistics.answers import Answer
-    from nacre.statistics.queries import QueryOption
 
 
 @click.command(short_help="Release private statistics of a table, charged to a ledger.")

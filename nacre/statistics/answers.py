@@ -28,18 +28,7 @@ from nacre.core.errors import DataError
 from nacre.core.random import Source
 from nacre.data.readers import text
 from nacre.differential_privacy.leaves import pure_event
-from nacre.statistics.choosing import choose, shown_keys
-from nacre.statistics.noisy_numbers import (
-    CONFIDENCE,
-    Noised,
-    counted,
-    margin,
-    placed,
-    rho,
-    strays,
-    total,
-)
-from nacre.statistics.queries import (
+from nacre.differential_privacy.queries import (
     OTHER,
     Choice,
     Contingency,
@@ -51,6 +40,17 @@ from nacre.statistics.queries import (
     QueryOption,
     Sum,
     Variance,
+)
+from nacre.statistics.choosing import choose, shown_keys
+from nacre.statistics.noisy_numbers import (
+    CONFIDENCE,
+    Noised,
+    counted,
+    margin,
+    placed,
+    rho,
+    strays,
+    total,
 )
 
 if TYPE_CHECKING:

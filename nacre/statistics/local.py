@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nacre.differential_privacy.leaves import pure_event
+from nacre.differential_privacy.queries import check_range
 from nacre.statistics.noisy_numbers import CONFIDENCE, opendp
-from nacre.statistics.queries import check_range
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

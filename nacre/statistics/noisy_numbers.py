@@ -20,7 +20,7 @@ import numpy as np
 
 from nacre.differential_privacy.accounting.analytic import root
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_epsilon
-from nacre.statistics.queries import QueryOption
+from nacre.differential_privacy.queries import QueryOption
 
 CONFIDENCE = 0.95
 """Of every interval."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nacre.differential_privacy.leaves import NO_PROMISE
+from nacre.differential_privacy.queries import Keys, QueryOption
 from nacre.statistics.local import LocalOption
-from nacre.statistics.queries import Keys, QueryOption
 
 
 @dataclass(frozen=True, kw_only=True)

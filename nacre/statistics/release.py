@@ -17,6 +17,14 @@ from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
 from nacre.data.readers import RawTable, missing, name_of, number, read_table, text
+from nacre.differential_privacy.queries import (
+    Choice,
+    Contingency,
+    Count,
+    Histogram,
+    Keys,
+    QueryOption,
+)
 from nacre.ledger import Charge, Ledger
 from nacre.ledger.recorded_rows import record_rows
 from nacre.statistics.answers import Answer, answer, grouped_by, joint_event, no_answer, query_event
@@ -27,7 +35,6 @@ from nacre.statistics.local import (
     record_event,
     responses,
 )
-from nacre.statistics.queries import Choice, Contingency, Count, Histogram, Keys, QueryOption
 from nacre.statistics.query_file import Queries, Records
 
 if TYPE_CHECKING:

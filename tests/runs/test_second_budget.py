@@ -19,11 +19,11 @@ import nacre
 from nacre.core.errors import LedgerError
 from nacre.data.cells import Cells, of_table
 from nacre.data.sketch import KEPT, Sketch, sketched
+from nacre.differential_privacy.queries import Count
 from nacre.ledger import Ledger
 from nacre.planning.plan import plan
 from nacre.runs.run import train
 from nacre.statistics.local import LocalLaplace
-from nacre.statistics.queries import Count
 from nacre.statistics.release import release_records
 from tests.integrations.declared import linear, private
 from tests.training.tiny import TABLE, patients, recipe

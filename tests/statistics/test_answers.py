@@ -15,8 +15,8 @@ from nacre.core.errors import DataError
 from nacre.core.random import Source
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import zcdp_rho
+from nacre.differential_privacy.queries import Count, Histogram, Mean, QueryOption, Sum
 from nacre.statistics.answers import Answer, answer, query_event
-from nacre.statistics.queries import Count, Histogram, Mean, QueryOption, Sum
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import ApproximateDpEvent
 from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.leaves import pure_event
+from nacre.differential_privacy.queries import Choice, Contingency, Count, Histogram, Keys, Mean
 from nacre.ledger import Ledger
 from nacre.statistics.choosing import choice_event, choose, shown_keys, threshold
-from nacre.statistics.queries import Choice, Contingency, Count, Histogram, Keys, Mean
 from nacre.statistics.query_file import Queries
 from nacre.statistics.release import release
 

@@ -6,10 +6,10 @@ import pytest
 
 import nacre
 from nacre.core.errors import BudgetExceeded, DataError, LedgerError, Refusal
+from nacre.differential_privacy.queries import Contingency, Count, Mean, Quantiles, Sum
 from nacre.ledger import Ledger
 from nacre.statistics import release as module
 from nacre.statistics.local import LocalLaplace, RandomisedResponse
-from nacre.statistics.queries import Contingency, Count, Mean, Quantiles, Sum
 from nacre.statistics.release import release_records
 
 HUGE = 30.0

@@ -13,9 +13,7 @@ import pytest
 from nacre.core.errors import DataError
 from nacre.core.random import Source
 from nacre.differential_privacy.accounting.price import epsilon
-from nacre.statistics import answers, noisy_numbers
-from nacre.statistics.answers import answer, query_event
-from nacre.statistics.queries import (
+from nacre.differential_privacy.queries import (
     Contingency,
     Count,
     Histogram,
@@ -25,6 +23,8 @@ from nacre.statistics.queries import (
     Sum,
     Variance,
 )
+from nacre.statistics import answers, noisy_numbers
+from nacre.statistics.answers import answer, query_event
 
 pytestmark = pytest.mark.slow
 
