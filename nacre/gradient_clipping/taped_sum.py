@@ -21,9 +21,9 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, as_gradients, empty_sum, held, weigh
-from nacre.gradient_clipping.dropout_masks import Masks
 from nacre.gradient_clipping.precision import eager, exact
 from nacre.gradient_clipping.spot_check import Armed
+from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import FIXED
 from nacre.gradient_clipping.tape.function_mode import Unseen
 from nacre.gradient_clipping.tape.owners import Owners

@@ -15,7 +15,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
-from nacre.gradient_clipping.dropout_masks import Masking
+from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.gradient_clipping.tape.function_mode import Unseen
 
 

@@ -22,8 +22,8 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped_sum import UnitLosses
-from nacre.gradient_clipping.dropout_masks import masked
 from nacre.gradient_clipping.operations.call import tensors_in
+from nacre.gradient_clipping.tape.dropout_masks import masked
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
 from nacre.gradient_clipping.tape.function_mode import Watching
 from nacre.gradient_clipping.tape.layout import SHARED, UNANSWERED, Layout, Owner, found

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.dropout_masks import Masks
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
+from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, asks
 from nacre.gradient_clipping.tape.function_mode import Unseen, Watching, refuse_checkpoints
 from nacre.gradient_clipping.tape.layout import SHARED, Layout, Owner

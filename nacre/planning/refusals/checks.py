@@ -17,7 +17,7 @@ from torch import Tensor
 from nacre.core.errors import Refusal
 from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
-from nacre.gradient_clipping.dropout_masks import Masking
+from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import Facts, ball_of, continues, former_plan, public_stage
 from nacre.planning.quote import IN_RUN
