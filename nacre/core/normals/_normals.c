@@ -3,7 +3,7 @@
  * `nacre/core/normals/plain.py` says what these two functions give, one array operation after the other, and
  * a test holds both to the same bits: there is no operation here but those that IEEE 754 rounds
  * correctly, in the same order, none fused (-ffp-contract=off). So numbers do not depend on the
- * compiler, nor on how wide the processor's vectors are. Errors are bounded in `normals.py`.
+ * compiler, nor on how wide the processor's vectors are. Errors are bounded in `box_muller.py`.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000

@@ -6,7 +6,7 @@ Every price is an upper bound on epsilon. Three accountants:
 
 - `closed`: compositions of full-batch Gaussians, exact (`analytic.py`).
 - `pld`: the tight price, with a proven lower bound beside it. The closed form where there is one,
-  else the privacy loss distribution on a grid (`loss.py`).
+  else the privacy loss distribution on a grid (`composition.py`).
 - `rdp`: through Rényi curves (`rdp.py`); instant, 5 to 20 % above for sampled Gaussians, what a
   Rényi filter adds up.
 

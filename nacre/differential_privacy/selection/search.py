@@ -1,7 +1,7 @@
 # pyright: reportMissingTypeStubs=false
 """A private search as one mechanism: random trials of declared alternatives, of which one leaves.
 
-*Guarantee:* `Search.event` bounds what the winner gives away, once the conditions of `selection.py`
+*Guarantee:* `Search.event` bounds what the winner gives away, once the conditions of `trials.py`
 hold: the number of trials is drawn from `trials` and shown to nobody; each trial draws one of the
 mechanisms, uniformly and by itself; the score is computed from its output and from public rows, or
 is a count of private units with the discrete Gaussian noise of `count_deviation`, which is part of
