@@ -24,6 +24,7 @@ from nacre.differential_privacy.local import (
     record_event,
     responses,
 )
+from nacre.differential_privacy.paid import Noise, require_charged, require_due
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,
@@ -74,7 +75,8 @@ def release(
 
     Raises `Refusal` for a query without a price, `DataError` for rows that do not fit it,
     `BudgetExceeded` where the account does not hold enough, `LedgerError` for a ledger or an
-    account that cannot be used.
+    account that cannot be used, `NotAsPlanned` where an answer is not what its query pays for: it
+    stays charged and is not given.
     """
     asked = (queries if isinstance(queries, Queries) else Queries(queries=tuple(queries))).queries
     run = f"release {uuid.uuid4().hex}"
@@ -95,7 +97,29 @@ def release(
             asked_of = grouped_by(query, answers)
             empty = getattr(asked_of, "groups_from", None) is not None
             answers.append(no_answer(query) if empty else answer(frame, asked_of))
+        _require_paid(book, charges, asked, answers)
         return Statistics(run, tuple(answers))
+
+
+def _require_paid(
+    book: Ledger, charges: Sequence[Charge], asked: Sequence[QueryOption],
+    answers: Sequence[Answer],
+) -> None:  # fmt: skip
+    """Raises `NotAsPlanned` unless each answer is what its query pays for, and the ledger holds the
+    price of all of them."""
+    for query, found in zip(asked, answers, strict=True):
+        values = len(found.values)
+        said = Noise(
+            name=found.name, scale=found.scale, values=values, epsilon=query.epsilon,
+            delta=query.delta,
+        )  # fmt: skip
+        require_due(query, said)
+    columns = dict.fromkeys(query.unit for query in asked)  # as `_reserved` has them
+    for column, charge in zip(columns, charges, strict=True):
+        standing = book.asked(charge.account, charge.run)
+        both = zip(asked, answers, strict=True)
+        events = [found.event for query, found in both if query.unit == column]
+        require_charged(standing.event, events, "rows" if column is None else f"{column!r}")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from nacre.differential_privacy.queries import (
     Variance,
 )
 from nacre.ledger import Ledger
+from nacre.report.evidence import check
 from nacre.training.release import release
 from tests.integrations.declared import linear, private, table
 from tests.integrations.texts import bert, sentences, trainer
@@ -93,6 +94,7 @@ def test_one_row_moves_a_sum_of_the_trainer_and_nothing_else(
     first, other = (_but_its_place(written(tmp_path / name / "out")) for name in ("one", "other"))
     assert first == other
     assert told[0] == told[1]
+    assert [part["as_planned"] for part in check(tmp_path / "one" / "out")] == [True]
     assert f"{model}/model.safetensors" in first
 
 

@@ -280,7 +280,7 @@ def _opened(place: Path) -> list[Any]:
     local = place / "run" / "local"
     with Ledger.open(place / "privacy.db") as ledger:
         (run,) = ledger.summary("patients").runs
-        asked = ledger._book.account("patients").run(run.run).request
+        asked = ledger.asked("patients", run.run)
         with ledger._store.transaction(write=False) as transaction:
             contents = {entry.kind: json.loads(entry.content) for entry in transaction.entries(1)}
     assert (asked.column, asked.rows_per_unit) == ("patient", 2)
