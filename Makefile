@@ -12,12 +12,12 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 # The stamps hold what was installed: a second call starts at once.
-$(VENV)/base.stamp: pyproject.toml constraints.txt nacre/core/_normals.c
+$(VENV)/base.stamp: pyproject.toml constraints.txt nacre/core/normals/_normals.c
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml constraints.txt nacre/core/_normals.c
+$(VENV)/dev.stamp: pyproject.toml constraints.txt nacre/core/normals/_normals.c
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/base.stamp

@@ -20,8 +20,8 @@ import dp_accounting as dp
 from dp_accounting.pld import privacy_loss_distribution as pld
 from rows import Row, show
 
-from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.price import calibrate, epsilon
+from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
+from nacre.differential_privacy.accounting.price import calibrate, epsilon
 
 
 class Setting(NamedTuple):

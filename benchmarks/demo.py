@@ -39,9 +39,9 @@ def one(seed: int) -> dict[str, float]:
     """The figures of one seed, in points of a hundred, and the seconds it took."""
     from nacre.audit.run import audit_run
     from nacre.core.files import read_json
+    from nacre.planning.plan import plan
     from nacre.recipe.load import load
-    from nacre.training.plan import plan
-    from nacre.training.run import train
+    from nacre.runs.run import train
 
     start = time.perf_counter()
     recipe = replace(load(RECIPE), seed=seed)

@@ -28,7 +28,7 @@ from workloads import NAMES, Work, workload
 
 from nacre.core.memory import keep_pages, resident
 from nacre.core.random import Source
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Vmapped
 from nacre.training.step import Parts, State, entering, step
 

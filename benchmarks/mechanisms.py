@@ -27,25 +27,25 @@ from rows import Row, show
 from nacre.core.random import Source
 from nacre.core.types import BoundedSum
 from nacre.data.sampling import BallsInBins, CyclicPoisson, Poisson
-from nacre.differential_privacy.buffered import Buffered
-from nacre.differential_privacy.correlated import Banded, Tree
+from nacre.differential_privacy.accounting.price import calibrate
 from nacre.differential_privacy.events import event
-from nacre.differential_privacy.factorise import (
+from nacre.differential_privacy.noise.blt import Buffered
+from nacre.differential_privacy.noise.correlated import Banded, Tree
+from nacre.differential_privacy.noise.factorization import (
     banded,
     buffered,
     mean_squared_error,
     series,
     workload,
 )
-from nacre.differential_privacy.noise import Gaussian
-from nacre.differential_privacy.price import calibrate
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.models import load
+from nacre.planning.plan import plan
 from nacre.recipe.load import loads
+from nacre.runs.rows import read
+from nacre.runs.run import Run, train
 from nacre.training import pieces
 from nacre.training.curve import figures
-from nacre.training.plan import plan
-from nacre.training.rows import read
-from nacre.training.run import Run, train
 
 SIZE, BATCH, STEPS, DELTA = 1438, 128, 96, 1e-4
 CYCLE = SIZE // BATCH  # the longest one: every unit whose turn it is enters, nearly

@@ -23,13 +23,12 @@ import torch
 from rows import Row, show
 from torch import Tensor, nn
 
-from nacre.core import normals, plain, rounded
-from nacre.core.normals import Normals
+from nacre.core.normals.box_muller import Normals, box_muller, plain, rounded
 from nacre.core.random import Source, digest
 from nacre.core.tensors import trainable
 from nacre.core.types import BoundedSum
 from nacre.data.sampling import Full
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import Flat
 from nacre.training.step import Parts, State, entering, step
 
@@ -114,8 +113,8 @@ def draws(rounds: int) -> list[Row]:
 
 def alone(source: Source, count: int) -> None:
     """Makes so many normals in blocks that stay in the cache, as a sum's noise is made."""
-    blocks = normals.Blocks(source, count)
-    for _ in range(-(-count // (2 * normals.PAIRS))):
+    blocks = box_muller.Blocks(source, count)
+    for _ in range(-(-count // (2 * box_muller.PAIRS))):
         blocks.next()
 
 
@@ -133,7 +132,7 @@ def exhaustive() -> list[Row]:
     two = np.full(size, _word_of(2.0), np.uint32)  # its radius is 2, so the product is exact
     for start in range(-(1 << 29), 1 << 29, size):
         angles = np.arange(start, start + size)
-        normals.normals(two, angles.astype(np.uint32), out)
+        box_muller.normals(two, angles.astype(np.uint32), out)
         for more in (0, 1):
             turn = (angles + more) * (2 * math.pi / 2**32)
             cosines = max(cosines, float(np.abs(out[:size] / 2 - np.cos(turn)).max()))
@@ -143,14 +142,14 @@ def exhaustive() -> list[Row]:
         words = np.arange(start, start + size).astype(np.uint32)
         if plain.rare(words).all():
             continue
-        normals.normals(words, straight, out)
+        box_muller.normals(words, straight, out)
         for more in (0, 1):
             radius = _radius(words, more)
             off = np.abs(out[:size] - radius)
             first = off + radius * (cosines + unit)
             second = off * math.sqrt(0.5) + radius * (sines + unit * math.sqrt(0.5))
             worst = max(worst, float(np.maximum(first, second)[~plain.rare(words)].max()))
-    most = normals.ERROR / unit
+    most = box_muller.ERROR / unit
     return [
         Row("largest error of a cosine, x 2^-24", cosines / unit),
         Row("largest error of a sine, x 2^-24", sines / unit),
@@ -173,7 +172,7 @@ def _word_of(radius: float) -> int:
     around = round(2**32 * math.exp(-(radius**2) / 2))
     words = np.arange(around - 2000, around + 2000).astype(np.uint32)
     out = np.empty(2 * len(words), np.float32)
-    normals.normals(words, np.zeros(len(words), np.uint32), out)
+    box_muller.normals(words, np.zeros(len(words), np.uint32), out)
     return int(words[np.flatnonzero(out[: len(words)] == np.float32(radius))[0]])
 
 

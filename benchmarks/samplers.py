@@ -22,9 +22,9 @@ from nacre.core.parts import Sampling
 from nacre.core.random import Source
 from nacre.core.types import Adjacency
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
+from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.events import event
-from nacre.differential_privacy.noise import Gaussian
-from nacre.differential_privacy.price import epsilon
+from nacre.differential_privacy.noise.independent import Gaussian
 
 DELTA = 1e-5
 SETTINGS = [(0.01, 1.0, 1000), (0.1, 2.0, 200), (0.01, 0.6, 100), (0.3, 5.0, 100),

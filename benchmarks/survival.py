@@ -22,8 +22,9 @@ from rows import Row
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.data.sketch import sketched
-from nacre.ledger import Charge, Ledger, page
+from nacre.ledger import Charge, Ledger
 from nacre.ledger.rules import Zcdp
+from nacre.ledger.storage import writer
 
 EVENT = dp.GaussianDpEvent(4.0)
 RHO = 1 / (2 * 4.0**2)  # of one step
@@ -318,12 +319,12 @@ def full(folder: Path, times: int) -> Iterator[Row]:
 def clock(folder: Path) -> Iterator[Row]:
     """The same run under a clock that goes back with every entry, and under none at all."""
     states: list[object] = []
-    right = page.now
+    right = writer.now
     for times in (iter(f"{y}-01-01T00:00:00+00:00" for y in range(2999, 0, -1)), None):
         path = made(folder / f"clock-{len(states)}.db")
         try:
             if times is not None:
-                page.now = lambda times=times: next(times)
+                writer.now = lambda times=times: next(times)
             with Ledger.open(path) as ledger:
                 charge = reserved(ledger, "one", 50)
                 for step in range(1, 41):
@@ -334,6 +335,6 @@ def clock(folder: Path) -> Iterator[Row]:
                 ]
                 states.append((ledger.summary("clinic").grants, numbers, ledger.verify()))
         finally:
-            page.now = right
+            writer.now = right
     differ = float(states[0] != states[1])
     yield Row("clock set back: figures that differ", differ, target="0", holds=not differ)

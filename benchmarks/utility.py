@@ -39,9 +39,9 @@ import nacre as n
 from nacre.core.random import digest
 from nacre.data import Rows
 from nacre.models import build, load
-from nacre.training import features
-from nacre.training.rows import Holdings, read
-from nacre.training.run import Run
+from nacre.runs import features
+from nacre.runs.rows import Holdings, read
+from nacre.runs.run import Run
 
 from tasks import DATA, TASKS, Task  # isort: skip
 

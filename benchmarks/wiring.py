@@ -22,7 +22,7 @@ KEYS = "tests/laws/test_keys.py"
 NEIGHBOURS = "tests/laws/test_neighbours.py"
 DOORS = "tests/laws/test_doors.py"
 PLANNED = "tests/laws/test_planned.py"
-RUNS = "tests/training/test_run.py"
+RUNS = "tests/runs/test_run.py"
 CHARGED = f"{RUNS}::test_a_complete_run_is_charged_and_its_key_is_gone"
 NOTHING_ELSE = f"{NEIGHBOURS}::test_one_unit_moves_a_sum_by_its_bound_and_nothing_else"
 OF_PARTIES = f"{NEIGHBOURS}::test_one_unit_of_a_party_moves_its_sums_and_nothing_else"
@@ -35,8 +35,8 @@ OF_NOISE = f"{KEYS}::test_the_key_of_the_noise_stands_for_its_sum_its_scale_and_
 OF_A_ROUND = f"{KEYS}::test_the_round_of_a_party_is_keyed_by_the_whole_request"
 APART = f"{KEYS}::test_parties_draw_and_keep_their_replies_under_keys_of_their_own"
 TORCH = "tests/integrations/test_torch.py"
-TUNE = "tests/training/test_tune.py"
-RELEASE = "tests/training/test_release.py"
+TUNE = "tests/runs/test_tune.py"
+RELEASE = "tests/statistics/test_release.py"
 STATISTICS = f"{DOORS}::test_one_unit_moves_the_numbers_of_a_query_by_what_is_paid_for_it"
 
 WIRING = [
@@ -66,43 +66,43 @@ WIRING = [
         OF_NOISE,
     ),
     Fault(
-        "key: the rows of a run are missing", "training/run.py",
+        "key: the rows of a run are missing", "runs/run.py",
         'child("run", plan.digest, held.hmac, facts["code"])',
         'child("run", plan.digest, facts["code"])',
         f"{OF_A_RUN}[train]",
     ),
     Fault(
-        "key: the recipe of a run is missing", "training/run.py",
+        "key: the recipe of a run is missing", "runs/run.py",
         'child("run", plan.digest, held.hmac, facts["code"])',
         'child("run", held.hmac, facts["code"])',
         f"{OF_A_RUN}[train]",
     ),
     Fault(
-        "key: the rows of a search are missing", "training/tune.py",
+        "key: the rows of a search are missing", "runs/tune.py",
         'child("run", plan.digest, held.hmac, facts["code"])',
         'child("run", plan.digest, facts["code"])',
         f"{OF_A_RUN}[tune]",
     ),
     Fault(
-        "key: frozen weights are missing", "training/loop.py",
+        "key: frozen weights are missing", "runs/loop.py",
         "planned=planned.outer, observe=watcher, context=fixed(state.model),",
         "planned=planned.outer, observe=watcher,",
         ALIKE,
     ),
     Fault(
-        "key: all trials have one", "training/tune.py",
+        "key: all trials have one", "runs/tune.py",
         'self.source.child("trial", number)',
         'self.source.child("trial")',
         f"{KEYS}::test_each_trial_has_a_key_of_its_own",
     ),
     Fault(
-        "key: all parties have one", "training/loop.py",
+        "key: all parties have one", "runs/loop.py",
         'source.child("party", name)',
         'source.child("party")',
         APART,
     ),
     Fault(
-        "key: replies lie under a known one", "training/loop.py",
+        "key: replies lie under a known one", "runs/loop.py",
         'key=None if folder is None else source.secret("replies", name),',
         "key=None if folder is None else bytes(32),",
         APART,
@@ -120,25 +120,25 @@ WIRING = [
         OF_A_ROUND,
     ),
     Fault(
-        "key: of the run, known to all", "training/folder.py",
+        "key: of the run, known to all", "core/run_folder.py",
         "write_bytes(building.run_key, os.urandom(32), mode=0o600)",
         "write_bytes(building.run_key, bytes(32), mode=0o600)",
         ALIKE,
     ),
     Fault(
-        "key: of the rows, known to all", "training/begin.py",
+        "key: of the rows, known to all", "runs/begin.py",
         "    return os.urandom(32).hex()",
         "    return bytes(32).hex()",
         ALIKE,
     ),
     Fault(
-        "key: the HMAC of the rows has none", "training/rows.py",
+        "key: the HMAC of the rows has none", "runs/rows.py",
         'state = hmac.new(key, b"nacre rows", hashlib.sha256)',
         'state = hmac.new(b"nacre rows", digestmod=hashlib.sha256)',
         f"{KEYS}::test_the_hmac_of_the_rows_stands_for_the_rows_and_for_its_key",
     ),
     Fault(
-        "key: the ledger's fingerprint has none", "training/budget.py",
+        "key: the ledger's fingerprint has none", "planning/quote.py",
         "sketched(cells, ledger.sketch_key())",
         "sketched(cells, bytes(32))",
         ALIKE,
@@ -163,31 +163,31 @@ WIRING = [
     ),
     # -- whose rows go where --
     Fault(
-        "rows: scaling is fitted on private ones", "training/rows.py",
+        "rows: scaling is fitted on private ones", "runs/rows.py",
         "fit_scaling(recipe.data.scaling, schema, cohorts.public)",
         "fit_scaling(recipe.data.scaling, schema, cohorts.private)",
         f"{NOTHING_ELSE}[add_or_remove-example]",
     ),
     Fault(
-        "rows: the base learns from private ones", "training/start.py",
+        "rows: the base learns from private ones", "runs/start.py",
         "choice.pretrain, model, held.public, keyed,",
         'choice.pretrain, model, held.private[""], keyed,',
         f"{NOTHING_ELSE}[add_or_remove-group]",
     ),
     Fault(
-        "rows: early stopping looks at private ones", "training/loop.py",
+        "rows: early stopping looks at private ones", "runs/loop.py",
         "self._rows: Rows | None = held.public",
         "self._rows = next(iter(held.private.values())) if plan.federated else held.public",
         f"{OF_PARTIES}[zero_out-group]",
     ),
     Fault(
-        "rows: trials are compared on private ones for nothing", "training/tune.py",
+        "rows: trials are compared on private ones for nothing", "runs/tune.py",
         "found = figures(model, task, held.public)",
         'found = figures(model, task, held.private[""])',
         f"{OF_SEARCHES}[public]",
     ),
     Fault(
-        "rows: those held out are trained on", "training/rows.py",
+        "rows: those held out are trained on", "runs/rows.py",
         "    rows = scaler.apply(cohorts.private)",
         "    rows = scaler.apply(cohorts.private + (cohorts.test or cohorts.private.take([])))",
         f"{NEIGHBOURS}::test_rows_that_are_not_trained_on_move_no_private_sum",
@@ -199,38 +199,38 @@ WIRING = [
         f"{OF_PARTIES}[add_or_remove-group]",
     ),
     Fault(
-        "rows: a private count is of rows where a person has many", "training/tune.py",
+        "rows: a private count is of rows where a person has many", "runs/tune.py",
         'privacy is not None and privacy.unit == "group")\n    # Keyed',
         "False)\n    # Keyed",
         f"{OF_SEARCHES}[private]",
     ),
     Fault(
-        "rows: a count by which trials are compared has no noise", "training/tune.py",
+        "rows: a count by which trials are compared has no noise", "runs/tune.py",
         "float(count + int(discrete_gaussian(1, tune.score.deviation**2, own)[0]))",
         "float(count)",
         f"{TUNE}::test_a_private_count_has_the_stated_noise",
     ),
     Fault(
-        "rows: others are taken for those of the run", "training/begin.py",
+        "rows: others are taken for those of the run", "runs/begin.py",
         "    if hmac != held.hmac:",
         "    if not hmac:",
         f"{RUNS}::test_changed_data_are_refused_on_resume",
     ),
     Fault(
-        "rows: how long work on private ones took is told", "training/close.py",
+        "rows: how long work on private ones took is told", "runs/close.py",
         '"seconds": seconds if held.private_is_public else {},',
         '"seconds": seconds,',
         f"{RUNS}::test_how_long_private_work_took_stays_local",
     ),
     # -- what is charged, and when --
     Fault(
-        "charge: no step of a run is journalled", "training/loop.py",
+        "charge: no step of a run is journalled", "runs/loop.py",
         'charge = Agreed(devices.group, charges.get("", NoJournal()))',
         "charge = Agreed(devices.group, NoJournal())",
         CHARGED,
     ),
     Fault(
-        "charge: no round of a party is journalled", "training/loop.py",
+        "charge: no round of a party is journalled", "runs/loop.py",
         "charges.get(name, NoJournal()), planned.over(name),",
         "NoJournal(), planned.over(name),",
         CHARGED,
@@ -248,7 +248,7 @@ WIRING = [
         "tests/training/test_fit.py::test_a_step_taken_again_over_another_sum_is_refused",
     ),
     Fault(
-        "charge: a step is answered twice", "ledger/page.py",
+        "charge: a step is answered twice", "ledger/storage/writer.py",
         'if known and standing.entered.get(step, "") != line.entered:',
         "if known and standing.end is not None:",
         "tests/training/test_fit.py::test_a_step_taken_again_over_another_sum_is_refused",
@@ -260,19 +260,19 @@ WIRING = [
         "tests/federated_learning/test_party.py::test_another_request_under_a_used_number_is_refused",
     ),
     Fault(
-        "charge: one step of a run is reserved", "training/budget.py",
+        "charge: one step of a run is reserved", "planning/quote.py",
         "                wanted.steps,\n                wanted.unit,",
         "                1,\n                wanted.unit,",
         CHARGED,
     ),
     Fault(
-        "charge: the column of the units is not bound", "training/budget.py",
+        "charge: the column of the units is not bound", "planning/quote.py",
         "                _column(plan.recipe, wanted.unit),\n            )\n    except",
         '                "",\n            )\n    except',
         ALIKE,
     ),
     Fault(
-        "charge: rows are recorded against no account", "training/budget.py",
+        "charge: rows are recorded against no account", "planning/quote.py",
         "            record_rows(ledger, accounts, cells)",
         "            pass",
         f"{RUNS}::test_the_same_rows_under_another_name_have_no_second_budget",
@@ -290,62 +290,62 @@ WIRING = [
         f"{TORCH}::test_the_same_rows_have_one_account",
     ),
     Fault(
-        "charge: a search is charged once it has ended", "training/tune.py",
+        "charge: a search is charged once it has ended", "runs/tune.py",
         '            charge.journal(1, source.digest("search").hex())',
         "            pass",
         f"{TUNE}::test_the_whole_search_is_charged_before_its_first_trial",
     ),
     Fault(
-        "charge: statistics are computed before it", "training/release.py",
+        "charge: statistics are computed before it", "statistics/release.py",
         "            charge.journal(1)\n        answers",
         "            stack.callback(charge.journal, 1)\n        answers",
         f"{RELEASE}::test_answers_are_computed_once_they_are_charged[release]",
     ),
     Fault(
-        "charge: records are noised before it", "training/release.py",
+        "charge: records are noised before it", "statistics/release.py",
         "        charge.journal(1)\n        written",
         "        stack.callback(charge.journal, 1)\n        written",
         f"{RELEASE}::test_answers_are_computed_once_they_are_charged[records]",
     ),
     Fault(
-        "charge: of several statistics the first is paid for", "training/release.py",
+        "charge: of several statistics the first is paid for", "statistics/release.py",
         "joint_event(same), 1, unit",
         "query_event(same[0]), 1, unit",
         f"{DOORS}::test_a_release_is_charged_for_each_of_its_answers",
     ),
     Fault(
-        "charge: statistics of one column are paid as another's", "training/release.py",
+        "charge: statistics of one column are paid as another's", "statistics/release.py",
         '            column=column or "",',
         '            column="",',
         f"{RELEASE}::test_units_of_another_column_are_refused",
     ),
     # -- what reaches a release --
     Fault(
-        "statistics: all rows of a person count", "differential_privacy/statistics.py",
+        "statistics: all rows of a person count", "statistics/answers.py",
         "order[: query.rows_per_unit].tolist()",
         "order.tolist()",
         f"{STATISTICS}[count-0.0-who]",
     ),
     Fault(
-        "statistics: a mean is noised as one number", "differential_privacy/statistics.py",
+        "statistics: a mean is noised as one number", "statistics/answers.py",
         "return 2 if query.size is None else 1",
         "return 1",
         f"{STATISTICS}[mean-0.0-None]",
     ),
     Fault(
-        "statistics: of a person one row is paid for", "differential_privacy/noised.py",
+        "statistics: of a person one row is paid for", "statistics/noisy_numbers.py",
         "dp.binary_search_param(measurement, query.rows_per_unit, share / parts)",
         "dp.binary_search_param(measurement, 1, share / parts)",
         f"{STATISTICS}[sum-0.0-who]",
     ),
     Fault(
-        "wiring: no step of a run is held against the plan", "training/loop.py",
+        "wiring: no step of a run is held against the plan", "runs/loop.py",
         "planned=planned.outer, observe=watcher",
         'planned=planned.over("nobody"), observe=watcher',
         f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
     ),
     Fault(
-        "wiring: no step of a party is held against the plan", "training/loop.py",
+        "wiring: no step of a party is held against the plan", "runs/loop.py",
         "NoJournal()), planned.over(name),",
         'NoJournal()), planned.over("nobody"),',
         f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
@@ -359,7 +359,7 @@ WIRING = [
     ),
     Fault(
         "wiring: a loop of one's own under replace-one is priced as removing",
-        "integrations/promise.py",
+        "integrations/declaration.py",
         "            adjacency=self.privacy.adjacency,\n            sampling=",
         '            adjacency="add_or_remove",\n            sampling=',
         f"{DOORS}::test_coins_have_no_price_under_replace_one",
@@ -384,10 +384,10 @@ WIRING = [
         "test_epsilon_is_in_every_log_and_no_private_figure_is",
     ),
     Fault(
-        "wiring: an adaptive norm begins again on resume", "training/loop.py",
+        "wiring: an adaptive norm begins again on resume", "runs/loop.py",
         '            "clip": state.clip.moved(),',
         '            "clip": {},',
-        "tests/training/test_clipping.py::test_a_resumed_adaptive_run_ends_in_the_same_bits",
+        "tests/planning/test_clipping.py::test_a_resumed_adaptive_run_ends_in_the_same_bits",
     ),
     Fault(
         "wiring: an unprotected change passes for a private one", "federated_learning/gather.py",

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from nacre.gradient_clipping import Adaptive, Automatic, ByNorm, ByValue, Flat, PerLayer
     from nacre.ledger.ledger import Ledger
     from nacre.models import CNN, GPT, MLP, Code, FormerRun, Pretrained, PythonModel, Scattering
+    from nacre.planning.plan import plan
     from nacre.recipe.audits import Evasion, Membership
     from nacre.recipe.load import dumps, load
     from nacre.recipe.schema import Recipe
     from nacre.recipe.sections import Execution, Grant, LedgerChoice, Training
     from nacre.recipe.tune import PrivateScore, PublicScore, Tune
     from nacre.report.evidence import write_report
-    from nacre.training.plan import plan
-    from nacre.training.release import release
-    from nacre.training.run import abandon, finish, open_run, train
-    from nacre.training.tune import tune
+    from nacre.runs.run import abandon, finish, open_run, train
+    from nacre.runs.tune import tune
+    from nacre.statistics.release import release
 
 __version__ = "0.1.0"
 
@@ -71,10 +71,10 @@ _HOMES = {
     "nacre.recipe.sections": ("Execution", "Grant", "LedgerChoice", "Training"),
     "nacre.recipe.tune": ("PrivateScore", "PublicScore", "Tune"),
     "nacre.report.evidence": ("write_report",),
-    "nacre.training.plan": ("plan",),
-    "nacre.training.release": ("release",),
-    "nacre.training.run": ("abandon", "finish", "open_run", "train"),
-    "nacre.training.tune": ("tune",),
+    "nacre.planning.plan": ("plan",),
+    "nacre.statistics.release": ("release",),
+    "nacre.runs.run": ("abandon", "finish", "open_run", "train"),
+    "nacre.runs.tune": ("tune",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

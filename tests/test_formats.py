@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from nacre.core import run_folder as run_folder
 from nacre.core.errors import NacreError
 from nacre.federated_learning import messages
-from nacre.ledger import migrations
 from nacre.ledger.chain import Entry
 from nacre.ledger.replay import Book
+from nacre.ledger.storage import migrations
 from nacre.report import facts, gather
 from nacre.report.conform import conform
-from nacre.training import folder as run_folder
 from tests.schema import faults
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from nacre.adversarial_training.ascent import evaluating
 from nacre.core.parts import Task
 from nacre.core.rows import select
 from nacre.core.types import Batch
-from nacre.models.judge import judged
+from nacre.models.scoring import judged
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
 

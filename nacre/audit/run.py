@@ -18,20 +18,21 @@ from nacre.audit.data_privacy.cohorts import one_of_each_group
 from nacre.audit.finding import Finding
 from nacre.audit.target import HeldCanaries, Target
 from nacre.core.files import load_tensors, write_json
+from nacre.core.progress import Progress, Silent, stages
 from nacre.core.random import Source
 from nacre.core.rows import flatten
 from nacre.core.types import Batch
-from nacre.data import Text, canaries
+from nacre.data import Text
 from nacre.data.dataset import Rows
 from nacre.data.split import Test
+from nacre.data.text import canaries
 from nacre.models import build, load
 from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 from nacre.recipe.schema import Recipe
+from nacre.runs.begin import trained_on
+from nacre.runs.rows import Holdings
+from nacre.runs.run import Run
 from nacre.training import pieces
-from nacre.training.begin import trained_on
-from nacre.training.progress import Progress, Silent, stages
-from nacre.training.rows import Holdings
-from nacre.training.run import Run
 
 _CONFIDENCE = 0.95
 _DEVIATIONS = 1.959964  # of the normal law that the mean of many losses follows, at 0.95

@@ -25,7 +25,7 @@ def command(run: Path, packages: tuple[str, ...], trust_code: bool, as_json: boo
     stay in RUN/local."""
     from nacre.audit.run import audit_run
     from nacre.cli.progress import watcher
-    from nacre.training.run import open_run
+    from nacre.runs.run import open_run
 
     findings = audit_run(open_run(run, code=code_of(packages, trust_code)), observe=watcher())
     document = {"findings": [finding.to_json() for finding in findings]}

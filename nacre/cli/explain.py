@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def command(key: str, as_json: bool) -> None:
     """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, the kind (as `banded`)
     or the refusal of that name; without KEY, everything."""
+    from nacre.planning.refusals.checks import CHECKS
     from nacre.recipe.explain import explain
-    from nacre.training.checks import CHECKS
 
     refusals = {check.__name__: inspect.getdoc(check) or "" for check in CHECKS}
     if key in refusals:

@@ -30,7 +30,7 @@ def command(
     """Write the finished model of RUN into FOLDER, with its tokenizer. A pretrained model loads
     there by `from_pretrained`, an adapter by `peft.PeftModel.from_pretrained(base, FOLDER)`. It
     costs no epsilon."""
-    from nacre.training.handover import hand_over
+    from nacre.runs.handover import hand_over
 
     files = hand_over(run, folder, form, code=code_of(packages, trust_code))
     document = {"run": str(run), "folder": str(folder), "form": form, "files": files}

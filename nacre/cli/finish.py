@@ -17,7 +17,7 @@ def command(run: Path, packages: tuple[str, ...], trust_code: bool, as_json: boo
     """End the open RUN with the model of its last checkpoint. Its key, which could strip the noise
     off its releases, is destroyed, and it can no longer be resumed."""
     from nacre.cli.progress import watcher
-    from nacre.training.run import finish
+    from nacre.runs.run import finish
 
     finish(run, observe=watcher(), code=code_of(packages, trust_code))
     show({"run": str(run), "ended": "finished"}, f"{run} is finished; its key is gone", as_json)

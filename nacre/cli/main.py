@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from nacre.cli.failures import FAILED, REFUSED, failure, shared
+from nacre.cli.launch import process
 from nacre.cli.output import debug_option, note
-from nacre.cli.together import process
 
 VERBS = {
     "init": "Write a commented recipe, or file of queries, to start from.",

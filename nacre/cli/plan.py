@@ -21,9 +21,9 @@ def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: 
     Whatever is unsound is refused here, with file, line and remedy (exit code 2)."""
     from rich.console import Group
 
+    from nacre.planning.outlook import outlook
+    from nacre.planning.plan import plan
     from nacre.recipe.load import load
-    from nacre.training.outlook import outlook
-    from nacre.training.plan import plan
 
     planned = plan(load(recipe, code=code_of(packages, trust_code)))
     ahead = outlook(planned)

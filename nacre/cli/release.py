@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from nacre.differential_privacy.queries import QueryOption
-    from nacre.differential_privacy.statistics import Answer
+    from nacre.statistics.answers import Answer
 
 
 @click.command(short_help="Release private statistics of a table, charged to a ledger.")
@@ -54,8 +54,8 @@ def _answers(
     table: Path, queries: Path, ledger: str, account: str, output: Path | None, as_json: bool
 ) -> None:
     from nacre.recipe.load import read_options
-    from nacre.recipe.queries import Queries
-    from nacre.training.release import release
+    from nacre.statistics.query_file import Queries
+    from nacre.statistics.release import release
 
     asked = read_options(queries, Queries)
     found = release(table, asked, ledger=ledger, account=account)
@@ -89,8 +89,8 @@ def _records(
 
     from nacre.core.files import write_bytes
     from nacre.recipe.load import read_options
-    from nacre.recipe.queries import Records
-    from nacre.training.release import release_records
+    from nacre.statistics.query_file import Records
+    from nacre.statistics.release import release_records
 
     asked = read_options(queries, Records)
     if output is None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from nacre.cli.failures import resumable
+from nacre.cli.launch import trained
 from nacre.cli.output import code_of, code_options, common_options, show
-from nacre.cli.together import trained
 
 
 @click.command(short_help="Plan, train, audit and report in one go.")

@@ -33,11 +33,11 @@ def command(
     An interrupted search continues with --resume, to the same winner."""
     from nacre.cli.progress import watcher
     from nacre.core.files import read_json
+    from nacre.core.run_folder import refuse_existing
+    from nacre.planning.alternatives import told
+    from nacre.planning.plan import plan
     from nacre.recipe.load import load
-    from nacre.training.alternatives import told
-    from nacre.training.folder import refuse_existing
-    from nacre.training.plan import plan
-    from nacre.training.tune import tune
+    from nacre.runs.tune import tune
 
     with resumable("tune", recipe, into):
         if not resume:

@@ -14,9 +14,9 @@ noise or sampling.
 
 *Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
 support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of
-training is drawn by `nacre.core.normals`, which states its own limits, and rounded by
-`nacre.core.rounded` where it is independent between steps, so that floating-point attacks (Mironov
-2012) find nothing in it; they are a limit of `Stream.normal`, and of noise that is correlated.
+training is drawn by `nacre.core.normals.box_muller`, which states its own limits, and rounded by
+`nacre.core.normals.rounded` where it is independent between steps, so that floating-point attacks
+(Mironov 2012) find nothing in it; they are a limit of `Stream.normal`, and of correlated noise.
 """
 
 # Parts of torch are untyped.

@@ -3,7 +3,8 @@
 from nacre.data.arrays import Arrays, Images
 from nacre.data.augment import Copies
 from nacre.data.builtin import Builtin
-from nacre.data.dataset import Cohorts, Column, DataOption, Rows, Schema
+from nacre.data.data_option import DataOption
+from nacre.data.dataset import Cohorts, Column, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
 from nacre.data.sampling import (
     BallsInBins,
@@ -29,8 +30,8 @@ from nacre.data.scaling import (
 )
 from nacre.data.split import Holdout, PublicCohort, PublicFile, Test
 from nacre.data.table import ColumnSpec, Table
-from nacre.data.text import Text
-from nacre.data.tokens import BPE, Bytes, OfModel
+from nacre.data.text.text import Text
+from nacre.data.text.tokens import BPE, Bytes, OfModel
 from nacre.data.units import Units
 
 AnyData = Builtin | Table | Arrays | Images | Text

@@ -18,10 +18,10 @@ import torch
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
-from nacre.data.kept import Aids
-from nacre.data.raw import missing, name_of
+from nacre.data.readers import missing, name_of
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
+from nacre.data.text.token_cache import Aids
 
 
 @dataclass(frozen=True, kw_only=True)

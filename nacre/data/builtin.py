@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
-from nacre.data.kept import Aids
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import PublicCohort, Test, demonstration, like_private, sizes
+from nacre.data.text.token_cache import Aids
 
 
 def _table(

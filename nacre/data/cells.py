@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.data.raw import missing, number, text
+from nacre.data.readers import missing, number, text
 
 Hashes = NDArray[np.uint64]
 """One number a cell, row or part; 0 stands for nothing."""

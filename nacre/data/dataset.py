@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +16,6 @@ from nacre.core.errors import DataError
 
 if TYPE_CHECKING:
     from nacre.data.cells import Cells
-    from nacre.data.kept import Aids
-    from nacre.data.scaling import ScalingOption
 
 
 @dataclass(frozen=True)
@@ -141,56 +138,6 @@ class Cohorts:
     # learnt from public rows, or part of a pretrained model
     cells: tuple[Cells, ...] = ()  # what the files of private rows say, all columns, as they stand
     # there; () where `private` and `test` say the same
-
-
-class DataOption(Protocol):
-    """What every option under `data` offers. `read` alone touches rows."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def size(self) -> int:
-        """The declared number of private units: public, and what rates are computed from."""
-        ...
-
-    @property
-    def public_demonstration(self) -> bool:
-        """Whether the owner declares all of these rows public."""
-        ...
-
-    @property
-    def scaling(self) -> ScalingOption:
-        """How features become inputs of the model."""
-        ...
-
-    @property
-    def unit(self) -> str | None:
-        """The column that names a row's group, or None."""
-        ...
-
-    @property
-    def party(self) -> str | None:
-        """The column that names who holds a row, or None."""
-        ...
-
-    @property
-    def has_public(self) -> bool:
-        """Whether `read` will return public rows."""
-        ...
-
-    @property
-    def has_test(self) -> bool:
-        """Whether `read` will return test rows."""
-        ...
-
-    def schema(self, folder: Path = Path()) -> Schema:
-        """What a row looks like, without reading one; `folder` is where a tokenizer may lie."""
-        ...
-
-    def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
-        """Reads and checks every row; paths are relative to `folder`. Raises `DataError`."""
-        ...
 
 
 def checked(cohorts: Cohorts, schema: Schema, where: str) -> Cohorts:

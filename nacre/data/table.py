@@ -18,10 +18,10 @@ from nacre.core.errors import DataError
 from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
-from nacre.data.kept import Aids
-from nacre.data.raw import RawTable, form_problem, missing, name_of, number, read_table, text
+from nacre.data.readers import RawTable, form_problem, missing, name_of, number, read_table, text
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
+from nacre.data.text.token_cache import Aids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,13 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
-"""Events in words."""
+"""Events in words, and the refusal of an event without a price."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nacre.differential_privacy.events import (
+from nacre.core.errors import UnsupportedEvent
+from nacre.differential_privacy.leaves import (
     Leaf,
     alternatives,
     is_binned_gaussian,
@@ -54,3 +55,9 @@ def _words(leaf: Leaf) -> str:
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return "a release without protection"
     return str(leaf)
+
+
+def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
+    """The refusal of an event that a pricer has no rule for."""
+    what = describe(leaf).removeprefix("1 x ")
+    return UnsupportedEvent(f"{pricer} cannot price {what}, so it is not priced at all; {remedy}")

@@ -63,10 +63,7 @@ pricers; it is refused rather than priced by another.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.parts import Sampling
@@ -80,18 +77,17 @@ from nacre.data.sampling import (
     Shuffled,
     separation,
 )
-from nacre.differential_privacy.correlated import Banded, Tree, Whole
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.leaves import (
+    alternatives,
+    is_binned_gaussian,
+    is_fixed_size_gaussian,
+    leaves,
+)
+from nacre.differential_privacy.noise.correlated import Banded, Tree, Whole
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
     from dp_accounting import DpEvent
-
-
-Leaf = Any
-"""A `DpEvent` that is no composition; dp-accounting's attrs classes have no types to look into."""
-
-NO_PROMISE = 700.0
-"""Above this epsilon e**epsilon leaves the doubles; it is priced as no protection."""
 
 
 def event(
@@ -247,138 +243,3 @@ def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
             "add_or_remove` (which Poisson sampling is made for), or `training.sampling: {kind: "
             "fixed_size}`, `{kind: balls_in_bins}` or `{kind: full}`"
         )
-
-
-def leaves(event: DpEvent) -> list[tuple[Leaf, int]]:
-    """The events that an event is composed of, with how often each is; none for `NoOpDpEvent`."""
-    import dp_accounting
-
-    if isinstance(event, dp_accounting.NoOpDpEvent):
-        return []
-    if isinstance(event, dp_accounting.SelfComposedDpEvent):
-        return [(leaf, count * event.count) for leaf, count in leaves(event.event)]
-    if isinstance(event, dp_accounting.ComposedDpEvent):
-        return [pair for part in event.events for pair in leaves(part)]
-    return [(event, 1)]
-
-
-def pure_event(epsilon: float) -> DpEvent:
-    """Any mechanism that is `epsilon`-private with delta = 0.
-
-    Randomised response over two answers has the largest privacy loss of them all, also under
-    composition (Kairouz, Oh & Viswanath 2015, "The composition theorem for differential privacy",
-    theorem 3.4). `LaplaceDpEvent` would be too small for noise on integers: a discrete Laplace of
-    scale 1 / epsilon on a count *is* randomised response.
-    """
-    import dp_accounting
-
-    if epsilon > NO_PROMISE:
-        return dp_accounting.NonPrivateDpEvent()
-    return dp_accounting.RandomizedResponseDpEvent(2 / (1 + math.exp(epsilon)), num_buckets=2)
-
-
-def pure_epsilon(leaf: Leaf) -> float:
-    """The epsilon at delta = 0 of a `RandomizedResponseDpEvent`."""
-    return math.log(leaf.num_buckets / leaf.noise_parameter - leaf.num_buckets + 1)
-
-
-def is_sampled_gaussian(leaf: Leaf) -> bool:
-    """Whether this is a Gaussian step on a Poisson draw."""
-    import dp_accounting
-
-    return isinstance(leaf, dp_accounting.PoissonSampledDpEvent) and isinstance(
-        leaf.event, dp_accounting.GaussianDpEvent
-    )
-
-
-def is_fixed_size_gaussian(leaf: Leaf) -> bool:
-    """Whether this is a Gaussian step on a draw of a fixed size without replacement."""
-    import dp_accounting
-
-    return isinstance(leaf, dp_accounting.SampledWithoutReplacementDpEvent) and isinstance(
-        leaf.event, dp_accounting.GaussianDpEvent
-    )
-
-
-def is_binned_gaussian(leaf: Leaf) -> bool:
-    """Whether this is a round of Gaussian steps, one of which, drawn at random, has the unit."""
-    import dp_accounting
-
-    from nacre.differential_privacy.event_types import BinnedDpEvent
-
-    return isinstance(leaf, BinnedDpEvent) and isinstance(leaf.event, dp_accounting.GaussianDpEvent)
-
-
-def is_amplified(event: DpEvent) -> bool:
-    """Whether a part of this event is Gaussian steps on a random draw, which counts for less."""
-    drawn = (is_sampled_gaussian, is_fixed_size_gaussian, is_binned_gaussian)
-    return any(is_one(leaf) for leaf, _ in leaves(event) for is_one in drawn)
-
-
-def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
-    """The events of which one happens; () for an event of another kind."""
-    from nacre.differential_privacy.event_types import EitherDpEvent
-
-    return leaf.events if isinstance(leaf, EitherDpEvent) else ()
-
-
-def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
-    """The refusal of an event that a pricer has no rule for."""
-    from nacre.differential_privacy.describe import describe
-
-    what = describe(leaf).removeprefix("1 x ")
-    return UnsupportedEvent(f"{pricer} cannot price {what}, so it is not priced at all; {remedy}")
-
-
-def group_event(event: DpEvent, rows: int) -> DpEvent:
-    """A sound price of `event` for a coarser unit that holds at most `rows` of its units.
-
-    A Gaussian's shift grows by `rows`, so its multiplier falls by it. Amplification is dropped:
-    whichever of a unit's rows are drawn, they shift the sum by at most `rows` sensitivities, and a
-    mixture is no worse than its worst part (quasi-convexity). Pure epsilon grows by `rows`
-    (Dwork & Roth 2014, theorem 2.2), a delta of (epsilon, delta) to delta (1 + e**epsilon + … +
-    e**((rows - 1) epsilon)), by the same chain of neighbours; rho by its square (Bun & Steinke
-    2016, proposition 1.9).
-    """
-    if rows < 1:
-        raise ValueError(f"rows={rows} must be at least 1")
-    return event if rows == 1 else _map_leaves(event, lambda leaf: _grouped(leaf, rows))
-
-
-def _map_leaves(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent:
-    import dp_accounting
-
-    if isinstance(event, dp_accounting.NoOpDpEvent | dp_accounting.NonPrivateDpEvent):
-        return event
-    if isinstance(event, dp_accounting.SelfComposedDpEvent):
-        return dp_accounting.SelfComposedDpEvent(_map_leaves(event.event, change), event.count)
-    if isinstance(event, dp_accounting.ComposedDpEvent):
-        return dp_accounting.ComposedDpEvent([_map_leaves(part, change) for part in event.events])
-    return change(event)
-
-
-def _grouped(leaf: Leaf, rows: int) -> DpEvent:
-    import dp_accounting
-
-    from nacre.differential_privacy.event_types import ApproximateDpEvent
-
-    if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf) or is_binned_gaussian(leaf):
-        leaf = leaf.event
-    if isinstance(leaf, dp_accounting.GaussianDpEvent):
-        return dp_accounting.GaussianDpEvent(leaf.noise_multiplier / rows)
-    if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
-        return pure_event(pure_epsilon(leaf) * rows)
-    if isinstance(leaf, ApproximateDpEvent):
-        grown = rows * leaf.epsilon
-        much = grown > NO_PROMISE
-        whole = 1.0 if much else leaf.delta * math.expm1(grown) / math.expm1(leaf.epsilon)
-        return ApproximateDpEvent(grown, min(1.0, whole))
-    if isinstance(leaf, dp_accounting.ZCDpEvent) and leaf.xi == 0:
-        return dp_accounting.ZCDpEvent(leaf.rho * rows**2)
-    if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
-        # The theorem holds for any two data sets, so for two that differ by a coarser unit.
-        trial = group_event(leaf.event, rows)
-        return dp_accounting.dp_event.RepeatAndSelectDpEvent(trial, leaf.mean, leaf.shape)
-    if parts := alternatives(leaf):
-        return replace(leaf, events=tuple(group_event(part, rows) for part in parts))
-    raise unknown(leaf, "the group price", "charge it to the unit it was made for")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from nacre.core.errors import Unbounded
 from nacre.core.parts import Clip, Sampling
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.correlated import Correlated
+from nacre.differential_privacy.accounting.price import Accountant, Price, calibrate, epsilon
 from nacre.differential_privacy.events import event, require_pair, span
-from nacre.differential_privacy.noise import Gaussian, NoNoise
-from nacre.differential_privacy.price import Accountant, Price, calibrate, epsilon
+from nacre.differential_privacy.noise.correlated import Correlated
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

@@ -7,10 +7,10 @@ from typing import Literal
 
 from nacre.core.errors import Incompatible
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.buffered import Buffered
-from nacre.differential_privacy.correlated import Banded, Tree
-from nacre.differential_privacy.factorise import banded, buffered
-from nacre.differential_privacy.noise import Draws, Gaussian
+from nacre.differential_privacy.noise.blt import Buffered
+from nacre.differential_privacy.noise.correlated import Banded, Tree
+from nacre.differential_privacy.noise.factorization import banded, buffered
+from nacre.differential_privacy.noise.independent import Draws, Gaussian
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import NotAsPlanned
-from nacre.differential_privacy.noised import rho
 from nacre.differential_privacy.queries import Choice, Keys, Mean, QueryOption, Sum, Variance
+from nacre.statistics.noisy_numbers import rho
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

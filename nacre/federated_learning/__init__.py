@@ -1,5 +1,6 @@
 """Federated learning: parties keep their rows, and a round is a step whose units are parties."""
 
+from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption, Mean, Median
 from nacre.federated_learning.federation import Federation
 from nacre.federated_learning.gather import Plain
 from nacre.federated_learning.messages import Reply, Request
@@ -12,7 +13,6 @@ from nacre.federated_learning.options import (
     StopWhenFlat,
 )
 from nacre.federated_learning.party import Party
-from nacre.federated_learning.robust import AGGREGATES, AggregateOption, Mean, Median
 from nacre.federated_learning.transport import InProcess
 
 __all__ = [

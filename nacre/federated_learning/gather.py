@@ -12,8 +12,8 @@ from nacre.core.errors import PartyError
 from nacre.core.parts import Clip, Transport
 from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
+from nacre.federated_learning.aggregates import AggregateOption
 from nacre.federated_learning.messages import Reply, Request, misfit
-from nacre.federated_learning.robust import AggregateOption
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Literal
 
 from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
+from nacre.federated_learning.aggregates import AggregateOption, Mean
 from nacre.federated_learning.gather import Plain
-from nacre.federated_learning.robust import AggregateOption, Mean
 
 
 @dataclass(frozen=True, kw_only=True)

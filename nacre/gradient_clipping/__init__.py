@@ -10,7 +10,7 @@ from nacre.gradient_clipping.mean_gradient import ByNorm, ByValue
 from nacre.gradient_clipping.options import CLIP_RULES, ClippingOption, UnitClip
 from nacre.gradient_clipping.rules import Automatic, Flat, PerLayer, Unclipped
 from nacre.gradient_clipping.vmapped import Vmapped
-from nacre.gradient_clipping.whole import Whole
+from nacre.gradient_clipping.whole_sum import Whole
 
 __all__ = [
     "CLIP_RULES",

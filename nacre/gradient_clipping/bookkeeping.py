@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.joined import Joined, squared, weighted
-from nacre.gradient_clipping.taped import Finish, Forward, Taped
+from nacre.gradient_clipping.tape.per_parameter import Joined, squared, weighted
+from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,13 @@ from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract, trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.bookkeeping import BookKeeping
-from nacre.gradient_clipping.checked import all_answer
 from nacre.gradient_clipping.ghost import Ghost
 from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
-from nacre.gradient_clipping.taped import Taped
+from nacre.gradient_clipping.spot_check import all_answer
+from nacre.gradient_clipping.taped_sum import Taped
 from nacre.gradient_clipping.vmapped import Vmapped
-from nacre.gradient_clipping.whole import Whole
+from nacre.gradient_clipping.whole_sum import Whole
 
 GRADIENT_SUMS = (Looped, Vmapped, BookKeeping, Ghost, Grouped, Whole)
 """Every gradient sum over rows; the laws run over them."""

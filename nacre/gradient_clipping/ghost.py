@@ -18,11 +18,11 @@ from torch import Tensor
 
 from nacre.core.errors import Incompatible
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.contributions import squared_norms
-from nacre.gradient_clipping.joined import Joined, computed, squared, weighted
 from nacre.gradient_clipping.operations.call import Given
-from nacre.gradient_clipping.tape import Tape, Use
-from nacre.gradient_clipping.taped import Finish, Forward, Taped
+from nacre.gradient_clipping.tape.contributions import squared_norms
+from nacre.gradient_clipping.tape.per_parameter import Joined, computed, squared, weighted
+from nacre.gradient_clipping.tape.tape import Tape, Use
+from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nacre.gradient_clipping.ghost import two_passes
-from nacre.gradient_clipping.tape import Use
-from nacre.gradient_clipping.taped import Finish, Forward, Taped
+from nacre.gradient_clipping.tape.tape import Use
+from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
 
 @dataclass(frozen=True, eq=False)

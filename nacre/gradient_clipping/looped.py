@@ -12,10 +12,10 @@ from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
-from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum, empty_sum, held
-from nacre.gradient_clipping.masks import Masking, Masks
-from nacre.gradient_clipping.owners import Owners
+from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
 from nacre.gradient_clipping.precision import eager
+from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
+from nacre.gradient_clipping.tape.owners import Owners
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
-from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum, empty_sum, held
-from nacre.gradient_clipping.function_mode import Unseen
-from nacre.gradient_clipping.masks import Masking
+from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
+from nacre.gradient_clipping.tape.dropout_masks import Masking
+from nacre.gradient_clipping.tape.function_mode import Unseen
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,14 +14,14 @@ from pathlib import Path
 from nacre.core.errors import NacreError, RunError
 from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
+from nacre.core.run_folder import RunFolder
 from nacre.data.cells import Cells
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.integrations.promise import Promise
+from nacre.integrations.declaration import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.ledger.recorded_rows import record_rows
-from nacre.training.folder import RunFolder
+from nacre.runs.released import Log
 from nacre.training.planned import Planned, PlannedLevels
-from nacre.training.released import Log
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from nacre.core.errors import Incompatible, RunError
 from nacre.core.parts import GradientSum
 from nacre.core.tensors import trainable
 from nacre.core.types import Release
+from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.differential_privacy.price import epsilon
 from nacre.integrations.account import Standing
+from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Collate, Dataset, Examples
-from nacre.integrations.promise import Promise
+from nacre.runs.released import Log
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
 from nacre.training.planned import Held
-from nacre.training.released import Log
 from nacre.training.step import Parts, State, entering, step
 from nacre.training.unmoved import Unmoved
 

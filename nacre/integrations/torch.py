@@ -30,11 +30,11 @@ from nacre.core.parts import Clip
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
+from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
-from nacre.integrations.promise import Promise
 from nacre.integrations.steps import Steps
 from nacre.recipe.sections import LedgerChoice
-from nacre.training import checkpoint
+from nacre.runs import checkpoint
 
 RowLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, features (B, *shape), label (B, …)) -> (B,), entry i a function of row i alone."""

@@ -32,11 +32,13 @@ from transformers.trainer_utils import TrainOutput
 
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Clip, GradientSum
+from nacre.core.run_folder import RunFolder
 from nacre.core.types import Batch
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account
 from nacre.integrations import trial as trial_of
+from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
 from nacre.integrations.inputs import (
     InputLosses,
@@ -46,11 +48,9 @@ from nacre.integrations.inputs import (
     made_up_rows,
     own_loss,
 )
-from nacre.integrations.promise import Promise
-from nacre.integrations.seams import require_arguments
 from nacre.integrations.steps import Steps
+from nacre.integrations.trainer_arguments import require_arguments
 from nacre.recipe.sections import LedgerChoice
-from nacre.training.folder import RunFolder
 
 _PRIVATE = ("loss", "grad_norm", "total_flos")
 """What the Trainer would log and nothing protects; with it goes all that begins with `train_`: how

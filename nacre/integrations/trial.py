@@ -20,8 +20,8 @@ from nacre.core.swapped import unmoved
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, Losses, Tensors
 from nacre.gradient_clipping import choose
-from nacre.gradient_clipping.checked import Armed
-from nacre.gradient_clipping.taped import Taped
+from nacre.gradient_clipping.spot_check import Armed
+from nacre.gradient_clipping.taped_sum import Taped
 from nacre.models.repair import check_layers
 
 Gradients = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped"]

@@ -5,9 +5,9 @@ from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, kept_head
 from nacre.ledger.ledger import Ledger
-from nacre.ledger.store import is_url
+from nacre.ledger.preview import Preview, Take, preview_new
+from nacre.ledger.storage.store import is_url
 from nacre.ledger.summary import AccountSummary, GrantSummary, RunSummary
-from nacre.ledger.weigh import Preview, Take, preview_new
 
 __all__ = [
     "AccountSummary",

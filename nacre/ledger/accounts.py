@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nacre.core.errors import LedgerError
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.events import group_event, require_priced
+from nacre.differential_privacy.events import require_priced
+from nacre.differential_privacy.group_privacy import group_event
 from nacre.ledger.chain import canonical
 from nacre.ledger.events_json import from_json, to_json
 from nacre.ledger.rules import Rule, RuleName, build, smallest_epsilon

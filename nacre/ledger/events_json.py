@@ -31,7 +31,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, cast
 
 from nacre.core.errors import UnsupportedEvent
-from nacre.differential_privacy.selection import Trials
+from nacre.differential_privacy.selection.trials import Trials
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
     from dp_accounting import DpEvent

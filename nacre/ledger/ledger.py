@@ -34,15 +34,15 @@ from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, signed
 from nacre.ledger.keys import derived, fingerprint_key, public_hex, signing_key
-from nacre.ledger.page import Page, now
+from nacre.ledger.preview import PLANNED, Preview, weigh, with_grant
 from nacre.ledger.replay import Book, reserve_content
 from nacre.ledger.rules import RuleName
-from nacre.ledger.seal import opened, sealed
-from nacre.ledger.store import Store, Transaction, is_there, open_store
+from nacre.ledger.storage.group_commit import Line, Together
+from nacre.ledger.storage.seal import opened, sealed
+from nacre.ledger.storage.store import Store, Transaction, is_there, open_store
+from nacre.ledger.storage.writer import Page, now
 from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
-from nacre.ledger.together import Line, Together
 from nacre.ledger.verify import Kept, verify
-from nacre.ledger.weigh import PLANNED, Preview, weigh, with_grant
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

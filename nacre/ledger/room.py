@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.types import Unit
-from nacre.differential_privacy.price import epsilon as price_at
+from nacre.differential_privacy.accounting.price import epsilon as price_at
 from nacre.ledger.accounts import Account, Request
 from nacre.ledger.events_json import from_json
 from nacre.ledger.rules import Rule

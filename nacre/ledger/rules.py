@@ -30,8 +30,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from nacre.core.errors import UnsupportedEvent
-from nacre.differential_privacy.price import epsilon as price_at
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve, zcdp_rho
+from nacre.differential_privacy.accounting.price import epsilon as price_at
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, zcdp_rho
 from nacre.ledger.chain import canonical
 from nacre.ledger.events_json import from_json, to_json
 

@@ -6,7 +6,7 @@ from nacre.core.errors import LedgerError, NacreError
 from nacre.ledger.chain import START, Entry, Head, break_at
 from nacre.ledger.heads import SignedHead
 from nacre.ledger.replay import Book, underpriced
-from nacre.ledger.store import Store
+from nacre.ledger.storage.store import Store
 
 Kept = SignedHead | Head | str
 """What shows a ledger that was cut: a signed head, a head, or the hash of one."""

@@ -13,8 +13,8 @@ from nacre.models.load import (
     save,
     saved,
 )
-from nacre.models.made_up import made_up
 from nacre.models.pretrained import Pretrained, Transformer
+from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering
 from nacre.models.tabular import MLP
 from nacre.models.tasks import (
@@ -47,7 +47,7 @@ __all__ = [
     "build",
     "describe",
     "load",
-    "made_up",
+    "random_inputs",
     "save",
     "saved",
     "task_for",

@@ -19,8 +19,8 @@ from nacre.core.files import load_tensors, read_json, save_tensors, write_json
 from nacre.models.callables import OWN, Code, PythonModel, called
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
-from nacre.models.made_up import made_up
 from nacre.models.pretrained import Pretrained, Stock, Transformer, pretrained, stock
+from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering, scattered
 from nacre.models.tabular import MLP, mlp
 
@@ -116,7 +116,7 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
             f"model {name!r} knows {known} positions and a row has {shape[-1]} tokens; lower "
             f"`data.length` to {known} or less, or use another model"
         )
-    inputs = torch.zeros(2, *shape) if tokens is None else made_up(shape, tokens, 2)
+    inputs = torch.zeros(2, *shape) if tokens is None else random_inputs(shape, tokens, 2)
     training = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from nacre.core.errors import Incompatible, UnsupportedLayer, cause
 from nacre.core.rows import assert_rowwise
-from nacre.models.made_up import made_up, other
+from nacre.models.random_inputs import other, random_inputs
 
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 _InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
@@ -34,7 +34,7 @@ def check(model: nn.Module, shape: tuple[int, ...], tokens: int | None = None) -
     inputs.
     """
     check_layers(model)
-    inputs = made_up(shape, tokens, _ROWS)
+    inputs = random_inputs(shape, tokens, _ROWS)
     with _restored(model):
         _check_mixing(model, inputs, other(inputs, tokens))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible, Refusal
-from nacre.models.leaves import Moments, Whitened, moments
+from nacre.models.dead_leaves import Moments, Whitened, moments
 from nacre.models.tabular import Activation, activation, check_activation
 
 
@@ -41,8 +41,8 @@ class Scattering:
     features of a pixel: 81 for a grey image, two scales and eight angles."""
     whiten: float | None = None
     """Decorrelates the features, for a linear head, by their covariance on made-up pictures of
-    random shapes (`nacre.models.leaves`), which tells nothing about the data. The number is the
-    ridge, a variance that is added to each direction, in units of the mean one; 1 is a good start.
+    random shapes (`nacre.models.dead_leaves`), which tells nothing about the data. The number is
+    the ridge: a variance added to each direction, in units of the mean one; 1 is a good start.
     Descent then learns all directions alike, in fewer steps."""
     random: int = 0
     """Random features that join them, for a linear head: the tangents (tanh) of so many fixed

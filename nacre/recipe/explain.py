@@ -14,8 +14,8 @@ from typing import Any, get_origin
 from nacre.core.errors import RecipeError
 from nacre.recipe.mistakes import nearest, type_words
 from nacre.recipe.options import Hint, inside, keys, kinds, options, required, without_none
-from nacre.recipe.queries import Queries, Records
 from nacre.recipe.schema import Recipe
+from nacre.statistics.query_file import Queries, Records
 
 NAME = "NAME"
 """Stands in a key for any name the author chooses, as in `data.columns.NAME.low`."""

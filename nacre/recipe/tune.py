@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
-from nacre.differential_privacy.search import Search
-from nacre.differential_privacy.selection import Trials
+from nacre.differential_privacy.selection.search import Search
+from nacre.differential_privacy.selection.trials import Trials
 
 Settings = dict[str, Any]
 """Key path of the recipe -> one of its values."""

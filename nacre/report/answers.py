@@ -11,7 +11,7 @@ from nacre.core.files import read_json
 from nacre.differential_privacy.paid import recorded, require_due
 from nacre.recipe.document import parse
 from nacre.recipe.load import read
-from nacre.recipe.queries import Queries
+from nacre.statistics.query_file import Queries
 
 
 def check(file: Path) -> list[str]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from nacre.report.blocks import Block, Cell, Code, Listing, Section, Table, Text
 from nacre.report.facts import FORMAT, Evidence
-from nacre.report.numbers import moment, number, short
+from nacre.report.sections.blocks import Block, Cell, Code, Listing, Section, Table, Text
+from nacre.report.sections.numbers import moment, number, short
 
 _HASH = re.compile("[0-9a-f]{32,}")
 

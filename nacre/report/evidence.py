@@ -27,8 +27,8 @@ from nacre.report.facts import (
     Released,
 )
 from nacre.report.page import render
-from nacre.report.pictures import flat
 from nacre.report.releases import ranges, require_planned
+from nacre.report.sections.pictures import flat
 from nacre.training.planned import PlannedLevels
 
 _TRAIN = "`nacre train RECIPE --into {run}`"

@@ -9,13 +9,13 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from nacre.report.blocks import Section
 from nacre.report.checking import checks, limits, provenance
 from nacre.report.facts import FORMAT, Evidence
-from nacre.report.guarantee import ledger, privacy, protection
-from nacre.report.headline import abstract, key_figures, warnings
-from nacre.report.measured import attacks, examples, training, utility
-from nacre.report.numbers import moment
+from nacre.report.sections.blocks import Section
+from nacre.report.sections.guarantee import ledger, privacy, protection
+from nacre.report.sections.headline import abstract, key_figures, warnings
+from nacre.report.sections.measured import attacks, examples, training, utility
+from nacre.report.sections.numbers import moment
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     protection,

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, Interval
-from nacre.report.headline import accuracy, finding, key_figures, loss, warnings
-from nacre.report.numbers import delta, epsilon
+from nacre.report.sections.headline import accuracy, finding, key_figures, loss, warnings
+from nacre.report.sections.numbers import delta, epsilon
 
 
 def summary(run_folder: Path) -> Table:

@@ -8,7 +8,7 @@ from torch import nn
 
 from nacre.core.parts import Task
 from nacre.data.dataset import Rows
-from nacre.models.judge import judged
+from nacre.models.scoring import judged
 
 
 def told(point: Mapping[str, float], task: str) -> str:

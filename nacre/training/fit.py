@@ -16,7 +16,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release, Tensors
 from nacre.ledger import Charge
-from nacre.training.group import Group
+from nacre.training.devices.group import Group
 from nacre.training.planned import Held, Planned
 from nacre.training.step import Parts, State, UnitSource, entering, step
 from nacre.training.unmoved import Unmoved

@@ -16,7 +16,7 @@ from nacre.data.dataset import Schema
 from nacre.data.sampling import CyclicPoissonSampling
 from nacre.differential_privacy.options import BandedNoise
 from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, UnitClip, Whole, choose
-from nacre.models import made_up, task_for
+from nacre.models import random_inputs, task_for
 from nacre.recipe.schema import Recipe
 from nacre.recipe.sections import Training
 from nacre.training import compiled
@@ -111,7 +111,7 @@ def random_batch(recipe: Recipe, schema: Schema, count: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     width = recipe.differential_privacy.rows_per_unit if recipe.differential_privacy else None
     outer = (count,) if width is None else (count, width)
-    features = made_up((*outer[1:], *schema.shape), schema.tokens, count)
+    features = random_inputs((*outer[1:], *schema.shape), schema.tokens, count)
     if schema.task == "causal_lm":
         label = features.masked_fill(features < 0, -100)
     elif schema.task == "regression":

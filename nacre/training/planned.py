@@ -21,9 +21,9 @@ from torch import Tensor
 from nacre.core.errors import FileDamaged, NotAsPlanned
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.core.types import Adjacency, BoundedSum, Inherited, Noised, Release, Tensors
-from nacre.differential_privacy.buffered import Buffered
-from nacre.differential_privacy.correlated import Banded, Tree
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.blt import Buffered
+from nacre.differential_privacy.noise.correlated import Banded, Tree
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping.adaptive import BELOW
 from nacre.gradient_clipping.rules import ROUNDING
 

@@ -12,7 +12,7 @@ from nacre.core.tensors import trainable
 from nacre.data.dataset import Rows
 from nacre.data.sampling import ShuffledSampling
 from nacre.data.units import Units
-from nacre.differential_privacy.noise import NoNoise
+from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.fine_tuning.choices import Pretrain
 from nacre.gradient_clipping import Unclipped, Whole
 from nacre.training import pieces

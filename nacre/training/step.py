@@ -17,7 +17,7 @@ from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Uni
 from nacre.core.random import Source
 from nacre.core.tensors import scale, summed, trainable
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
-from nacre.training.devices import Devices
+from nacre.training.devices.portions import Devices
 
 
 class UnitSource(Protocol):

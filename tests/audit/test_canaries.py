@@ -11,10 +11,10 @@ from nacre.audit.target import HeldCanaries, Target
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
-from nacre.data import canaries as made_up
-from nacre.data.canaries import Canaries
-from nacre.data.encode import Encoder
-from nacre.data.tokens import BYTES
+from nacre.data.text import canaries as secrets
+from nacre.data.text.canaries import Canaries
+from nacre.data.text.encode import Encoder
+from nacre.data.text.tokens import BYTES
 from nacre.models import CausalLM
 from nacre.recipe.audits import CanaryAudit
 
@@ -43,9 +43,9 @@ class Parrot(nn.Module):
 
 def target(option, remembers, claimed=(1.0, 1e-5), seed=0):
     encoder = Encoder(BYTES, LENGTH)
-    found = made_up.made(option, seed)
+    found = secrets.made(option, seed)
     rows = [
-        encoder.documents([c.text(option), *made_up.others(option, seed, c, OPTION.candidates)])
+        encoder.documents([c.text(option), *secrets.others(option, seed, c, OPTION.candidates)])
         for c in found
     ]
     told = [

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from nacre.cli.progress import Bars, Lines, watcher
-from nacre.training.progress import Progress
+from nacre.core.progress import Progress
 
 
 class Clock:

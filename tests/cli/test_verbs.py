@@ -217,7 +217,7 @@ def test_ctrl_c_before_anything_happened(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nacre.training.run.train", stop)
+    monkeypatch.setattr("nacre.runs.run.train", stop)
     result = nacre("run", recipe, "--into", recipe.parent / "run")
     assert result.exit_code == 130
     assert "before anything was released or charged" in result.stderr

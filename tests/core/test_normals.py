@@ -15,10 +15,10 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
-from nacre.core import normals, plain
-from nacre.core.normals import Normals
+from nacre.core.normals import box_muller, plain
+from nacre.core.normals.box_muller import Normals
+from nacre.core.normals.refined import Bits, Fine, doubles, vague
 from nacre.core.random import Source
-from nacre.core.refined import Bits, Fine, doubles, vague
 
 ROOT = Source(bytes(range(32)))
 KOLMOGOROV = 2.7  # sqrt(n) D exceeds it with probability 2 exp(-2 * 2.7**2) = 9e-7
@@ -125,7 +125,7 @@ def test_only_what_begins_with_56_zeros_is_vague():
 def test_float32_lies_within_its_error_of_the_exact_normals():
     words, angles = edges()
     found = np.empty(2 * len(words), np.float32)
-    normals.normals(words, angles, found)
+    box_muller.normals(words, angles, found)
     pairs = np.arange(len(words), dtype=np.uint64)
     for second, half in ((False, found[: len(words)]), (True, found[len(words) :])):
         for more in (0, (1 << 64) - 1):  # whatever the bits that follow
@@ -133,16 +133,16 @@ def test_float32_lies_within_its_error_of_the_exact_normals():
             exact = doubles(Bits(pairs, words, angles, np.full(len(words), second)), fine)
             known = ~plain.rare(words)
             assert np.isnan(half[~known]).all() and not np.isnan(half[known]).any()
-            assert np.abs(half - exact)[known].max() < 0.6 * normals.ERROR
+            assert np.abs(half - exact)[known].max() < 0.6 * box_muller.ERROR
 
 
 def test_compiled_and_plain_give_the_same_bits():
-    if not normals.COMPILED:
+    if not box_muller.COMPILED:
         assert "CI" not in os.environ, "CI needs a C compiler"
         pytest.skip("no C compiler was there when Nacre was installed")
     words, angles = edges()
     found = [np.empty(2 * len(words), np.float32) for _ in range(2)]
-    normals.normals(words, angles, found[0])
+    box_muller.normals(words, angles, found[0])
     plain.normals(words, angles, found[1])
     assert (found[0].view("<u4") == found[1].view("<u4")).all()
     scale = 10.0 ** np.linspace(-6, 30, len(found[0]))
@@ -150,7 +150,7 @@ def test_compiled_and_plain_give_the_same_bits():
     sums[:6] = [np.inf, -np.inf, np.nan, 0, -0.0, 1e-45]
     for spread, step in ((16.0, 2.0**-20), (24.3, 2.0**-5), (31.9, 2.0**10), (20.0, 2.0**-110)):
         results, places = [], []
-        for rounded in (normals.rounded, plain.rounded):
+        for rounded in (box_muller.rounded, plain.rounded):
             out, room = np.empty_like(sums), np.empty(len(sums), np.int32)
             count = rounded(found[0], sums, spread, step, 1e-3, out, room)
             results.append(out.view("<u4"))
@@ -232,7 +232,7 @@ def test_more_than_announced_is_refused():
 
 def test_bits_are_aes_256_in_counter_mode():
     """The same blocks, one by one: the nonce, then a counter that GCM starts at 2."""
-    blocks = normals.Blocks(ROOT, 2 * (normals.PAIRS + 20_000))
+    blocks = box_muller.Blocks(ROOT, 2 * (box_muller.PAIRS + 20_000))
     found = b""
     for _ in range(2):
         block = blocks.next()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from nacre.core import intervals, normals, plain, refined, rounded
+from nacre.core.normals import box_muller, intervals, plain, refined, rounded
 from nacre.core.random import Source
 
 ROOT = Source(bytes(range(1, 33)))
@@ -24,7 +24,7 @@ def noised(value, deviation=1.7, source=ROOT):
 def exactly(source, deviation, value, places):
     """The same by intervals of 300 bits alone, one by one."""
     spread, step = rounded.grid(deviation)
-    blocks, fine = normals.Blocks(source, len(value)), refined.Fine(source)
+    blocks, fine = box_muller.Blocks(source, len(value)), refined.Fine(source)
     found, start, block = {}, 0, blocks.next()
     for place in sorted(places):
         while place >= start + len(block.normals):
@@ -58,9 +58,9 @@ def test_what_float32_leaves_open_is_settled_too():
     count = 1 << 17
     value = torch.zeros(count)
     out, room = np.empty(count, np.float32), np.empty(count, np.int32)
-    block = normals.Blocks(ROOT, count).next()
+    block = box_muller.Blocks(ROOT, count).next()
     spread, step = rounded.grid(1.0)
-    left = normals.rounded(block.normals, value.numpy(), spread, step, 1e-3, out, room)
+    left = box_muller.rounded(block.normals, value.numpy(), spread, step, 1e-3, out, room)
     places = [int(place) for place in room[:left]]
     rare = np.flatnonzero(plain.rare(block.words))
     assert left > 100 and len(rare) > 0 and set(rare) <= set(places)
@@ -152,8 +152,8 @@ def test_a_result_of_zero_has_no_sign(share, monkeypatch):
     """-0 would come of sums just below 0 alone, and tell them from those above."""
     step = rounded.grid(1.0)[1]
     value = torch.full((1 << 16,), share * step)
-    for made_by in (normals.rounded, plain.rounded):
-        monkeypatch.setattr(normals, "rounded", made_by)
+    for made_by in (box_muller.rounded, plain.rounded):
+        monkeypatch.setattr(box_muller, "rounded", made_by)
         for slack in (None, 0.6):  # 0.6: every place is settled in float64
             if slack is not None:
                 monkeypatch.setattr(rounded, "_slack", lambda spread: 0.6)

@@ -1,8 +1,9 @@
 import pytest
 
 from nacre.core.errors import DataError
-from nacre.data import Bytes, Text, canaries
-from nacre.data.canaries import Canaries
+from nacre.data import Bytes, Text
+from nacre.data.text import canaries
+from nacre.data.text.canaries import Canaries
 
 
 def test_each_goes_in_by_a_coin_of_its_own():

@@ -1,9 +1,9 @@
 import pytest
 
 from nacre.core.errors import Refusal
-from nacre.data import tokens
-from nacre.data.encode import Encoder
-from nacre.data.tokens import BYTES, OfModel
+from nacre.data.text.encode import Encoder
+from nacre.data.text.text import tokens
+from nacre.data.text.tokens import BYTES, OfModel
 from tests.data.tokenizer_folders import encoder
 
 END = BYTES.end

@@ -10,8 +10,8 @@ import torch
 from nacre.core.errors import DataError, NacreError
 from nacre.core.files import load_tensors, save_tensors
 from nacre.data import BPE, Bytes, Text
-from nacre.data.kept import Aids, Kept
 from nacre.data.split import Holdout, PublicFile
+from nacre.data.text.token_cache import Aids, Kept
 
 KEY = b"k" * 32
 BYTES = {"tokenizer": Bytes(), "size": 3, "length": 8}
@@ -306,7 +306,7 @@ def test_a_full_disk_costs_time_and_nothing_else(tmp_path, monkeypatch):
     def full(*_):
         raise NacreError("no space left on device")
 
-    monkeypatch.setattr("nacre.data.kept.save_tensors", full)
+    monkeypatch.setattr("nacre.data.text.token_cache.save_tensors", full)
     kept = Kept()
     assert len(read(labelled(), tmp_path, aids=Aids(kept)).private) == 3
     kept.into(tmp_path)

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from nacre.core.errors import Refusal
-from nacre.data import tokens
-from nacre.data.tokens import BPE, BYTES, OfModel
+from nacre.data.text.text import tokens
+from nacre.data.text.tokens import BPE, BYTES, OfModel
 from tests.data.tokenizer_folders import decoder, encoder
 from tests.models.transformer_folders import folder_of
 

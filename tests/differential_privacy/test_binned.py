@@ -10,14 +10,16 @@ import pytest
 
 from nacre.core.errors import UnsupportedEvent
 from nacre.data.sampling import BallsInBins, Poisson
-from nacre.differential_privacy.allocation import Allocated, law
-from nacre.differential_privacy.binned import _log_away, _log_moments, binned_curve
+from nacre.differential_privacy.accounting.allocation import Allocated, law
+from nacre.differential_privacy.accounting.binned import _log_away, _log_moments, binned_curve
+from nacre.differential_privacy.accounting.price import calibrate, epsilon
+from nacre.differential_privacy.accounting.rdp import zcdp_rho
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import BinnedDpEvent
-from nacre.differential_privacy.events import event, group_event, leaves, require_priced
-from nacre.differential_privacy.noise import Gaussian
-from nacre.differential_privacy.price import calibrate, epsilon
-from nacre.differential_privacy.rdp import zcdp_rho
+from nacre.differential_privacy.events import event, require_priced
+from nacre.differential_privacy.group_privacy import group_event
+from nacre.differential_privacy.leaves import leaves
+from nacre.differential_privacy.noise.independent import Gaussian
 
 ORDERS = [1.3, 2.0, 2.6, 3.0, 5.0, 8.0]
 DELTA = 1e-5

@@ -13,9 +13,9 @@ from nacre.core.errors import RunError, Unbounded
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
 from nacre.core.types import BoundedSum, Noised, Tensors
-from nacre.differential_privacy.buffered import Buffered
-from nacre.differential_privacy.correlated import Banded, Correlated, Tree, tree_reach
-from nacre.differential_privacy.factorise import banded, buffered, series
+from nacre.differential_privacy.noise.blt import Buffered
+from nacre.differential_privacy.noise.correlated import Banded, Correlated, Tree, tree_reach
+from nacre.differential_privacy.noise.factorization import banded, buffered, series
 
 WIDTH = 20_000
 LIMIT = 6.0  # deviations: fixed keys; with fresh ones a table of 144 fails once in 3e6 runs
@@ -68,7 +68,7 @@ def test_c_times_banded_noise_is_the_same_normals_again() -> None:
 
 
 def test_prefix_error_by_formula_is_that_of_simulation() -> None:
-    from nacre.differential_privacy.factorise import mean_squared_error, workload
+    from nacre.differential_privacy.noise.factorization import mean_squared_error, workload
 
     c = banded(4, 16)
     rows = run(Banded(coefficients=c, multiplier=1.0), 16)

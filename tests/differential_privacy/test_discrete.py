@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nacre.core.random import Source
-from nacre.differential_privacy.discrete import (
+from nacre.differential_privacy.noise.discrete import (
     below,
     coins,
     discrete_gaussian,

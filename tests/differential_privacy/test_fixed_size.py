@@ -14,13 +14,13 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from nacre.data.sampling import FixedSize
+from nacre.differential_privacy.accounting.composition import epsilon_bounds
+from nacre.differential_privacy.accounting.fixed_size import fixed_size_curve
+from nacre.differential_privacy.accounting.loss_distribution import Replaced, Unsettled, on_grid
+from nacre.differential_privacy.accounting.price import calibrate, epsilon
+from nacre.differential_privacy.accounting.saddle_point import tilted
 from nacre.differential_privacy.events import event
-from nacre.differential_privacy.fixed_size import fixed_size_curve
-from nacre.differential_privacy.loss import epsilon_bounds
-from nacre.differential_privacy.noise import Gaussian
-from nacre.differential_privacy.price import calibrate, epsilon
-from nacre.differential_privacy.steps import Replaced, Unsettled, on_grid
-from nacre.differential_privacy.tilt import tilted
+from nacre.differential_privacy.noise.independent import Gaussian
 
 DELTA = 1e-5
 SETTINGS = [(0.1, 1.0), (0.01, 0.8), (0.3, 3.0), (0.5, 1.5), (0.02, 6.0)]  # rate, multiplier

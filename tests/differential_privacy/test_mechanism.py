@@ -13,7 +13,7 @@ from nacre.core.errors import Unbounded
 from nacre.core.types import Release, Tensors
 from nacre.data.sampling import Full, Poisson
 from nacre.differential_privacy.mechanism import Budget, Mechanism
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from nacre.core.errors import Incompatible
-from nacre.differential_privacy.correlated import Tree
-from nacre.differential_privacy.factorise import banded
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.correlated import Tree
+from nacre.differential_privacy.noise.factorization import banded
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.differential_privacy.options import BandedNoise, GaussianNoise, Privacy, TreeNoise
 
 

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.data.sampling import Full, Poisson
+from nacre.differential_privacy.accounting.price import epsilon
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import EitherDpEvent
-from nacre.differential_privacy.events import group_event, require_priced
+from nacre.differential_privacy.events import require_priced
+from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.mechanism import Budget, Mechanism
-from nacre.differential_privacy.noise import Gaussian, NoNoise
-from nacre.differential_privacy.price import epsilon
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve
-from nacre.differential_privacy.search import Search
-from nacre.differential_privacy.selection import Trials
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
+from nacre.differential_privacy.selection.search import Search
+from nacre.differential_privacy.selection.trials import Trials
 from nacre.gradient_clipping import Flat
 
 BUDGET = Budget(4, 1e-5)

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.random import Source
+from nacre.differential_privacy.accounting.price import epsilon
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
 from nacre.differential_privacy.describe import describe
-from nacre.differential_privacy.events import group_event, pure_event, require_priced
-from nacre.differential_privacy.price import epsilon
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
-from nacre.differential_privacy.selection import Trials, best
+from nacre.differential_privacy.events import require_priced
+from nacre.differential_privacy.group_privacy import group_event
+from nacre.differential_privacy.leaves import pure_event
+from nacre.differential_privacy.selection.trials import Trials, best
 
 SHAPES = [-0.5, 0.0, 0.5, 1.0, 3.0, math.inf]
 KNOWN = ORDERS[::8]

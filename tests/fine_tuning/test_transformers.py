@@ -9,11 +9,11 @@ from nacre.core.errors import Incompatible
 from nacre.core.tensors import trainable
 from nacre.fine_tuning import CHOICES, Bias, Full, LoRA, Norms, prepare
 from nacre.fine_tuning.export import export
-from nacre.models import Pretrained, build, load, made_up, save
+from nacre.models import Pretrained, build, load, random_inputs, save
 from tests.models.transformer_folders import FAMILIES, TOKENS, T, folder_of
 
 families = pytest.mark.parametrize("family", FAMILIES)
-rows = made_up((T,), TOKENS, 4)
+rows = random_inputs((T,), TOKENS, 4)
 
 VALUES = {"Bert": "query", "Roberta": "query", "DistilBert": "q_lin", "GPT2": "c_attn",
           "Llama": "q_proj", "Qwen3": "q_proj", "Mistral": "q_proj"}  # fmt: skip
@@ -158,7 +158,7 @@ def test_a_language_model_is_exported_with_its_tied_head(family, tmp_path):
     into.mkdir()
     export(model, into)
     again = transformers.AutoModelForCausalLM.from_pretrained(into).eval()
-    full = made_up((T,), TOKENS, 1)
+    full = random_inputs((T,), TOKENS, 1)
     assert torch.allclose(again(input_ids=full).logits, model(full), atol=1e-5)
 
 

@@ -18,15 +18,15 @@ from nacre.data.dataset import Rows
 from nacre.data.sampling import Poisson
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Budget, Mechanism
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import Flat, Looped
+from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Examples
-from nacre.integrations.promise import Promise
 from nacre.integrations.trial import Given
+from nacre.planning.plan import plan
 from nacre.recipe.sections import Grant, LedgerChoice
 from nacre.training.fit import NoJournal, fit
 from nacre.training.holders import fixed
-from nacre.training.plan import plan
 from nacre.training.planned import NOTHING
 from nacre.training.step import Parts, State
 from tests.integrations.declared import (

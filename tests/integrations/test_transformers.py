@@ -21,7 +21,7 @@ from transformers import (
 from nacre.core.errors import BudgetExceeded, Incompatible, LedgerError, RunError, UnsupportedLayer
 from nacre.core.tensors import detached, trainable
 from nacre.gradient_clipping import Adaptive
-from nacre.integrations.promise import Promise
+from nacre.integrations.declaration import Promise
 from tests.integrations.declared import SIZE, book, private, promised, same
 from tests.integrations.texts import (
     bert,

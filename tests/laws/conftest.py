@@ -13,7 +13,7 @@ import pytest
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
 from nacre.core.types import Adjacency, BoundedSum, Release
-from nacre.training import rows
+from nacre.runs import rows
 from nacre.training.fit import Journalled
 
 KEY = bytes(range(32))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nacre.core.tensors import norm, subtract
 from nacre.core.types import BoundedSum
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.federated_learning import AGGREGATES, Mean, Median
 
 aggregates = pytest.mark.parametrize("kind", AGGREGATES)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.differential_privacy import price
-from nacre.differential_privacy.loss import epsilon_bounds
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon
-from nacre.differential_privacy.steps import Atoms, Step, Unsettled
+from nacre.differential_privacy.accounting import price
+from nacre.differential_privacy.accounting.composition import epsilon_bounds
+from nacre.differential_privacy.accounting.loss_distribution import Atoms, Step, Unsettled
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon
 
 rates = st.floats(0.01, 1.0)
 multipliers = st.floats(0.6, 8.0)

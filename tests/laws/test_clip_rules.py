@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from nacre.core.random import Source
 from nacre.core.tensors import norm, summed
 from nacre.core.types import BoundedSum, Noised
-from nacre.differential_privacy.noise import Gaussian
+from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import CLIP_RULES, Adaptive, Automatic, Flat, PerLayer, Unclipped
-from nacre.gradient_clipping.clipped import clipped_sum
+from nacre.gradient_clipping.clipped_sum import clipped_sum
 from tests.laws.zoo import distance
 
 SHAPES = {"0.weight": (5, 4), "0.bias": (5,), "1.weight": (3, 5), "1.scale": ()}

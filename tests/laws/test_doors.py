@@ -21,7 +21,6 @@ from torch.utils.data import TensorDataset
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.tensors import trainable
 from nacre.core.types import Adjacency
-from nacre.differential_privacy import noised, statistics
 from nacre.differential_privacy.options import Privacy
 from nacre.differential_privacy.queries import (
     Choice,
@@ -37,7 +36,8 @@ from nacre.differential_privacy.queries import (
 )
 from nacre.ledger import Ledger
 from nacre.report.evidence import check
-from nacre.training.release import release
+from nacre.statistics import answers, noisy_numbers
+from nacre.statistics.release import release
 from tests.integrations.declared import linear, private, table
 from tests.integrations.texts import bert, sentences, trainer
 from tests.laws.conftest import Sums, moved, written
@@ -152,7 +152,7 @@ class _Tapped:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered: list[tuple[list[int], float]] = []  # with the scale of the noise
         drawn: list[list[int]] = []
-        real = noised.release
+        real = noisy_numbers.release
 
         def emptied(measurement: Any, transformation: Any, rows: list[int]) -> Any:
             found = transformation(rows)
@@ -164,10 +164,10 @@ class _Tapped:
             self.entered.append((drawn.pop(), found.scale))
             return found
 
-        monkeypatch.setattr(noised, "_drawn", emptied)
-        monkeypatch.setattr(noised, "release", counted)
-        monkeypatch.setattr(statistics, "choose", self._choose)
-        monkeypatch.setattr(statistics, "shown_keys", self._shown)
+        monkeypatch.setattr(noisy_numbers, "_drawn", emptied)
+        monkeypatch.setattr(noisy_numbers, "release", counted)
+        monkeypatch.setattr(answers, "choose", self._choose)
+        monkeypatch.setattr(answers, "shown_keys", self._shown)
 
     def _choose(
         self, scores: list[int], epsilon: float, *_: Any, sensitivity: int, **__: Any
@@ -217,7 +217,7 @@ def test_one_unit_moves_the_numbers_of_a_query_by_what_is_paid_for_it(
             ledger.grant("ward", kind_of, 8, 1e-5, rule, column=unit or "")
         answers.append(release(rows, [query], ledger=path, account="ward"))
     gaussian = delta > 0 and made not in (Keys, Choice)
-    budget = noised.rho(query.epsilon, delta) if gaussian else query.epsilon
+    budget = noisy_numbers.rho(query.epsilon, delta) if gaussian else query.epsilon
     assert 0 < math.fsum(tapped.cost(gaussian)) <= budget * (1 + 1e-6)
     assert answers[0] == answers[1]  # what leaves is computed from what was noised
 

@@ -14,23 +14,17 @@ from nacre.core.errors import UnsupportedEvent
 from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
-from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.buffered import Buffered
-from nacre.differential_privacy.correlated import Banded, Correlated, Tree, Whole
+from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
+from nacre.differential_privacy.accounting.price import Accountant, epsilon
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
 from nacre.differential_privacy.describe import describe
 from nacre.differential_privacy.event_types import BinnedDpEvent
-from nacre.differential_privacy.events import (
-    event,
-    group_event,
-    leaves,
-    pure_epsilon,
-    pure_event,
-    require_priced,
-    span,
-)
-from nacre.differential_privacy.noise import Gaussian, NoNoise
-from nacre.differential_privacy.price import Accountant, epsilon
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
+from nacre.differential_privacy.events import event, require_priced, span
+from nacre.differential_privacy.group_privacy import group_event
+from nacre.differential_privacy.leaves import leaves, pure_epsilon, pure_event
+from nacre.differential_privacy.noise.blt import Buffered
+from nacre.differential_privacy.noise.correlated import Banded, Correlated, Tree, Whole
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 ADJACENCIES: list[Adjacency] = ["add_or_remove", "zero_out", "replace_one"]
 DELTA = 1e-5

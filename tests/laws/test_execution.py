@@ -14,12 +14,12 @@ from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Rows
 from nacre.data.sampling import Poisson
 from nacre.data.units import Units
-from nacre.differential_privacy.noise import NoNoise
+from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.gradient_clipping import Flat, Vmapped
 from nacre.models import MLP, build, task_for
+from nacre.planning.plan import plan
 from nacre.recipe.sections import Execution
-from nacre.training.devices import Devices
-from nacre.training.plan import plan
+from nacre.training.devices.portions import Devices
 from nacre.training.step import Parts, State, entering, step
 from tests.training.tiny import CENTRAL, FEDERATED, recipe
 

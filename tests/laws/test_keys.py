@@ -25,11 +25,12 @@ from nacre.data.sketch import Sketch
 from nacre.data.units import Units
 from nacre.gradient_clipping import Flat
 from nacre.ledger import Ledger
-from nacre.training import begin, holders, loop
-from nacre.training import run as running
-from nacre.training import tune as tuning
-from nacre.training.plan import plan
-from nacre.training.run import train
+from nacre.planning.plan import plan
+from nacre.runs import begin, loop
+from nacre.runs import run as running
+from nacre.runs import tune as tuning
+from nacre.runs.run import train
+from nacre.training import holders
 from nacre.training.step import Parts, State, entering, step
 from tests.integrations.declared import linear, private
 from tests.training.tiny import FEDERATED, TABLE, StopAfter, Stopped, changed, patients, recipe
@@ -175,7 +176,7 @@ def test_each_trial_has_a_key_of_its_own(tmp_path: Path, monkeypatch: Patch) -> 
         return real(setting, held, source, *given)
 
     monkeypatch.setattr(tuning, "start", start)
-    monkeypatch.setattr("nacre.differential_privacy.selection.Trials.draw", lambda *_: 3)
+    monkeypatch.setattr("nacre.differential_privacy.selection.trials.Trials.draw", lambda *_: 3)
     tuning.tune(plan(recipe(tmp_path, SEARCH)), tmp_path / "run")
     assert len(keys) == 3 and _told_apart(keys)
 
@@ -293,7 +294,7 @@ def _opened(place: Path) -> list[Any]:
 
 
 def test_the_hmac_of_the_rows_stands_for_the_rows_and_for_its_key(tmp_path: Path) -> None:
-    from nacre.training import rows
+    from nacre.runs import rows
 
     found: list[str] = []
     for seed, key in ((0, KEY), (1, KEY), (0, KEY[::-1])):

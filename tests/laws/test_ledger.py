@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from nacre.core.errors import BudgetExceeded, LedgerError
-from nacre.differential_privacy.price import epsilon
+from nacre.differential_privacy.accounting.price import epsilon
 from nacre.ledger import Ledger
 from nacre.ledger.rules import RuleName
 

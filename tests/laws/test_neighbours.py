@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from nacre.federated_learning import InProcess
+from nacre.planning.plan import Plan, plan
 from nacre.recipe.schema import Recipe
-from nacre.training import loop
-from nacre.training.plan import Plan, plan
-from nacre.training.run import train
-from nacre.training.tune import tune
+from nacre.runs import loop
+from nacre.runs.run import train
+from nacre.runs.tune import tune
 from tests.laws.conftest import Sums, moved, written
 from tests.training.tiny import TABLE, changed, patients, recipe
 
@@ -187,7 +187,7 @@ def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
 def test_one_unit_moves_the_sums_and_counts_of_a_search_and_nothing_else(
     tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, score: str
 ) -> None:
-    from nacre.training import tune as tuning
+    from nacre.runs import tune as tuning
 
     counts: list[int] = []
     real = tuning._units_right  # pyright: ignore[reportPrivateUsage]

@@ -10,7 +10,7 @@ import torch
 from nacre.core.errors import Incompatible, Unbounded
 from nacre.core.random import Source
 from nacre.core.types import Adjacency, BoundedSum, Inherited, Noised, Release, Unprotected
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 NOISES = [Gaussian(multiplier=0.7), Gaussian(multiplier=3.0)]
 FACTORS: list[tuple[Adjacency, float]] = [

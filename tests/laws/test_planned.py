@@ -18,16 +18,18 @@ from click.testing import CliRunner
 from nacre.cli.main import cli
 from nacre.core.errors import NotAsPlanned
 from nacre.data.units import Units
-from nacre.differential_privacy import noise, noised
+from nacre.differential_privacy.noise import independent
 from nacre.differential_privacy.queries import Count, Mean
 from nacre.gradient_clipping import Adaptive, Flat
 from nacre.integrations import steps
 from nacre.ledger import Ledger
+from nacre.planning.plan import plan
 from nacre.report.evidence import check, gather, write_report
-from nacre.report.headline import warnings
-from nacre.training import holders, loop, release
-from nacre.training.plan import plan
-from nacre.training.run import train
+from nacre.report.sections.headline import warnings
+from nacre.runs import loop
+from nacre.runs.run import train
+from nacre.statistics import noisy_numbers, release
+from nacre.training import holders
 from nacre.training.step import Parts
 from tests.integrations.declared import private
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, recipe
@@ -64,13 +66,13 @@ def _other_adjacency(patch: Patch) -> None:
 
 
 def _half_noise(patch: Patch) -> None:
-    real = noise.scale
-    patch.setattr(noise, "scale", lambda *given: real(*given) / 2)
+    real = independent.scale
+    patch.setattr(independent, "scale", lambda *given: real(*given) / 2)
 
 
 def _half_added(patch: Patch) -> None:
-    real = noise._secure
-    patch.setattr(noise, "_secure", lambda source, size, flats: real(source, size / 2, flats))
+    real = independent._secure
+    patch.setattr(independent, "_secure", lambda source, size, flats: real(source, size / 2, flats))
 
 
 REPLACE = {
@@ -143,7 +145,7 @@ def test_replacing_a_whole_party_is_noised_as_planned(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"noise": noise.Gaussian(multiplier=0.1)}, "noise multiplier"),
+        ({"noise": independent.Gaussian(multiplier=0.1)}, "noise multiplier"),
         ({"adjacency": "replace_one"}, "adjacency"),
     ],
 )
@@ -227,13 +229,13 @@ def _cheaper(query: Any, *given: Any) -> Any:
     return noised_release(dataclasses.replace(query, epsilon=2 * query.epsilon), *given)
 
 
-noised_release = noised.release
+noised_release = noisy_numbers.release
 
 
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "said"),
     [
-        (noised, "release", _cheaper, "its noise has scale .* is paid for"),
+        (noisy_numbers, "release", _cheaper, "its noise has scale .* is paid for"),
         (release, "joint_event", lambda asked: release.query_event(asked[0]), "other answers"),
     ],
 )

@@ -14,8 +14,8 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm, trainable
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped
-from nacre.gradient_clipping.masks import Masking, Masks
-from nacre.gradient_clipping.tape import Tape
+from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
+from nacre.gradient_clipping.tape.tape import Tape
 from tests.laws.networks import NETWORKS, Computed, Objective, network
 from tests.laws.zoo import distance, snapshot
 

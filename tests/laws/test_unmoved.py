@@ -3,8 +3,8 @@
 import pytest
 
 from nacre.core.errors import Incompatible, UnsupportedLayer
-from nacre.training.plan import plan
-from nacre.training.run import train
+from nacre.planning.plan import plan
+from nacre.runs.run import train
 from tests.integrations.declared import private, sgd, table
 from tests.training.tiny import CENTRAL, FEDERATED, recipe
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.ledger import Ledger, migrations
-from nacre.ledger.migrations import FORMAT, MIGRATIONS, Migration
+from nacre.ledger import Ledger
+from nacre.ledger.storage import migrations
+from nacre.ledger.storage.migrations import FORMAT, MIGRATIONS, Migration
 
 from .conftest import GAUSSIAN
 

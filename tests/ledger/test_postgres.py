@@ -8,9 +8,10 @@ import psycopg
 import pytest
 
 from nacre.core.errors import LedgerError, Refusal
-from nacre.ledger import Ledger, postgres, store
+from nacre.ledger import Ledger
 from nacre.ledger.chain import START, linked
-from nacre.ledger.postgres import PostgresStore
+from nacre.ledger.storage import postgres, store
+from nacre.ledger.storage.postgres import PostgresStore
 
 ENTRY = linked(START, "t", "clinic", "note", {"text": "first"})
 
@@ -40,7 +41,7 @@ def test_a_ledger_is_there_once_it_was_made(schema: str) -> None:
 
 def test_without_psycopg_the_refusal_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "nacre.ledger.postgres")
+    monkeypatch.delitem(sys.modules, "nacre.ledger.storage.postgres")
     with pytest.raises(Refusal, match=r"pip install 'nacre\[postgres\]'"):
         Ledger.open("postgresql://nobody@127.0.0.1:1/none")
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from nacre.ledger import Ledger, page
+from nacre.ledger import Ledger
 from nacre.ledger.rules import Zcdp
+from nacre.ledger.storage import writer
 
 from . import worker
 from .conftest import GAUSSIAN
@@ -147,6 +148,6 @@ def test_nothing_depends_on_the_clock(
         states.append((each.summary("clinic").grants, each.run("clinic", "one").end))
         assert each.verify() == []
         each.close()
-        monkeypatch.setattr(page, "now", lambda: f"{next(years):04}-01-01T00:00:00+00:00")
+        monkeypatch.setattr(writer, "now", lambda: f"{next(years):04}-01-01T00:00:00+00:00")
     assert states[0] == states[1]
     assert next(years) < 2995

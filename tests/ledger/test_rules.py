@@ -8,9 +8,9 @@ import dp_accounting as dp
 import pytest
 
 from nacre.core.errors import UnsupportedEvent
-from nacre.differential_privacy.events import pure_event
-from nacre.differential_privacy.price import epsilon
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon
+from nacre.differential_privacy.accounting.price import epsilon
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon
+from nacre.differential_privacy.leaves import pure_event
 from nacre.ledger.rules import Pld, Rdp, Zcdp, build, conversion, first_order, smallest_epsilon
 
 from .conftest import GAUSSIAN, SAMPLED

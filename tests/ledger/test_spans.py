@@ -8,7 +8,7 @@ import dp_accounting as dp
 import pytest
 
 from nacre.core.errors import BudgetExceeded, LedgerError
-from nacre.differential_privacy.price import epsilon
+from nacre.differential_privacy.accounting.price import epsilon
 from nacre.ledger import Ledger
 from nacre.ledger.accounts import request
 from nacre.ledger.rules import RuleName

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.ledger import Ledger, store
+from nacre.ledger import Ledger
 from nacre.ledger.chain import START, linked
 from nacre.ledger.keys import derived
-from nacre.ledger.sqlite import SqliteStore
+from nacre.ledger.storage import store
+from nacre.ledger.storage.sqlite import SqliteStore
 
 from .conftest import GAUSSIAN
 

@@ -8,11 +8,11 @@ import dp_accounting as dp
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.differential_privacy.price import epsilon
+from nacre.differential_privacy.accounting.price import epsilon
 from nacre.ledger import Ledger
 from nacre.ledger.chain import START
+from nacre.ledger.preview import _apart  # pyright: ignore[reportPrivateUsage]
 from nacre.ledger.rules import RuleName
-from nacre.ledger.weigh import _apart  # pyright: ignore[reportPrivateUsage]
 
 from .conftest import GAUSSIAN, SAMPLED
 

@@ -14,7 +14,7 @@ from nacre.core.errors import LedgerError
 from nacre.ledger import Ledger
 from nacre.ledger.chain import START, Entry, Head, linked
 from nacre.ledger.replay import Book
-from nacre.ledger.store import open_store
+from nacre.ledger.storage.store import open_store
 
 from .conftest import GAUSSIAN
 

@@ -9,7 +9,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import norm, trainable
 from nacre.fine_tuning import Head, LoRA
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped
-from nacre.models import GPT, CausalLM, build, load, made_up, repair, save
+from nacre.models import GPT, CausalLM, build, load, random_inputs, repair, save
 from tests.laws.networks import Objective
 from tests.laws.zoo import distance
 
@@ -26,7 +26,7 @@ def made(seed=0, **fields):
 
 def batch():
     """The last unit has a single token, so nothing of it counts."""
-    features = made_up((T,), TOKENS, ROWS)
+    features = random_inputs((T,), TOKENS, ROWS)
     features[-1, 1:] = -1
     label = torch.where(features >= 0, features, -100)
     return {
@@ -40,7 +40,7 @@ def batch():
 @tieds
 def test_an_answer_depends_on_the_tokens_before_it_alone(tied):
     model = made(tied=tied).double().eval()
-    whole = made_up((T,), TOKENS, 3)[:1]
+    whole = random_inputs((T,), TOKENS, 3)[:1]
     answers = model(whole)
     assert answers.shape == (1, T, TOKENS)
     for length in range(1, T):
@@ -92,7 +92,7 @@ def test_it_comes_back_from_its_files(tied, tmp_path):
     model = build(option, (T,), TOKENS, 4, tmp_path)
     save(model, option, tmp_path, shape=(T,), outputs=TOKENS, task="causal_lm", scaler=None,
          folder=tmp_path)  # fmt: skip
-    given = made_up((T,), TOKENS, 3)
+    given = random_inputs((T,), TOKENS, 3)
     assert torch.equal(load(tmp_path)(given), model.eval()(given))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from nacre.core.errors import Incompatible, Refusal
 from nacre.core.files import load_tensors, save_tensors
-from nacre.models import FormerRun, Pretrained, build, load, made_up, repair, save, saved
+from nacre.models import FormerRun, Pretrained, build, load, random_inputs, repair, save, saved
 from tests.models.transformer_folders import FAMILIES, TOKENS, T, folder_of
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -30,7 +30,7 @@ def test_the_logits_are_those_of_the_stock_class(family, task, tmp_path):
     if not has(family, task):
         pytest.skip("an encoder is no causal language model")
     model = made(folder_of(family, tmp_path), task, TOKENS if task == "causal_lm" else 3).eval()
-    rows = made_up((T,), TOKENS, 4)
+    rows = random_inputs((T,), TOKENS, 4)
     rows[rows == (model.network.config.pad_token_id or 0)] = 5
     answers = model(rows)
     for row, answer in zip(rows, answers, strict=True):
@@ -143,7 +143,7 @@ def test_rows_longer_than_the_model_reads_are_refused(tmp_path):
 def test_every_dropout_rate_can_be_set(tmp_path):
     model = made(folder_of("GPT2", tmp_path), dropout=0.0).train()
     assert all(m.p == 0 for m in model.modules() if isinstance(m, torch.nn.Dropout))
-    rows = made_up((T,), TOKENS, 3)
+    rows = random_inputs((T,), TOKENS, 3)
     assert torch.equal(model(rows), model(rows))
 
 
@@ -161,7 +161,7 @@ def test_a_finished_run_loads_without_the_folder(family, task, tmp_path):
     save(model, option, run, shape=(T,), outputs=outputs, task=task, scaler=None, folder=tmp_path)
     for file in folder.iterdir():
         file.unlink()
-    rows = made_up((T,), TOKENS, 3)
+    rows = random_inputs((T,), TOKENS, 3)
     assert torch.equal(load(run)(rows), model(rows))
     assert load(run).files == {"tokenizer.json": "{}"}
     assert saved(run).task == task
@@ -181,7 +181,7 @@ def test_values_that_make_no_sense_are_refused(fields, sentence):
 def test_images_are_read_as_pixels(tmp_path):
     folder = folder_of("ViT", tmp_path)
     model = build(Pretrained(name=folder.name), (1, 8, 8), 3, 0, tmp_path)
-    images = made_up((1, 8, 8), None, 2)
+    images = random_inputs((1, 8, 8), None, 2)
     assert torch.equal(model.eval()(images), model.network(pixel_values=images).logits)
     repair.check(model, (1, 8, 8))
 
@@ -189,7 +189,7 @@ def test_images_are_read_as_pixels(tmp_path):
 def test_a_padding_token_below_zero_is_none(tmp_path):
     folder = folder_of("Llama", tmp_path)
     model = made(folder, "causal_lm", TOKENS).eval()
-    rows = made_up((T,), TOKENS, 4)
+    rows = random_inputs((T,), TOKENS, 4)
     told = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(told | {"pad_token_id": -1}))
     other = made(folder, "causal_lm", TOKENS).eval()

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from nacre.data.dataset import Schema
-from nacre.models import CausalLM, TokenClassification, made_up, task_for
-from nacre.models.made_up import other
+from nacre.models import CausalLM, TokenClassification, random_inputs, task_for
+from nacre.models.random_inputs import other
 
 K, T = 9, 5
 LABEL = torch.tensor([[1, 2, 3, 4, 5], [-100, -100, 7, 1, -100], [-100] * 5, [4] + [-100] * 4])
@@ -71,19 +71,19 @@ def test_each_kind_of_task_is_found_by_its_name():
 
 
 def test_made_up_tokens_are_padded_on_the_right_alone():
-    rows = made_up((T,), K, 50, seed=1)
+    rows = random_inputs((T,), K, 50, seed=1)
     real = rows >= 0
-    assert torch.equal(rows, made_up((T,), K, 50, seed=1))
+    assert torch.equal(rows, random_inputs((T,), K, 50, seed=1))
     assert bool((real[:, :-1] >= real[:, 1:]).all())
     assert bool(real[:, 0].all())
     assert set(rows.unique().tolist()) == {-1, *range(K)}
     assert set(real.sum(1).tolist()) == set(range(1, T + 1))
-    assert made_up((2, T), K, 3).shape == (3, 2, T)
+    assert random_inputs((2, T), K, 3).shape == (3, 2, T)
 
 
 @pytest.mark.parametrize("tokens", [K, 2, None])
 def test_other_rows_differ_in_every_real_entry_and_keep_their_lengths(tokens):
-    rows = made_up((T,), tokens, 20)
+    rows = random_inputs((T,), tokens, 20)
     changed = other(rows, tokens)
     if tokens is None:
         assert bool((changed != rows).all())

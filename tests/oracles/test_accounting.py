@@ -13,15 +13,15 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from nacre.data.sampling import Full, Poisson
-from nacre.differential_privacy.analytic import (
+from nacre.differential_privacy.accounting.analytic import (
     gaussian_delta,
     gaussian_epsilon,
     gaussian_multiplier,
 )
+from nacre.differential_privacy.accounting.price import TOLERANCE, calibrate, epsilon
+from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon
 from nacre.differential_privacy.events import event
-from nacre.differential_privacy.noise import Gaussian
-from nacre.differential_privacy.price import TOLERANCE, calibrate, epsilon
-from nacre.differential_privacy.rdp import ORDERS, rdp_curve, rdp_epsilon
+from nacre.differential_privacy.noise.independent import Gaussian
 
 DELTA = 1e-5
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nacre.differential_privacy.factorise import banded, mean_squared_error, workload
+from nacre.differential_privacy.noise.factorization import banded, mean_squared_error, workload
 
 # (steps, bands, how many times as small the deviation of prefix sums is as with independent noise):
 # jax-privacy 2.0.0, `toeplitz.optimize_banded_toeplitz` of 1000 steps, `toeplitz.loss`, in float64.

@@ -7,9 +7,9 @@ import torch
 
 from nacre.core.random import Source
 from nacre.core.tensors import norm
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 from nacre.gradient_clipping import Adaptive, Automatic, Flat, PerLayer
-from nacre.gradient_clipping.clipped import clipped_sum
+from nacre.gradient_clipping.clipped_sum import clipped_sum
 from tests.laws.zoo import distance
 
 PLAIN = NoNoise(because="an oracle")

@@ -10,11 +10,11 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.differential_privacy import loss
-from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.loss import epsilon_bounds
-from nacre.differential_privacy.steps import Atoms, Step, Unsettled, on_grid
-from nacre.differential_privacy.tilt import tilted
+from nacre.differential_privacy.accounting import composition
+from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
+from nacre.differential_privacy.accounting.composition import epsilon_bounds
+from nacre.differential_privacy.accounting.loss_distribution import Atoms, Step, Unsettled, on_grid
+from nacre.differential_privacy.accounting.saddle_point import tilted
 from tests.oracles.test_accounting import exact_one_step
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ RUNS = [
 ]  # rate, multiplier, steps, delta
 
 
-def near(bounds: loss.Bounds) -> bool:
+def near(bounds: composition.Bounds) -> bool:
     """Whether the bounds are as close as they promise."""
     return 0 <= bounds.upper - bounds.lower <= 1e-3 * max(bounds.upper, 0.05)
 
@@ -166,9 +166,9 @@ def test_rounding_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     """With coarser doubles the bounds move apart, never past each other."""
     steps = [(Step(1.0, 0.01), 1_000)]
     tilt = tilted(steps, 1e-5, added=False)
-    fine = loss._bounds(steps, 1e-5, tilt, False, 1e-4)
-    monkeypatch.setattr(loss, "UNIT", 1e-13)
-    coarse = loss._bounds(steps, 1e-5, tilt, False, 1e-4)
+    fine = composition._bounds(steps, 1e-5, tilt, False, 1e-4)
+    monkeypatch.setattr(composition, "UNIT", 1e-13)
+    coarse = composition._bounds(steps, 1e-5, tilt, False, 1e-4)
     assert coarse.lower < fine.lower <= fine.upper < coarse.upper
 
 

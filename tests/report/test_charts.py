@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from nacre.report import charts
-from nacre.report.axes import ticks
-from nacre.report.numbers import number, percent
+from nacre.report.sections import charts
+from nacre.report.sections.axes import ticks
+from nacre.report.sections.numbers import number, percent
 
 WORDS = charts.Words(name="c", title="<title> & more", description="what it shows")
 FINITE = st.floats(-1e6, 1e6)

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from nacre.report.pictures import difference, flat, png
+from nacre.report.sections.pictures import difference, flat, png
 
 
 def decoded(address: str) -> tuple[tuple[int, ...], bytes]:

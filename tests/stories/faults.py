@@ -27,7 +27,7 @@ from nacre.ledger import Ledger
 from tests.training.tiny import CENTRAL, FEDERATED, text
 
 PRELOADED = (
-    "nacre.training.run", "nacre.cli.train", "nacre.cli.progress", "dp_accounting",
+    "nacre.runs.run", "nacre.cli.train", "nacre.cli.progress", "dp_accounting",
     "dp_accounting.rdp", "dp_accounting.pld.privacy_loss_distribution", "sklearn.datasets",
     "torch._dynamo", "torch._functorch.vmap", "pandas",
 )  # fmt: skip

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from nacre.core.errors import NacreError
-from nacre.training import rows
+from nacre.runs import rows
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, text
 
 ROOT = Path(__file__).parents[2]
@@ -354,9 +354,9 @@ def _written(case: Case, folder: Path) -> Path:
 
 def _followed(recipe: Path, train: bool) -> Iterator[str]:
     """Does one thing after another and says what is done."""
+    from nacre.planning.plan import plan
     from nacre.recipe.load import load
-    from nacre.training.plan import plan
-    from nacre.training.run import train as trained
+    from nacre.runs.run import train as trained
 
     yield "refused"
     planned = plan(load(recipe))

@@ -285,7 +285,7 @@ def test_a_ledger_that_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
 def _interrupted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that Ctrl-C stopped after three of six steps, told how to go on."""
-    from nacre.training import loop
+    from nacre.runs import loop
 
     place.write(CENTRAL, **IN_RUN)
     with monkeypatch.context() as patch:

@@ -29,9 +29,9 @@ from click.testing import CliRunner
 
 import nacre
 from nacre.cli.main import VERBS, cli
+from nacre.planning.plan import plan
 from nacre.recipe.explain import explain
 from nacre.recipe.load import load
-from nacre.training.plan import plan
 
 pytestmark = pytest.mark.slow
 

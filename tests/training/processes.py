@@ -15,7 +15,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from nacre.training.group import Group, join
+from nacre.training.devices.group import Group, join
 from tests.stories.faults import PRELOADED
 
 PATIENCE = 120.0

@@ -16,10 +16,11 @@ from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract
 from nacre.gradient_clipping import BookKeeping, Unclipped, Whole
 from nacre.models import task_for
-from nacre.training import loop, pieces
+from nacre.planning.plan import plan
+from nacre.runs import loop
+from nacre.runs.run import train
+from nacre.training import pieces
 from nacre.training.compiled import Verdict, compiled, is_compiled, judged, tried, unfit
-from nacre.training.plan import plan
-from nacre.training.run import train
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, changed, recipe
 
 # PyTorch's compiler, when it is loaded, warns of PyTorch's own older one.

@@ -17,15 +17,15 @@ from nacre.core.types import BoundedSum, FeatureSpace
 from nacre.data.dataset import Rows
 from nacre.data.sampling import Poisson
 from nacre.data.units import Units
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 from nacre.gradient_clipping import Flat, Looped, Vmapped
 from nacre.models import task_for
-from nacre.training import checkpoint, devices
-from nacre.training.devices import Devices, nodes
+from nacre.runs import checkpoint
+from nacre.training.devices.group import Group
+from nacre.training.devices.portions import Devices, nodes
+from nacre.training.devices.sharded import Sharded
 from nacre.training.fit import Agreed, NoJournal, fit
-from nacre.training.group import Group
 from nacre.training.planned import NOTHING
-from nacre.training.sharded import Sharded
 from nacre.training.step import Parts, State, entering, step
 from tests.training.processes import raised, several
 
@@ -57,9 +57,9 @@ def _portion(number):
 def _totals(group, buckets):
     found = {}
     like = _portion(0).total
-    for portions, devices._BUCKET in itertools.product((1, 2, 3, 4, 8), buckets):
+    for portions, portions._BUCKET in itertools.product((1, 2, 3, 4, 8), buckets):
         total = Devices(group, portions).total(lambda: BoundedSum.zero(like, 1.0), _portion)
-        found[portions, devices._BUCKET] = torch.cat([t.view(-1) for t in total.total.values()])
+        found[portions, portions._BUCKET] = torch.cat([t.view(-1) for t in total.total.values()])
     return found
 
 

@@ -5,9 +5,9 @@ import torch
 
 from nacre.core.errors import LedgerError
 from nacre.ledger import Ledger
+from nacre.planning.plan import plan
+from nacre.runs.run import finish, train
 from nacre.training import step
-from nacre.training.plan import plan
-from nacre.training.run import finish, train
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, recipe
 
 

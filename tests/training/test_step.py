@@ -11,7 +11,7 @@ from nacre.core.types import Noised, Release
 from nacre.data.dataset import Rows
 from nacre.data.sampling import Full, Poisson
 from nacre.data.units import Units
-from nacre.differential_privacy.noise import Gaussian, NoNoise
+from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 from nacre.gradient_clipping import ByValue, Flat, Looped, Unclipped, Vmapped, Whole
 from nacre.models import task_for
 from nacre.training.fit import fit

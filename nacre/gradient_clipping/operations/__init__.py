@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from nacre.gradient_clipping.operations.anything import anything
 from nacre.gradient_clipping.operations.call import Answer, Call, Function
 from nacre.gradient_clipping.operations.convolution import convolution, transposed
 from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtract
 from nacre.gradient_clipping.operations.embedding import embedding
+from nacre.gradient_clipping.operations.fallback import anything
 from nacre.gradient_clipping.operations.linear import addmm, linear, matmul
 from nacre.gradient_clipping.operations.normalisation import (
     group_norm,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.contributions import Contribution, Instances
-from nacre.gradient_clipping.layout import Layout
+from nacre.gradient_clipping.tape.contributions import Contribution, Instances
+from nacre.gradient_clipping.tape.layout import Layout
 
 Function = Callable[..., Any]
 

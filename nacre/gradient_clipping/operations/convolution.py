@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.gradient_clipping.contributions import Contribution, Instances, Products, wide
 from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.tape.contributions import Contribution, Instances, Products, wide
 
 
 def convolution(call: Call) -> Answer | None:

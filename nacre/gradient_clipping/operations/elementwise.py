@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nacre.gradient_clipping.contributions import wide
 from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.tape.contributions import wide
 
 
 def add(call: Call) -> Answer | None:

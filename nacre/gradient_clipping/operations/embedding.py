@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.contributions import Lookups
 from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.tape.contributions import Lookups
 
 
 def embedding(call: Call) -> Answer | None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacre.gradient_clipping.contributions import Instances, Products, wide
 from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.tape.contributions import Instances, Products, wide
 
 
 def linear(call: Call) -> Answer | None:

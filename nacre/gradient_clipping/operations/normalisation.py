@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.gradient_clipping.contributions import wide
 from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.tape.contributions import wide
 
 
 def layer_norm(call: Call) -> Answer | None:

@@ -1,0 +1,43 @@
+"""Training in one process, or in all that `torchrun` started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nacre.core.progress import Progress
+    from nacre.models import Code
+    from nacre.runs.run import Run
+
+
+def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code) -> Run | None:
+    """Plans and trains RECIPE; the finished run, in the process that tells of it, None in others.
+
+    Raises what `plan` and `train` raise. Where several processes work, only the first looks at
+    ledger and run folder, which may lie where the others cannot reach.
+    """
+    from nacre.core.run_folder import refuse_existing
+    from nacre.planning.plan import Plan, plan
+    from nacre.recipe.load import load
+    from nacre.runs.run import train
+    from nacre.training.devices.group import join
+
+    with join() as group:
+
+        def planned() -> Plan:
+            if not group.first:
+                return plan(load(recipe, code=code), ledger=False)
+            if not resume:
+                refuse_existing(into)  # at once, and not after the noise is calibrated
+            return plan(load(recipe, code=code), resume=into if resume else None)
+
+        run = train(group.together(planned), into=into, resume=resume, observe=watch)
+        return run if group.first else None
+
+
+def process() -> int:
+    """Which of the processes that `torchrun` started this is; 0 for one that stands alone."""
+    alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")
+    return 0 if alone else int(os.environ.get("RANK", "0"))

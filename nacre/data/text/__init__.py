@@ -1,0 +1,1 @@
+"""Rows of text: documents, tokens, and secrets put in for audits."""

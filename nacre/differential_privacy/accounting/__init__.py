@@ -1,0 +1,1 @@
+"""From an event to epsilon: bounds, compositions, and the price that is charged."""

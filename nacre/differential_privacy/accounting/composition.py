@@ -1,0 +1,307 @@
+"""Epsilon of composed Gaussian steps by their privacy loss distribution, between proven bounds.
+
+One step's losses are put on a grid of width h: the mass of each cell is split between its two ends
+so that both P's and Q's mass are kept (Doroshenko et al. 2022, "Connect the dots"). That dilates
+exp(loss) under Q, so the composition on the grid lies above the truth. It is one FFT, after an
+exponential tilt (`saddle_point.py`) that moves the weight to where epsilon lies: rounding is then relative
+to delta, and the window is short.
+
+*Upper bound.* What is cut off, what wraps around and what the FFT may round is added to delta.
+
+*Lower bound.* Let L be the loss of T steps and L + D the one on the grid. Given L, exp(D) is under
+Q a product of T factors of mean 1, each within an interval of length h on the log scale. By
+Hoeffding's lemma |D| <= s = T h^2 / 8 + h sqrt(T log(2 / eta) / 2) under P up to probability eta.
+The grid's hockey-stick divergence at epsilon exceeds the true one by E_P[V(epsilon - L)], where V,
+the time value of an option on exp(D), is at most min(tau, exp(-2 (|x| - T h^2 / 8)_+^2 / (T h^2)))
+with tau = sqrt(cosh(h / 2)^(2 T) - 1) / 2, half the deviation of exp(D). The mass of L near epsilon
+is read off the grid within the distance s.
+"""
+
+# SciPy is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from nacre.differential_privacy.accounting.allocation import Allocated
+from nacre.differential_privacy.accounting.loss_distribution import (
+    UNIT,
+    Kind,
+    Masses,
+    Step,
+    Unsettled,
+    on_grid,
+)
+from nacre.differential_privacy.accounting.saddle_point import Tilt, tilted
+
+Array = NDArray[np.floating[Any]]
+Steps = Sequence[tuple[Kind, int]]
+"""Kinds of steps, with how often each is taken."""
+
+_CUT = 1e-7
+"""What the cut tails and the wrapped masses may take each, as a share of delta."""
+
+_UNLIKELY = 1e-5
+"""eta of the lower bound, as a share of delta."""
+
+_MOST = 1 << 23
+"""Points that a composition may take: about two seconds."""
+
+_FIRST = 6.0
+"""The first grid is coarser than the last by this: it finds epsilon, or that the other direction of
+neighbours decides."""
+
+_ATTEMPTS = 8
+
+_LARGEST = 1500.0
+"""Above such an epsilon nobody asks how large it is."""
+
+_LONGEST = 600.0
+"""The exponential of a longer window comes near the end of the doubles."""
+
+_SMALL = 0.05
+"""Below this epsilon the bounds lie as far apart as at this one."""
+
+_NOTHING = 1e-300
+"""More than exp(-2 * 20^2), what the time value is beyond twenty deviations."""
+
+
+class Bounds(NamedTuple):
+    """Proven bounds on epsilon."""
+
+    lower: float
+    upper: float
+
+
+def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
+    """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
+
+    They are at most `gap` apart, relative to the upper one or to `_SMALL`; the lower one is 0 where
+    an `Allocated` round is among the steps, whose grid is proven from above alone. Raises
+    `Unsettled` where that takes a grid of more than eight million points, and for an epsilon beyond
+    `_LARGEST`; with the upper bound that was reached.
+    """
+    one_sided = any(
+        isinstance(kind, Allocated) or (isinstance(kind, Step) and kind.rate < 1)
+        for kind, _ in steps
+    )
+    directions = (False, True) if one_sided else (False,)  # the others are their own mirror images
+    ways = [(tilted(steps, delta, added), added) for added in directions]
+    largest = max(tilt.epsilon for tilt, _ in ways)
+    if largest > _LARGEST:
+        raise Unsettled(f"an epsilon of about {largest:.3g} is none")
+    found, open_ = Bounds(0.0, 0.0), ""
+    for tilt, added in sorted(ways, key=lambda way: -way[0].epsilon):
+        try:
+            enough = found.upper if _from_above(steps) else found.lower
+            one = _refined(steps, delta, gap, tilt, added, enough)
+        except Unsettled as error:
+            one, open_ = Bounds(0.0, error.upper), str(error)
+        found = Bounds(max(found.lower, one.lower), max(found.upper, one.upper))
+    if open_:
+        raise Unsettled(open_, found.upper)
+    return found
+
+
+def _from_above(steps: Steps) -> bool:
+    """Whether the grid of some step is proven from above alone."""
+    return any(isinstance(kind, Allocated) for kind, _ in steps)
+
+
+def _refined(
+    steps: Steps, delta: float, gap: float, tilt: Tilt, added: bool, enough: float
+) -> Bounds:
+    """The bounds of one direction; coarse where its upper bound stays below `enough`."""
+    count = sum(times for _, times in steps)
+    finer = _FIRST
+    found, least = Bounds(0.0, math.inf), math.inf
+    for _ in range(_ATTEMPTS):
+        guess = max(tilt.epsilon, enough, _SMALL)
+        width = finer * math.sqrt(0.4 * gap * guess / (2.2 * count * (1 + tilt.order)))
+        width = min(width, 3.0 / _likely(count, delta))
+        try:
+            found = _bounds(steps, delta, tilt, added, width)
+        except Unsettled as error:
+            raise Unsettled(str(error), least) from error
+        least = min(least, found.upper)
+        if math.isinf(found.upper):  # the guess was too low
+            tilt = tilt.moved(2 * tilt.epsilon + 1)
+            continue
+        if found.upper <= enough or found.upper - found.lower <= gap * max(found.upper, _SMALL):
+            return found
+        near = abs(found.upper - tilt.epsilon) <= 0.1 * tilt.epsilon
+        if _from_above(steps) and near and finer <= 1.0:
+            return found
+        finer = min(finer, 1.0) / 2 if finer <= 1.0 and near else min(finer, 1.0)
+        tilt = tilt.moved(found.upper)
+    raise Unsettled(f"the bounds {found.lower:.6g} and {least:.6g} do not meet", least)
+
+
+def _likely(count: int, delta: float) -> float:
+    """How far the dilation of so many steps carries the loss at most, but for its drift, in widths
+    of the grid."""
+    return math.sqrt(count * math.log(2 / (_UNLIKELY * delta)) / 2)
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """The composition in a window of the grid, tilted: the mass at a place is
+    exp(scale - order * (loss - least)) * weight."""
+
+    least: float  # the loss at the window's first place
+    width: float
+    weights: Array  # (N,)
+    order: float
+    scale: float
+    relative: float  # error of the scale
+    error: float  # of the weights, in the 2-norm
+    outside: float  # probability that is not in the window, or in it by mistake
+
+    @property
+    def losses(self) -> Array:
+        """Above `least`, of each place."""
+        return np.arange(len(self.weights)) * self.width
+
+    def masses(self) -> Array:
+        """(N,) P's mass at each place."""
+        return self.weights * np.exp(self.scale - self.order * self.losses)
+
+
+def _bounds(steps: Steps, delta: float, tilt: Tilt, added: bool, width: float) -> Bounds:
+    count = sum(times for _, times in steps)
+    parts = [
+        (on_grid(kind, width, added, _CUT * delta / max(count, 1)), times) for kind, times in steps
+    ]
+    spread = width * _likely(count, delta) + count * width**2 / 8
+    margin = max(min(0.3 * tilt.epsilon, 100.0), 30 * spread, 8 * width)
+    # A steeper tilt would leave nothing but rounding at the window's start.
+    gentle = replace(tilt, order=min(tilt.order, 60.0 / margin))
+    composed = _composed(parts, delta, gentle, width, tilt.epsilon - margin)
+    lost = sum(times * part.lost for part, times in parts)
+    cut = sum(times * part.cut for part, times in parts)
+    drift = sum(times * part.drift for part, times in parts)
+    upper = _upper(composed, delta, lost)
+    if upper <= 0:
+        return Bounds(0.0, 0.0)
+    if math.isinf(upper):
+        return Bounds(0.0, math.inf)
+    if _from_above(steps):
+        return Bounds(0.0, upper)
+    lower = _lower(composed, delta, lost + cut, upper, spread, count)
+    return Bounds(max(0.0, lower - drift), upper)
+
+
+def _composed(
+    parts: list[tuple[Masses, int]], delta: float, tilt: Tilt, width: float, least: float
+) -> _Composed:
+    tilt, length = tilt.window(least, math.log(_CUT * delta), width)
+    order, places = tilt.order, math.ceil(length / width) + 1
+    if places > _MOST or length > _LONGEST:
+        raise Unsettled(f"{places} points over a length of {length:.3g} are too many")
+    size: Any = fft.next_fast_len(places, real=True)
+    start = math.floor(least / width)
+    base, scale, relative, error = 0, 0.0, 0.0, 1.0
+    spectrum: Any = 1.0
+    for part, times in parts:
+        losses = (part.first + np.arange(len(part.masses))) * width
+        top = float((order * losses).max())
+        grown = part.masses * np.exp(order * losses - top)
+        total = float(grown.sum())
+        folded = np.bincount(np.arange(len(grown)) % size, grown / total, minlength=size)
+        transformed: Any = fft.rfft(folded)
+        spectrum = spectrum * transformed**times
+        base += part.first * times
+        scale += times * (math.log(total) + top)
+        relative += (
+            times * part.grown + times * (64 + 4 * order * float(np.abs(losses).max())) * UNIT
+        )
+        error += times * float(np.linalg.norm(folded))
+    inverse: Any = fft.irfft(spectrum, size)
+    weights = np.roll(inverse, (base - start) % size)
+    return _Composed(
+        least=start * width,
+        width=width,
+        weights=np.maximum(weights, 0.0),
+        order=order,
+        scale=scale - order * start * width,
+        relative=relative,
+        error=8 * UNIT * math.log2(size) * error,  # Higham 2002, theorem 24.2
+        outside=3 * _CUT * delta,
+    )
+
+
+def _tails(composed: _Composed) -> tuple[Array, Array, Array]:
+    """(N,) each, by place k: P's mass from k on, Q's times exp(least), and the rounding of delta;
+    all divided by exp(scale)."""
+    losses, order = composed.losses, composed.order
+    p = composed.weights * np.exp(-order * losses)
+    q = p * np.exp(-losses)
+    rounded = (
+        composed.error
+        * np.exp(-order * losses)
+        / math.sqrt(-math.expm1(-2 * order * composed.width))
+    )
+    return p[::-1].cumsum()[::-1], q[::-1].cumsum()[::-1], rounded
+
+
+def _upper(composed: _Composed, delta: float, lost: float) -> float:
+    """The epsilon at which the upper bound of delta is `delta`; the window's start or above."""
+    p, q, rounded = _tails(composed)
+    losses = composed.losses
+    divergence = p - np.exp(losses) * q
+    left = (delta - lost - composed.outside) * math.exp(-composed.scale)
+    above = (1 + composed.relative) * divergence + rounded > left
+    if not above.any():
+        return composed.least
+    place = int(np.flatnonzero(above)[-1])  # epsilon lies between this place and the next
+    if place + 1 >= len(losses):
+        return math.inf
+    rest = (left - rounded[place]) / (1 + composed.relative)
+    inside = losses[place + 1]
+    if q[place + 1] > 0 and p[place + 1] > rest:
+        inside = min(max(math.log((p[place + 1] - rest) / q[place + 1]), losses[place]), inside)
+    return float(composed.least + inside * (1 + 4 * UNIT))
+
+
+def _lower(
+    composed: _Composed, delta: float, cut: float, upper: float, spread: float, count: int
+) -> float:
+    """An epsilon at which the lower bound of delta is `delta` or more; -inf where none is."""
+    p, q, rounded = _tails(composed)
+    losses, masses = composed.losses, composed.masses()
+    drift = count * composed.width**2 / 8
+    tau = math.sqrt(math.expm1(2 * count * math.log(math.cosh(composed.width / 2)))) / 2
+
+    variance = count * composed.width**2
+    reach = math.ceil((spread + drift + 20 * math.sqrt(variance)) / composed.width) + 1
+
+    def excess(epsilon: float) -> float:
+        """The lower bound of the divergence there, less `delta`; both in the window."""
+        place = math.ceil((epsilon - composed.least) / composed.width)
+        divergence = p[place] - math.exp(epsilon - composed.least) * q[place]
+        proven = (1 - composed.relative) * divergence - rounded[max(place - 1, 0)]
+        near = slice(max(place - reach, 0), place + reach)
+        away = np.abs(losses[near] - (epsilon - composed.least)) - spread - drift
+        value = np.minimum(tau, np.exp(-2 * np.maximum(away, 0.0) ** 2 / variance))
+        time_value = float(masses[near] @ value) + tau * _UNLIKELY * delta + _NOTHING
+        return math.exp(composed.scale) * proven - time_value - cut - composed.outside - delta
+
+    step = 1e-4 * (upper - composed.least)
+    high, low = upper, upper - step
+    while low > composed.least and excess(low) < 0:
+        step *= 2
+        high, low = low, low - step
+    if low <= composed.least:
+        return -math.inf
+    for _ in range(4):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) >= 0 else (low, middle)
+    return float(low)

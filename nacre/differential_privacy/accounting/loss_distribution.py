@@ -1,0 +1,237 @@
+"""The privacy losses of one step on a grid, so that the grid's law lies above the true one."""
+
+# SciPy is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from nacre.differential_privacy.accounting.allocation import Allocated, law, on_lattice
+
+Array = NDArray[np.floating[Any]]
+
+UNIT = 2.0**-53
+"""The rounding of a double."""
+
+_MOST = 1 << 22
+"""Points that one step may take."""
+
+_DOUBTFUL = 1e-4
+"""Cells whose split is rounded by more than this share count as cut off, for the lower bound."""
+
+
+class Unsettled(ArithmeticError):
+    """The grid that the accuracy asks for takes more points than are worth their while."""
+
+    def __init__(self, message: str, upper: float = math.inf) -> None:
+        self.upper = upper
+        """A bound on epsilon that was proven on the way, if a loose one."""
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A Gaussian step of noise `multiplier`, in sensitivities, on a Poisson draw at `rate`.
+
+    P is (1 - rate) N(0, z^2) + rate N(1, z^2) and Q is N(0, z^2), or the two exchanged where the
+    unit is added: no other pair of neighbours is told apart better (Zhu, Dong & Wang 2022, "Optimal
+    accounting of differential privacy via characteristic function", on Poisson subsampling).
+    """
+
+    multiplier: float
+    rate: float = 1.0
+
+    def loss(self, x: float) -> float:
+        """log dP/dQ at an outcome."""
+        shifted = (2 * x - 1) / (2 * self.multiplier**2)
+        if self.rate == 1:
+            return shifted
+        if shifted > 30:
+            return shifted + math.log(self.rate + (1 - self.rate) * math.exp(-shifted))
+        return math.log1p(self.rate * math.expm1(shifted))
+
+    def outcome(self, losses: Array) -> Array:
+        """Where the loss is reached; -inf below the least loss, log(1 - rate)."""
+        square = self.multiplier**2
+        if self.rate == 1:
+            return losses * square + 0.5
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            small = np.log1p(np.maximum(np.expm1(losses) / self.rate, -1.0))
+            large = losses + np.log1p((self.rate - 1) * np.exp(-losses)) - math.log(self.rate)
+        return square * np.where(losses > 30, large, small) + 0.5
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A Gaussian step of noise `multiplier` on a draw of a fixed size, a share `rate` of the units,
+    under replace-one.
+
+    With A = (1 - rate) N(0, z^2) + rate N(1, z^2), B = N(0, z^2) and L the log of A over B, no two
+    neighbours differ, at e^epsilon >= 1, by a larger hockey-stick divergence than A from B has
+    (Balle, Barthe & Gaboardi 2018, "Privacy amplification by subsampling", theorems 2 and 10), in
+    either direction, as replace-one has both; so at e^epsilon < 1 by none larger than B from A has.
+    One pair has that whole profile: its losses are those of A where they are above 0 and those of
+    B from A where they are below, each over the outcomes x > 1/2, and the rest of the mass is at 0
+    (Zhu, Dong & Wang 2022, "Optimal accounting of differential privacy via characteristic
+    function", on dominating pairs of such profiles). It is its own mirror image.
+    """
+
+    multiplier: float
+    rate: float
+
+    @property
+    def attained(self) -> Step:
+        """A from B: two neighbours that exist, a unit at one end and all others at the other."""
+        return Step(self.multiplier, self.rate)
+
+    @property
+    def still(self) -> float:
+        """The mass at a loss of 0."""
+        return (1 - self.rate) * math.erf(0.5 / self.multiplier / math.sqrt(2))
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """A step with finitely many losses, the same in both directions."""
+
+    losses: tuple[float, ...]
+    masses: tuple[float, ...]  # under P
+
+
+@dataclass(frozen=True)
+class Masses:
+    """P's masses at the losses (first + i) * width."""
+
+    first: int
+    masses: Array
+    lost: float  # P's mass above the grid: infinite losses
+    cut: float  # P's mass that was moved up further than within its cell
+    grown: float  # how much of each cell's mass rounding may have added, relative
+    drift: float  # how far rounding may have moved the mean of exp(loss), relative
+
+
+Kind = Step | Replaced | Atoms | Allocated
+"""What one step's losses may be."""
+
+
+def on_grid(kind: Kind, width: float, added: bool, tail: float) -> Masses:
+    """The losses of one step on the grid; tails of mass `tail` are cut off.
+
+    Raises `Unsettled` where they take more than four million points.
+    """
+    if isinstance(kind, Atoms):
+        return _atoms(kind, width)
+    if isinstance(kind, Replaced):
+        return _replaced(kind, width, tail)
+    if isinstance(kind, Allocated):
+        return _allocated(kind, width, added)
+    far = -float(ndtri(tail))
+    low = math.floor(kind.loss(-kind.multiplier * far) / width)
+    high = math.ceil(kind.loss(1 + kind.multiplier * far) / width)
+    if high - low > _MOST:
+        raise Unsettled(f"one step takes {high - low} points")
+    losses = np.arange(low, high + 1) * width
+    x = kind.outcome(losses) / kind.multiplier
+    base, base_error = _between(x)
+    moved, moved_error = _between(x - 1 / kind.multiplier)
+    mixed = (1 - kind.rate) * base + kind.rate * moved
+    mixed_error = (1 - kind.rate) * base_error + kind.rate * moved_error
+    below = (ndtr(x[0]), ndtr(x[0] - 1 / kind.multiplier))
+    above = (ndtr(-x[-1]), ndtr(1 / kind.multiplier - x[-1]))
+    if added:
+        ends = (float(above[0]), float(below[0]))  # moved up, lost
+        cells = (base[::-1], mixed[::-1], base_error[::-1], mixed_error[::-1])
+        return _split(-high, -losses[::-1], width, cells, ends)
+    ends = (_mix(kind.rate, below), _mix(kind.rate, above))
+    return _split(low, losses, width, (mixed, base, mixed_error, base_error), ends)
+
+
+def _replaced(kind: Replaced, width: float, tail: float) -> Masses:
+    step, z = kind.attained, kind.multiplier
+    high = math.ceil(step.loss(1 - z * float(ndtri(tail))) / width)
+    if 2 * high > _MOST:
+        raise Unsettled(f"one step takes {2 * high} points")
+    x = step.outcome(np.arange(high + 1) * width) / z
+    base, base_error = _between(x)
+    moved, moved_error = _between(x - 1 / z)
+    mixed = (1 - kind.rate) * base + kind.rate * moved
+    mixed_error = (1 - kind.rate) * base_error + kind.rate * moved_error
+    p, q = np.append(base[::-1], mixed), np.append(mixed[::-1], base)
+    p_error = np.append(base_error[::-1], mixed_error)
+    q_error = np.append(mixed_error[::-1], base_error)
+    above = (float(ndtr(-x[-1])), float(ndtr(1 / z - x[-1])))
+    losses = np.arange(-high, high + 1) * width
+    ends = (above[0], _mix(kind.rate, above))
+    found = _split(-high, losses, width, (p, q, p_error, q_error), ends)
+    found.masses[high] += kind.still * (1 + 8 * UNIT)
+    return found
+
+
+def _allocated(kind: Allocated, width: float, added: bool) -> Masses:
+    """From above alone: what it exceeds the truth by is not bounded."""
+    found = law(kind, added)
+    if found is None:
+        raise Unsettled(f"the losses of {kind.bins} bins take too many points")
+    if found.losses[-1] - found.losses[0] > width * _MOST:
+        raise Unsettled(f"one round takes more than {_MOST} points")
+    first, masses = on_lattice(found, width)
+    return Masses(first, masses, found.lost, 0.0, 0.0, 0.0)
+
+
+def _mix(rate: float, pair: tuple[float, float]) -> float:
+    return (1 - rate) * float(pair[0]) + rate * float(pair[1])
+
+
+def _between(x: Array) -> tuple[Array, Array]:
+    """(n - 1,) masses of the standard normal between neighbours, and the rounding of each."""
+    left, right = ndtr(x), ndtr(-x)
+    upper = x[:-1] > 0
+    mass = np.where(upper, right[:-1] - right[1:], left[1:] - left[:-1])
+    error = 8 * UNIT * np.where(upper, right[:-1] + right[1:], left[1:] + left[:-1])
+    return np.maximum(mass, 0.0), error
+
+
+def _split(
+    first: int, losses: Array, width: float,
+    cells: tuple[Array, Array, Array, Array],  # P's and Q's masses, and their rounding
+    ends: tuple[float, float],  # P's mass below and above the grid
+) -> Masses:  # fmt: skip
+    """Each cell's mass on its two ends, so that P's and Q's mass are kept; rounded upwards."""
+    p, q, p_error, q_error = cells
+    low = losses[:-1]
+    growth = np.exp(np.minimum(low, 700.0))
+    share = -math.expm1(-width)  # 1 - exp(-width)
+    exact = np.where(low > 700.0, p, (p - q * growth) / share)
+    error = (p_error + q_error * growth + 4 * UNIT * p) / share
+    up = np.clip(exact + error, 0.0, p + p_error)
+    masses = np.zeros(len(losses))
+    masses[1:] += up
+    masses[:-1] += p + p_error - up
+    masses[0] += ends[0]
+    doubtful = error > _DOUBTFUL * p
+    cut = ends[0] + float((p + p_error)[doubtful].sum())
+    sure = ~doubtful & (p > 0)
+    grown = float((p_error[sure] / p[sure]).max(initial=0.0))
+    drift = 2 * width * float((error[sure] / p[sure]).max(initial=0.0))
+    return Masses(first, masses, ends[1], cut, grown, drift)
+
+
+def _atoms(kind: Atoms, width: float) -> Masses:
+    first = math.floor(min(kind.losses) / width)
+    masses = np.zeros(math.floor(max(kind.losses) / width) - first + 2)
+    if len(masses) > _MOST:
+        raise Unsettled(f"one step takes {len(masses)} points")
+    for loss, mass in zip(kind.losses, kind.masses, strict=True):
+        place = math.floor(loss / width)
+        up = mass * math.expm1(place * width - loss) / math.expm1(-width)
+        up = min(max(up * (1 + 8 * UNIT), 0.0), mass)
+        masses[place - first + 1] += up
+        masses[place - first] += mass - up
+    return Masses(first, masses, 0.0, 0.0, 0.0, 8 * UNIT * width)

@@ -1,0 +1,104 @@
+"""The armed check: norms of the tape against plain differentiation of single units' losses, and
+whether every weight that is to move has a gradient at all."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from nacre.core import rows
+from nacre.core.errors import Incompatible, UnsupportedLayer
+from nacre.core.parts import Objective
+from nacre.core.random import Source, Stream
+from nacre.core.tensors import trainable
+from nacre.core.types import Batch
+from nacre.gradient_clipping.clipped_sum import UnitLosses
+from nacre.gradient_clipping.looped import gradient_of
+from nacre.gradient_clipping.tape.owners import Owners
+
+_STEPS = 3  # sums that are checked where only the first are
+_SHARE = 0.01  # of the later sums
+_UNITS = 2  # units of each
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+"""Relative: a unit alone rounds differently than in a batch."""
+
+
+def all_answer(model: nn.Module, objective: Objective, sample: Batch) -> None:
+    """Raises `Incompatible` where the losses of made-up units do not depend on a trainable tensor.
+
+    Under privacy such a tensor would be moved by noise alone, while epsilon is paid for it. A
+    gradient of zeros is one: an adapter that starts at zero hides nothing.
+    """
+    weights = trainable(model)
+    with torch.enable_grad():
+        batch = objective.perturb(model, sample, Source(bytes(32)))
+        loss = objective.losses(model, batch).sum()
+    if not loss.requires_grad:
+        raise Incompatible(
+            "the losses depend on no trainable weight, so nothing could be learnt; use the weights "
+            "in `forward`, without `torch.no_grad`"
+        )
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    found = cast("Iterable[Tensor | None]", gradients)  # typed as if all were used
+    idle = [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
+    if idle:
+        more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
+        raise Incompatible(
+            f"the losses do not depend on the trainable weight {idle[0]!r}{more}: noise alone "
+            "would move it; use it in `forward`, or fix it by `requires_grad_(False)`"
+        )
+
+
+def _draw(source: Source, what: str) -> Stream:
+    """Random numbers for the check alone, so that no other draw moves."""
+    return source.child("armed check", what).stream()
+
+
+@dataclass(eq=False)
+class Armed:
+    """Compares a few units of the first sums and of some later ones, or of all, and raises where
+    the tape is wrong. Which later sums, and which units, follow from the step's key."""
+
+    done: int = 0
+
+    def due(self, verify: Literal["first", "always", "never"], source: Source) -> bool:
+        """Whether this sum is to be checked."""
+        self.done += 1
+        if verify == "first" and self.done > _STEPS:
+            return float(_draw(source, "sum").uniform(1)) < _SHARE
+        return verify != "never"
+
+    def check(
+        self,
+        losses: UnitLosses,
+        batch: Batch,
+        norms: Tensor,  # (B, G) of the tape
+        groups: list[list[str]],
+        owners: Owners,
+        source: Source,
+        precision: Literal["float32", "bfloat16"],
+    ) -> None:
+        """Raises `UnsupportedLayer` where a unit's norm is not that of its own loss's gradient,
+        differentiated alone under the same masks."""
+        drawn = (_draw(source, "units").uniform(_UNITS) * len(norms)).long()
+        for unit in sorted(set(drawn.tolist())):
+            if not bool(torch.isfinite(norms[unit]).all()):
+                continue
+            alone = rows.select(batch, slice(unit, unit + 1))
+            gradient = gradient_of(losses, alone, owners, source)
+            for group, names in enumerate(groups):
+                true = sum(float(gradient[n].double().square().sum()) for n in names) ** 0.5
+                seen = float(norms[unit, group])
+                if not abs(seen - true) <= _TOLERANCE[precision] * max(true, 1e-12) + 1e-30:
+                    raise UnsupportedLayer(
+                        f"the tape finds a gradient of norm {seen:.6g} for a unit whose own loss "
+                        f"has one of {true:.6g}, so its bound would not hold; nothing of this step "
+                        "was released: use `gradients: looped`, and report the model"
+                    )

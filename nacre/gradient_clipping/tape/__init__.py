@@ -1,0 +1,1 @@
+"""The tape: one ordinary backward pass, from which the gradient of each unit is followed."""

@@ -1,0 +1,312 @@
+"""Who owns which row of each operation's output, found by trial before the first step.
+
+Single losses are differentiated on a few units: an entry of an output that answers to one loss
+alone belongs to that unit. An output that answers to several units holds no row of anybody (a
+transposed weight, position embeddings): it is a parameter derived from parameters.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nacre.core import rows
+from nacre.core.errors import UnsupportedLayer
+from nacre.core.tensors import trainable
+from nacre.core.types import Batch
+from nacre.gradient_clipping.clipped_sum import UnitLosses
+from nacre.gradient_clipping.operations.call import tensors_in
+from nacre.gradient_clipping.tape.dropout_masks import masked
+from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
+from nacre.gradient_clipping.tape.function_mode import Watching
+from nacre.gradient_clipping.tape.layout import SHARED, UNANSWERED, Layout, Owner, found
+
+Key = tuple[str, tuple[str, ...], int]
+"""Function, parameters that it takes, and how many times it has taken them before."""
+
+
+MoveKey = tuple[str, int]
+"""Function, and how many times it has moved something by values before."""
+
+
+@dataclass
+class Counter:
+    """Names the calls of a forward pass, the same way each time."""
+
+    seen: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
+
+    def key(self, function: Any, names: tuple[str, ...]) -> Key:
+        """The key of the next call of this function on these parameters."""
+        name = name_of(function)
+        number = self.seen.get((name, names), 0)
+        self.seen[(name, names)] = number + 1
+        return name, names, number
+
+
+@dataclass
+class MoveCounter:
+    """Names the calls that move something by values, the same way each time."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def key(self, function: Any) -> MoveKey:
+        """The key of the next such call of this function."""
+        name = name_of(function)
+        number = self.seen.get(name, 0)
+        self.seen[name] = number + 1
+        return name, number
+
+
+@dataclass(eq=False)
+class Owners:
+    """What was found out about a model's operations; grows as other paths through it are seen."""
+
+    operations: dict[Key, Owner] = field(default_factory=dict)
+    masks: dict[int, Owner] = field(default_factory=dict)  # of each dropout, in order
+    moves: set[MoveKey] = field(default_factory=set)  # calls that move rows inside their units
+    unfollowed: str | None = None  # what lets values decide whose a row is, and where
+
+    def learn(self, losses: UnitLosses, batch: Batch, units: int = 3) -> None:
+        """Tries the model on the first few units of a perturbed batch, which are at least two."""
+        some = rows.select(batch, slice(min(units, len(batch["unit"]))))
+        some = {name: _differentiable(value) for name, value in some.items()}
+        weights = _moved(losses.model)
+        scout, moving = _Scout(), set(trainable(losses.model))
+        with torch.enable_grad():
+            scout.flow.mark((t for n, t in weights.items() if n in moving), WEIGHTS)
+            scout.flow.mark((t for n, t in weights.items() if n not in moving), FIXED)
+            with scout:
+                values = losses.at(weights, some, scout.flow)
+            values = values.unbind()
+        # A call may hand on what it was given (dropout of nothing): each tensor counts once.
+        outputs = {id(t): t for trial in scout.trials for t in trial.outputs}
+        sources = [t for move in scout.moves for t, _ in move.moved if t.requires_grad]
+        outputs |= {id(t): t for t in sources}
+        try:
+            answers = _answers(values, list(outputs.values()))
+        except RuntimeError as error:
+            raise UnsupportedLayer(
+                "single losses of the model cannot be differentiated by what its operations give "
+                f"({str(error).strip().splitlines()[0]}): re-entrant activation checkpointing is "
+                "one cause; switch it off, or use `gradients: looped`"
+            ) from error
+        self._settle(scout, weights, moving, answers)
+        for move in scout.moves:
+            if all(_inside(t, axis, answers, len(values)) for t, axis in move.moved):
+                self.moves.add(move.key)
+            else:
+                self.unfollowed = self.unfollowed or (
+                    f"{move.key[0]} moves rows between units by values of the batch"
+                )
+        self.unfollowed = self.unfollowed or scout.asked
+
+    def _settle(
+        self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
+    ) -> None:
+        known: dict[int, tuple[str, ...]] = {
+            id(t): (name,) for name, t in weights.items() if name in moving
+        }
+        counter = Counter()
+        for trial in scout.trials:
+            names = names_of(known.get(id(t)) for t in trial.inputs)
+            owner = answers.owner(trial.outputs)
+            given = {id(t) for t in trial.inputs}
+            fresh = not all(id(t) in given for t in trial.outputs)
+            writes = trial.into is not None and id(trial.into) not in known
+            alike = trial.function in ALIKE and id(trial.inputs[0]) not in known
+            if names and (fresh or writes) and not alike:
+                key = counter.key(trial.function, names)
+                self.operations[key] = owner
+                if owner == SHARED and trial.data:
+                    self.unfollowed = self.unfollowed or (
+                        f"{key[0]} of {', '.join(names)} mixes rows of the batch, or puts them in "
+                        "an order"
+                    )
+                elif owner == SHARED or trial.level < DATA:
+                    known |= {id(t): names for t in trial.outputs}
+        for number, (entered, output) in enumerate(scout.dropouts):
+            owner = answers.owner([output])
+            if owner == SHARED and id(entered) not in known:
+                raise UnsupportedLayer(
+                    "a dropout acts on entries of which it cannot be told whose they are, so its "
+                    "masks would follow the units' places; keep the units along one axis"
+                )
+            self.masks[number] = owner
+
+
+ALIKE = {Tensor.type_as, Tensor.to, Tensor.view_as, Tensor.expand_as, Tensor.reshape_as}
+"""Functions that take no more than a type or a shape from what follows their first argument."""
+
+
+def in_place(function: Any) -> Callable[..., Any] | None:
+    """The same function without the write, for one that writes into its first argument."""
+    if function is Tensor.__setitem__:
+        return _set
+    if not writes(function):
+        return None
+    name = name_of(function)
+    plain = f"__{name[3:]}" if name.endswith("__") else name[:-1]
+    return getattr(Tensor, plain, None)
+
+
+def writes(function: Any) -> bool:
+    """Whether a function writes into its first argument."""
+    name = name_of(function)
+    if name.endswith("__"):
+        return name.startswith("__i") and name not in ("__int__", "__index__", "__invert__")
+    return name.endswith("_") and not name.startswith("_")
+
+
+def _set(target: Tensor, index: Any, value: Any) -> Tensor:
+    result = target.clone()
+    result[index] = value
+    return result
+
+
+def name_of(function: Any) -> str:
+    """`linear` of a function, `T` of a property's getter."""
+    name = str(getattr(function, "__name__", function))
+    return str(function.__self__.__name__) if name == "__get__" else name
+
+
+def names_of(found: Any) -> tuple[str, ...]:
+    """The parameters that the arguments of a call stem from, each once, in order."""
+    names: dict[str, None] = {}
+    for some in found:
+        for name in some or ():
+            names[name] = None
+    return tuple(names)
+
+
+@dataclass
+class _Trial:
+    function: Any
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    into: Tensor | None  # what was written into
+    level: int  # where what entered comes from
+    data: bool  # whether something differentiable that comes from the batch entered
+
+
+@dataclass
+class _Move:
+    key: MoveKey
+    moved: list[Moved]
+
+
+def _inside(tensor: Tensor, axis: int | None, answers: _Answers, units: int) -> bool:
+    """Whether what moves along an axis stays inside its unit."""
+    if axis is None:
+        return False
+    if id(tensor) in answers.by_output:
+        owner = answers.owner([tensor])
+        if isinstance(owner, Layout):
+            return owner.axis != axis
+        if owner == SHARED:
+            return False
+    # No loss can be differentiated by it: a tensor of numbers such as tokens or lengths.
+    return tensor.shape[axis] % units != 0 or (axis != 0 and tensor.shape[0] == units)
+
+
+class _Scout(Watching):
+    """Notes every call; dropout keeps everything, so that nothing is hidden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trials: list[_Trial] = []
+        self.flow = Flow()
+        self.moves: list[_Move] = []
+        self.asked: str | None = None
+        self._moved = MoveCounter()
+        self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
+
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The result, which is noted where a gradient can reach it."""
+        inputs = [*tensors_in(args), *tensors_in(kwargs)]
+        level = max((self.flow.level(t) for t in inputs), default=FIXED)
+        data = any(t.requires_grad and self.flow.level(t) == DATA for t in inputs)
+        if level == DATA:
+            moved = self.flow.moved(function, args, kwargs)
+            if moved:
+                self.moves.append(_Move(self._moved.key(function), moved))
+            if asks(function):
+                self.asked = f"{name_of(function)} makes values of the batch steer the program"
+        into = args[0] if in_place(function) is not None else None
+        result = function(*args, **kwargs)
+        self.flow.follow(function, args, tensors_in(result), level)
+        outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
+        if outputs:
+            self.trials.append(_Trial(function, inputs, outputs, into, level, data))
+        return result
+
+    def dropout(
+        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Everything, as a tensor of its own."""
+        entered = args[0]
+        with self:
+            output = masked(entered, torch.ones_like(entered), args, kwargs)
+        self.dropouts.append((entered, output))
+        return output
+
+
+@dataclass
+class _Answers:
+    """Of each output and each unit, where the unit's loss depends on it."""
+
+    by_output: dict[int, list[Tensor | None]]
+
+    def owner(self, outputs: list[Tensor]) -> Owner:
+        """Whose the outputs of one call are."""
+        owners = {self._of(t) for t in outputs if id(t) in self.by_output}
+        owners.discard(UNANSWERED)
+        if not owners:
+            return UNANSWERED
+        return owners.pop() if len(owners) == 1 else SHARED
+
+    def _of(self, output: Tensor) -> Owner:
+        gradients = self.by_output[id(output)]
+        if all(g is None or not bool(g.any()) for g in gradients):
+            return UNANSWERED
+        full = [torch.zeros_like(output, dtype=torch.bool) if g is None else g for g in gradients]
+        return found(full) or SHARED
+
+
+def _answering(gradient: Tensor | None) -> Tensor | None:
+    """Where a gradient says something: a row that is not finite turns others' zeros into NaN."""
+    return None if gradient is None else (gradient != 0) & gradient.isfinite()
+
+
+def _answers(losses: Sequence[Tensor], outputs: list[Tensor]) -> _Answers:
+    by_output: dict[int, list[Tensor | None]] = {id(t): [] for t in outputs}
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+        for output, gradient in zip(outputs, gradients, strict=True):
+            by_output[id(output)].append(_answering(gradient))
+    return _Answers(by_output)
+
+
+def _differentiable(value: Tensor) -> Tensor:
+    """Rows of numbers get a gradient, so that what happens before the first weight shows too."""
+    return value.detach().clone().requires_grad_() if value.is_floating_point() else value
+
+
+def _moved(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights, all of them differentiable and a little moved: an adapter that starts at zero
+    would hide who owns what goes into it."""
+    generator = torch.Generator().manual_seed(0)
+    moved: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        value = p.detach()
+        if p.requires_grad:
+            noise = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+            value = value + 0.02 * noise
+        moved[name] = value.requires_grad_() if value.is_floating_point() else value
+    return moved

@@ -1,0 +1,63 @@
+"""The plain gradient of the sum, for training without a bound on single units.
+
+Nothing here bounds a unit, so nothing here is a basis for privacy: `Whole` says inf, and every
+noise refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nacre.core.errors import Incompatible
+from nacre.core.parts import Clip, Objective
+from nacre.core.random import Source
+from nacre.core.tensors import finite, trainable
+from nacre.core.types import Batch, BoundedSum, Tensors
+from nacre.gradient_clipping.clipped_sum import UnitLosses, empty_sum, held
+from nacre.gradient_clipping.looped import one_by_one
+from nacre.gradient_clipping.tape.owners import Owners
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The unclipped sum by one backward pass of the summed losses: as fast as plain PyTorch.
+
+    The bound is inf. Raises `Incompatible` for a rule that bounds units: no unit's own gradient
+    exists here. If the sum is not finite it is taken again one unit at a time, which drops and
+    counts the units at fault. Padding, frozen parameters, buffers and the empty batch are treated
+    as in `Looped`.
+    """
+
+    objective: Objective
+
+    def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
+        """The sum over the units that are present; `source` keys the attack's random starts."""
+        zero = empty_sum(model, clip)
+        if math.isfinite(zero.bound):
+            raise Incompatible(
+                f"`gradients: whole` cannot bound single units by {zero.bound:g}: use `gradients: "
+                "vmapped` or `looped`, or leave out `gradient_clipping: flat`"
+            )
+        batch = self.objective.perturb(model, held(units), source)
+        if not len(batch["unit"]):
+            return zero
+        losses = UnitLosses(model, self.objective)
+        total = _gradient(losses, batch)
+        if not finite(total):
+            return one_by_one(losses, batch, clip, Owners(), source)
+        return BoundedSum(total, zero.bound)
+
+
+def _gradient(losses: UnitLosses, batch: Batch) -> Tensors:
+    """name -> (*shape) float32, the gradient of the sum over units."""
+    parameters = trainable(losses.model)
+    with torch.enable_grad():
+        loss = losses.at(parameters, batch).sum()
+    gradients = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    return {name: g.float() for name, g in zip(parameters, gradients, strict=True)}

@@ -1,0 +1,120 @@
+"""What a loop of one's own promises, declared before any row is read: refused or priced here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nacre.core.errors import Incompatible
+from nacre.core.parts import Clip
+from nacre.data.sampling import PoissonSampling
+from nacre.differential_privacy.accounting.price import Accountant
+from nacre.differential_privacy.mechanism import Budget, Mechanism
+from nacre.differential_privacy.options import Privacy
+from nacre.gradient_clipping import Adaptive
+from nacre.planning.quote import IN_RUN
+from nacre.recipe.sections import LedgerChoice
+from nacre.training.planned import CENTRAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """Everything that decides what is promised, and the account that pays.
+
+    *Guarantee:* every number in it is declared, none is counted; so it may be shown to anybody.
+    Raises `Incompatible` for what no epsilon would cover.
+    """
+
+    privacy: Privacy
+    """Epsilon and delta of the whole run, for one row of the data."""
+    clip: Clip
+    """How each row's gradient is bounded."""
+    ledger: LedgerChoice
+    """Where the budget is kept, and the name of the account."""
+    size: int
+    """Rows of the data, declared: what a draw's rate is computed from."""
+    batch: int
+    """Rows expected a step, and what each sum is divided by."""
+    steps: int
+    """Steps of the whole run."""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.privacy.unit != "example":
+            raise Incompatible(
+                f"unit={self.privacy.unit} needs to know which rows belong together, and a data "
+                "set of single rows does not say so: use `unit: example`, or a recipe, which "
+                "gathers the rows of one person or party"
+            )
+        if self.privacy.delta >= 1 / self.size:
+            raise Incompatible(
+                f"delta={self.privacy.delta:g} is not below 1 / size = {1 / self.size:.3g}, so "
+                f"publishing one row whole would pass; use at most {0.1 / self.size:.0e}"
+            )
+        if IN_RUN in self.ledger.path:
+            raise Incompatible(
+                f"a ledger at {self.ledger.path} would give every run on these rows a fresh "
+                "budget; keep one beside the data, as `path='privacy.db'`"
+            )
+
+    @property
+    def accountant(self) -> Accountant:
+        """Who computes epsilon: the one asked for, else the one of the grant's rule."""
+        if self.privacy.accountant != "auto":
+            return self.privacy.accountant
+        grant = self.ledger.grant
+        return "pld" if grant is not None and grant.rule == "pld" else "rdp"
+
+    def declared(self, multiplier: float) -> dict[str, Any]:
+        """What is promised of each release, in the form of plan.json: of these declarations and
+        the calibrated multiplier, and of nothing that a step is taken with."""
+        clip: dict[str, Any] = {
+            "kind": str(getattr(self.clip, "kind", "other")),
+            "norm": self.clip.bound(1),
+        }
+        if isinstance(self.clip, Adaptive):
+            rule = self.clip
+            clip |= {"quantile": rule.quantile, "pace": rule.rate, "share": rule.share}
+        expected = float(self.batch)
+        party = {
+            "name": CENTRAL,
+            "account": self.ledger.dataset,
+            "size": self.size,
+            "unit": self.privacy.unit,
+            "adjacency": self.privacy.adjacency,
+            "sampling": {"kind": "poisson", "expected": expected, "rate": expected / self.size},
+            "clip": clip,
+            "noise": {"kind": self.privacy.noise.kind, "multiplier": multiplier},
+            "steps": self.steps,
+        }
+        return {
+            "private": True,
+            "rounds": self.steps,
+            "parties": [party],
+            "techniques": {"federated_learning": None},
+        }
+
+    def mechanism(self) -> Mechanism:
+        """The least noise that keeps all the steps within the budget.
+
+        Raises `DataError` for a batch larger than the data, `Unbounded` for a rule that bounds
+        nothing, `Incompatible` for a noise that remembers its steps.
+        """
+        if self.privacy.noise.kind != "gaussian":
+            raise Incompatible(
+                f"{self.privacy.noise.kind} noise remembers earlier steps, and a loop of your own "
+                "keeps nothing for it: use `noise: {kind: gaussian}`, or a recipe"
+            )
+        noise = self.privacy.noise.build(self.steps)
+        uncalibrated = Mechanism(
+            unit="example",
+            adjacency=self.privacy.adjacency,
+            sampling=PoissonSampling().build(self.batch, self.size),
+            clip=self.clip,
+            noise=noise,
+            steps=self.steps,
+        )
+        budget = Budget(epsilon=self.privacy.epsilon, delta=self.privacy.delta)
+        return uncalibrated.calibrated(budget, self.accountant)

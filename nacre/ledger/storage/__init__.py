@@ -1,0 +1,1 @@
+"""Where entries are kept: SQLite or PostgreSQL, one writer at a time, commits that are shared."""

@@ -1,0 +1,1 @@
+"""From a recipe to a plan: resolve, refuse, build, price, estimate. No row is read."""

@@ -1,0 +1,159 @@
+"""What a planned run would cost if it went on, or were set otherwise: one more epoch, and other
+noise, batches and steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nacre.data.sampling import CyclicPoisson, FixedSize, Poisson
+from nacre.differential_privacy.accounting.price import Accountant, epsilon
+from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.noise.correlated import Whole
+from nacre.differential_privacy.noise.independent import NoNoise
+from nacre.planning.plan import Plan
+from nacre.planning.pricing import Holder, Trial, accountant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A setting of the first account's mechanism, and what it costs."""
+
+    changed: str  # "" for the plan itself
+    noise: float  # in sensitivities
+    batch: float  # units a step, expected
+    steps: int
+    epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Prices beside that of the plan, by its own accountant, at its own delta."""
+
+    account: str
+    epoch: int | None  # steps until each unit is expected to have entered once; None for a search
+    one_more_epoch: float | None  # epsilon after it; None where the noise is built for these steps
+    choices: tuple[Choice, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain facts, all of them public."""
+        return asdict(self)
+
+    def table(self) -> RenderableType:
+        """The trade-off as a table, under a sentence on the next epoch."""
+        table = Table(title=f"what else {self.account} could pay for", title_justify="left")
+        table.add_column("changed")
+        for name in ("noise", "batch", "steps", "epsilon"):
+            table.add_column(name, justify="right")
+        for choice in self.choices:
+            batch, name = f"{choice.batch:g}", choice.changed or "as planned"
+            row = (f"{choice.noise:.4g}", batch, str(choice.steps), f"{choice.epsilon:.3f}")
+            table.add_row(name, *row)
+        return table if self.epoch is None else Group(Text(self._next()), table)
+
+    def _next(self) -> str:
+        now = self.choices[0].epsilon
+        if self.one_more_epoch is None:
+            return "one more epoch cannot be priced: the noise is built for these steps"
+        return (
+            f"one more epoch ({self.epoch} steps) would bring epsilon from {now:.3f} to "
+            f"{self.one_more_epoch:.3f}"
+        )
+
+
+def outlook(plan: Plan) -> Outlook | None:
+    """What the first account of a private plan could pay for; None where nothing is private."""
+    holder = plan.holders[0]
+    mechanism = holder.mechanism
+    if not plan.private or holder.delta is None or isinstance(mechanism.noise, NoNoise):
+        return None
+    if holder.trial is not None:
+        return _of_search(holder, holder.trial)
+    by = accountant(plan.recipe)
+    epoch = math.ceil(holder.size / mechanism.sampling.expected)
+    more: float | None = None
+    if not isinstance(mechanism.noise, Whole):
+        later = replace(mechanism, steps=mechanism.steps + epoch)
+        more = later.price(holder.delta, by).epsilon
+    return Outlook(
+        account=holder.account or "the run",
+        epoch=epoch,
+        one_more_epoch=more,
+        choices=tuple(_choices(mechanism, holder, by)),
+    )
+
+
+def _of_search(holder: Holder, trial: Trial) -> Outlook:
+    """Searches of the same trials with other numbers of them."""
+    assert holder.delta is not None  # outlook has looked
+    assert holder.mechanism.noise.multiplier is not None  # a plan is calibrated
+    law, found = trial.search.trials, list[Choice]()
+    others = {
+        "": law,
+        "half the trials": replace(law, mean=max(law.mean / 2, 1.01)),
+        "twice the trials": replace(law, mean=law.mean * 2),
+        "shape: 0 (spreads more)": replace(law, shape=0.0),
+        "shape: 5 (spreads less)": replace(law, shape=5.0),
+    }
+    for changed, other in others.items():
+        if changed and other == law:
+            continue
+        event = replace(trial.search, trials=other).event(trial.mechanisms)
+        found.append(
+            Choice(
+                changed=changed,
+                noise=holder.mechanism.noise.multiplier,
+                batch=holder.mechanism.sampling.expected,
+                steps=holder.mechanism.steps,
+                epsilon=epsilon(event, holder.delta, "rdp", holder.mechanism.adjacency).epsilon,
+            )
+        )
+    return Outlook(
+        account=holder.account or "the search", epoch=None, one_more_epoch=None,
+        choices=tuple(found),
+    )  # fmt: skip
+
+
+def _choices(mechanism: Mechanism, holder: Holder, by: Accountant) -> Iterator[Choice]:
+    assert holder.delta is not None  # outlook has looked
+    for changed, other in _settings(mechanism):
+        noise = other.noise.multiplier
+        assert noise is not None  # a plan is calibrated
+        yield Choice(
+            changed=changed,
+            noise=noise,
+            batch=other.sampling.expected,
+            steps=other.steps,
+            epsilon=other.price(holder.delta, by).epsilon,
+        )
+
+
+def _settings(mechanism: Mechanism) -> Iterator[tuple[str, Mechanism]]:
+    """The mechanism itself, then with one thing halved, doubled, or a quarter off."""
+    yield "", mechanism
+    noise, sampling = mechanism.noise, mechanism.sampling
+    assert not isinstance(noise, NoNoise)
+    assert noise.multiplier is not None
+    for name, factor in (("a fifth less noise", 0.8), ("a quarter more noise", 1.25)):
+        yield name, replace(mechanism, noise=replace(noise, multiplier=noise.multiplier * factor))
+    if isinstance(sampling, Poisson | CyclicPoisson):
+        groups = sampling.cycle if isinstance(sampling, CyclicPoisson) else 1
+        for name, factor in (("half the batch", 0.5), ("twice the batch", 2.0)):
+            batch = sampling.expected * factor
+            if batch * groups <= sampling.size:
+                yield name, replace(mechanism, sampling=replace(sampling, expected=batch))
+    elif isinstance(sampling, FixedSize):
+        for name, batch in (("half the batch", sampling.batch // 2),
+                            ("twice the batch", 2 * sampling.batch)):  # fmt: skip
+            if 1 <= batch <= sampling.size:
+                yield name, replace(mechanism, sampling=replace(sampling, batch=batch))
+    if not isinstance(noise, Whole):
+        if mechanism.steps > 1:
+            yield "half the steps", replace(mechanism, steps=mechanism.steps // 2)
+        yield "twice the steps", replace(mechanism, steps=mechanism.steps * 2)

@@ -1,0 +1,381 @@
+"""Every refusal that `nacre plan` can find before a row is read: one function, one sentence each.
+
+Each check takes the facts of a plan and raises `Incompatible` (or a sibling) with the place in
+the recipe, the reason and the remedy. `CHECKS` lists them; `nacre explain` prints their docs.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import Refusal
+from nacre.data.partition import ByColumn
+from nacre.data.scaling import PublicScaling
+from nacre.gradient_clipping.tape.dropout_masks import Masking
+from nacre.models import FormerRun, repair
+from nacre.planning.facts import Facts, ball_of, continues, former_plan, public_stage
+from nacre.planning.quote import IN_RUN
+from nacre.planning.refusals.clipping import (
+    adaptive_rules_see_every_step,
+    copies_are_of_images,
+    half_precision_is_for_the_tape,
+    norms_leave_room_for_noise,
+    one_factor_a_unit,
+    per_unit_clipping,
+    per_unit_sums,
+)
+from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
+from nacre.planning.refusals.inputs import (
+    balls_fit_the_features,
+    model_reads_the_inputs,
+    tokens_are_not_moved,
+    tokens_are_those_of_the_base,
+)
+from nacre.recipe.audits import CanaryAudit, Evasion
+from nacre.recipe.places import refuse
+from nacre.training import pieces
+from nacre.training.pieces import protects
+
+
+def delta_below_size(facts: Facts) -> None:
+    """A delta of 1 / size or more allows to publish a whole row."""
+    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    if privacy is None:
+        return
+    federation = recipe.federated_learning
+    units = facts.sizes
+    if privacy.unit == "client" and federation is not None:
+        units = {"": len(federation.parties.names)}
+    for name, size in units.items():
+        if privacy.delta >= 1 / size:
+            whose = f" of {name}" if name else ""
+            refuse(
+                recipe,
+                "differential_privacy.delta",
+                f"{privacy.delta:g} is not below 1 / size = {1 / size:.3g} for the {size} units"
+                f"{whose}, so publishing one of them whole would pass; use at most "
+                f"{0.1 / size:.0e}",
+            )
+
+
+def batch_within_data(facts: Facts) -> None:
+    """A step cannot expect more units than there are."""
+    for name, size in facts.sizes.items():
+        if facts.recipe.training.batch > size:
+            whose = f"party {name} has" if name else "the data have"
+            refuse(
+                facts.recipe,
+                "training.batch",
+                f"{facts.recipe.training.batch} units are expected a step, but {whose} {size}; "
+                f"use {size} or fewer",
+            )
+
+
+def unit_exists(facts: Facts) -> None:
+    """Protecting groups needs a column that names them and a cap on their rows."""
+    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    if privacy is None or privacy.unit != "group":
+        return
+    if getattr(recipe.data, "unit", None) is None:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            "group needs to know whose row is whose; name the column by `data: {unit: COLUMN}`",
+        )
+    if privacy.rows_per_unit is None:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            "group needs a cap on the rows of one unit; declare "
+            "`differential_privacy: {rows_per_unit: N}` (more rows are dropped at random)",
+        )
+
+
+def clients_are_many(facts: Facts) -> None:
+    """Hiding a whole party among a few others costs all accuracy."""
+    recipe = facts.recipe
+    if protects(recipe) != "client":
+        return
+    federation = recipe.federated_learning
+    if federation is None:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            "client protects whole parties, but there is no `federated_learning` section; "
+            "use `unit: example`",
+        )
+    expected = federation.expected()
+    if expected < 50 and not federation.few_clients:
+        refuse(
+            recipe,
+            "differential_privacy.unit",
+            f"client hides each party among {expected:g} expected a round, so the noise is as "
+            "large as the update itself; use `unit: example`, or say "
+            "`federated_learning: {few_clients: true}` to go on",
+        )
+    if federation.gather.aggregate.kind != "mean":
+        refuse(
+            recipe,
+            "federated_learning.gather",
+            f"{federation.gather.aggregate.kind} of clipped changes is no bounded sum, so noise "
+            "on it has no price; use `aggregate: {kind: mean}`",
+        )
+
+
+def comparison_on_public_data(facts: Facts) -> None:
+    """An unprotected twin trains on the same rows without any noise."""
+    recipe = facts.recipe
+    if "unprotected" in recipe.compare and not recipe.data.public_demonstration:
+        refuse(
+            recipe,
+            "compare",
+            "an unprotected twin would train on the same private rows with no noise at all; "
+            "leave it out, or, only where the rows are public anyway, declare "
+            "`data: {public_demonstration: true}`",
+        )
+    if "public_base" in recipe.compare and public_stage(recipe) is None and not continues(recipe):
+        refuse(
+            recipe,
+            "compare",
+            "public_base needs a base: add `fine_tuning: {pretrain: …}` or a former run's model",
+        )
+
+
+def public_rows_exist(facts: Facts) -> None:
+    """Scaling, pre-training and stopping look at public rows only, so there must be some."""
+    recipe = facts.recipe
+    if recipe.data.has_public:
+        return
+    federation = recipe.federated_learning
+    wanted = {
+        "data.scaling": isinstance(recipe.data.scaling, PublicScaling),
+        "fine_tuning.pretrain": public_stage(recipe) is not None,
+        "federated_learning.stop": federation is not None and federation.stop is not None,
+    }
+    for key, needed in wanted.items():
+        if needed:
+            refuse(
+                recipe,
+                key,
+                "this looks at rows, so they must be public, and the recipe declares none; "
+                "declare `data: {public: …}`, or leave this out",
+            )
+
+
+def private_runs_have_a_ledger(facts: Facts) -> None:
+    """Epsilon that nobody writes down is spent again by the next run."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is not None and recipe.ledger is None:
+        refuse(
+            recipe,
+            "differential_privacy",
+            "a private run is charged to a ledger and the recipe names none; add "
+            "`ledger: {path: privacy.db, dataset: NAME, grant: {epsilon: …, delta: …}}`",
+        )
+
+
+def ledgers_outlive_runs(facts: Facts) -> None:
+    """A ledger inside the run folder is forgotten with it, and the next run starts afresh."""
+    recipe = facts.recipe
+    if recipe.ledger is None or IN_RUN not in recipe.ledger.path:
+        return
+    if recipe.differential_privacy is not None and not recipe.data.public_demonstration:
+        refuse(
+            recipe,
+            "ledger.path",
+            "a ledger in the run folder gives every run on these rows a fresh budget; keep one "
+            "beside the data, as `path: privacy.db`",
+        )
+
+
+def no_other_randomness(facts: Facts) -> None:
+    """Dropout has masks keyed by unit; other randomness follows a unit's place in the batch."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is None or protects(recipe) == "client":
+        return
+    if _random(facts):
+        refuse(
+            recipe,
+            "model",
+            "randomness inside the model other than dropout is drawn by place in the batch, from "
+            "a generator with 32 bits of seed, so taking one unit away would change what others "
+            "draw and the clipped sum would be off by more than one unit's share; use "
+            "`torch.nn.functional.dropout` or none",
+        )
+
+
+def _random(facts: Facts) -> bool:
+    """Whether two forward passes in training mode without dropout, on the same made-up rows,
+    differ."""
+    inputs = pieces.random_batch(facts.recipe, facts.schema, 64)["features"]
+    inputs = inputs.reshape(-1, *facts.schema.shape)
+    mode = facts.model.training
+    facts.model.train()
+    outputs: list[Tensor] = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), Masking(None, keep=True):
+            torch.manual_seed(seed)
+            outputs.append(facts.model(inputs))
+    facts.model.train(mode)
+    return not torch.equal(*outputs)
+
+
+def parties_are_real(facts: Facts) -> None:
+    """Simulated parties are dealt by a permutation of all units, so one unit moves others."""
+    recipe = facts.recipe
+    federation = recipe.federated_learning
+    if federation is None or isinstance(federation.parties, ByColumn):
+        return
+    if recipe.differential_privacy is not None and not recipe.data.public_demonstration:
+        refuse(
+            recipe,
+            "federated_learning.parties",
+            f"{federation.parties.kind} deals private rows to made-up parties, and adding one row "
+            "would move others between them, which no epsilon covers; name the holders by "
+            "`parties: {kind: column, column: NAME, sizes: {…}}`",
+        )
+
+
+def no_row_mixing(facts: Facts) -> None:
+    """BatchNorm and its like make one row's gradient depend on another's."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is not None or recipe.federated_learning is not None:
+        try:
+            repair.check(facts.model, facts.schema.shape, facts.schema.tokens)
+        except Refusal as error:
+            refuse(recipe, "model", str(error), type(error))
+
+
+def base_is_covered(facts: Facts) -> None:
+    """A base that saw private rows without noise leaks them, whatever is added later."""
+    recipe = facts.recipe
+    if recipe.differential_privacy is None or not isinstance(recipe.model, FormerRun):
+        return
+    former = former_plan(recipe, recipe.model)
+    if not former.get("private") and not recipe.model.public:
+        refuse(
+            recipe,
+            "model",
+            f"the run {recipe.model.path} was trained without differential privacy, so what it "
+            "learnt from its rows would leave with this model; use a private run, or, only where "
+            "its rows are public, declare `public: true` under `model`",
+        )
+
+
+def something_trains(facts: Facts) -> None:
+    """A model without a trainable weight cannot be trained."""
+    if not any(True for _ in facts.model.parameters()):
+        refuse(facts.recipe, "model", "it has no parameters, so nothing can be trained")
+
+
+def audits_have_their_rows(facts: Facts) -> None:
+    """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
+    canaries."""
+    recipe = facts.recipe
+    for option in recipe.audit:
+        if isinstance(option, CanaryAudit):
+            canaries = getattr(recipe.data, "canaries", None)
+            if canaries is not None and option.candidates >= 10**canaries.digits:
+                refuse(
+                    recipe,
+                    "audit",
+                    f"{option.candidates} candidates are more than there are other secrets of "
+                    f"{canaries.digits} digits; raise `data.canaries.digits`",
+                )
+            if canaries is None:
+                refuse(
+                    recipe,
+                    "audit",
+                    "canaries looks for made-up secrets and the data hold none; add "
+                    "`canaries: {count: 32}` to data of kind text with task causal_lm",
+                )
+        elif not recipe.data.has_test:
+            refuse(
+                recipe,
+                "audit",
+                f"{option.kind} measures on rows that were not trained on, and the data declare "
+                "none; add `data: {holdout: {share: 0.2}}`",
+            )
+        if isinstance(option, Evasion) and ball_of(option, recipe) is None:
+            refuse(
+                recipe,
+                "audit",
+                "evasion needs to know how far an input may move; give it a ball: "
+                "`audit: [{kind: evasion, ball: {kind: linf, radius: 0.1}}]`",
+            )
+
+
+def parties_are_one_process(facts: Facts) -> None:
+    """The parties of a federation are asked one after another, by one process."""
+    execution = facts.recipe.execution
+    shared = execution.devices in ("replicated", "sharded")
+    if facts.recipe.federated_learning is not None and (shared or execution.portions is not None):
+        refuse(
+            facts.recipe,
+            "execution.devices" if shared else "execution.portions",
+            "the parties of a federation are trained by one process, so there is no work to share "
+            "among several; leave it out",
+        )
+
+
+def schedules_know_their_end(facts: Facts) -> None:
+    """A party starts its local steps anew in every round, so no step of it is the last."""
+    if facts.recipe.federated_learning is not None and facts.recipe.training.schedule is not None:
+        refuse(
+            facts.recipe,
+            "training.schedule",
+            "a schedule counts the steps of one run, and parties start theirs anew in each round; "
+            "leave it out, and lower `federated_learning.optimizer.lr` instead",
+        )
+
+
+def averages_are_whole(facts: Facts) -> None:
+    """The average keeps a second copy of all weights, which processes that share them have not."""
+    recipe = facts.recipe
+    if recipe.training.average is not None and recipe.execution.devices == "sharded":
+        refuse(
+            recipe,
+            "training.average",
+            "processes that share the weights have no whole copy to average; use "
+            "`execution: {devices: replicated}`, or leave it out",
+        )
+
+
+CHECKS: tuple[Callable[[Facts], None], ...] = (
+    per_unit_clipping,
+    norms_leave_room_for_noise,
+    per_unit_sums,
+    one_factor_a_unit,
+    half_precision_is_for_the_tape,
+    adaptive_rules_see_every_step,
+    copies_are_of_images,
+    batch_within_data,
+    noise_fits_the_sampling,
+    sampling_with_event,
+    unit_exists,
+    clients_are_many,
+    delta_below_size,
+    comparison_on_public_data,
+    public_rows_exist,
+    private_runs_have_a_ledger,
+    ledgers_outlive_runs,
+    parties_are_real,
+    tokens_are_those_of_the_base,
+    model_reads_the_inputs,
+    tokens_are_not_moved,
+    no_row_mixing,
+    no_other_randomness,
+    base_is_covered,
+    something_trains,
+    balls_fit_the_features,
+    audits_have_their_rows,
+    parties_are_one_process,
+    schedules_know_their_end,
+    averages_are_whole,
+)

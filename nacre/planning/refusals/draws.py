@@ -1,0 +1,59 @@
+"""The refusals that are about who enters a step, and what noise that allows."""
+
+from __future__ import annotations
+
+from nacre.core.errors import DataError, Refusal, UnsupportedEvent
+from nacre.data.sampling import separation
+from nacre.differential_privacy.events import require_neighbours, require_pair
+from nacre.differential_privacy.options import GaussianNoise
+from nacre.planning.facts import Facts
+from nacre.recipe.places import refuse
+from nacre.training import pieces
+from nacre.training.pieces import protects
+
+
+def sampling_with_event(facts: Facts) -> None:
+    """Noise over rows is priced for draws, and neighbours, that have a proof."""
+    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    if privacy is None or protects(recipe) == "client":
+        return
+    for size in facts.sizes.values():
+        try:
+            require_neighbours(pieces.sampling(recipe, size), privacy.adjacency)
+        except UnsupportedEvent as error:
+            refuse(recipe, "training.sampling", str(error), UnsupportedEvent)
+
+
+def noise_fits_the_sampling(facts: Facts) -> None:
+    """Correlated noise is proven for units that take turns, in one run over one holder's rows."""
+    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    for size in facts.sizes.values():
+        try:
+            pieces.sampling(recipe, size)
+        except DataError as error:
+            refuse(recipe, "training.batch", str(error))
+    if privacy is None:
+        return
+    if isinstance(privacy.noise, GaussianNoise):
+        if privacy.noise.draws == "fast":
+            refuse(
+                recipe,
+                "differential_privacy.noise",
+                "`draws: fast` is PyTorch's generator of an accelerator, and a recipe is trained "
+                "on the processor, where anyone can try its 32 bits of seed and `draws: secure` "
+                "is twice as fast; leave `draws` out",
+            )
+        return
+    if recipe.federated_learning is not None:
+        refuse(
+            recipe,
+            "differential_privacy.noise",
+            f"{privacy.noise.kind} noise remembers earlier steps, and a federation keeps nothing "
+            "between its rounds but the accounts; use `noise: {kind: gaussian}`",
+        )
+    sampling = pieces.sampling(recipe, facts.sizes[""])
+    try:
+        noise = privacy.noise.build(recipe.training.steps, separation(sampling))
+        require_pair(sampling, noise)
+    except Refusal as error:
+        refuse(recipe, "differential_privacy.noise", str(error), type(error))

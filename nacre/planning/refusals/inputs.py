@@ -1,0 +1,95 @@
+"""Refusals about what a model reads: numbers or tokens, and how far they may be moved."""
+
+from __future__ import annotations
+
+from nacre.core.errors import Refusal
+from nacre.data.text.tokens import BPE, Bytes
+from nacre.models import Pretrained, PythonModel
+from nacre.models.pretrained import starts_random
+from nacre.planning.facts import Facts, balls
+from nacre.recipe.audits import Evasion
+from nacre.recipe.places import refuse
+from nacre.recipe.schema import Recipe
+
+
+def same_task(recipe: Recipe) -> None:
+    """A model is made for the task of its data; told before its weights are looked at."""
+    model, task = recipe.model, recipe.schema.task
+    if isinstance(model, Pretrained) and model.task != task:
+        refuse(
+            recipe,
+            "model.task",
+            f"the model is to answer {model.task} and the data are for {task}; make both the same",
+        )
+
+
+def tokens_are_those_of_the_base(facts: Facts) -> None:
+    """A pretrained model knows its own tokens alone; others would be read as other words."""
+    recipe = facts.recipe
+    option = getattr(recipe.data, "tokenizer", None)
+    learnt = isinstance(recipe.model, Pretrained) and not starts_random(recipe.model, recipe.folder)
+    if learnt and isinstance(option, Bytes | BPE):
+        refuse(
+            recipe,
+            "data.tokenizer",
+            f"the base was trained with tokens of its own and would read those of {option.kind!r} "
+            "as other words; leave the tokenizer out, or use `from_scratch: true` under `model`",
+        )
+
+
+def model_reads_the_inputs(facts: Facts) -> None:
+    """A model of numbers cannot read tokens, nor one of tokens more tokens than it knows."""
+    recipe, tokens = facts.recipe, facts.schema.tokens
+    known: int | None = getattr(facts.model, "tokens", None)
+    if isinstance(recipe.model, PythonModel) or (tokens is None and known is None):
+        return
+    if tokens is None or known is None:
+        reads, given = ("tokens", "numbers") if tokens is None else ("numbers", "tokens")
+        refuse(
+            recipe,
+            "model",
+            f"it reads {reads} and the data are {given}; use another model, or data of kind "
+            f"{'text' if tokens is None else 'table, arrays or images'}",
+        )
+    if tokens > known:
+        refuse(
+            recipe,
+            "data.tokenizer",
+            f"it has {tokens} tokens and the model knows {known}; use the model's own tokenizer",
+        )
+    task: str | None = getattr(facts.model, "task", None)
+    if task is not None and task != facts.schema.task:
+        refuse(
+            recipe,
+            "model.task",
+            f"the model answers {task} and the data are for {facts.schema.task}; make both the "
+            "same",
+        )
+
+
+def tokens_are_not_moved(facts: Facts) -> None:
+    """An attack that moves inputs by a radius needs numbers; a token has no neighbour."""
+    recipe = facts.recipe
+    if facts.schema.tokens is None:
+        return
+    if recipe.adversarial_training is not None:
+        key = "adversarial_training"
+    elif any(isinstance(option, Evasion) for option in recipe.audit):
+        key = "audit"
+    else:
+        return
+    refuse(
+        recipe,
+        key,
+        "it moves inputs by a radius, and tokens have no distance; leave it out for text (attacks "
+        "on embeddings and words are not built yet)",
+    )
+
+
+def balls_fit_the_features(facts: Facts) -> None:
+    """Radii and frozen features must name features of the table."""
+    for key, ball in balls(facts.recipe):
+        try:
+            ball.region(facts.space)
+        except Refusal as error:
+            refuse(facts.recipe, key, str(error), type(error))

@@ -1,0 +1,160 @@
+"""A plan for people: what will run, the noise, epsilon by step, cost."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nacre.core.types import BoundedSum
+from nacre.planning import words
+from nacre.planning.alternatives import told
+from nacre.planning.plan import Plan
+from nacre.planning.pricing import Holder
+
+
+def show(plan: Plan) -> RenderableType:
+    """Tables and sentences; every number is public."""
+    parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
+    if plan.private:
+        grows = _by_step(plan) if plan.search is None else _search(plan)
+        parts += [_accounts(plan), *_together(plan), grows]
+    else:
+        parts.append(
+            Text("not private: the recipe has no differential_privacy section", style="bold red")
+        )
+    return Group(*parts)
+
+
+def _what(plan: Plan) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    for name, sentence in words.techniques(plan.recipe).items():
+        table.add_row(name, sentence or "off")
+    if plan.search is not None:
+        table.add_row("tune", plan.search.sentence())
+    table.add_row("model", f"{words.model_words(plan.recipe)}, {_model(plan)}")
+    table.add_row("steps", _steps(plan))
+    noise = words.noise_words(plan.recipe)
+    if noise is not None:
+        table.add_row("noise", noise)
+    estimate = plan.estimate
+    table.add_row("gradients", f"{estimate.gradients}: {estimate.why}")
+    cost = (
+        f"about {_time(estimate.seconds)}, {_bytes(estimate.memory_bytes)} for the steps over rows"
+    )
+    if plan.search is not None:
+        cost += f" of one trial ({plan.search.how_many()})"
+    table.add_row("cost", cost + words.not_in_the_cost(plan.recipe))
+    return table
+
+
+def _model(plan: Plan) -> str:
+    estimate = plan.estimate
+    return f"{estimate.parameters:,} parameters, {estimate.trained:,} of them trained"
+
+
+def _steps(plan: Plan) -> str:
+    sampling = words.sampling_words(plan.inner_sampling)
+    copies = plan.recipe.training.augment
+    if copies is not None:
+        sampling += f", {words.counted(copies.count, 'random version')} of each image"
+    if plan.recipe.federated_learning is None:
+        return f"{plan.rounds}, each draws {sampling}"
+    local = plan.recipe.federated_learning.local.steps
+    return f"{plan.rounds} rounds of {words.counted(local, 'local step')}, each draws {sampling}"
+
+
+def _accounts(plan: Plan) -> Table:
+    mechanism = plan.holders[0].mechanism
+    neighbours = mechanism.adjacency.replace("_", "-")
+    table = Table(
+        title=f"what is charged: unit {mechanism.unit}, neighbours by {neighbours}",
+        title_justify="left",
+    )
+    table.add_column("account", overflow="fold")
+    for name in ("units", "noise x sensitivity", "epsilon", "delta", "by", "of the grant"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for holder in plan.holders:
+        price, takes = holder.price, holder.takes
+        assert price is not None  # every holder of a private plan is priced
+        assert takes is not None
+        table.add_row(
+            holder.account,
+            str(holder.size),
+            f"{holder.mechanism.noise.multiplier:.4g} x {_sensitivity(holder)}",
+            f"{price.epsilon:.4f}",
+            f"{holder.delta:g}",
+            price.accountant,
+            f"{takes.share:.1%} ({takes.rule})",
+        )
+    return table
+
+
+def _sensitivity(holder: Holder) -> str:
+    """How far neighbouring data sets move a sum: times the multiplier it is the deviation of the
+    noise. Where the rule moves, at its first step."""
+    clip = holder.mechanism.clip
+    least = BoundedSum({}, clip.bound(1)).sensitivity(holder.mechanism.adjacency)
+    return f"{least:.4g}" + (" at first" if clip.moved() else "")
+
+
+def _together(plan: Plan) -> list[Text]:
+    """What accounts stand at once this run is added to what they were charged before."""
+    return [
+        Text(
+            f"{holder.account} was charged before: with this run {takes.share_after:.1%} of its "
+            f"grant is taken, epsilon {takes.epsilon_after:.3g} in all"
+        )
+        for holder in plan.holders
+        if (takes := holder.takes) is not None and takes.share_after > takes.share * (1 + 1e-9)
+    ]
+
+
+def _by_step(plan: Plan) -> Table:
+    holder: Holder = plan.holders[0]
+    table = Table(title=f"epsilon of {holder.account} as the run goes on", title_justify="left")
+    table.add_column("after step")
+    for step, _ in holder.by_step:
+        table.add_column(str(step), justify="right")
+    passes = holder.mechanism.sampling.expected / holder.size
+    table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in holder.by_step))
+    table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in holder.by_step))
+    return table
+
+
+_SHOWN = 24  # alternatives that fit on a screen
+
+
+def _search(plan: Plan) -> Table:
+    """What a trial may draw, with the noise that it gets."""
+    title = f"what a trial draws from, noise of {plan.holders[0].account}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("settings", overflow="fold")
+    for name in ("batch", "steps", "noise"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in plan.alternatives[:_SHOWN]:
+        mechanism = each.holders[0].mechanism
+        assert each.search is not None
+        table.add_row(
+            told(each.search.chosen or {}),
+            f"{mechanism.sampling.expected:g}",
+            str(mechanism.steps),
+            f"{mechanism.noise.multiplier:.4g}",
+        )
+    if len(plan.alternatives) > _SHOWN:
+        table.add_row(f"… {len(plan.alternatives) - _SHOWN} more", "", "", "")
+    return table
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return "a second" if seconds < 1.5 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: int) -> str:
+    if count < 2**20:
+        return "less than 1 MiB"
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,262 @@
+"""Sections on what was promised: protection, privacy, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from nacre.report.facts import Evidence, Party
+from nacre.report.ledger_facts import Account
+from nacre.report.sections import charts
+from nacre.report.sections.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Listing,
+    Section,
+    Table,
+    Terms,
+    Text,
+)
+from nacre.report.sections.headline import UNIT, odds, worst
+from nacre.report.sections.numbers import (
+    delta,
+    epsilon,
+    left,
+    listed,
+    moment,
+    number,
+    percent,
+    short,
+)
+
+Technique = Literal[
+    "gradient_clipping",
+    "fine_tuning",
+    "federated_learning",
+    "differential_privacy",
+    "adversarial_training",
+]
+_PAPER = 50  # heights that an eye can tell apart in a chart
+_TECHNIQUES: dict[Technique, tuple[str, str]] = {
+    "gradient_clipping": ("Gradient clipping", "Gradients were used as they came."),
+    "fine_tuning": ("Fine-tuning", "The model started from random weights."),
+    "federated_learning": ("Federated learning", "All rows lay in one place."),
+    "differential_privacy": (
+        "Differential privacy",
+        "Nothing bounds what the model gives away.",
+    ),
+    "adversarial_training": ("Adversarial training", "The model saw clean inputs only."),
+}
+"""Technique -> (its name, what it means that it is off)."""
+
+
+def protection(evidence: Evidence) -> Section:
+    """The five techniques, on or off, each with its sentence."""
+    said = evidence["plan"]["techniques"]
+    items: list[tuple[str, bool, str]] = []
+    for name, (label, off) in _TECHNIQUES.items():
+        sentence = said[name]
+        items.append((label, sentence is not None, sentence if sentence is not None else off))
+    return Section("protection", "What was protected, and how", [Terms(items)])
+
+
+def privacy(evidence: Evidence) -> Section:
+    """Epsilon by party and by step, and everything it rests on."""
+    parties, party = evidence["plan"]["parties"], worst(evidence)
+    blocks: list[Block] = []
+    if party is None:
+        blocks.append(
+            Text("This run has no differential privacy, so there is no epsilon to state.")
+        )
+    else:
+        blocks += [Text(odds(party)), _parties(parties)]
+        blocks += _growth(parties)
+    lead = "Assumed:" if party is None else "This holds as long as:"
+    blocks += [Text(lead), Listing(evidence["plan"]["assumptions"])]
+    return Section("privacy", "Privacy", blocks)
+
+
+_ROWS: dict[str, Callable[[Party], str]] = {
+    "epsilon": lambda p: epsilon(p["epsilon"]),
+    "delta": lambda p: delta(p["delta"]),
+    "accountant": lambda p: str(p["accountant"]).upper(),
+    "protects": lambda p: UNIT[p["unit"]],
+    "neighbours by": lambda p: p["adjacency"].replace("_", " "),
+    "declared units": lambda p: f"{p['size']:,}",
+    "sampling": lambda p: p["sampling"]["kind"].replace("_", " "),
+    "takes turns": lambda p: _turns(p),
+    "sampling rate": lambda p: number(p["sampling"]["rate"]),
+    "steps": lambda p: f"{p['steps']:,}",
+    "clip": lambda p: _clip(p),
+    "noise": lambda p: _noise(p),
+    "noise multiplier": lambda p: _multiplier(p),
+    "epsilon at other deltas": lambda p: _curve(p),
+    "as Gaussian privacy": lambda p: _form("mu", p.get("mu")),
+    "as zero-concentrated privacy": lambda p: _form("rho", p.get("rho")),
+    "all runs of the account": lambda p: _account(p),
+    "takes of its grant": lambda p: percent(p["takes"]["share"]) if p["takes"] else "no grant",
+}
+
+
+def _curve(party: Party) -> str:
+    points = party.get("epsilon_by_delta", [])
+    said = [f"{epsilon(found)} at {delta(at)}" for at, found in points]
+    return ", ".join(said) or "not computed"
+
+
+def _form(name: str, value: float | None) -> str:
+    return "it has none" if value is None else f"{name} {number(value)}"
+
+
+def _account(party: Party) -> str:
+    """Epsilon of this and all earlier runs together, as the ledger's rule adds them up."""
+    takes = party["takes"]
+    after = takes.get("epsilon_after") if takes is not None else None
+    return "not charged" if after is None else f"epsilon {epsilon(after)}"
+
+
+def _clip(party: Party) -> str:
+    kind, norm = party["clip"]["kind"].replace("_", " "), party["clip"]["norm"]
+    if norm is None:
+        return kind
+    return f"{kind}, {number(norm)}" + (" at first" if kind == "adaptive" else "")
+
+
+def _turns(party: Party) -> str:
+    """How far apart the steps of one unit lie at least."""
+    epoch = party["sampling"].get("epoch")
+    if epoch is not None:
+        return f"once in each {epoch} steps at most"
+    cycle = party["sampling"].get("cycle", 1)
+    return "no" if cycle == 1 else f"every {cycle} steps at most"
+
+
+def _noise(party: Party) -> str:
+    """What hides a unit, as `banded, 8 bands`."""
+    noise = party["noise"]
+    if "bands" in noise:
+        return f"{noise['kind']}, {noise['bands']} bands"
+    return noise["kind"] + (f", {noise['buffers']} buffers" if "buffers" in noise else "")
+
+
+def _multiplier(party: Party) -> str:
+    multiplier = party["noise"]["multiplier"]
+    return "none" if multiplier is None else number(multiplier)
+
+
+def _parties(parties: list[Party]) -> Table:
+    """A column for each party; what all have in common is said once."""
+    rows: list[list[Cell]] = []
+    for name, said in _ROWS.items():
+        values = [said(party) for party in parties]
+        alike = len(set(values)) == 1
+        cells = [Cell(values[0], span=len(values))] if alike else [Cell(value) for value in values]
+        rows.append([Cell(name), *cells])
+    return Table("The mechanism and its price", ["", *(p["name"] for p in parties)], rows)
+
+
+def _growth(parties: list[Party]) -> list[Block]:
+    """Epsilon by step, curves that coincide on paper drawn once; nothing without points."""
+    found = {p["name"]: p["epsilon_by_step"] for p in parties if p["epsilon_by_step"]}
+    last = max((points[-1][1] for points in found.values()), default=0.0)
+    if last <= 0:
+        return []
+    curves: dict[tuple[tuple[float, int], ...], list[str]] = {}
+    for name, points in found.items():
+        seen = tuple((step, round(_PAPER * bound / last)) for step, bound in points)
+        curves.setdefault(seen, []).append(name)
+    series = [
+        charts.Line(
+            label=listed(names),
+            points=[(step, bound) for step, bound in found[names[0]]],
+            tone=tone % 4,
+        )
+        for tone, names in enumerate(curves.values())
+    ]
+    svg = charts.lines(
+        charts.Words(
+            name="growth",
+            title="Epsilon by step",
+            description=f"Epsilon rises with every step and ends at {epsilon(last)}.",
+        ),
+        series,
+        x=("steps over rows", number),
+        y=("epsilon", number),
+        floor=0.0,
+    )
+    caption = "What would have been promised had the run ended earlier."
+    return [Figures([Figure(svg, "Epsilon by step", caption)])]
+
+
+def ledger(evidence: Evidence) -> Section:
+    """What was charged, and the hashes that tie it down."""
+    found = evidence["ledger"]
+    if found is None or not found["accounts"]:
+        text = "This run was charged to no ledger, so nothing adds it up with other runs."
+        return Section("ledger", "Ledger", [Text(text)])
+    head = f"The last hash was {found['head']}; keep it elsewhere, to find a ledger that was cut."
+    state = "whole" if found["verified"] else "NOT whole"
+    # Several grants of one account share its lines.
+    accounts = {account["account"]: account for account in found["accounts"]}
+    blocks: list[Block] = [
+        Text(
+            "Each line of the ledger carries a hash of all lines before it. When training ended "
+            f"the chain was {state}. Of a run's journal only the last line is shown."
+        ),
+        Figures([_budgets(found["accounts"])]),
+        *(_entries(account) for account in accounts.values()),
+        Text(head, aside=True),
+    ]
+    return Section("ledger", "Ledger", blocks)
+
+
+def _budgets(accounts: list[Account]) -> Figure:
+    entries = [
+        charts.Budget(
+            label=f"{account['account']}, {account['unit']}",
+            figure=_balance(account),
+            granted=account["granted"]["epsilon"],
+            spent=account["spent"]["epsilon"],
+            reserved=_reserved(account),
+        )
+        for account in accounts
+    ]
+    said = "; ".join(f"{entry.label}: {entry.figure}" for entry in entries)
+    words = charts.Words(name="budgets", title="Budgets", description=said)
+    rules = listed(sorted({account["rule"].upper() for account in accounts}))
+    caption = (
+        f"Epsilon spent of what each account was granted for a unit, added up by {rules}; a rule "
+        "may allow less than the difference. What runs that are open hold is paler."
+    )
+    return Figure(charts.budget(words, entries), "Budgets", caption)
+
+
+def _reserved(account: Account) -> float:
+    """The epsilon that open runs hold: what is neither spent nor left. Under pld the first run
+    leaves nothing to others, which is no reservation."""
+    if account["rule"] == "pld":
+        return 0.0
+    rest = account["granted"]["epsilon"] - account["left"]["epsilon"]
+    return max(0.0, rest - account["spent"]["epsilon"])
+
+
+def _balance(account: Account) -> str:
+    spent, granted = account["spent"]["epsilon"], account["granted"]["epsilon"]
+    return f"{epsilon(spent)} of {epsilon(granted)}, {left(account['left']['epsilon'])} left"
+
+
+def _entries(account: Account) -> Table:
+    rows = [
+        [
+            Cell(str(entry["index"])),
+            Cell(moment(entry["time"])),
+            Cell(entry["kind"]),
+            Cell(entry["summary"], detail=f"run {entry['run']}" if entry["run"] else ""),
+            Cell(short(entry["hash"]), title=entry["hash"]),
+        ]
+        for entry in account["entries"]
+    ]
+    head = ["line", "time", "kind", "what", "hash"]
+    return Table(f"Account {account['account']}", head, rows, stacked=True)

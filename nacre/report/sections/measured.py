@@ -1,0 +1,329 @@
+"""Sections on what was measured: utility, attacks, attacked inputs, training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nacre.audit.finding import MEANING, Verdict
+from nacre.report.facts import Comparison, Evidence, FindingFacts, Picture, Row
+from nacre.report.sections import charts
+from nacre.report.sections.blocks import (
+    Block,
+    Cell,
+    Example,
+    Figure,
+    Figures,
+    Gallery,
+    Listing,
+    Section,
+    Table,
+    Text,
+)
+from nacre.report.sections.headline import (
+    COMPARISON,
+    FINDINGS,
+    STAYS_LOCAL,
+    by_loss,
+    interval,
+    signed_interval,
+    steps,
+)
+from nacre.report.sections.numbers import (
+    MISSING,
+    epsilon,
+    listed,
+    number,
+    percent,
+    seconds,
+    signed,
+    whole,
+)
+from nacre.report.sections.pictures import difference, png
+
+Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
+_MEASURES: dict[Measure, tuple[str, charts.Form]] = {
+    "accuracy": ("Accuracy", percent),
+    "loss": ("Mean loss", number),
+    "attacked_accuracy": ("Accuracy under attack", percent),
+    "membership_advantage": ("Membership advantage", signed),
+}
+_TONES = {"protected": 0, "unprotected": 1, "public base": 2}
+
+
+def _absent(evidence: Evidence, what: str, file: str) -> Text:
+    if evidence["findings_are_local"]:
+        return Text(f"{what}: {STAYS_LOCAL}{file}. Whoever holds the rows finds it there.")
+    return Text(f"{what}: {MISSING}. `nacre audit` measures it.")
+
+
+def utility(evidence: Evidence) -> Section:
+    """The protected model beside its unprotected twin and the public base."""
+    found = evidence["comparison"]
+    if found is None:
+        blocks: list[Block] = [_absent(evidence, "Accuracy and comparison", COMPARISON)]
+        return Section("utility", "Utility and comparison", blocks)
+    blocks = [
+        Text(
+            f"Every model answered the same {found['rows']:,} public test rows. Whiskers are "
+            f"intervals at {whole(found['confidence'])} confidence, one at a time."
+        ),
+        Figures([_panel(found, measure) for measure in _MEASURES if _values(found, measure)]),
+        _compared(found),
+        *_why_free(found),
+    ]
+    return Section("utility", "Utility and comparison", blocks)
+
+
+def _values(found: Comparison, measure: Measure) -> list[charts.Bar]:
+    return [
+        charts.Bar(
+            label=variant["name"],
+            value=figure["value"],
+            low=figure["low"],
+            high=figure["high"],
+            tone=_TONES.get(variant["name"], 3),
+        )
+        for variant in found["variants"]
+        if (figure := variant.get(measure)) is not None
+    ]
+
+
+def _panel(found: Comparison, measure: Measure) -> Figure:
+    """One measure of every model as bars."""
+    label, form = _MEASURES[measure]
+    entries = _values(found, measure)
+    said = ", ".join(f"{bar.label} {form(bar.value)}" for bar in entries)
+    words = charts.Words(name=measure, title=label, description=said)
+    if measure == "loss":
+        svg = charts.bars(words, entries, form=form, axis=number)
+        return Figure(svg, label, "On the test rows as they are: less is better.")
+    if measure == "membership_advantage":
+        svg = charts.bars(words, entries, form=form, axis=number, low=-0.1, high=0.1)
+        return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
+    svg = charts.bars(words, entries, form=form, axis=whole)
+    moved = "on inputs that an attacker moved" if measure == "attacked_accuracy" else "as they are"
+    return Figure(svg, label, f"Share of test rows answered rightly, {moved}.")
+
+
+def _compared(found: Comparison) -> Table:
+    shown: list[Measure] = [
+        m for m in _MEASURES if m != ("accuracy" if _values(found, "loss") else "loss")
+    ]
+    head = ["model", *(_MEASURES[measure][0].lower() for measure in shown), "what it is"]
+    rows = [
+        [
+            Cell(variant["name"]),
+            *(_figure(variant.get(measure), measure) for measure in shown),
+            Cell(variant["note"]),
+        ]
+        for variant in found["variants"]
+    ]
+    return Table("The models compared", head, rows, stacked=True)
+
+
+def _figure(figure: Any, measure: Measure) -> Cell:
+    if figure is None:
+        return Cell(MISSING)
+    if measure == "loss":
+        ends = f"{number(figure['low'])} to {number(figure['high'])}"
+        return Cell(number(figure["value"]), detail=ends)
+    if measure == "membership_advantage":
+        return Cell(signed(figure["value"]), detail=signed_interval(figure))
+    return Cell(percent(figure["value"]), detail=interval(figure))
+
+
+def _why_free(found: Comparison) -> list[Block]:
+    if not any(variant["name"] == "unprotected" for variant in found["variants"]):
+        return []
+    text = (
+        "The unprotected twin is the same recipe without its protection. It charges nothing to "
+        "any account because its rows are declared public: there is nothing to protect, and on "
+        "rows that are not public Nacre refuses to train it."
+    )
+    return [Text(text)]
+
+
+def attacks(evidence: Evidence) -> Section:
+    """What was tried against the finished model, and what came of it."""
+    found = evidence["findings"]
+    if not found:
+        return Section("attacks", "Attacks", [_absent(evidence, "What attacks achieve", FINDINGS)])
+    blocks: list[Block] = [_findings(found)]
+    figures = [figure for entry in found for figure in _figures(entry)]
+    if figures:
+        blocks.append(Figures(figures))
+    notes = [note for entry in found for note in _notes(entry)]
+    if notes:
+        blocks += [Text("To be read with it:"), Listing(notes)]
+    verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
+    meanings = [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
+    blocks += [Text("How to read the verdicts:"), Listing(meanings)]
+    return Section("attacks", "Attacks", blocks)
+
+
+def _findings(found: Sequence[FindingFacts]) -> Table:
+    rows = [
+        [
+            Cell(entry["audit"]),
+            Cell(entry["claim"]),
+            Cell(entry["measure"]),
+            _result(entry),
+            Cell(entry["verdict"]),
+        ]
+        for entry in found
+    ]
+    head = ["attack", "claim under test", "measure", "result", "verdict"]
+    return Table(
+        f"Findings, with intervals at {_levels(found)} confidence", head, rows, stacked=True
+    )
+
+
+def _notes(entry: FindingFacts) -> list[str]:
+    """What the audit wants to be read with its figure."""
+    notes = list(entry["details"].get("notes", []))
+    if bounds := entry["details"].get("epsilon"):
+        notes.append(
+            f"The {entry['audit']} attack shows an epsilon of at least "
+            f"{number(bounds['one_run'])}; the claim is {epsilon(bounds['claimed'])}."
+        )
+    return notes
+
+
+def _levels(found: Sequence[FindingFacts]) -> str:
+    return listed(sorted({whole(entry["confidence"]) for entry in found}))
+
+
+def _result(entry: FindingFacts) -> Cell:
+    share = entry["audit"] == "evasion"
+    value = percent(entry["value"]) if share else signed(entry["value"])
+    return Cell(value, detail=interval(entry) if share else signed_interval(entry))
+
+
+def _figures(entry: FindingFacts) -> list[Figure]:
+    """The curves that an audit gave."""
+    figures: list[Figure] = []
+    if curve := entry["details"].get("curve"):
+        line = charts.Line(
+            label="accuracy",
+            points=[(point["radius"], point["value"]) for point in curve],
+            intervals=[(point["low"], point["high"]) for point in curve],
+        )
+        ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
+        words = charts.Words(
+            name=f"{entry['audit']}-curve",
+            title="Accuracy by radius",
+            description=f"Accuracy falls {ends} as the attacker may move inputs further.",
+        )
+        svg = charts.lines(
+            words, [line], x=("radius", number), y=("accuracy", whole), floor=0.0, ceiling=1.0
+        )
+        caption = f"Accuracy {ends} as the attacker may move inputs further."
+        figures.append(Figure(svg, "Accuracy by radius", caption))
+    if roc := entry["details"].get("roc"):
+        figures.append(_roc(entry["audit"], [(rate["fpr"], rate["tpr"]) for rate in roc]))
+    return figures
+
+
+def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
+    series = [
+        charts.Line(label="the attack", points=sorted({(0.0, 0.0), *points, (1.0, 1.0)})),
+        charts.Line(label="guessing", points=[(0, 0), (1, 1)], tone=3, dashed=True),
+    ]
+    words = charts.Words(
+        name=f"{audit}-roc",
+        title="Members found against outsiders accused",
+        description="; ".join(f"{percent(tpr)} at {percent(fpr)}" for fpr, tpr in points),
+    )
+    svg = charts.lines(
+        words, series, x=("outsiders accused", whole), y=("members found", whole), ceiling=1.0
+    )
+    caption = "The closer to the dashed line, the less the attack knows."
+    return Figure(svg, "Members found", caption)
+
+
+def examples(evidence: Evidence) -> Section | None:
+    """Attacked public inputs, for people to look at; None where there are none."""
+    pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
+    rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
+    if not pictures and not rows:
+        return None
+    blocks: list[Block] = [
+        Text(
+            "Public test rows whose right answer an attack changed, each at the smallest of the "
+            "tried radii that did."
+        )
+    ]
+    if pictures:
+        blocks.append(Gallery([_example(picture) for picture in pictures]))
+    blocks += [_moved(row, place) for place, row in enumerate(rows, start=1)]
+    return Section("examples", "What an attack looks like", blocks)
+
+
+def _example(picture: Picture) -> Example:
+    shape, clean, attacked = picture["shape"], picture["clean"], picture["attacked"]
+    moved = difference(clean, attacked)
+    panels = [
+        (png(shape, clean), f"clean: {picture['before']}"),
+        (png(shape, attacked), f"attacked: {picture['after']}"),
+        (png(shape, moved), "what moved"),
+    ]
+    return Example(panels, _changed(picture))
+
+
+def _changed(entry: Picture | Row) -> str:
+    at = f" at {whole(entry['share'])} of the radius" if "share" in entry else ""
+    return f"Label {entry['label']}: answered {entry['before']}, then {entry['after']}{at}."
+
+
+def _moved(row: Row, place: int) -> Table:
+    rows = [
+        [Cell(change["feature"]), Cell(number(change["before"])), Cell(number(change["after"]))]
+        for change in row["changes"]
+    ]
+    return Table(f"Row {place}. {_changed(row)}", ["feature", "before", "after"], rows)
+
+
+def training(evidence: Evidence) -> Section:
+    """How the training went, as far as public rows and releases tell."""
+    outcome, released = evidence["outcome"], evidence["released"]
+    unit, done, planned = steps(evidence), outcome["done"], outcome["planned"]
+    run = f"All {planned:,}" if done == planned else f"{done:,} of {planned:,}"
+    kinds = {
+        "noised": released["noised"],
+        "computed from noised ones": released["inherited"],
+        "unprotected": released["unprotected"],
+    }
+    said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["none"])
+    blocks: list[Block] = [
+        Text(
+            f"{run} planned {unit} were run ({outcome['stopped']}). {released['count']:,} releases "
+            f"left the private side: {said}. Losses on private rows were not recorded."
+        ),
+        *_curve(evidence),
+    ]
+    if outcome["seconds"]:
+        rows = [[Cell(name), Cell(seconds(spent))] for name, spent in outcome["seconds"].items()]
+        blocks.append(Table("Time", ["stage", "took"], rows))
+    return Section("training", "Training", blocks)
+
+
+def _curve(evidence: Evidence) -> list[Block]:
+    """The loss of models that predict numbers or tokens, the accuracy of others."""
+    measure: Literal["loss", "accuracy"] = "loss" if by_loss(evidence) else "accuracy"
+    label, form = _MEASURES[measure]
+    curve = evidence["outcome"]["curve"]
+    points = [(p["round"], value) for p in curve if (value := p.get(measure)) is not None]
+    if not points:
+        return []
+    title = f"{label} on public rows"
+    words = charts.Words(
+        name="training-curve",
+        title=title,
+        description=f"From {form(points[0][1])} to {form(points[-1][1])}.",
+    )
+    line = charts.Line(label=label.lower(), points=points)
+    y = (label.lower(), number if measure == "loss" else whole)
+    svg = charts.lines(words, [line], x=(steps(evidence), number), y=y)
+    caption = "Measured on public rows as training went on; watching it costs no privacy."
+    return [Figures([Figure(svg, title, caption)])]

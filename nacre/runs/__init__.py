@@ -1,0 +1,1 @@
+"""A run's life on disk: begin, train, checkpoint, resume, settle, hand over."""

@@ -1,0 +1,103 @@
+"""How a run ends: its model and facts on disk, its accounts settled, its key destroyed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator
+from typing import Any
+
+import torch
+
+from nacre.core.files import write_json
+from nacre.core.run_folder import RunFolder
+from nacre.core.types import Tensors
+from nacre.fine_tuning import export
+from nacre.models import build, save
+from nacre.planning.plan import Plan
+from nacre.runs import reservations
+from nacre.runs.loop import Outcome
+from nacre.runs.provenance import provenance
+from nacre.runs.rows import Holdings
+
+
+class Clock:
+    """Seconds of each stage, one after another."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Ends the stage `name`; the next one begins."""
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def facts_of(folder: RunFolder) -> dict[str, str]:
+    """What all processes have to know of the run. Raises `RunError` where it has ended."""
+    folder.source()
+    folder.sweep()
+    names = ("code", "threads", "portions", "memory", "compiled")
+    facts = {name: str(folder.fact(name)) for name in names}
+    return facts | {"key": folder.key(folder.run_key).hex()}
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Generator[None]:
+    """Lets one operation use so many threads, inside the block: as many as when the run was
+    started, since sums over other threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def close(
+    plan: Plan,
+    folder: RunFolder,
+    held: Holdings,
+    outcome: Outcome,
+    charges: reservations.Charges,
+    seconds: dict[str, float],
+) -> None:
+    """Ends a run with the model of its loop. See `end`."""
+    facts: dict[str, Any] = {
+        "done": outcome.done,
+        "planned": plan.rounds,
+        "stopped": outcome.stopped,
+        # How long private work took speaks of how many rows there are.
+        "seconds": seconds if held.private_is_public else {},
+        "curve": list(outcome.curve),
+    }
+    write_json(folder.local / "seconds.json", seconds)
+    end(plan, folder, held, export.merged(outcome.model), charges, facts)
+
+
+def end(
+    plan: Plan,
+    folder: RunFolder,
+    held: Holdings,
+    weights: Tensors,  # of the finished model, adapters merged
+    charges: reservations.Charges,
+    facts: dict[str, Any],  # for outcome.json
+) -> None:
+    """Writes the model and the facts, settles the accounts, and destroys the key last."""
+    recipe, schema = plan.recipe, plan.schema
+    plain = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
+    plain.load_state_dict(weights)
+    save(
+        plain, recipe.model, folder.path, shape=schema.shape, outputs=schema.outputs(),
+        task=schema.task, scaler=held.scaler.to_json(), folder=recipe.folder,
+        tokenizer=held.tokenizer,
+    )  # fmt: skip
+    charges.settle()
+    write_json(folder.path / "ledger.json", charges.extract())
+    facts = facts | {"provenance": provenance(recipe, plan.digest, held.hmac)}
+    write_json(folder.outcome, facts)
+    folder.destroy_key()

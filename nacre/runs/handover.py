@@ -1,0 +1,106 @@
+"""The finished model of a run, for libraries that know nothing of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from nacre.core.errors import FileDamaged, Incompatible, RunError
+from nacre.core.files import load_tensors, read_json, write_bytes, write_json
+from nacre.core.run_folder import RunFolder
+from nacre.core.types import Tensors
+from nacre.fine_tuning import LoRA
+from nacre.fine_tuning.export import export, merged
+from nacre.models import OWN, Code, Transformer, build, load, saved
+from nacre.recipe.schema import Recipe
+from nacre.runs import checkpoint
+from nacre.runs.run import open_run
+
+Form = Literal["merged", "adapter"]
+
+
+def hand_over(run: Path, into: Path, form: Form = "merged", *, code: Code = OWN) -> list[str]:
+    """Writes the finished model of `run` into the folder `into`; gives the names of its files.
+
+    `merged` is the whole model: of a pretrained one a folder for `from_pretrained(into)`, with its
+    tokenizer and the names of its classes; of any other what `nacre.models.load(into)` reads.
+    `adapter` is what LoRA learnt alone, for `peft.PeftModel.from_pretrained(base, into)`. Both are
+    computed from releases, so handing them on costs no epsilon.
+
+    Raises `RunError` for a run that is open or a folder that holds files, `Incompatible` for
+    `adapter` where none was trained, `Refusal` for a Python model without `code.runs`,
+    `FileDamaged` where the run's files do not fit each other.
+    """
+    finished = open_run(run, code=code)
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise RunError(f"{into} exists and is not an empty folder; name another one")
+    recipe, folder = finished.recipe, finished.folder
+    # All that can fail comes before the first file.
+    if form == "merged":
+        model = load(run, recipe.folder, code=recipe.code, own=recipe.model)
+    else:
+        model = _with_adapters(recipe, folder)
+    facts = _facts(folder)
+    into.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, Transformer):
+        _name_classes(model, read_json(folder.plan))
+    elif form == "merged":
+        write_json(into / "model.json", facts)
+    tokenizer: dict[str, Any] = facts.get("tokenizer") or {}
+    if text := tokenizer.get("file"):
+        write_bytes(into / "tokenizer.json", str(text).encode())
+    export(model, into, form)
+    return sorted(path.name for path in into.iterdir())
+
+
+def _facts(folder: RunFolder) -> dict[str, Any]:
+    saved(folder.path)  # refuses what nacre has not written
+    return cast(dict[str, Any], read_json(folder.path / "model.json"))
+
+
+def _with_adapters(recipe: Recipe, folder: RunFolder) -> nn.Module:
+    """The model as it was trained, adapters beside the base, from the last checkpoint."""
+    choice, schema = recipe.fine_tuning, recipe.schema
+    if not isinstance(choice, LoRA):
+        raise Incompatible(
+            f"the run {folder.path} trained no adapters but the model's own weights; use "
+            "`--form merged`"
+        )
+    kept = checkpoint.checkpoints(folder.state)
+    if not kept:
+        raise FileDamaged(
+            f"no checkpoint is left in {folder.state}, and adapters stand there alone; use `--form "
+            "merged`"
+        )
+    # A checkpoint holds the base as well, so it does not matter what became of the base's folder.
+    model = build(
+        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
+    )
+    model = choice.prepare(model, recipe.seed)
+    tensors, _, _ = checkpoint.read(kept[-1])
+    prefix = "model."
+    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    model.load_state_dict(state)
+    whole, _ = load_tensors(folder.path / "model.safetensors")
+    if not _same(merged(model), whole):
+        raise FileDamaged(
+            f"the adapters in {kept[-1]} do not give the model of the run, so a file of it has "
+            "changed; put it back, or use `--form merged`"
+        )
+    return model
+
+
+def _same(one: Tensors, other: Tensors) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def _name_classes(model: Transformer, plan: Any) -> None:
+    """Writes the names of the classes into the configuration; numbers stand there else."""
+    classes: list[str] = plan.get("classes") or []
+    if classes and model.task in ("classification", "token_classification"):
+        settings: Any = model.network.config
+        settings.id2label = dict(enumerate(classes))
+        settings.label2id = {name: number for number, name in enumerate(classes)}

@@ -1,0 +1,344 @@
+"""The outermost loop of a run: over rows, or over parties. Checkpoints, watches, stops."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from nacre.core.files import read_json
+from nacre.core.progress import Advance, Progress
+from nacre.core.random import Source
+from nacre.core.run_folder import RunFolder
+from nacre.core.tensors import detached, trainable
+from nacre.core.types import Release, Tensors
+from nacre.data.dataset import Rows
+from nacre.differential_privacy.noise.independent import NoNoise
+from nacre.federated_learning import Federation, InProcess, Party
+from nacre.planning.plan import Plan
+from nacre.runs import checkpoint
+from nacre.runs.features import passed
+from nacre.runs.released import Log, Overheard
+from nacre.runs.rows import Holdings
+from nacre.training import pieces
+from nacre.training.averaged_weights import Averaged
+from nacre.training.curve import figures, told
+from nacre.training.devices.portions import Devices
+from nacre.training.fit import Agreed, Journal, NoJournal, fit
+from nacre.training.holders import Setting, fixed, local_training, parts, units
+from nacre.training.planned import PlannedLevels
+from nacre.training.step import Parts, State, UnitSource
+from nacre.training.unmoved import Unmoved
+
+
+class _Level(NamedTuple):
+    """What the outermost steps are taken with."""
+
+    state: State
+    work: Parts
+    over: UnitSource
+    charge: Journal
+    overheard: Overheard | None = None  # over parties whose changes are private by themselves
+
+
+@dataclass
+class Outcome:
+    """Where a loop ended."""
+
+    model: nn.Module
+    done: int
+    stopped: str  # "completed", "stopped improving" or "finished early"
+    curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+class Names:
+    """The parties as units: which of them a round asks."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def numbers(self, indices: Tensor) -> Tensor:
+        """Their places: all parties are asked by one process."""
+        return indices
+
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[tuple[str, ...]]:
+        """The drawn names at once: a gather needs to see them together."""
+        if len(indices):
+            drawn: list[int] = indices.tolist()
+            yield tuple(self._names[i] for i in drawn)
+
+
+def loop(
+    plan: Plan,
+    setting: Setting,
+    held: Holdings,
+    model: nn.Module,
+    source: Source,
+    charges: Mapping[str, Journal],
+    folder: Path | None,  # the run's state/ has its checkpoints; None keeps nothing
+    watch: Progress,
+    *,
+    early: bool = False,  # put the last checkpoint back and end there
+    devices: Devices | None = None,  # folder, charges and watch are those of the first process
+) -> Outcome:
+    """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
+    devices = devices or Devices()
+    setting, held, part = passed(setting, held, model, watch)
+    planned = PlannedLevels.of(devices.group.from_first(lambda: _written(plan, folder)))
+    level = (
+        _federation(plan, setting, held, part, source, charges, folder, planned)
+        if plan.outer is not None
+        else _central(plan, setting, held, part, source, charges, devices, planned)
+    )
+    option = plan.recipe.training.average
+    average = Averaged(option, part) if option is not None else None
+    state, outcome = _restored(level.state, folder, devices, average)
+    until = state.done if early else plan.rounds
+    name = "rounds" if plan.federated else "steps"
+    log = Log(folder / "released.jsonl", state.done) if folder is not None else None
+    try:
+        with watch.stage(name, plan.rounds) as advance:
+            advance(state.done)
+            watcher = _Watcher(
+                plan,
+                held,
+                outcome,
+                folder,
+                log,
+                advance,
+                devices,
+                average,
+                level.overheard,
+                Unmoved(state.model),
+            )
+            if not watcher.ended(state):
+                state = fit(
+                    state, level.over, level.work, until=until, source=source, charge=level.charge,
+                    planned=planned.outer, observe=watcher, context=fixed(state.model),
+                )  # fmt: skip
+    finally:
+        if log is not None:
+            log.close()
+    devices.gather()
+    if average is not None:
+        average.hand_over(part)
+    outcome.model, outcome.done = model, state.done
+    if early and state.done < plan.rounds:
+        outcome.stopped = "finished early"
+    return outcome
+
+
+def _written(plan: Plan, folder: Path | None) -> Any:
+    """plan.json as it was written when the run was started; without a folder, as it would be."""
+    if folder is None:
+        return json.loads(json.dumps(plan.to_json()))
+    return read_json(folder / "plan.json")
+
+
+def _central(
+    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
+    charges: Mapping[str, Journal], devices: Devices, planned: PlannedLevels,
+) -> _Level:  # fmt: skip
+    mechanism = plan.holders[0].mechanism
+    optimizer = plan.recipe.training.optimizer.build(devices.place(model).values())
+    rows = held.private[""]
+    over = units(plan.recipe, rows, source)
+    planned.outer.require_units(len(over), len(rows), rows.group)
+    charge = Agreed(devices.group, charges.get("", NoJournal()))
+    work = replace(parts(setting, mechanism, model), devices=devices)
+    begun = mechanism.noise.init(trainable(model))
+    return _Level(State(model.train(), optimizer, mechanism.clip, begun), work, over, charge)
+
+
+def _federation(
+    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
+    charges: Mapping[str, Journal], folder: Path | None, planned: PlannedLevels,
+) -> _Level:  # fmt: skip
+    outer, option = plan.outer, plan.recipe.federated_learning
+    assert outer is not None
+    assert option is not None
+    weights = detached(trainable(model))
+    handlers = {
+        name: Party(
+            name,
+            local_training(
+                setting, plan.inner(name), rows, model, source.child("party", name),
+                charges.get(name, NoJournal()), planned.over(name),
+            ),
+            recipe=plan.digest,
+            rounds=option.rounds,
+            like=weights,
+            store=_store(folder, name),
+            key=None if folder is None else source.secret("replies", name),
+        ).handle
+        for name, rows in held.private.items()
+    }  # fmt: skip
+    private = isinstance(outer.noise, NoNoise) and plan.private
+    wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
+    gather = option.gather.build(outer.sampling.expected)
+    federation = Federation(wire, gather, plan.digest, private=private)
+    optimizer = option.optimizer.build(trainable(model).values())
+    work = Parts(
+        sampling=outer.sampling,
+        sums=federation.at,
+        noise=outer.noise,
+        adjacency=outer.adjacency,
+    )
+    return _Level(
+        State(model.train(), optimizer, outer.clip),
+        work,
+        Names(option.parties.names),
+        charges.get("", NoJournal()),
+        wire if isinstance(wire, Overheard) else None,
+    )
+
+
+def _store(folder: Path | None, name: str) -> Path | None:
+    """Where a party keeps what it answered. In a deployment it is the party's own disk; and under
+    privacy of whole parties a reply is not a release yet, so it stays in `local/`, encrypted under
+    the run's key, and is removed with it."""
+    if folder is None:
+        return None
+    path = RunFolder(folder).parties / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _restored(
+    state: State, folder: Path | None, devices: Devices, average: Averaged | None
+) -> tuple[State, Outcome]:
+    outcome = Outcome(state.model, state.done, "completed")
+    remembers = state.noise_state is not None
+    kept = devices.group.only_first(lambda: _newest(folder, remembers), None)
+    found = devices.group.from_first(lambda: kept and [str(kept[0]), *kept[2:]])
+    if not found:
+        return state, outcome
+    tensors = devices.group.share(kept[1] if kept else {})
+    path, done, facts = Path(found[0]), int(found[1]), found[2]
+    devices.group.together(
+        lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer, devices)
+    )
+    devices.adopt()
+    if average is not None:
+        average.put_back(_named(tensors, _AVERAGE))
+    outcome.curve = list(facts["curve"])
+    outcome.stopped = str(facts["stopped"])
+    remembered = _named(tensors, _NOISE)
+    clip = state.clip.at(facts.get("clip", {}))
+    noise_state = remembered if remembers else None
+    return replace(state, clip=clip, noise_state=noise_state, done=done), outcome
+
+
+_NOISE = "noise."
+"""What the noise remembers, among the tensors of a checkpoint in memory; on disk they lie apart."""
+
+
+_AVERAGE = "average."
+"""The average of the weights, among the tensors of a checkpoint."""
+
+
+def _named(tensors: Tensors, prefix: str) -> Tensors:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _newest(
+    folder: Path | None, remembers: bool
+) -> tuple[Path, Tensors, int, dict[str, Any]] | None:
+    """The last checkpoint of the run, with what the noise remembers; None before the first one."""
+    kept = checkpoint.checkpoints(folder / "state") if folder is not None else []
+    if folder is None or not kept:
+        return None
+    tensors, done, facts = checkpoint.read(kept[-1])
+    if remembers:
+        noise = checkpoint.read_noise(RunFolder(folder).noise, done)
+        tensors |= {_NOISE + name: value for name, value in noise.items()}
+    return kept[-1], tensors, done, facts
+
+
+class _Watcher:
+    """Sees each release: logs it, measures public figures, checkpoints, decides to stop."""
+
+    def __init__(
+        self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
+        log: Log | None, advance: Advance, devices: Devices, average: Averaged | None,
+        overheard: Overheard | None, unmoved: Unmoved,
+    ) -> None:  # fmt: skip
+        self._overheard, self._unmoved = overheard, unmoved
+        self._devices, self._average = devices, average
+        self._plan, self._outcome, self._folder = plan, outcome, folder
+        self._log, self._advance = log, advance
+        self._rows: Rows | None = held.public
+        self._task = pieces.task_of(plan.schema)
+        self._every = plan.recipe.training.checkpoint
+        federation = plan.recipe.federated_learning
+        self._stop = federation.stop if federation is not None else None
+
+    def __call__(self, state: State, release: Release) -> bool:
+        if self._log is not None:
+            heard = self._overheard.last if self._overheard is not None else None
+            self._log.add(state.done, release, heard)
+        if self._average is not None:
+            self._average.follow(state.model, state.done)
+        due = state.done % self._every == 0 or state.done >= self._plan.rounds
+        if due:
+            self._devices.gather()
+        if due or self._plan.federated:  # every round: what stops a federation is counted in them
+            self._measure(state)
+        flat = self._flat()
+        if flat:
+            self._outcome.stopped = "stopped improving"
+        if due or flat:
+            self._save(state)
+        curve = self._outcome.curve
+        self._advance(1, told(curve[-1], self._plan.schema.task) if curve else "")
+        return flat
+
+    def ended(self, state: State) -> bool:
+        """Whether the checkpoint was the last one of a run that had stopped improving."""
+        return self._outcome.stopped == "stopped improving" or state.done >= self._plan.rounds
+
+    def _measure(self, state: State) -> None:
+        if self._rows is not None and self._devices.group.first:
+            average = self._average
+            with average.shown(state.model) if average is not None else nullcontext():
+                found = figures(state.model, self._task, self._rows)
+            self._outcome.curve.append({"round": state.done, **found})
+
+    def _flat(self) -> bool:
+        if self._stop is None:
+            return False
+        return self._stop.flat([point[self._stop.figure] for point in self._outcome.curve])
+
+    def _save(self, state: State) -> None:
+        group, folder = self._devices.group, self._folder
+        self._unmoved.require(state.model)
+        if folder is None and group.size == 1:
+            return
+        tensors = checkpoint.collected(state.model, state.optimizer, self._devices)
+        if self._average is not None:
+            tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
+        group.only_first(lambda: self._write(folder, tensors, state), None)
+
+    def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:
+        assert folder is not None
+        if self._log is not None:
+            self._log.sync()
+        facts: dict[str, Any] = {
+            "curve": self._outcome.curve,
+            "stopped": self._outcome.stopped,
+            "clip": state.clip.moved(),  # computed from releases, so it may be kept
+        }
+        if state.noise_state is not None:  # before the checkpoint: none may be without its own
+            checkpoint.write_noise(RunFolder(folder).noise, state.noise_state, state.done)
+        checkpoint.write(folder / "state", tensors, state.done, facts)

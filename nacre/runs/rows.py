@@ -1,0 +1,169 @@
+"""The rows of a run, read once, checked, scaled by public numbers, dealt to their holders."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.core.errors import DataError
+from nacre.core.random import digest
+from nacre.core.types import FeatureSpace
+from nacre.data.cells import Cells
+from nacre.data.dataset import Cohorts, Rows, Schema
+from nacre.data.scaling import Scaler, fit_scaling
+from nacre.data.text.token_cache import Aids
+from nacre.recipe.places import refuse
+from nacre.recipe.schema import Recipe
+
+_ROLES = ("text", "prompt", "completion", "label", "target", "unit", "party")
+"""Keys under `data` that name a column."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Scaled rows by who may see them."""
+
+    schema: Schema
+    scaler: Scaler
+    space: FeatureSpace
+    private: dict[str, Rows]  # holder -> rows; one holder named "" without a federation
+    public: Rows | None
+    test: Rows | None
+    outsiders: Rows | None  # test rows drawn as the private ones were; None where all test rows are
+    test_is_public: bool
+    private_is_public: bool
+    notes: tuple[str, ...]  # for the local terminal only
+    hmac: str  # of the data under the holder's key
+    cells: tuple[
+        Cells, ...
+    ]  # of all rows that are not public, held-out ones too, as they were read
+    tokenizer: Mapping[str, Any] | None = None  # that of `Cohorts`
+    canaries: int = 0  # made-up rows, which are the last ones of the only holder
+
+
+def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holdings:
+    """Reads and checks every row. Nothing leaves; raises `DataError`, with the place in the recipe,
+    where rows do not fit."""
+    schema = recipe.schema
+    try:
+        cohorts = recipe.data.read(recipe.folder, recipe.seed, holder_key, aids)
+    except DataError as error:
+        refuse(recipe, _key(recipe, error), str(error), DataError)
+    scaler = fit_scaling(recipe.data.scaling, schema, cohorts.public)
+    return Holdings(
+        schema=schema,
+        scaler=scaler,
+        space=scaler.space(schema),
+        private=_dealt(recipe, cohorts, scaler),
+        public=_scaled(scaler, cohorts.public),
+        test=_scaled(scaler, cohorts.test),
+        outsiders=_scaled(scaler, cohorts.outsiders),
+        test_is_public=cohorts.test_is_public,
+        private_is_public=cohorts.private_is_public,
+        notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
+        hmac=_hmac(cohorts, holder_key),
+        cells=_cells(cohorts),
+        tokenizer=cohorts.tokenizer,
+        canaries=0 if cohorts.canaries is None else len(cohorts.canaries),
+    )
+
+
+def _key(recipe: Recipe, error: DataError) -> str:
+    """The key of the recipe that the rows do not fit: the one that names the column or the file."""
+    data = recipe.data
+    if error.column is not None:
+        if error.column in getattr(data, "columns", ()):
+            return f"data.columns.{error.column}"
+        for role in _ROLES:
+            if getattr(data, role, None) == error.column:
+                return f"data.{role}"
+    files = {
+        "data.public.path": getattr(data, "public", None),
+        "data.test.path": getattr(data, "test", None),
+        "data.path": data,
+    }
+    for key, option in files.items():
+        path: str | None = getattr(option, "path", None)
+        if path is not None and str(error).startswith(str(recipe.folder / path)):
+            return key
+    return "data"
+
+
+def _cells(cohorts: Cohorts) -> tuple[Cells, ...]:
+    """None in a public demonstration. As they were read: another scaling is no other data."""
+    if cohorts.private_is_public:
+        return ()
+    if cohorts.cells:
+        return cohorts.cells
+    kept_out = () if cohorts.test is None or cohorts.test_is_public else (cohorts.test,)
+    return tuple(_of_rows(rows) for rows in (cohorts.private, *kept_out))
+
+
+def _of_rows(rows: Rows) -> Cells:
+    """The features of each row beside its label, in blocks."""
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        features, label = rows.features.flatten(1).numpy(), rows.label.reshape(len(rows), -1)
+        step = max(1, _AT_ONCE // max(1, features.shape[1]))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            yield np.concatenate([features[part], label[part].numpy()], axis=1)
+
+    return Cells("cells", blocks)
+
+
+_AT_ONCE = 1 << 22  # numbers
+
+
+def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
+    """What the holder should know where the declared size is far from the units at hand.
+
+    For the local terminal only: how many units there are is private, so nothing is refused.
+    """
+    privacy = recipe.differential_privacy
+    rows = cohorts.private
+    by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
+    units = len(set(rows.group or ())) if by_group else len(rows)
+    declared = recipe.data.size
+    if declared / 2 <= units <= declared * 2:
+        return []
+    return [
+        f"`data.size` says {declared} and there are {units} units to train on: the guarantee "
+        "holds, but each step draws a share of the declared number, so the batches are of "
+        "another size than `training.batch`"
+    ]
+
+
+def _hmac(cohorts: Cohorts, key: bytes) -> str:
+    """Hex HMAC-SHA-256 of the rows *as they were read*, so that nothing can change in between."""
+    state = hmac.new(key, b"nacre rows", hashlib.sha256)
+    cohorts_of = (cohorts.private, cohorts.public, cohorts.test, cohorts.outsiders)
+    for rows in (*cohorts_of, cohorts.canaries):
+        if rows is None:
+            state.update(digest("none"))
+        else:
+            names = json.dumps([rows.group, rows.party])
+            state.update(digest(rows.features, rows.label, names))
+    return state.hexdigest()
+
+
+def _scaled(scaler: Scaler, rows: Rows | None) -> Rows | None:
+    return None if rows is None else scaler.apply(rows)
+
+
+def _dealt(recipe: Recipe, cohorts: Cohorts, scaler: Scaler) -> dict[str, Rows]:
+    rows = scaler.apply(cohorts.private)
+    if cohorts.canaries is not None:
+        rows = rows + cohorts.canaries
+    if recipe.federated_learning is None:
+        return {"": rows}
+    privacy = recipe.differential_privacy
+    unit = privacy.unit if privacy is not None else "example"
+    return recipe.federated_learning.parties.split(rows, unit, recipe.seed)

@@ -1,0 +1,1 @@
+"""Private statistics of a table: queries, answers, and what `nacre release` does."""

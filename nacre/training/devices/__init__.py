@@ -1,0 +1,1 @@
+"""How the processes and devices of a run share the work of a step."""

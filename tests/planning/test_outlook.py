@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nacre.planning.outlook import outlook
+from nacre.planning.plan import Plan, plan
+from tests.training.tiny import CENTRAL, recipe
+
+
+def planned(folder: Path, kind: str, **changes: object) -> Plan:
+    sampling = {"kind": kind}
+    return plan(recipe(folder, CENTRAL, training__sampling=sampling, training__batch=30, **changes))
+
+
+@pytest.mark.parametrize("kind", ["poisson", "cyclic_poisson", "full"])
+def test_prices_move_as_they_should(tmp_path: Path, kind: str) -> None:
+    run = planned(tmp_path, kind)
+    found = outlook(run)
+    assert found is not None
+    by_name = {choice.changed: choice for choice in found.choices}
+    now = by_name[""]
+    price = run.holders[0].price
+    assert price is not None and now.epsilon == price.epsilon
+    rising = [by_name[n].epsilon for n in ("a quarter more noise", "", "a fifth less noise")]
+    steps = [by_name[n].epsilon for n in ("half the steps", "", "twice the steps")]
+    assert rising == sorted(set(rising)) and steps == sorted(set(steps))
+    assert by_name["twice the steps"].steps == 2 * now.steps
+    if kind == "full":
+        assert "half the batch" not in by_name and found.epoch == 1
+    else:
+        batches = [by_name[n] for n in ("half the batch", "", "twice the batch")]
+        assert all(a.epsilon < b.epsilon for a, b in itertools.pairwise(batches))
+        assert [choice.batch for choice in batches] == [15, 30, 60]
+        assert found.epoch == 4
+    assert found.one_more_epoch is not None and found.one_more_epoch > now.epsilon
+    later = run.holders[0].mechanism.event(now.steps + found.epoch)
+    assert found.one_more_epoch == pytest.approx(_priced(run, later))
+    assert json.loads(json.dumps(found.to_json()))["choices"][0]["changed"] == ""
+
+
+def _priced(run: Plan, event: object) -> float:
+    from nacre.differential_privacy.accounting.price import epsilon
+    from nacre.planning.pricing import accountant
+
+    return epsilon(event, run.holders[0].delta, accountant(run.recipe)).epsilon
+
+
+def test_a_tree_has_no_price_beyond_its_steps(tmp_path: Path) -> None:
+    found = outlook(
+        planned(tmp_path, "cyclic_poisson", differential_privacy__noise={"kind": "tree"})
+    )
+    assert found is not None and found.one_more_epoch is None
+    assert {"twice the steps", "half the steps"}.isdisjoint(c.changed for c in found.choices)
+    assert "built for these steps" in _text(found.table())
+
+
+def test_it_is_written_for_people(tmp_path: Path) -> None:
+    found = outlook(planned(tmp_path, "poisson"))
+    assert found is not None
+    text = _text(found.table())
+    assert "one more epoch (4 steps) would bring epsilon from" in text
+    assert "twice the batch" in text and "as planned" in text
+
+
+def _text(shown: object) -> str:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()
+
+
+def test_runs_without_privacy_have_none(tmp_path: Path) -> None:
+    bare = recipe(tmp_path, CENTRAL, differential_privacy=None, ledger=None)
+    assert outlook(plan(bare)) is None
