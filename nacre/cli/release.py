@@ -131,9 +131,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _fields(answer: Answer, query: QueryOption) -> Mapping[str, Any]:
-    """An answer as plain JSON; its event is the query's price."""
+    """An answer as plain JSON, with the query, which `nacre report --check` holds it against; its
+    event is the query's price."""
     fields = {key: value for key, value in asdict(answer).items() if key != "event"}
-    return {**fields, "epsilon": query.epsilon, "delta": query.delta}
+    asked = {key: value for key, value in asdict(query).items() if value is not None}
+    return {**fields, "epsilon": query.epsilon, "delta": query.delta, "query": asked}
 
 
 def _table(answers: Sequence[Answer]) -> Table:

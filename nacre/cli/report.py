@@ -23,15 +23,28 @@ from nacre.cli.output import common_options, show
 @common_options
 def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
     """Write the evidence of RUN: evidence.json, and a page that needs no network. Both hold public
-    and released facts only."""
-    from nacre.report.evidence import check as checked
-    from nacre.report.evidence import write_report
+    and released facts only.
 
+    With --check RUN may also be the folder of a loop of your own, the output of a PrivateTrainer,
+    or a file that `nacre release -o` wrote."""
     if check:
-        found = checked(run)
-        count = sum(part["last"] - part["first"] + 1 for part in found)
-        show({"ranges": found}, f"all {count} releases of {run} are what its plan says", as_json)
+        _check(run, as_json)
         return
+    from nacre.report.evidence import write_report
 
     page = write_report(run, output)
     show({"report": str(page)}, f"wrote {page}", as_json)
+
+
+def _check(run: Path, as_json: bool) -> None:
+    if run.is_file():
+        from nacre.report.answers import check as checked
+
+        answers = checked(run)
+        show({"answers": answers}, f"all {len(answers)} answers of {run} are as paid for", as_json)
+        return
+    from nacre.report.evidence import check as held
+
+    found = held(run)
+    count = sum(part["last"] - part["first"] + 1 for part in found)
+    show({"ranges": found}, f"all {count} releases of {run} are what its plan says", as_json)

@@ -20,6 +20,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.declaration import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.ledger.recorded_rows import record_rows
+from nacre.runs.released import Log
 from nacre.training.planned import Planned, PlannedLevels
 
 
@@ -33,10 +34,20 @@ class Standing:
     folder: RunFolder | None  # None: the key is in memory only, and the run cannot be resumed
     _held: ExitStack
 
-    def settle(self) -> None:
-        """Ends the run: the account's rule decides what comes back, and the key is destroyed."""
+    def log(self, done: int) -> Log | None:
+        """released.jsonl of the folder, cut off after `done` steps; None where there is none."""
+        if self.folder is None:
+            return None
+        log = Log(self.folder.path / "released.jsonl", done)
+        self._held.callback(log.close)
+        return log
+
+    def settle(self, done: int) -> None:
+        """Ends the run after `done` steps: the account's rule decides what comes back, and the key
+        is destroyed."""
         self.charge.settle()
         if self.folder is not None:
+            write_json(self.folder.outcome, {"done": done, "planned": self.charge.steps})
             self.folder.destroy_key()
         self.close()
 

@@ -91,6 +91,7 @@ class Promise:
         }
         return {
             "private": True,
+            "rounds": self.steps,
             "parties": [party],
             "techniques": {"federated_learning": None},
         }

@@ -13,11 +13,13 @@ from torch import nn
 from nacre.core.errors import Incompatible, RunError
 from nacre.core.parts import GradientSum
 from nacre.core.tensors import trainable
+from nacre.core.types import Release
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.account import Standing
 from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Collate, Dataset, Examples
+from nacre.runs.released import Log
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
 from nacre.training.planned import Held
@@ -54,6 +56,7 @@ class Steps:
         )
         self._context: bytes | None = None
         self._unmoved: Unmoved | None = None  # from the first step on
+        self._log: Log | None = None  # from the first step on, where the run has a folder
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
         """The rule of the next step; adaptive ones move, by what is released."""
@@ -84,11 +87,20 @@ class Steps:
         units = Examples(self._dataset, self._collate, device, source.child("rows", number))
         state = State(self._model.train(), optimizer, self.clip, done=done)
         before = entering(state, source, self._fixed())
-        after, _ = step(state, units, replace(self._parts, noise=noise), source, before)
+        after, release = step(state, units, replace(self._parts, noise=noise), source, before)
         self.clip = after.clip
+        self._record(number, release)
         self._mark = self._marked()
         if first:
             self.require_unmoved()
+
+    def _record(self, number: int, release: Release) -> None:
+        """One more line of released.jsonl, durable when this returns."""
+        if self._log is None:
+            self._log = self.standing.log(number - 1)
+        if self._log is not None:
+            self._log.add(number, release)
+            self._log.sync()
 
     def require_untouched(self) -> None:
         """Raises `Incompatible` where the weights are not those that the last step left, or carry

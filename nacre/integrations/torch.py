@@ -178,7 +178,7 @@ class Private:
         self._steps.require_untouched()
         self._steps.require_unmoved()
         spent = self.epsilon()
-        self._steps.standing.settle()
+        self._steps.standing.settle(self.done)
         return spent
 
     def close(self) -> None:

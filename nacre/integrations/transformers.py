@@ -175,7 +175,7 @@ class PrivateTrainer(Trainer):
                 self._steps.require_untouched()
             self._steps.require_unmoved()
             metrics = {**_released(output.metrics), "epsilon": self.epsilon}
-            standing.settle()
+            standing.settle(self.state.global_step)
             return TrainOutput(output.global_step, math.nan, metrics)
         finally:
             standing.close()

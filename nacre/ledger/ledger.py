@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
 from nacre.data.sketch import Sketch
-from nacre.ledger.accounts import End, Grant, grant_of, request
+from nacre.ledger.accounts import End, Grant, Request, grant_of, request
 from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, signed
@@ -310,6 +310,11 @@ class Ledger:
         """How a run stands."""
         with self._reading() as book:
             return run_summary(book.known(account).run(run))
+
+    def asked(self, account: str, run: str) -> Request:
+        """What a run reserved, as the ledger holds it."""
+        with self._reading() as book:
+            return book.known(account).run(run).request
 
     def extract(self, accounts: Sequence[str]) -> dict[str, Any]:
         """The facts about these accounts that a report prints; all of them are public."""

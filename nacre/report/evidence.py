@@ -174,9 +174,13 @@ def _plan(run: Path) -> Plan:
 def check(run_folder: Path) -> list[Range]:
     """The releases of a run by ranges of steps, recomputed from plan.json and released.jsonl alone.
 
-    Raises `NotAsPlanned` for the first release that is not what the plan promises, and for an
-    evidence.json that says something else; otherwise as `gather`.
+    `run_folder` may be that of a loop of one's own, or the Trainer's output. Raises `NotAsPlanned`
+    for the first release that is not what the plan promises, and for an evidence.json that says
+    something else; otherwise as `gather`.
     """
+    own = loop_of_ones_own(run_folder)
+    if own is not None:
+        return _declared(own)
     plan, lines = _plan(run_folder), _lines(run_folder)
     done = None
     if (run_folder / "outcome.json").exists():
@@ -191,6 +195,30 @@ def check(run_folder: Path) -> list[Range]:
             f"again by `nacre report {run_folder}`"
         )
     return found
+
+
+def loop_of_ones_own(run: Path) -> Path | None:
+    """The folder in which a loop of one's own keeps what it declared: this one, or `private` in the
+    output of the Trainer; None for the folder of a recipe."""
+    for place in (run, run / "private"):
+        if (place / "plan.json").is_file():
+            facts: Any = read_json(place / "plan.json")
+            return None if isinstance(facts, dict) and "recipe_digest" in facts else place
+    return None
+
+
+def _declared(run: Path) -> list[Range]:
+    """`check`, of what was declared without a recipe."""
+    plan: Any = read_json(run / "plan.json")
+    PlannedLevels.of(plan)  # raises where it says too little
+    lines, done = _lines(run), None
+    if (run / "outcome.json").exists():
+        outcome: Any = read_json(run / "outcome.json")
+        if not isinstance(outcome, dict) or not isinstance(outcome.get("done"), int):  # pyright: ignore[reportUnknownMemberType]
+            raise FileDamaged(f"{run / 'outcome.json'} does not say `done`: put it back")
+        done = int(outcome["done"])  # pyright: ignore[reportUnknownArgumentType]
+    require_planned(run, plan, lines, done)
+    return ranges(plan, lines)
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
 from nacre.data.readers import RawTable, missing, name_of, number, read_table, text
+from nacre.differential_privacy.paid import Noise, require_charged, require_due
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,
@@ -67,7 +68,8 @@ def release(
 
     Raises `Refusal` for a query without a price, `DataError` for rows that do not fit it,
     `BudgetExceeded` where the account does not hold enough, `LedgerError` for a ledger or an
-    account that cannot be used.
+    account that cannot be used, `NotAsPlanned` where an answer is not what its query pays for: it
+    stays charged and is not given.
     """
     asked = (queries if isinstance(queries, Queries) else Queries(queries=tuple(queries))).queries
     run = f"release {uuid.uuid4().hex}"
@@ -88,7 +90,29 @@ def release(
             asked_of = grouped_by(query, answers)
             empty = getattr(asked_of, "groups_from", None) is not None
             answers.append(no_answer(query) if empty else answer(frame, asked_of))
+        _require_paid(book, charges, asked, answers)
         return Statistics(run, tuple(answers))
+
+
+def _require_paid(
+    book: Ledger, charges: Sequence[Charge], asked: Sequence[QueryOption],
+    answers: Sequence[Answer],
+) -> None:  # fmt: skip
+    """Raises `NotAsPlanned` unless each answer is what its query pays for, and the ledger holds the
+    price of all of them."""
+    for query, found in zip(asked, answers, strict=True):
+        values = len(found.values)
+        said = Noise(
+            name=found.name, scale=found.scale, values=values, epsilon=query.epsilon,
+            delta=query.delta,
+        )  # fmt: skip
+        require_due(query, said)
+    columns = dict.fromkeys(query.unit for query in asked)  # as `_reserved` has them
+    for column, charge in zip(columns, charges, strict=True):
+        standing = book.asked(charge.account, charge.run)
+        both = zip(asked, answers, strict=True)
+        events = [found.event for query, found in both if query.unit == column]
+        require_charged(standing.event, events, "rows" if column is None else f"{column!r}")
 
 
 @dataclass(frozen=True)

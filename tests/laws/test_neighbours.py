@@ -1,146 +1,260 @@
-"""Neighbours through the public door: one unit taken away moves a noiseless sum by its bound at
-most, and nothing else that a run writes outside `local/` but what was released.
+"""Neighbours through the public door of recipes: one unit taken away or replaced moves a noiseless
+sum by its bound at most, and nothing else that a run writes outside `local/`.
 
-A new unit or adjacency is tested by being listed in `UNITS` or `ADJACENCIES`.
+The sums are cut at the release (`cut`), so "nothing else" is meant byte for byte. A new unit or
+adjacency is tested by being listed in `UNITS` or `ADJACENCIES`.
 """
 
-# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 import csv
 import json
-import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.data import TensorDataset
 
-from nacre.core.types import BoundedSum
-from nacre.planning.plan import plan
+from nacre.federated_learning import InProcess
+from nacre.planning.plan import Plan, plan
+from nacre.recipe.schema import Recipe
+from nacre.runs import loop
 from nacre.runs.run import train
-from nacre.training import step
-from tests.integrations.declared import private, table
-from tests.training.tiny import TABLE, patients, recipe
+from nacre.runs.tune import tune
+from tests.laws.conftest import Sums, moved, written
+from tests.training.tiny import TABLE, changed, patients, recipe
 
-MANY = "p999"  # a person with twelve rows
+MANY = "p999"  # a person with twelve rows, and the file's last ones
+UNITS = ["example", "group"]
+ADJACENCIES = ["add_or_remove", "replace_one", "zero_out"]
+
+WHOLE: dict[str, Any] = changed(
+    TABLE,
+    {
+        "data.holdout": None,
+        "data.public": {"path": "public.csv"},
+        "data.scaling": {"kind": "public"},
+        "fine_tuning": {"kind": "full", "pretrain": {"steps": 2, "batch": 16}},
+        "training.batch": 40,
+        "training.steps": 2,
+        "training.checkpoint": 1,
+    },
+)
+"""A run in which public rows scale, teach the base, and are measured after each step."""
+PARTIES: dict[str, Any] = changed(
+    WHOLE,
+    {
+        "data.drop": [],
+        "data.party": "hospital",
+        "training": {"batch": 20, "checkpoint": 1, "optimizer": {"kind": "sgd", "lr": 0.2}},
+        "federated_learning": {
+            "parties": {
+                "kind": "column", "column": "hospital", "sizes": {"north": 24, "south": 24},
+            },
+            "rounds": 3,
+            "local": {"steps": 1},
+            "stop": {"patience": 1, "min_delta": 100.0},
+        },
+    },
+)  # fmt: skip
+SEARCH: dict[str, Any] = changed(
+    WHOLE,
+    {
+        "ledger.grant": {"epsilon": 8, "delta": 1.0e-3, "rule": "rdp"},
+        "tune": {"trials": 2, "over": {"training.optimizer.lr": [0.05, 0.2]}},
+    },
+)
 
 
-def _rows(file: Path) -> None:
-    patients(file, people=30)
+def _rows(folder: Path) -> Path:
+    patients(folder / "public.csv", people=12, seed=1)
+    file = patients(folder / "patients.csv", people=30)
     with file.open("a", newline="") as handle:
         csv.writer(handle).writerows(
             [MANY, "north", f"{20 + place}", "f", f"{place / 2:.2f}", "yes"] for place in range(12)
         )
+    return file
 
 
-def _without(file: Path, unit: str) -> None:
-    """The table without one unit: the last row, or every row of the person with twelve."""
+def _neighbour(file: Path, unit: str, adjacency: str) -> None:
+    """One unit less, or another in its place: the last row, every row of the person with twelve, or
+    of one party. The other's rows are legal, and far from all that the table holds."""
+    ours = {
+        "example": lambda line: line.startswith(f"{MANY},north,31,"),
+        "group": lambda line: line.startswith(MANY),
+        "client": lambda line: ",north," in line,
+    }[unit]
     lines = file.read_text().splitlines(keepends=True)
-    kept = lines[:-1] if unit == "example" else [x for x in lines if not x.startswith(MANY)]
-    file.write_text("".join(kept))
+    other = [_other(line) if adjacency == "replace_one" else "" for line in lines]
+    file.write_text("".join(o if ours(x) else x for x, o in zip(lines, other, strict=True)))
 
 
-def _trained(folder: Path, unit: str, adjacency: str, neighbour: bool) -> Path:
-    folder.mkdir()
-    _rows(folder / "patients.csv")
-    if neighbour:
-        _without(folder / "patients.csv", unit)
+def _other(line: str) -> str:
+    who, hospital, *_ = line.split(",")
+    return f"{who},{hospital},119.0,m,0.00,no\n"
+
+
+def _planned(folder: Path, base: dict[str, Any], unit: str, adjacency: str) -> Plan:
     privacy: dict[str, Any] = {
         "unit": unit, "adjacency": adjacency, "epsilon": 8, "delta": 1.0e-3,
+        "accountant": "rdp",
     }  # fmt: skip
+    changes: dict[str, Any] = {"differential_privacy": privacy}
     if unit == "group":
         privacy["rows_per_unit"] = 12
-    changes = {
-        "differential_privacy": privacy,
-        "data__holdout": None,
-        "training__batch": 48,
-        "training__steps": 2,
-        "training__checkpoint": 1,
-        "training__sampling": {"kind": "full"},
-    }
-    train(plan(recipe(folder, TABLE, **changes)), folder / "run")
-    return folder / "run"
+    if adjacency == "replace_one":
+        changes["training__sampling"] = {"kind": "full"}
+    return plan(recipe(folder, base, **changes))
 
 
-Sums = list[BoundedSum]
+def _ran(planned: Plan, folder: Path, name: str) -> Path:
+    """A run on what lies in `folder` now, and on a ledger of its own."""
+    for path in folder.glob("privacy.db*"):
+        path.unlink()
+    verb = train if planned.search is None else tune
+    return verb(planned, folder / name).path
 
 
-@pytest.fixture
-def sums(monkeypatch: pytest.MonkeyPatch) -> Sums:
-    """The first noiseless sum of each run, as it enters the noise."""
-    found: Sums = []
-    real = step._sum
-
-    def tapped(state: Any, *given: Any) -> BoundedSum:
-        total = real(state, *given)
-        if state.done == 0:
-            copy = {name: value.clone() for name, value in total.total.items()}
-            found.append(BoundedSum(copy, total.bound, total.local))
-        return total
-
-    monkeypatch.setattr(step, "_sum", tapped)
-    return found
+def _both(folder: Path, base: dict[str, Any], unit: str, adjacency: str) -> tuple[Path, Path]:
+    """The run folders of one plan on neighbouring tables."""
+    file = _rows(folder)
+    planned = _planned(folder, base, unit, adjacency)
+    first = _ran(planned, folder, "one")
+    _neighbour(file, unit, adjacency)
+    return first, _ran(planned, folder, "other")
 
 
-def _distance(sums: Sums) -> float:
-    one, other = sums[0].total, sums[-1].total
-    return math.sqrt(sum(float((one[n] - other[n]).double().square().sum()) for n in one))
-
-
-def _told(run: Path) -> dict[str, Any]:
-    """What a run writes outside `local/`, but for what was released and when."""
-    told = json.loads((run / "plan.json").read_text())
-    told.pop("created")
-    told.pop("estimates")
-    lines = (run / "released.jsonl").read_text()
-    outcome = json.loads((run / "outcome.json").read_text())
-    names = sorted(
-        (str(path.relative_to(run)), path.stat().st_size if path.suffix == ".safetensors" else 0)
-        for path in run.rglob("*")
-        if path.is_file() and "local" not in path.relative_to(run).parts
-    )
-    outcome.pop("provenance")  # the HMAC of the data, keyed by a key of each holder's own
-    model = (run / "model.json").read_bytes()
-    return {
-        "plan": told, "lines": lines, "outcome": outcome, "names": names, "model": model,
-    }  # fmt: skip
-
-
-UNITS = ["example", "group"]
-ADJACENCIES = ["add_or_remove", "replace_one", "zero_out"]
+def _reach(adjacency: str) -> float:
+    """How far neighbours may lie apart in units of the bound, and what rounding adds."""
+    return (2 if adjacency == "replace_one" else 1) * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_one_unit_moves_a_sum_by_its_bound_and_nothing_else(
-    tmp_path: Path, sums: Sums, unit: str, adjacency: str
+    tmp_path: Path, cut: Sums, unit: str, adjacency: str
 ) -> None:
-    first = _trained(tmp_path / "one", unit, adjacency, neighbour=False)
-    other = _trained(tmp_path / "other", unit, adjacency, neighbour=True)
-    assert len(sums) == 2
-    assert 0 < _distance(sums) <= sums[0].bound * (1 + 1e-5)
-    assert sums[0].bound == sums[1].bound == 1.0
-    assert _told(first) == _told(other)
+    first, other = _both(tmp_path, WHOLE, unit, adjacency)
+    assert 0 < max(moved(cut)) <= _reach(adjacency)
+    found = written(first)
+    assert found == written(other)
+    assert len(found["outcome.json"]["curve"]) == 2
+    assert {"state/base.safetensors", "model.safetensors", "released.jsonl"} <= found.keys()
 
 
-def _private(folder: Path, rows: TensorDataset, adjacency: str) -> None:
-    from nacre.differential_privacy.options import Privacy
-
-    folder.mkdir()
-    privacy = Privacy(epsilon=8, delta=1e-4, adjacency=adjacency)  # type: ignore[arg-type]
-    with private(folder, privacy=privacy, dataset=rows, batch=120, steps=1) as run:
-        run.step()
-
-
-@pytest.mark.parametrize("adjacency", ["add_or_remove", "zero_out"])
-def test_one_row_moves_a_sum_of_an_adapter_by_its_bound(
-    tmp_path: Path, sums: Sums, adjacency: str
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("adjacency", ADJACENCIES)
+def test_one_unit_of_a_party_moves_its_sums_and_nothing_else(
+    tmp_path: Path, cut: Sums, unit: str, adjacency: str
 ) -> None:
-    whole = table()
-    features, label = whole.tensors
-    _private(tmp_path / "one", whole, adjacency)
-    _private(tmp_path / "other", TensorDataset(features[:-1], label[:-1]), adjacency)
-    assert 0 < _distance(sums) <= sums[0].bound * (1 + 1e-5)
+    first, other = _both(tmp_path, PARTIES, unit, adjacency)
+    assert 0 < max(moved(cut)) <= _reach(adjacency)
+    found = written(first)
+    assert found == written(other)
+    assert found["outcome.json"]["stopped"] == "stopped improving"
+
+
+class _Silent(InProcess):
+    """The parties without the one that is taken away."""
+
+    def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return {name: data for name, data in super().ask(requests).items() if name != "north"}
+
+
+@pytest.mark.parametrize("adjacency", ADJACENCIES)
+def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, adjacency: str
+) -> None:
+    base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
+                             "data.drop": ["patient"]})  # fmt: skip
+    file = _rows(tmp_path)
+    planned = _planned(tmp_path, base, "client", adjacency)
+    first = _ran(planned, tmp_path, "one")
+    if adjacency == "replace_one":
+        _neighbour(file, "client", adjacency)
+    else:
+        monkeypatch.setattr(loop, "InProcess", _Silent)
+    other = _ran(planned, tmp_path, "other")
+    assert 0 < max(moved(cut)) <= _reach(adjacency)
+    assert written(first) == written(other)
+
+
+@pytest.mark.parametrize("score", ["public", "private"])
+def test_one_unit_moves_the_sums_and_counts_of_a_search_and_nothing_else(
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, score: str
+) -> None:
+    from nacre.runs import tune as tuning
+
+    counts: list[int] = []
+    real = tuning._units_right  # pyright: ignore[reportPrivateUsage]
+
+    def counted(*given: Any) -> int:
+        counts.append(real(*given))
+        return 0
+
+    monkeypatch.setattr(tuning, "_units_right", counted)
+    base = SEARCH if score == "public" else changed(SEARCH, {"tune.score": {"kind": "private"}})
+    first, other = _both(tmp_path, base, "group", "add_or_remove")
+    assert 0 < max(moved(cut)) <= _reach("add_or_remove")
+    assert written(first) == written(other)
+    half = len(counts) // 2
+    assert (half > 0) == (score == "private")
+    assert all(abs(a - b) <= 1 for a, b in zip(counts[:half], counts[half:], strict=True))
+
+
+@pytest.mark.parametrize("cohort", ["held out", "public"])
+def test_rows_that_are_not_trained_on_move_no_private_sum(
+    tmp_path: Path, cut: Sums, cohort: str
+) -> None:
+    """Scaling is declared here: public rows that scale, or teach a base, move sums by right."""
+    base = changed(
+        WHOLE,
+        {"data.holdout": {"share": 0.3}, "data.scaling": None, "fine_tuning": None},
+    )
+    file = _rows(tmp_path)
+    planned = _planned(tmp_path, base, "group", "zero_out")
+    runs = [_ran(planned, tmp_path, "one")]
+    kept_out = _held_out(planned.recipe, runs[0])
+    file = file if cohort == "held out" else tmp_path / "public.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    changes = kept_out if cohort == "held out" else {x.split(",")[0] for x in lines[1:]}
+    file.write_text("".join(_other(x) if x.split(",")[0] in changes else x for x in lines))
+    runs.append(_ran(planned, tmp_path, "other"))
+    assert max(moved(cut)) == 0
+    first, other = map(written, runs)
+    if cohort == "public":
+        curves = [facts["outcome.json"].pop("curve") for facts in (first, other)]
+        assert curves[0] != curves[1]
+        for facts in (first, other):  # a checkpoint holds the curve as well
+            for path in [path for path in facts if path.startswith("state/")]:
+                facts.pop(path)
+    assert first == other
+
+
+def _held_out(own: Recipe, run: Path) -> set[str]:
+    """The people that this run keeps out of its training."""
+    key = (run / "local" / "holder.key").read_bytes()
+    test = own.data.read(own.folder, own.seed, key).test
+    assert test is not None and test.group
+    return set(test.group)
+
+
+def test_the_fixture_sees_what_goes_around_the_release(
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The laws above can fail: a curve over private rows is seen, though the weights are equal."""
+    real = loop.passed
+
+    def passed(*given: Any) -> Any:
+        setting, held, part = real(*given)
+        return setting, replace(held, public=held.private[""]), part
+
+    monkeypatch.setattr(loop, "passed", passed)
+    first, other = _both(tmp_path, WHOLE, "group", "add_or_remove")
+    one, two = written(first), written(other)
+    assert one["model.safetensors"] == two["model.safetensors"]
+    assert json.dumps(one["outcome.json"]) != json.dumps(two["outcome.json"])

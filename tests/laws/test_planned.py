@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -18,12 +19,16 @@ from nacre.cli.main import cli
 from nacre.core.errors import NotAsPlanned
 from nacre.data.units import Units
 from nacre.differential_privacy.noise import independent
+from nacre.differential_privacy.queries import Count, Mean
+from nacre.gradient_clipping import Adaptive, Flat
 from nacre.integrations import steps
 from nacre.ledger import Ledger
 from nacre.planning.plan import plan
-from nacre.report.evidence import check, write_report
+from nacre.report.evidence import check, gather, write_report
+from nacre.report.sections.headline import warnings
 from nacre.runs import loop
 from nacre.runs.run import train
+from nacre.statistics import noisy_numbers, release
 from nacre.training import holders
 from nacre.training.step import Parts
 from tests.integrations.declared import private
@@ -171,6 +176,92 @@ def test_a_record_that_differs_from_the_plan_is_found(tmp_path: Path, base: dict
     with pytest.raises(NotAsPlanned, match=r"release 3 .* is planned"):
         check(run)
     assert CliRunner().invoke(cli, asked).exit_code != 0
+    assert warnings(gather(run))[0].startswith("The epsilon does not hold. Release 3 is not what")
     (run / "released.jsonl").write_text("".join(kept.splitlines(True)[:-1]))
     with pytest.raises(NotAsPlanned, match="steps were taken"):
         check(run)
+    assert warnings(gather(run))[0].startswith("The epsilon does not hold. The record holds")
+    (run / "released.jsonl").write_text(kept)
+    assert warnings(gather(run)) == []
+
+
+@pytest.mark.parametrize("rule", [Flat(norm=1.0), Adaptive(norm=1.0)])
+def test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked(tmp_path: Path, rule: Any) -> None:
+    folder = tmp_path / "run"
+    with private(tmp_path, folder=folder, clip=rule) as run:
+        run.step()
+        run.step()
+        run.save()
+        run.step()  # lost with its process, and taken again
+    with private(tmp_path, folder=folder, clip=rule, resume=True) as run:
+        list(run)
+        run.finish()
+    assert [(part["first"], part["last"], part["as_planned"]) for part in check(folder)] == [
+        (1, 6, True)
+    ]
+    asked = ["report", str(folder), "--check"]
+    assert CliRunner().invoke(cli, asked).exit_code == 0
+    kept = (folder / "released.jsonl").read_text()
+    lines = [json.loads(line) for line in kept.splitlines()]
+    lines[3]["deviation"] /= 2
+    (folder / "released.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(NotAsPlanned, match=r"release 4 .* is planned"):
+        check(folder)
+    (folder / "released.jsonl").write_text("".join(kept.splitlines(True)[:-1]))
+    with pytest.raises(NotAsPlanned, match="6 steps were taken"):
+        check(folder)
+
+
+# -- statistics ----------------------------------------------------------------------------------
+
+TABLE_OF_AGES = pd.DataFrame({"age": [10.0, 20.0, 30.0, 40.0]})
+RANGE: dict[str, Any] = {"column": "age", "low": 0, "high": 50}
+ASKED = [Mean(name="age", epsilon=1.0, **RANGE), Count(name="rows", epsilon=0.5)]
+
+
+def _book(tmp_path: Path) -> Path:
+    with Ledger.open(tmp_path / "privacy.db", create=True) as ledger:
+        ledger.grant("ward", "example", 8, 1e-5, "pld")
+    return tmp_path / "privacy.db"
+
+
+def _cheaper(query: Any, *given: Any) -> Any:
+    return noised_release(dataclasses.replace(query, epsilon=2 * query.epsilon), *given)
+
+
+noised_release = noisy_numbers.release
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong", "said"),
+    [
+        (noisy_numbers, "release", _cheaper, "its noise has scale .* is paid for"),
+        (release, "joint_event", lambda asked: release.query_event(asked[0]), "other answers"),
+    ],
+)
+def test_statistics_that_are_not_what_was_paid_for_are_held_back(
+    tmp_path: Path, monkeypatch: Patch, module: Any, name: str, wrong: Any, said: str
+) -> None:
+    monkeypatch.setattr(module, name, wrong)
+    with pytest.raises(NotAsPlanned, match=said):
+        release.release(TABLE_OF_AGES, ASKED, ledger=_book(tmp_path), account="ward")
+
+
+def test_answers_in_a_file_are_held_against_their_queries(tmp_path: Path) -> None:
+    rows, asked, kept = (tmp_path / name for name in ("rows.csv", "queries.yaml", "answers.json"))
+    TABLE_OF_AGES.to_csv(rows, index=False)
+    asked.write_text(
+        "nacre: 1\nqueries:\n- {kind: mean, name: age, epsilon: 1, column: age, low: 0, high: 50}\n"
+        "- {kind: histogram, name: ages, epsilon: 1, column: age, edges: [0, 25, 50]}\n"
+    )
+    words = ["release", str(rows), str(asked), "--account", "ward", "-o", str(kept)]
+    done = CliRunner().invoke(cli, [*words, "--ledger", str(_book(tmp_path))])
+    assert done.exit_code == 0, done.output
+    held = ["report", str(kept), "--check"]
+    assert "all 2 answers" in CliRunner().invoke(cli, held).output
+    facts = json.loads(kept.read_text())
+    for place, wrong in (("scale", 0.1), ("epsilon", 0.5), ("query", {"kind": "count"})):
+        changed = json.loads(json.dumps(facts))
+        changed["answers"][0][place] = wrong
+        kept.write_text(json.dumps(changed))
+        assert CliRunner().invoke(cli, held).exit_code != 0, place

@@ -84,6 +84,15 @@ def steps(evidence: Evidence) -> str:
     return "rounds" if evidence["plan"]["techniques"]["federated_learning"] else "steps"
 
 
+def _unlike_the_plan(evidence: Evidence) -> str | None:
+    """How the record of releases contradicts plan.json; None where it does not."""
+    released, done = evidence["released"], evidence["outcome"]["done"]
+    if released["count"] != done:
+        return f"The record holds {released['count']} releases of {done} {steps(evidence)}"
+    first = next((part["first"] for part in released["ranges"] if not part["as_planned"]), None)
+    return None if first is None else f"Release {first} is not what the plan promises"
+
+
 def warnings(evidence: Evidence) -> list[str]:
     """What a reader must see before any figure."""
     found: list[str] = []
@@ -96,6 +105,10 @@ def warnings(evidence: Evidence) -> list[str]:
         count = counted(evidence["released"]["unprotected"], "of its releases")
         found.append(
             f"The epsilon does not hold. The plan promises it, but {count} left without protection."
+        )
+    elif (broken := _unlike_the_plan(evidence)) is not None:
+        found.append(
+            f"The epsilon does not hold. {broken}: `nacre report RUN --check` says what differs."
         )
     ledger = evidence["ledger"]
     if ledger is not None and not ledger["verified"]:
