@@ -94,7 +94,8 @@ def law(kind: Allocated, added: bool) -> Law | None:
     raw: Any = fft.irfft(spectrum, size)
     sums = np.maximum(raw, 0.0)
     norms = times * float(np.linalg.norm(cold)) + (0 if added else float(np.linalg.norm(hot)))
-    # Higham 2002, theorem 24.2, as in `composition.py`; the 1-norm is at most sqrt(size) times the 2-norm.
+    # Higham 2002, theorem 24.2, as in `composition.py`; the 1-norm is at most sqrt(size) times the
+    # 2-norm.
     rounded = 8 * _UNIT * math.log2(size) * (norms + times) * math.sqrt(size)
     lost = rounded + times * (outside[0] + error[0])
     if not added:

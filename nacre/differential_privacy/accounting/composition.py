@@ -3,8 +3,8 @@
 One step's losses are put on a grid of width h: the mass of each cell is split between its two ends
 so that both P's and Q's mass are kept (Doroshenko et al. 2022, "Connect the dots"). That dilates
 exp(loss) under Q, so the composition on the grid lies above the truth. It is one FFT, after an
-exponential tilt (`saddle_point.py`) that moves the weight to where epsilon lies: rounding is then relative
-to delta, and the window is short.
+exponential tilt (`saddle_point.py`) that moves the weight to where epsilon lies: rounding is then
+relative to delta, and the window is short.
 
 *Upper bound.* What is cut off, what wraps around and what the FFT may round is added to delta.
 
