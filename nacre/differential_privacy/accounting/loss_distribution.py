@@ -185,6 +185,52 @@ def _allocated(kind: Allocated, width: float, added: bool) -> Masses:
     return Masses(first, masses, found.lost, 0.0, 0.0, 0.0)
 
 
+def part_on_grid(
+    kind: Step,
+    width: float,
+    added: bool,
+    least: float,
+    most: float,
+    start: float = 0.0,
+    gathered: bool = True,
+) -> Masses:
+    """The losses of a step from `least` to `most` on the places start + (first + i) * width, from
+    above. What lies above is left out; what lies below is moved up to the first place where
+    `gathered`, and left out otherwise.
+
+    Raises `Unsettled` where they take more than four million points.
+    """
+    first = math.floor((least - start) / width)
+    count = max(1, math.ceil((most - start) / width) - first)
+    if count > _MOST:
+        raise Unsettled(f"one step takes {count} points")
+    losses = start + (first + np.arange(count + 1)) * width
+    edges = np.clip(losses, least, most)
+    x = kind.outcome(-edges[::-1] if added else edges) / kind.multiplier
+    moved_x = x - 1 / kind.multiplier
+    base, base_error = _between(x)
+    moved, moved_error = _between(moved_x)
+    mixed = (1 - kind.rate) * base + kind.rate * moved
+    mixed_error = (1 - kind.rate) * base_error + kind.rate * moved_error
+    if added:
+        cells = (base[::-1], mixed[::-1], base_error[::-1], mixed_error[::-1])
+        below = float(ndtr(-x[-1]))
+    else:
+        cells = (mixed, base, mixed_error, base_error)
+        below = _mix(kind.rate, (ndtr(x[0]), ndtr(moved_x[0])))
+    found = _split(first, losses, width, cells, (below if gathered else 0.0, 0.0))
+    if added and kind.rate < 1:  # the outcomes further out have losses up to -log(1 - rate)
+        found.masses[-1] += float(ndtr(x[0]))
+    return found
+
+
+def above(kind: Step, loss: float) -> tuple[float, float]:
+    """The chance of a larger loss log(P / Q), under P and under Q."""
+    x = float(kind.outcome(np.array([loss]))[0]) / kind.multiplier
+    under_q = float(ndtr(-x))
+    return _mix(kind.rate, (under_q, float(ndtr(1 / kind.multiplier - x)))), under_q
+
+
 def _mix(rate: float, pair: tuple[float, float]) -> float:
     return (1 - rate) * float(pair[0]) + rate * float(pair[1])
 
