@@ -24,9 +24,11 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
+from nacre.gradient_clipping.carried import Carried, Step
 from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, asks
-from nacre.gradient_clipping.layout import SHARED, Layout, Owner
+from nacre.gradient_clipping.layout import MOVED, SHARED, Layout, Owner, Ragged
 from nacre.gradient_clipping.masks import Masks, Unseen, Watching, refuse_checkpoints
+from nacre.gradient_clipping.moves import begin, finish
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
 from nacre.gradient_clipping.owners import (
@@ -70,6 +72,10 @@ class Use:
     shape: torch.Size  # of the output
 
 
+Whose = tuple[Owner | None, Tensor | None]
+"""The owner that a trial found, and the owners that this very call carries."""
+
+
 class Tape(Watching):
     """Open for one forward pass; afterwards each backward pass hands its gradients to `take`."""
 
@@ -89,12 +95,31 @@ class Tape(Watching):
         self._counter, self._moves = Counter(), MoveCounter()
         self.flow = Flow()
         self.flow.mark(parameters.values(), WEIGHTS)
+        self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
         self._masking = False
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if self.carried is not None:  # it holds what is moved
+            self.carried.tags.clear()
+            self.carried.keys.clear()
+
+    def carry(self, batch: Tensors) -> None:
+        """Notes that the first axis of a batch's tensors carries the units."""
+        if self.carried is not None:
+            for tensor in batch.values():
+                if tensor.dim():
+                    self.carried.seed(tensor, Layout(0))
 
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """By the units' own masks; the product is an operation of its own."""
+        if self.carried is not None and self.carried.holds_rows(args, kwargs):
+            raise UnsupportedLayer(
+                "a dropout acts on rows that values of the batch have moved, so its masks would "
+                "not be the units' own; take the dropout out, or use `gradients: looped`"
+            )
         self._masking = True  # what draws a mask moves no row
         try:
             with self:
@@ -114,18 +139,21 @@ class Tape(Watching):
                 level = max(level, self.flow.level(t))
         if moving and torch.is_grad_enabled():
             _refuse_transforms()
-        if level == DATA and self._units > 1 and not self._masking:
-            self._followed(function, args, kwargs)
+        follows = level == DATA and self._units > 1 and not self._masking
+        must = follows and self._followed(function, args, kwargs)
+        carried = self.carried if follows else None
+        step = None if carried is None else begin(carried, function, args, kwargs)
         if not moving or not torch.is_grad_enabled():
             result = function(*args, **kwargs)
         else:
-            result = self._moved(function, args, kwargs, moving, level)
+            result = self._moved(function, args, kwargs, moving, level, step)
         self.flow.follow(function, args, tensors_in(result), level)
+        if carried is not None and step is not None:
+            finish(carried, function, args, kwargs, result, step, must=must)
         return result
 
-    def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raises where values of this batch move rows in a way that the trial has not shown to
-        stay inside the units."""
+    def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether values of this batch move rows between units, by this very call."""
         if name_of(func) == "_pack_padded_sequence":
             raise UnsupportedLayer(
                 "the model packs sequences, in which the rows of one step belong to varying units; "
@@ -137,14 +165,24 @@ class Tape(Watching):
                 f"{name_of(func)} makes values of the batch steer the program, which the tape "
                 "does not follow; use `gradients: looped`"
             )
-        if self.flow.moved(func, args, kwargs):
-            key = self._moves.key(func)
-            if key not in self._owners.moves:
-                raise Unseen(f"{key[0]}, which moves rows by values of the batch,")
+        moved = self.flow.moved(func, args, kwargs)
+        if not moved:
+            return False
+        place = self._owners.moves.get(self._moves.key(func, moved))
+        if self.carried is None:
+            if place is None or not place.inside:
+                raise Unseen(f"{name_of(func)}, which moves rows by values of the batch,")
+            return False
+        if place is not None:
+            for (tensor, _), layout in zip(moved, place.layouts, strict=True):
+                if layout is not None and self.carried.seen(tensor) is None:
+                    self.carried.seed(tensor, layout)
+        return place is None or not place.inside
 
     def _moved(
-        self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int
-    ) -> Any:
+        self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int,
+        step: Step | None,
+    ) -> Any:  # fmt: skip
         refuse_checkpoints()
         if func in ALIKE and id(args[0]) not in self.known:  # a type or a shape, no numbers
             fixed = {id(t): t.detach() for t in moving}
@@ -153,13 +191,19 @@ class Tape(Watching):
         owner = self._owner(func, names, args, kwargs)
         if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
             return self._derived(func, args, kwargs, names, known=True)
-        if owner is None or owner == SHARED:
+        held = None if step is None or not isinstance(step.owners, Tensor) else step.owners
+        if held is None and owner == MOVED:
+            raise UnsupportedLayer(
+                f"{name_of(func)} of {', '.join(names)} mixes rows of the batch, or puts them in "
+                "an order that the tape cannot follow; use `gradients: looped`"
+            )
+        if held is None and (owner is None or owner == SHARED):
             self._without_data(func, names, args, kwargs)
             return self._derived(func, args, kwargs, names, known=owner is not None)
         fixed = {id(t): t.detach() for t in moving}
         plain = in_place(func)
         if plain is not None and id(args[0]) not in self.known:
-            return self._written(func, plain, args, kwargs, fixed, names, owner)
+            return self._written(func, plain, args, kwargs, fixed, names, (owner, held))
         result = func(*replaced(args, fixed), **replaced(kwargs, fixed))
         if not isinstance(result, Tensor):
             if any(t.requires_grad for t in tensors_in(result)):
@@ -168,7 +212,7 @@ class Tape(Watching):
                     "does not follow; use `gradients: looped`"
                 )
             return result
-        return self._probed(func, args, kwargs, fixed, names, owner, result)
+        return self._probed(func, args, kwargs, fixed, names, (owner, held), result)
 
     def _owner(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Owner | None:
         """Whose the output is; None where no such call was seen."""
@@ -209,7 +253,7 @@ class Tape(Watching):
 
     def _written(
         self, func: Any, plain: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
-        names: tuple[str, ...], owner: Owner,
+        names: tuple[str, ...], owner: Whose,
     ) -> Any:  # fmt: skip
         """A write into data by a call that takes a weight, as `h += w`: the probe comes behind it,
         and the rule sees the same function of the numbers that were there before."""
@@ -222,7 +266,7 @@ class Tape(Watching):
 
     def _probed(
         self, func: Any, args: Any, kwargs: Any, fixed: dict[int, Tensor],
-        names: tuple[str, ...], owner: Owner, result: Tensor,
+        names: tuple[str, ...], owner: Whose, result: Tensor,
     ) -> Tensor:  # fmt: skip
         use = self._use(func, args, kwargs, fixed, names, owner, result)
         base = _fresh_base(result, args, kwargs)
@@ -235,25 +279,41 @@ class Tape(Watching):
 
     def _use(
         self, func: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
-        names: tuple[str, ...], owner: Owner, result: Tensor,
+        names: tuple[str, ...], owner: Whose, result: Tensor,
     ) -> Use:  # fmt: skip
         """Notes the call, with what its rule needs to read its output's gradient."""
         what = f"{name_of(func)} of {', '.join(names)}"
         moving = set(fixed)
-        if not isinstance(owner, Layout):
+        layout = self._whose(owner, result, what)
+        if layout is None:
             answer: Answer = _unanswered(what)
         else:
-            call = Call(
-                func, args, kwargs, moving, owner, result.shape, self._units, what
-            )  # fmt: skip
+            call = Call(func, args, kwargs, moving, layout, result.shape, self._units, what)
             answer = rule_for(call)
             call.forget()
+            if isinstance(layout, Ragged):
+                answer = _of_somebody(answer, layout, what)
         anchor = torch.zeros((), requires_grad=True)
         use = Use(
             answer, result.numel() * result.element_size(), anchor, frozenset(moving), result.shape
         )
         self.uses.append(use)
         return use
+
+    def _whose(self, owner: Whose, result: Tensor, what: str) -> Layout | Ragged | None:
+        """How the rows of an output lie; None where no loss answered to it on trial."""
+        learnt, held = owner
+        if held is None or self.carried is None:
+            return learnt if isinstance(learnt, Layout) else None
+        if isinstance(learnt, Layout) and self.carried.regular(held):
+            return learnt
+        ragged = self.carried.layout(held, result.shape)
+        if ragged is None:
+            raise UnsupportedLayer(
+                f"{what} has rows of several units along several axes, which the tape cannot "
+                "follow; use `gradients: looped`"
+            )
+        return ragged
 
     def backward(
         self, losses: Tensor, uses: Sequence[Use] | None = None, *, again: bool = False
@@ -349,6 +409,23 @@ def _refuse_transforms() -> None:
             "the model gives a trainable tensor to a transform of torch.func (vmap, grad), "
             "and the tape does not see into it; use `gradients: looped`"
         )
+
+
+def _of_somebody(answer: Answer, layout: Ragged, what: str) -> Answer:
+    """The same answer, where rows that nobody owns have no gradient."""
+    nobody = (layout.owners < 0).nonzero().squeeze(1)
+    if not len(nobody):
+        return answer
+
+    def checked(gradient: Tensor) -> Given:
+        if bool((gradient.index_select(layout.axis, nobody) != 0).any()):
+            raise UnsupportedLayer(
+                f"{what} has rows of which it is unknown whose they are, and a loss answers to "
+                "them; use `gradients: looped`"
+            )
+        return answer(gradient)
+
+    return checked
 
 
 def _unanswered(what: str) -> Answer:
