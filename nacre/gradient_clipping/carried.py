@@ -39,19 +39,31 @@ class Carried:
 
     flow: Flow
     units: int
-    tags: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
-    """By id: the tensor, its version, and its owners."""
+    tags: dict[int, tuple[Tensor, int, Tensor, bool]] = field(default_factory=dict)
+    """By id: the tensor, its version, its owners, whether they lie otherwise than on any trial."""
     keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Sorted numbers, and their owners: by them the rows of experts lie side by side."""
+    picks: dict[int, tuple[Tensor, int, int, list[int]]] = field(default_factory=dict)
+    """Masks that were read at numbers which several units made: version, axis, the numbers."""
+    lines: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """Owners along an axis, by its size and by how many entries of a unit lie side by side."""
 
     def seed(self, tensor: Tensor, layout: Layout) -> None:
         """Notes the owners of a tensor that lies as it did on trial."""
         size = tensor.shape[layout.axis]
         _, inner = layout.split(size, self.units, "a tensor that is moved by values")
-        owner = torch.arange(size, device=tensor.device) // inner % self.units
+        line = self.lines.get((size, inner))
+        if line is None:
+            line = torch.arange(size, device=tensor.device) // inner % self.units
+            self.lines[size, inner] = line
         shape = [1] * tensor.dim()
         shape[layout.axis] = size
-        self.tags[id(tensor)] = (tensor, tensor._version, owner.reshape(shape))
+        self.tags[id(tensor)] = (tensor, tensor._version, line.reshape(shape), False)
+
+    def clear(self) -> None:
+        """Lets go of all tensors."""
+        for held in (self.tags, self.keys, self.picks, self.lines):
+            held.clear()
 
     def seen(self, tensor: Any) -> Tensor | None:
         """The owners of a tensor; None where nothing is noted."""
@@ -80,28 +92,20 @@ class Carried:
     def holds_rows(self, args: tuple[Any, ...], kwargs: Any) -> bool:
         """Whether rows that a gradient may reach entered in an order of their own."""
         for t in tensors_in((args, kwargs)):
-            owners = self.seen(t) if t.requires_grad else None
-            if owners is not None and not self.regular(owners):
+            found = self.tags.get(id(t)) if t.requires_grad else None
+            if found is not None and found[1] == t._version and found[3]:
                 return True
         return False
 
-    def note(self, result: Any, owners: Any, what: str, *, target: bool) -> None:
-        """Keeps the owners of a result; those of rows in the batch's order only for the `target`
-        of a write, since a trial knows them. Raises `UnsupportedLayer` for rows that are mixed."""
+    def note(self, result: Any, owners: Any) -> None:
+        """Keeps the owners of a result."""
         if isinstance(owners, tuple | list):
             for one, own in zip(result, owners, strict=True):
-                self.note(one, own, what, target=target)
+                self.note(one, own)
         elif isinstance(result, Tensor) and isinstance(owners, Tensor):
             small = compressed(owners)
-            if result.requires_grad:
-                if bool((small == MIXED).any()):
-                    raise UnsupportedLayer(
-                        f"{what} mixes rows of several units; use `gradients: looped`"
-                    )
-                if not target and self.regular(small):
-                    self.tags.pop(id(result), None)
-                    return
-            self.tags[id(result)] = (result, result._version, small)
+            rows = not self.regular(small)
+            self.tags[id(result)] = (result, result._version, small, rows)
 
     def regular(self, owners: Tensor) -> bool:
         """Whether owners lie as a trial finds them too: along one axis, in the batch's order."""

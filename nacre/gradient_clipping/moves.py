@@ -43,7 +43,7 @@ def _given(args: Args, kwargs: Kwargs, place: int, name: str, default: Any = Non
 
 def _numbers(c: Carried, value: Any) -> None:
     """Raises `Unknown` for what is no weight and no constant."""
-    if isinstance(value, Tensor) and c.flow.level(value) == DATA:
+    if isinstance(value, Tensor) and not bool((c.owners(value) == NOBODY).all()):
         raise Unknown
 
 
@@ -217,6 +217,8 @@ def indexed(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
         return taken
     if places != list(range(places[0], places[-1] + 1)):
         raise Unknown
+    if len(places) == 1 and parts[places[0]].numel() == 1 and _of_several(c, parts[places[0]]):
+        return _one_of(c, x, parts[places[0]], sum(_width(p) for p in parts[: places[0]]), taken)
     widths = [_width(part) for part in parts]
     before = sum(1 for part in parts[: places[0]] if part is None or isinstance(part, slice))
     axis = sum(widths[: places[0]])
@@ -224,6 +226,22 @@ def indexed(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
         rest = x.dim() - sum(widths)
         before, axis = before + rest, axis + rest
     return _taken(c, taken, [parts[i] for i in places], before, x.shape[axis])
+
+
+def _of_several(c: Carried, index: Tensor) -> bool:
+    owners = c.seen(index)
+    return owners is None or bool((owners == MIXED).any())
+
+
+def _one_of(c: Carried, x: Tensor, index: Tensor, axis: int, taken: Tensor) -> Tensor:
+    """x[i] by a number that several units make, as in a loop over the experts that anybody chose:
+    a table of weights is nobody's; of a mask, whatever is never picked has to be empty."""
+    if c.flow.level(x) < DATA:
+        return taken
+    if x.requires_grad or bool((taken == MIXED).any()):
+        raise Unknown
+    c.picks.setdefault(id(x), (x, x._version, axis, []))[3].append(int(index))
+    return taken
 
 
 def _taken(c: Carried, taken: Tensor, index: list[Tensor], before: int, size: int) -> Tensor:
@@ -291,6 +309,11 @@ def added(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     target, axis = args[0], _given(args, kwargs, 1, "dim") % args[0].dim()
     index = _given(args, kwargs, 2, "index")
     source = args[3] if len(args) > 3 else kwargs.get("source", kwargs.get("src"))
+    if "scatter" in function.__name__ and all(
+        not isinstance(t, Tensor) or (t.dim() == target.dim() and constant(c.owners(t), axis))
+        for t in (target, index, source)
+    ):  # inside the units
+        return together(*(compressed(c.owners(t)) for t in (target, index, source)))
     if not isinstance(source, Tensor):
         raise Unknown
     line = index if index.dim() == 1 and "scatter" not in function.__name__ else _line(index, axis)
@@ -358,7 +381,6 @@ _RULES: list[tuple[Callable[..., Any], str]] = [
 
 RULES: dict[str, Rule] = {name: elementwise for name in _PLAIN}
 RULES |= {name: rule for rule, names in _RULES for name in names.split()}
-WRITES_ROWS = {"index_add", "index_copy", "scatter_add", "scatter", "setitem"}
 
 
 def begin(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Step:
@@ -373,6 +395,19 @@ def begin(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Step:
         return Step(None, rows)
 
 
+def nothing_left(c: Carried) -> None:
+    """Raises `UnsupportedLayer` where a mask was read at places that several units decided about,
+    and held something elsewhere, or was read twice."""
+    for x, version, axis, picked in c.picks.values():
+        rest = x.movedim(axis, 0).clone()
+        rest[picked] = 0
+        if x._version != version or len(set(picked)) < len(picked) or bool((rest != 0).any()):
+            raise UnsupportedLayer(
+                "several units decide together which part of a mask is read, and another part holds "
+                "something as well; use `gradients: looped`"
+            )
+
+
 def finish(
     c: Carried, function: Any, args: Args, kwargs: Kwargs, result: Any, step: Step, *, must: bool
 ) -> None:
@@ -381,7 +416,7 @@ def finish(
     name = name_of(function)
     into = args[0] if result is None else result
     if step.owners is not None:
-        c.note(into, step.owners, name, target=plain(name) in WRITES_ROWS)
+        c.note(into, step.owners)
         return
     if plain(name) == "sort" and _sorted_rows(c, args[0], result):
         return
@@ -401,7 +436,7 @@ def _sorted_rows(c: Carried, keys: Tensor, result: Any) -> bool:
     values, order = result
     held = owners.expand(keys.shape)[order]
     c.keys.append((values, held))
-    c.note(values, held, "sort", target=False)
+    c.note(values, held)
     return True
 
 

@@ -86,6 +86,7 @@ class Owners:
     masks: dict[int, Owner] = field(default_factory=dict)  # of each dropout, in order
     moves: dict[MoveKey, Place] = field(default_factory=dict)
     unfollowed: str | None = None  # what lets values decide whose a row is, and where
+    answers: list[Any] | None = None  # what a trial handed to Python as numbers
 
     @property
     def carries(self) -> bool:
@@ -122,7 +123,24 @@ class Owners:
             layouts = tuple(answers.layout(t) for t, _ in move.moved)
             before = self.moves.get(move.key, Place(True, layouts))
             self.moves[move.key] = Place(inside and before.inside, layouts)
-        self.unfollowed = self.unfollowed or scout.asked
+        self._steered(scout, losses, weights, some)
+
+    def _steered(
+        self, scout: _Scout, losses: UnitLosses, weights: Mapping[str, Tensor], batch: Batch
+    ) -> None:
+        """Numbers that a model hands to Python may steer it where they are the same for each unit
+        alone and for all of them: then they tell no unit of another."""
+        if self.answers is not None and self.answers != scout.answers:
+            self.unfollowed = self.unfollowed or _STEERS
+        self.answers = scout.answers
+        for unit in range(len(batch["unit"]) if scout.answers else 0):
+            alone = _Scout()
+            alone.flow.mark(weights.values(), FIXED)
+            with torch.no_grad(), alone:
+                losses.at(weights, rows.select(batch, slice(unit, unit + 1)), alone.flow)
+            if alone.answers != scout.answers:
+                self.unfollowed = self.unfollowed or _STEERS
+                return
 
     def _settle(
         self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
@@ -158,6 +176,14 @@ class Owners:
 
 ALIKE = {Tensor.type_as, Tensor.to, Tensor.view_as, Tensor.expand_as, Tensor.reshape_as}
 """Functions that take no more than a type or a shape from what follows their first argument."""
+
+
+_STEERS = "values of the batch steer the program, by numbers that are handed to Python"
+
+
+def answer(result: Any) -> Any:
+    """Numbers as they are, to be compared; anything else differs from everything."""
+    return result if isinstance(result, bool | int | float | list) else object()
 
 
 def in_place(function: Any) -> Callable[..., Any] | None:
@@ -238,7 +264,7 @@ class _Scout(Watching):
         self.trials: list[_Trial] = []
         self.flow = Flow()
         self.moves: list[_Move] = []
-        self.asked: str | None = None
+        self.answers: list[Any] = []  # what was handed to Python as numbers
         self._moved = MoveCounter()
         self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
 
@@ -251,10 +277,10 @@ class _Scout(Watching):
             moved = self.flow.moved(function, args, kwargs)
             if moved:
                 self.moves.append(_Move(self._moved.key(function, moved), moved))
-            if asks(function):
-                self.asked = f"{name_of(function)} makes values of the batch steer the program"
         into = args[0] if in_place(function) is not None else None
         result = function(*args, **kwargs)
+        if level == DATA and asks(function):
+            self.answers.append(answer(result))
         self.flow.follow(function, args, tensors_in(result), level)
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:

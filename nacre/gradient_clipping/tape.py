@@ -24,15 +24,16 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.carried import Carried, Step
+from nacre.gradient_clipping.carried import MIXED, NOBODY, Carried, Step
 from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, asks
 from nacre.gradient_clipping.layout import MOVED, SHARED, Layout, Owner, Ragged
 from nacre.gradient_clipping.masks import Masks, Unseen, Watching, refuse_checkpoints
-from nacre.gradient_clipping.moves import begin, finish
+from nacre.gradient_clipping.moves import begin, finish, nothing_left
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
 from nacre.gradient_clipping.owners import (
     ALIKE,
+    answer,
     Counter,
     MoveCounter,
     Owners,
@@ -97,12 +98,17 @@ class Tape(Watching):
         self.flow.mark(parameters.values(), WEIGHTS)
         self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
         self._masking = False
+        self._answered = 0  # numbers handed to Python so far
+        self._learnt: Layout | None = None  # how the result of this call lies, by the trial
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
         if self.carried is not None:  # it holds what is moved
-            self.carried.tags.clear()
-            self.carried.keys.clear()
+            try:
+                if raised[0] is None:
+                    nothing_left(self.carried)
+            finally:
+                self.carried.clear()
 
     def carry(self, batch: Tensors) -> None:
         """Notes that the first axis of a batch's tensors carries the units."""
@@ -139,6 +145,7 @@ class Tape(Watching):
                 level = max(level, self.flow.level(t))
         if moving and torch.is_grad_enabled():
             _refuse_transforms()
+        self._learnt = None
         follows = level == DATA and self._units > 1 and not self._masking
         must = follows and self._followed(function, args, kwargs)
         carried = self.carried if follows else None
@@ -147,9 +154,13 @@ class Tape(Watching):
             result = function(*args, **kwargs)
         else:
             result = self._moved(function, args, kwargs, moving, level, step)
+        if follows and asks(function):
+            self._asked(function, result)
         self.flow.follow(function, args, tensors_in(result), level)
         if carried is not None and step is not None:
             finish(carried, function, args, kwargs, result, step, must=must)
+            if self._learnt is not None and step.owners is None and isinstance(result, Tensor):
+                carried.seed(result, self._learnt)
         return result
 
     def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -159,11 +170,6 @@ class Tape(Watching):
                 "the model packs sequences, in which the rows of one step belong to varying units; "
                 "pass padded sequences instead of `pack_padded_sequence`, or use "
                 "`gradients: looped`"
-            )
-        if asks(func):
-            raise UnsupportedLayer(
-                f"{name_of(func)} makes values of the batch steer the program, which the tape "
-                "does not follow; use `gradients: looped`"
             )
         moved = self.flow.moved(func, args, kwargs)
         if not moved:
@@ -179,6 +185,13 @@ class Tape(Watching):
                     self.carried.seed(tensor, layout)
         return place is None or not place.inside
 
+    def _asked(self, function: Any, result: Any) -> None:
+        """Raises where a number that steers the model is another one than on trial."""
+        known = self._owners.answers or []
+        self._answered += 1
+        if self._answered > len(known) or known[self._answered - 1] != answer(result):
+            raise Unseen(f"{name_of(function)}, which hands numbers to Python,")
+
     def _moved(
         self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int,
         step: Step | None,
@@ -192,6 +205,8 @@ class Tape(Watching):
         if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
             return self._derived(func, args, kwargs, names, known=True)
         held = None if step is None or not isinstance(step.owners, Tensor) else step.owners
+        if held is not None and bool((held == NOBODY).all()):  # the weights of one expert
+            return self._derived(func, args, kwargs, names, known=True)
         if held is None and owner == MOVED:
             raise UnsupportedLayer(
                 f"{name_of(func)} of {', '.join(names)} mixes rows of the batch, or puts them in "
@@ -303,10 +318,17 @@ class Tape(Watching):
     def _whose(self, owner: Whose, result: Tensor, what: str) -> Layout | Ragged | None:
         """How the rows of an output lie; None where no loss answered to it on trial."""
         learnt, held = owner
-        if held is None or self.carried is None:
+        if self.carried is None:
             return learnt if isinstance(learnt, Layout) else None
-        if isinstance(learnt, Layout) and self.carried.regular(held):
+        if isinstance(learnt, Layout) and (held is None or self.carried.regular(held)):
+            self._learnt = learnt
             return learnt
+        if held is None:
+            return None
+        if bool((held == MIXED).any()):
+            raise UnsupportedLayer(
+                f"{what} takes rows of several units at once; use `gradients: looped`"
+            )
         ragged = self.carried.layout(held, result.shape)
         if ragged is None:
             raise UnsupportedLayer(
