@@ -129,6 +129,7 @@ class Taped(ABC):
             masks = Masks(self.owners.masks, batch["unit"], source)
             tape = Tape(parameters, self.owners, units, masks)
             tape.flow.mark(frozen, FIXED)
+            tape.carry(batch)
             try:
                 with torch.enable_grad(), self._cast(losses.model), tape:
                     return Forward(tape, losses.at(parameters, batch, tape.flow), units)

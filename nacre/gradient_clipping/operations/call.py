@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.tape.contributions import Contribution, Instances
-from nacre.gradient_clipping.tape.layout import Layout
+from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 Function = Callable[..., Any]
 
@@ -56,7 +56,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     moving: Collection[int]  # ids of the trainable tensors among the arguments
-    layout: Layout  # of the output
+    layout: Layout | Ragged  # of the output
     shape: torch.Size  # of the output
     units: int
     what: str  # for messages: the function and the parameters, as "linear of encoder.0.weight"

@@ -63,6 +63,47 @@ class Layout:
         return parts.reshape(shape)
 
 
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Entry i along `axis` is of unit `owners[i]`; of nobody where that is negative.
+
+    Units may have different numbers of rows: the shorter ones are filled up with zeros.
+    """
+
+    axis: int
+    owners: Tensor  # (N,) int64
+    outer: int = 0  # as of no `Layout`: rows of a unit do not lie side by side
+
+    def _places(self, units: int) -> tuple[Tensor, Tensor]:
+        """(N held,) the rows that somebody owns, and the place of each in (B * longest,)."""
+        held = (self.owners >= 0).nonzero().squeeze(1)
+        owners = self.owners[held]
+        order = owners.argsort(stable=True)
+        held, owners = held[order], owners[order]
+        counts = torch.bincount(owners, minlength=units)
+        before = counts.cumsum(0) - counts
+        number = torch.arange(len(held), device=held.device) - before[owners]
+        return held, owners * max(1, int(counts.max())) + number
+
+    def units_first(self, tensor: Tensor, units: int, what: str) -> Tensor:
+        """(…, N, …) -> (B, longest, …), zeros behind the rows of a unit that has fewer."""
+        held, places = self._places(units)
+        counts = torch.bincount(self.owners[held], minlength=units)
+        longest = max(1, int(counts.max()))
+        rows = tensor.movedim(self.axis, 0)
+        filled = rows.new_zeros(units * longest, *rows.shape[1:])
+        filled = filled.index_copy(0, places, rows[held])
+        return filled.reshape(units, longest, *rows.shape[1:])
+
+    def back(self, tensor: Tensor, shape: torch.Size, what: str) -> Tensor:
+        """The inverse of `units_first`, zeros where nobody owns a row."""
+        held, places = self._places(tensor.shape[0])
+        rest = (*shape[: self.axis], *shape[self.axis + 1 :])
+        rows = tensor.new_zeros(shape[self.axis], *rest)
+        rows = rows.index_copy(0, held, tensor.flatten(0, 1)[places])
+        return rows.movedim(0, self.axis)
+
+
 def found(
     answers: list[Tensor],  # of each unit: where the gradient of its loss is not zero, (*shape)
 ) -> Layout | None:
@@ -97,8 +138,10 @@ def _divisors(number: int) -> list[int]:
 
 SHARED = "shared"
 """The output answers to several units: a parameter derived from parameters, nobody's row."""
+MOVED = "moved"
+"""The output answers to several units, in an order that values of the batch have made."""
 UNANSWERED = "unanswered"
 """No loss answered to the output when the model was tried."""
 
-Owner = Layout | str
+Owner = Layout | Ragged | str
 """Whose the entries of an operation's output are."""

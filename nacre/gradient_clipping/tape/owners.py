@@ -26,14 +26,22 @@ from nacre.gradient_clipping.operations.call import tensors_in
 from nacre.gradient_clipping.tape.dropout_masks import masked
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
 from nacre.gradient_clipping.tape.function_mode import Watching
-from nacre.gradient_clipping.tape.layout import SHARED, UNANSWERED, Layout, Owner, found
+from nacre.gradient_clipping.tape.layout import MOVED, SHARED, UNANSWERED, Layout, Owner, found
 
 Key = tuple[str, tuple[str, ...], int]
 """Function, parameters that it takes, and how many times it has taken them before."""
 
 
-MoveKey = tuple[str, int]
-"""Function, and how many times it has moved something by values before."""
+MoveKey = tuple[str, tuple[tuple[int, int | None], ...], int]
+"""Function, the axes of what it moves and along which, and how many times it has done so before."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a trial shows of a call that moves something by values."""
+
+    inside: bool  # whether nothing leaves its unit
+    layouts: tuple[Layout | None, ...]  # of each tensor that is moved, where one fits
 
 
 @dataclass
@@ -54,14 +62,14 @@ class Counter:
 class MoveCounter:
     """Names the calls that move something by values, the same way each time."""
 
-    seen: dict[str, int] = field(default_factory=dict)
+    seen: dict[Any, int] = field(default_factory=dict)
 
-    def key(self, function: Any) -> MoveKey:
+    def key(self, function: Any, moved: Sequence[Moved]) -> MoveKey:
         """The key of the next such call of this function."""
-        name = name_of(function)
-        number = self.seen.get(name, 0)
-        self.seen[name] = number + 1
-        return name, number
+        kind = name_of(function), tuple((t.dim(), axis) for t, axis in moved)
+        number = self.seen.get(kind, 0)
+        self.seen[kind] = number + 1
+        return *kind, number
 
 
 @dataclass(eq=False)
@@ -70,8 +78,14 @@ class Owners:
 
     operations: dict[Key, Owner] = field(default_factory=dict)
     masks: dict[int, Owner] = field(default_factory=dict)  # of each dropout, in order
-    moves: set[MoveKey] = field(default_factory=set)  # calls that move rows inside their units
+    moves: dict[MoveKey, Place] = field(default_factory=dict)
     unfollowed: str | None = None  # what lets values decide whose a row is, and where
+    answers: list[Any] | None = None  # what a trial handed to Python as numbers
+
+    @property
+    def carries(self) -> bool:
+        """Whether values move rows between units, so that each call has to be followed."""
+        return not all(place.inside for place in self.moves.values())
 
     def learn(self, losses: UnitLosses, batch: Batch, units: int = 3) -> None:
         """Tries the model on the first few units of a perturbed batch, which are at least two."""
@@ -99,13 +113,28 @@ class Owners:
             ) from error
         self._settle(scout, weights, moving, answers)
         for move in scout.moves:
-            if all(_inside(t, axis, answers, len(values)) for t, axis in move.moved):
-                self.moves.add(move.key)
-            else:
-                self.unfollowed = self.unfollowed or (
-                    f"{move.key[0]} moves rows between units by values of the batch"
-                )
-        self.unfollowed = self.unfollowed or scout.asked
+            inside = all(_inside(t, axis, answers, len(values)) for t, axis in move.moved)
+            layouts = tuple(answers.layout(t) for t, _ in move.moved)
+            before = self.moves.get(move.key, Place(True, layouts))
+            self.moves[move.key] = Place(inside and before.inside, layouts)
+        self._steered(scout, losses, weights, some)
+
+    def _steered(
+        self, scout: _Scout, losses: UnitLosses, weights: Mapping[str, Tensor], batch: Batch
+    ) -> None:
+        """Numbers that a model hands to Python may steer it where they are the same for each unit
+        alone and for all of them: then they tell no unit of another."""
+        if self.answers is not None and self.answers != scout.answers:
+            self.unfollowed = self.unfollowed or _STEERS
+        self.answers = scout.answers
+        for unit in range(len(batch["unit"]) if scout.answers else 0):
+            alone = _Scout()
+            alone.flow.mark(weights.values(), FIXED)
+            with torch.no_grad(), alone:
+                losses.at(weights, rows.select(batch, slice(unit, unit + 1)), alone.flow)
+            if alone.answers != scout.answers:
+                self.unfollowed = self.unfollowed or _STEERS
+                return
 
     def _settle(
         self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
@@ -123,13 +152,11 @@ class Owners:
             alike = trial.function in ALIKE and id(trial.inputs[0]) not in known
             if names and (fresh or writes) and not alike:
                 key = counter.key(trial.function, names)
-                self.operations[key] = owner
-                if owner == SHARED and trial.data:
-                    self.unfollowed = self.unfollowed or (
-                        f"{key[0]} of {', '.join(names)} mixes rows of the batch, or puts them in "
-                        "an order"
-                    )
-                elif owner == SHARED or trial.level < DATA:
+                mixed = owner == SHARED and trial.data
+                self.operations[key] = MOVED if mixed else owner
+                if mixed:
+                    continue
+                if owner == SHARED or trial.level < DATA:
                     known |= {id(t): names for t in trial.outputs}
         for number, (entered, output) in enumerate(scout.dropouts):
             owner = answers.owner([output])
@@ -143,6 +170,14 @@ class Owners:
 
 ALIKE = {Tensor.type_as, Tensor.to, Tensor.view_as, Tensor.expand_as, Tensor.reshape_as}
 """Functions that take no more than a type or a shape from what follows their first argument."""
+
+
+_STEERS = "values of the batch steer the program, by numbers that are handed to Python"
+
+
+def answer(result: Any) -> Any:
+    """Numbers as they are, to be compared; anything else differs from everything."""
+    return result if isinstance(result, bool | int | float | list) else object()
 
 
 def in_place(function: Any) -> Callable[..., Any] | None:
@@ -223,7 +258,7 @@ class _Scout(Watching):
         self.trials: list[_Trial] = []
         self.flow = Flow()
         self.moves: list[_Move] = []
-        self.asked: str | None = None
+        self.answers: list[Any] = []  # what was handed to Python as numbers
         self._moved = MoveCounter()
         self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
 
@@ -235,11 +270,11 @@ class _Scout(Watching):
         if level == DATA:
             moved = self.flow.moved(function, args, kwargs)
             if moved:
-                self.moves.append(_Move(self._moved.key(function), moved))
-            if asks(function):
-                self.asked = f"{name_of(function)} makes values of the batch steer the program"
+                self.moves.append(_Move(self._moved.key(function, moved), moved))
         into = args[0] if in_place(function) is not None else None
         result = function(*args, **kwargs)
+        if level == DATA and asks(function):
+            self.answers.append(answer(result))
         self.flow.follow(function, args, tensors_in(result), level)
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
@@ -270,6 +305,11 @@ class _Answers:
         if not owners:
             return UNANSWERED
         return owners.pop() if len(owners) == 1 else SHARED
+
+    def layout(self, tensor: Tensor) -> Layout | None:
+        """How the rows of a tensor lie, where one layout fits."""
+        owner = self._of(tensor) if id(tensor) in self.by_output else None
+        return owner if isinstance(owner, Layout) else None
 
     def _of(self, output: Tensor) -> Owner:
         gradients = self.by_output[id(output)]

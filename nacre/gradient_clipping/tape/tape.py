@@ -26,15 +26,18 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
+from nacre.gradient_clipping.tape.carried import MIXED, NOBODY, Carried, Step
 from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, asks
 from nacre.gradient_clipping.tape.function_mode import Unseen, Watching, refuse_checkpoints
-from nacre.gradient_clipping.tape.layout import SHARED, Layout, Owner
+from nacre.gradient_clipping.tape.layout import MOVED, SHARED, Layout, Owner, Ragged
+from nacre.gradient_clipping.tape.moves import begin, finish, nothing_left
 from nacre.gradient_clipping.tape.owners import (
     ALIKE,
     Counter,
     MoveCounter,
     Owners,
+    answer,
     in_place,
     name_of,
     names_of,
@@ -71,6 +74,10 @@ class Use:
     shape: torch.Size  # of the output
 
 
+Whose = tuple[Owner | None, Tensor | None]
+"""The owner that a trial found, and the owners that this very call carries."""
+
+
 class Tape(Watching):
     """Open for one forward pass; afterwards each backward pass hands its gradients to `take`."""
 
@@ -90,12 +97,36 @@ class Tape(Watching):
         self._counter, self._moves = Counter(), MoveCounter()
         self.flow = Flow()
         self.flow.mark(parameters.values(), WEIGHTS)
+        self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
         self._masking = False
+        self._answered = 0  # numbers handed to Python so far
+        self._learnt: Layout | None = None  # how the result of this call lies, by the trial
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if self.carried is not None:  # it holds what is moved
+            try:
+                if raised[0] is None:
+                    nothing_left(self.carried)
+            finally:
+                self.carried.clear()
+
+    def carry(self, batch: Tensors) -> None:
+        """Notes that the first axis of a batch's tensors carries the units."""
+        if self.carried is not None:
+            for tensor in batch.values():
+                if tensor.dim():
+                    self.carried.seed(tensor, Layout(0))
 
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """By the units' own masks; the product is an operation of its own."""
+        if self.carried is not None and self.carried.holds_rows(args, kwargs):
+            raise UnsupportedLayer(
+                "a dropout acts on rows that values of the batch have moved, so its masks would "
+                "not be the units' own; take the dropout out, or use `gradients: looped`"
+            )
         self._masking = True  # what draws a mask moves no row
         try:
             with self:
@@ -115,37 +146,57 @@ class Tape(Watching):
                 level = max(level, self.flow.level(t))
         if moving and torch.is_grad_enabled():
             _refuse_transforms()
-        if level == DATA and self._units > 1 and not self._masking:
-            self._followed(function, args, kwargs)
+        self._learnt = None
+        follows = level == DATA and self._units > 1 and not self._masking
+        must = follows and self._followed(function, args, kwargs)
+        carried = self.carried if follows else None
+        step = None if carried is None else begin(carried, function, args, kwargs)
         if not moving or not torch.is_grad_enabled():
             result = function(*args, **kwargs)
         else:
-            result = self._moved(function, args, kwargs, moving, level)
+            result = self._moved(function, args, kwargs, moving, level, step)
+        if follows and asks(function):
+            self._asked(function, result)
         self.flow.follow(function, args, tensors_in(result), level)
+        if carried is not None and step is not None:
+            finish(carried, function, args, kwargs, result, step, must=must)
+            if self._learnt is not None and step.owners is None and isinstance(result, Tensor):
+                carried.seed(result, self._learnt)
         return result
 
-    def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raises where values of this batch move rows in a way that the trial has not shown to
-        stay inside the units."""
+    def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether values of this batch move rows between units, by this very call."""
         if name_of(func) == "_pack_padded_sequence":
             raise UnsupportedLayer(
                 "the model packs sequences, in which the rows of one step belong to varying units; "
                 "pass padded sequences instead of `pack_padded_sequence`, or use "
                 "`gradients: looped`"
             )
-        if asks(func):
-            raise UnsupportedLayer(
-                f"{name_of(func)} makes values of the batch steer the program, which the tape "
-                "does not follow; use `gradients: looped`"
-            )
-        if self.flow.moved(func, args, kwargs):
-            key = self._moves.key(func)
-            if key not in self._owners.moves:
-                raise Unseen(f"{key[0]}, which moves rows by values of the batch,")
+        moved = self.flow.moved(func, args, kwargs)
+        if not moved:
+            return False
+        place = self._owners.moves.get(self._moves.key(func, moved))
+        if self.carried is None:
+            if place is None or not place.inside:
+                raise Unseen(f"{name_of(func)}, which moves rows by values of the batch,")
+            return False
+        if place is not None:
+            for (tensor, _), layout in zip(moved, place.layouts, strict=True):
+                if layout is not None and self.carried.seen(tensor) is None:
+                    self.carried.seed(tensor, layout)
+        return place is None or not place.inside
+
+    def _asked(self, function: Any, result: Any) -> None:
+        """Raises where a number that steers the model is another one than on trial."""
+        known = self._owners.answers or []
+        self._answered += 1
+        if self._answered > len(known) or known[self._answered - 1] != answer(result):
+            raise Unseen(f"{name_of(function)}, which hands numbers to Python,")
 
     def _moved(
-        self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int
-    ) -> Any:
+        self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int,
+        step: Step | None,
+    ) -> Any:  # fmt: skip
         refuse_checkpoints()
         if func in ALIKE and id(args[0]) not in self.known:  # a type or a shape, no numbers
             fixed = {id(t): t.detach() for t in moving}
@@ -154,13 +205,21 @@ class Tape(Watching):
         owner = self._owner(func, names, args, kwargs)
         if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
             return self._derived(func, args, kwargs, names, known=True)
-        if owner is None or owner == SHARED:
+        held = None if step is None or not isinstance(step.owners, Tensor) else step.owners
+        if held is not None and bool((held == NOBODY).all()):  # the weights of one expert
+            return self._derived(func, args, kwargs, names, known=True)
+        if held is None and owner == MOVED:
+            raise UnsupportedLayer(
+                f"{name_of(func)} of {', '.join(names)} mixes rows of the batch, or puts them in "
+                "an order that the tape cannot follow; use `gradients: looped`"
+            )
+        if held is None and (owner is None or owner == SHARED):
             self._without_data(func, names, args, kwargs)
             return self._derived(func, args, kwargs, names, known=owner is not None)
         fixed = {id(t): t.detach() for t in moving}
         plain = in_place(func)
         if plain is not None and id(args[0]) not in self.known:
-            return self._written(func, plain, args, kwargs, fixed, names, owner)
+            return self._written(func, plain, args, kwargs, fixed, names, (owner, held))
         result = func(*replaced(args, fixed), **replaced(kwargs, fixed))
         if not isinstance(result, Tensor):
             if any(t.requires_grad for t in tensors_in(result)):
@@ -169,7 +228,7 @@ class Tape(Watching):
                     "does not follow; use `gradients: looped`"
                 )
             return result
-        return self._probed(func, args, kwargs, fixed, names, owner, result)
+        return self._probed(func, args, kwargs, fixed, names, (owner, held), result)
 
     def _owner(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Owner | None:
         """Whose the output is; None where no such call was seen."""
@@ -210,7 +269,7 @@ class Tape(Watching):
 
     def _written(
         self, func: Any, plain: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
-        names: tuple[str, ...], owner: Owner,
+        names: tuple[str, ...], owner: Whose,
     ) -> Any:  # fmt: skip
         """A write into data by a call that takes a weight, as `h += w`: the probe comes behind it,
         and the rule sees the same function of the numbers that were there before."""
@@ -223,7 +282,7 @@ class Tape(Watching):
 
     def _probed(
         self, func: Any, args: Any, kwargs: Any, fixed: dict[int, Tensor],
-        names: tuple[str, ...], owner: Owner, result: Tensor,
+        names: tuple[str, ...], owner: Whose, result: Tensor,
     ) -> Tensor:  # fmt: skip
         use = self._use(func, args, kwargs, fixed, names, owner, result)
         base = _fresh_base(result, args, kwargs)
@@ -236,25 +295,48 @@ class Tape(Watching):
 
     def _use(
         self, func: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
-        names: tuple[str, ...], owner: Owner, result: Tensor,
+        names: tuple[str, ...], owner: Whose, result: Tensor,
     ) -> Use:  # fmt: skip
         """Notes the call, with what its rule needs to read its output's gradient."""
         what = f"{name_of(func)} of {', '.join(names)}"
         moving = set(fixed)
-        if not isinstance(owner, Layout):
+        layout = self._whose(owner, result, what)
+        if layout is None:
             answer: Answer = _unanswered(what)
         else:
-            call = Call(
-                func, args, kwargs, moving, owner, result.shape, self._units, what
-            )  # fmt: skip
+            call = Call(func, args, kwargs, moving, layout, result.shape, self._units, what)
             answer = rule_for(call)
             call.forget()
+            if isinstance(layout, Ragged):
+                answer = _of_somebody(answer, layout, what)
         anchor = torch.zeros((), requires_grad=True)
         use = Use(
             answer, result.numel() * result.element_size(), anchor, frozenset(moving), result.shape
         )
         self.uses.append(use)
         return use
+
+    def _whose(self, owner: Whose, result: Tensor, what: str) -> Layout | Ragged | None:
+        """How the rows of an output lie; None where no loss answered to it on trial."""
+        learnt, held = owner
+        if self.carried is None:
+            return learnt if isinstance(learnt, Layout) else None
+        if isinstance(learnt, Layout) and (held is None or self.carried.regular(held)):
+            self._learnt = learnt
+            return learnt
+        if held is None:
+            return None
+        if bool((held == MIXED).any()):
+            raise UnsupportedLayer(
+                f"{what} takes rows of several units at once; use `gradients: looped`"
+            )
+        ragged = self.carried.layout(held, result.shape)
+        if ragged is None:
+            raise UnsupportedLayer(
+                f"{what} has rows of several units along several axes, which the tape cannot "
+                "follow; use `gradients: looped`"
+            )
+        return ragged
 
     def backward(
         self, losses: Tensor, uses: Sequence[Use] | None = None, *, again: bool = False
@@ -350,6 +432,23 @@ def _refuse_transforms() -> None:
             "the model gives a trainable tensor to a transform of torch.func (vmap, grad), "
             "and the tape does not see into it; use `gradients: looped`"
         )
+
+
+def _of_somebody(answer: Answer, layout: Ragged, what: str) -> Answer:
+    """The same answer, where rows that nobody owns have no gradient."""
+    nobody = (layout.owners < 0).nonzero().squeeze(1)
+    if not len(nobody):
+        return answer
+
+    def checked(gradient: Tensor) -> Given:
+        if bool((gradient.index_select(layout.axis, nobody) != 0).any()):
+            raise UnsupportedLayer(
+                f"{what} has rows of which it is unknown whose they are, and a loss answers to "
+                "them; use `gradients: looped`"
+            )
+        return answer(gradient)
+
+    return checked
 
 
 def _unanswered(what: str) -> Answer:
