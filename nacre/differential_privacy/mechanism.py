@@ -13,6 +13,7 @@ from nacre.differential_privacy.accounting.price import Accountant, Price, calib
 from nacre.differential_privacy.events import event, require_pair, span
 from nacre.differential_privacy.noise.correlated import Correlated
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
+from nacre.differential_privacy.request import Request
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -71,6 +72,19 @@ class Mechanism:
         """
         count = self.steps if steps is None else steps
         return event(self.sampling, self.noise, count, self.adjacency)
+
+    def request(self, run: str, *, rows_per_unit: int | None = None, column: str = "") -> Request:
+        """What all its steps ask of an account under the run's name; see `Request.of`."""
+        return Request.of(
+            run,
+            self.event(1),
+            steps=self.steps,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            rows_per_unit=rows_per_unit,
+            span=self.span,
+            column=column,
+        )
 
     def price(self, delta: float, accountant: Accountant = "auto") -> Price:
         """The price of all steps at `delta`."""

@@ -12,7 +12,8 @@ from nacre.differential_privacy.accounting.price import Accountant, Price, epsil
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.differential_privacy.selection.search import Search
-from nacre.planning.quote import Asked, Takes, takes
+from nacre.ledger import PLANNED, Quote, Request
+from nacre.planning.quote import column_of, quoted, rows_per_unit
 from nacre.recipe.places import placed, refuse
 from nacre.recipe.schema import Recipe
 
@@ -43,7 +44,7 @@ class Holder:
     mechanism: Mechanism
     price: Price | None = None  # of the whole run, by the accountant that calibrated it
     by_step: tuple[tuple[int, float], ...] = ()  # (steps done, epsilon)
-    takes: Takes | None = None  # from the account's grant
+    takes: Quote | None = None  # from the account's grant
     delta: float | None = None
     trial: Trial | None = None  # None where the mechanism is all that happens
 
@@ -52,15 +53,17 @@ class Holder:
         """What everything that is charged reveals at most about one unit."""
         return self.mechanism.event() if self.trial is None else self.trial.event
 
-    @property
-    def asked(self) -> Asked:
-        """What is reserved. A search has two steps that are charged together: one before its first
-        trial, one for the winner."""
-        mechanism = self.mechanism
-        unit, adjacency = mechanism.unit, mechanism.adjacency
-        if self.trial is not None:
-            return Asked(self.trial.event, 2, unit, adjacency, 2)
-        return Asked(mechanism.event(1), mechanism.steps, unit, adjacency, mechanism.span)
+    def request(self, recipe: Recipe, run: str) -> Request:
+        """What the run asks of the account. A search has two steps that are charged together: one
+        before its first trial, one for the winner."""
+        mechanism, rows = self.mechanism, rows_per_unit(recipe)
+        column = column_of(recipe, mechanism.unit)
+        if self.trial is None:
+            return mechanism.request(run, rows_per_unit=rows, column=column)
+        return Request.of(
+            run, self.trial.event, steps=2, unit=mechanism.unit, adjacency=mechanism.adjacency,
+            rows_per_unit=rows, span=2, column=column,
+        )  # fmt: skip
 
 
 def accountant(recipe: Recipe) -> Accountant:
@@ -139,7 +142,8 @@ def _charged(recipe: Recipe, run: tuple[str, Path] | None, holder: Holder) -> Ho
     """The holder with what it takes from its grant. Raises `BudgetExceeded` for too much."""
     assert holder.account is not None  # private_runs_have_a_ledger has refused the rest
     try:
-        share = takes(recipe, holder.account, holder.asked, run)
+        name, folder = run or (PLANNED, None)
+        share = quoted(recipe, holder.account, holder.request(recipe, name), folder)
     except (BudgetExceeded, LedgerError, UnsupportedEvent) as error:
         if holder.trial is not None and isinstance(error, UnsupportedEvent):
             refuse(

@@ -11,7 +11,7 @@ from nacre.data.cells import Cells
 from nacre.ledger import Charge, Grant, Ledger
 from nacre.ledger.recorded_rows import record_rows
 from nacre.planning.plan import Plan
-from nacre.planning.quote import column_of, declared_grant, ledger_path, rows_per_unit
+from nacre.planning.quote import declared_grant, ledger_path
 
 
 class Charges(Mapping[str, Charge]):
@@ -93,21 +93,11 @@ def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Char
     try:
         for holder in plan.holders:
             assert holder.account is not None
-            wanted = holder.asked
-            grant = declared_grant(plan.recipe, wanted)
+            asked = holder.request(plan.recipe, run)
+            grant = declared_grant(plan.recipe, asked)
             if new and grant is not None:
                 _granted(ledger, holder.account, grant)
-            charges[holder.name] = ledger.reserve(
-                holder.account,
-                run,
-                wanted.event,
-                wanted.steps,
-                wanted.unit,
-                wanted.adjacency,
-                rows_per_unit(plan.recipe),
-                wanted.span,
-                column_of(plan.recipe, wanted.unit),
-            )
+            charges[holder.name] = ledger.reserve(holder.account, asked)
     except NacreError:
         if new:  # nothing was journalled, so whatever the rule, all of it comes back
             for charge in charges.values():

@@ -25,8 +25,8 @@ from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.accounting.price import epsilon
+from nacre.differential_privacy.events_json import from_json
 from nacre.ledger import Ledger
-from nacre.ledger.events_json import from_json
 from nacre.ledger.rules import RuleName
 from nacre.models import build
 from nacre.planning.outlook import outlook
