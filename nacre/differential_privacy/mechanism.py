@@ -63,6 +63,23 @@ class Mechanism:
         """How many steps one event covers."""
         return span(self.sampling, self.noise)
 
+    @property
+    def multiplier(self) -> float:
+        """The standard deviation of the noise, in sensitivities.
+
+        Raises `ValueError` where it is not calibrated.
+        """
+        if self.noise.multiplier is None:
+            raise ValueError("noise without a multiplier is not calibrated yet")
+        return self.noise.multiplier
+
+    def with_multiplier(self, multiplier: float) -> Mechanism:
+        """The same mechanism with this much noise. Raises `ValueError` where it has none."""
+        noise = self.noise
+        if isinstance(noise, NoNoise):
+            raise ValueError("noise=NoNoise has nothing to calibrate")
+        return replace(self, noise=replace(noise, multiplier=multiplier))
+
     def event(self, steps: int | None = None) -> DpEvent:
         """What `steps` steps (all of them by default) reveal at most about one unit.
 
@@ -96,14 +113,11 @@ class Mechanism:
         Raises `ValueError` where there is no noise to calibrate, `UnsupportedEvent` where the
         mechanism has no price.
         """
-        noise = self.noise
-        if isinstance(noise, NoNoise):
-            raise ValueError("noise=NoNoise has nothing to calibrate")
 
         def event_of(multiplier: float) -> DpEvent:
-            return replace(self, noise=replace(noise, multiplier=multiplier)).event()
+            return self.with_multiplier(multiplier).event()
 
         multiplier, _ = calibrate(
             event_of, budget.epsilon, budget.delta, accountant, self.adjacency
         )
-        return replace(self, noise=replace(noise, multiplier=multiplier))
+        return self.with_multiplier(multiplier)

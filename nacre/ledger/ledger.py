@@ -29,7 +29,7 @@ from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
 from nacre.data.sketch import Sketch
 from nacre.differential_privacy.request import Request
-from nacre.ledger.accounts import End, Grant, grant_of
+from nacre.ledger.accounts import End, Grant, Posting, grant_of
 from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, signed
@@ -207,7 +207,7 @@ class Ledger:
             if not deciding.fits:
                 raise BudgetExceeded(deciding.refusal)
             if not deciding.known:
-                postings = {quote.unit: quote.posting for quote in quotes}
+                postings: dict[Unit, Posting] = {quote.unit: quote.posting for quote in quotes}
                 page.append(account, "reserve", reserve_content(asked, postings))
         return Charge(account, asked, self)
 
