@@ -54,7 +54,7 @@ def one(seed: int) -> dict[str, float]:
     for variant in comparison["variants"]:
         for measure in ("accuracy", "attacked_accuracy", "membership_advantage"):
             found[f"{variant['name']} {measure}"] = 100 * variant[measure]["value"]
-    found["epsilon"] = max(holder.price.epsilon for holder in priced.holders if holder.price)
+    found["epsilon"] = max(level.price.epsilon for level in priced.priced)
     return found
 
 

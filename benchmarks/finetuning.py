@@ -150,10 +150,10 @@ def one(
         n.audit_run(run)
         comparison = read_json(run.path / "comparison.json")
     accuracy = 100 * comparison["variants"][0]["accuracy"]["value"]
-    price = planned.holders[0].price
+    level = planned.priced[0] if planned.private else None
     return {
         "accuracy": accuracy, "cpu_seconds": seconds, "seconds": wall, "seed": seed,
-        "epsilon": None if price is None else price.epsilon, "lr": lr,
+        "epsilon": None if level is None else level.price.epsilon, "lr": lr,
         "epochs": epochs, "batch": batch, "schedule": shape,
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ from rows import Row
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.data.sketch import sketched
-from nacre.ledger import Charge, Ledger
+from nacre.ledger import Charge, Ledger, Request
 from nacre.ledger.rules import Zcdp
 from nacre.ledger.storage import writer
 
@@ -33,7 +33,9 @@ DIGEST = "ab" * 32
 
 
 def reserved(ledger: Ledger, run: str, steps: int = 100_000, account: str = "clinic") -> Charge:
-    return ledger.reserve(account, run, EVENT, steps, "example", NEIGHBOURS)
+    return ledger.reserve(
+        account, Request.of(run, EVENT, steps=steps, unit="example", adjacency=NEIGHBOURS)
+    )
 
 
 def made(path: Path, epsilon: float = 1e6) -> Path:

@@ -26,7 +26,7 @@ from nacre.data import Text
 from nacre.data.dataset import Rows
 from nacre.data.split import Test
 from nacre.data.text import canaries
-from nacre.models import build, load
+from nacre.models import load
 from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 from nacre.recipe.schema import Recipe
 from nacre.runs.begin import trained_on
@@ -120,11 +120,7 @@ _KEPT = {"unprotected": "unprotected.safetensors", "public base": "base.safetens
 
 def _weights(run: Run, file: str) -> nn.Module:
     """The recipe's model with the weights kept in state/."""
-    schema = run.recipe.schema
-    recipe = run.recipe
-    model = build(
-        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
-    )
+    model = run.recipe.build_model(run.recipe.schema)
     weights, _ = load_tensors(run.folder.state / file)
     model.load_state_dict(weights)
     return model.eval()

@@ -23,11 +23,12 @@ def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: 
 
     from nacre.planning.outlook import outlook
     from nacre.planning.plan import plan
+    from nacre.planning.show import show as shown
     from nacre.recipe.load import load
 
     planned = plan(load(recipe, code=code_of(packages, trust_code)))
     ahead = outlook(planned)
-    facts, table = planned.to_json(), planned.table()
+    facts, table = planned.to_json(), shown(planned)
     if ahead is not None:
         facts, table = facts | {"outlook": ahead.to_json()}, Group(table, ahead.table())
     show(facts, table, as_json)

@@ -1,5 +1,5 @@
 """JSON in which each key stands once (of two values of one key a reader would take either), and
-each number is finite (a NaN passes whatever compares it with a range)."""
+each number is finite (a NaN passes whatever compares it with a range); and its one written form."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ def parsed(text: str | bytes) -> Any:
         )
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+# Made once: `json.dumps` would make one for every entry of a ledger.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of `value`: sorted keys, no spaces, ASCII; floats survive exactly.
+
+    Raises `ValueError` for NaN and infinities, `TypeError` for what JSON has no word for.
+    """
+    return _ENCODER.encode(value)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

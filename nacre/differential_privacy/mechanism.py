@@ -13,6 +13,7 @@ from nacre.differential_privacy.accounting.price import Accountant, Price, calib
 from nacre.differential_privacy.events import event, require_pair, span
 from nacre.differential_privacy.noise.correlated import Correlated
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
+from nacre.differential_privacy.request import Request
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -62,6 +63,23 @@ class Mechanism:
         """How many steps one event covers."""
         return span(self.sampling, self.noise)
 
+    @property
+    def multiplier(self) -> float:
+        """The standard deviation of the noise, in sensitivities.
+
+        Raises `ValueError` where it is not calibrated.
+        """
+        if self.noise.multiplier is None:
+            raise ValueError("noise without a multiplier is not calibrated yet")
+        return self.noise.multiplier
+
+    def with_multiplier(self, multiplier: float) -> Mechanism:
+        """The same mechanism with this much noise. Raises `ValueError` where it has none."""
+        noise = self.noise
+        if isinstance(noise, NoNoise):
+            raise ValueError("noise=NoNoise has nothing to calibrate")
+        return replace(self, noise=replace(noise, multiplier=multiplier))
+
     def event(self, steps: int | None = None) -> DpEvent:
         """What `steps` steps (all of them by default) reveal at most about one unit.
 
@@ -71,6 +89,19 @@ class Mechanism:
         """
         count = self.steps if steps is None else steps
         return event(self.sampling, self.noise, count, self.adjacency)
+
+    def request(self, run: str, *, rows_per_unit: int | None = None, column: str = "") -> Request:
+        """What all its steps ask of an account under the run's name; see `Request.of`."""
+        return Request.of(
+            run,
+            self.event(1),
+            steps=self.steps,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            rows_per_unit=rows_per_unit,
+            span=self.span,
+            column=column,
+        )
 
     def price(self, delta: float, accountant: Accountant = "auto") -> Price:
         """The price of all steps at `delta`."""
@@ -82,14 +113,11 @@ class Mechanism:
         Raises `ValueError` where there is no noise to calibrate, `UnsupportedEvent` where the
         mechanism has no price.
         """
-        noise = self.noise
-        if isinstance(noise, NoNoise):
-            raise ValueError("noise=NoNoise has nothing to calibrate")
 
         def event_of(multiplier: float) -> DpEvent:
-            return replace(self, noise=replace(noise, multiplier=multiplier)).event()
+            return self.with_multiplier(multiplier).event()
 
         multiplier, _ = calibrate(
             event_of, budget.epsilon, budget.delta, accountant, self.adjacency
         )
-        return replace(self, noise=replace(noise, multiplier=multiplier))
+        return self.with_multiplier(multiplier)

@@ -129,9 +129,7 @@ def _reserved(
                     choice.dataset, unit, grant.epsilon, grant.delta, grant.rule, adjacency
                 )
             record_rows(ledger, [choice.dataset], rows)
-        charge = ledger.reserve(
-            choice.dataset, name, mechanism.event(1), mechanism.steps, unit, adjacency
-        )
+        charge = ledger.reserve(choice.dataset, mechanism.request(name))
         multiplier = mechanism.noise.multiplier
         assert multiplier is not None  # `Promise.mechanism` has calibrated it
         written = json.loads(json.dumps(promise.declared(multiplier)))

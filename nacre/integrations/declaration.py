@@ -12,7 +12,7 @@ from nacre.differential_privacy.accounting.price import Accountant
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.gradient_clipping import Adaptive
-from nacre.planning.quote import IN_RUN
+from nacre.planning.protection import IN_RUN
 from nacre.recipe.sections import LedgerChoice
 from nacre.training.planned import CENTRAL
 

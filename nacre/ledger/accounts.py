@@ -14,20 +14,16 @@ and is posted to *every* grant of its account, in that grant's unit:
 
 from __future__ import annotations
 
-import json
 import math
-import operator
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from nacre.core.errors import LedgerError
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.group_privacy import group_event
-from nacre.ledger.chain import canonical
-from nacre.ledger.events_json import from_json, to_json
+from nacre.differential_privacy.request import Request, require_choice, require_column
 from nacre.ledger.rules import Rule, RuleName, build, smallest_epsilon
 
 if TYPE_CHECKING:
@@ -55,10 +51,10 @@ class Grant:
     """The column whose values tell units apart; "" for rows, and for what the first run names."""
 
     def __post_init__(self) -> None:
-        _column(self.unit, self.column)
-        _one_of("unit", self.unit, Unit)
-        _one_of("rule", self.rule, RuleName)
-        _one_of("adjacency", self.adjacency, Adjacency)
+        require_column(self.unit, self.column)
+        require_choice("unit", self.unit, Unit)
+        require_choice("rule", self.rule, RuleName)
+        require_choice("adjacency", self.adjacency, Adjacency)
         if not 0 < self.delta < 1:
             raise ValueError(f"delta={self.delta} must lie between 0 and 1")
         least = smallest_epsilon(self.rule, self.delta)
@@ -92,76 +88,6 @@ def grant_of(
         )  # fmt: skip
     except ValueError as error:
         raise LedgerError(f"no such grant can be made: {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a run asks for: declared, public numbers only. Raises `ValueError` for a bad one."""
-
-    run: str
-    step: str  # canonical JSON of the event of one step
-    steps: int
-    unit: Unit
-    adjacency: Adjacency
-    rows_per_unit: int | None  # rows that a group holds at most
-    span: int = 1  # steps that one event covers: the first pays for the others
-    column: str = ""  # whose values tell units apart; "" for rows
-
-    def __post_init__(self) -> None:
-        _column(self.unit, self.column)
-        _one_of("unit", self.unit, Unit)
-        _one_of("adjacency", self.adjacency, Adjacency)
-        if not self.run:
-            raise ValueError("run='' must be a name")
-        if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
-        if type(self.span) is not int or self.span < 1:
-            raise ValueError(f"span={self.span} must be at least 1")
-        if self.rows_per_unit is not None and self.rows_per_unit < 1:
-            raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
-
-    @property
-    def event(self) -> DpEvent:
-        """The event of one step, or of `span` of them."""
-        return from_json(json.loads(self.step))
-
-    @property
-    def count(self) -> int:
-        """Events of the whole run."""
-        return self.counted(self.steps)
-
-    def counted(self, steps: int) -> int:
-        """Events that this many steps amount to."""
-        return -(-steps // self.span)
-
-    def to_content(self) -> dict[str, Any]:
-        """As JSON, the event readable in place; `span` and `column` where they say something."""
-        content = {**asdict(self), "step": json.loads(self.step)}
-        if self.span == 1:
-            del content["span"]
-        if not self.column:
-            del content["column"]
-        return content
-
-
-def request(
-    run: str,
-    step_event: DpEvent,
-    steps: int,
-    unit: Unit,
-    adjacency: Adjacency,
-    rows_per_unit: int | None,
-    span: int = 1,
-    column: str = "",
-) -> Request:
-    """The request of a run. Raises `UnsupportedEvent` where the event has no price."""
-    require_priced(step_event, adjacency)
-    step = canonical(to_json(step_event))
-    return Request(
-        run=run, step=step, steps=operator.index(steps), unit=unit, adjacency=adjacency,
-        rows_per_unit=rows_per_unit, span=operator.index(span),
-        column=unicodedata.normalize("NFC", column),
-    )  # fmt: skip
 
 
 def posted_event(asked: Request, unit: Unit) -> DpEvent | None:
@@ -310,17 +236,5 @@ class Account:
         ]
 
 
-def _column(unit: str, column: object) -> None:
-    if not isinstance(column, str):
-        raise ValueError(f"column={column!r} must be a name")
-    if column and unit == "example":
-        raise ValueError(f"column={column!r} has no meaning for unit=example, which is a row")
-
-
 def _named(column: str) -> str:
     return f"column {column!r}" if column else "no column"
-
-
-def _one_of(name: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(get_args(choices))}")

@@ -9,10 +9,11 @@ against a `Head` that was kept elsewhere, and only so.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from nacre.core.strict import canonical
 
 GENESIS = hashlib.sha256(b"nacre ledger, format 1").hexdigest()
 """What the first entry is hashed onto."""
@@ -42,18 +43,6 @@ class Entry:
     kind: str  # grant, reserve, journal, settle, note, rows or signer
     content: str  # canonical JSON
     hash: str  # SHA-256 in hex, over all of the above and the hash before
-
-
-# Made once: `json.dumps` would make one for every entry.
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def canonical(value: Any) -> str:
-    """The one JSON text of `value`: sorted keys, no spaces, ASCII; floats survive exactly.
-
-    Raises `ValueError` for NaN and infinities, `TypeError` for what JSON has no word for.
-    """
-    return _ENCODER.encode(value)
 
 
 def linked(head: Head, time: str, account: str, kind: str, content: Mapping[str, Any]) -> Entry:

@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from nacre.ledger.accounts import End, Request
+from nacre.differential_privacy.request import Request
+from nacre.ledger.accounts import End
+from nacre.ledger.summary import RunSummary
 
-if TYPE_CHECKING:
-    from nacre.ledger.ledger import Ledger
+
+class RunLedger(Protocol):
+    """What a charge needs of the ledger that it stands in; `Ledger` says what each method does."""
+
+    def run(self, account: str, run: str) -> RunSummary:
+        """How the run stands."""
+        ...
+
+    def journal(self, account: str, run: str, step: int, entered: str = "") -> None:
+        """Records that `step` steps in all may have been released."""
+        ...
+
+    def journalling(
+        self, account: str, run: str, step: int, entered: str = ""
+    ) -> AbstractContextManager[None]:
+        """`journal`, while the block computes the step's release."""
+        ...
+
+    def settle(self, account: str, run: str) -> None:
+        """Ends the run."""
+        ...
+
+    def abandon(self, account: str, run: str) -> None:
+        """Ends a run that nobody will go on with."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -18,7 +43,7 @@ class Charge:
 
     account: str
     request: Request
-    ledger: Ledger = field(repr=False)
+    ledger: RunLedger = field(repr=False)
 
     @property
     def run(self) -> str:

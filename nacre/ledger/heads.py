@@ -30,8 +30,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from nacre.core.errors import LedgerError
-from nacre.core.strict import parsed
-from nacre.ledger.chain import Head, canonical
+from nacre.core.strict import canonical, parsed
+from nacre.ledger.chain import Head
 from nacre.ledger.keys import public_hex
 
 _LABEL = "nacre ledger head, format 1"

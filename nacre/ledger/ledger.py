@@ -1,10 +1,9 @@
-# pyright: reportMissingTypeStubs=false
 """The budget of private data, on disk: what was granted, what is spent, and by which run.
 
     with Ledger.open(path, create=True) as ledger:
         ledger.grant_if_new("clinic", "example", epsilon=8, delta=1e-5)
-        charge = ledger.reserve("clinic", "run 1", step_event, 1000, "example", "add_or_remove")
-        for step in range(1, 1001):
+        charge = ledger.reserve("clinic", mechanism.request("run 1"))
+        for step in range(1, mechanism.steps + 1):
             charge.journal(step)  # on disk before the step's release exists
             ...
         charge.settle()
@@ -24,28 +23,27 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
 from nacre.data.sketch import Sketch
-from nacre.ledger.accounts import End, Grant, Request, grant_of, request
+from nacre.differential_privacy.request import Request
+from nacre.ledger.accounts import End, Grant, Posting, grant_of
 from nacre.ledger.chain import Head
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, signed
 from nacre.ledger.keys import derived, fingerprint_key, public_hex, signing_key
-from nacre.ledger.preview import PLANNED, Preview, weigh, with_grant
+from nacre.ledger.preview import Quote, tightest, weigh, with_grant
 from nacre.ledger.replay import Book, reserve_content
 from nacre.ledger.rules import RuleName
 from nacre.ledger.storage.group_commit import Line, Together
+from nacre.ledger.storage.open import is_there, open_store
 from nacre.ledger.storage.seal import opened, sealed
-from nacre.ledger.storage.store import Store, Transaction, is_there, open_store
+from nacre.ledger.storage.store import Store, Transaction
 from nacre.ledger.storage.writer import Page, now
 from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
 from nacre.ledger.verify import Kept, verify
-
-if TYPE_CHECKING:
-    from dp_accounting import DpEvent
 
 
 class Ledger:
@@ -180,64 +178,37 @@ class Ledger:
 
     # -- runs ------------------------------------------------------------------------------------
 
-    def preview(
-        self,
-        account: str,
-        event: DpEvent,
-        steps: int,
-        unit: Unit,
-        adjacency: Adjacency,
-        rows_per_unit: int | None = None,
-        span: int = 1,
-        column: str = "",
-        *,
-        grant: Grant | None = None,
-        run: str = PLANNED,
-    ) -> Preview:
-        """What `steps` steps would take, `event` for each `span` of them. Writes nothing.
+    def preview(self, account: str, asked: Request, *, grant: Grant | None = None) -> Quote:
+        """What the run would take from the grant that decides. Writes nothing.
 
         `grant` is what a recipe declares: taken as granted where it would be new, and refused as
-        `grant_if_new` refuses it. `run` names the run in refusals; a reserved run fits itself.
+        `grant_if_new` refuses it. The name of the run is that of refusals (`PLANNED` where it has
+        none yet); a reserved run fits itself.
         """
-        asked = request(run, event, steps, unit, adjacency, rows_per_unit, span, column)
         with self._reading() as book:
-            return weigh(with_grant(book.account(account), grant), asked)
+            return tightest(weigh(with_grant(book.account(account), grant), asked))
 
-    def reserve(
-        self,
-        account: str,
-        run: str,
-        step_event: DpEvent,
-        steps: int,
-        unit: Unit,
-        adjacency: Adjacency,
-        rows_per_unit: int | None = None,
-        span: int = 1,
-        column: str = "",
-    ) -> Charge:
-        """Charges all `steps` of a run before its first; the same run again gives the same charge.
+    def reserve(self, account: str, asked: Request) -> Charge:
+        """Charges all steps of a run before its first; the same run again gives the same charge.
 
-        `step_event` is one step's, with noise in units of its sensitivity under `adjacency`.
-        `rows_per_unit` is how many rows a group holds at most: what a grant for groups needs to
-        cover a run that protects single rows. Where `span` is above 1 the event is that of `span`
-        steps together, and is charged with the first of them. `column` is the one whose values
-        tell units apart: an account counts units of one kind by one column, its grant's or else
-        its first run's.
+        `Mechanism.request` and `Request.of` write what is asked. An account counts units of one
+        kind by one column, its grant's or else its first run's.
 
         Raises `BudgetExceeded` where a grant of the account does not cover the run; `LedgerError`
         where there is no grant, where adjacencies differ, or where the run's name stands for other
-        numbers; `UnsupportedEvent` for an event without a price. Then nothing was written.
+        numbers. Then nothing was written.
         """
-        asked = request(run, step_event, steps, unit, adjacency, rows_per_unit, span, column)
         # Prices take seconds under pld and are remembered: the lock below is held without them.
         with self._reading() as book:
             weigh(book.account(account), asked)
         with self._writing() as page:
-            preview = weigh(page.book.account(account), asked)
-            if not preview.fits:
-                raise BudgetExceeded(preview.refusal)
-            if not preview.known:
-                page.append(account, "reserve", reserve_content(asked, preview.postings))
+            quotes = weigh(page.book.account(account), asked)
+            deciding = tightest(quotes)
+            if not deciding.fits:
+                raise BudgetExceeded(deciding.refusal)
+            if not deciding.known:
+                postings: dict[Unit, Posting] = {quote.unit: quote.posting for quote in quotes}
+                page.append(account, "reserve", reserve_content(asked, postings))
         return Charge(account, asked, self)
 
     def journal(self, account: str, run: str, step: int, entered: str = "") -> None:

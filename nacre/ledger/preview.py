@@ -4,102 +4,71 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from nacre.core.errors import BudgetExceeded, LedgerError
-from nacre.core.types import Adjacency, Unit
+from nacre.core.types import Unit
+from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.leaves import is_amplified
-from nacre.ledger.accounts import Account, Grant, Posting, Request, posted_event, request
+from nacre.differential_privacy.request import PLANNED, Request
+from nacre.ledger.accounts import Account, Grant, Posting, posted_event
 from nacre.ledger.rules import Rule, RuleName, build, first_order
-
-if TYPE_CHECKING:
-    from dp_accounting import DpEvent
-
-PLANNED = "(planned)"
-"""The name of a run that is weighed before it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Take:
+class Quote:
     """What a run takes from one grant. Shares are of the grant's allowance; 1 is all of it."""
 
-    unit: Unit
+    account: str
+    unit: Unit  # the grant's
     rule: RuleName
     order: float | None  # Rényi order, under rdp only
     price: float  # of a step (rdp, zcdp) or of the run (pld), in the rule's currency
     share: float  # inf where nothing bounds the price
     share_before: float  # what stands already, all open reservations included
     epsilon_after: float  # of all that stands once this run is reserved, at the grant's delta
-    fits: bool
-    refusal: str  # "" where it fits
+    refusal: str = ""  # why the run does not fit, and the remedy; "" where it fits
+    known: bool = False  # whether the run is reserved already
+
+    @property
+    def fits(self) -> bool:
+        """Whether the grant covers the run."""
+        return not self.refusal
 
     @property
     def share_after(self) -> float:
         """The share that stands once this run is reserved."""
         return self.share_before + self.share
 
-
-@dataclass(frozen=True, kw_only=True)
-class Preview:
-    """What a run would take; single figures are those of the grant that is nearest its end."""
-
-    account: str
-    takes: tuple[Take, ...]  # one a grant, fine units first
-    known: bool = False  # whether the run is reserved already
-
     @property
-    def tightest(self) -> Take:
-        """The grant that decides."""
-        return max(self.takes, key=lambda take: (not take.fits, take.share_after))
+    def posting(self) -> Posting:
+        """What the reservation records for the grant."""
+        return Posting(self.price, self.order)
 
-    @property
-    def fits(self) -> bool:
-        """Whether every grant covers the run."""
-        return all(take.fits for take in self.takes)
-
-    @property
-    def refusal(self) -> str:
-        """Why it does not fit, and the remedy; "" where it does."""
-        return self.tightest.refusal
-
-    @property
-    def postings(self) -> dict[Unit, Posting]:
-        """What the reservation records for each grant."""
-        return {take.unit: Posting(take.price, take.order) for take in self.takes}
-
-    @property
-    def rule(self) -> RuleName:
-        """The rule of the grant that decides."""
-        return self.tightest.rule
-
-    @property
-    def order(self) -> float | None:
-        """The Rényi order of the grant that decides; None under other rules."""
-        return self.tightest.order
-
-    @property
-    def share(self) -> float:
-        """What the run takes of the allowance."""
-        return self.tightest.share
-
-    @property
-    def epsilon_after(self) -> float:
-        """The epsilon of all that stands once the run is reserved."""
-        return self.tightest.epsilon_after
-
-    @property
-    def share_after(self) -> float:
-        """What stands of the allowance once the run is reserved."""
-        return self.tightest.share_after
+    def to_json(self) -> dict[str, Any]:
+        """As plan.json has it."""
+        return {
+            "rule": self.rule,
+            "order": self.order,
+            "share": self.share,
+            "share_after": self.share_after,
+            "epsilon_after": self.epsilon_after,
+        }
 
 
-def weigh(account: Account, asked: Request) -> Preview:
-    """What `asked` would take from each grant of the account.
+def tightest(quotes: Sequence[Quote]) -> Quote:
+    """The quote of the grant that decides: one that does not cover the run, or else the one that is
+    nearest its end."""
+    return max(quotes, key=lambda quote: (not quote.fits, quote.share_after))
+
+
+def weigh(account: Account, asked: Request) -> tuple[Quote, ...]:
+    """What `asked` would take from each grant of the account, fine units first.
 
     Raises `BudgetExceeded` where there is no grant, `LedgerError` for one that counts neighbours
-    differently, and
-    `UnsupportedEvent` where a rule cannot price the event.
+    differently, and `UnsupportedEvent` where a rule cannot price the event.
     """
     if not account.grants:
         raise BudgetExceeded(
@@ -107,13 +76,13 @@ def weigh(account: Account, asked: Request) -> Preview:
             "with `nacre ledger grant`, or declare `grant` in the recipe's `ledger` section"
         )
     if asked.run in account.runs:
-        return Preview(account=account.name, takes=_standing(account, asked), known=True)
+        return _standing(account, asked)
+    require_priced(asked.event, asked.adjacency)  # a request can be written without `Request.of`
     account.require_column(asked)
-    takes = tuple(_take(account, grant, asked) for grant in account.grants.values())
-    return Preview(account=account.name, takes=takes)
+    return tuple(_quote(account, grant, asked) for grant in account.grants.values())
 
 
-def _take(account: Account, grant: Grant, asked: Request) -> Take:
+def _quote(account: Account, grant: Grant, asked: Request) -> Quote:
     if grant.adjacency != asked.adjacency:
         raise LedgerError(
             f"run {asked.run!r} has adjacency={asked.adjacency}, but account {account.name!r} was "
@@ -131,7 +100,8 @@ def _take(account: Account, grant: Grant, asked: Request) -> Take:
     amount = rule.take(price, asked.count)
     fits = rule.fits(taken, amount)
     share, left = amount / rule.allowance, rule.left(taken) / rule.allowance
-    return Take(
+    return Quote(
+        account=account.name,
         unit=grant.unit,
         rule=grant.rule,
         order=order,
@@ -139,7 +109,6 @@ def _take(account: Account, grant: Grant, asked: Request) -> Take:
         share=share,
         share_before=math.fsum(taken) / rule.allowance,
         epsilon_after=rule.epsilon([*taken, amount]),
-        fits=fits,
         refusal="" if fits else _too_much(account, grant, asked, rule, share, left),
     )
 
@@ -178,14 +147,15 @@ def _apart(share: float, left: float) -> tuple[str, str]:
     return f"a hair more than {left:.1%}", f"{left:.1%}"
 
 
-def _unbounded(account: Account, grant: Grant, asked: Request) -> Take:
+def _unbounded(account: Account, grant: Grant, asked: Request) -> Quote:
     """A grant in a coarser unit, of whose share in this run nothing is known."""
     remedy = (
         "declare `rows_per_unit`"
         if (asked.unit, grant.unit) == ("example", "group")
         else f"run with `differential_privacy.unit: {grant.unit}`"
     )
-    return Take(
+    return Quote(
+        account=account.name,
         unit=grant.unit,
         rule=grant.rule,
         order=None,
@@ -193,7 +163,6 @@ def _unbounded(account: Account, grant: Grant, asked: Request) -> Take:
         share=math.inf,
         share_before=0.0,
         epsilon_after=math.inf,
-        fits=False,
         refusal=(
             f"run {asked.run!r} protects unit={asked.unit}, and account {account.name!r} was "
             f"granted {grant}: nothing says how much one {grant.unit} holds, so its price is "
@@ -202,7 +171,7 @@ def _unbounded(account: Account, grant: Grant, asked: Request) -> Take:
     )
 
 
-def _standing(account: Account, asked: Request) -> tuple[Take, ...]:
+def _standing(account: Account, asked: Request) -> tuple[Quote, ...]:
     """What the run with this name has taken, once it is certain that it is the same."""
     run = account.runs[asked.run]
     if run.request != asked:
@@ -213,14 +182,15 @@ def _standing(account: Account, asked: Request) -> tuple[Take, ...]:
     return tuple(_stands(account, grant, asked) for grant in account.grants.values())
 
 
-def _stands(account: Account, grant: Grant, asked: Request) -> Take:
+def _stands(account: Account, grant: Grant, asked: Request) -> Quote:
     run = account.runs[asked.run]
     posting = run.postings[grant.unit]
     rule = build(grant.rule, grant.epsilon, grant.delta, posting.order)
     charged = run.charged(rule)
     own = rule.take(posting.price, charged) if charged else 0.0
     others = max(0.0, math.fsum([*account.taken(grant.unit, rule), -own]))
-    return Take(
+    return Quote(
+        account=account.name,
         unit=grant.unit,
         rule=grant.rule,
         order=posting.order,
@@ -228,25 +198,13 @@ def _stands(account: Account, grant: Grant, asked: Request) -> Take:
         share=own / rule.allowance,
         share_before=others / rule.allowance,
         epsilon_after=rule.epsilon(account.taken(grant.unit, rule)),
-        fits=True,
-        refusal="",
+        known=True,
     )
 
 
-def preview_new(
-    account: str,
-    grant: Grant,
-    event: DpEvent,
-    steps: int,
-    unit: Unit,
-    adjacency: Adjacency,
-    rows_per_unit: int | None = None,
-    span: int = 1,
-    column: str = "",
-) -> Preview:
+def preview_new(account: str, grant: Grant, asked: Request) -> Quote:
     """What a run would take from `grant` as the first of its account; needs no ledger."""
-    asked = request(PLANNED, event, steps, unit, adjacency, rows_per_unit, span, column)
-    return weigh(with_grant(Account(account), grant), asked)
+    return tightest(weigh(with_grant(Account(account), grant), asked))
 
 
 def with_grant(account: Account, grant: Grant | None) -> Account:

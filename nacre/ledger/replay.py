@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from nacre.core.errors import LedgerError, NacreError
-from nacre.core.strict import parsed
+from nacre.core.strict import canonical, parsed
 from nacre.core.types import Unit
-from nacre.ledger.accounts import Account, Grant, Posting, Request, Run, posted_event
-from nacre.ledger.chain import START, Entry, Head, break_at, canonical
+from nacre.differential_privacy.request import Request
+from nacre.ledger.accounts import Account, Grant, Posting, Run, posted_event
+from nacre.ledger.chain import START, Entry, Head, break_at
 from nacre.ledger.rules import RuleName, build
 
 Content = dict[str, Any]

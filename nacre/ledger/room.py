@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.types import Unit
 from nacre.differential_privacy.accounting.price import epsilon as price_at
-from nacre.ledger.accounts import Account, Request
-from nacre.ledger.events_json import from_json
+from nacre.differential_privacy.events_json import from_json
+from nacre.differential_privacy.request import Request
+from nacre.ledger.accounts import Account
 from nacre.ledger.rules import Rule
 
 if TYPE_CHECKING:

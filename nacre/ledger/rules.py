@@ -30,10 +30,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from nacre.core.errors import UnsupportedEvent
+from nacre.core.strict import canonical
 from nacre.differential_privacy.accounting.price import epsilon as price_at
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, zcdp_rho
-from nacre.ledger.chain import canonical
-from nacre.ledger.events_json import from_json, to_json
+from nacre.differential_privacy.events_json import from_json, to_json
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

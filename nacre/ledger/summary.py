@@ -10,9 +10,9 @@ from typing import Any
 
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.events_json import from_json
 from nacre.ledger.accounts import Account, End, Grant, Run
 from nacre.ledger.chain import START, Entry
-from nacre.ledger.events_json import from_json
 from nacre.ledger.room import room
 from nacre.ledger.rules import RuleName
 

@@ -11,12 +11,13 @@ from pydantic_core import ValidationError
 
 from nacre.core.errors import RecipeError, Refusal
 from nacre.data import Text
+from nacre.planning.protection import Protection
 from nacre.recipe.document import Document
 from nacre.recipe.mistakes import first_mistake
 from nacre.recipe.options import content, validator
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
-from nacre.recipe.tune import PrivateScore, Settings
+from nacre.recipe.tune import PrivateScore, Settings, Tune
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,10 @@ class Alternative:
     recipe: Recipe  # without its search
 
 
-def alternatives(recipe: Recipe) -> tuple[Alternative, ...]:
+def alternatives(recipe: Recipe, tune: Tune, protection: Protection) -> tuple[Alternative, ...]:
     """Every alternative of a recipe's search. Raises `Incompatible`, with the place, for a search
     that cannot be private, or whose values make no recipe."""
-    tune = recipe.tune
-    assert tune is not None
-    _searchable(recipe)
+    _searchable(recipe, tune, protection)
     return tuple(Alternative(each, chosen(recipe, each)) for each in tune.settings())
 
 
@@ -96,19 +95,10 @@ def tried_with(settings: Mapping[str, Any], error: Refusal) -> Refusal:
     return found
 
 
-def _searchable(recipe: Recipe) -> None:
-    """Raises `Incompatible` where the search has nothing to protect, or nothing to score by."""
-    tune = recipe.tune
-    assert tune is not None
-    if recipe.differential_privacy is None:
-        refuse(
-            recipe,
-            "tune",
-            "the recipe has no differential_privacy section, so a search has nothing to hide; add "
-            "one, or train each alternative by itself and compare them on public rows",
-        )
-    if recipe.ledger is not None and recipe.ledger.grant is not None:
-        rule = recipe.ledger.grant.rule
+def _searchable(recipe: Recipe, tune: Tune, protection: Protection) -> None:
+    """Raises `Incompatible` where the search has no price, or nothing to score by."""
+    if protection.ledger.grant is not None:
+        rule = protection.ledger.grant.rule
         if rule != "rdp":
             refuse(
                 recipe,
@@ -116,11 +106,11 @@ def _searchable(recipe: Recipe) -> None:
                 f"a search has a price under `rdp` only, and the grant adds up by `{rule}`; use "
                 "`rule: rdp`",
             )
-    if recipe.differential_privacy.accountant not in ("auto", "rdp"):
+    if protection.privacy.accountant not in ("auto", "rdp"):
         refuse(
             recipe,
             "differential_privacy.accountant",
-            f"a search has no price by `{recipe.differential_privacy.accountant}`; use `rdp`",
+            f"a search has no price by `{protection.privacy.accountant}`; use `rdp`",
         )
     if isinstance(recipe.data, Text) and any(key.startswith("model") for key in tune.over):
         refuse(
@@ -129,13 +119,11 @@ def _searchable(recipe: Recipe) -> None:
             "the model brings the tokens of the text, so it may not differ between trials; leave "
             "keys under `model` out",
         )
-    _scored(recipe)
+    _scored(recipe, tune)
 
 
-def _scored(recipe: Recipe) -> None:
+def _scored(recipe: Recipe, tune: Tune) -> None:
     """Raises `Incompatible` where no score can be computed from what the recipe declares."""
-    tune = recipe.tune
-    assert tune is not None
     by_class = recipe.schema.task in ("classification", "token_classification")
     if isinstance(tune.score, PrivateScore):
         if not by_class or recipe.schema.task == "token_classification":

@@ -13,12 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.data.sampling import CyclicPoisson, FixedSize, Poisson
-from nacre.differential_privacy.accounting.price import Accountant, epsilon
+from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.correlated import Whole
-from nacre.differential_privacy.noise.independent import NoNoise
+from nacre.planning.levels import PricedLevel, Trial
 from nacre.planning.plan import Plan
-from nacre.planning.pricing import Holder, Trial, accountant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,31 +68,25 @@ class Outlook:
 
 def outlook(plan: Plan) -> Outlook | None:
     """What the first account of a private plan could pay for; None where nothing is private."""
-    holder = plan.holders[0]
-    mechanism = holder.mechanism
-    if not plan.private or holder.delta is None or isinstance(mechanism.noise, NoNoise):
+    if not plan.priced:
         return None
-    if holder.trial is not None:
-        return _of_search(holder, holder.trial)
-    by = accountant(plan.recipe)
-    epoch = math.ceil(holder.size / mechanism.sampling.expected)
+    level = plan.priced[0]
+    if isinstance(level.basis, Trial):
+        return _of_search(level, level.basis)
+    mechanism = level.mechanism
+    epoch = math.ceil(level.size / mechanism.sampling.expected)
     more: float | None = None
     if not isinstance(mechanism.noise, Whole):
         later = replace(mechanism, steps=mechanism.steps + epoch)
-        more = later.price(holder.delta, by).epsilon
+        more = later.price(level.delta, level.accountant).epsilon
     return Outlook(
-        account=holder.account or "the run",
-        epoch=epoch,
-        one_more_epoch=more,
-        choices=tuple(_choices(mechanism, holder, by)),
+        account=level.account, epoch=epoch, one_more_epoch=more, choices=tuple(_choices(level))
     )
 
 
-def _of_search(holder: Holder, trial: Trial) -> Outlook:
+def _of_search(level: PricedLevel, trial: Trial) -> Outlook:
     """Searches of the same trials with other numbers of them."""
-    assert holder.delta is not None  # outlook has looked
-    assert holder.mechanism.noise.multiplier is not None  # a plan is calibrated
-    law, found = trial.search.trials, list[Choice]()
+    law, mechanism, found = trial.search.trials, level.mechanism, list[Choice]()
     others = {
         "": law,
         "half the trials": replace(law, mean=max(law.mean / 2, 1.01)),
@@ -108,29 +101,23 @@ def _of_search(holder: Holder, trial: Trial) -> Outlook:
         found.append(
             Choice(
                 changed=changed,
-                noise=holder.mechanism.noise.multiplier,
-                batch=holder.mechanism.sampling.expected,
-                steps=holder.mechanism.steps,
-                epsilon=epsilon(event, holder.delta, "rdp", holder.mechanism.adjacency).epsilon,
+                noise=level.multiplier,
+                batch=mechanism.sampling.expected,
+                steps=mechanism.steps,
+                epsilon=epsilon(event, level.delta, "rdp", mechanism.adjacency).epsilon,
             )
         )
-    return Outlook(
-        account=holder.account or "the search", epoch=None, one_more_epoch=None,
-        choices=tuple(found),
-    )  # fmt: skip
+    return Outlook(account=level.account, epoch=None, one_more_epoch=None, choices=tuple(found))
 
 
-def _choices(mechanism: Mechanism, holder: Holder, by: Accountant) -> Iterator[Choice]:
-    assert holder.delta is not None  # outlook has looked
-    for changed, other in _settings(mechanism):
-        noise = other.noise.multiplier
-        assert noise is not None  # a plan is calibrated
+def _choices(level: PricedLevel) -> Iterator[Choice]:
+    for changed, other in _settings(level.mechanism):
         yield Choice(
             changed=changed,
-            noise=noise,
+            noise=other.multiplier,
             batch=other.sampling.expected,
             steps=other.steps,
-            epsilon=other.price(holder.delta, by).epsilon,
+            epsilon=other.price(level.delta, level.accountant).epsilon,
         )
 
 
@@ -138,10 +125,8 @@ def _settings(mechanism: Mechanism) -> Iterator[tuple[str, Mechanism]]:
     """The mechanism itself, then with one thing halved, doubled, or a quarter off."""
     yield "", mechanism
     noise, sampling = mechanism.noise, mechanism.sampling
-    assert not isinstance(noise, NoNoise)
-    assert noise.multiplier is not None
     for name, factor in (("a fifth less noise", 0.8), ("a quarter more noise", 1.25)):
-        yield name, replace(mechanism, noise=replace(noise, multiplier=noise.multiplier * factor))
+        yield name, mechanism.with_multiplier(mechanism.multiplier * factor)
     if isinstance(sampling, Poisson | CyclicPoisson):
         groups = sampling.cycle if isinstance(sampling, CyclicPoisson) else 1
         for name, factor in (("half the batch", 0.5), ("twice the batch", 2.0)):

@@ -1,13 +1,13 @@
-"""recipe -> Plan: resolve, check, calibrate, price. No row is read.
+"""recipe -> Plan: resolve, refuse, build, estimate, price. No row is read.
 
-A plan has one `Holder` for each account that is charged: the central run, every party (unit
-example or group), or the federation as a whole (unit client).
+A plan has one level for each account that is charged: the central run, every party (unit example or
+group), or the federation as a whole (unit client).
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,20 +15,25 @@ from typing import Any
 
 from torch import nn
 
-from nacre.core.errors import Incompatible, Refusal
-from nacre.core.parts import Clip, Noise, Sampling
+from nacre.core.errors import Refusal
+from nacre.core.parts import Sampling
 from nacre.core.run_folder import reopen
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.data.sampling import Full, Poisson, separation
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.gradient_clipping import Unclipped
-from nacre.models import build
 from nacre.planning import limits, words
 from nacre.planning.alternatives import Alternative, alternatives, tried_with
 from nacre.planning.facts import Facts
-from nacre.planning.pricing import Holder, priced, searched
+from nacre.planning.levels import ChargedLevel, Level, PricedLevel
+from nacre.planning.mechanisms import (
+    declared_levels,
+    declared_sizes,
+    over_parties,
+    over_rows,
+    row_steps,
+)
+from nacre.planning.pricing import charged, priced, searched
+from nacre.planning.protection import Protection, protection_of
 from nacre.planning.refusals.checks import CHECKS
 from nacre.planning.refusals.clipping import parts_fit
 from nacre.planning.refusals.inputs import same_task
@@ -37,27 +42,32 @@ from nacre.planning.search_facts import SearchFacts
 from nacre.recipe.load import digest, require_writable
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
+from nacre.recipe.tune import Tune
 from nacre.training import pieces
 from nacre.training.estimate import Estimate, estimate
 from nacre.training.fixed_beginning import trained_part
 
-UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
-NOT_YET = NoNoise(because="the unit is a client: noise is added to the sum over clients alone")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will run. `to_json()` is plan.json; `table()` is for people."""
+    """What will run. `to_json()` is plan.json; `nacre.planning.show` is for people.
+
+    Raises `ValueError` where a private recipe's level has no price.
+    """
 
     recipe: Recipe
     digest: str
     schema: Schema
-    holders: tuple[Holder, ...]  # the levels that release private rows' gradients
+    levels: tuple[Level, ...]  # that release private rows' gradients; priced where it is private
     outer: Mechanism | None  # the federation's own level; None for a central run
     estimate: Estimate
     created: str
     search: SearchFacts | None = None  # of which this is the whole, or one alternative
     alternatives: tuple[Plan, ...] = ()  # what a trial of the search may draw; none for one run
+
+    def __post_init__(self) -> None:
+        if self.private and len(self.priced) < len(self.levels):
+            raise ValueError("levels of a private recipe must be priced before they are planned")
 
     @property
     def federated(self) -> bool:
@@ -69,23 +79,27 @@ class Plan:
         """Whether every release is covered by an epsilon."""
         return self.recipe.differential_privacy is not None
 
+    @property
+    def priced(self) -> tuple[PricedLevel, ...]:
+        """The levels of a private recipe; none where nothing is private."""
+        return tuple(level for level in self.levels if isinstance(level, PricedLevel))
+
     def inner(self, name: str) -> Mechanism:
         """What happens over the rows of this holder."""
-        sizes = _sizes(self.recipe)
-        for holder in self.holders:
-            if holder.name == name and holder.mechanism.unit != "client":
-                return holder.mechanism
-        return _inner(self.recipe, sizes[name])
+        for level in self.levels:
+            if level.name == name and level.mechanism.unit != "client":
+                return level.mechanism
+        return over_rows(self.recipe, declared_sizes(self.recipe)[name])
 
     @property
     def inner_sampling(self) -> Sampling:
         """How a step over rows draws, at the first holder."""
-        return self.inner(next(iter(_sizes(self.recipe)))).sampling
+        return self.inner(next(iter(declared_sizes(self.recipe)))).sampling
 
     @property
     def rounds(self) -> int:
         """Steps of the outermost loop."""
-        return self.outer.steps if self.outer is not None else self.holders[0].mechanism.steps
+        return self.outer.steps if self.outer is not None else self.levels[0].mechanism.steps
 
     def to_json(self) -> dict[str, Any]:
         """The facts of this plan; all of them public."""
@@ -100,7 +114,7 @@ class Plan:
             "classes": list(self.schema.classes),
             "private": self.private,
             "rounds": self.rounds,
-            "parties": [words.holder(h) for h in self.holders],
+            "parties": [words.holder(level) for level in self.levels],
             "techniques": words.techniques(self.recipe),
             "assumptions": limits.assumptions(self.recipe),
             "not_covered": limits.not_covered(self.recipe),
@@ -108,12 +122,6 @@ class Plan:
             "estimates": self.estimate.to_json(),
         }
         return facts if search is None else search.added_to(facts)
-
-    def table(self) -> Any:
-        """A rich renderable of what will run."""
-        from nacre.planning.show import show
-
-        return show(self)
 
 
 def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> Plan:
@@ -130,81 +138,114 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
         folder = reopen(resume)
         run = (folder.name(), folder.path)
     if recipe.tune is not None:
-        return _search(recipe, run, ledger)
-    found = _checked(recipe)
-    return _with(found, [priced(recipe, run, holder, ledger) for holder in found.holders])
+        return _search(recipe, recipe.tune, run, ledger)
+    draft = _draft(recipe)
+    levels: tuple[Level, ...] = draft.levels
+    if draft.protection is not None:
+        found = [priced(recipe, draft.protection, level) for level in levels]
+        if ledger:
+            found = [charged(recipe, draft.protection, level, run) for level in found]
+        levels = tuple(found)
+    return draft.plan(levels, digest(recipe))
 
 
-def _checked(recipe: Recipe) -> Plan:
-    """The plan of one run, before its noise is calibrated."""
-    schema = _schema(recipe)
-    sizes = _sizes(recipe)
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """What is known of one run before its noise is calibrated."""
+
+    recipe: Recipe
+    schema: Schema
+    protection: Protection | None
+    levels: tuple[Level, ...]
+    estimate: Estimate
+
+    def plan(
+        self, levels: tuple[Level, ...], digest: str, search: SearchFacts | None = None
+    ) -> Plan:
+        """The plan with these levels; where whole parties are protected, the outer loop is one."""
+        federation = self.recipe.federated_learning
+        outer = None
+        if federation is not None:
+            whole = pieces.protects(self.recipe) == "client"
+            outer = levels[0].mechanism if whole else over_parties(self.recipe, federation)
+        return Plan(
+            recipe=self.recipe,
+            digest=digest,
+            schema=self.schema,
+            levels=levels,
+            outer=outer,
+            estimate=self.estimate,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            search=search,
+        )
+
+
+def _draft(recipe: Recipe) -> _Draft:
+    """One run: resolved, refused where it is unsound, built, and its cost estimated."""
+    schema, sizes = _schema(recipe), declared_sizes(recipe)
     same_task(recipe)
     fits(recipe, schema)
     model = _built(recipe, schema)
-    facts = Facts(recipe, schema, sizes, model, FeatureSpace(schema.shape, schema.feature_names()))
+    space = FeatureSpace(schema.shape, schema.feature_names())
+    facts = Facts(recipe, schema, sizes, model, space)
     for check in CHECKS:
         check(facts)
     model = _prepared(recipe, model)
     parts_fit(recipe, model)
-    outer = _outer(recipe)
-    if outer is not None and pieces.protects(recipe) == "client":
-        assert recipe.federated_learning is not None
-        count = len(recipe.federated_learning.parties.names)
-        account = _account(recipe, "")
-        holders = (Holder(name="", account=account, size=count, mechanism=outer),)
-    else:
-        holders = tuple(
-            Holder(
-                name=name, account=_account(recipe, name), size=size,
-                mechanism=_inner(recipe, size),
-            )
-            for name, size in sizes.items()
-        )  # fmt: skip
-    return Plan(
+    protection = protection_of(recipe)
+    levels = declared_levels(recipe, sizes, protection)
+    return _Draft(
         recipe=recipe,
-        digest=digest(recipe),
         schema=schema,
-        holders=holders,
-        outer=outer,
-        estimate=_estimate(recipe, model, schema, sizes),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        protection=protection,
+        levels=levels,
+        estimate=_estimate(recipe, model, schema, len(sizes)),
     )
 
 
-def _with(found: Plan, holders: Sequence[Holder]) -> Plan:
-    """The plan with these holders; where the federation as a whole is one, its level is theirs."""
-    whole = found.outer is not None and pieces.protects(found.recipe) == "client"
-    outer = holders[0].mechanism if whole else found.outer
-    return replace(found, holders=tuple(holders), outer=outer)
-
-
-def _search(recipe: Recipe, run: tuple[str, Path] | None, ledger: bool) -> Plan:
-    """The plan of a search: every alternative checked, and all of them priced together."""
-    found: list[tuple[Alternative, Plan]] = []
-    for each in alternatives(recipe):
-        try:
-            found.append((each, _checked(each.recipe)))
-        except Refusal as error:
-            if not found:  # maybe of them all
-                raise
-            raise tried_with(each.settings, error) from error
-    columns = zip(*(one.holders for _, one in found), strict=True)
-    rows = zip(*(searched(recipe, run, column, ledger) for column in columns), strict=True)
+def _search(recipe: Recipe, tune: Tune, run: tuple[str, Path] | None, ledger: bool) -> Plan:
+    """The plan of a search: every alternative drafted, and all of them priced together."""
+    protection = protection_of(recipe)
+    if protection is None:
+        refuse(
+            recipe,
+            "tune",
+            "the recipe has no differential_privacy section, so a search has nothing to hide; add "
+            "one, or train each alternative by itself and compare them on public rows",
+        )
+    tried = alternatives(recipe, tune, protection)
+    drafts = list(_drafts(tried))
+    columns: list[Sequence[Level]] = []  # one of each level, with an entry for each alternative
+    for same in zip(*(draft.levels for draft in drafts), strict=True):
+        found = searched(recipe, tune, protection, same)
+        columns.append(_charged_once(recipe, protection, found, run) if ledger else found)
     own = digest(recipe)
     plans = [
-        replace(_with(one, holders), digest=own, search=SearchFacts.of(recipe, each.settings))
-        for (each, one), holders in zip(found, rows, strict=True)
+        draft.plan(levels, own, SearchFacts.of(recipe, tune, each.settings))
+        for each, draft, levels in zip(tried, drafts, zip(*columns, strict=True), strict=True)
     ]
-    whole = SearchFacts.of(recipe, None)
+    whole = SearchFacts.of(recipe, tune, None)
     return replace(plans[0], recipe=recipe, search=whole, alternatives=tuple(plans))
 
 
-def _estimate(recipe: Recipe, model: nn.Module, schema: Schema, sizes: dict[str, int]) -> Estimate:
-    part, schema = trained_part(recipe, model, schema)
-    space = FeatureSpace(schema.shape, schema.feature_names())
-    found = estimate(recipe, part, schema, space, _row_steps(recipe, sizes))
-    return replace(found, parameters=sum(p.numel() for p in model.parameters()))
+def _drafts(tried: Sequence[Alternative]) -> Iterator[_Draft]:
+    """Each alternative's draft; a refusal says which one it is about, where it is not the first."""
+    for place, each in enumerate(tried):
+        try:
+            yield _draft(each.recipe)
+        except Refusal as error:
+            if place == 0:  # maybe of them all
+                raise
+            raise tried_with(each.settings, error) from error
+
+
+def _charged_once(
+    recipe: Recipe, protection: Protection, levels: Sequence[PricedLevel],
+    run: tuple[str, Path] | None,
+) -> list[ChargedLevel]:  # fmt: skip
+    """The level of all alternatives, which the search pays for once."""
+    quote = charged(recipe, protection, levels[0], run).quote
+    return [level.covered(quote) for level in levels]
 
 
 def _schema(recipe: Recipe) -> Schema:
@@ -217,9 +258,7 @@ def _schema(recipe: Recipe) -> Schema:
 
 def _built(recipe: Recipe, schema: Schema) -> nn.Module:
     try:
-        return build(
-            recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
-        )
+        return recipe.build_model(schema)
     except Refusal as error:
         refuse(recipe, "model", str(error), type(error))
 
@@ -236,73 +275,10 @@ def _prepared(recipe: Recipe, model: nn.Module) -> nn.Module:
         refuse(recipe, "fine_tuning", str(error), type(error))
 
 
-def _sizes(recipe: Recipe) -> dict[str, int]:
-    """Holder of rows -> declared units; one without a name where nothing is federated."""
-    if recipe.federated_learning is None:
-        return {"": recipe.data.size}
-    try:
-        return recipe.federated_learning.parties.declared_sizes(recipe.data.size)
-    except Incompatible as error:
-        refuse(recipe, "federated_learning.parties", str(error))
-
-
-def _account(recipe: Recipe, party: str) -> str | None:
-    if recipe.ledger is None or recipe.differential_privacy is None:
-        return None
-    return f"{recipe.ledger.dataset}/{party}" if party else recipe.ledger.dataset
-
-
-def _inner(recipe: Recipe, size: int) -> Mechanism:
-    """What happens over the rows of one holder; uncalibrated."""
-    privacy = recipe.differential_privacy
-    noisy = privacy is not None and privacy.unit != "client"
-    steps = recipe.training.steps
-    if recipe.federated_learning is not None:
-        steps = recipe.federated_learning.rounds * recipe.federated_learning.local.steps
-    sampling = pieces.sampling(recipe, size)
-    noise: Noise = UNPROTECTED if privacy is None else NOT_YET
-    if privacy is not None and noisy:
-        noise = privacy.noise.build(steps, separation(sampling))
-    return Mechanism(
-        unit=privacy.unit if privacy is not None and noisy else "example",
-        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
-        sampling=sampling,
-        clip=pieces.clip(recipe),
-        noise=noise,
-        steps=steps,
-    )
-
-
-def _outer(recipe: Recipe) -> Mechanism | None:
-    """What happens over the parties; None without a federation."""
-    federation, privacy = recipe.federated_learning, recipe.differential_privacy
-    if federation is None:
-        return None
-    names = federation.parties.names
-    expected = federation.expected()
-    sampling: Sampling = (
-        Full(len(names)) if expected == len(names) else Poisson(expected, len(names))
-    )
-    clip: Clip = Unclipped()
-    noise: Noise = UNPROTECTED
-    if privacy is not None and privacy.unit == "client":
-        rule = pieces.unit_clip(recipe)
-        assert rule is not None  # per_unit_clipping has refused the rest
-        clip, noise = rule, privacy.noise.build(federation.rounds)
-    elif privacy is not None:
-        inherited = tuple(f"the noised steps of {name}" for name in names)
-        because = "each party's change is already private for its own rows"
-        noise = NoNoise(because=because, inherited=inherited)
-    return Mechanism(
-        unit="client",
-        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
-        sampling=sampling,
-        clip=clip,
-        noise=noise,
-        steps=federation.rounds,
-    )
-
-
-def _row_steps(recipe: Recipe, sizes: dict[str, int]) -> int:
-    """Steps over rows, of all holders together."""
-    return sum(_inner(recipe, size).steps for size in sizes.values())
+def _estimate(recipe: Recipe, model: nn.Module, schema: Schema, holders: int) -> Estimate:
+    """What the steps over rows cost, of all their holders together."""
+    part, schema = trained_part(recipe, model, schema)
+    space = FeatureSpace(schema.shape, schema.feature_names())
+    steps = holders * row_steps(recipe)
+    found = estimate(recipe, part, schema, space, steps)
+    return replace(found, parameters=sum(p.numel() for p in model.parameters()))

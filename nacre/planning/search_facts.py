@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nacre.planning.alternatives import told
 from nacre.recipe.schema import Recipe
@@ -19,10 +19,9 @@ class SearchFacts:
     chosen: Settings | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, chosen: Settings | None) -> SearchFacts:
+    def of(cls, recipe: Recipe, tune: Tune, chosen: Settings | None) -> SearchFacts:
         """The search of a recipe."""
-        assert recipe.tune is not None
-        return cls(recipe.tune, figure(recipe), chosen)
+        return cls(tune, figure(recipe, tune), chosen)
 
     def added_to(self, facts: dict[str, Any]) -> dict[str, Any]:
         """plan.json, with what the search adds to it."""
@@ -59,23 +58,19 @@ class SearchFacts:
         )
 
 
-def figure(recipe: Recipe) -> str:
+def figure(recipe: Recipe, tune: Tune) -> str:
     """By what trials are compared, in words."""
-    tune = recipe.tune
-    assert tune is not None
     score = tune.score
     if not isinstance(score, PublicScore):
         return f"a count of right answers to private units, with noise of {score.deviation:g}"
-    return f"{public_figure(recipe)} on public rows"
+    return f"{public_figure(recipe, score)} on public rows"
 
 
-def public_figure(recipe: Recipe) -> str:
-    """The figure on public rows that decides: `accuracy` or `loss`."""
-    score = recipe.tune.score if recipe.tune is not None else None
-    if isinstance(score, PublicScore) and score.figure is not None:
+def public_figure(recipe: Recipe, score: PublicScore) -> Literal["accuracy", "loss"]:
+    """The figure on public rows that decides."""
+    if score.figure is not None:
         return score.figure
-    numbers = recipe.schema.task in ("causal_lm", "regression")
-    return "loss" if numbers else "accuracy"
+    return "loss" if recipe.schema.task in ("causal_lm", "regression") else "accuracy"
 
 
 _ASSUMED = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -9,16 +11,18 @@ from rich.text import Text
 from nacre.core.types import BoundedSum
 from nacre.planning import words
 from nacre.planning.alternatives import told
+from nacre.planning.levels import ChargedLevel, PricedLevel
 from nacre.planning.plan import Plan
-from nacre.planning.pricing import Holder
+from nacre.planning.search_facts import SearchFacts
 
 
 def show(plan: Plan) -> RenderableType:
     """Tables and sentences; every number is public."""
     parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
-    if plan.private:
-        grows = _by_step(plan) if plan.search is None else _search(plan)
-        parts += [_accounts(plan), *_together(plan), grows]
+    levels = plan.priced
+    if levels:
+        grows = _by_step(levels[0]) if plan.search is None else _search(plan, plan.search)
+        parts += [_accounts(levels), *_together(levels), grows]
     else:
         parts.append(
             Text("not private: the recipe has no differential_privacy section", style="bold red")
@@ -66,8 +70,8 @@ def _steps(plan: Plan) -> str:
     return f"{plan.rounds} rounds of {words.counted(local, 'local step')}, each draws {sampling}"
 
 
-def _accounts(plan: Plan) -> Table:
-    mechanism = plan.holders[0].mechanism
+def _accounts(levels: Sequence[PricedLevel]) -> Table:
+    mechanism = levels[0].mechanism
     neighbours = mechanism.adjacency.replace("_", "-")
     table = Table(
         title=f"what is charged: unit {mechanism.unit}, neighbours by {neighbours}",
@@ -76,75 +80,79 @@ def _accounts(plan: Plan) -> Table:
     table.add_column("account", overflow="fold")
     for name in ("units", "noise x sensitivity", "epsilon", "delta", "by", "of the grant"):
         table.add_column(name, justify="right", no_wrap=True)
-    for holder in plan.holders:
-        price, takes = holder.price, holder.takes
-        assert price is not None  # every holder of a private plan is priced
-        assert takes is not None
+    for level in levels:
         table.add_row(
-            holder.account,
-            str(holder.size),
-            f"{holder.mechanism.noise.multiplier:.4g} x {_sensitivity(holder)}",
-            f"{price.epsilon:.4f}",
-            f"{holder.delta:g}",
-            price.accountant,
-            f"{takes.share:.1%} ({takes.rule})",
+            level.account,
+            str(level.size),
+            f"{level.multiplier:.4g} x {_sensitivity(level)}",
+            f"{level.price.epsilon:.4f}",
+            f"{level.delta:g}",
+            level.price.accountant,
+            _taken(level),
         )
     return table
 
 
-def _sensitivity(holder: Holder) -> str:
+def _taken(level: PricedLevel) -> str:
+    """The share of its grant; nothing where no ledger was looked at."""
+    if not isinstance(level, ChargedLevel):
+        return ""
+    return f"{level.quote.share:.1%} ({level.quote.rule})"
+
+
+def _sensitivity(level: PricedLevel) -> str:
     """How far neighbouring data sets move a sum: times the multiplier it is the deviation of the
     noise. Where the rule moves, at its first step."""
-    clip = holder.mechanism.clip
-    least = BoundedSum({}, clip.bound(1)).sensitivity(holder.mechanism.adjacency)
+    clip = level.mechanism.clip
+    least = BoundedSum({}, clip.bound(1)).sensitivity(level.mechanism.adjacency)
     return f"{least:.4g}" + (" at first" if clip.moved() else "")
 
 
-def _together(plan: Plan) -> list[Text]:
+def _together(levels: Sequence[PricedLevel]) -> list[Text]:
     """What accounts stand at once this run is added to what they were charged before."""
+    quotes = [level.quote for level in levels if isinstance(level, ChargedLevel)]
     return [
         Text(
-            f"{holder.account} was charged before: with this run {takes.share_after:.1%} of its "
-            f"grant is taken, epsilon {takes.epsilon_after:.3g} in all"
+            f"{quote.account} was charged before: with this run {quote.share_after:.1%} of its "
+            f"grant is taken, epsilon {quote.epsilon_after:.3g} in all"
         )
-        for holder in plan.holders
-        if (takes := holder.takes) is not None and takes.share_after > takes.share * (1 + 1e-9)
+        for quote in quotes
+        if quote.share_after > quote.share * (1 + 1e-9)
     ]
 
 
-def _by_step(plan: Plan) -> Table:
-    holder: Holder = plan.holders[0]
-    table = Table(title=f"epsilon of {holder.account} as the run goes on", title_justify="left")
+def _by_step(level: PricedLevel) -> Table:
+    table = Table(title=f"epsilon of {level.account} as the run goes on", title_justify="left")
     table.add_column("after step")
-    for step, _ in holder.by_step:
+    for step, _ in level.by_step:
         table.add_column(str(step), justify="right")
-    passes = holder.mechanism.sampling.expected / holder.size
-    table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in holder.by_step))
-    table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in holder.by_step))
+    passes = level.mechanism.sampling.expected / level.size
+    table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in level.by_step))
+    table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in level.by_step))
     return table
 
 
 _SHOWN = 24  # alternatives that fit on a screen
 
 
-def _search(plan: Plan) -> Table:
+def _search(plan: Plan, search: SearchFacts) -> Table:
     """What a trial may draw, with the noise that it gets."""
-    title = f"what a trial draws from, noise of {plan.holders[0].account}"
+    title = f"what a trial draws from, noise of {plan.levels[0].account}"
     table = Table(title=title, title_justify="left")
     table.add_column("settings", overflow="fold")
     for name in ("batch", "steps", "noise"):
         table.add_column(name, justify="right", no_wrap=True)
-    for each in plan.alternatives[:_SHOWN]:
-        mechanism = each.holders[0].mechanism
-        assert each.search is not None
+    tried = list(zip(search.tune.settings(), plan.alternatives, strict=True))
+    for settings, each in tried[:_SHOWN]:
+        mechanism = each.levels[0].mechanism
         table.add_row(
-            told(each.search.chosen or {}),
+            told(settings),
             f"{mechanism.sampling.expected:g}",
             str(mechanism.steps),
-            f"{mechanism.noise.multiplier:.4g}",
+            f"{mechanism.multiplier:.4g}",
         )
-    if len(plan.alternatives) > _SHOWN:
-        table.add_row(f"… {len(plan.alternatives) - _SHOWN} more", "", "", "")
+    if len(tried) > _SHOWN:
+        table.add_row(f"… {len(tried) - _SHOWN} more", "", "", "")
     return table
 
 

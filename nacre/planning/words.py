@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nacre.adversarial_training import Ball, Madry, Trades
 from nacre.core.normals.box_muller import COMPILED
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
-from nacre.differential_privacy.accounting.conversions import told
 from nacre.differential_privacy.noise.blt import Buffered
 from nacre.differential_privacy.noise.correlated import Banded, Tree
 from nacre.differential_privacy.noise.independent import Gaussian
@@ -16,11 +15,8 @@ from nacre.differential_privacy.options import GaussianNoise
 from nacre.gradient_clipping import Adaptive, Unclipped, UnitClip
 from nacre.models import Pretrained, Scattering
 from nacre.models.pretrained import starts_random
+from nacre.planning.levels import Level
 from nacre.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from nacre.planning.pricing import Holder
-
 
 _NO_WEIGHTS = "from random weights, since its folder holds none"
 
@@ -30,9 +26,9 @@ def counted(count: int, name: str) -> str:
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
-def holder(holder: Holder) -> dict[str, Any]:
+def holder(holder: Level) -> dict[str, Any]:
     """One account's mechanism and price as plan.json has it."""
-    mechanism, price = holder.mechanism, holder.price
+    mechanism = holder.mechanism
     return {
         "name": holder.name or "all rows",
         "account": holder.account,
@@ -43,12 +39,7 @@ def holder(holder: Holder) -> dict[str, Any]:
         "clip": {"kind": _kind(holder), "norm": _norm(holder), **_path(mechanism.clip)},
         "noise": _noise(mechanism.noise),
         "steps": mechanism.steps,
-        "epsilon": price.epsilon if price else None,
-        "delta": holder.delta,
-        "accountant": price.accountant if price else None,
-        "epsilon_by_step": [list(point) for point in holder.by_step],
-        "takes": holder.takes.to_json() if holder.takes else None,
-        **(told(holder.event, price.accountant, mechanism.adjacency) if price else {}),
+        **holder.promise(),
     }
 
 
@@ -100,12 +91,12 @@ def _path(clip: Clip) -> dict[str, float]:
     return {"quantile": clip.quantile, "pace": clip.rate, "share": clip.share}
 
 
-def _kind(holder: Holder) -> str:
+def _kind(holder: Level) -> str:
     clip = holder.mechanism.clip
     return "unclipped" if isinstance(clip, Unclipped) else str(getattr(clip, "kind", "other"))
 
 
-def _norm(holder: Holder) -> float | None:
+def _norm(holder: Level) -> float | None:
     bound = holder.mechanism.clip.bound(1)
     return bound if bound < float("inf") else None
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nacre.adversarial_training import Madry, Trades
 from nacre.data import AnyData, OfModel, Text
@@ -16,11 +16,14 @@ from nacre.differential_privacy.options import Privacy
 from nacre.federated_learning.options import FederatedLearning
 from nacre.fine_tuning.choices import FineTuningOption
 from nacre.gradient_clipping import ClippingOption
-from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained
+from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained, build
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
 from nacre.recipe.sections import Execution, LedgerChoice, Training
 from nacre.recipe.tune import Tune
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,20 @@ class Recipe:
     def schema(self) -> Schema:
         """What a row looks like, without reading one."""
         return self.data.schema(self.folder)
+
+    @property
+    def rows_per_unit(self) -> int | None:
+        """Rows that a protected unit holds at most, as declared; None where nothing is declared,
+        as for units of single rows."""
+        privacy = self.differential_privacy
+        return privacy.rows_per_unit if privacy is not None else None
+
+    def build_model(self, schema: Schema) -> nn.Module:
+        """The model before training, for rows of this schema; its first weights follow the seed.
+
+        Raises what `nacre.models.build` raises.
+        """
+        return build(self.model, schema.shape, schema.outputs(), self.seed, self.folder, self.code)
 
     @property
     def lines(self) -> dict[str, tuple[str, int]]:

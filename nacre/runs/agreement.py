@@ -17,7 +17,7 @@ def agree(plan: Plan, group: Group) -> None:
     not have one plan or one code. Nobody passes before all have come here."""
     group.together(lambda: _fits(plan, group.size))
     if group.size > 1:
-        mechanisms = [repr(holder.mechanism) for holder in plan.holders]
+        mechanisms = [repr(level.mechanism) for level in plan.levels]
         group.same("the plan", digest(plan.digest, *mechanisms))
         group.same("the code", bytes.fromhex(code(plan.recipe)))
 

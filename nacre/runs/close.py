@@ -13,7 +13,7 @@ from nacre.core.files import write_json
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Tensors
 from nacre.fine_tuning import export
-from nacre.models import build, save
+from nacre.models import save
 from nacre.planning.plan import Plan
 from nacre.runs import reservations
 from nacre.runs.loop import Outcome
@@ -87,9 +87,7 @@ def end(
 ) -> None:
     """Writes the model and the facts, settles the accounts, and destroys the key last."""
     recipe, schema = plan.recipe, plan.schema
-    plain = build(
-        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
-    )
+    plain = recipe.build_model(schema)
     plain.load_state_dict(weights)
     save(
         plain, recipe.model, folder.path, shape=schema.shape, outputs=schema.outputs(),

@@ -14,7 +14,7 @@ from nacre.core.run_folder import RunFolder
 from nacre.core.types import Tensors
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.export import export, merged
-from nacre.models import OWN, Code, Transformer, build, load, saved
+from nacre.models import OWN, Code, Transformer, load, saved
 from nacre.recipe.schema import Recipe
 from nacre.runs import checkpoint
 from nacre.runs.run import open_run
@@ -63,7 +63,7 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
 
 def _with_adapters(recipe: Recipe, folder: RunFolder) -> nn.Module:
     """The model as it was trained, adapters beside the base, from the last checkpoint."""
-    choice, schema = recipe.fine_tuning, recipe.schema
+    choice = recipe.fine_tuning
     if not isinstance(choice, LoRA):
         raise Incompatible(
             f"the run {folder.path} trained no adapters but the model's own weights; use "
@@ -76,10 +76,7 @@ def _with_adapters(recipe: Recipe, folder: RunFolder) -> nn.Module:
             "merged`"
         )
     # A checkpoint holds the base as well, so it does not matter what became of the base's folder.
-    model = build(
-        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
-    )
-    model = choice.prepare(model, recipe.seed)
+    model = choice.prepare(recipe.build_model(recipe.schema), recipe.seed)
     tensors, _, _ = checkpoint.read(kept[-1])
     prefix = "model."
     state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -150,7 +150,7 @@ def _central(
     plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
     charges: Mapping[str, Journal], devices: Devices, planned: PlannedLevels,
 ) -> _Level:  # fmt: skip
-    mechanism = plan.holders[0].mechanism
+    mechanism = plan.levels[0].mechanism
     optimizer = plan.recipe.training.optimizer.build(devices.place(model).values())
     rows = held.private[""]
     over = units(plan.recipe, rows, source)

@@ -10,8 +10,9 @@ from nacre.core.errors import LedgerError, NacreError
 from nacre.data.cells import Cells
 from nacre.ledger import Charge, Grant, Ledger
 from nacre.ledger.recorded_rows import record_rows
+from nacre.planning.levels import PricedLevel
 from nacre.planning.plan import Plan
-from nacre.planning.quote import column_of, declared_grant, ledger_path, rows_per_unit
+from nacre.planning.protection import Protection, protection_of
 
 
 class Charges(Mapping[str, Charge]):
@@ -67,49 +68,43 @@ def reserve(
     that they are charged to, so that no other name gives them a second budget. Raises
     `BudgetExceeded` and `LedgerError`.
     """
-    recipe = plan.recipe
-    if recipe.ledger is None or not plan.private:
+    protection = protection_of(plan.recipe)
+    if protection is None:
         return Charges({})
-    path = ledger_path(recipe, folder)
-    assert path is not None
+    path = protection.place_of(folder)
     if not new and not Ledger.exists(path):
         raise LedgerError(
             f"the ledger {path} is gone, and what this run has spent with it; put it back from a "
             "backup, and resume"
         )
-    ledger = Ledger.open(path, create=new and recipe.ledger.grant is not None)
+    ledger = Ledger.open(path, create=new and protection.ledger.grant is not None)
     try:
         if new and cells:
-            accounts = [holder.account for holder in plan.holders if holder.account is not None]
-            record_rows(ledger, accounts, cells)
-        return Charges(_reserved(plan, run, ledger, new), ledger)
+            record_rows(ledger, [level.account for level in plan.priced], cells)
+        return Charges(_reserved(plan.priced, run, ledger, protection if new else None), ledger)
     except BaseException:
         ledger.close()
         raise
 
 
-def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Charge]:
+def _reserved(
+    levels: Sequence[PricedLevel],
+    run: str,
+    ledger: Ledger,
+    granting: Protection | None,  # whose grant is made where it is new; None for a run that stands
+) -> dict[str, Charge]:
     charges: dict[str, Charge] = {}
     try:
-        for holder in plan.holders:
-            assert holder.account is not None
-            wanted = holder.asked
-            grant = declared_grant(plan.recipe, wanted)
-            if new and grant is not None:
-                _granted(ledger, holder.account, grant)
-            charges[holder.name] = ledger.reserve(
-                holder.account,
-                run,
-                wanted.event,
-                wanted.steps,
-                wanted.unit,
-                wanted.adjacency,
-                rows_per_unit(plan.recipe),
-                wanted.span,
-                column_of(plan.recipe, wanted.unit),
-            )
+        for level in levels:
+            asked = level.request(run)
+            grant = granting.grant(asked) if granting is not None else None
+            if grant is not None:
+                _granted(ledger, level.account, grant)
+            charges[level.name] = ledger.reserve(level.account, asked)
     except NacreError:
-        if new:  # nothing was journalled, so whatever the rule, all of it comes back
+        if (
+            granting is not None
+        ):  # nothing was journalled, so whatever the rule, all of it comes back
             for charge in charges.values():
                 charge.settle()
         raise

@@ -11,7 +11,7 @@ from nacre.core.progress import Progress
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.fine_tuning import export
-from nacre.models import FormerRun, build
+from nacre.models import FormerRun
 from nacre.planning.plan import plan
 from nacre.recipe.schema import Recipe
 from nacre.runs.loop import loop
@@ -30,10 +30,7 @@ def start(
     With a folder the public base is kept at state/base.safetensors, and read back on resume.
     """
     recipe = setting.recipe
-    schema = setting.schema
-    model = build(
-        recipe.model, schema.shape, schema.outputs(), recipe.seed, recipe.folder, recipe.code
-    )
+    model = recipe.build_model(setting.schema)
     if has_base(recipe):
         group.only_first(lambda: _trained_base(setting, held, source, folder, watch, model), None)
         if group.size > 1:

@@ -37,10 +37,10 @@ from nacre.differential_privacy.selection.trials import best
 from nacre.fine_tuning import export
 from nacre.models.scoring import judged
 from nacre.planning.plan import Plan
-from nacre.planning.search_facts import public_figure
+from nacre.planning.search_facts import SearchFacts, public_figure
 from nacre.recipe.places import placed
 from nacre.recipe.schema import Recipe
-from nacre.recipe.tune import PrivateScore
+from nacre.recipe.tune import PrivateScore, PublicScore
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import end, facts_of, threads
 from nacre.runs.loop import loop
@@ -61,7 +61,7 @@ def tune(
 
     Raises as `train` does, `Incompatible` for a plan without a search.
     """
-    if not plan.alternatives:
+    if plan.search is None or not plan.alternatives:
         raise Incompatible(
             placed(
                 plan.recipe,
@@ -82,7 +82,7 @@ def tune(
         for note in held.notes:
             watch.tell(note)
         with folder.locked():
-            _searched(plan, folder, held, watch)
+            _searched(plan, plan.search, folder, held, watch)
     return _opened(plan, folder)
 
 
@@ -97,6 +97,7 @@ class _Trials:
     """What all trials of a search share."""
 
     plan: Plan
+    search: SearchFacts
     folder: RunFolder
     held: Holdings
     source: Source
@@ -142,7 +143,9 @@ class _Trials:
         # No charges: the search was charged as a whole, and nothing of a trial leaves by itself.
         outcome = loop(plan, setting, held, base, keyed, {}, own.path, Silent())
         weights = export.merged(outcome.model)
-        score = _score(self.plan.recipe, held, outcome.model, keyed, weights)
+        score = _score(
+            self.plan.recipe, self.search.tune.score, held, outcome.model, keyed, weights
+        )
         save_tensors(own.path / _WEIGHTS, weights)
         return {
             "score": score if math.isfinite(score) else None,
@@ -151,7 +154,7 @@ class _Trials:
             "curve": list(outcome.curve),
         }
 
-    def best(self, count: int) -> int:
+    def winner(self, count: int) -> int:
         """The number of the best trial; what the others computed is removed as they lose."""
         scores: list[float] = []
         for number in range(count):
@@ -161,9 +164,7 @@ class _Trials:
             for loser in range(number + 1):
                 if loser != first:
                     _emptied(self.path(loser))
-        winner = best(scores)
-        assert winner is not None  # a law of trials that begins at 1
-        return winner
+        return best(scores)
 
 
 _DONE, _WEIGHTS = "trial.json", "model.safetensors"
@@ -176,18 +177,18 @@ def _emptied(path: Path) -> None:
     shutil.rmtree(path / "state", ignore_errors=True)
 
 
-def _searched(plan: Plan, folder: RunFolder, held: Holdings, watch: Progress) -> None:
+def _searched(
+    plan: Plan, search: SearchFacts, folder: RunFolder, held: Holdings, watch: Progress
+) -> None:
     facts = facts_of(folder)
     source = Source(bytes.fromhex(facts["key"])).child("run", plan.digest, held.hmac, facts["code"])
-    tune = plan.recipe.tune
-    assert tune is not None
     keep_pages()
     with threads(int(facts["threads"])), reserved(plan, folder) as charges:
         for charge in charges.values():
             charge.journal(1, source.digest("search").hex())
-        trials = _Trials(plan, folder, held, source, int(facts["memory"]))
+        trials = _Trials(plan, search, folder, held, source, int(facts["memory"]))
         watch.tell("searching; how far it has come is not shown, as it would tell of the trials")
-        number = trials.best(tune.law.draw(source.child("trials")))
+        number = trials.winner(search.tune.law.draw(source.child("trials")))
         found = trials.made(number)
         if "failed" in found:
             raise RunError(
@@ -198,7 +199,8 @@ def _searched(plan: Plan, folder: RunFolder, held: Holdings, watch: Progress) ->
         for charge in charges.values():
             score = str(found["score"])
             charge.journal(2, source.digest("winner", weights, score).hex())
-        own = plan.alternatives[int(found["place"])]
+        place = int(found["place"])
+        own, settings = plan.alternatives[place], list(search.tune.settings())[place]
         own = replace(own, created=str(read_json(folder.plan)["created"])[:10])
         _moved(trials.path(number), folder)
         write_json(folder.plan, own.to_json())
@@ -206,7 +208,14 @@ def _searched(plan: Plan, folder: RunFolder, held: Holdings, watch: Progress) ->
             train_twin(own.recipe, held, source, folder, Named(watch, "unprotected twin"))
         for path in (folder.recipe, folder.state):
             os.utime(path)  # how long the search took would tell how many trials there were
-        end(own, folder, held, weights, charges, _outcome(own, found))
+        end(
+            own,
+            folder,
+            held,
+            weights,
+            charges,
+            _outcome(own, replace(search, chosen=settings), found),
+        )
 
 
 def _moved(trial: Path, folder: RunFolder) -> None:
@@ -216,9 +225,8 @@ def _moved(trial: Path, folder: RunFolder) -> None:
             write_bytes(folder.path / name, (trial / name).read_bytes())
 
 
-def _outcome(own: Plan, found: dict[str, Any]) -> dict[str, Any]:
+def _outcome(own: Plan, search: SearchFacts, found: dict[str, Any]) -> dict[str, Any]:
     """outcome.json; no seconds, which would tell how many trials there were."""
-    assert own.search is not None
     value = None if found["score"] is None else abs(float(found["score"]))
     return {
         "done": found["done"],
@@ -226,21 +234,20 @@ def _outcome(own: Plan, found: dict[str, Any]) -> dict[str, Any]:
         "stopped": found["stopped"],
         "seconds": {},
         "curve": found["curve"],
-        "search": {"chosen": own.search.chosen, "figure": own.search.figure, "value": value},
+        "search": {"chosen": search.chosen, "figure": search.figure, "value": value},
     }
 
 
 def _score(
-    recipe: Recipe, held: Holdings, model: nn.Module, keyed: Source, weights: Tensors
-) -> float:
+    recipe: Recipe, score: PublicScore | PrivateScore, held: Holdings, model: nn.Module,
+    keyed: Source, weights: Tensors,
+) -> float:  # fmt: skip
     """How good a trial's model is; higher is better."""
-    tune = recipe.tune
-    assert tune is not None
     task = pieces.task_of(held.schema)
-    if not isinstance(tune.score, PrivateScore):
+    if not isinstance(score, PrivateScore):
         assert held.public is not None  # alternatives() has refused the rest
         found = figures(model, task, held.public)
-        return found["accuracy"] if public_figure(recipe) == "accuracy" else -found["loss"]
+        return found["accuracy"] if public_figure(recipe, score) == "accuracy" else -found["loss"]
     rows = held.private[""]
     mode = model.training
     model.eval()
@@ -251,7 +258,7 @@ def _score(
     count = _units_right(rows, right, privacy is not None and privacy.unit == "group")
     # Keyed by all that it is computed from, so that no second count has the same noise.
     own = keyed.child("score", count, keyed.digest("scored", weights))
-    return float(count + int(discrete_gaussian(1, tune.score.deviation**2, own)[0]))
+    return float(count + int(discrete_gaussian(1, score.deviation**2, own)[0]))
 
 
 def _units_right(rows: Rows, right: list[bool], grouped: bool) -> int:

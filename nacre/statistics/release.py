@@ -26,7 +26,7 @@ from nacre.differential_privacy.queries import (
     Keys,
     QueryOption,
 )
-from nacre.ledger import Charge, Ledger
+from nacre.ledger import Charge, Ledger, Request
 from nacre.ledger.recorded_rows import record_rows
 from nacre.statistics.answers import Answer, answer, grouped_by, joint_event, no_answer, query_event
 from nacre.statistics.local import (
@@ -143,7 +143,8 @@ def release_records(
         opened = isinstance(ledger, Ledger)
         book = ledger if opened else stack.enter_context(Ledger.open(ledger))
         name = f"{run}: {', '.join(asked)}"
-        charge = book.reserve(account, name, record_event(asked), 1, "example", "replace_one")
+        request = Request.of(name, record_event(asked), unit="example", adjacency="replace_one")
+        charge = book.reserve(account, request)
         stack.callback(charge.settle)
         raw = _opened(table)
         record_rows(book, [account], of_table(raw.columns))
@@ -190,10 +191,11 @@ def _reserved(
             _require_price(query)
         names = ", ".join(query.name for query in same)
         unit: Unit = "example" if column is None else "group"
-        yield book.reserve(
-            account, f"{run}: {names}", joint_event(same), 1, unit, "add_or_remove",
+        request = Request.of(
+            f"{run}: {names}", joint_event(same), unit=unit, adjacency="add_or_remove",
             column=column or "",
         )  # fmt: skip
+        yield book.reserve(account, request)
 
 
 def _require_price(query: QueryOption) -> None:

@@ -109,7 +109,6 @@ def _shortened(recipe: Recipe) -> tuple[Recipe, float]:
 
 def _probed(recipe: Recipe, schema: Schema, trained: int) -> int:
     """Units of a timed step: as many as fit, and at least one."""
-    privacy = recipe.differential_privacy
-    rows = (privacy.rows_per_unit or 1) if privacy is not None else 1
+    rows = recipe.rows_per_unit or 1
     unit = 4 * max(trained, rows * math.prod(schema.shape))
     return max(1, min(_PROBE, _HELD // unit))

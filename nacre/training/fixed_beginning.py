@@ -35,13 +35,8 @@ def trained_part(
         return model, schema
     with torch.no_grad():
         features = model.beginning(torch.zeros(1, *schema.shape))
-    rows = recipe.data.size * _rows_per_unit(recipe)
+    rows = recipe.data.size * (recipe.rows_per_unit or 1)
     if 4 * rows * features.numel() * _SHARE > (memory or pieces.physical_memory()):
         return model, schema
     shape = tuple(features.shape[1:])
     return model.rest, replace(schema, shape=shape, columns=(), low=None, high=None)
-
-
-def _rows_per_unit(recipe: Recipe) -> int:
-    privacy = recipe.differential_privacy
-    return (privacy.rows_per_unit if privacy is not None else None) or 1

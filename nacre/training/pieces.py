@@ -109,7 +109,7 @@ def physical_memory() -> int:
 def random_batch(recipe: Recipe, schema: Schema, count: int) -> Batch:
     """Made-up units of the declared shape, (count, …): what is tried out may see no real row."""
     generator = torch.Generator().manual_seed(0)
-    width = recipe.differential_privacy.rows_per_unit if recipe.differential_privacy else None
+    width = recipe.rows_per_unit
     outer = (count,) if width is None else (count, width)
     features = random_inputs((*outer[1:], *schema.shape), schema.tokens, count)
     if schema.task == "causal_lm":

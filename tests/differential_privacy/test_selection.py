@@ -183,7 +183,8 @@ def test_trials_without_protection_make_a_search_without_protection() -> None:
 
 
 def test_the_best_trial() -> None:
-    assert best([]) is None
+    with pytest.raises(ValueError, match="there is no trial"):
+        best([])
     assert best([0.1, 0.5, 0.5]) == 1
     assert best([math.nan, -3.0]) == 1
     assert best([math.nan, math.nan]) == 0

@@ -81,7 +81,7 @@ def test_a_loop_of_ones_own_takes_the_steps_of_the_product(tmp_path, known_key):
 
 
 def test_epsilon_and_noise_are_those_of_a_recipe_with_the_same_numbers(tmp_path):
-    holder = plan(recipe(tmp_path, CENTRAL)).holders[0]
+    holder = plan(recipe(tmp_path, CENTRAL)).levels[0]
     training = CENTRAL["training"]
     changed = {"size": 120, "batch": training["batch"], "steps": training["steps"]}
     choice = LedgerChoice(

@@ -52,7 +52,7 @@ def test_no_field_moves_the_event(tmp_path, base):
             continue
         planned = plan(replace(asked, execution=execution))
         events.add(
-            repr([(h.mechanism.event(), h.price, h.account, h.takes) for h in planned.holders])
+            repr([(h.mechanism.event(), h.price, h.account, h.quote) for h in planned.levels])
         )
     assert len(events) == 1
 
@@ -62,7 +62,7 @@ def test_no_field_moves_the_event(tmp_path, base):
 def test_neither_devices_nor_portions_move_the_event(tmp_path, devices, portions):
     asked = recipe(tmp_path, CENTRAL)
     execution = Execution(devices=devices, portions=portions)
-    (one,), (other,) = plan(asked).holders, plan(replace(asked, execution=execution)).holders
+    (one,), (other,) = plan(asked).levels, plan(replace(asked, execution=execution)).levels
     assert (one.mechanism, one.price, one.takes) == (other.mechanism, other.price, other.takes)
 
 

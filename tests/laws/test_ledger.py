@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.differential_privacy.accounting.price import epsilon
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.rules import RuleName
 
 RULES: list[RuleName] = ["rdp", "zcdp", "pld"]
@@ -61,7 +61,7 @@ class Spending(RuleBasedStateMachine):
         event = EVENTS[run % len(EVENTS)]
         try:
             charge = self.ledgers[which].reserve(
-                "a", name, event, steps, "example", "add_or_remove"
+                "a", Request.of(name, event, steps=steps, unit="example", adjacency="add_or_remove")
             )
         except BudgetExceeded:
             assert name not in self.released
@@ -145,7 +145,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, byte
     path = tmp_path_factory.mktemp("small") / "l.db"
     with Ledger.open(path, create=True) as ledger:
         ledger.grant("clinic", "example", 8.0, 1e-5)
-        charge = ledger.reserve("clinic", "one", EVENTS[0], 9, "example", "add_or_remove")
+        charge = ledger.reserve(
+            "clinic",
+            Request.of("one", EVENTS[0], steps=9, unit="example", adjacency="add_or_remove"),
+        )
         charge.journal(1)
         charge.journal(4)
         charge.settle()

@@ -111,7 +111,7 @@ def test_a_wrong_line_of_a_run_is_stopped(tmp_path: Path, monkeypatch: Patch, wr
     )
     if wrong in BEFORE:
         with Ledger.open(tmp_path / "privacy.db") as ledger:
-            account = next(h.account for h in planned.holders)
+            account = next(h.account for h in planned.levels)
             assert account is not None
             assert ledger.summary(account).runs[0].journalled == 0
 
@@ -128,7 +128,7 @@ def test_replacing_one_is_noised_by_twice_the_bound(
     train(planned, tmp_path / "run")
     line = json.loads((tmp_path / "run" / "released.jsonl").read_text().splitlines()[0])
     noised = next(iter(line["parties"].values()))[0] if "parties" in line else line
-    multiplier = planned.holders[0].mechanism.noise.multiplier
+    multiplier = planned.levels[0].mechanism.noise.multiplier
     assert multiplier is not None
     assert noised["bound"] == 1.0
     assert noised["deviation"] == pytest.approx(2 * multiplier, rel=1e-12)

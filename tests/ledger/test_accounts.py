@@ -9,7 +9,8 @@ import pytest
 
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.types import Adjacency, Unit
-from nacre.ledger.accounts import Grant, Request, posted_event, request
+from nacre.ledger import Request
+from nacre.ledger.accounts import Grant, posted_event
 
 from .conftest import SAMPLED
 
@@ -17,7 +18,7 @@ FULL = dp.GaussianDpEvent(3.0)
 
 
 def asked(unit: Unit, rows: int | None = None, adjacency: Adjacency = "add_or_remove") -> Request:
-    return request("run", FULL, 10, unit, adjacency, rows)
+    return Request.of("run", FULL, steps=10, unit=unit, adjacency=adjacency, rows_per_unit=rows)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +50,16 @@ def test_grants_that_make_no_sense_are_refused(change: dict[str, Any], message: 
 )
 def test_requests_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
     values: dict[str, Any] = {
-        "run": "a", "step_event": FULL, "steps": 1, "unit": "example",
+        "run": "a", "event": FULL, "steps": 1, "unit": "example",
         "adjacency": "add_or_remove", "rows_per_unit": None,
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        request(**(values | change))
+        Request.of(**(values | change))
 
 
 def test_a_poisson_draw_under_replace_one_has_no_price() -> None:
     with pytest.raises(UnsupportedEvent, match="replace_one"):
-        request("run", SAMPLED, 1, "example", "replace_one", None)
+        Request.of("run", SAMPLED, unit="example", adjacency="replace_one")
 
 
 def test_the_unit_of_the_charge_pays_the_price_of_the_event() -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from nacre.ledger.chain import START, Entry, break_at, canonical, linked
+from nacre.core.strict import canonical
+from nacre.ledger.chain import START, Entry, break_at, linked
 
 FIRST = linked(START, "2026-01-01T00:00:00+00:00", "clinic", "note", {"text": "é", "b": 0.1})
 

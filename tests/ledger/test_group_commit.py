@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.storage.group_commit import Line, Together
 
 from .conftest import GAUSSIAN
@@ -21,7 +21,10 @@ STEPS = 12
 def test_every_thread_finds_its_own_entries_on_disk(ledger: Ledger) -> None:
     ledger.grant("clinic", "example", 1e4, 1e-5)
     charges = [
-        ledger.reserve("clinic", f"{n}", GAUSSIAN, STEPS, "example", "add_or_remove")
+        ledger.reserve(
+            "clinic",
+            Request.of(f"{n}", GAUSSIAN, steps=STEPS, unit="example", adjacency="add_or_remove"),
+        )
         for n in range(RUNS)
     ]
     with Ledger.open(ledger.place) as other, ThreadPoolExecutor(RUNS) as pool:
@@ -107,7 +110,9 @@ def test_a_commit_that_fails_leaves_no_trace_in_memory(
     from nacre.ledger.storage.writer import Page
 
     ledger.grant("clinic", "example", 8.0, 1e-5)
-    charge = ledger.reserve("clinic", "one", GAUSSIAN, 4, "example", "add_or_remove")
+    charge = ledger.reserve(
+        "clinic", Request.of("one", GAUSSIAN, steps=4, unit="example", adjacency="add_or_remove")
+    )
     journal = Page.journal
 
     def broken(page: Page, line: Line) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dp_accounting as dp
 import pytest
 
@@ -9,7 +11,7 @@ from nacre.core.errors import BudgetExceeded, LedgerError, UnsupportedEvent
 from nacre.core.types import Adjacency
 from nacre.data.sketch import Sketch
 from nacre.differential_privacy.leaves import pure_event
-from nacre.ledger import Charge, Grant, Ledger, preview_new
+from nacre.ledger import PLANNED, Charge, Grant, Ledger, Request, preview_new
 from nacre.ledger.rules import RuleName, Zcdp
 
 from .conftest import GAUSSIAN, SAMPLED
@@ -24,7 +26,15 @@ def granted(ledger: Ledger, rule: RuleName = "rdp", epsilon: float = 8.0) -> Led
 
 
 def reserve(ledger: Ledger, run: str = "one", steps: int = 8) -> Charge:
-    return ledger.reserve("clinic", run, GAUSSIAN, steps, "example", A)
+    return ledger.reserve("clinic", rows(run, steps))
+
+
+def rows(run: str = PLANNED, steps: int = 8, event: dp.DpEvent = GAUSSIAN) -> Request:
+    return Request.of(run, event, steps=steps, unit="example", adjacency=A)
+
+
+def people(run: str, column: str = "") -> Request:
+    return Request.of(run, GAUSSIAN, unit="group", adjacency=A, column=column)
 
 
 # -- grants --------------------------------------------------------------------------------------
@@ -95,12 +105,10 @@ def test_the_same_name_with_other_numbers_is_refused(
 ) -> None:
     reserve(granted(ledger))
     with pytest.raises(LedgerError, match="reserved in account 'clinic' with other numbers"):
-        ledger.reserve(
-            "clinic", "one", GAUSSIAN, change.get("steps", 8), "example", A,
-            change.get("rows_per_unit"),
-        )  # fmt: skip
+        asked = Request.of("one", GAUSSIAN, unit="example", adjacency=A, **({"steps": 8} | change))
+        ledger.reserve("clinic", asked)
     with pytest.raises(LedgerError, match="other numbers"):
-        ledger.reserve("clinic", "one", SAMPLED, 8, "example", A)
+        ledger.reserve("clinic", rows("one", 8, SAMPLED))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -122,7 +130,7 @@ def test_a_refusal_says_why_so_little_is_left(ledger: Ledger) -> None:
 def test_a_rule_that_counts_no_sampling_says_so(ledger: Ledger) -> None:
     granted(ledger, "zcdp")
     with pytest.raises(BudgetExceeded, match="zcdp counts no sampling, so take an account that"):
-        ledger.reserve("clinic", "one", SAMPLED, 10_000, "example", A)
+        ledger.reserve("clinic", rows("one", 10_000, SAMPLED))
     with pytest.raises(BudgetExceeded) as refusal:
         reserve(ledger, steps=10_000)
     assert "sampling" not in str(refusal.value)
@@ -137,7 +145,7 @@ def test_a_grant_that_stands_says_what_can_change(ledger: Ledger) -> None:
 def test_an_event_without_a_price_is_named_in_words(ledger: Ledger) -> None:
     granted(ledger, "pld")
     with pytest.raises(UnsupportedEvent, match=r"cannot price a query with rho 0\.5 .*`delta: 0`"):
-        ledger.reserve("clinic", "one", dp.ZCDpEvent(0.5), 1, "example", A)
+        ledger.reserve("clinic", Request.of("one", dp.ZCDpEvent(0.5), unit="example", adjacency=A))
 
 
 def test_filters_take_runs_until_nothing_is_left(ledger: Ledger) -> None:
@@ -161,7 +169,9 @@ def test_a_pld_grant_takes_several_queries_as_one_reservation(ledger: Ledger) ->
     """Nothing is released before the one journal entry, and all of it is paid by it."""
     granted(ledger, "pld", 3.0)
     queries = dp.ComposedDpEvent([pure_event(0.5), pure_event(0.25), dp.GaussianDpEvent(4.0)])
-    charge = ledger.reserve("clinic", "file of queries", queries, 1, "example", A)
+    charge = ledger.reserve(
+        "clinic", Request.of("file of queries", queries, unit="example", adjacency=A)
+    )
     charge.journal(1)
     charge.settle()
     spent = ledger.summary("clinic").grants[0]
@@ -181,10 +191,10 @@ def test_the_order_stays_with_the_first_reservation_even_if_it_ends_without_a_st
     granted(ledger)
     reserve(ledger, "first", 1).settle()
     order = ledger.summary("clinic").grants[0].order
-    later = ledger.preview("clinic", SAMPLED, 300, "example", A)
+    later = ledger.preview("clinic", rows(PLANNED, 300, SAMPLED))
     assert later.order == order
-    assert preview_new("x", Grant(unit="example", epsilon=8.0, delta=1e-5), SAMPLED, 300, "example",
-                       A).order != order  # fmt: skip
+    fresh = Grant(unit="example", epsilon=8.0, delta=1e-5)
+    assert preview_new("x", fresh, rows(PLANNED, 300, SAMPLED)).order != order
 
 
 def test_an_account_without_a_grant_pays_for_nothing(ledger: Ledger) -> None:
@@ -195,14 +205,27 @@ def test_an_account_without_a_grant_pays_for_nothing(ledger: Ledger) -> None:
 def test_one_promise_is_not_charged_to_another(ledger: Ledger) -> None:
     granted(ledger)
     with pytest.raises(LedgerError, match="has adjacency=zero_out"):
-        ledger.reserve("clinic", "one", GAUSSIAN, 8, "example", "zero_out")
+        ledger.reserve(
+            "clinic", Request.of("one", GAUSSIAN, steps=8, unit="example", adjacency="zero_out")
+        )
+
+
+def test_a_request_that_was_written_by_hand_is_refused_where_its_event_has_no_price(
+    ledger: Ledger,
+) -> None:
+    """`Request.of` refuses it; the ledger does not take its word for that."""
+    ledger.grant("clinic", "example", 8.0, 1e-5, adjacency="replace_one")
+    sampled = rows("one", 1, SAMPLED)
+    with pytest.raises(UnsupportedEvent, match="replace_one"):
+        ledger.reserve("clinic", replace(sampled, adjacency="replace_one"))
+    assert ledger.head().number == 1
 
 
 def test_events_without_a_price_are_refused(ledger: Ledger) -> None:
     granted(ledger)
     for event in (dp.NonPrivateDpEvent(), dp.LaplaceDpEvent(1.0), dp.NoOpDpEvent()):
         with pytest.raises(UnsupportedEvent):
-            ledger.reserve("clinic", "one", event, 1, "example", A)
+            ledger.reserve("clinic", Request.of("one", event, unit="example", adjacency=A))
     assert ledger.head().number == 1
 
 
@@ -212,8 +235,11 @@ def test_events_without_a_price_are_refused(ledger: Ledger) -> None:
 def test_a_charge_is_posted_to_every_unit(ledger: Ledger) -> None:
     ledger.grant("clinic", "example", 50, 1e-5, "zcdp")
     ledger.grant("clinic", "group", 100, 1e-5, "zcdp")
-    ledger.reserve("clinic", "rows", GAUSSIAN, 4, "example", A, rows_per_unit=3)
-    ledger.reserve("clinic", "people", GAUSSIAN, 4, "group", A)
+    ledger.reserve(
+        "clinic",
+        Request.of("rows", GAUSSIAN, steps=4, unit="example", adjacency=A, rows_per_unit=3),
+    )
+    ledger.reserve("clinic", Request.of("people", GAUSSIAN, steps=4, unit="group", adjacency=A))
     rows, people = ledger.summary("clinic").grants
     rho = 4 / (2 * 2.0**2)
     assert rows.reserved * Zcdp(50, 1e-5).allowance == pytest.approx(rho * (1 + 2**2))
@@ -226,10 +252,13 @@ def test_a_coarser_grant_is_infinitely_dear_without_declared_rows(ledger: Ledger
     ledger.grant("clinic", "group", 100, 1e-5)
     with pytest.raises(BudgetExceeded, match="declare `rows_per_unit`"):
         reserve(ledger)
-    assert ledger.preview("clinic", GAUSSIAN, 8, "example", A).share_after == float("inf")
+    assert ledger.preview("clinic", rows()).share_after == float("inf")
     ledger.grant("other", "client", 100, 1e-5)
     with pytest.raises(BudgetExceeded, match="unit: client"):
-        ledger.reserve("other", "one", GAUSSIAN, 8, "example", A, rows_per_unit=3)
+        ledger.reserve(
+            "other",
+            Request.of("one", GAUSSIAN, steps=8, unit="example", adjacency=A, rows_per_unit=3),
+        )
 
 
 # -- previews ------------------------------------------------------------------------------------
@@ -240,28 +269,28 @@ def test_a_preview_says_what_a_reservation_takes_and_writes_nothing(
     ledger: Ledger, rule: RuleName
 ) -> None:
     granted(ledger, rule)
-    before = ledger.preview("clinic", GAUSSIAN, 8, "example", A)
+    before = ledger.preview("clinic", rows())
     assert ledger.head().number == 1
     charge = reserve(ledger)
     grant = ledger.summary("clinic").grants[0]
     assert before.fits and before.refusal == "" and not before.known
     assert (before.share_after, before.order) == (pytest.approx(grant.reserved), grant.order)
     assert before.rule == rule
-    again = ledger.preview("clinic", GAUSSIAN, 8, "example", A, run="one")
+    again = ledger.preview("clinic", rows("one"))
     assert (again.known, again.fits, again.share) == (True, True, pytest.approx(before.share))
     charge.settle()
-    assert ledger.preview("clinic", GAUSSIAN, 8, "example", A, run="one").share == 0
+    assert ledger.preview("clinic", rows("one")).share == 0
 
 
 def test_a_preview_takes_a_recipes_grant_as_made_where_it_would_be_new(ledger: Ledger) -> None:
     grant = Grant(unit="example", epsilon=8.0, delta=1e-5)
-    new = ledger.preview("clinic", GAUSSIAN, 8, "example", A, grant=grant)
-    assert new == preview_new("clinic", grant, GAUSSIAN, 8, "example", A)
+    new = ledger.preview("clinic", rows(), grant=grant)
+    assert new == preview_new("clinic", grant, rows())
     granted(ledger)
-    assert ledger.preview("clinic", GAUSSIAN, 8, "example", A, grant=grant) == new
+    assert ledger.preview("clinic", rows(), grant=grant) == new
     with pytest.raises(LedgerError, match="was granted"):
         wider = Grant(unit="example", epsilon=9.0, delta=1e-5)
-        ledger.preview("clinic", GAUSSIAN, 8, "example", A, grant=wider)
+        ledger.preview("clinic", rows(), grant=wider)
 
 
 # -- journal and settlement ----------------------------------------------------------------------
@@ -371,18 +400,17 @@ def test_the_same_rows_have_one_budget(ledger: Ledger) -> None:
 def test_an_account_counts_units_by_one_column(ledger: Ledger) -> None:
     """A thousand visits of one patient would each have the epsilon of a patient."""
     ledger.grant("visits", "group", 8.0, 1e-5, column="patient")
-    asked = ("visits", "one", GAUSSIAN, 1, "group", "add_or_remove")
     with pytest.raises(
         LedgerError, match=r"by column 'visit', but .* counts groups by column 'pat"
     ):
-        ledger.reserve(*asked, column="visit")
+        ledger.reserve("visits", people("one", "visit"))
     with pytest.raises(LedgerError, match=r"by column 'visit'.*use `unit: patient`"):
-        ledger.preview("visits", GAUSSIAN, 1, "group", "add_or_remove", column="visit")
+        ledger.preview("visits", people(PLANNED, "visit"))
     with pytest.raises(LedgerError, match="by no column"):
-        ledger.reserve(*asked)
+        ledger.reserve("visits", people("one"))
     with pytest.raises(LedgerError, match=r"column 'patient'.*and not.*column 'visit'"):
         ledger.grant("visits", "group", 9.0, 1e-5, column="visit")
-    ledger.reserve(*asked, column="patient").journal(1)
+    ledger.reserve("visits", people("one", "patient")).journal(1)
     assert ledger.grant("visits", "group", 9.0, 1e-5, column="patient")
     assert ledger.verify() == []
 
@@ -390,18 +418,15 @@ def test_an_account_counts_units_by_one_column(ledger: Ledger) -> None:
 def test_a_grant_without_a_column_is_bound_by_its_first_run(ledger: Ledger) -> None:
     """As ledgers of format 2 have them."""
     ledger.grant("visits", "group", 80.0, 1e-5)
-    asked = (GAUSSIAN, 1, "group", "add_or_remove")
-    ledger.reserve("visits", "old", *asked).settle()
-    ledger.reserve("visits", "one", *asked, column="patient")
+    ledger.reserve("visits", people("old")).settle()
+    ledger.reserve("visits", people("one", "patient"))
     assert not ledger.grant_if_new("visits", "group", 80.0, 1e-5, column="patient")
     with pytest.raises(LedgerError, match=r"by column 'patient'"):
-        ledger.reserve("visits", "two", *asked, column="visit")
+        ledger.reserve("visits", people("two", "visit"))
 
 
 def test_a_column_is_one_name_in_either_unicode_form(ledger: Ledger) -> None:
     ledger.grant("visits", "group", 8.0, 1e-5, column="caf\u00e9")
-    ledger.reserve(
-        "visits", "one", GAUSSIAN, 1, "group", "add_or_remove", column="cafe\u0301"
-    )  # fmt: skip
+    ledger.reserve("visits", people("one", "cafe\u0301"))
     with pytest.raises(LedgerError, match="no meaning for unit=example"):
         ledger.grant("rows", "example", 8.0, 1e-5, column="patient")

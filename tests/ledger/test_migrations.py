@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.storage import migrations
 from nacre.ledger.storage.migrations import FORMAT, MIGRATIONS, Migration
 
@@ -36,7 +36,9 @@ def version(place: Path | str, new: int | None = None) -> int:
 @pytest.fixture
 def written(ledger: Ledger) -> Path | str:
     ledger.grant("clinic", "example", 8.0, 1e-5)
-    ledger.reserve("clinic", "one", GAUSSIAN, 8, "example", "add_or_remove").journal(3)
+    ledger.reserve(
+        "clinic", Request.of("one", GAUSSIAN, steps=8, unit="example", adjacency="add_or_remove")
+    ).journal(3)
     ledger.close()
     return ledger.place
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.rules import Zcdp
 from nacre.ledger.storage import writer
 
@@ -115,7 +115,10 @@ def test_a_power_cut_loses_nothing_that_was_synced(path: Path, tmp_path: Path) -
     granted(path)
     log, cut = path.with_name(path.name + "-wal"), tmp_path / "cut.db"
     with Ledger.open(path) as ledger:
-        charge = ledger.reserve("shared", "run", GAUSSIAN, 9, "example", "add_or_remove")
+        charge = ledger.reserve(
+            "shared",
+            Request.of("run", GAUSSIAN, steps=9, unit="example", adjacency="add_or_remove"),
+        )
         sizes: list[int] = []
         for step in range(1, 4):
             charge.journal(step)
@@ -140,11 +143,17 @@ def test_nothing_depends_on_the_clock(
     years = iter(range(2999, 0, -1))
     for each in (ledger, Ledger.open(tmp_path / "backwards.db", create=True)):
         each.grant("clinic", "example", 8.0, 1e-5)
-        charge = each.reserve("clinic", "one", GAUSSIAN, 8, "example", "add_or_remove")
+        charge = each.reserve(
+            "clinic",
+            Request.of("one", GAUSSIAN, steps=8, unit="example", adjacency="add_or_remove"),
+        )
         for step in range(1, 5):
             charge.journal(step)
         charge.settle()
-        each.reserve("clinic", "two", GAUSSIAN, 4, "example", "add_or_remove")
+        each.reserve(
+            "clinic",
+            Request.of("two", GAUSSIAN, steps=4, unit="example", adjacency="add_or_remove"),
+        )
         states.append((each.summary("clinic").grants, each.run("clinic", "one").end))
         assert each.verify() == []
         each.close()

@@ -9,8 +9,7 @@ import pytest
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.differential_privacy.accounting.price import epsilon
-from nacre.ledger import Ledger
-from nacre.ledger.accounts import request
+from nacre.ledger import PLANNED, Ledger, Request
 from nacre.ledger.rules import RuleName
 
 TURN = dp.PoissonSampledDpEvent(0.2, dp.GaussianDpEvent(2.0))
@@ -28,7 +27,10 @@ def left(path: Path, rule: RuleName, steps: int, span: int, taken: int) -> tuple
         ledger.grant("clinic", "example", 8.0, DELTA, rule)
         event = TURN if rule != "zcdp" else TURN.event
         charge = ledger.reserve(
-            "clinic", "one", event, steps, "example", "add_or_remove", span=span
+            "clinic",
+            Request.of(
+                "one", event, steps=steps, unit="example", adjacency="add_or_remove", span=span
+            ),
         )
         reserved = ledger.summary("clinic").grants[0].reserved
         for step in range(1, taken + 1):
@@ -63,30 +65,51 @@ def test_a_whole_run_is_priced_by_its_turns(clinic: Path) -> None:
 def test_a_span_is_part_of_what_was_reserved_and_survives_the_file(clinic: Path) -> None:
     with Ledger.open(clinic, create=True) as ledger:
         ledger.grant("clinic", "example", 8.0, DELTA)
-        ledger.reserve("clinic", "one", TURN, 10, "example", "add_or_remove", span=4)
+        ledger.reserve(
+            "clinic",
+            Request.of("one", TURN, steps=10, unit="example", adjacency="add_or_remove", span=4),
+        )
     with Ledger.open(clinic) as ledger:
-        again = ledger.reserve("clinic", "one", TURN, 10, "example", "add_or_remove", span=4)
+        again = ledger.reserve(
+            "clinic",
+            Request.of("one", TURN, steps=10, unit="example", adjacency="add_or_remove", span=4),
+        )
         assert (again.request.span, again.request.count, again.steps) == (4, 3, 10)
         with pytest.raises(LedgerError, match="other numbers"):
-            ledger.reserve("clinic", "one", TURN, 10, "example", "add_or_remove")
+            ledger.reserve(
+                "clinic",
+                Request.of("one", TURN, steps=10, unit="example", adjacency="add_or_remove"),
+            )
         assert "every 4 of them together are" in str(ledger.extract(["clinic"]))
 
 
 def test_a_span_of_one_is_written_as_before() -> None:
-    content = request("one", TURN, 10, "example", "add_or_remove", None).to_content()
+    content = Request.of(
+        "one", TURN, steps=10, unit="example", adjacency="add_or_remove"
+    ).to_content()
     assert "span" not in content
-    content = request("one", TURN, 10, "example", "add_or_remove", None, 4).to_content()
+    content = Request.of(
+        "one", TURN, steps=10, unit="example", adjacency="add_or_remove", span=4
+    ).to_content()
     assert content["span"] == 4
 
 
 def test_more_turns_than_the_grant_covers_are_refused(clinic: Path) -> None:
     with Ledger.open(clinic, create=True) as ledger:
         ledger.grant("clinic", "example", 1.0, DELTA)
-        ledger.preview("clinic", TURN, 10, "example", "add_or_remove", span=5)
+        ledger.preview(
+            "clinic",
+            Request.of(PLANNED, TURN, steps=10, unit="example", adjacency="add_or_remove", span=5),
+        )
         with pytest.raises(BudgetExceeded, match="fewer steps"):
-            ledger.reserve("clinic", "one", TURN, 400, "example", "add_or_remove", span=4)
+            ledger.reserve(
+                "clinic",
+                Request.of(
+                    "one", TURN, steps=400, unit="example", adjacency="add_or_remove", span=4
+                ),
+            )
 
 
 def test_spans_are_at_least_one() -> None:
     with pytest.raises(ValueError, match="span=0"):
-        request("one", TURN, 10, "example", "add_or_remove", None, 0)
+        Request.of("one", TURN, steps=10, unit="example", adjacency="add_or_remove", span=0)

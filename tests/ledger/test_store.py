@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.chain import START, linked
 from nacre.ledger.keys import derived
 from nacre.ledger.storage import store
@@ -160,7 +160,9 @@ def test_a_full_or_read_only_disk_is_a_sentence_and_writes_nothing(
     ledger: Ledger, setting: str, message: str
 ) -> None:
     ledger.grant("clinic", "example", 8.0, 1e-5)
-    charge = ledger.reserve("clinic", "run", GAUSSIAN, 1, "example", "add_or_remove")
+    charge = ledger.reserve(
+        "clinic", Request.of("run", GAUSSIAN, unit="example", adjacency="add_or_remove")
+    )
     head = ledger.head()
     _pragma(ledger, setting)
     with pytest.raises(LedgerError, match=message):
@@ -189,7 +191,9 @@ def test_a_file_that_lost_its_name_while_open_is_refused(
     ledger: Ledger, path: Path, moved: str
 ) -> None:
     ledger.grant("clinic", "example", 8.0, 1e-5)
-    charge = ledger.reserve("clinic", "run", GAUSSIAN, 4, "example", "add_or_remove")
+    charge = ledger.reserve(
+        "clinic", Request.of("run", GAUSSIAN, steps=4, unit="example", adjacency="add_or_remove")
+    )
     path.rename(path.with_name("away.db"))
     if moved == "replaced":
         Ledger.open(path, create=True).close()

@@ -9,7 +9,7 @@ import pytest
 
 from nacre.core.errors import LedgerError
 from nacre.differential_privacy.accounting.price import epsilon
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.chain import START
 from nacre.ledger.preview import _apart  # pyright: ignore[reportPrivateUsage]
 from nacre.ledger.rules import RuleName
@@ -22,7 +22,9 @@ def test_shares_add_up_and_epsilon_never_passes_the_grant(ledger: Ledger, rule: 
     ledger.grant("clinic", "example", 8.0, 1e-5, rule)
     untouched = ledger.summary("clinic").grants[0]
     assert (untouched.left, untouched.epsilon_fits, untouched.order) == (1.0, 8.0, None)
-    charge = ledger.reserve("clinic", "one", GAUSSIAN, 4, "example", "add_or_remove")
+    charge = ledger.reserve(
+        "clinic", Request.of("one", GAUSSIAN, steps=4, unit="example", adjacency="add_or_remove")
+    )
     charge.journal(1)
     grant = ledger.summary("clinic").grants[0]
     total = grant.spent + grant.reserved + grant.left
@@ -33,7 +35,9 @@ def test_shares_add_up_and_epsilon_never_passes_the_grant(ledger: Ledger, rule: 
 
 def test_runs_are_told_in_words(ledger: Ledger) -> None:
     ledger.grant("clinic", "example", 8.0, 1e-5)
-    ledger.reserve("clinic", "one", SAMPLED, 4, "example", "add_or_remove").journal(2)
+    ledger.reserve(
+        "clinic", Request.of("one", SAMPLED, steps=4, unit="example", adjacency="add_or_remove")
+    ).journal(2)
     run = ledger.summary("clinic").runs[0]
     assert (run.run, run.steps, run.journalled, run.end) == ("one", 4, 2, None)
     assert "Gaussian noise" in run.event and "drawn with probability 0.05" in run.event
@@ -51,7 +55,9 @@ def test_the_extract_has_what_the_report_reads(ledger: Ledger) -> None:
     assert ledger.extract([]) == {"accounts": [], "head": START.hash, "verified": True}
     ledger.grant("clinic/a", "example", 8.0, 1e-5)
     ledger.grant("clinic/b", "example", 8.0, 1e-5)
-    charge = ledger.reserve("clinic/a", "one", GAUSSIAN, 4, "example", "add_or_remove")
+    charge = ledger.reserve(
+        "clinic/a", Request.of("one", GAUSSIAN, steps=4, unit="example", adjacency="add_or_remove")
+    )
     for step in (1, 2, 3):
         charge.journal(step)
     charge.settle()
@@ -96,17 +102,21 @@ def test_what_is_said_to_fit_is_accepted_and_a_hair_more_is_not(
         return high
 
     ledger.grant("clinic", "example", 8.0, 1e-5, rule)
-    asked = (steps, "example", "add_or_remove")
-    first = ledger.reserve("clinic", "one", noised(event, noise_of(4.0)), *asked)
+
+    def asked(run: str, wanted: float) -> Request:
+        step = noised(event, noise_of(wanted))
+        return Request.of(run, step, steps=steps, unit="example", adjacency="add_or_remove")
+
+    first = ledger.reserve("clinic", asked("one", 4.0))
     first.journal(steps)
     first.settle()
     room = ledger.summary("clinic").grants[0].epsilon_fits
     assert room is not None
     if rule == "rdp":
         assert room >= 4.0, "the plan accepts another run of epsilon 4"
-    more = ledger.preview("clinic", noised(event, noise_of(room * 1.01)), *asked)
+    more = ledger.preview("clinic", asked("more", room * 1.01))
     assert not more.fits
-    ledger.reserve("clinic", "two", noised(event, noise_of(room * 0.9999)), *asked)
+    ledger.reserve("clinic", asked("two", room * 0.9999))
     least = ledger.summary("clinic").grants[0].epsilon_fits
     assert least is not None and least < 0.2
 

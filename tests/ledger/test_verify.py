@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from nacre.core.errors import LedgerError
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 from nacre.ledger.chain import START, Entry, Head, linked
 from nacre.ledger.replay import Book
-from nacre.ledger.storage.store import open_store
+from nacre.ledger.storage.open import open_store
 
 from .conftest import GAUSSIAN
 
@@ -22,7 +22,9 @@ from .conftest import GAUSSIAN
 @pytest.fixture
 def written(ledger: Ledger) -> Path | str:
     ledger.grant("clinic", "example", 8.0, 1e-5)
-    charge = ledger.reserve("clinic", "one", GAUSSIAN, 8, "example", "add_or_remove")
+    charge = ledger.reserve(
+        "clinic", Request.of("one", GAUSSIAN, steps=8, unit="example", adjacency="add_or_remove")
+    )
     charge.journal(3)
     charge.settle()
     ledger.note("clinic", "breast cancer, 313 rows")
@@ -73,7 +75,9 @@ def test_a_change_is_found_and_the_ledger_not_used(
     with Ledger.open(written) as ledger:
         assert finding in ledger.verify()[0]
         with pytest.raises(LedgerError, match=finding):
-            ledger.reserve("clinic", "two", GAUSSIAN, 1, "example", "add_or_remove")
+            ledger.reserve(
+                "clinic", Request.of("two", GAUSSIAN, unit="example", adjacency="add_or_remove")
+            )
 
 
 def test_text_that_is_none_is_found(path: Path) -> None:
@@ -220,7 +224,10 @@ def test_a_journal_against_the_rules_is_found(
     written: Path | str, kind: str, content: dict[str, Any], finding: str
 ) -> None:
     with Ledger.open(written) as ledger:
-        ledger.reserve("clinic", "two", GAUSSIAN, 2, "example", "add_or_remove")
+        ledger.reserve(
+            "clinic",
+            Request.of("two", GAUSSIAN, steps=2, unit="example", adjacency="add_or_remove"),
+        )
     forged(written, kind, content)
     assert finding in verified(written)[0]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import dp_accounting as dp
 
 from nacre.core.errors import BudgetExceeded, LedgerError
-from nacre.ledger import Ledger
+from nacre.ledger import Ledger, Request
 
 EVENT = dp.GaussianDpEvent(4.0)
 
@@ -23,7 +23,14 @@ def spend(place: Path | str, name: str, pipe: Connection) -> None:
         for number in range(20):
             try:
                 charge = ledger.reserve(
-                    "shared", f"{name}-{number}", EVENT, 2, "example", "add_or_remove"
+                    "shared",
+                    Request.of(
+                        f"{name}-{number}",
+                        EVENT,
+                        steps=2,
+                        unit="example",
+                        adjacency="add_or_remove",
+                    ),
                 )
             except BudgetExceeded:
                 break
@@ -36,7 +43,10 @@ def spend(place: Path | str, name: str, pipe: Connection) -> None:
 def journal(place: Path | str, name: str, pipe: Connection) -> None:
     """Journals step after step of one run, and says each once it is told that it is on disk."""
     with Ledger.open(place) as ledger:
-        charge = ledger.reserve("shared", name, EVENT, 100_000, "example", "add_or_remove")
+        charge = ledger.reserve(
+            "shared",
+            Request.of(name, EVENT, steps=100_000, unit="example", adjacency="add_or_remove"),
+        )
         for step in range(charge.journalled + 1, 100_000):
             charge.journal(step)
             pipe.send(step)

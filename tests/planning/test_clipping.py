@@ -16,6 +16,7 @@ from nacre.core.types import FeatureSpace
 from nacre.gradient_clipping import Adaptive, Unclipped
 from nacre.models import build
 from nacre.planning.plan import plan
+from nacre.planning.show import show
 from nacre.report.sections.guarantee import _clip
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import train
@@ -68,15 +69,15 @@ def _released(path):
 
 def _table(planned):
     out = io.StringIO()
-    Console(width=200, file=out).print(planned.table())
+    Console(width=200, file=out).print(show(planned))
     return " ".join(out.getvalue().split())
 
 
 @pytest.mark.parametrize("kind", RULES)
 def test_each_rule_trains_and_has_the_price_of_flat(tmp_path, kind):
-    flat = plan(recipe(tmp_path, CENTRAL)).holders[0]
+    flat = plan(recipe(tmp_path, CENTRAL)).levels[0]
     planned = plan(recipe(tmp_path, CENTRAL, gradient_clipping=RULES[kind]))
-    holder = planned.holders[0]
+    holder = planned.levels[0]
     assert holder.mechanism.event() == flat.mechanism.event()
     assert holder.price == flat.price
     train(planned, tmp_path / "run")
@@ -94,7 +95,7 @@ def test_the_plan_says_which_rule_and_its_bound(tmp_path, kind):
     facts = planned.to_json()
     (party,) = facts["parties"]
     assert party["clip"]["kind"] == kind
-    assert party["clip"]["norm"] == planned.holders[0].mechanism.clip.bound(1)
+    assert party["clip"]["norm"] == planned.levels[0].mechanism.clip.bound(1)
     said, table = facts["techniques"]["gradient_clipping"], _table(planned)
     assert said in table
     assert "0.5" in said
@@ -197,7 +198,7 @@ def test_a_rule_without_its_norm_is_refused_where_it_is_written(tmp_path):
 def test_copies_of_images_train_and_cost_no_epsilon(tmp_path):
     planned = plan(recipe(tmp_path, DIGITS))
     plain = plan(recipe(tmp_path, DIGITS, training__augment=None))
-    assert planned.holders[0].price == plain.holders[0].price
+    assert planned.levels[0].price == plain.levels[0].price
     assert "3 random versions" in _table(planned)
     assert "3 random versions" in planned.to_json()["techniques"]["gradient_clipping"]
     train(planned, tmp_path / "run")
@@ -224,6 +225,6 @@ def test_a_recipes_copies_reach_every_gradient_sum(tmp_path, sums):
 def test_groups_of_rows_clip_adaptively(tmp_path):
     patients(tmp_path / "patients.csv")
     planned = plan(recipe(tmp_path, TABLE, gradient_clipping=RULES["adaptive"]))
-    assert isinstance(planned.holders[0].mechanism.clip, Adaptive)
+    assert isinstance(planned.levels[0].mechanism.clip, Adaptive)
     train(planned, tmp_path / "run")
     assert len({entry["deviation"] for entry in _released(tmp_path / "run")}) > 1

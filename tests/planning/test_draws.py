@@ -110,7 +110,7 @@ def test_it_is_charged_under_every_rule_and_reported(tmp_path: Path, way: str, r
             plan(asked)
         return
     planned = plan(asked)
-    (holder,) = planned.holders
+    (holder,) = planned.levels
     assert holder.price is not None and 7.9 < holder.price.epsilon <= 8
     prices = [price for _, price in holder.by_step]
     assert prices == sorted(prices) and prices[-1] == holder.price.epsilon
@@ -169,7 +169,7 @@ def test_without_privacy_nothing_is_asked_of_the_draw(tmp_path: Path) -> None:
             tmp_path, CENTRAL, training__sampling={"kind": kind}, training__batch=35,
             differential_privacy=None, ledger=None, gradient_clipping=None,
         )  # fmt: skip
-        (holder,) = plan(asked).holders
+        (holder,) = plan(asked).levels
         assert holder.mechanism.sampling == built
         assert separation(built) == (3 if kind == "balls_in_bins" else 1)
 

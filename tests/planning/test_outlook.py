@@ -24,7 +24,7 @@ def test_prices_move_as_they_should(tmp_path: Path, kind: str) -> None:
     assert found is not None
     by_name = {choice.changed: choice for choice in found.choices}
     now = by_name[""]
-    price = run.holders[0].price
+    price = run.levels[0].price
     assert price is not None and now.epsilon == price.epsilon
     rising = [by_name[n].epsilon for n in ("a quarter more noise", "", "a fifth less noise")]
     steps = [by_name[n].epsilon for n in ("half the steps", "", "twice the steps")]
@@ -38,16 +38,16 @@ def test_prices_move_as_they_should(tmp_path: Path, kind: str) -> None:
         assert [choice.batch for choice in batches] == [15, 30, 60]
         assert found.epoch == 4
     assert found.one_more_epoch is not None and found.one_more_epoch > now.epsilon
-    later = run.holders[0].mechanism.event(now.steps + found.epoch)
+    later = run.levels[0].mechanism.event(now.steps + found.epoch)
     assert found.one_more_epoch == pytest.approx(_priced(run, later))
     assert json.loads(json.dumps(found.to_json()))["choices"][0]["changed"] == ""
 
 
 def _priced(run: Plan, event: object) -> float:
     from nacre.differential_privacy.accounting.price import epsilon
-    from nacre.planning.pricing import accountant
 
-    return epsilon(event, run.holders[0].delta, accountant(run.recipe)).epsilon
+    level = run.priced[0]
+    return epsilon(event, level.delta, level.accountant).epsilon
 
 
 def test_a_tree_has_no_price_beyond_its_steps(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_what_is_not_proven_is_refused_by_plan(
 def test_cyclic_sampling_needs_no_correlated_noise(tmp_path: Path) -> None:
     change = {**TURNS, "training__sampling": {"kind": "cyclic_poisson", "cycle": 5}}
     planned = plan(recipe(tmp_path, CENTRAL, **change))
-    (holder,) = planned.holders
+    (holder,) = planned.levels
     assert holder.mechanism.span == 5
     assert holder.price is not None and 7.9 < holder.price.epsilon <= 8
 

@@ -23,6 +23,7 @@ from nacre.core.run_folder import RunFolder
 from nacre.ledger import Ledger
 from nacre.models import build
 from nacre.planning.plan import plan
+from nacre.planning.show import show
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import abandon, finish, open_run, train
 from nacre.training import step
@@ -109,7 +110,7 @@ def test_a_complete_run_is_charged_and_its_key_is_gone(tmp_path, kind):
     planned = plan(recipe(tmp_path, BASES[kind]))
     run = train(planned, tmp_path / "run")
     assert not run.folder.run_key.exists()
-    for holder in planned.holders:
+    for holder in planned.levels:
         grant, entry = _spent(tmp_path / "privacy.db", holder.account)
         assert (entry.journalled, entry.end) == (holder.mechanism.steps, "settled")
         assert grant.epsilon_spent == pytest.approx(holder.price.epsilon)
@@ -139,7 +140,7 @@ def test_a_filter_gives_unused_steps_back_and_takes_several_runs(tmp_path):
     abandon(tmp_path / "first")
     grant, entry = _spent(tmp_path / "privacy.db", "iris")
     assert (entry.journalled, entry.end) == (3, "settled")
-    assert grant.spent == pytest.approx(planned.holders[0].takes.share / 2)
+    assert grant.spent == pytest.approx(planned.levels[0].quote.share / 2)
     train(plan(planned.recipe), tmp_path / "second")
     with pytest.raises(RunError, match="has ended"):
         train(plan(planned.recipe, resume=tmp_path / "first"), tmp_path / "first", resume=True)
@@ -328,10 +329,10 @@ def test_a_private_base_on_the_same_account_states_the_composed_epsilon(tmp_path
     train(first, tmp_path / "first")
     base = {"kind": "run", "path": "first"}
     second = plan(recipe(tmp_path, CENTRAL, ledger__grant=grant, model=base))
-    (holder,) = second.holders
-    assert holder.takes.share_after == pytest.approx(2 * holder.takes.share)
-    assert first.holders[0].price.epsilon < holder.takes.epsilon_after < 60
-    rich.print(second.table())
+    (holder,) = second.levels
+    assert holder.quote.share_after == pytest.approx(2 * holder.quote.share)
+    assert first.levels[0].price.epsilon < holder.quote.epsilon_after < 60
+    rich.print(show(second))
     assert "iris was charged before" in " ".join(capsys.readouterr().out.split())
     train(second, tmp_path / "second")
 

@@ -25,12 +25,13 @@ from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.accounting.price import epsilon
+from nacre.differential_privacy.events_json import from_json
 from nacre.ledger import Ledger
-from nacre.ledger.events_json import from_json
 from nacre.ledger.rules import RuleName
 from nacre.models import build
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import plan
+from nacre.planning.show import show
 from nacre.recipe.load import dumps, load, loads
 from nacre.report.evidence import gather, write_report
 from nacre.runs import rows
@@ -122,7 +123,7 @@ def test_the_winner_leaves_and_nothing_else(tmp_path: Path, base: dict[str, Any]
 
 
 def _price(planned: Any) -> float:
-    return planned.holders[0].price.epsilon
+    return planned.levels[0].price.epsilon
 
 
 @pytest.mark.parametrize("base", [SEARCH, PARTIES, COUNTED], ids=["central", "parties", "counted"])
@@ -138,7 +139,7 @@ def test_the_whole_search_is_charged_before_its_first_trial(
     monkeypatch.undo()
     abandon(tmp_path / "run")  # nothing comes back, however early
     with Ledger.open(tmp_path / "privacy.db") as ledger:
-        for holder in planned.holders:
+        for holder in planned.levels:
             assert holder.account is not None
             (grant,) = ledger.summary(holder.account).grants
             (run,) = ledger.summary(holder.account).runs
@@ -203,7 +204,7 @@ def test_parties_may_be_the_units_of_a_search(tmp_path: Path) -> None:
     )
     planned = plan(recipe(tmp_path, base))
     for each in planned.alternatives:
-        assert each.outer is not None and each.outer == each.holders[0].mechanism
+        assert each.outer is not None and each.outer == each.levels[0].mechanism
         assert each.outer.noise.multiplier is not None
     assert 0.999 * 8 < _price(planned) <= 8
 
@@ -454,7 +455,7 @@ def test_a_search_in_python_is_the_one_in_yaml(tmp_path: Path) -> None:
 def test_a_plan_says_what_a_search_draws_from_and_costs(tmp_path: Path) -> None:
     planned = plan(recipe(tmp_path, changed(SEARCH, {"tune.trials": 10})))
     console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(planned.table())
+    console.print(show(planned))
     found = outlook(planned)
     assert found is not None and found.one_more_epoch is None
     console.print(found.table())
@@ -464,9 +465,9 @@ def test_a_plan_says_what_a_search_draws_from_and_costs(tmp_path: Path) -> None:
     assert by_name[""] == _price(planned)
     assert by_name["half the trials"] < by_name[""] < by_name["twice the trials"]
     assert by_name["shape: 0 (spreads more)"] < by_name[""] < by_name["shape: 5 (spreads less)"]
-    multipliers = {p.holders[0].mechanism.steps: p.holders[0].mechanism.noise.multiplier
+    multipliers = {p.levels[0].mechanism.steps: p.levels[0].mechanism.noise.multiplier
                    for p in planned.alternatives}  # fmt: skip
     assert multipliers[4] < multipliers[6]
     assert len(planned.alternatives) == 4
     assert planned.to_json()["search"]["chosen"] is None
-    assert math.isfinite(planned.holders[0].takes.share)  # type: ignore[union-attr]
+    assert math.isfinite(planned.levels[0].quote.share)  # type: ignore[union-attr]

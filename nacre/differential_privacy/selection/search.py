@@ -11,13 +11,12 @@ the trial's output and of its event.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nacre.differential_privacy.accounting.price import calibrate
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise.discrete import discrete_gaussian_event
-from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.differential_privacy.selection.trials import Trials
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -59,7 +58,7 @@ class Search:
         alone = [self._scaled(mechanism, budget) for mechanism in mechanisms]
 
         def grown(factor: float) -> list[Mechanism]:
-            return [_with_noise(m, factor * _multiplier(m)) for m in alone]
+            return [m.with_multiplier(factor * m.multiplier) for m in alone]
 
         def event_of(factor: float) -> DpEvent:
             return self.event(grown(factor))
@@ -72,19 +71,7 @@ class Search:
 
     def _scaled(self, mechanism: Mechanism, budget: Budget) -> Mechanism:
         def event_of(multiplier: float) -> DpEvent:
-            return self.event([_with_noise(mechanism, multiplier)])
+            return self.event([mechanism.with_multiplier(multiplier)])
 
         found, _ = calibrate(event_of, budget.epsilon, budget.delta, "rdp", mechanism.adjacency)
-        return _with_noise(mechanism, found)
-
-
-def _with_noise(mechanism: Mechanism, multiplier: float) -> Mechanism:
-    noise = mechanism.noise
-    if isinstance(noise, NoNoise):
-        raise ValueError("noise=NoNoise has nothing to calibrate")
-    return replace(mechanism, noise=replace(noise, multiplier=multiplier))
-
-
-def _multiplier(mechanism: Mechanism) -> float:
-    assert mechanism.noise.multiplier is not None  # it was calibrated
-    return mechanism.noise.multiplier
+        return mechanism.with_multiplier(found)

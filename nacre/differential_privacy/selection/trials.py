@@ -188,13 +188,13 @@ def _mean(log_gamma: float, shape: float) -> float:
     return odds * shape / -math.expm1(shape * log_gamma)
 
 
-def best(scores: Sequence[float]) -> int | None:
-    """The place of the highest score, the first of equal ones; None where there is no trial.
+def best(scores: Sequence[float]) -> int:
+    """The place of the highest score, the first of equal ones. Raises `ValueError` without a trial.
 
     Trials are independent and alike, so the first of equals is one of them at random, whatever
     they are. A score that is no number loses against every number.
     """
     if not scores:
-        return None
+        raise ValueError("there is no trial, so none is the best")
     ranked = [-math.inf if math.isnan(score) else score for score in scores]
     return max(range(len(ranked)), key=ranked.__getitem__)

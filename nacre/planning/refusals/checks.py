@@ -20,7 +20,7 @@ from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import Facts, ball_of, continues, former_plan, public_stage
-from nacre.planning.quote import IN_RUN
+from nacre.planning.protection import IN_RUN, protection_of
 from nacre.planning.refusals.clipping import (
     adaptive_rules_see_every_step,
     copies_are_of_images,
@@ -170,14 +170,7 @@ def public_rows_exist(facts: Facts) -> None:
 
 def private_runs_have_a_ledger(facts: Facts) -> None:
     """Epsilon that nobody writes down is spent again by the next run."""
-    recipe = facts.recipe
-    if recipe.differential_privacy is not None and recipe.ledger is None:
-        refuse(
-            recipe,
-            "differential_privacy",
-            "a private run is charged to a ledger and the recipe names none; add "
-            "`ledger: {path: privacy.db, dataset: NAME, grant: {epsilon: …, delta: …}}`",
-        )
+    protection_of(facts.recipe)
 
 
 def ledgers_outlive_runs(facts: Facts) -> None:

@@ -17,7 +17,7 @@ from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.layers import is_linear
-from nacre.models import CNN, GPT, MLP, Pretrained, Scattering, build
+from nacre.models import CNN, GPT, MLP, Pretrained, Scattering
 from nacre.models.pretrained import parameters
 from nacre.recipe.places import refuse
 
@@ -65,14 +65,7 @@ def _model_fits(recipe: Recipe, schema: Schema) -> None:
         return  # the others are what their code or a file makes them
     try:
         with torch.device("meta"):  # sizes without the memory
-            model = build(
-                recipe.model,
-                schema.shape,
-                schema.outputs(),
-                recipe.seed,
-                recipe.folder,
-                recipe.code,
-            )
+            model = recipe.build_model(schema)
         count = sum(weights.numel() for weights in trainable(model).values())
     except Refusal as error:
         refuse(recipe, "model", str(error), type(error))
@@ -106,8 +99,7 @@ def _held(recipe: Recipe, count: int, copies: int, remedy: str) -> None:
 
 
 def _batch_fits(recipe: Recipe, schema: Schema) -> None:
-    privacy = recipe.differential_privacy
-    rows = (privacy.rows_per_unit or 1) if privacy is not None else 1
+    rows = recipe.rows_per_unit or 1
     at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
     by_position = schema.task in ("causal_lm", "token_classification")
     answers = schema.outputs() if by_position else 1

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
+from nacre.core.strict import canonical
 from nacre.differential_privacy.event_types import ApproximateDpEvent, BinnedDpEvent, EitherDpEvent
-from nacre.ledger.chain import canonical
-from nacre.ledger.events_json import from_json, to_json
+from nacre.differential_privacy.events_json import from_json, to_json
 
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False)
 shares = st.floats(min_value=0, exclude_min=True, max_value=1)

@@ -1,0 +1,101 @@
+"""recipe -> who holds rows, and what happens at each level of its run; no noise is calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nacre.core.errors import Incompatible
+from nacre.core.parts import Noise
+from nacre.data.sampling import Full, Poisson, separation
+from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.noise.independent import NoNoise
+from nacre.federated_learning.options import FederatedLearning
+from nacre.gradient_clipping import Unclipped
+from nacre.planning.levels import Level
+from nacre.planning.protection import Protection
+from nacre.recipe.places import refuse
+from nacre.recipe.schema import Recipe
+from nacre.training import pieces
+
+UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
+NOT_YET = NoNoise(because="the unit is a client: noise is added to the sum over clients alone")
+
+
+def declared_sizes(recipe: Recipe) -> dict[str, int]:
+    """Holder of rows -> declared units; one without a name where nothing is federated."""
+    if recipe.federated_learning is None:
+        return {"": recipe.data.size}
+    try:
+        return recipe.federated_learning.parties.declared_sizes(recipe.data.size)
+    except Incompatible as error:
+        refuse(recipe, "federated_learning.parties", str(error))
+
+
+def row_steps(recipe: Recipe) -> int:
+    """Steps over the rows of one holder."""
+    federation = recipe.federated_learning
+    if federation is None:
+        return recipe.training.steps
+    return federation.rounds * federation.local.steps
+
+
+def over_rows(recipe: Recipe, size: int) -> Mechanism:
+    """What happens over the rows of one holder."""
+    privacy, steps = recipe.differential_privacy, row_steps(recipe)
+    sampling = pieces.sampling(recipe, size)
+    noisy = privacy is not None and privacy.unit != "client"
+    noise: Noise = UNPROTECTED if privacy is None else NOT_YET
+    if privacy is not None and noisy:
+        noise = privacy.noise.build(steps, separation(sampling))
+    return Mechanism(
+        unit=privacy.unit if privacy is not None and noisy else "example",
+        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
+        sampling=sampling,
+        clip=pieces.clip(recipe),
+        noise=noise,
+        steps=steps,
+    )
+
+
+def over_parties(recipe: Recipe, federation: FederatedLearning) -> Mechanism:
+    """What happens over the parties. Raises `Unbounded` where noise is to hide a party whose change
+    no rule bounds."""
+    privacy, names = recipe.differential_privacy, federation.parties.names
+    expected = federation.expected()
+    clip, noise = Unclipped(), UNPROTECTED
+    if privacy is not None and privacy.unit == "client":
+        clip = pieces.unit_clip(recipe) or Unclipped()
+        noise = privacy.noise.build(federation.rounds)
+    elif privacy is not None:
+        inherited = tuple(f"the noised steps of {name}" for name in names)
+        because = "each party's change is already private for its own rows"
+        noise = NoNoise(because=because, inherited=inherited)
+    return Mechanism(
+        unit="client",
+        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
+        sampling=(Full(len(names)) if expected == len(names) else Poisson(expected, len(names))),
+        clip=clip,
+        noise=noise,
+        steps=federation.rounds,
+    )
+
+
+def declared_levels(
+    recipe: Recipe, sizes: Mapping[str, int], protection: Protection | None
+) -> tuple[Level, ...]:
+    """The levels at which gradients of private rows are released: the parties together where whole
+    parties are protected, else each holder of rows."""
+    federation = recipe.federated_learning
+    if federation is not None and pieces.protects(recipe) == "client":
+        mechanisms = {"": (len(federation.parties.names), over_parties(recipe, federation))}
+    else:
+        mechanisms = {name: (size, over_rows(recipe, size)) for name, size in sizes.items()}
+    return tuple(
+        Level(
+            name=name,
+            account=protection.account(name) if protection is not None else None,
+            size=size,
+            mechanism=mechanism,
+        )
+        for name, (size, mechanism) in mechanisms.items()
+    )
