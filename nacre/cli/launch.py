@@ -33,7 +33,7 @@ def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code)
                 refuse_existing(into)  # at once, and not after the noise is calibrated
             return plan(load(recipe, code=code), resume=into if resume else None)
 
-        run = train(group.together(planned), into=into, resume=resume, observe=watch)
+        run = train(group.all_or_raise(planned), into=into, resume=resume, observe=watch)
         return run if group.first else None
 
 

@@ -15,11 +15,11 @@ from nacre.training.devices.portions import Devices
 def agree(plan: Plan, group: Group) -> None:
     """Raises `Incompatible` where the plan is not for so many processes, `RunError` where they do
     not have one plan or one code. Nobody passes before all have come here."""
-    group.together(lambda: _fits(plan, group.size))
+    group.all_or_raise(lambda: _fits(plan, group.size))
     if group.size > 1:
         mechanisms = [repr(level.mechanism) for level in plan.levels]
-        group.same("the plan", digest(plan.digest, *mechanisms))
-        group.same("the code", bytes.fromhex(code(plan.recipe)))
+        group.require_equal("the plan", digest(plan.digest, *mechanisms))
+        group.require_equal("the code", bytes.fromhex(code(plan.recipe)))
 
 
 def _fits(plan: Plan, processes: int) -> None:

@@ -29,12 +29,12 @@ Told = Callable[[str, int, int], None]
 
 def started(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdings:
     """The rows of a new run, whose folder is made and whose budget is reserved."""
-    key = bytes.fromhex(group.from_first(lambda: _new_key(folder.path)))
+    key = bytes.fromhex(group.broadcast(lambda: _new_key(folder.path)))
     aids = Aids(Kept(), advance)
-    held = group.together(lambda: rows.read(plan.recipe, key, aids))
-    group.same("the rows", bytes.fromhex(held.hmac))
-    group.only_first(lambda: _opened(plan, folder.path, key, held, group.size), folder)
-    group.only_first(lambda: aids.kept.into(folder.local), None)
+    held = group.all_or_raise(lambda: rows.read(plan.recipe, key, aids))
+    group.require_equal("the rows", bytes.fromhex(held.hmac))
+    group.on_rank_zero(lambda: _opened(plan, folder.path, key, held, group.size), folder)
+    group.on_rank_zero(lambda: aids.kept.into(folder.local), None)
     return replace(held, cells=())  # recorded: no step needs the files again
 
 
@@ -105,14 +105,14 @@ def ended(plan: Plan, folder: RunFolder) -> bool:
 
 def same_rows(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdings:
     """The rows, once it is certain that they are those the run was started with."""
-    key = group.from_first(lambda: folder.key(folder.holder_key).hex())
-    hmac = group.from_first(lambda: folder.fact("hmac"))
+    key = group.broadcast(lambda: folder.key(folder.holder_key).hex())
+    hmac = group.broadcast(lambda: folder.fact("hmac"))
 
     def read() -> Holdings:
         remedy = f"end this run (`nacre abandon {folder.path}`) and start a new one"
         return _read(plan.recipe, folder, bytes.fromhex(key), hmac, advance, remedy)
 
-    return group.together(read)
+    return group.all_or_raise(read)
 
 
 def trained_on(recipe: Recipe, folder: RunFolder, advance: Told) -> Holdings:

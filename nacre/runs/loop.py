@@ -95,7 +95,7 @@ def loop(
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
     devices = devices or Devices()
     setting, held, part = passed(setting, held, model, watch)
-    planned = PlannedLevels.of(devices.group.from_first(lambda: _written(plan, folder)))
+    planned = PlannedLevels.of(devices.group.broadcast(lambda: _written(plan, folder)))
     level = (
         _federation(plan, setting, held, part, source, charges, folder, planned)
         if plan.outer is not None
@@ -220,13 +220,13 @@ def _restored(
 ) -> tuple[State, Outcome]:
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
-    kept = devices.group.only_first(lambda: _newest(folder, remembers), None)
-    found = devices.group.from_first(lambda: kept and [str(kept[0]), *kept[2:]])
+    kept = devices.group.on_rank_zero(lambda: _newest(folder, remembers), None)
+    found = devices.group.broadcast(lambda: kept and [str(kept[0]), *kept[2:]])
     if not found:
         return state, outcome
-    tensors = devices.group.share(kept[1] if kept else {})
+    tensors = devices.group.broadcast_tensors(kept[1] if kept else {})
     path, done, facts = Path(found[0]), int(found[1]), found[2]
-    devices.group.together(
+    devices.group.all_or_raise(
         lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer, devices)
     )
     devices.adopt()
@@ -328,7 +328,7 @@ class _Watcher:
         tensors = checkpoint.collected(state.model, state.optimizer, self._devices)
         if self._average is not None:
             tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
-        group.only_first(lambda: self._write(folder, tensors, state), None)
+        group.on_rank_zero(lambda: self._write(folder, tensors, state), None)
 
     def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:
         assert folder is not None

@@ -67,14 +67,14 @@ def train(
     with join() as group, ExitStack() as stack:
         agree(plan, group)
         watch = (observe if group.first else None) or Silent()
-        if resume and group.from_first(lambda: ended(plan, reopen(folder.path))):
+        if resume and group.broadcast(lambda: ended(plan, reopen(folder.path))):
             return Run(folder, plan.recipe)
         begin = same_rows if resume else started
         with stages(watch) as advance:
             held = begin(plan, folder, group, advance)
         for note in held.notes:
             watch.tell(note)
-        group.only_first(lambda: stack.enter_context(folder.locked()), None)
+        group.on_rank_zero(lambda: stack.enter_context(folder.locked()), None)
         return _train(plan, folder, held, watch, group)
 
 
@@ -88,7 +88,7 @@ def _train(
     early: bool = False,
 ) -> Run:
     """From wherever the run stands to its end; `early` ends it at its last checkpoint."""
-    facts = group.from_first(lambda: facts_of(folder))
+    facts = group.broadcast(lambda: facts_of(folder))
     # Bound to everything that a step computes from: were the checks above passed by, other data
     # or code would still meet other noise.
     source = Source(bytes.fromhex(facts["key"])).child("run", plan.digest, held.hmac, facts["code"])
@@ -103,7 +103,7 @@ def _train(
     clock = Clock()
     keep_pages()
     with threads(int(facts["threads"])), ExitStack() as stack:
-        charges = group.only_first(
+        charges = group.on_rank_zero(
             lambda: stack.enter_context(reserved(plan, folder)), reservations.Charges({})
         )
         base = start(setting, held, source, folder, watch, group)
@@ -115,10 +115,10 @@ def _train(
         clock.lap("training")
         if "unprotected" in plan.recipe.compare and not early:
             twin = Named(watch, "unprotected twin")
-            group.only_first(lambda: train_twin(plan.recipe, held, source, folder, twin), None)
+            group.on_rank_zero(lambda: train_twin(plan.recipe, held, source, folder, twin), None)
             clock.lap("unprotected twin")
         seconds = clock.seconds
-        group.only_first(lambda: close(plan, folder, held, outcome, charges, seconds), None)
+        group.on_rank_zero(lambda: close(plan, folder, held, outcome, charges, seconds), None)
     return Run(folder, plan.recipe)
 
 

@@ -32,9 +32,9 @@ def start(
     recipe = setting.recipe
     model = recipe.build_model(setting.schema)
     if has_base(recipe):
-        group.only_first(lambda: _trained_base(setting, held, source, folder, watch, model), None)
+        group.on_rank_zero(lambda: _trained_base(setting, held, source, folder, watch, model), None)
         if group.size > 1:
-            model.load_state_dict(group.share(model.state_dict()))
+            model.load_state_dict(group.broadcast_tensors(model.state_dict()))
     choice = recipe.fine_tuning
     return model if choice is None else choice.prepare(model, recipe.seed)
 

@@ -50,8 +50,8 @@ class Agreed:
 
     def journal(self, step: int, entered: str) -> None:
         """See `Journal.journal`."""
-        self._group.same("the weights that enter a step, or its sum", bytes.fromhex(entered))
-        self._group.only_first(lambda: self._charge.journal(step, entered), None)
+        self._group.require_equal("the weights that enter a step, or its sum", bytes.fromhex(entered))
+        self._group.on_rank_zero(lambda: self._charge.journal(step, entered), None)
 
 
 @dataclass(frozen=True)

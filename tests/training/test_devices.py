@@ -21,6 +21,7 @@ from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 from nacre.gradient_clipping import Flat, Looped, Vmapped
 from nacre.models import task_for
 from nacre.runs import checkpoint
+from nacre.training.devices import portions as sharing
 from nacre.training.devices.group import Group
 from nacre.training.devices.portions import Devices, nodes
 from nacre.training.devices.sharded import Sharded
@@ -57,9 +58,9 @@ def _portion(number):
 def _totals(group, buckets):
     found = {}
     like = _portion(0).total
-    for portions, portions._BUCKET in itertools.product((1, 2, 3, 4, 8), buckets):
+    for portions, sharing._BUCKET in itertools.product((1, 2, 3, 4, 8), buckets):
         total = Devices(group, portions).total(lambda: BoundedSum.zero(like, 1.0), _portion)
-        found[portions, portions._BUCKET] = torch.cat([t.view(-1) for t in total.total.values()])
+        found[portions, sharing._BUCKET] = torch.cat([t.view(-1) for t in total.total.values()])
     return found
 
 
@@ -227,7 +228,7 @@ def _resumed(group, kind, path):
     )  # fmt: skip
     shared.gather()
     written = checkpoint.collected(model, optimizer, shared)
-    facts = group.from_first(lambda: str(checkpoint.write(path.parent, written, done + 2, {})))
+    facts = group.broadcast(lambda: str(checkpoint.write(path.parent, written, done + 2, {})))
     return path.with_name(facts.rpartition("/")[2])
 
 
@@ -279,12 +280,12 @@ def test_models_that_processes_cannot_share_are_refused():
 
 def _spoken(group):
     other = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor([True]), "e": torch.empty(0, 2)}
-    shared = group.share(other if group.first else {})
+    shared = group.broadcast_tensors(other if group.first else {})
     return (
-        group.only_first(lambda: "done", "elsewhere"),
-        group.from_first(lambda: {"rank": group.rank}),
-        group.together(lambda: group.rank),
-        group.same("nothing", bytes(32)),
+        group.on_rank_zero(lambda: "done", "elsewhere"),
+        group.broadcast(lambda: {"rank": group.rank}),
+        group.all_or_raise(lambda: group.rank),
+        group.require_equal("nothing", bytes(32)),
         all(torch.equal(shared[name], value) for name, value in other.items()),
     )
 
@@ -303,9 +304,9 @@ def _failing(group, where):
             raise BudgetExceeded("the grant is spent")
         return 1
 
-    told = raised(lambda: group.together(work))
+    told = raised(lambda: group.all_or_raise(work))
     if where == 0:
-        assert told == raised(lambda: group.only_first(work, 1))
+        assert told == raised(lambda: group.on_rank_zero(work, 1))
     return told
 
 
@@ -326,7 +327,7 @@ def _unexpected(group):
         if group.rank:
             raise MemoryError("nothing left")
 
-    return raised(lambda: group.together(work))
+    return raised(lambda: group.all_or_raise(work))
 
 
 def test_an_error_that_nobody_foresaw_ends_all():
@@ -337,7 +338,7 @@ def test_an_error_that_nobody_foresaw_ends_all():
 
 
 def _apart(group):
-    return raised(lambda: group.same("the rows", bytes([group.rank]) * 32))
+    return raised(lambda: group.require_equal("the rows", bytes([group.rank]) * 32))
 
 
 def test_processes_with_other_rows_are_refused():
@@ -350,7 +351,7 @@ def test_processes_with_other_rows_are_refused():
 def _bereaved(group):
     if group.rank:
         os.kill(os.getpid(), signal.SIGKILL)
-    return raised(lambda: group.together(lambda: None))
+    return raised(lambda: group.all_or_raise(lambda: None))
 
 
 def test_a_process_that_dies_ends_the_others_with_a_sentence():

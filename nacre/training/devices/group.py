@@ -57,18 +57,18 @@ class Group:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def only_first(self, work: Callable[[], T], otherwise: T) -> T:
+    def on_rank_zero(self, work: Callable[[], T], otherwise: T) -> T:
         """What `work` gives in the first process, and `otherwise` in the others once it is done.
 
         An error in the first is raised in all, in the others as `Elsewhere`.
         """
         return work()
 
-    def from_first(self, work: Callable[[], Any]) -> Any:
+    def broadcast(self, work: Callable[[], Any]) -> Any:
         """What `work` gives in the first process, in all of them; it must be JSON."""
         return work()
 
-    def together(self, work: Callable[[], T]) -> T:
+    def all_or_raise(self, work: Callable[[], T]) -> T:
         """What `work` gives in each process, once it is done in all of them.
 
         Where it fails anywhere, all raise: the first process the error itself, or a `NacreError`
@@ -76,14 +76,14 @@ class Group:
         """
         return work()
 
-    def same(self, what: str, value: bytes) -> None:
+    def require_equal(self, what: str, value: bytes) -> None:
         """Raises `RunError` in all processes unless `value` (32 bytes) is the same in all."""
 
-    def share(self, tensors: Tensors) -> Tensors:
+    def broadcast_tensors(self, tensors: Tensors) -> Tensors:
         """The tensors of the first process, in all of them; what others pass is not read."""
         return tensors
 
-    def swap(
+    def all_to_all(
         self,
         sent: Tensor,  # the pieces for rank 0, 1, …, one after another
         sizes: Sequence[int],  # numbers in the piece for each rank
@@ -92,7 +92,7 @@ class Group:
         """Each process' piece for each other one."""
         return sent
 
-    def collect(self, piece: Tensor) -> Tensor:
+    def all_gather(self, piece: Tensor) -> Tensor:
         """The pieces of all processes, which have one length, by rank."""
         return piece
 
@@ -104,7 +104,7 @@ class _Several(Group):
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
 
-    def only_first(self, work: Callable[[], T], otherwise: T) -> T:
+    def on_rank_zero(self, work: Callable[[], T], otherwise: T) -> T:
         value = otherwise
         own: Exception | None = None
         if self.first:
@@ -115,12 +115,12 @@ class _Several(Group):
         self._raise([self._tell(b"" if own is None else _failure(own))], own)
         return value
 
-    def from_first(self, work: Callable[[], Any]) -> Any:
+    def broadcast(self, work: Callable[[], Any]) -> Any:
         said: list[bytes] = []
-        self.only_first(lambda: said.append(json.dumps(work()).encode()), None)
+        self.on_rank_zero(lambda: said.append(json.dumps(work()).encode()), None)
         return json.loads(self._tell(said[0] if said else b""))
 
-    def together(self, work: Callable[[], T]) -> T:
+    def all_or_raise(self, work: Callable[[], T]) -> T:
         own: Exception | None = None
         value: list[T] = []
         try:
@@ -130,14 +130,14 @@ class _Several(Group):
         self._raise(self._all(b"" if own is None else _failure(own)), own)
         return value[0]
 
-    def same(self, what: str, value: bytes) -> None:
+    def require_equal(self, what: str, value: bytes) -> None:
         if any(other != value for other in self._all(value)):
-            self.together(lambda: _differ(what))
+            self.all_or_raise(lambda: _differ(what))
 
-    def share(self, tensors: Tensors) -> Tensors:
+    def broadcast_tensors(self, tensors: Tensors) -> Tensors:
         plain = {name: value.detach().contiguous() for name, value in tensors.items()}
         like = {name: [str(t.dtype), list(t.shape)] for name, t in plain.items()}
-        told = self.from_first(lambda: like)
+        told = self.broadcast(lambda: like)
         if not self.first:
             plain = {n: torch.empty(shape, dtype=_TYPES[kind]) for n, (kind, shape) in told.items()}
         with connected():
@@ -146,15 +146,15 @@ class _Several(Group):
                     dist.broadcast(tensor.view(-1).view(torch.uint8), 0)
         return plain
 
-    def swap(self, sent: Tensor, sizes: Sequence[int], heard: Sequence[int]) -> Tensor:
+    def all_to_all(self, sent: Tensor, sizes: Sequence[int], heard: Sequence[int]) -> Tensor:
         received = torch.empty(sum(heard), dtype=sent.dtype)
         with connected():
             dist.all_to_all_single(received, sent, list(heard), list(sizes))
         return received
 
-    def collect(self, piece: Tensor) -> Tensor:
+    def all_gather(self, piece: Tensor) -> Tensor:
         sizes = [len(piece)] * self.size  # gloo's own gather takes three times as long
-        return self.swap(piece.repeat(self.size), sizes, sizes)
+        return self.all_to_all(piece.repeat(self.size), sizes, sizes)
 
     def _tell(self, message: bytes) -> bytes:
         """The first process' bytes, in all processes."""

@@ -91,7 +91,7 @@ class Devices:
 
         `zero` makes the sum over no unit. An error in any portion is raised in all processes.
         """
-        own = self.group.together(lambda: self._own(portion))
+        own = self.group.all_or_raise(lambda: self._own(portion))
         return own[0, self.portions] if self.group.size == 1 else self._exchanged(zero(), own)
 
     def _own(self, portion: Portion) -> dict[Node, BoundedSum]:
@@ -128,12 +128,12 @@ class Devices:
         size = self.group.size
         held = [nodes(self.portions, rank, size) for rank in range(size)]
         sent = rows.view(len(rows), size, width).transpose(0, 1).contiguous().view(-1)
-        heard = self.group.swap(
+        heard = self.group.all_to_all(
             sent, [len(rows) * width] * size, [len(some) * width for some in held]
         )
         names = [node for some in held for node in some]
         slices = dict(zip(names, heard.split(width), strict=True))
-        return self.group.collect(_added((0, self.portions), slices.get))
+        return self.group.all_gather(_added((0, self.portions), slices.get))
 
 
 def refuse_statistics(model: nn.Module) -> None:
