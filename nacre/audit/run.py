@@ -196,7 +196,7 @@ def _batch(rows: Rows) -> Batch:
 
 def _drawn(recipe: Recipe, held: Holdings) -> Literal["row", "group", "apart"]:
     """What decided which rows the model was trained on; see `Target.drawn`."""
-    holdout = getattr(recipe.data, "holdout", None)
+    holdout = recipe.data.holdout
     if isinstance(getattr(recipe.data, "test", None), Test):
         return "row"
     if holdout is None:

@@ -52,6 +52,8 @@ class Clip(TypedDict):
     """How fast an adaptive norm moves: see `nacre.gradient_clipping.Adaptive.rate`."""
     share: NotRequired[float]
     """How much a unit's answer weighs beside its gradient, in units of the norm."""
+    moves: NotRequired[bool]
+    """Whether the norm follows the releases from step to step; absent where it stays."""
 
 
 class Noise(TypedDict):

@@ -9,6 +9,7 @@ the recipe, the reason and the remedy. `CHECKS` lists them; `nacre explain` prin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,13 +23,11 @@ from nacre.models import FormerRun, repair
 from nacre.planning.facts import Facts, ball_of, continues, former_plan, public_stage
 from nacre.planning.quote import IN_RUN
 from nacre.planning.refusals.clipping import (
-    adaptive_rules_see_every_step,
     copies_are_of_images,
-    half_precision_is_for_the_tape,
+    moving_rules_see_every_step,
     norms_leave_room_for_noise,
-    one_factor_a_unit,
     per_unit_clipping,
-    per_unit_sums,
+    sums_carry_the_rule,
 )
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
 from nacre.planning.refusals.inputs import (
@@ -119,11 +118,12 @@ def clients_are_many(facts: Facts) -> None:
             "large as the update itself; use `unit: example`, or say "
             "`federated_learning: {few_clients: true}` to go on",
         )
-    if federation.gather.aggregate.kind != "mean":
+    aggregate = federation.gather.aggregate
+    if not math.isfinite(aggregate.bound(1.0)):
         refuse(
             recipe,
             "federated_learning.gather",
-            f"{federation.gather.aggregate.kind} of clipped changes is no bounded sum, so noise "
+            f"{aggregate.kind} of clipped changes is no bounded sum, so noise "
             "on it has no price; use `aggregate: {kind: mean}`",
         )
 
@@ -350,10 +350,8 @@ def averages_are_whole(facts: Facts) -> None:
 CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
     norms_leave_room_for_noise,
-    per_unit_sums,
-    one_factor_a_unit,
-    half_precision_is_for_the_tape,
-    adaptive_rules_see_every_step,
+    sums_carry_the_rule,
+    moving_rules_see_every_step,
     copies_are_of_images,
     batch_within_data,
     noise_fits_the_sampling,
