@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
+from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import Ledger
 
 FORMAT = 1
@@ -319,6 +320,10 @@ class FindingFacts(TypedDict):
     """One attack's result, as `nacre.audit.finding.Finding` writes it; public ones only."""
 
     audit: str
+    headline: str
+    """What the figure is called."""
+    unit: FigureUnit
+    """Whether it is a share of rows, a difference that may be negative, or bits."""
     claim: str
     measure: str
     value: float

@@ -20,7 +20,7 @@ from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.dropout_masks import Masking
 from nacre.models import FormerRun, repair
-from nacre.planning.facts import Facts, ball_of, continues, former_plan, public_stage
+from nacre.planning.facts import Facts, continues, former_plan, public_stage
 from nacre.planning.quote import IN_RUN
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
@@ -36,7 +36,6 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
-from nacre.recipe.audits import CanaryAudit, Evasion
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -277,38 +276,12 @@ def something_trains(facts: Facts) -> None:
 def audits_have_their_rows(facts: Facts) -> None:
     """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
     canaries."""
-    recipe = facts.recipe
+    recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
+    trained_against = adversarial.attack.ball if adversarial is not None else None
     for option in recipe.audit:
-        if isinstance(option, CanaryAudit):
-            canaries = getattr(recipe.data, "canaries", None)
-            if canaries is not None and option.candidates >= 10**canaries.digits:
-                refuse(
-                    recipe,
-                    "audit",
-                    f"{option.candidates} candidates are more than there are other secrets of "
-                    f"{canaries.digits} digits; raise `data.canaries.digits`",
-                )
-            if canaries is None:
-                refuse(
-                    recipe,
-                    "audit",
-                    "canaries looks for made-up secrets and the data hold none; add "
-                    "`canaries: {count: 32}` to data of kind text with task causal_lm",
-                )
-        elif not recipe.data.has_test:
-            refuse(
-                recipe,
-                "audit",
-                f"{option.kind} measures on rows that were not trained on, and the data declare "
-                "none; add `data: {holdout: {share: 0.2}}`",
-            )
-        if isinstance(option, Evasion) and ball_of(option, recipe) is None:
-            refuse(
-                recipe,
-                "audit",
-                "evasion needs to know how far an input may move; give it a ball: "
-                "`audit: [{kind: evasion, ball: {kind: linf, radius: 0.1}}]`",
-            )
+        missing = option.lacks(recipe.data, trained_against)
+        if missing is not None:
+            refuse(recipe, "audit", missing)
 
 
 def parties_are_one_process(facts: Facts) -> None:
