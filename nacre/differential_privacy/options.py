@@ -194,7 +194,11 @@ NOISES: tuple[type[NoiseOption], ...] = (GaussianNoise, BandedNoise, TreeNoise, 
 """The same as a tuple; the laws run over what they build."""
 
 
-def noise_of(facts: Mapping[str, Any], steps: int) -> Gaussian | Banded | Tree | Buffered:
+BuiltNoise = Gaussian | Banded | Tree | Buffered
+"""What they build."""
+
+
+def noise_of(facts: Mapping[str, Any], steps: int) -> BuiltNoise:
     """The noise that plan.json describes, of a run of `steps` steps, uncalibrated.
 
     Raises `FileDamaged` for a kind that is unknown, `KeyError` for a fact that is missing.

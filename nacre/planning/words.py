@@ -123,6 +123,12 @@ def model(recipe: Recipe, parameters: int) -> dict[str, Any]:
     return {"kind": recipe.model.kind, "parameters": parameters, "words": model_words(recipe)}
 
 
+def data_words(recipe: Recipe) -> str:
+    """Which rows, how many units of them are declared, and how they are scaled."""
+    data = recipe.data
+    return f"{data.sentence()}, {counted(data.size, 'declared unit')}, {data.scaling.sentence()}"
+
+
 def model_words(recipe: Recipe) -> str:
     """A short description, as `mlp 16`."""
     return recipe.model.sentence(recipe.folder)
