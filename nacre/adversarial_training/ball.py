@@ -43,6 +43,15 @@ class Ball:
         if both:
             raise ValueError(f"frozen={both} have a radius in `radii` as well: remove one of them")
 
+    def sentence(self) -> str:
+        """The ball: its norm, its radius and what that is measured in, and the exceptions."""
+        unit = "the features' own units" if self.unit == "features" else "scaled units"
+        words = f"an {self.kind} ball of radius {self.radius:g} in {unit}"
+        if self.radii:
+            several = "feature" if len(self.radii) == 1 else "features"
+            words += f" ({len(self.radii)} {several} with radii of their own)"
+        return words + (f", {', '.join(self.frozen)} fixed" if self.frozen else "")
+
     def region(self, space: FeatureSpace) -> Region:
         """The ball in the model's own units.
 

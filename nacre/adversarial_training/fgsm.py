@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from nacre.adversarial_training.ascent import Ascent
 from nacre.adversarial_training.ball import Ball
@@ -23,6 +23,14 @@ class FGSM:
     kind: Literal["fgsm"] = "fgsm"
     ball: Ball
     """How far an input may move."""
+
+    def sentence(self) -> str:
+        """The attack and its ball."""
+        return f"FGSM inside {self.ball.sentence()}"
+
+    def shortened(self, steps: int) -> tuple[Self, float]:
+        """Itself, and 1: it has one step."""
+        return self, 1.0
 
     def build(self, space: FeatureSpace) -> Attack:
         """The attack on inputs of this space. Raises `Incompatible` as `Ball.region` does."""

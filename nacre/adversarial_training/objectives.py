@@ -27,6 +27,10 @@ class StandardTraining:
 
     kind: Literal["none"] = "none"
 
+    def sentence(self) -> str:
+        """That no attack takes part."""
+        return "The model is trained on clean inputs."
+
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective; the space plays no part."""
         return Standard(task)
@@ -49,6 +53,10 @@ class Madry:
     def __post_init__(self) -> None:
         if not 0 <= self.clean_share <= 1:
             raise ValueError(f"clean_share={self.clean_share} must lie between 0 and 1")
+
+    def sentence(self) -> str:
+        """The objective and its attack."""
+        return f"Madry trains on inputs moved by {self.attack.sentence()}."
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
@@ -78,6 +86,10 @@ class Trades:
                 "attack.random_start=False leaves the search where the divergence has no "
                 "gradient: set `random_start: true`"
             )
+
+    def sentence(self) -> str:
+        """The objective and its attack."""
+        return f"TRADES trains on inputs moved by {self.attack.sentence()}."
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does."""

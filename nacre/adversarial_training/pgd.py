@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from nacre.adversarial_training.ascent import Ascent
 from nacre.adversarial_training.ball import Ball
@@ -51,6 +51,17 @@ class PGD:
                 f"restarts={self.restarts} from the clean input would all be the same climb: set "
                 "`random_start: true`"
             )
+
+    def sentence(self) -> str:
+        """The attack and its ball."""
+        return f"PGD inside {self.ball.sentence()}"
+
+    def shortened(self, steps: int) -> tuple[Self, float]:
+        """One climb of at most `steps` steps, and how many times as long a step of training with
+        the whole attack takes: each step of an attack is a pass through the model, and so is the
+        loss that follows it."""
+        short = replace(self, steps=min(self.steps, steps), restarts=1)
+        return short, (1 + self.steps * self.restarts) / (1 + short.steps)
 
     def build(self, space: FeatureSpace) -> Attack:
         """The attack on inputs of this space. Raises `Incompatible` as `Ball.region` does."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from nacre.recipe.audits import FigureUnit
+
 Verdict = Literal["holds", "broken", "not distinguishable from none", "measured"]
 
 MEANING: dict[Verdict, str] = {
@@ -25,14 +27,19 @@ MEANING: dict[Verdict, str] = {
 class Finding:
     """One audit's result. `low <= value <= high`, all finite, and `details` is plain JSON.
 
-    >>> finding = Finding(audit="evasion", claim="none", measure="attacked accuracy", value=0.5,
-    ...                   low=0.4, high=0.6, confidence=0.95, verdict="measured", public=True)
+    >>> finding = Finding(audit="evasion", headline="Accuracy under attack", unit="share",
+    ...                   claim="none", measure="attacked accuracy", value=0.5, low=0.4, high=0.6,
+    ...                   confidence=0.95, verdict="measured", public=True)
     >>> Finding.from_json(finding.to_json()) == finding
     True
     """
 
     audit: str
     """Which audit: the option's kind."""
+    headline: str
+    """What the figure is called: the option's."""
+    unit: FigureUnit
+    """How the figure is read: the option's."""
     claim: str
     """What was put to the test, as a sentence."""
     measure: str
@@ -55,6 +62,8 @@ class Finding:
             raise ValueError(f"value={self.value} must lie in its interval {self.low}…{self.high}")
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+        if self.unit not in get_args(FigureUnit):
+            raise ValueError(f"unit={self.unit!r} must be one of {get_args(FigureUnit)}")
         if self.verdict not in get_args(Verdict):
             raise ValueError(f"verdict={self.verdict!r} must be one of {get_args(Verdict)}")
         # A finding that could not be written would be noticed only after the attacks had run.

@@ -114,10 +114,6 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
     return found
 
 
-_KEPT = {"unprotected": "unprotected.safetensors", "public base": "base.safetensors"}
-"""Which weights of a run are kept in state/, by the name of the variant."""
-
-
 def _weights(run: Run, file: str) -> nn.Module:
     """The recipe's model with the weights kept in state/."""
     model = run.recipe.build_model(run.recipe.schema)
@@ -192,7 +188,7 @@ def _batch(rows: Rows) -> Batch:
 
 def _drawn(recipe: Recipe, held: Holdings) -> Literal["row", "group", "apart"]:
     """What decided which rows the model was trained on; see `Target.drawn`."""
-    holdout = getattr(recipe.data, "holdout", None)
+    holdout = recipe.data.holdout
     if isinstance(getattr(recipe.data, "test", None), Test):
         return "row"
     if holdout is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ def _positive(name: str, value: float) -> None:
 def _share(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise ValueError(f"{name}={value} must be at least 0 and below 1")
+
+
+def _kept(momentum: float, decay: float) -> str:
+    named = {"momentum": momentum, "weight decay": decay}
+    return "".join(f", {name} {value:g}" for name, value in named.items() if value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,10 @@ class SGD:
     def __post_init__(self) -> None:
         _positive("lr", self.lr)
         _share("momentum", self.momentum)
+
+    def sentence(self) -> str:
+        """The optimizer with its numbers."""
+        return f"SGD, step size {self.lr:g}" + _kept(self.momentum, self.weight_decay)
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
@@ -63,6 +72,10 @@ class Adam:
         _share("beta1", self.beta1)
         _share("beta2", self.beta2)
 
+    def sentence(self) -> str:
+        """The optimizer with its numbers."""
+        return f"Adam, step size {self.lr:g}, betas {self.beta1:g} and {self.beta2:g}"
+
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         betas = (self.beta1, self.beta2)
@@ -88,6 +101,11 @@ class AdamW:
         _share("beta1", self.beta1)
         _share("beta2", self.beta2)
 
+    def sentence(self) -> str:
+        """The optimizer with its numbers."""
+        betas = f"betas {self.beta1:g} and {self.beta2:g}"
+        return f"AdamW, step size {self.lr:g}, {betas}" + _kept(0.0, self.weight_decay)
+
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         betas = (self.beta1, self.beta2)
@@ -97,6 +115,9 @@ class AdamW:
 
 
 OptimizerOption = SGD | Adam | AdamW
+
+OPTIMIZERS: tuple[type[OptimizerOption], ...] = get_args(OptimizerOption)
+"""Every optimizer that a recipe can name; the laws run over them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ builds once the data's shape, the task and the calibrated numbers are known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -59,9 +59,30 @@ class Task(Protocol):
 class Sampling(Protocol):
     """Which units enter a step. Fields are public facts."""
 
+    kind: ClassVar[str]
+    """The name of the draw in a recipe."""
+
     @property
     def expected(self) -> float:
         """Units a step: the divisor, declared, never counted."""
+        ...
+
+    @property
+    def separation(self) -> int:
+        """The least number of steps from one participation of a unit to its next; 1 where a unit
+        may enter two steps in a row."""
+        ...
+
+    def sentence(self) -> str:
+        """How a step draws, as the object of "each step draws"."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """The draw as plan.json has it."""
+        ...
+
+    def resized(self, factor: float) -> Sampling | None:
+        """The same draw of `factor` times as many units a step; None where there is none."""
         ...
 
     def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
@@ -103,6 +124,23 @@ class Clip(Protocol):
     *Law:* whatever a unit's gradient is, the gradient times its factors together with the unit's
     own entries of `extras` is no longer than `bound`.
     """
+
+    @property
+    def kind(self) -> str:
+        """The name of the rule in a recipe."""
+        ...
+
+    one_factor: ClassVar[bool]
+    """Whether a unit has one factor, whatever the parameters are: `groups` gives one group."""
+
+    def sentence(self, share: str) -> str:
+        """What the rule does to `share` (as "Each unit's gradient"), with all its numbers."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """The rule as plan.json has it: kind, bound of the first step (None where there is none),
+        and what moves the bound of a rule that moves."""
+        ...
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """G groups of parameters, each with a norm of its own."""

@@ -7,6 +7,7 @@ from nacre.data.data_option import DataOption
 from nacre.data.dataset import Cohorts, Column, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
 from nacre.data.sampling import (
+    SAMPLINGS,
     BallsInBins,
     BallsInBinsSampling,
     CyclicPoisson,
@@ -21,6 +22,7 @@ from nacre.data.sampling import (
     ShuffledSampling,
 )
 from nacre.data.scaling import (
+    SCALINGS,
     DeclaredScaling,
     NoScaling,
     PublicScaling,
@@ -37,8 +39,14 @@ from nacre.data.units import Units
 AnyData = Builtin | Table | Arrays | Images | Text
 """Every option that a recipe may name under `data`."""
 
+DATA: tuple[type[DataOption], ...] = (Builtin, Table, Arrays, Images, Text)
+"""The same as a tuple, each held against the protocol by the type checker."""
+
 __all__ = [
     "BPE",
+    "DATA",
+    "SAMPLINGS",
+    "SCALINGS",
     "AnyData",
     "Arrays",
     "BallsInBins",

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
@@ -25,7 +26,7 @@ from nacre.data.text.token_cache import Aids
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrays:
+class Arrays(NoAssumptions):
     """Rows of a NumPy .npz file; object arrays are refused, since reading them runs code."""
 
     kind: Literal["arrays"] = "arrays"
@@ -57,6 +58,10 @@ class Arrays:
     """Another .npz with the same arrays whose rows are public; unit and party are not needed."""
     scaling: ScalingOption = field(default_factory=DeclaredScaling)
     """How features become inputs of the model."""
+
+    def sentence(self) -> str:
+        """Which file."""
+        return f"arrays of {self.path}"
 
     def __post_init__(self) -> None:
         _check_declared(self.size, self.shape, self.classes)
@@ -122,7 +127,7 @@ class Arrays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class Images(NoAssumptions):
     """Images and labels in the IDX files of MNIST, plain or .gz, with pixels from 0 to 255."""
 
     kind: Literal["images"] = "images"
@@ -150,6 +155,10 @@ class Images:
     """The labels of `public_images`."""
     scaling: ScalingOption = field(default_factory=DeclaredScaling)
     """How features become inputs of the model."""
+
+    def sentence(self) -> str:
+        """Which file."""
+        return f"images of {self.images}"
 
     def __post_init__(self) -> None:
         _check_declared(self.size, self.shape, self.classes)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from nacre.core.assumptions import NoAssumptions
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import PublicCohort, Test, demonstration, like_private, sizes
@@ -98,7 +99,7 @@ _COUNTS = {"breast_cancer": 569, "digits": 1797, "wine": 178, "iris": 150}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Builtin:
+class Builtin(NoAssumptions):
     """A real data set from scikit-learn's wheel: no file, no network."""
 
     kind: Literal["builtin"] = "builtin"
@@ -114,6 +115,15 @@ class Builtin:
     """Rows that play the part of public data; needs `public_demonstration`."""
     scaling: ScalingOption = field(default_factory=DeclaredScaling)
     """How features become inputs of the model."""
+
+    def sentence(self) -> str:
+        """Which data set."""
+        return f"the public data set {self.name}"
+
+    @property
+    def holdout(self) -> None:
+        """None: the test rows are fixed by the seed."""
+        return None
 
     def __post_init__(self) -> None:
         if not self.public_demonstration and (self.test or self.public):

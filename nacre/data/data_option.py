@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from nacre.data.dataset import Cohorts, Schema
 from nacre.data.scaling import ScalingOption
+from nacre.data.split import Holdout
 
 if TYPE_CHECKING:
     from nacre.data.text.token_cache import Aids
@@ -51,6 +52,19 @@ class DataOption(Protocol):
     @property
     def has_test(self) -> bool:
         """Whether `read` will return test rows."""
+        ...
+
+    @property
+    def holdout(self) -> Holdout | None:
+        """The private rows that are kept out of training, or None."""
+        ...
+
+    def sentence(self) -> str:
+        """Which rows, in a few words."""
+        ...
+
+    def assumptions(self, folder: Path) -> list[str]:
+        """What has to hold beyond what every run rests on, one sentence each."""
         ...
 
     def schema(self, folder: Path = Path()) -> Schema:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nacre.core.errors import DataError
+from nacre.core.parts import Sampling
 from nacre.core.random import Source
 
 
+class _Draw:
+    """What draws state about themselves, where nothing else is said."""
+
+    @property
+    def separation(self) -> int:
+        """1: a unit may enter two steps in a row."""
+        return 1
+
+    def facts(self: Sampling) -> dict[str, Any]:
+        """Kind and expected units; the rate is 1, for nothing is amplified."""
+        return {"kind": self.kind, "expected": self.expected, "rate": 1.0}
+
+    def resized(self, factor: float) -> Self | None:
+        """None: with another batch the steps would no longer fill whole rounds."""
+        return None
+
+
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(_Draw):
     """Each unit enters each step by its own coin, with the same declared rate.
 
     The rate is a public fact; the number drawn is private. It is computed from the declared size
@@ -36,9 +54,22 @@ class Poisson:
         coins = source.child("poisson", step, entered).stream().uniform(units)
         return torch.nonzero(coins < self.rate)[:, 0]
 
+    def sentence(self) -> str:
+        """The draw with its rate."""
+        return f"each unit with probability {self.rate:.3g}"
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, expected units and rate."""
+        return super().facts() | {"rate": self.rate}
+
+    def resized(self, factor: float) -> Self | None:
+        """None where there are not as many units."""
+        batch = self.expected * factor
+        return replace(self, expected=batch) if batch <= self.size else None
+
 
 @dataclass(frozen=True)
-class CyclicPoisson:
+class CyclicPoisson(_Draw):
     """The units are dealt into `cycle` groups; step t draws from group t mod `cycle` alone, each
     unit of it by its own coin.
 
@@ -72,9 +103,28 @@ class CyclicPoisson:
         drawn = (places.floor() == step % self.cycle) & (coins < self.rate)
         return torch.nonzero(drawn)[:, 0]
 
+    @property
+    def separation(self) -> int:
+        """The number of groups."""
+        return self.cycle
+
+    def sentence(self) -> str:
+        """The draw with its groups and the rate inside a group."""
+        rate = f"each unit of it with probability {self.rate:.3g}"
+        return f"from one of {self.cycle} groups in turn, {rate}"
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, expected units, rate and cycle."""
+        return super().facts() | {"rate": self.rate, "cycle": self.cycle}
+
+    def resized(self, factor: float) -> Self | None:
+        """None where a group has not as many units."""
+        batch = self.expected * factor
+        return replace(self, expected=batch) if batch * self.cycle <= self.size else None
+
 
 @dataclass(frozen=True)
-class FixedSize:
+class FixedSize(_Draw):
     """Each step draws the same number of units, every set of that size equally likely, anew.
 
     *Guarantee:* a step draws `batch` of max(size, units) places without replacement, of which the
@@ -104,9 +154,22 @@ class FixedSize:
         places = np.sort(np.argpartition(words, self.batch - 1)[: self.batch])
         return torch.tensor(places[places < units], dtype=torch.int64)
 
+    def sentence(self) -> str:
+        """The draw with both sizes."""
+        return f"{self.batch} of {self.size} units, all sets of so many alike"
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, expected units and rate."""
+        return super().facts() | {"rate": self.rate}
+
+    def resized(self, factor: float) -> Self | None:
+        """None for less than one unit, or more than there are."""
+        batch = int(self.batch * factor)
+        return replace(self, batch=batch) if 1 <= batch <= self.size else None
+
 
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(_Draw):
     """Passes over the units, each in a new random order, in batches of a fixed size.
 
     *Guarantee:* a unit enters at most one step of an epoch, and an epoch has `epoch` steps at
@@ -137,9 +200,17 @@ class Shuffled:
         drawn = order[place * self.batch : (place + 1) * self.batch]
         return drawn[drawn < units]
 
+    def sentence(self) -> str:
+        """The draw with its size."""
+        return f"the next {self.batch} units of a random order, a new one every epoch"
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, expected units, rate and the steps of an epoch."""
+        return super().facts() | {"epoch": self.epoch}
+
 
 @dataclass(frozen=True)
-class BallsInBins:
+class BallsInBins(_Draw):
     """Each unit is thrown into one of `bins` bins, uniformly and independently of the others; the
     bins take turns, and a step takes everybody in its bin.
 
@@ -168,9 +239,24 @@ class BallsInBins:
         bins = (dealt.stream().uniform(units) * self.bins).floor()
         return torch.nonzero(bins == turn)[:, 0]
 
+    @property
+    def separation(self) -> int:
+        """The number of bins, or 1 where they are thrown anew."""
+        return 1 if self.anew else self.bins
+
+    def sentence(self) -> str:
+        """The draw with its bins."""
+        thrown = "thrown anew in every round" if self.anew else "the same in every round"
+        return f"everybody in one of {self.bins} bins in turn, {thrown}"
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, expected units, rate, and the bins as an epoch (anew) or a cycle."""
+        turns = {"epoch": self.bins} if self.anew else {"cycle": self.bins}
+        return super().facts() | turns
+
 
 @dataclass(frozen=True)
-class Full:
+class Full(_Draw):
     """Every unit, every step."""
 
     kind: ClassVar[str] = "full"
@@ -185,13 +271,14 @@ class Full:
         """(units,) int64: 0 … units - 1."""
         return torch.arange(units)
 
+    def sentence(self) -> str:
+        """All units."""
+        return "all units"
 
-def separation(sampling: object) -> int:
-    """From one step of a unit to its next there are at least so many, whatever is drawn; 1 where
-    nothing keeps it from entering two steps in a row."""
-    if isinstance(sampling, CyclicPoisson):
-        return sampling.cycle
-    return sampling.bins if isinstance(sampling, BallsInBins) and not sampling.anew else 1
+
+def separation(sampling: Sampling) -> int:
+    """The least number of steps from one participation of a unit to its next."""
+    return sampling.separation
 
 
 def _fits(batch: int, size: int) -> None:
@@ -210,7 +297,7 @@ class PoissonSampling:
 
     kind: Literal["poisson"] = "poisson"
 
-    def build(self, batch: int, size: int) -> Poisson:
+    def build(self, batch: int, size: int, bands: int = 1) -> Poisson:
         """`batch` of `size` declared units expected a step. Raises `DataError` if it is larger."""
         _fits(batch, size)
         return Poisson(float(batch), size)
@@ -250,7 +337,7 @@ class FixedSizeSampling:
 
     kind: Literal["fixed_size"] = "fixed_size"
 
-    def build(self, batch: int, size: int) -> FixedSize:
+    def build(self, batch: int, size: int, bands: int = 1) -> FixedSize:
         """`batch` of `size` declared units a step. Raises `DataError` if it is larger."""
         _fits(batch, size)
         return FixedSize(batch, size)
@@ -263,7 +350,7 @@ class ShuffledSampling:
 
     kind: Literal["shuffled"] = "shuffled"
 
-    def build(self, batch: int, size: int) -> Shuffled:
+    def build(self, batch: int, size: int, bands: int = 1) -> Shuffled:
         """`batch` of `size` declared units a step. Raises `DataError` if it is larger."""
         _fits(batch, size)
         return Shuffled(batch, size)
@@ -279,7 +366,7 @@ class BallsInBinsSampling:
     """Whether the units are thrown again for every round of all bins: that amplifies the privacy of
     Gaussian noise, except under replace-one; correlated noise needs bins that stay."""
 
-    def build(self, batch: int, size: int) -> BallsInBins:
+    def build(self, batch: int, size: int, bands: int = 1) -> BallsInBins:
         """As many bins as whole batches of `size` declared units, so that a step is expected to
         hold `batch` or a little more. Raises `DataError` if the batch is larger than the size."""
         _fits(batch, size)
@@ -292,7 +379,7 @@ class FullBatch:
 
     kind: Literal["full"] = "full"
 
-    def build(self, batch: int, size: int) -> Full:
+    def build(self, batch: int, size: int, bands: int = 1) -> Full:
         """All of `size` declared units."""
         _fits(size, size)
         return Full(size)
@@ -306,3 +393,6 @@ SamplingOption = (
     | BallsInBinsSampling
     | FullBatch
 )
+
+SAMPLINGS: tuple[type[SamplingOption], ...] = get_args(SamplingOption)
+"""Every draw that a recipe can name; the laws run over what they build."""

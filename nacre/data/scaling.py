@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,12 @@ class PublicScaling:
     clamp: float = 3.0
     """Largest input, in deviations of the public rows; what lies beyond is moved to it."""
 
+    def sentence(self) -> str:
+        """What inputs are scaled by."""
+        return (
+            f"scaled by mean and deviation of the public rows, clamped at {self.clamp:g} deviations"
+        )
+
     def __post_init__(self) -> None:
         if not (self.clamp > 0 and math.isfinite(self.clamp)):
             raise ValueError(f"clamp={self.clamp} must be > 0 and finite")
@@ -34,6 +40,10 @@ class DeclaredScaling:
 
     kind: Literal["declared"] = "declared"
 
+    def sentence(self) -> str:
+        """What inputs are scaled by."""
+        return "scaled from declared ranges to [-1, 1]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoScaling:
@@ -41,8 +51,15 @@ class NoScaling:
 
     kind: Literal["none"] = "none"
 
+    def sentence(self) -> str:
+        """That nothing is scaled."""
+        return "not scaled"
+
 
 ScalingOption = PublicScaling | DeclaredScaling | NoScaling
+
+SCALINGS: tuple[type[ScalingOption], ...] = get_args(ScalingOption)
+"""Every scaling that a recipe can name; the laws run over them."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import DataError
 from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
@@ -49,7 +50,7 @@ class ColumnSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class Table(NoAssumptions):
     """Rows of a CSV or Parquet file. Every column is declared, since learning a range or a list
     of categories from private rows would leak them."""
 
@@ -84,6 +85,10 @@ class Table:
     """What to do with a row that lacks a value."""
     on_out_of_range: Literal["refuse", "clamp", "drop"] = "refuse"
     """What to do with a number outside its range; an unlisted category is refused or dropped."""
+
+    def sentence(self) -> str:
+        """Which file."""
+        return f"table {self.path}"
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -11,8 +11,8 @@ from nacre.core.parts import Clip, Sampling
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.accounting.price import Accountant, Price, calibrate, epsilon
 from nacre.differential_privacy.events import event, require_pair, span
-from nacre.differential_privacy.noise.correlated import Correlated
-from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
+from nacre.differential_privacy.noise.independent import NoNoise
+from nacre.differential_privacy.options import BuiltNoise
 from nacre.differential_privacy.request import Request
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Mechanism:
     adjacency: Adjacency = "add_or_remove"
     sampling: Sampling
     clip: Clip
-    noise: Gaussian | Correlated | NoNoise
+    noise: BuiltNoise | NoNoise
     steps: int
 
     def __post_init__(self) -> None:

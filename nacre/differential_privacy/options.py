@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from nacre.core.errors import Incompatible
+from nacre.core.errors import FileDamaged, Incompatible
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.noise.blt import Buffered
 from nacre.differential_privacy.noise.correlated import Banded, Tree
 from nacre.differential_privacy.noise.factorization import banded, buffered
 from nacre.differential_privacy.noise.independent import Draws, Gaussian
+
+
+class TakenBack:
+    """What noises state whose later steps take back a part of earlier ones'."""
+
+    correlated: ClassVar[bool] = True
+    added: ClassVar[str] = "added in 32-bit floating point, since later steps take parts of it back"
+    rounding: ClassVar[str] = (
+        "Noise that later steps take parts of back is added in 32-bit floating point; attacks on "
+        "that approximation (Mironov 2012) are not excluded."
+    )
+
+    def unfit(self) -> str | None:
+        """None: it is made on the processor."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +38,46 @@ class GaussianNoise:
     """`secure`: AES-256 keyed by the operating system, and sums rounded as exact real numbers would
     be; `fast`: PyTorch's generator and its floating point, for accelerators alone."""
 
+    made: ClassVar[type[Gaussian]] = Gaussian
+    """What `build` gives."""
+    bands: ClassVar[int] = 1
+    """Steps whose noise belongs together."""
+    correlated: ClassVar[bool] = False
+    """Whether a step's noise depends on that of earlier ones, which is kept in `local/`."""
+    added: ClassVar[str] = "noised sums are rounded as those of exact real numbers would be"
+    """How it is added to a sum."""
+    rounding: ClassVar[str] = (
+        "Noise is exact: each noised sum is rounded to a grid as real numbers would be. The "
+        "sum itself is added up in 32-bit floating point, and how that rounds, by about a "
+        "sixteen-millionth of the total, may depend on one unit."
+    )
+    """What floating point leaves open."""
+
+    def sentence(self) -> str:
+        """The noise, as the subject of a sentence."""
+        return "Gaussian noise"
+
+    def remembered(self, steps: int) -> int:
+        """0: tensors as large as the parameters that are kept from step to step."""
+        return 0
+
+    def unfit(self) -> str | None:
+        """Why a recipe cannot be trained with it, with the remedy; None where it can."""
+        if self.draws == "secure":
+            return None
+        return (
+            "`draws: fast` is PyTorch's generator of an accelerator, and a recipe is trained "
+            "on the processor, where anyone can try its 32 bits of seed and `draws: secure` "
+            "is twice as fast; leave `draws` out"
+        )
+
     def build(self, steps: int, cycle: int = 1) -> Gaussian:
         """The noise, without a multiplier until it is calibrated."""
         return Gaussian(draws=self.draws)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BandedNoise:
+class BandedNoise(TakenBack):
     """Noise of which each step takes back a part of the last ones', so that less of it stays in
     the weights (BandMF); for `training.sampling: {kind: cyclic_poisson}` or `{kind:
     balls_in_bins}`."""
@@ -41,6 +90,19 @@ class BandedNoise:
     """The optimizer's momentum, which the noise is shaped for; a wrong one costs accuracy only."""
     decay: float = 0.0
     """How much the weights forget a step: step size times weight decay; as `momentum`."""
+
+    made: ClassVar[type[Banded]] = Banded
+
+    def sentence(self) -> str:
+        """The noise, as the subject of a sentence."""
+        return (
+            "Noise of which each step takes back a part of the last ones' (banded matrix "
+            "factorisation)"
+        )
+
+    def remembered(self, steps: int) -> int:
+        """The noise of the last steps."""
+        return self.bands - 1
 
     def __post_init__(self) -> None:
         if self.bands < 1:
@@ -63,12 +125,23 @@ class BandedNoise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TreeNoise:
+class TreeNoise(TakenBack):
     """Noise on the nodes of a binary tree over the steps (DP-FTRL): the price rests on no coin,
     only on how often a unit takes part; for `training.sampling: {kind: balls_in_bins}` or `{kind:
     cyclic_poisson}`."""
 
     kind: Literal["tree"] = "tree"
+
+    made: ClassVar[type[Tree]] = Tree
+    bands: ClassVar[int] = 1
+
+    def sentence(self) -> str:
+        """The noise, as the subject of a sentence."""
+        return "Noise on a binary tree over the steps (DP-FTRL)"
+
+    def remembered(self, steps: int) -> int:
+        """An estimate for each bit of the number of steps."""
+        return steps.bit_length()
 
     def build(self, steps: int, cycle: int = 1) -> Tree:
         """The noise for units that take part every `cycle` steps at most, uncalibrated."""
@@ -76,7 +149,7 @@ class TreeNoise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BufferedNoise:
+class BufferedNoise(TakenBack):
     """Noise of which each step takes back a part of all earlier ones', kept in a few buffers (BLT):
     the price rests on no coin, only on how often a unit takes part; for `training.sampling: {kind:
     balls_in_bins}` or `{kind: cyclic_poisson}`."""
@@ -88,6 +161,17 @@ class BufferedNoise:
     """The optimizer's momentum, which the noise is shaped for; a wrong one costs accuracy only."""
     decay: float = 0.0
     """How much the weights forget a step: step size times weight decay; as `momentum`."""
+
+    made: ClassVar[type[Buffered]] = Buffered
+    bands: ClassVar[int] = 1
+
+    def sentence(self) -> str:
+        """The noise, as the subject of a sentence."""
+        return "Noise of which each step takes back a part of all earlier ones' (BLT)"
+
+    def remembered(self, steps: int) -> int:
+        """The buffers."""
+        return self.buffers
 
     def __post_init__(self) -> None:
         if not 1 <= self.buffers <= 8:
@@ -105,6 +189,27 @@ class BufferedNoise:
 
 NoiseOption = GaussianNoise | BandedNoise | TreeNoise | BufferedNoise
 """Every noise a recipe can name."""
+
+NOISES: tuple[type[NoiseOption], ...] = (GaussianNoise, BandedNoise, TreeNoise, BufferedNoise)
+"""The same as a tuple; the laws run over what they build."""
+
+
+BuiltNoise = Gaussian | Banded | Tree | Buffered
+"""What they build."""
+
+
+def noise_of(facts: Mapping[str, Any], steps: int) -> BuiltNoise:
+    """The noise that plan.json describes, of a run of `steps` steps, uncalibrated.
+
+    Raises `FileDamaged` for a kind that is unknown, `KeyError` for a fact that is missing.
+    """
+    for option in NOISES:
+        if option.kind == facts["kind"]:
+            return option.made.of_facts(facts, steps)
+    raise FileDamaged(
+        f"plan.json names noise of kind {facts['kind']!r}, which this version does not know; "
+        "read it with the version that wrote it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

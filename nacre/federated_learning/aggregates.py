@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ class Mean:
 
     kind: Literal["mean"] = "mean"
 
-    robust = False  # one party can move it anywhere, so a party at fault ends the run
+    robust: ClassVar[bool] = False
+    """One party can move it anywhere, so a party at fault ends the run."""
 
     def total(
         self,
@@ -43,6 +44,10 @@ class Mean:
     ) -> Tensors:
         """Their sum; `expected` divides it later."""
         return _each(contributions, lambda stacked: stacked.sum(0))
+
+    def sentence(self) -> str:
+        """What the server takes of the changes."""
+        return "the mean of the changes"
 
     def bound(self, each: float) -> float:
         """The share of one party in the total: `each`, the bound of its contribution."""
@@ -61,7 +66,8 @@ class Median:
 
     kind: Literal["median"] = "median"
 
-    robust = True  # made for parties at fault: their replies are left out and the run goes on
+    robust: ClassVar[bool] = True
+    """Made for parties at fault: their replies are left out and the run continues."""
 
     def total(
         self,
@@ -70,6 +76,10 @@ class Median:
     ) -> Tensors:
         """`expected` times the median."""
         return _each(contributions, lambda stacked: expected * _median(stacked))
+
+    def sentence(self) -> str:
+        """What the server takes of the changes."""
+        return "the median of the changes"
 
     def bound(self, each: float) -> float:
         """inf, so every noise refuses it: a median is no sum with one bounded share a party.

@@ -38,6 +38,12 @@ class Pretrain:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
+def _trained(what: str, base: Pretrain | None) -> str:
+    if base is None:
+        return f"{what} the private rows."
+    return f"{what} the private rows, from a base trained for {base.steps} steps on public rows."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Full:
     """Every weight moves."""
@@ -45,6 +51,10 @@ class Full:
     kind: Literal["full"] = "full"
     pretrain: Pretrain | None = None
     """The public base; None starts from the model as it is."""
+
+    def sentence(self) -> str:
+        """What moves, and from which base."""
+        return _trained("All weights are trained on", self.pretrain)
 
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """The model itself, all of its parameters trainable."""
@@ -60,6 +70,10 @@ class Head:
     """The name of the module that moves; empty for the last `nn.Linear`."""
     pretrain: Pretrain | None = None
     """The public base; None starts from the model as it is."""
+
+    def sentence(self) -> str:
+        """What moves, and from which base."""
+        return _trained("Only the last layer is trained on", self.pretrain)
 
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """The model itself, with everything fixed but the head.
@@ -94,6 +108,10 @@ class Bias:
     pretrain: Pretrain | None = None
     """The public base; None starts from the model as it is."""
 
+    def sentence(self) -> str:
+        """What moves, and from which base."""
+        return _trained("Only the biases and the last layer are trained on", self.pretrain)
+
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """The model itself, with everything fixed but its biases and the last layer.
 
@@ -120,6 +138,12 @@ class Norms:
     kind: Literal["norms"] = "norms"
     pretrain: Pretrain | None = None
     """The public base; None starts from the model as it is."""
+
+    def sentence(self) -> str:
+        """What moves, and from which base."""
+        return _trained(
+            "Only the layers that normalise and the last layer are trained on", self.pretrain
+        )
 
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """The model itself, with everything fixed but its norm layers and the last layer.
@@ -190,6 +214,10 @@ class LoRA:
             raise ValueError(f"alpha={self.alpha} must be > 0 and finite")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+
+    def sentence(self) -> str:
+        """What moves, and from which base."""
+        return _trained("Low-rank adapters are trained on; the base stays fixed on", self.pretrain)
 
     def prepare(self, model: nn.Module, seed: int) -> nn.Module:
         """The model itself with adapters inside, which alone are trainable.

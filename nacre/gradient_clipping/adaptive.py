@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from nacre.gradient_clipping.rules import (
     LONGEST,
     ROUNDING,
     SHORTEST,
+    UNIT,
     down,
     require_length,
     require_positive,
+    rule_facts,
 )
 
 BELOW = ":below"
@@ -60,12 +62,27 @@ class Adaptive:
     half a percent at 0.1; the share seen is wrong by about z / (2 * share * batch) a step, z being
     the noise multiplier."""
 
+    one_factor: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require_length("norm", self.norm)
         for name in ("rate", "share"):
             require_positive(name, getattr(self, name))
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile={self.quantile} must lie between 0 and 1")
+
+    def sentence(self, share: str = UNIT) -> str:
+        """The rule with its first norm, its quantile and what one unit's answer adds."""
+        return (
+            f"{share} is scaled down to an L2 norm that begins at {self.norm:g} and follows the "
+            f"{self.quantile:g} quantile of such norms, which is learnt from the same noised "
+            f"sums; one unit moves a sum by at most {self.bound(1) / self.norm:.4g} times the norm."
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, first bound, and what the bound of each later step follows from."""
+        path = {"quantile": self.quantile, "pace": self.rate, "share": self.share}
+        return rule_facts(self) | path | {"moves": True}
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """One group: the joint norm counts."""

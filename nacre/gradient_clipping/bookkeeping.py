@@ -7,6 +7,7 @@ Small Cost", https://arxiv.org/abs/2210.00038, here on operations instead of mod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class BookKeeping(Taped):
 
     Keeps the output gradient of every operation until the sum is taken.
     """
+
+    kind: ClassVar[str] = "bookkeeping"
 
     def passes(self, forward: Forward, groups: list[list[str]]) -> tuple[Tensor, Finish]:
         """The norms, and the sum from what the tape kept."""

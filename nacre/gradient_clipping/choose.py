@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from nacre.core.errors import Incompatible, UnsupportedLayer
-from nacre.core.parts import Clip, GradientSum, Objective
+from nacre.core.errors import UnsupportedLayer
+from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract, trainable
 from nacre.core.types import Batch
@@ -21,13 +21,17 @@ from nacre.gradient_clipping.bookkeeping import BookKeeping
 from nacre.gradient_clipping.ghost import Ghost
 from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
+from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.spot_check import all_answer
 from nacre.gradient_clipping.taped_sum import Taped
 from nacre.gradient_clipping.vmapped import Vmapped
 from nacre.gradient_clipping.whole_sum import Whole
 
-GRADIENT_SUMS = (Looped, Vmapped, BookKeeping, Ghost, Grouped, Whole)
+GRADIENT_SUMS: tuple[type[RowSum], ...] = (Looped, Vmapped, BookKeeping, Ghost, Grouped, Whole)
 """Every gradient sum over rows; the laws run over them."""
+
+BY_KIND = {kind.kind: kind for kind in GRADIENT_SUMS}
+"""Name under `execution.gradients` -> the sum."""
 
 Name = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped", "whole"]
 
@@ -46,7 +50,7 @@ def choose(
     precision: Literal["float32", "bfloat16"] = "float32",
     units: int = 1,  # at a time
     memory: int | None = None,  # bytes that the step may take; None for no limit
-) -> tuple[GradientSum, str]:
+) -> tuple[RowSum, str]:
     """The gradient sum of that name, and the reason in a few words.
 
     `auto` takes `whole` where nothing is clipped, else book-keeping, or ghost where its tape would
@@ -56,29 +60,19 @@ def choose(
     """
     groups = len(clip.groups(list(trainable(model))))
     bounded = math.isfinite(clip.bound(groups))
-    if name == "whole" and bounded:
-        raise Incompatible(
-            "`gradients: whole` gives no single unit's gradient, so nothing can be clipped by "
-            "unit: use `gradients: auto`"
-        )
-    if name == "whole" or (name == "auto" and not bounded):
-        _only_float32(precision, "whole")
+    unclipped = name == "auto" and not bounded
+    if name != "auto" or unclipped:
+        BY_KIND["whole" if unclipped else name].require(clip, precision)
+    if name == "whole" or unclipped:
         why = "asked for" if name == "whole" else "no unit is clipped, so one backward is enough"
         return Whole(objective), why
-    if name in ("looped", "vmapped"):
-        _only_float32(precision, name)
-    if name in ("ghost", "grouped") and groups > 1:
-        raise Incompatible(
-            f"`gradients: {name}` scales each unit's loss by one factor, and this clip rule has "
-            "one a layer; use `gradients: bookkeeping`"
-        )
     with torch.random.fork_rng():
         if bounded:
             all_answer(model, objective, sample)
         if name == "vmapped":
             vmapped = Vmapped(objective)
             vmapped(model, sample, clip, Source(bytes(32)))
-            chosen: GradientSum = vmapped
+            chosen: RowSum = vmapped
         elif name == "looped":
             chosen = _looped(model, objective, sample)
         elif name == "auto":
@@ -89,9 +83,9 @@ def choose(
                 raise
             except (UnsupportedLayer, RuntimeError, ValueError, TypeError, LookupError) as refusal:
                 looped = _looped(model, objective, sample)
-                _only_float32(precision, "looped")
+                looped.require(clip, precision)
                 return looped, f"one unit at a time, since {_first_line(refusal)}"
-            return _by_memory(taped, model, sample, units, memory if groups == 1 else None)
+            return _by_memory(taped, model, sample, units, memory if clip.one_factor else None)
         else:
             chosen = _TAPED[name](objective, verify, precision)
             try:
@@ -110,14 +104,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _only_float32(precision: str, name: str) -> None:
-    if precision != "float32":
-        raise Incompatible(
-            f"`precision: {precision}` is for the sums of the tape, and this run takes `gradients: "
-            f"{name}`; use `precision: float32`"
-        )
-
-
 def _looped(model: nn.Module, objective: Objective, sample: Batch) -> Looped:
     looped = Looped(objective)
     looped.learn(model, sample, Source(bytes(32)))
@@ -126,7 +112,7 @@ def _looped(model: nn.Module, objective: Objective, sample: Batch) -> Looped:
 
 def _by_memory(
     best: BookKeeping, model: nn.Module, sample: Batch, units: int, memory: int | None
-) -> tuple[GradientSum, str]:
+) -> tuple[RowSum, str]:
     """Book-keeping, or ghost where its tape would fill half of memory."""
     if memory is not None:
         kept = units * best.kept(model, sample, Source(bytes(32)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 class Ghost(Taped):
     """Keeps nothing of an operation once its norm is known; costs a second backward pass."""
 
+    kind: ClassVar[str] = "ghost"
+    per_part: ClassVar[bool] = False
+
     def passes(self, forward: Forward, groups: list[list[str]]) -> tuple[Tensor, Finish]:
         """The norms, and the sum by a second backward pass."""
         return two_passes(forward, groups, kept=set())
@@ -41,8 +45,8 @@ def two_passes(forward: Forward, groups: list[list[str]], kept: set[Use]) -> tup
     """
     if len(groups) != 1:
         raise Incompatible(
-            "`gradients: ghost` and `grouped` scale each unit's loss by one factor, and this clip "
-            "rule has one a layer; use `gradients: bookkeeping`"
+            f"one loss has one factor, and the clip rule gives {len(groups)} groups of parameters; "
+            "use `gradients: bookkeeping`, and say `one_factor = False` in the rule"
         )
     kept = kept | _computed(forward.tape)
     first = _First(forward, kept)

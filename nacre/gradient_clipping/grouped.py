@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,9 @@ class Grouped(Taped):
     of an operation is larger than what entered it (gradients of single units): it holds the graph
     until the second pass, as `Ghost` does, and what is kept besides.
     """
+
+    kind: ClassVar[str] = "grouped"
+    per_part: ClassVar[bool] = False
 
     share: float = 0.5
     """Of the bytes that book-keeping would keep."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -14,18 +15,21 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
 from nacre.gradient_clipping.precision import eager
+from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
 from nacre.gradient_clipping.tape.owners import Owners
 
 
 @dataclass(frozen=True, eq=False)
-class Looped:
+class Looped(RowSum):
     """The clipped sum by one backward pass a unit; works wherever autograd does.
 
     *Guarantee:* that of `clipped_sum`. Padding and frozen parameters take no part; a tensor used
     in several places is one parameter, with its whole gradient. The model is as it was, `.grad`
     and buffers included. An empty batch gives the zero sum.
     """
+
+    kind: ClassVar[str] = "looped"
 
     objective: Objective
     owners: Owners = field(default_factory=Owners, repr=False)

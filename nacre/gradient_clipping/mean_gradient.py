@@ -31,6 +31,10 @@ class ByValue:
     def __post_init__(self) -> None:
         require_positive("limit", self.limit)
 
+    def sentence(self, share: str = "") -> str:
+        """The clamp with its limit. The mean belongs to no unit, so `share` is not named."""
+        return f"Each entry of the mean gradient is clamped to ±{self.limit:g}."
+
     def shape(self, mean: Tensors) -> Tensors:
         """The clamped gradient."""
         return {name: value.clamp(-self.limit, self.limit) for name, value in mean.items()}
@@ -53,6 +57,10 @@ class ByNorm:
 
     def __post_init__(self) -> None:
         require_positive("norm", self.norm)
+
+    def sentence(self, share: str = "") -> str:
+        """The clip with its norm. The mean belongs to no unit, so `share` is not named."""
+        return f"The mean gradient is scaled down to an L2 norm of at most {self.norm:g}."
 
     def shape(self, mean: Tensors) -> Tensors:
         """The scaled gradient; one that is no longer than `norm` comes back unchanged."""

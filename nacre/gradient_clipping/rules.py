@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from nacre.core.errors import Incompatible
+from nacre.core.parts import Clip
 from nacre.core.types import Release, Tensors
 
 SHORTEST, LONGEST = 1e-12, 1e12
@@ -20,8 +21,18 @@ ROUNDING = 2.0**-22
 """Slack for float32: rounding the factor and then the product costs at most 2**-23 together."""
 
 
+UNIT = "Each unit's gradient"
+"""What a rule scales where units are rows or groups of them."""
+
+
 class Fixed:
-    """What rules share that never move and that nothing rides along with."""
+    """What rules share whose bound never moves and that add no entry of their own to a sum."""
+
+    one_factor: ClassVar[bool] = True
+
+    def facts(self: Clip) -> dict[str, Any]:
+        """Kind and bound, as plan.json has them."""
+        return rule_facts(self)
 
     def extras(self, norms: Tensor) -> Tensors:
         """Nothing."""
@@ -74,6 +85,10 @@ class Flat(Fixed):
         """`norm` for each group, jointly."""
         return self.norm * math.sqrt(groups)
 
+    def sentence(self, share: str = UNIT) -> str:
+        """The rule with its norm."""
+        return f"{share} is scaled down to an L2 norm of at most {self.norm:g}."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Automatic(Fixed):
@@ -118,6 +133,13 @@ class Automatic(Fixed):
         """`norm` for each group, jointly."""
         return self.norm * math.sqrt(groups)
 
+    def sentence(self, share: str = UNIT) -> str:
+        """The rule with its norm and its stability."""
+        return (
+            f"{share} is scaled to an L2 norm of almost {self.norm:g}, whatever its length "
+            f"(stability {self.stability:g})."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerLayer(Fixed):
@@ -147,6 +169,8 @@ class PerLayer(Fixed):
     by: Literal["layer", "parameter"] = "layer"
     """What a part is where `norm` is shared out: a layer (weight and bias together), or each
     parameter tensor alone."""
+
+    one_factor: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if (self.norm is None) == (not self.norms):
@@ -204,10 +228,17 @@ class PerLayer(Fixed):
             return self.norm
         return math.sqrt(sum(value**2 for value in (self.norms or {}).values()))
 
+    def sentence(self, share: str = UNIT) -> str:
+        """The rule with its parts and their joint norm."""
+        parts = "by the norms of its parts" if self.norms else f"{self.by} by {self.by}"
+        return f"{share} is scaled down {parts}, to a joint L2 norm of at most {self.bound(1):g}."
+
 
 @dataclass(frozen=True)
 class Unclipped(Fixed):
     """Nothing is scaled, so nothing is bounded; every noise refuses the sum."""
+
+    kind: Literal["unclipped"] = "unclipped"
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
         """One group."""
@@ -220,6 +251,16 @@ class Unclipped(Fixed):
     def bound(self, groups: int) -> float:
         """inf"""
         return math.inf
+
+    def sentence(self, share: str = UNIT) -> str:
+        """That nothing is scaled."""
+        return f"{share} is taken as it comes."
+
+
+def rule_facts(rule: Clip) -> dict[str, Any]:
+    """Kind and bound of a rule, as plan.json has them; a bound of None where there is none."""
+    bound = rule.bound(1)
+    return {"kind": rule.kind, "norm": bound if bound < math.inf else None}
 
 
 def down(

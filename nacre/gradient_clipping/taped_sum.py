@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, as_gradients, empty_sum, held, weigh
 from nacre.gradient_clipping.precision import eager, exact
+from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.spot_check import Armed
 from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import FIXED
@@ -40,7 +41,7 @@ class Forward:
 
 
 @dataclass(frozen=True, eq=False)
-class Taped(ABC):
+class Taped(RowSum, ABC):
     """A clipped sum by the tape of operations.
 
     *Guarantee:* that of `Looped`, and the same numbers up to rounding, dropout included (masks are
@@ -50,6 +51,8 @@ class Taped(ABC):
     follow.
     """
 
+    half_precision: ClassVar[bool] = True
+
     objective: Objective
     verify: Literal["first", "always", "never"] = "first"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -58,6 +61,7 @@ class Taped(ABC):
 
     def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
         """The sum over the units that are present; `source` keys attacks and dropout."""
+        self.require(clip, self.precision)
         with eager(model):
             batch = self.objective.perturb(model, held(units), source)
             if not len(batch["unit"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,13 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
+from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.gradient_clipping.tape.function_mode import Unseen
 
 
 @dataclass(frozen=True, eq=False)
-class Vmapped:
+class Vmapped(RowSum):
     """The clipped sum by one batched backward pass; memory grows as units times parameters.
 
     *Guarantee:* that of `Looped`, and the same numbers up to rounding. Raises `UnsupportedLayer`
@@ -28,6 +30,9 @@ class Vmapped:
     `.item()`, buffers that it updates), and for dropout, whose masks are keyed by the units' own
     numbers.
     """
+
+    kind: ClassVar[str] = "vmapped"
+    holds_gradients: ClassVar[bool] = True
 
     objective: Objective
 

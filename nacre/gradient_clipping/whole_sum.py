@@ -6,24 +6,24 @@ noise refuses it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from nacre.core.errors import Incompatible
 from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.tensors import finite, trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, empty_sum, held
 from nacre.gradient_clipping.looped import one_by_one
+from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.tape.owners import Owners
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class Whole(RowSum):
     """The unclipped sum by one backward pass of the summed losses: as fast as plain PyTorch.
 
     The bound is inf. Raises `Incompatible` for a rule that bounds units: no unit's own gradient
@@ -32,16 +32,15 @@ class Whole:
     as in `Looped`.
     """
 
+    kind: ClassVar[str] = "whole"
+    per_unit: ClassVar[bool] = False
+
     objective: Objective
 
     def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
         """The sum over the units that are present; `source` keys the attack's random starts."""
+        self.require(clip)
         zero = empty_sum(model, clip)
-        if math.isfinite(zero.bound):
-            raise Incompatible(
-                f"`gradients: whole` cannot bound single units by {zero.bound:g}: use `gradients: "
-                "vmapped` or `looped`, or leave out `gradient_clipping: flat`"
-            )
         batch = self.objective.perturb(model, held(units), source)
         if not len(batch["unit"]):
             return zero

@@ -11,7 +11,6 @@ from nacre.data.sampling import PoissonSampling
 from nacre.differential_privacy.accounting.price import Accountant
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.options import Privacy
-from nacre.gradient_clipping import Adaptive
 from nacre.planning.protection import IN_RUN
 from nacre.recipe.sections import LedgerChoice
 from nacre.training.planned import CENTRAL
@@ -70,13 +69,6 @@ class Promise:
     def declared(self, multiplier: float) -> dict[str, Any]:
         """What is promised of each release, in the form of plan.json: of these declarations and
         the calibrated multiplier, and of nothing that a step is taken with."""
-        clip: dict[str, Any] = {
-            "kind": str(getattr(self.clip, "kind", "other")),
-            "norm": self.clip.bound(1),
-        }
-        if isinstance(self.clip, Adaptive):
-            rule = self.clip
-            clip |= {"quantile": rule.quantile, "pace": rule.rate, "share": rule.share}
         expected = float(self.batch)
         party = {
             "name": CENTRAL,
@@ -85,7 +77,7 @@ class Promise:
             "unit": self.privacy.unit,
             "adjacency": self.privacy.adjacency,
             "sampling": {"kind": "poisson", "expected": expected, "rate": expected / self.size},
-            "clip": clip,
+            "clip": self.clip.facts(),
             "noise": {"kind": self.privacy.noise.kind, "multiplier": multiplier},
             "steps": self.steps,
         }

@@ -4,6 +4,7 @@ from nacre.models.callables import OWN, Code, PythonModel
 from nacre.models.gpt import GPT
 from nacre.models.images import CNN
 from nacre.models.load import (
+    MODELS,
     FormerRun,
     ModelOption,
     SavedModel,
@@ -18,6 +19,7 @@ from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering
 from nacre.models.tabular import MLP
 from nacre.models.tasks import (
+    TASKS,
     AnyTask,
     CausalLM,
     Classification,
@@ -30,7 +32,9 @@ __all__ = [
     "CNN",
     "GPT",
     "MLP",
+    "MODELS",
     "OWN",
+    "TASKS",
     "AnyTask",
     "CausalLM",
     "Classification",

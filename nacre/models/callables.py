@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 from torch import nn
 
+from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import Refusal, cause
 
 
 @dataclass(frozen=True, kw_only=True)
-class PythonModel:
+class PythonModel(NoAssumptions):
     """A module that a Python function of yours returns. It runs your code with your rights."""
 
     kind: Literal["python"] = "python"
@@ -33,6 +34,10 @@ class PythonModel:
     `--allow-package` names; called with `arguments`."""
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     """Keyword arguments of the function: numbers, text, lists."""
+
+    def sentence(self, folder: Path) -> str:
+        """Kind and function."""
+        return f"{self.kind} {self.call}"
 
     def __post_init__(self) -> None:
         module, colon, function = self.call.partition(":")

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacre.core.assumptions import NoAssumptions
+
 _SPREAD = 0.02  # of the first weights, as GPT-2's (Radford et al. 2019)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GPT:
+class GPT(NoAssumptions):
     """A small language model from scratch: blocks of causal attention and two linear layers, each
     after a layer norm, over learnt positions (Radford et al. 2019). Its task is causal_lm."""
 
@@ -32,6 +35,10 @@ class GPT:
     """Share of each block's answer set to zero while training, in [0, 1)."""
     tied: bool = True
     """Whether the weights that read tokens also answer with them."""
+
+    def sentence(self, folder: Path) -> str:
+        """Kind, blocks and width, as `gpt 4 256`."""
+        return f"{self.kind} {self.layers} {self.width}"
 
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
+from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import Incompatible
-from nacre.models.tabular import Activation, activation, check_activation
+from nacre.models.tabular import Activation, activation, check_activation, widths
 
 
 @dataclass(frozen=True, kw_only=True)
-class CNN:
+class CNN(NoAssumptions):
     """Blocks of convolution, GroupNorm, activation and halving; then one hidden linear layer.
 
     Source of GroupNorm: Wu and He 2018, https://arxiv.org/abs/1803.08494. Unlike BatchNorm it
@@ -29,6 +31,10 @@ class CNN:
     """Width of the linear layer before the last."""
     activation: Activation = "relu"
     """What follows each normalisation and the hidden layer."""
+
+    def sentence(self, folder: Path) -> str:
+        """Kind, width of the hidden layer and channels, as `cnn 64 16-32`."""
+        return f"{self.kind} {self.hidden} {widths(self.channels)}"
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from nacre.models.pretrained import Pretrained, Stock, Transformer, pretrained, 
 from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering, scattered
 from nacre.models.tabular import MLP, mlp
+from nacre.models.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,20 @@ class FormerRun:
     """Declares that the rows it was trained on are public: what a private run asks of a base that
     was trained without differential privacy."""
 
+    def sentence(self, folder: Path) -> str:
+        """Kind and folder."""
+        return f"{self.kind} {self.path}"
+
+    def assumptions(self, folder: Path) -> list[str]:
+        """Who is covered twice, or that its rows are public."""
+        if self.public:
+            return [f"The rows that the base {self.path} was trained on are public, as declared."]
+        return [
+            f"The base is the model of the run {self.path}. Whoever is in its rows and in these is "
+            "covered by both epsilons added up; where both runs are charged to one account, the "
+            "ledger adds them."
+        ]
+
 
 Architecture = MLP | CNN | Scattering | GPT | PythonModel | Stock
 """Options that say everything about a model but its weights."""
@@ -43,8 +58,11 @@ Architecture = MLP | CNN | Scattering | GPT | PythonModel | Stock
 ModelOption = MLP | CNN | Scattering | GPT | PythonModel | Pretrained | FormerRun
 """Every option that a recipe may name under `model`."""
 
+MODELS: tuple[type[ModelOption], ...] = get_args(ModelOption)
+"""The same as a tuple."""
 
-_TASKS = ("classification", "regression", "causal_lm", "token_classification")
+
+_TASKS = tuple(task.kind for task in TASKS)
 
 
 @dataclass(frozen=True)

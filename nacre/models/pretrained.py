@@ -46,6 +46,22 @@ class Pretrained:
     dropout: float | None = None
     """Every dropout rate of the model, in [0, 1); None keeps the model's own."""
 
+    def sentence(self, folder: Path) -> str:
+        """Kind and name, and whether it starts from random weights."""
+        if not starts_random(self, folder):
+            return f"{self.kind} {self.name}"
+        why = "" if self.from_scratch else ", since its folder holds none"
+        return f"{self.kind} {self.name} from random weights{why}"
+
+    def assumptions(self, folder: Path) -> list[str]:
+        """What the weights were learnt from is outside epsilon."""
+        if starts_random(self, folder):
+            return []
+        return [
+            f"What the weights of {self.name} were learnt from is public, or at least "
+            "holds none of these rows: epsilon does not cover what the base knew before."
+        ]
+
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name='' must name a folder or a model of the hub")

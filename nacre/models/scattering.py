@@ -10,19 +10,21 @@ import functools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import Incompatible, Refusal
 from nacre.models.dead_leaves import Moments, Whitened, moments
 from nacre.models.tabular import Activation, activation, check_activation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scattering:
+class Scattering(NoAssumptions):
     """The scattering transform of an image (Mallat 2012), normalised, then a linear or a small
     convolutional head. Wavelets are fixed: nothing about them is learnt, so they cost no privacy,
     and what is left to learn is small enough to be learnt through much noise.
@@ -53,6 +55,12 @@ class Scattering:
     """Channels of each convolution of the head."""
     activation: Activation = "tanh"
     """What follows each convolution of the head."""
+
+    def sentence(self, folder: Path) -> str:
+        """Kind, wavelets, head, and what is done to the features."""
+        words = f"{self.kind} of {self.scales} scales and {self.angles} angles, {self.head} head"
+        words += ", whitened on made-up pictures" if self.whiten is not None else ""
+        return words + (f", {self.random} random features" if self.random else "")
 
     def __post_init__(self) -> None:
         for name in ("scales", "angles", "groups", "channels"):

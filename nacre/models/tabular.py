@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from torch import nn
+
+from nacre.core.assumptions import NoAssumptions
 
 Activation = Literal["relu", "tanh"]
 
@@ -27,7 +31,7 @@ def check_activation(name: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLP:
+class MLP(NoAssumptions):
     """Linear layers with an activation between them; inputs of any shape are flattened."""
 
     kind: Literal["mlp"] = "mlp"
@@ -38,12 +42,21 @@ class MLP:
     dropout: float = 0.0
     """Share of hidden entries set to zero while training, in [0, 1)."""
 
+    def sentence(self, folder: Path) -> str:
+        """Kind and widths, as `mlp 16-8`."""
+        return f"{self.kind} {widths(self.hidden)}".rstrip()
+
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden={self.hidden} must hold widths of at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
         check_activation(self.activation)
+
+
+def widths(values: Sequence[int]) -> str:
+    """A list of widths in one word, as `16-8`."""
+    return "-".join(map(str, values))
 
 
 def mlp(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +16,10 @@ from nacre.core.types import Batch
 class _OfRows(ABC):
     """What every task here does alike: a model answers row by row, and a unit's loss is the mean of
     those of its rows."""
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """What an answer is, and what a row's loss is."""
 
     @abstractmethod
     def row_losses(self, outputs: Tensor, label: Tensor) -> Tensor:
@@ -52,6 +56,10 @@ class Classification(_OfRows):
         """The number of classes."""
         return self.classes
 
+    def sentence(self) -> str:
+        """The classes and the cross-entropy."""
+        return f"one of {self.classes} classes, by cross-entropy"
+
     def row_losses(
         self,
         outputs: Tensor,  # (R, classes)
@@ -82,6 +90,10 @@ class Regression(_OfRows):
     def outputs(self) -> int:
         """One value."""
         return 1
+
+    def sentence(self) -> str:
+        """A number and its squared error."""
+        return "a number, by squared error"
 
     def row_losses(
         self,
@@ -149,6 +161,10 @@ class CausalLM(_OfRows):
         """The size of the vocabulary."""
         return self.vocabulary
 
+    def sentence(self) -> str:
+        """The vocabulary and the mean cross-entropy of a row."""
+        return f"the next of {self.vocabulary} tokens, by the mean cross-entropy of a row"
+
     def row_losses(
         self,
         outputs: Tensor,  # (R, T, K)
@@ -182,6 +198,10 @@ class TokenClassification(_OfRows):
     def outputs(self) -> int:
         """The number of classes."""
         return self.classes
+
+    def sentence(self) -> str:
+        """The classes of a token and the mean cross-entropy of a row."""
+        return f"one of {self.classes} classes for each token, by the mean cross-entropy of a row"
 
     def row_losses(
         self,
@@ -218,3 +238,6 @@ def task_for(kind: TaskKind, outputs: int) -> AnyTask:
 
 
 AnyTask = Classification | Regression | CausalLM | TokenClassification
+
+TASKS: tuple[type[AnyTask], ...] = get_args(AnyTask)
+"""Every task; the laws run over them."""

@@ -14,7 +14,6 @@ from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.fine_tuning.choices import Pretrain
 from nacre.models import FormerRun
-from nacre.recipe.audits import Evasion
 from nacre.recipe.schema import Recipe
 
 
@@ -47,17 +46,9 @@ def continues(recipe: Recipe) -> bool:
     return isinstance(recipe.model, FormerRun)
 
 
-def ball_of(option: Evasion, recipe: Recipe) -> Ball | None:
-    """How far an evasion audit moves inputs: its own ball, or the one trained against."""
-    if option.ball is not None:
-        return option.ball
-    adversarial = recipe.adversarial_training
-    return adversarial.attack.ball if adversarial is not None else None
-
-
 def balls(recipe: Recipe) -> list[tuple[str, Ball]]:
     """Every ball of the recipe and the key it stands under."""
-    found = [("audit", o.ball) for o in recipe.audit if isinstance(o, Evasion) and o.ball]
+    found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
     if recipe.adversarial_training is not None:
         found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))
     return found

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from nacre.data import OfModel, Text
-from nacre.differential_privacy.options import GaussianNoise, NoiseOption
-from nacre.models import FormerRun, Pretrained
-from nacre.models.pretrained import starts_random
-from nacre.planning.words import counted
 from nacre.recipe.schema import Recipe
 
 
@@ -20,10 +15,10 @@ def assumptions(recipe: Recipe) -> list[str]:
     if option is not None:
         found += [
             "Sampling and noise come from AES-256 in counter mode, keyed by the operating system.",
-            _rounding(option.noise),
+            option.noise.rounding,
             _units(recipe),
         ]
-        if option.noise.kind != "gaussian":
+        if option.noise.correlated:
             found.append(
                 "What the noise remembers of its last steps, in `local/`, stays secret while the "
                 "run is open; it is removed at its end."
@@ -36,53 +31,10 @@ def assumptions(recipe: Recipe) -> list[str]:
                 "Each party trusts itself only: what it sends is noised for its own rows already.",
                 "A person with rows in two parties is charged in both; both epsilons add up.",
             ]
-    if isinstance(recipe.model, FormerRun):
-        found.append(_base(recipe.model))
-    if isinstance(recipe.model, Pretrained) and not starts_random(recipe.model, recipe.folder):
-        found.append(
-            f"What the weights of {recipe.model.name} were learnt from is public, or at least "
-            "holds none of these rows: epsilon does not cover what the base knew before."
-        )
-    if isinstance(recipe.data, Text):
-        found += _text(recipe.data)
+    found += recipe.model.assumptions(recipe.folder)
+    found += recipe.data.assumptions(recipe.folder)
     if recipe.data.public_demonstration:
         found.append("The owner declares all rows public: this run is a demonstration.")
-    return found
-
-
-def _rounding(noise: NoiseOption) -> str:
-    """What floating point leaves open."""
-    if isinstance(noise, GaussianNoise):
-        return (
-            "Noise is exact: each noised sum is rounded to a grid as real numbers would be. The "
-            "sum itself is added up in 32-bit floating point, and how that rounds, by about a "
-            "sixteen-millionth of the total, may depend on one unit."
-        )
-    return (
-        "Noise that later steps take parts of back is added in 32-bit floating point; attacks on "
-        "that approximation (Mironov 2012) are not excluded."
-    )
-
-
-def _text(data: Text) -> list[str]:
-    """How documents become rows of tokens."""
-    kinds = {
-        "bytes": "the bytes of UTF-8, so nothing is learnt from the text",
-        "bpe": "pieces learnt from the public rows alone",
-    }
-    option = data.tokenizer
-    of_model = f"those of {option.name}" if isinstance(option, OfModel) else ""
-    side = "beginning" if data.cut == "start" else "end"
-    found = [
-        f"Tokens are {of_model or kinds[option.kind if option is not None else 'bytes']}.",
-        f"A row holds one document, of which {data.length} tokens at most are read; a longer one "
-        f"loses its {side}.",
-    ]
-    if data.canaries is not None:
-        found.append(
-            f"About half of {data.canaries.count} made-up secrets are learnt beside the documents, "
-            f"{counted(data.canaries.repeats, 'time')} each; nobody's secret is among them."
-        )
     return found
 
 
@@ -95,16 +47,6 @@ def _units(recipe: Recipe) -> str:
             "covered by k times the epsilon or worse; `unit: group` protects them whole."
         )
     return "Every row belongs to exactly one unit, as declared."
-
-
-def _base(model: FormerRun) -> str:
-    if model.public:
-        return f"The rows that the base {model.path} was trained on are public, as declared."
-    return (
-        f"The base is the model of the run {model.path}. Whoever is in its rows and in these is "
-        "covered by both epsilons added up; where both runs are charged to one account, the "
-        "ledger adds them."
-    )
 
 
 def not_covered(recipe: Recipe) -> list[str]:
@@ -120,7 +62,7 @@ def not_covered(recipe: Recipe) -> list[str]:
         found.insert(0, "Privacy: this run has no differential privacy; nothing bounds a leak.")
     if recipe.adversarial_training is None:
         found.append("Robustness: this run trains on clean inputs only.")
-    if getattr(recipe.data, "holdout", None) is not None:
+    if recipe.data.holdout is not None:
         found.append(
             "The people in the holdout: scores on their rows are computed without noise and stay "
             "in `local/`."

@@ -12,7 +12,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nacre.data.sampling import CyclicPoisson, FixedSize, Poisson
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.correlated import Whole
@@ -127,17 +126,10 @@ def _settings(mechanism: Mechanism) -> Iterator[tuple[str, Mechanism]]:
     noise, sampling = mechanism.noise, mechanism.sampling
     for name, factor in (("a fifth less noise", 0.8), ("a quarter more noise", 1.25)):
         yield name, mechanism.with_multiplier(mechanism.multiplier * factor)
-    if isinstance(sampling, Poisson | CyclicPoisson):
-        groups = sampling.cycle if isinstance(sampling, CyclicPoisson) else 1
-        for name, factor in (("half the batch", 0.5), ("twice the batch", 2.0)):
-            batch = sampling.expected * factor
-            if batch * groups <= sampling.size:
-                yield name, replace(mechanism, sampling=replace(sampling, expected=batch))
-    elif isinstance(sampling, FixedSize):
-        for name, batch in (("half the batch", sampling.batch // 2),
-                            ("twice the batch", 2 * sampling.batch)):  # fmt: skip
-            if 1 <= batch <= sampling.size:
-                yield name, replace(mechanism, sampling=replace(sampling, batch=batch))
+    for name, factor in (("half the batch", 0.5), ("twice the batch", 2.0)):
+        other = sampling.resized(factor)
+        if other is not None:
+            yield name, replace(mechanism, sampling=other)
     if not isinstance(noise, Whole):
         if mechanism.steps > 1:
             yield "half the steps", replace(mechanism, steps=mechanism.steps // 2)

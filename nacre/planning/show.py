@@ -14,6 +14,7 @@ from nacre.planning.alternatives import told
 from nacre.planning.levels import ChargedLevel, PricedLevel
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
+from nacre.training.pieces import task_of
 
 
 def show(plan: Plan) -> RenderableType:
@@ -38,8 +39,13 @@ def _what(plan: Plan) -> Table:
         table.add_row(name, sentence or "off")
     if plan.search is not None:
         table.add_row("tune", plan.search.sentence())
+    table.add_row("data", words.data_words(plan.recipe))
     table.add_row("model", f"{words.model_words(plan.recipe)}, {_model(plan)}")
+    table.add_row("answers", task_of(plan.schema).sentence())
     table.add_row("steps", _steps(plan))
+    table.add_row("optimizer", plan.recipe.training.optimizer.sentence())
+    for audit in plan.recipe.audit:
+        table.add_row("audit", audit.sentence())
     noise = words.noise_words(plan.recipe)
     if noise is not None:
         table.add_row("noise", noise)

@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from nacre.adversarial_training.ball import Ball
+from nacre.data import AnyData, Text
+
+FigureUnit = Literal["share", "signed", "bits"]
+"""What an audit's figure is: a share of rows, a difference that may be negative, or bits."""
+
+
+class AuditOfRows:
+    """What audits state that read inputs as they are."""
+
+    moves_inputs: ClassVar[bool] = False
+    """Whether it needs inputs that can be moved by a radius."""
+
+    @property
+    def own_ball(self) -> Ball | None:
+        """The ball that the recipe names with the audit, or None."""
+        return None
+
+
+def without_test_rows(kind: str, data: AnyData) -> str | None:
+    """Why an audit on rows that were not trained on cannot be done; None where there are such."""
+    if data.has_test:
+        return None
+    return (
+        f"{kind} measures on rows that were not trained on, and the data declare "
+        "none; add `data: {holdout: {share: 0.2}}`"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +48,35 @@ class Evasion:
     confidence: float = 0.95
     """Of the interval around each figure."""
 
+    headline: ClassVar[str] = "Accuracy under attack"
+    """What its figure is called."""
+    unit: ClassVar[FigureUnit] = "share"
+    moves_inputs: ClassVar[bool] = True
+
+    @property
+    def own_ball(self) -> Ball | None:
+        """`ball`."""
+        return self.ball
+
+    def sentence(self) -> str:
+        """The attack with its numbers."""
+        moved = f" inside {self.ball.sentence()}" if self.ball is not None else ""
+        return f"evasion: test rows moved{moved} by {self.restarts} x {self.steps} steps of PGD"
+
+    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+        """What the recipe does not give the audit, with the remedy; None where nothing is missing.
+
+        `ball` is the one that the model is trained against.
+        """
+        if (missing := without_test_rows(self.kind, data)) is not None:
+            return missing
+        if self.ball is not None or ball is not None:
+            return None
+        return (
+            "evasion needs to know how far an input may move; give it a ball: "
+            "`audit: [{kind: evasion, ball: {kind: linf, radius: 0.1}}]`"
+        )
+
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
@@ -30,7 +85,7 @@ class Evasion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Membership:
+class Membership(AuditOfRows):
     """Guess who was in the training data: loss threshold (Yeom 2018), calibrated by a reference
     model that never saw them (Watson 2022)."""
 
@@ -40,6 +95,17 @@ class Membership:
     confidence: float = 0.95
     """Of the interval around each figure."""
 
+    headline: ClassVar[str] = "Membership advantage"
+    unit: ClassVar[FigureUnit] = "signed"
+
+    def sentence(self) -> str:
+        """The attack with its numbers."""
+        return f"membership: losses of at most {self.rows:,} rows of each cohort"
+
+    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+        """Test rows."""
+        return without_test_rows(self.kind, data)
+
     def __post_init__(self) -> None:
         if self.rows < 4:
             raise ValueError(f"rows={self.rows} must be at least 4: two to fix a rule on, and two")
@@ -48,7 +114,7 @@ class Membership:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanaryAudit:
+class CanaryAudit(AuditOfRows):
     """Look for the random secrets of `data.canaries`: exposure (Carlini 2019), and the epsilon
     that it shows in one run (Steinke 2023)."""
 
@@ -57,6 +123,28 @@ class CanaryAudit:
     """Documents of the same form that each canary is ranked among."""
     confidence: float = 0.95
     """Of the interval, and of the bound on epsilon."""
+
+    headline: ClassVar[str] = "Canary exposure in bits"
+    unit: ClassVar[FigureUnit] = "bits"
+
+    def sentence(self) -> str:
+        """The attack with its numbers."""
+        return f"canaries: each made-up secret ranked among {self.candidates:,} others"
+
+    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+        """Canaries, or other secrets to rank them among."""
+        canaries = data.canaries if isinstance(data, Text) else None
+        if canaries is None:
+            return (
+                "canaries looks for made-up secrets and the data hold none; add "
+                "`canaries: {count: 32}` to data of kind text with task causal_lm"
+            )
+        if self.candidates >= 10**canaries.digits:
+            return (
+                f"{self.candidates} candidates are more than there are other secrets of "
+                f"{canaries.digits} digits; raise `data.canaries.digits`"
+            )
+        return None
 
     def __post_init__(self) -> None:
         if self.candidates < 15:

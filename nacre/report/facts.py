@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
+from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import Ledger
 
 FORMAT = 1
@@ -52,6 +53,8 @@ class Clip(TypedDict):
     """How fast an adaptive norm moves: see `nacre.gradient_clipping.Adaptive.rate`."""
     share: NotRequired[float]
     """How much a unit's answer weighs beside its gradient, in units of the norm."""
+    moves: NotRequired[bool]
+    """Whether the norm follows the releases from step to step; absent where it stays."""
 
 
 class Noise(TypedDict):
@@ -317,6 +320,10 @@ class FindingFacts(TypedDict):
     """One attack's result, as `nacre.audit.finding.Finding` writes it; public ones only."""
 
     audit: str
+    headline: str
+    """What the figure is called."""
+    unit: FigureUnit
+    """Whether it is a share of rows, a difference that may be negative, or bits."""
     claim: str
     measure: str
     value: float

@@ -9,13 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from nacre.adversarial_training import PGD
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.differential_privacy.options import BandedNoise, BufferedNoise
-from nacre.gradient_clipping import Vmapped
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.compiled import is_compiled
@@ -73,20 +70,14 @@ def estimate(
     at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
     everything = sum(p.numel() for p in model.parameters())
     privacy = recipe.differential_privacy
-    remembered = 0
-    if privacy is not None and isinstance(privacy.noise, BandedNoise):
-        remembered = privacy.noise.bands - 1
-    elif privacy is not None and isinstance(privacy.noise, BufferedNoise):
-        remembered = privacy.noise.buffers
-    elif privacy is not None and privacy.noise.kind == "tree":
-        remembered = recipe.training.steps.bit_length()
-    gradients = 4 * trained * (at_once if isinstance(sums, Vmapped) else 1)
+    remembered = 0 if privacy is None else privacy.noise.remembered(recipe.training.steps)
+    gradients = 4 * trained * (at_once if sums.holds_gradients else 1)
     return Estimate(
         seconds=seconds * longer * steps * max(1.0, recipe.training.batch / count),
         memory_bytes=gradients + 4 * (everything + (4 + remembered) * trained),
         parameters=everything,
         trained=trained,
-        gradients=type(sums).__name__.lower(),
+        gradients=sums.kind,
         why=why,
         compiled=is_compiled(sums),
     )
@@ -94,16 +85,12 @@ def estimate(
 
 def _shortened(recipe: Recipe) -> tuple[Recipe, float]:
     """The recipe with a short attack and no armed checks, of which a run has a few, and how many
-    times as long a step of the whole one takes.
-
-    Each step of an attack is a pass through the model, and so is the loss that follows it.
-    """
+    times as long a step of the whole one takes."""
     option = recipe.adversarial_training
     plain = replace(recipe, execution=replace(recipe.execution, verify="never"))
-    if option is None or not isinstance(option.attack, PGD):
+    if option is None:
         return plain, 1.0
-    attack = replace(option.attack, steps=min(option.attack.steps, _CLIMB), restarts=1)
-    longer = (1 + option.attack.steps * option.attack.restarts) / (1 + attack.steps)
+    attack, longer = option.attack.shortened(_CLIMB)
     return replace(plain, adversarial_training=replace(option, attack=attack)), longer
 
 

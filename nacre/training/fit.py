@@ -50,7 +50,8 @@ class Agreed:
 
     def journal(self, step: int, entered: str) -> None:
         """See `Journal.journal`."""
-        self._group.require_equal("the weights that enter a step, or its sum", bytes.fromhex(entered))
+        what = "the weights that enter a step, or its sum"
+        self._group.require_equal(what, bytes.fromhex(entered))
         self._group.on_rank_zero(lambda: self._charge.journal(step, entered), None)
 
 

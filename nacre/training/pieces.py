@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Standard
-from nacre.core.parts import GradientSum, Objective, Sampling, Task
+from nacre.core.parts import Objective, Sampling, Task
 from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.data.sampling import CyclicPoissonSampling
-from nacre.differential_privacy.options import BandedNoise
-from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, UnitClip, Whole, choose
+from nacre.gradient_clipping import ByNorm, ByValue, RowSum, Unclipped, UnitClip, Whole, choose
 from nacre.models import random_inputs, task_for
 from nacre.recipe.schema import Recipe
 from nacre.recipe.sections import Training
@@ -64,7 +62,7 @@ def sums(
     space: FeatureSpace,
     memory: int | None = None,  # bytes to choose by; None for those of this machine
     decided: bool | None = None,  # what the run was started with; None tries it out
-) -> tuple[GradientSum, str]:
+) -> tuple[RowSum, str]:
     """The gradient sum over rows, and why this one; tried on random rows."""
     losses, copies = objective(recipe, task_of(schema), space), recipe.training.augment
     units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
@@ -86,9 +84,9 @@ def sums(
 
 
 def _compiled(
-    recipe: Recipe, chosen: GradientSum, why: str, model: nn.Module, sample: Batch,
+    recipe: Recipe, chosen: RowSum, why: str, model: nn.Module, sample: Batch,
     decided: bool | None,
-) -> tuple[GradientSum, str]:  # fmt: skip
+) -> tuple[RowSum, str]:  # fmt: skip
     """The sum through the compiled model where that was decided, or pays."""
     reason = compiled.unfit(recipe, chosen)
     if reason is not None or not isinstance(chosen, Whole):
@@ -142,8 +140,5 @@ def sampling(
 ) -> Sampling:
     """How a step over rows draws. Raises `DataError` where the data hold fewer than a batch."""
     option, privacy = recipe.training.sampling, recipe.differential_privacy
-    if not isinstance(option, CyclicPoissonSampling):
-        return option.build(recipe.training.batch, size)
-    noise = privacy.noise if privacy is not None else None
-    bands = noise.bands if isinstance(noise, BandedNoise) else 1
+    bands = privacy.noise.bands if privacy is not None else 1
     return option.build(recipe.training.batch, size, bands)

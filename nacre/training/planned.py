@@ -21,9 +21,7 @@ from torch import Tensor
 from nacre.core.errors import FileDamaged, NotAsPlanned
 from nacre.core.parts import Clip, Noise, Sampling
 from nacre.core.types import Adjacency, BoundedSum, Inherited, Noised, Release, Tensors
-from nacre.differential_privacy.noise.blt import Buffered
-from nacre.differential_privacy.noise.correlated import Banded, Tree
-from nacre.differential_privacy.noise.independent import Gaussian
+from nacre.differential_privacy.options import noise_of
 from nacre.gradient_clipping.adaptive import BELOW
 from nacre.gradient_clipping.rules import ROUNDING
 
@@ -62,14 +60,15 @@ class Planned:
     @property
     def moves(self) -> bool:
         """Whether the bound follows the releases from step to step."""
-        return "quantile" in self.party["clip"]
+        return bool(self.party["clip"].get("moves", False))
 
     def deviation(self, step: int, bound: float) -> float:
         """Standard deviation of the noise of `step` (from 1) on a sum of this bound: multiplier
         times sensitivity under the planned adjacency, times the spread of noise that remembers."""
         multiplier, adjacency = float(self.party["noise"]["multiplier"]), self.party["adjacency"]
         sensitivity = {"replace_one": 2 * bound, "add_or_remove": bound, "zero_out": bound}
-        return multiplier * sensitivity[adjacency] * self._noise().spread(step - 1)
+        spread = noise_of(self.party["noise"], self.steps).spread(step - 1)
+        return multiplier * sensitivity[adjacency] * spread
 
     def following(self, bound: float, below: float) -> float:
         """The bound of the next step, from the answers that this one released (`Adaptive`)."""
@@ -103,27 +102,6 @@ class Planned:
                 f"the rows are not gathered into the units that plan.json protects (unit {unit}), "
                 f"so one unit could enter a sum more than once: nothing was released; {_REMEDY}"
             )
-
-    def _noise(self) -> Gaussian | Banded | Tree | Buffered:
-        facts = self.party["noise"]
-        match facts["kind"]:
-            case "gaussian":
-                return Gaussian()
-            case "banded":
-                return Banded(coefficients=tuple(facts["coefficients"]))
-            case "tree":
-                return Tree(steps=self.steps, separation=facts["separation"])
-            case "blt":
-                weights, decays = tuple(facts["weights"]), tuple(facts["decays"])
-                separation = facts["separation"]
-                return Buffered(
-                    weights=weights, decays=decays, steps=self.steps, separation=separation
-                )
-            case kind:
-                raise FileDamaged(
-                    f"plan.json names noise of kind {kind!r}, which this version does not know; "
-                    "read it with the version that wrote it"
-                )
 
 
 NOTHING = Planned(how="unprotected")
@@ -236,8 +214,7 @@ def _broken(step: int, fault: str) -> NotAsPlanned:
 
 
 def _require_draw(planned: Facts, sampling: Sampling) -> None:
-    kind = str(getattr(sampling, "kind", type(sampling).__name__.lower()))
-    rate = float(getattr(sampling, "rate", planned["rate"]))
+    kind, rate = sampling.kind, float(sampling.facts()["rate"])
     same = _same(sampling.expected, planned["expected"]) and _same(rate, planned["rate"])
     if kind != planned["kind"] or not same:
         raise NotAsPlanned(

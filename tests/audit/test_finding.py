@@ -9,6 +9,8 @@ from nacre.audit.finding import MEANING, Finding
 def finding(**other):
     fields = {
         "audit": "membership",
+        "headline": "Membership advantage",
+        "unit": "signed",
         "claim": "none",
         "measure": "advantage",
         "value": 0.1,

@@ -100,7 +100,7 @@ def test_trying_the_model_draws_no_global_random_numbers():
 @pytest.mark.parametrize("name", ["looped", "vmapped", "whole"])
 def test_half_precision_is_refused_where_no_tape_is(name):
     clip = Unclipped() if name == "whole" else FLAT
-    with pytest.raises(Incompatible, match=rf"bfloat16` is for the sums of the tape.*{name}"):
+    with pytest.raises(Incompatible, match=rf"bfloat16 is for the sums of the tape.*{name}"):
         _choose(name, clip, precision="bfloat16")
 
 

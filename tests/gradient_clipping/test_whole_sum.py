@@ -15,7 +15,7 @@ MEAN = {"a": torch.tensor([3.0, -0.5]), "b": torch.tensor([[-4.0]])}
 
 def test_whole_refuses_a_rule_that_bounds_units():
     whole = Whole(Standard(MLP.task))
-    with pytest.raises(Incompatible, match=r"cannot bound single units by 0\.5"):
+    with pytest.raises(Incompatible, match=r"bounds no unit by 0\.5"):
         whole(MLP.model(), MLP.batch(2), Flat(norm=0.5), Source(bytes(32)))
 
 

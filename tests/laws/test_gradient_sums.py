@@ -1,6 +1,7 @@
 """What holds for every gradient sum, under every rule that it accepts, on the whole zoo."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -15,15 +16,12 @@ from nacre.data.augment import Copies
 from nacre.gradient_clipping import (
     CLIP_RULES,
     GRADIENT_SUMS,
-    Adaptive,
     Flat,
-    Ghost,
-    Grouped,
     Looped,
-    PerLayer,
     Unclipped,
     Whole,
 )
+from nacre.gradient_clipping.choose import Name
 from nacre.training.augmented import Augmented
 from tests.laws.zoo import GROUPS, MLP, ZOO, distance, joined, snapshot
 
@@ -33,18 +31,20 @@ SOURCE = Source(bytes(32))
 ROUNDING = 1e-5  # float32 sums of a dozen terms, added in another order, relative to the sum
 BOUND = 0.3  # below the norm of most of the zoo's gradients, above that of some
 
-ONE_FACTOR = (Ghost, Grouped)  # of a unit, so that a norm of each layer's own has no place
-
+PER_UNIT = [kind for kind in GRADIENT_SUMS if kind.per_unit]
 animals = pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
 sums = pytest.mark.parametrize("kind", GRADIENT_SUMS)
 
 
 def _rules(kind):
-    """Every rule that this gradient sum accepts."""
-    if kind is Whole:
-        return [Unclipped()]
+    """Every rule that this gradient sum says it carries."""
     rules = [rule() if rule is Unclipped else rule(norm=BOUND) for rule in CLIP_RULES]
-    return [r for r in rules if not (kind in ONE_FACTOR and isinstance(r, PerLayer))]
+    return [rule for rule in rules if kind.refuses(rule) is None]
+
+
+def _bounding(kind):
+    """Those of them that bound a unit's share."""
+    return [rule for rule in _rules(kind) if math.isfinite(rule.bound(1))]
 
 
 def _sum(kind, animal, batch, clip, objective=None, model=None):
@@ -65,6 +65,23 @@ def _close(a, b):
     return distance(a.total, b.total) <= ROUNDING * max(1.0, norm(b.total))
 
 
+def test_each_sum_refuses_what_it_cannot_carry_and_no_more():
+    """Which rules each carries follows from the rule's bound and groups, not from its name."""
+    for kind in GRADIENT_SUMS:
+        for rule in (rule() if rule is Unclipped else rule(norm=BOUND) for rule in CLIP_RULES):
+            bounded, parts = (
+                math.isfinite(rule.bound(1)),
+                len(rule.groups(["0.weight", "1.weight"])),
+            )
+            fits = kind.per_unit or not bounded
+            assert (kind.refuses(rule) is None) == (fits and (kind.per_part or parts == 1))
+            assert rule.one_factor == (parts == 1)
+            half = kind.refuses(rule, "bfloat16")
+            assert (half is None) == (kind.refuses(rule) is None and kind.half_precision)
+    assert all(Looped.refuses(rule) is None for rule in _rules(Looped)), "the loop carries them all"
+    assert {kind.kind for kind in GRADIENT_SUMS} | {"auto"} == set(get_args(Name))
+
+
 @animals
 @sums
 def test_neighbouring_batches_differ_by_at_most_the_sensitivity(kind, animal):
@@ -83,14 +100,14 @@ def test_neighbouring_batches_differ_by_at_most_the_sensitivity(kind, animal):
 
 
 @animals
-@pytest.mark.parametrize("kind", [k for k in GRADIENT_SUMS if k is not Whole])
+@pytest.mark.parametrize("kind", PER_UNIT)
 def test_one_unit_alone_is_no_longer_than_the_bound(kind, animal):
     for scale in (1.0, 1e4, 1e12):
         batch = animal.batch(6)
         batch["features"] = batch["features"] * scale
         for unit in range(6):
             single = rows.select(batch, slice(unit, unit + 1))
-            for clip in (rule for rule in _rules(kind) if not isinstance(rule, Unclipped)):
+            for clip in _bounding(kind):
                 total = _sum(kind, animal, single, clip)
                 assert norm(total.total) <= total.bound
                 assert BOUND <= total.bound <= 1.01 * BOUND
@@ -113,7 +130,7 @@ def test_every_sum_equals_the_loop(kind, animal):
 def test_totals_are_float32_and_cover_the_trainable_parameters(kind, animal):
     expected = {name: p.shape for name, p in trainable(animal.model()).items()}
     for clip in _rules(kind):
-        along = {":below": torch.Size()} if isinstance(clip, Adaptive) else {}
+        along = {name: value.shape for name, value in clip.extras(torch.zeros(0, 1)).items()}
         for batch in (animal.batch(3), animal.batch(0)):
             total = _sum(kind, animal, batch, clip).total
             assert {name: value.shape for name, value in total.items()} == expected | along
@@ -237,20 +254,20 @@ def test_a_buffer_that_counts_neither_moves_nor_leaks(kind):
 
 def test_a_group_is_one_unit_however_many_rows_it_holds():
     batch = GROUPS.batch(4)
-    for kind in (k for k in GRADIENT_SUMS if k is not Whole):
+    for kind in PER_UNIT:
         total = _sum(kind, GROUPS, batch, Flat(norm=BOUND))
         assert total.local.norms.shape == (4, 1)
         assert norm(total.total) <= 4 * BOUND
 
 
 @pytest.mark.parametrize("animal", [a for a in ZOO if len(a.shape) == 3], ids=lambda a: a.name)
-@pytest.mark.parametrize("kind", [k for k in GRADIENT_SUMS if k is not Whole])
+@pytest.mark.parametrize("kind", PER_UNIT)
 def test_copies_of_a_unit_move_the_sum_by_one_bounded_share(kind, animal):
     """However many they are; and what stood in the batch before keeps its own copies."""
     plain = StandardTraining().build(animal.task, FeatureSpace(animal.shape))
     objective = Augmented(plain, Copies(count=4, flip=True, shift=1))
     base, one = animal.batch(4), animal.batch(3, seed=1)
-    for clip in _rules(kind)[:-1]:  # without Unclipped
+    for clip in _bounding(kind):
         without = _sum(kind, animal, base, clip, objective)
         for unit in range(3):
             single = rows.select(one, slice(unit, unit + 1))

@@ -4,6 +4,7 @@ Keys are fixed, so these tests always give the same answer. Under a fresh key ea
 would fail with probability at most `ALARM`, by a union bound over exact binomial tails.
 """
 
+from dataclasses import fields, replace
 from itertools import combinations
 
 import numpy as np
@@ -14,13 +15,13 @@ from scipy.stats import binom
 from nacre.core.random import Source
 from nacre.data.dataset import Rows
 from nacre.data.sampling import (
+    SAMPLINGS,
     BallsInBins,
     CyclicPoisson,
     FixedSize,
     Full,
     Poisson,
     Shuffled,
-    separation,
 )
 from nacre.data.units import Units
 
@@ -30,7 +31,7 @@ ALARM = 1e-6
 UNITS, STEPS = 12, 4000
 KEY = Source(bytes(range(32)))
 
-SAMPLINGS = {
+DRAWS = {
     "poisson": Poisson(3.0, UNITS),
     "cyclic": CyclicPoisson(1.5, UNITS, 4),
     "cyclic, of one group": CyclicPoisson(3.0, UNITS, 1),
@@ -42,7 +43,7 @@ SAMPLINGS = {
     "shuffled, with units left over": Shuffled(5, UNITS),
     "full": Full(UNITS),
 }
-EVERY = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+EVERY = pytest.mark.parametrize("sampling", DRAWS.values(), ids=DRAWS)
 
 
 def drawn(sampling, units=UNITS, steps=STEPS):
@@ -58,6 +59,33 @@ def within(counts, trials, probability, tests):
     level = ALARM / (2 * tests)
     low, high = binom.ppf(level, trials, probability), binom.isf(level, trials, probability)
     return np.all((np.asarray(counts) >= low) & (np.asarray(counts) <= high))
+
+
+def test_the_laws_run_over_every_draw():
+    built = {type(option().build(3, UNITS)) for option in SAMPLINGS}
+    assert {type(part) for part in DRAWS.values()} == built
+    assert {part.kind for part in DRAWS.values()} == {option.kind for option in SAMPLINGS}
+
+
+@EVERY
+def test_a_draw_says_all_that_decides_it(sampling):
+    """Whatever is changed in a draw, plan.json and its sentence are not both the same."""
+    facts = sampling.facts()
+    assert facts["kind"] == sampling.kind and facts["expected"] == sampling.expected
+    for entry in fields(sampling):
+        value = getattr(sampling, entry.name)
+        changed = not value if isinstance(value, bool) else 2 * value
+        other = replace(sampling, **{entry.name: changed})
+        assert (other.facts(), other.sentence()) != (facts, sampling.sentence())
+
+
+@EVERY
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_resized_draw_is_one_of_so_many_times_the_units(sampling, factor):
+    other = sampling.resized(factor)
+    if other is not None:
+        assert type(other) is type(sampling) and other.expected <= UNITS
+        assert other.expected == pytest.approx(factor * sampling.expected, abs=1)
 
 
 @EVERY
@@ -85,7 +113,7 @@ def test_each_unit_enters_as_often_as_declared(sampling):
     table = drawn(sampling)
     # A shuffle has less variance than independent coins, so the binomial bound holds for it too;
     # of a cycle each unit has a turn in so many steps exactly.
-    cycle = separation(sampling)
+    cycle = sampling.separation
     assert within(table.sum(0), STEPS // cycle, cycle * sampling.expected / UNITS, UNITS)
 
 
@@ -101,7 +129,7 @@ def test_batches_are_as_large_as_declared_on_average(sampling):
 def test_a_unit_keeps_its_separation(sampling):
     table = drawn(sampling, steps=400)
     gaps = [np.diff(np.flatnonzero(table[:, unit])) for unit in range(UNITS)]
-    assert min(int(gap.min()) for gap in gaps) == separation(sampling)
+    assert min(int(gap.min()) for gap in gaps) == sampling.separation
 
 
 @EVERY
@@ -110,8 +138,8 @@ def test_a_wrong_declaration_lets_no_unit_in_more_often(sampling, units):
     """Fewer units than declared, or more: what the event counts on is public alone."""
     table = drawn(sampling, units=units)
     rate = getattr(sampling, "rate", sampling.expected / UNITS)
-    turns = STEPS // separation(sampling)
-    most = rate if isinstance(sampling, CyclicPoisson) else separation(sampling) * rate
+    turns = STEPS // sampling.separation
+    most = rate if isinstance(sampling, CyclicPoisson) else sampling.separation * rate
     most = 1.0 if isinstance(sampling, BallsInBins | Full) else most
     assert table.sum(0).max() <= binom.isf(ALARM / UNITS, turns, min(1.0, most))
     if isinstance(sampling, Shuffled):
@@ -133,7 +161,7 @@ def test_microbatches_of_a_fixed_size_hold_every_drawn_unit_once(sampling, size)
         assert sorted(seen) == sorted(indices.tolist())
 
 
-CYCLIC = SAMPLINGS["cyclic"]
+CYCLIC = DRAWS["cyclic"]
 
 
 def groups(units, source=KEY):
@@ -191,39 +219,39 @@ def test_cyclic_coins_fall_anew_on_other_inputs_and_groups_stay():
 
 
 def test_poisson_units_enter_independently_of_each_other():
-    table = drawn(SAMPLINGS["poisson"])
+    table = drawn(DRAWS["poisson"])
     pairs = list(combinations(range(UNITS), 2))
     together = [(table[:, i] & table[:, j]).sum() for i, j in pairs]
     assert within(together, STEPS, (3 / UNITS) ** 2, len(pairs))
 
 
 def test_poisson_units_enter_independently_of_the_step_before():
-    table = drawn(SAMPLINGS["poisson"])
+    table = drawn(DRAWS["poisson"])
     again = (table[1::2] & table[::2]).sum(0)
     assert within(again, STEPS // 2, (3 / UNITS) ** 2, UNITS)
 
 
 def test_poisson_batch_sizes_are_binomial():
-    sizes = drawn(SAMPLINGS["poisson"]).sum(1)
+    sizes = drawn(DRAWS["poisson"]).sum(1)
     for size in range(UNITS + 1):
         probability = binom.pmf(size, UNITS, 3 / UNITS)
         assert within((sizes == size).sum(), STEPS, probability, UNITS + 1)
 
 
 def test_poisson_rate_is_declared_and_does_not_follow_the_units_at_hand():
-    half = drawn(SAMPLINGS["poisson"], units=UNITS // 2)
+    half = drawn(DRAWS["poisson"], units=UNITS // 2)
     assert within(half.sum(0), STEPS, 3 / UNITS, UNITS // 2)
 
 
 def test_poisson_adding_a_unit_moves_no_other_units_coin():
     for step in range(50):
-        few = SAMPLINGS["poisson"].draw(UNITS, step, KEY, b"").tolist()
-        more = SAMPLINGS["poisson"].draw(UNITS + 1, step, KEY, b"").tolist()
+        few = DRAWS["poisson"].draw(UNITS, step, KEY, b"").tolist()
+        more = DRAWS["poisson"].draw(UNITS + 1, step, KEY, b"").tolist()
         assert [i for i in more if i < UNITS] == few
 
 
 def test_poisson_draws_anew_on_other_inputs():
-    draws = {tuple(SAMPLINGS["poisson"].draw(1000, 0, KEY, bytes([i])).tolist()) for i in range(20)}
+    draws = {tuple(DRAWS["poisson"].draw(1000, 0, KEY, bytes([i])).tolist()) for i in range(20)}
     assert len(draws) == 20
 
 
@@ -246,13 +274,13 @@ def test_fewer_units_than_declared_make_smaller_batches_and_no_shorter_epoch():
 
 
 def test_a_shuffle_is_keyed_by_its_epoch_alone():
-    sampling = SAMPLINGS["shuffled"]
+    sampling = DRAWS["shuffled"]
     assert torch.equal(sampling.draw(UNITS, 5, KEY, b"a"), sampling.draw(UNITS, 5, KEY, b"b"))
     assert not torch.equal(sampling.draw(UNITS, 1, KEY, b""), sampling.draw(UNITS, 5, KEY, b""))
 
 
 def test_shuffled_pairs_meet_as_often_as_in_a_random_order():
-    table = drawn(SAMPLINGS["shuffled"], steps=STEPS)
+    table = drawn(DRAWS["shuffled"], steps=STEPS)
     pairs = list(combinations(range(UNITS), 2))
     together = [(table[:, i] & table[:, j]).sum() for i, j in pairs]
     # Four steps make an epoch; a pair meets in at most one of them, so epochs are the trials.
@@ -260,7 +288,7 @@ def test_shuffled_pairs_meet_as_often_as_in_a_random_order():
     assert within(together, STEPS // 4, probability, len(pairs))
 
 
-FIXED = SAMPLINGS["fixed size"]
+FIXED = DRAWS["fixed size"]
 
 
 def test_fixed_size_draws_hold_as_many_and_all_pairs_alike():
@@ -285,7 +313,7 @@ def test_every_set_of_a_fixed_size_is_drawn_equally_often():
     assert within([draws.count(each) for each in sets], STEPS, 1 / len(sets), len(sets))
 
 
-BINS, ANEW = SAMPLINGS["balls in bins"], SAMPLINGS["balls in bins, anew"]
+BINS, ANEW = DRAWS["balls in bins"], DRAWS["balls in bins, anew"]
 
 
 @pytest.mark.parametrize("sampling", [BINS, ANEW], ids=["fixed", "anew"])
@@ -329,4 +357,4 @@ def test_a_ball_more_moves_no_other_ball_and_other_inputs_none():
 
 
 def test_a_full_batch_is_everything():
-    assert SAMPLINGS["full"].draw(UNITS, 9, KEY, b"").tolist() == list(range(UNITS))
+    assert DRAWS["full"].draw(UNITS, 9, KEY, b"").tolist() == list(range(UNITS))

@@ -166,6 +166,8 @@ def evasion(**details: Any) -> dict[str, Any]:
     curve = [(0.0, 0.947), (0.25, 0.93), (0.5, 0.904), (0.75, 0.868), (1.0, 0.833)]
     return {
         "audit": "evasion",
+        "headline": "Accuracy under attack",
+        "unit": "share",
         "claim": "none: no radius is certified; moves of at most 0.3 (linf) were tried",
         "measure": "attacked accuracy: share of test rows whose right answer no attack changed",
         "value": 0.833,
@@ -198,6 +200,8 @@ def evasion(**details: Any) -> dict[str, Any]:
 def membership(verdict: str = "not distinguishable from none") -> dict[str, Any]:
     return {
         "audit": "membership",
+        "headline": "Membership advantage",
+        "unit": "signed",
         "claim": "one row moves no probability by more than epsilon=4 at delta=0.0001",
         "measure": "membership advantage: true minus false positive rate of the better attack",
         "value": 0.021,

@@ -71,7 +71,14 @@ def test_an_attack_that_nobody_asked_for_has_no_row(tmp_path: Path) -> None:
 def test_a_language_model_has_a_loss_and_canaries(tmp_path: Path) -> None:
     plan = sample.plan() | {"task": "causal_lm"}
     recipe = sample.RECIPE.replace("[membership, evasion]", "[{kind: canaries}]")
-    found = sample.membership() | {"audit": "canaries", "value": 1.5, "low": 0.2, "high": 2.8}
+    found = sample.membership() | {
+        "audit": "canaries",
+        "headline": "Canary exposure in bits",
+        "unit": "bits",
+        "value": 1.5,
+        "low": 0.2,
+        "high": 2.8,
+    }
     outcome = sample.outcome() | {"curve": [{"round": 1, "loss": 2.5}, {"round": 2, "loss": 2.1}]}
     cases = {"1.500": {"findings": [found]}, "local/findings.json": None}
     for number, (says, findings) in enumerate(cases.items()):

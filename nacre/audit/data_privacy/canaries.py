@@ -55,6 +55,8 @@ def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> F
     )  # fmt: skip
     return Finding(
         audit=option.kind,
+        headline=option.headline,
+        unit=option.unit,
         claim=_claim(held.claimed),
         measure="exposure of canaries in bits, beyond that of canaries left out",
         value=value,

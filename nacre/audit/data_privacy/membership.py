@@ -67,6 +67,8 @@ def membership(target: Target, option: Membership, advance: Advance = quiet) -> 
     }
     return Finding(
         audit=option.kind,
+        headline=option.headline,
+        unit=option.unit,
         claim=_claim(target),
         measure="membership advantage: true minus false positive rate of the better attack",
         value=counts.advantage,

@@ -51,6 +51,8 @@ def evasion(target: Target, option: Evasion, advance: Advance = quiet) -> Findin
     shown = examples(target, found) if target.test_public else {}
     return Finding(
         audit=option.kind,
+        headline=option.headline,
+        unit=option.unit,
         claim=f"none: no radius is certified; {_moves(ball)} were tried",
         measure="attacked accuracy: share of test rows whose right answer no attack changed",
         value=attacked["value"],

@@ -32,6 +32,14 @@ class Canaries:
     digits: int = 6
     """Digits of a secret."""
 
+    def sentence(self) -> str:
+        """What the documents are learnt beside."""
+        times = "1 time" if self.repeats == 1 else f"{self.repeats} times"
+        return (
+            f"About half of {self.count} made-up secrets are learnt beside the documents, "
+            f"{times} each; nobody's secret is among them."
+        )
+
     def __post_init__(self) -> None:
         if self.count < 8 or self.repeats < 1:
             raise ValueError(

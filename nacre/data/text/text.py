@@ -25,7 +25,7 @@ from nacre.data.text.canaries import Canaries, inserted
 from nacre.data.text.documents import Documents, read_documents
 from nacre.data.text.encode import NOT_COUNTED, Encoder
 from nacre.data.text.token_cache import Aids, keyed_name
-from nacre.data.text.tokens import BPE, OfModel, Tokenizer, TokenizerOption
+from nacre.data.text.tokens import BPE, Bytes, OfModel, Tokenizer, TokenizerOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,21 @@ class Text:
     """Random secrets that a language model reads beside the private documents, for its audit."""
     on_missing: Literal["refuse", "drop"] = "refuse"
     """What to do with a row that lacks its text or its label."""
+
+    def sentence(self) -> str:
+        """Which file."""
+        return f"documents of {self.path}"
+
+    def assumptions(self, folder: Path) -> list[str]:
+        """How documents become rows of tokens, and what stands beside them."""
+        option = self.tokenizer if self.tokenizer is not None else Bytes()
+        side = "beginning" if self.cut == "start" else "end"
+        found = [
+            f"Tokens are {option.sentence()}.",
+            f"A row holds one document, of which {self.length} tokens at most are read; a longer "
+            f"one loses its {side}.",
+        ]
+        return found if self.canaries is None else [*found, self.canaries.sentence()]
 
     def __post_init__(self) -> None:
         if self.size < 1:

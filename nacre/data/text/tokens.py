@@ -25,6 +25,10 @@ class Bytes:
 
     kind: Literal["bytes"] = "bytes"
 
+    def sentence(self) -> str:
+        """What tokens are."""
+        return "the bytes of UTF-8, so nothing is learnt from the text"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BPE:
@@ -34,6 +38,10 @@ class BPE:
     kind: Literal["bpe"] = "bpe"
     vocabulary: int = 2048
     """Tokens at most: 256 bytes, the end of a document, and the pieces."""
+
+    def sentence(self) -> str:
+        """What tokens are."""
+        return "pieces learnt from the public rows alone"
 
     def __post_init__(self) -> None:
         if self.vocabulary <= _END + 1:
@@ -48,6 +56,10 @@ class OfModel:
     name: str
     """A folder with tokenizer.json or vocab.txt, or that of a former run, relative to the recipe;
     where there is no such folder, the name of a model on the Hugging Face hub."""
+
+    def sentence(self) -> str:
+        """What tokens are."""
+        return f"those of {self.name}"
 
     def __post_init__(self) -> None:
         if not self.name:

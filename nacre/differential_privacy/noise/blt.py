@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -71,6 +72,23 @@ class Buffered:
     def reach(self) -> float:
         """How far a unit moves C times the sums, in sensitivities; see `length_of_turns`."""
         return _reach(self.weights, self.decays, self.steps, self.separation)
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, multiplier, buffers and separation, as plan.json has them."""
+        return {
+            "kind": self.kind,
+            "multiplier": self.multiplier,
+            "buffers": len(self.weights),
+            "weights": list(self.weights),
+            "decays": list(self.decays),
+            "separation": self.separation,
+        }
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], steps: int) -> Self:
+        """What `facts` described, uncalibrated."""
+        weights, decays = tuple(facts["weights"]), tuple(facts["decays"])
+        return cls(weights=weights, decays=decays, steps=steps, separation=facts["separation"])
 
     def init(self, like: Tensors) -> NoiseState:
         """No steps yet, and the numbers that decide the noise."""

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -64,6 +65,16 @@ class Banded:
     def bands(self) -> int:
         """Diagonals of C; noise of steps further apart has nothing to do with each other's C."""
         return len(self.coefficients)
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, multiplier, bands and the first column of C, as plan.json has them."""
+        own = {"bands": self.bands, "coefficients": list(self.coefficients)}
+        return {"kind": self.kind, "multiplier": self.multiplier, **own}
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], steps: int) -> Self:
+        """What `facts` described, uncalibrated."""
+        return cls(coefficients=tuple(facts["coefficients"]))
 
     def init(self, like: Tensors) -> NoiseState:
         """No steps yet; what the noise was begun with, so that it is gone on with in kind."""
@@ -136,6 +147,16 @@ class Tree:
     def reach(self) -> float:
         """See `tree_reach`."""
         return tree_reach(self.steps, self.separation)
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, multiplier and separation, as plan.json has them."""
+        own = {"separation": self.separation}
+        return {"kind": self.kind, "multiplier": self.multiplier, **own}
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], steps: int) -> Self:
+        """What `facts` described, uncalibrated."""
+        return cls(steps=steps, separation=facts["separation"])
 
     def init(self, like: Tensors) -> NoiseState:
         """No steps yet, and the numbers that decide the scale."""

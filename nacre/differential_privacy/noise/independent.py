@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +54,15 @@ class Gaussian:
     def __post_init__(self) -> None:
         if self.multiplier is not None and not 0 < self.multiplier < math.inf:
             raise ValueError(f"multiplier={self.multiplier} must be > 0 and finite")
+
+    def facts(self) -> dict[str, Any]:
+        """Kind, multiplier and where normals come from, as plan.json has them."""
+        return {"kind": self.kind, "multiplier": self.multiplier, "draws": self.draws}
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], steps: int) -> Self:
+        """What `facts` described, uncalibrated."""
+        return cls()
 
     def init(self, like: Tensors) -> NoiseState:
         """None: draws of different steps are independent."""
@@ -141,6 +151,10 @@ class NoNoise:
     def __post_init__(self) -> None:
         if not self.because:
             raise ValueError("because='' must say why no noise is added")
+
+    def facts(self) -> dict[str, Any]:
+        """Kind and multiplier, as plan.json has them."""
+        return {"kind": "nonoise", "multiplier": None}
 
     def init(self, like: Tensors) -> NoiseState:
         """None."""

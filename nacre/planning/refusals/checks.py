@@ -9,6 +9,7 @@ the recipe, the reason and the remedy. `CHECKS` lists them; `nacre explain` prin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,16 +20,14 @@ from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
-from nacre.planning.facts import Facts, ball_of, continues, former_plan, public_stage
+from nacre.planning.facts import Facts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, protection_of
 from nacre.planning.refusals.clipping import (
-    adaptive_rules_see_every_step,
     copies_are_of_images,
-    half_precision_is_for_the_tape,
+    moving_rules_see_every_step,
     norms_leave_room_for_noise,
-    one_factor_a_unit,
     per_unit_clipping,
-    per_unit_sums,
+    sums_carry_the_rule,
 )
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
 from nacre.planning.refusals.inputs import (
@@ -37,7 +36,6 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
-from nacre.recipe.audits import CanaryAudit, Evasion
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -119,11 +117,12 @@ def clients_are_many(facts: Facts) -> None:
             "large as the update itself; use `unit: example`, or say "
             "`federated_learning: {few_clients: true}` to go on",
         )
-    if federation.gather.aggregate.kind != "mean":
+    aggregate = federation.gather.aggregate
+    if not math.isfinite(aggregate.bound(1.0)):
         refuse(
             recipe,
             "federated_learning.gather",
-            f"{federation.gather.aggregate.kind} of clipped changes is no bounded sum, so noise "
+            f"{aggregate.kind} of clipped changes is no bounded sum, so noise "
             "on it has no price; use `aggregate: {kind: mean}`",
         )
 
@@ -270,38 +269,12 @@ def something_trains(facts: Facts) -> None:
 def audits_have_their_rows(facts: Facts) -> None:
     """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
     canaries."""
-    recipe = facts.recipe
+    recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
+    trained_against = adversarial.attack.ball if adversarial is not None else None
     for option in recipe.audit:
-        if isinstance(option, CanaryAudit):
-            canaries = getattr(recipe.data, "canaries", None)
-            if canaries is not None and option.candidates >= 10**canaries.digits:
-                refuse(
-                    recipe,
-                    "audit",
-                    f"{option.candidates} candidates are more than there are other secrets of "
-                    f"{canaries.digits} digits; raise `data.canaries.digits`",
-                )
-            if canaries is None:
-                refuse(
-                    recipe,
-                    "audit",
-                    "canaries looks for made-up secrets and the data hold none; add "
-                    "`canaries: {count: 32}` to data of kind text with task causal_lm",
-                )
-        elif not recipe.data.has_test:
-            refuse(
-                recipe,
-                "audit",
-                f"{option.kind} measures on rows that were not trained on, and the data declare "
-                "none; add `data: {holdout: {share: 0.2}}`",
-            )
-        if isinstance(option, Evasion) and ball_of(option, recipe) is None:
-            refuse(
-                recipe,
-                "audit",
-                "evasion needs to know how far an input may move; give it a ball: "
-                "`audit: [{kind: evasion, ball: {kind: linf, radius: 0.1}}]`",
-            )
+        missing = option.lacks(recipe.data, trained_against)
+        if missing is not None:
+            refuse(recipe, "audit", missing)
 
 
 def parties_are_one_process(facts: Facts) -> None:
@@ -343,10 +316,8 @@ def averages_are_whole(facts: Facts) -> None:
 CHECKS: tuple[Callable[[Facts], None], ...] = (
     per_unit_clipping,
     norms_leave_room_for_noise,
-    per_unit_sums,
-    one_factor_a_unit,
-    half_precision_is_for_the_tape,
-    adaptive_rules_see_every_step,
+    sums_carry_the_rule,
+    moving_rules_see_every_step,
     copies_are_of_images,
     batch_within_data,
     noise_fits_the_sampling,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
-from nacre.gradient_clipping import Adaptive, PerLayer, Unclipped
+from nacre.gradient_clipping import BY_KIND
 from nacre.planning.facts import Facts
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
-from nacre.training.pieces import protects
 
 
 def per_unit_clipping(facts: Facts) -> None:
@@ -32,75 +33,48 @@ _LEAST_NORM, _MOST_NORM = 1e-20, 1e20
 
 
 def norms_leave_room_for_noise(facts: Facts) -> None:
-    """Noise in proportion to the norm has to be a number of float32, and so have its grid and a sum
-    of many units."""
-    if facts.recipe.differential_privacy is None:
-        return
+    """Noise in proportion to the bound has to be a number of float32, and so have its grid and a
+    sum of many units."""
     rule = pieces.unit_clip(facts.recipe)
-    given: dict[str, float | None] = {"norm": getattr(rule, "norm", None)}
-    own: dict[str, float] = getattr(rule, "norms", None) or {}
-    given |= {f"norms.{name}": norm for name, norm in own.items()}
-    for key, norm in given.items():
-        if norm is None or _LEAST_NORM <= norm <= _MOST_NORM:
-            continue
+    if facts.recipe.differential_privacy is None or rule is None:
+        return
+    bound = rule.bound(1)
+    if not _LEAST_NORM <= bound <= _MOST_NORM:
         refuse(
             facts.recipe,
-            f"gradient_clipping.{key}",
-            f"{norm:g} is so far from 1 that noise in proportion to it leaves 32-bit floating "
+            "gradient_clipping.norm",
+            f"{bound:g} is so far from 1 that noise in proportion to it leaves 32-bit floating "
             f"point; use a norm between {_LEAST_NORM:g} and {_MOST_NORM:g}",
         )
 
 
-def per_unit_sums(facts: Facts) -> None:
-    """`gradients: whole` never sees one unit's gradient."""
-    recipe = facts.recipe
-    if pieces.unit_clip(recipe) is not None and recipe.execution.gradients == "whole":
-        if protects(recipe) == "client":
-            return  # the change of a party is clipped, not its gradients
-        refuse(
-            recipe,
-            "execution.gradients",
-            "whole adds gradients up before anyone could clip one unit's; use auto",
-        )
+def sums_carry_the_rule(facts: Facts) -> None:
+    """A gradient sum has to carry the clip rule and the precision: `whole` never sees one unit's
+    gradient, `ghost` and `grouped` have one factor a unit, and only the sums of the tape compute in
+    bfloat16."""
+    recipe, execution = facts.recipe, facts.recipe.execution
+    rule, name = pieces.clip(recipe), execution.gradients
+    if name == "auto":
+        if math.isfinite(rule.bound(1)):
+            return  # it takes one that carries both
+        name = "whole"
+    chosen = BY_KIND[name]
+    if (problem := chosen.refuses(rule)) is not None:
+        refuse(recipe, "execution.gradients", problem)
+    if (problem := chosen.refuses(rule, execution.precision)) is not None:
+        refuse(recipe, "execution.precision", problem)
 
 
-def half_precision_is_for_the_tape(facts: Facts) -> None:
-    """Only the sums of the tape compute in bfloat16 and add up in float32."""
-    execution = facts.recipe.execution
-    without = ("looped", "vmapped", "whole")
-    unclipped = pieces.clip(facts.recipe) == Unclipped() and execution.gradients == "auto"
-    if execution.precision != "float32" and (execution.gradients in without or unclipped):
-        taken = "whole" if unclipped else execution.gradients
-        refuse(
-            facts.recipe,
-            "execution.precision",
-            f"{execution.precision} is for the sums of the tape, and this run takes `gradients: "
-            f"{taken}`; use `precision: float32`",
-        )
-
-
-def one_factor_a_unit(facts: Facts) -> None:
-    """`ghost` and `grouped` scale a unit's loss by one factor; `per_layer` has one a layer."""
-    recipe = facts.recipe
-    rule, sums = pieces.clip(recipe), recipe.execution.gradients
-    if isinstance(rule, PerLayer) and sums in ("ghost", "grouped"):
-        refuse(
-            recipe,
-            "execution.gradients",
-            f"{sums} scales each unit's loss by one factor, and `per_layer` has one a layer; use "
-            "`gradients: bookkeeping`",
-        )
-
-
-def adaptive_rules_see_every_step(facts: Facts) -> None:
-    """An adaptive norm is carried from step to step, and a party keeps nothing between rounds."""
-    recipe = facts.recipe
-    if recipe.federated_learning is not None and isinstance(pieces.clip(recipe), Adaptive):
+def moving_rules_see_every_step(facts: Facts) -> None:
+    """A norm that moves is carried from step to step, and a party keeps nothing between rounds."""
+    recipe, rule = facts.recipe, pieces.clip(facts.recipe)
+    if recipe.federated_learning is not None and rule.moved():
         refuse(
             recipe,
             "gradient_clipping",
-            "adaptive would begin again in every round of every party, since a party keeps nothing "
-            "between rounds; use `gradient_clipping: {kind: automatic}`, which has no norm to tune",
+            f"{rule.kind} would begin again in every round of every party, since a party keeps "
+            "nothing between rounds; use `gradient_clipping: {kind: automatic}`, which has no norm "
+            "to tune",
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
 from nacre.data.sampling import separation
 from nacre.differential_privacy.events import require_neighbours, require_pair
-from nacre.differential_privacy.options import GaussianNoise
 from nacre.planning.facts import Facts
 from nacre.recipe.places import refuse
 from nacre.training import pieces
@@ -34,15 +33,10 @@ def noise_fits_the_sampling(facts: Facts) -> None:
             refuse(recipe, "training.batch", str(error))
     if privacy is None:
         return
-    if isinstance(privacy.noise, GaussianNoise):
-        if privacy.noise.draws == "fast":
-            refuse(
-                recipe,
-                "differential_privacy.noise",
-                "`draws: fast` is PyTorch's generator of an accelerator, and a recipe is trained "
-                "on the processor, where anyone can try its 32 bits of seed and `draws: secure` "
-                "is twice as fast; leave `draws` out",
-            )
+    problem = privacy.noise.unfit()
+    if problem is not None:
+        refuse(recipe, "differential_privacy.noise", problem)
+    if not privacy.noise.correlated:
         return
     if recipe.federated_learning is not None:
         refuse(

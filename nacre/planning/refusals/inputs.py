@@ -7,7 +7,6 @@ from nacre.data.text.tokens import BPE, Bytes
 from nacre.models import Pretrained, PythonModel
 from nacre.models.pretrained import starts_random
 from nacre.planning.facts import Facts, balls
-from nacre.recipe.audits import Evasion
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 
@@ -74,7 +73,7 @@ def tokens_are_not_moved(facts: Facts) -> None:
         return
     if recipe.adversarial_training is not None:
         key = "adversarial_training"
-    elif any(isinstance(option, Evasion) for option in recipe.audit):
+    elif any(option.moves_inputs for option in recipe.audit):
         key = "audit"
     else:
         return

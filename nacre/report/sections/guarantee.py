@@ -118,10 +118,11 @@ def _account(party: Party) -> str:
 
 
 def _clip(party: Party) -> str:
-    kind, norm = party["clip"]["kind"].replace("_", " "), party["clip"]["norm"]
+    clip = party["clip"]
+    kind, norm = clip["kind"].replace("_", " "), clip["norm"]
     if norm is None:
         return kind
-    return f"{kind}, {number(norm)}" + (" at first" if kind == "adaptive" else "")
+    return f"{kind}, {number(norm)}" + (" at first" if clip.get("moves", False) else "")
 
 
 def _turns(party: Party) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 from nacre.core.errors import RecipeError
+from nacre.recipe.audits import AuditOption
 from nacre.recipe.document import parse
+from nacre.recipe.options import kinds
 from nacre.report.facts import Evidence, FindingFacts, Interval, Party, Variant
 from nacre.report.sections.blocks import Stat
 from nacre.report.sections.numbers import (
@@ -72,6 +74,13 @@ def interval(figure: Interval | FindingFacts) -> str:
 def signed_interval(figure: Interval | FindingFacts) -> str:
     """The two ends as signed numbers."""
     return f"{signed(figure['low'])} to {signed(figure['high'])}"
+
+
+def figure_words(entry: FindingFacts) -> tuple[str, str]:
+    """A finding's figure and its interval, each as its unit is read."""
+    if entry["unit"] == "share":
+        return percent(entry["value"]), interval(entry)
+    return signed(entry["value"]), signed_interval(entry)
 
 
 def by_loss(evidence: Evidence) -> bool:
@@ -211,22 +220,25 @@ def key_figures(evidence: Evidence) -> list[Stat]:
 
     An attack that neither the recipe asked for nor `nacre audit` reported has no figure.
     """
-    asked = _asked(evidence)
-    attacked = [
-        told(evidence)
-        for audit, told in _FIGURES.items()
-        if audit in asked or finding(evidence, audit)
-    ]
+    found = {entry["audit"]: entry["headline"] for entry in evidence["findings"]}
+    asked = {audit: label for audit, label in HEADLINES.items() if audit in _asked(evidence)}
+    known = {audit: label for audit, label in HEADLINES.items() if audit in asked | found}
+    attacked = [_figure(evidence, audit, label) for audit, label in (known | found).items()]
     return [_epsilon(evidence), _accuracy(evidence), *attacked]
 
 
+HEADLINES = {kind: option.headline for kind, option in kinds(get_args(AuditOption)).items()}
+"""Audit -> what its figure is called, of every audit that a recipe can name, in their order."""
+
+
 def _asked(evidence: Evidence) -> set[str]:
-    """The audits that the recipe names; all that have a figure where it can no longer be read."""
+    """The audits that the recipe names; those that nearly every recipe asks for where it can no
+    longer be read."""
     try:
         found: Any = parse(evidence["recipe"].encode(), "recipe.yaml").values.get("audit")
         return {audit if isinstance(audit, str) else str(audit["kind"]) for audit in found or ()}
     except (RecipeError, TypeError, KeyError):
-        return {"evasion", "membership"}  # those that nearly every recipe asks for
+        return {"evasion", "membership"}
 
 
 def _epsilon(evidence: Evidence) -> Stat:
@@ -254,34 +266,15 @@ def _accuracy(evidence: Evidence) -> Stat:
     return Stat("Accuracy", percent(figure["value"]), f"{level}interval {interval(figure)}")
 
 
-def _evasion(evidence: Evidence) -> Stat:
-    figure, label = finding(evidence, "evasion"), "Accuracy under attack"
-    if figure is None:
+def _figure(evidence: Evidence, audit: str, label: str) -> Stat:
+    """The key figure of an audit. A share that was only measured needs no verdict beside it."""
+    entry = finding(evidence, audit)
+    if entry is None:
         return _absent(label, evidence, FINDINGS)
-    level = whole(figure["confidence"])
-    return Stat(label, percent(figure["value"]), f"{level} interval {interval(figure)}")
-
-
-def _membership(evidence: Evidence) -> Stat:
-    figure, label = finding(evidence, "membership"), "Membership advantage"
-    if figure is None:
-        return _absent(label, evidence, FINDINGS)
-    level = whole(figure["confidence"])
-    detail = f"{level} interval {signed_interval(figure)}; {figure['verdict']}"
-    return Stat(label, signed(figure["value"]), detail)
-
-
-def _canaries(evidence: Evidence) -> Stat:
-    figure, label = finding(evidence, "canaries"), "Canary exposure in bits"
-    if figure is None:
-        return _absent(label, evidence, FINDINGS)
-    level = whole(figure["confidence"])
-    detail = f"{level} interval {signed_interval(figure)}; {figure['verdict']}"
-    return Stat(label, signed(figure["value"]), detail)
-
-
-_FIGURES = {"evasion": _evasion, "membership": _membership, "canaries": _canaries}
-"""Audit -> its key figure."""
+    value, ends = figure_words(entry)
+    plain = entry["unit"] == "share" and entry["verdict"] == "measured"
+    verdict = "" if plain else f"; {entry['verdict']}"
+    return Stat(label, value, f"{whole(entry['confidence'])} interval {ends}{verdict}")
 
 
 def _absent(label: str, evidence: Evidence, file: str) -> Stat:

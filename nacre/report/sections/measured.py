@@ -25,6 +25,7 @@ from nacre.report.sections.headline import (
     FINDINGS,
     STAYS_LOCAL,
     by_loss,
+    figure_words,
     interval,
     signed_interval,
     steps,
@@ -195,9 +196,8 @@ def _levels(found: Sequence[FindingFacts]) -> str:
 
 
 def _result(entry: FindingFacts) -> Cell:
-    share = entry["audit"] == "evasion"
-    value = percent(entry["value"]) if share else signed(entry["value"])
-    return Cell(value, detail=interval(entry) if share else signed_interval(entry))
+    value, ends = figure_words(entry)
+    return Cell(value, detail=ends)
 
 
 def _figures(entry: FindingFacts) -> list[Figure]:
