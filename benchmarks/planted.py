@@ -264,6 +264,30 @@ FAULTS = [
         "        if deviation < 0:",
         PLANNED,
     ),
+    Fault(
+        "record: a loop of one's own leaves none", "integrations/steps.py",
+        "        self._record(number, release)",
+        "        pass",
+        f"{PLANNED}::test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked",
+    ),
+    Fault(
+        "record: the page of a run unlike its plan does not say so", "report/headline.py",
+        '    if released["count"] != done:',
+        '    if released["count"] > done:',
+        f"{PLANNED}::test_a_record_that_differs_from_the_plan_is_found",
+    ),
+    Fault(
+        "statistics: noise is not held against its price", "training/release.py",
+        "        require_due(query, said)",
+        "        pass",
+        f"{PLANNED}::test_statistics_that_are_not_what_was_paid_for_are_held_back",
+    ),
+    Fault(
+        "statistics: the charge is not held against the answers", "differential_privacy/paid.py",
+        "    if charged != together:",
+        "    if not charged:",
+        f"{PLANNED}::test_statistics_that_are_not_what_was_paid_for_are_held_back",
+    ),
     *WIRING,
 ]  # fmt: skip
 

@@ -177,7 +177,7 @@ class _Tapped:
 
     def _shown(self, keys: list[str], epsilon: float, _: float, rows: int) -> Any:
         self.entered.append(([keys.count(ward) for ward in _WARDS], rows / epsilon))
-        return {"east": 1}, 1.0, 1
+        return {"east": 1}, rows / epsilon, 1
 
     def cost(self, gaussian: bool) -> list[float]:
         """Of what entered first against what entered then: epsilon of each noised vector under
