@@ -4,6 +4,7 @@ What is true of recipes (`test_neighbours.py`) is true here: one unit moves what
 its bound at most, and nothing else that is written or handed over.
 """
 
+# pyright: reportArgumentType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
 
