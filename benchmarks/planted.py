@@ -292,6 +292,14 @@ FAULTS = [
 ]  # fmt: skip
 
 
+def copied(folder: Path) -> None:
+    """Puts a copy of the package and of its tests into `folder`."""
+    for part in ("nacre", "tests"):
+        leave = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / part, folder / part, ignore=leave)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
 def noticed(fault: Fault, folder: Path) -> tuple[bool, str]:
     """Whether a test fails on the copy in `folder` with the fault, and which one."""
     path = folder / "nacre" / fault.file
@@ -336,10 +344,7 @@ def main() -> None:
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("nacre", "tests"):
-            leave = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / part, folder / part, ignore=leave)
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        copied(folder)
         for fault in chosen:
             start = time.perf_counter()
             seen, test = noticed(fault, folder)
