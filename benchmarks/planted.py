@@ -266,8 +266,40 @@ FAULTS = [
         "        if deviation < 0:",
         PLANNED,
     ),
+    Fault(
+        "record: a loop of one's own leaves none", "integrations/steps.py",
+        "        self._record(number, release)",
+        "        pass",
+        f"{PLANNED}::test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked",
+    ),
+    Fault(
+        "record: the page of a run unlike its plan does not say so", "report/sections/headline.py",
+        '    if released["count"] != done:',
+        '    if released["count"] > done:',
+        f"{PLANNED}::test_a_record_that_differs_from_the_plan_is_found",
+    ),
+    Fault(
+        "statistics: noise is not held against its price", "statistics/release.py",
+        "        require_due(query, said)",
+        "        pass",
+        f"{PLANNED}::test_statistics_that_are_not_what_was_paid_for_are_held_back",
+    ),
+    Fault(
+        "statistics: the charge is not held against the answers", "differential_privacy/paid.py",
+        "    if charged != together:",
+        "    if not charged:",
+        f"{PLANNED}::test_statistics_that_are_not_what_was_paid_for_are_held_back",
+    ),
     *WIRING,
 ]  # fmt: skip
+
+
+def copied(folder: Path) -> None:
+    """Puts a copy of the package and of its tests into `folder`."""
+    for part in ("nacre", "tests"):
+        leave = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / part, folder / part, ignore=leave)
+    shutil.copy(ROOT / "pyproject.toml", folder)
 
 
 def noticed(fault: Fault, folder: Path) -> tuple[bool, str]:
@@ -314,10 +346,7 @@ def main() -> None:
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("nacre", "tests"):
-            leave = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / part, folder / part, ignore=leave)
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        copied(folder)
         for fault in chosen:
             start = time.perf_counter()
             seen, test = noticed(fault, folder)

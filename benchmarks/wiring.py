@@ -353,8 +353,8 @@ WIRING = [
     Fault(
         "wiring: no step of a loop of one's own is held against the plan",
         "integrations/steps.py",
-        "held = Held(self.standing.planned, self._parts",
-        'held = Held(replace(self.standing.planned, how="unprotected"), self._parts',
+        "self._held = Held(self.standing.planned, self._parts",
+        'self._held = Held(replace(self.standing.planned, how="unprotected"), self._parts',
         f"{PLANNED}::test_an_adapter_is_held_against_what_it_declared",
     ),
     Fault(
@@ -368,7 +368,7 @@ WIRING = [
         "wiring: an adaptive norm stands still in a loop of one's own", "integrations/steps.py",
         "        self.clip = after.clip",
         "        pass",
-        "tests/integrations/test_resume.py::test_an_adaptive_rule_goes_on_where_it_stood",
+        f"{PLANNED}::test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked",
     ),
     Fault(
         "wiring: weights moved elsewhere are taken", "integrations/steps.py",

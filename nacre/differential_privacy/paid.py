@@ -45,9 +45,10 @@ def due(query: QueryOption) -> float:
     match query:
         case Sum():
             reach = max(abs(query.low), abs(query.high))
-        case Mean() | Variance():
-            reach = (query.high - query.low) / 2
-            parts = (1 if isinstance(query, Mean) else 2) + (query.size is None)
+        case Mean():
+            reach, parts = (query.high - query.low) / 2, 1 + (query.size is None)
+        case Variance():  # the answer states the noise of its sum of squares
+            reach, parts = ((query.high - query.low) / 2) ** 2, 2 + (query.size is None)
         case _:
             pass
     moved = query.rows_per_unit * reach

@@ -56,6 +56,7 @@ class Steps:
         )
         self._context: bytes | None = None
         self._unmoved: Unmoved | None = None  # from the first step on
+        self._held: Held | None = None  # follows the norm of an adaptive rule from step to step
         self._log: Log | None = None  # from the first step on, where the run has a folder
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
@@ -77,8 +78,9 @@ class Steps:
             )
         self.require_untouched()
         number = done + 1
-        held = Held(self.standing.planned, self._parts.sampling, self.clip, done)
-        noise = Journalled(self._parts.noise, self.standing.charge, number, held)
+        if self._held is None:
+            self._held = Held(self.standing.planned, self._parts.sampling, self.clip, done)
+        noise = Journalled(self._parts.noise, self.standing.charge, number, self._held)
         source = self.standing.source.child("run")
         first = self._unmoved is None
         if self._unmoved is None:
@@ -87,7 +89,11 @@ class Steps:
         units = Examples(self._dataset, self._collate, device, source.child("rows", number))
         state = State(self._model.train(), optimizer, self.clip, done=done)
         before = entering(state, source, self._fixed())
-        after, release = step(state, units, replace(self._parts, noise=noise), source, before)
+        try:
+            after, release = step(state, units, replace(self._parts, noise=noise), source, before)
+        except BaseException:
+            self._held = None  # it may have followed a release that did not leave
+            raise
         self.clip = after.clip
         self._record(number, release)
         self._mark = self._marked()

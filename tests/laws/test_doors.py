@@ -4,6 +4,7 @@ What is true of recipes (`test_neighbours.py`) is true here: one unit moves what
 its bound at most, and nothing else that is written or handed over.
 """
 
+# pyright: reportArgumentType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
 
@@ -177,7 +178,7 @@ class _Tapped:
 
     def _shown(self, keys: list[str], epsilon: float, _: float, rows: int) -> Any:
         self.entered.append(([keys.count(ward) for ward in _WARDS], rows / epsilon))
-        return {"east": 1}, 1.0, 1
+        return {"east": 1}, rows / epsilon, 1
 
     def cost(self, gaussian: bool) -> list[float]:
         """Of what entered first against what entered then: epsilon of each noised vector under

@@ -1,6 +1,7 @@
 """What a key stands for: everything that a release is computed from is in the key of its noise, and
 what is written about private rows stands under a key that no other run has."""
 
+# pyright: reportArgumentType=false
 # pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 

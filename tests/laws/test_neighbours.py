@@ -75,7 +75,8 @@ def _rows(folder: Path) -> Path:
     file = patients(folder / "patients.csv", people=30)
     with file.open("a", newline="") as handle:
         csv.writer(handle).writerows(
-            [MANY, "north", f"{20 + place}", "f", f"{place / 2:.2f}", "yes"] for place in range(12)
+            [MANY, "north", f"{20 + place}", "f", f"{place / 2:.2f}", ("no", "yes")[place % 2]]
+            for place in range(12)
         )
     return file
 
