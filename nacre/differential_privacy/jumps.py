@@ -54,10 +54,13 @@ _EXPECTED = 1.0
 
 _JUMP_PLACES = 2000
 
+_KINDS = 10
+"""Kinds of steps from which on a search by all of them takes too long."""
+
 _FAR = 13.0
 """Deviations beyond which lie 6e-39."""
 
-_RARE = 0.1
+_RARE = 3e-5
 """How likely a step of any kind may be a jump."""
 
 _MOVED = 1e-4
@@ -89,27 +92,62 @@ def upper_by_jumps(
     the grid takes more than a million places.
     Raises `Unsettled` where no bound is found.
     """
+    if len(steps) <= _KINDS:
+        best = _searched(steps, delta, added, gap, enough)[0]
+    else:
+        # Where to look, and how finely, a few of the kinds tell; the bound is of all.
+        rough, width = _searched(_sampled(steps), delta, added, gap, enough)
+        best, epsilon = math.inf, rough
+        threshold = _floor(steps) if added else _threshold(steps)
+        for _ in range(2):
+            if math.isinf(epsilon) or math.isinf(width):
+                break
+            found = _bound(steps, delta, added, threshold, epsilon, width)
+            if found is None:
+                break
+            best, near = min(best, found), abs(found - epsilon) < 0.1 * epsilon
+            if near or found <= enough:
+                break
+            epsilon = found
+    if math.isinf(best):
+        raise Unsettled("the losses of the steps take too many points")
+    return best
+
+
+def _sampled(steps: Steps) -> Steps:
+    """A few of many kinds, in the place of all."""
+    ordered = sorted(steps, key=lambda step: (step[0].rate, step[0].multiplier))
+    some = ordered[len(ordered) % _KINDS // 2 :: len(ordered) // _KINDS]
+    share = sum(times for _, times in steps) / sum(times for _, times in some)
+    return [(kind, max(1, round(times * share))) for kind, times in some]
+
+
+def _searched(
+    steps: Steps, delta: float, added: bool, gap: float, enough: float
+) -> tuple[float, float]:
+    """The least bound that finer and finer grids found, and a width that is fine enough."""
     threshold = _floor(steps) if added else _threshold(steps)
     epsilon = _guess(steps, threshold, added, delta)
-    width, best, before = math.inf, math.inf, math.inf
+    width, best, before, last = math.inf, math.inf, math.inf, math.inf
     for _ in range(_ROUNDS):
         width = min(width, epsilon / 300)
         found = _bound(steps, delta, added, threshold, epsilon, width)
         if found is None:
             break
         best = min(best, found)
-        if found <= enough or abs(before - found) <= gap * best:
+        if abs(before - found) <= gap * best:
+            break  # the grid before was fine enough
+        last = width
+        if found <= enough:
             break
         before = found if abs(found - epsilon) < 0.3 * epsilon else math.inf
         width /= 4
         epsilon = min(max(found, 0.2 * epsilon), 5 * epsilon)
-    if math.isinf(best):
-        raise Unsettled("the losses of the steps take too many points")
-    return best
+    return best, last
 
 
 def _threshold(steps: Steps) -> float:
-    """The loss above which about `_EXPECTED` steps are expected, and a tenth of no kind."""
+    """The loss above which `_EXPECTED` steps are expected, and a share `_RARE` of each kind."""
 
     def few(loss: float) -> bool:
         chances = [(above(kind, loss)[0], times) for kind, times in steps]

@@ -30,10 +30,13 @@ UNIT = 2.0**-53
 _MANY = 16
 """Laws above which they are many."""
 
-_DEEP = 45.0
+_DEEP = 36.0
 """A frequency is low while a normal law's modulus there is above exp(-_DEEP)."""
 
-_ENOUGH = 48
+_TABLE = 3e7
+"""Places times low frequencies that are worth their while."""
+
+_ENOUGH = 12
 """Laws, about, that bound the high frequencies of all."""
 
 
@@ -52,8 +55,8 @@ def power(first: int, masses: Array, times: Array, size: int) -> Power:
     Of many laws the low frequencies alone are computed of all of them: the composition is so much
     wider than the grid that it has no high ones. That it has not is bounded by a part of the laws.
     """
-    if len(masses) > _MANY:
-        return _of_many(first, masses, times, size)
+    if len(masses) > _MANY and (low := _low(masses, times, size)) * masses.shape[1] < _TABLE:
+        return _of_many(first, masses, times, size, low)
     half = size // 2 + 1
     share = 16 * UNIT * math.log2(size)
     exponent: Any = np.zeros(half, dtype=complex)
@@ -72,14 +75,18 @@ def power(first: int, masses: Array, times: Array, size: int) -> Power:
     return Power(start, np.maximum(inverse, 0.0), error)
 
 
-def _of_many(first: int, masses: Array, times: Array, size: int) -> Power:
+def _low(masses: Array, times: Array, size: int) -> int:
+    """How many frequencies are low."""
+    places = np.arange(masses.shape[1])
+    spread = float(times @ (masses @ places**2.0 - (masses @ places) ** 2))
+    low = math.ceil(size / math.tau * math.sqrt(2 * _DEEP / max(spread, 1e-3))) + 1
+    return min(low, size // 2 + 1)
+
+
+def _of_many(first: int, masses: Array, times: Array, size: int, low: int) -> Power:
     share = 16 * UNIT * math.log2(size)
     mode = int((times @ masses).argmax())
     places = np.arange(masses.shape[1]) - mode
-    mean = masses @ places
-    spread = float(times @ (masses @ places**2 - mean**2))
-    low = math.ceil(size / math.tau * math.sqrt(2 * _DEEP / max(spread, 1e-3))) + 1
-    low = min(low, size // 2 + 1)
     phases = np.multiply.outer(places, math.tau / size * np.arange(low))
     real, imaginary = -2 * np.sin(phases / 2) ** 2, np.sin(phases)
     moved = 1 - masses[:, mode : mode + 1]

@@ -35,7 +35,8 @@ CUT = 1e-5
 _MOST = 1 << 20
 """Places of a window."""
 
-_PARTS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of epsilon, at which a tilted mean lies
+_PARTS = (0.2, 0.5, 0.75, 1.0)  # of epsilon, at which a tilted mean lies
+_MANY = 16  # kinds, of which fewer tilts are tried
 _ORDERS = np.geomspace(1e-3, 1e7, 61)  # of Chernoff's bounds
 _AHEAD = np.geomspace(0.01, 100.0, 21)  # the same, ahead of a tilt
 
@@ -129,7 +130,8 @@ class Curve:
 
 def curve(small: Small, delta: float, epsilon: float) -> Curve:
     """The bounds from the smallest losses to about `epsilon` and above. Raises `TooFine`."""
-    orders = small.orders_of([part * epsilon for part in _PARTS])
+    parts = _PARTS if len(small.times) < _MANY else _PARTS[1::2]
+    orders = small.orders_of([part * epsilon for part in parts])
     first, size = _window(small, math.log(CUT * delta), orders[-1])
     over = _above(small, (first + size - 1) * small.width)
     places = first + np.arange(size)
