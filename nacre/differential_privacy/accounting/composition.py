@@ -32,15 +32,17 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from nacre.differential_privacy.accounting.allocation import Allocated
+from nacre.differential_privacy.accounting.jumps import upper_by_jumps
 from nacre.differential_privacy.accounting.loss_distribution import (
-    UNIT,
     Kind,
     Masses,
     Step,
     Unsettled,
     on_grid,
 )
+from nacre.differential_privacy.accounting.powers import UNIT, power
 from nacre.differential_privacy.accounting.saddle_point import Tilt, tilted
+from nacre.differential_privacy.accounting.small import stacked
 
 Array = NDArray[np.floating[Any]]
 Steps = Sequence[tuple[Kind, int]]
@@ -60,6 +62,12 @@ _FIRST = 6.0
 neighbours decides."""
 
 _ATTEMPTS = 8
+
+_KINDS = 16
+"""Kinds of steps from which on the time of each counts."""
+
+_MANY, _SKEWED = 1000, 1.0
+"""The steps, and the skewness of the tilted composition, from which on few steps may decide."""
 
 _LARGEST = 1500.0
 """Above such an epsilon nobody asks how large it is."""
@@ -94,21 +102,45 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
         for kind, _ in steps
     )
     directions = (False, True) if one_sided else (False,)  # the others are their own mirror images
+    if len(steps) > _KINDS and (upper := _of_many_kinds(steps, delta, gap)) < math.inf:
+        return Bounds(0.0, upper)
     ways = [(tilted(steps, delta, added), added) for added in directions]
     largest = max(tilt.epsilon for tilt, _ in ways)
     if largest > _LARGEST:
         raise Unsettled(f"an epsilon of about {largest:.3g} is none")
-    found, open_ = Bounds(0.0, 0.0), ""
+    found, open_, above = Bounds(0.0, 0.0), "", _from_above(steps)
     for tilt, added in sorted(ways, key=lambda way: -way[0].epsilon):
+        enough = found.upper if above else found.lower
         try:
-            enough = found.upper if _from_above(steps) else found.lower
             one = _refined(steps, delta, gap, tilt, added, enough)
         except Unsettled as error:
-            one, open_ = Bounds(0.0, error.upper), str(error)
+            upper = min(error.upper, _by_jumps(steps, delta, gap, added, enough))
+            one, open_ = Bounds(error.lower, upper), open_ or str(error)
+            above = True
         found = Bounds(max(found.lower, one.lower), max(found.upper, one.upper))
     if open_:
-        raise Unsettled(open_, found.upper)
+        raise Unsettled(open_, found.upper, found.lower)
     return found
+
+
+def _of_many_kinds(steps: Steps, delta: float, gap: float) -> float:
+    """The upper bound that composes all kinds by their low frequencies; inf where it does not
+    settle."""
+    if sum(times for _, times in steps) < _MANY:
+        return math.inf
+    removed = _by_jumps(steps, delta, gap, False, 0.0)
+    return max(removed, _by_jumps(steps, delta, gap, True, removed))
+
+
+def _by_jumps(steps: Steps, delta: float, gap: float, added: bool, enough: float) -> float:
+    """The upper bound that keeps rare large losses apart; inf where it does not settle either."""
+    plain = [(kind, times) for kind, times in steps if isinstance(kind, Step)]
+    if len(plain) < len(steps):
+        return math.inf
+    try:
+        return upper_by_jumps(plain, delta, added, gap, enough)
+    except Unsettled:
+        return math.inf
 
 
 def _from_above(steps: Steps) -> bool:
@@ -121,7 +153,7 @@ def _refined(
 ) -> Bounds:
     """The bounds of one direction; coarse where its upper bound stays below `enough`."""
     count = sum(times for _, times in steps)
-    finer = _FIRST
+    finer, few = _FIRST, count >= _MANY and tilt.skewness > _SKEWED
     found, least = Bounds(0.0, math.inf), math.inf
     for _ in range(_ATTEMPTS):
         guess = max(tilt.epsilon, enough, _SMALL)
@@ -137,6 +169,8 @@ def _refined(
             continue
         if found.upper <= enough or found.upper - found.lower <= gap * max(found.upper, _SMALL):
             return found
+        if few and found.lower == 0:
+            break  # the tilt does not reach epsilon, and finer grids do not help it
         near = abs(found.upper - tilt.epsilon) <= 0.1 * tilt.epsilon
         if _from_above(steps) and near and finer <= 1.0:
             return found
@@ -162,7 +196,7 @@ class _Composed:
     order: float
     scale: float
     relative: float  # error of the scale
-    error: float  # of the weights, in the 2-norm
+    error: float  # of each weight
     outside: float  # probability that is not in the window, or in it by mistake
 
     @property
@@ -208,32 +242,28 @@ def _composed(
         raise Unsettled(f"{places} points over a length of {length:.3g} are too many")
     size: Any = fft.next_fast_len(places, real=True)
     start = math.floor(least / width)
-    base, scale, relative, error = 0, 0.0, 0.0, 1.0
-    spectrum: Any = 1.0
+    scale, relative = 0.0, 0.0
+    rows: list[tuple[int, Array, int]] = []
     for part, times in parts:
         losses = (part.first + np.arange(len(part.masses))) * width
         top = float((order * losses).max())
         grown = part.masses * np.exp(order * losses - top)
         total = float(grown.sum())
-        folded = np.bincount(np.arange(len(grown)) % size, grown / total, minlength=size)
-        transformed: Any = fft.rfft(folded)
-        spectrum = spectrum * transformed**times
-        base += part.first * times
+        rows.append((part.first, grown / total, times))
         scale += times * (math.log(total) + top)
         relative += (
             times * part.grown + times * (64 + 4 * order * float(np.abs(losses).max())) * UNIT
         )
-        error += times * float(np.linalg.norm(folded))
-    inverse: Any = fft.irfft(spectrum, size)
-    weights = np.roll(inverse, (base - start) % size)
+    table = stacked(rows, width)
+    found = power(table.first, table.masses, table.times, size)
     return _Composed(
         least=start * width,
         width=width,
-        weights=np.maximum(weights, 0.0),
+        weights=np.roll(found.masses, (found.first - start) % size),
         order=order,
         scale=scale - order * start * width,
         relative=relative,
-        error=8 * UNIT * math.log2(size) * error,  # Higham 2002, theorem 24.2
+        error=found.error,
         outside=3 * _CUT * delta,
     )
 
@@ -244,11 +274,7 @@ def _tails(composed: _Composed) -> tuple[Array, Array, Array]:
     losses, order = composed.losses, composed.order
     p = composed.weights * np.exp(-order * losses)
     q = p * np.exp(-losses)
-    rounded = (
-        composed.error
-        * np.exp(-order * losses)
-        / math.sqrt(-math.expm1(-2 * order * composed.width))
-    )
+    rounded = composed.error * np.exp(-order * losses) / -math.expm1(-order * composed.width)
     return p[::-1].cumsum()[::-1], q[::-1].cumsum()[::-1], rounded
 
 

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from nacre.differential_privacy.accounting.allocation import Allocated, law, on_lattice
+from nacre.differential_privacy.accounting.powers import UNIT
 
 Array = NDArray[np.floating[Any]]
-
-UNIT = 2.0**-53
-"""The rounding of a double."""
 
 _MOST = 1 << 22
 """Points that one step may take."""
@@ -27,12 +25,19 @@ _DOUBTFUL = 1e-4
 """Cells whose split is rounded by more than this share count as cut off, for the lower bound."""
 
 
+_RULE = np.polynomial.legendre.leggauss(5)
+_NARROW = 0.25
+"""Half a cell's length, in units of 1 / (1 + |x|), below which the rule is used."""
+
+
 class Unsettled(ArithmeticError):
     """The grid that the accuracy asks for takes more points than are worth their while."""
 
-    def __init__(self, message: str, upper: float = math.inf) -> None:
+    def __init__(self, message: str, upper: float = math.inf, lower: float = 0.0) -> None:
         self.upper = upper
         """A bound on epsilon that was proven on the way, if a loose one."""
+        self.lower = lower
+        """The same from below."""
         super().__init__(message)
 
 
@@ -236,11 +241,26 @@ def _mix(rate: float, pair: tuple[float, float]) -> float:
 
 
 def _between(x: Array) -> tuple[Array, Array]:
-    """(n - 1,) masses of the standard normal between neighbours, and the rounding of each."""
+    """(n - 1,) masses of the standard normal between neighbours, and the rounding of each.
+
+    Of narrow cells by Gauss and Legendre's rule, whose error is below 4e-13 (x length)^10 of the
+    mass: the difference of two tails would leave few digits of it.
+    """
     left, right = ndtr(x), ndtr(-x)
     upper = x[:-1] > 0
     mass = np.where(upper, right[:-1] - right[1:], left[1:] - left[:-1])
     error = 8 * UNIT * np.where(upper, right[:-1] + right[1:], left[1:] + left[:-1])
+    with np.errstate(invalid="ignore"):  # the ends may be infinite
+        half = np.diff(x) / 2
+        middle = x[:-1] + half
+        narrow = half * (1 + np.abs(middle)) < _NARROW
+    middle, half = middle[narrow], half[narrow]
+    density = np.zeros(len(half))
+    for node, weight in zip(*_RULE, strict=True):
+        density += weight * np.exp(-((middle + half * node) ** 2) / 2)
+    inside = density * half / math.sqrt(2 * math.pi)
+    mass[narrow] = inside
+    error[narrow] = np.minimum(error[narrow], inside * UNIT * (64 + 4 * middle**2))
     return np.maximum(mass, 0.0), error
 
 

@@ -51,6 +51,15 @@ class _Law:
         spread = float(grown @ (losses - mean) ** 2) / total
         return math.log(total) + top, mean, spread
 
+    def central(self, order: float) -> tuple[float, float]:
+        """The second and third central moments of the tilted law."""
+        losses, weights = self._points(order)
+        exponents = order * losses + weights
+        grown = np.exp(exponents - float(exponents.max()))
+        grown /= grown.sum()
+        away = losses - float(grown @ losses)
+        return float(grown @ away**2), float(grown @ away**3)
+
     def _points(self, order: float) -> tuple[Array, Array]:
         """Losses and log weights, by the trapezoid rule. The integrand is analytic at least pi z^2
         from the real axis, so with two points a z^2 (and a z) its error is exp(-4 pi^2)."""
@@ -112,6 +121,15 @@ class Tilt:
             below = _sum(self.laws, math.exp(middle))[1] < epsilon
             low, high = (middle, high) if below else (low, middle)
         return replace(self, order=math.exp(high), epsilon=epsilon)
+
+    @property
+    def skewness(self) -> float:
+        """Of the tilted law: far above 1 where few steps decide, and the saddle point is none."""
+        third = spread = 0.0
+        for law, times in self.laws:
+            one = law.central(self.order)
+            spread, third = spread + times * one[0], third + times * one[1]
+        return third / spread**1.5 if spread else 0.0
 
     def window(self, least: float, tiny: float, width: float) -> tuple[Tilt, float]:
         """The tilt that needs the shortest window above `least`, and the window's length.

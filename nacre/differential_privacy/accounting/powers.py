@@ -1,0 +1,141 @@
+# SciPy is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Convolution powers of laws on one grid by one FFT, with a bound on the rounding of each mass.
+
+With g the masses of a law, 1 in all, and m its most likely place, its characteristic function is
+1 + z with z(w) = sum over j of g_j (exp(i w (j - m)) - 1): of rounding, z takes a share of what g
+has outside m alone, which is little where most steps hardly lose anything. The componentwise error
+of an FFT is at most a multiple of log2(N) roundings times the 1-norm (Higham 2002, "Accuracy and
+stability of numerical algorithms", section 24.1, with absolute values in place of norms: each of
+the log2(N) factors has a row of absolute values of at most the radix). With x a bound on the error
+of the sum over the laws of times * log(1 + z), exp(x) - 1 is the relative error of the product at
+this frequency; the mean of these errors over the frequencies bounds that of every mass.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+Array = NDArray[np.floating[Any]]
+
+UNIT = 2.0**-53
+"""The rounding of a double."""
+
+
+_MANY = 16
+"""Laws above which they are many."""
+
+_DEEP = 36.0
+"""A frequency is low while a normal law's modulus there is above exp(-_DEEP)."""
+
+_TABLE = 3e7
+"""Places times low frequencies that are worth their while."""
+
+_ENOUGH = 12
+"""Laws, about, that bound the high frequencies of all."""
+
+
+class Power(NamedTuple):
+    """The composition on the places (first + j) modulo the number of places."""
+
+    first: int
+    masses: Array  # (N,)
+    error: float  # of each mass, absolute
+
+
+def power(first: int, masses: Array, times: Array, size: int) -> Power:
+    """The composition of laws on the places from `first` on, (laws, places), each of mass 1 and
+    taken `times` (laws,) over.
+
+    Of many laws the low frequencies alone are computed of all of them: the composition is so much
+    wider than the grid that it has no high ones. That it has not is bounded by a part of the laws.
+    """
+    if len(masses) > _MANY and (low := _low(masses, times, size)) * masses.shape[1] < _TABLE:
+        return _of_many(first, masses, times, size, low)
+    half = size // 2 + 1
+    share = 16 * UNIT * math.log2(size)
+    exponent: Any = np.zeros(half, dtype=complex)
+    doubt, most, start = np.zeros(half), np.zeros(half), 0
+    for row, number in zip(masses, times, strict=True):
+        mode = int(row.argmax())
+        logs, wrong, largest = _transformed(row, mode, size, share)
+        exponent += number * logs
+        doubt += number * wrong
+        most += number * largest
+        start += int(number) * (first + mode)
+    spectrum: Any = np.exp(exponent)
+    modulus = np.abs(spectrum)
+    error = float((_unsure(modulus, doubt, most) + share * modulus).sum()) * 2 / size
+    inverse: Any = fft.irfft(spectrum, size)
+    return Power(start, np.maximum(inverse, 0.0), error)
+
+
+def _low(masses: Array, times: Array, size: int) -> int:
+    """How many frequencies are low."""
+    places = np.arange(masses.shape[1])
+    spread = float(times @ (masses @ places**2.0 - (masses @ places) ** 2))
+    low = math.ceil(size / math.tau * math.sqrt(2 * _DEEP / max(spread, 1e-3))) + 1
+    return min(low, size // 2 + 1)
+
+
+def _of_many(first: int, masses: Array, times: Array, size: int, low: int) -> Power:
+    share = 16 * UNIT * math.log2(size)
+    mode = int((times @ masses).argmax())
+    places = np.arange(masses.shape[1]) - mode
+    phases = np.multiply.outer(places, math.tau / size * np.arange(low))
+    real, imaginary = -2 * np.sin(phases / 2) ** 2, np.sin(phases)
+    moved = 1 - masses[:, mode : mode + 1]
+    z = masses @ real - 1j * (masses @ imaginary)  # the sign of `rfft`
+    # A product of that many terms, each of which has the rounding of its phase.
+    error = moved * UNIT * (16 + len(places) + float(np.abs(phases).max()))
+    logs, wrong, largest = _log1p(z, 2 * error)
+    spectrum: Any = np.zeros(size // 2 + 1, dtype=complex)
+    spectrum[:low] = np.exp(times @ logs)
+    modulus = np.abs(spectrum)
+    unsure = np.zeros(size // 2 + 1)
+    unsure[:low] = _unsure(modulus[:low], times @ wrong, times @ largest)
+    if low < len(unsure):
+        highest = np.zeros(len(unsure))
+        for place in range(0, len(masses), max(1, len(masses) // _ENOUGH)):
+            row = masses[place]
+            largest = _transformed(row, int(row.argmax()), size, share)[2]
+            highest += times[place] * np.minimum(largest, 0.0)
+        unsure[low:] = np.exp(highest[low:])
+    error = float((unsure + share * modulus).sum()) * 2 / size
+    start = int(times.sum()) * (first + mode)
+    inverse: Any = fft.irfft(spectrum, size)
+    return Power(start, np.maximum(inverse, 0.0), error)
+
+
+def _transformed(row: Array, mode: int, size: int, share: float) -> tuple[Any, Array, Array]:
+    """`_log1p` of one law's z at all frequencies."""
+    others = row.copy()
+    others[mode] = 0.0
+    moved = float(others.sum())
+    places = (np.arange(len(others)) - mode) % size
+    raised: Any = fft.rfft(np.bincount(places, others, size))
+    return _log1p(raised - moved, 2 * share * moved)
+
+
+def _unsure(modulus: Array, doubt: Array, most: Array) -> Array:
+    """How far a product may be wrong at each frequency."""
+    close = modulus * np.expm1(np.minimum(doubt, 1.0))
+    return np.where(doubt < 1, close, modulus + np.exp(np.minimum(most, 0.0)))
+
+
+def _log1p(z: Any, error: float | Array) -> tuple[Any, Array, Array]:
+    """log(1 + z) of complex z, known up to `error`; by how much it may be wrong, and the largest
+    log |1 + z| that is possible."""
+    size = np.abs(z)
+    square = np.maximum(z.real * (2 + z.real) + z.imag**2, -1 + 1e-15)
+    modulus = np.sqrt(1 + square)
+    logs = 0.5 * np.log1p(square)
+    found = logs + 1j * np.arctan2(z.imag, 1 + z.real)
+    share = (error + 8 * UNIT * (2 * size + size**2) / modulus) / modulus
+    wrong = np.where(share < 0.5, 2 * share, 1e300) + 8 * UNIT * np.abs(found)
+    return found, wrong, logs + np.log1p(share)
