@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.flow import DATA, Flow
 from nacre.gradient_clipping.layout import Layout, Ragged
 from nacre.gradient_clipping.operations.call import tensors_in
