@@ -183,5 +183,5 @@ def put(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     if by:
         if len(parts) > 1:
             raise Unknown
-        _taken(c, owners[index], by, 0, target.shape[0])
+        owners[index] = _taken(c, owners[index], by, 0, target.shape[0])
     return together(owners, c.full(target))
