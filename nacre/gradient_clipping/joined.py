@@ -156,7 +156,7 @@ def _through_view(
     """The parent and its contributions, where the derivation only turns or reshapes it."""
     assert known.derivation is not None
     parent, name = _parent(tape, known), name_of(known.derivation.function)
-    if parent is None:
+    if parent is None or parent.tensor.is_complex() != known.tensor.is_complex():
         return None
     shape = tuple(parent.tensor.shape)
     if name in _RESHAPED and known.tensor.numel() == parent.tensor.numel():
