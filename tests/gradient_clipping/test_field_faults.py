@@ -51,6 +51,42 @@ def test_an_operation_that_saves_its_own_output_is_exact(kind, name):
     assert distance(found, expected) <= 1e-5 * norm(expected)
 
 
+def _filtered(s, x):
+    spectrum = torch.fft.rfft(s.enter(x).mT) * torch.view_as_complex(s.w)
+    return torch.fft.irfft(spectrum, n=5)
+
+
+def _state_space(s, x):
+    poles = torch.complex(-s.w[..., 0].exp(), torch.arange(4.0).expand(8, 4))
+    steps = (poles[..., None] * torch.arange(5)).exp()
+    kernel = torch.einsum("hn,hnl->hl", torch.view_as_complex(s.w), steps).real
+    spectrum = torch.fft.rfft(s.enter(x).mT, n=10) * torch.fft.rfft(kernel, n=10)
+    return torch.fft.irfft(spectrum, n=10)[..., :5]
+
+
+COMPLEX = {
+    "filter": (_filtered, (8, 3, 2)),
+    "state space": (_state_space, (8, 4, 2)),
+    "product": (lambda s, x: torch.view_as_real(s.enter(x) * torch.view_as_complex(s.w)), (8, 2)),
+    "matrix": (
+        lambda s, x: (s.enter(x).to(torch.cfloat) @ torch.view_as_complex(s.w)).imag,
+        (8, 3, 2),
+    ),
+    "cast": (lambda s, x: (s.enter(x) * 1j * s.w.to(torch.cfloat)).abs(), (8,)),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+@pytest.mark.parametrize("kind", [BookKeeping, Ghost])
+def test_complex_numbers_are_exact(kind, name):
+    function, shape = COMPLEX[name]
+    model, batch, objective = _case(function, enter=nn.Linear(8, 8), w=_weight(*shape))
+    expected = Looped(objective)(model, batch, Flat(norm=1.0), SOURCE)
+    found = kind(objective, verify="never")(model, batch, Flat(norm=1.0), SOURCE)
+    assert distance(found.total, expected.total) <= 1e-5 * norm(expected.total)
+    assert torch.allclose(found.local.norms, expected.local.norms, rtol=1e-4)
+
+
 def _marking(s, x):
     hidden = x[:, None]
     hidden.requires_grad = True

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from nacre.gradient_clipping.operations.call import Answer, Call, Function
+from nacre.gradient_clipping.operations.call import Answer, Call, Function, tensors_in
 from nacre.gradient_clipping.operations.convolution import convolution, transposed
 from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtract
 from nacre.gradient_clipping.operations.embedding import embedding
@@ -56,5 +56,7 @@ RULES = {function: rule for rule, functions in OPERATIONS.items() for function i
 def rule_for(call: Call) -> Answer:
     """How to read each unit's share in this call."""
     rule = RULES.get(call.function)
+    if any(t.is_complex() for t in tensors_in((call.args, call.kwargs))):
+        rule = None  # the rules take no conjugates
     answer = rule(call) if rule is not None else None
     return anything(call) if answer is None else answer

@@ -38,8 +38,9 @@ Grams = dict[tuple[int, torch.dtype], Tensor]
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """At least float32: halves are added up in single precision."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    """At least float32: halves are added up in single precision. Complex numbers stay."""
+    exact = tensor.dtype in (torch.float32, torch.float64) or tensor.is_complex()
+    return tensor if exact else tensor.float()
 
 
 def squares(rows: Tensor) -> Tensor:

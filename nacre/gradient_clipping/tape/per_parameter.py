@@ -101,7 +101,9 @@ def _backwards(tape: Tape, known: Known, gradients: Tensor) -> list[tuple[str, C
     """(B, *shape) -> the same through the derivation's own backward, unit by unit."""
     homes = [tape.parameters[name] for name in known.names]
     assert known.derivation is not None
-    if known.derivation.function is None:  # written into: torch maps no such backward over units
+    if known.derivation.function in (None, functional.embedding):
+        # torch maps the backward of what was written into over no units, and where it maps that of
+        # a lookup, it forgets the padding.
         return _one_by_one(known, homes, gradients)
     back = torch.autograd.grad(
         [known.tensor], homes, [gradients.to(known.tensor.dtype)], retain_graph=True,
@@ -154,7 +156,7 @@ def _through_view(
     """The parent and its contributions, where the derivation only turns or reshapes it."""
     assert known.derivation is not None
     parent, name = _parent(tape, known), name_of(known.derivation.function)
-    if parent is None:
+    if parent is None or parent.tensor.is_complex() != known.tensor.is_complex():
         return None
     shape = tuple(parent.tensor.shape)
     if name in _RESHAPED and known.tensor.numel() == parent.tensor.numel():
@@ -190,13 +192,17 @@ def _through_lookup(
         return None
     ids, table = derivation.args[:2]
     parent = tape.known.get(id(table))
-    padding = derivation.args[2] if len(derivation.args) > 2 else None
-    if parent is None or parent.derivation is not None or padding is not None:
+    padding = derivation.kwargs.get("padding_idx")
+    if len(derivation.args) > 2:
+        padding = derivation.args[2]
+    if parent is None or parent.derivation is not None:
         return None
     result: list[tuple[str, Contribution]] = []
     for part in parts:
         rows = part.instances()  # (B, *ids, D)
         places = ids.reshape(1, -1).expand(len(rows), -1)
+        if padding is not None:
+            places = places.masked_fill(places == padding % len(table), -1)
         grads = rows.reshape(len(rows), -1, table.shape[1])
         result.append((parent.names[0], Lookups(places, grads, tuple(table.shape))))
     return result

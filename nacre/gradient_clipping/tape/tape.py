@@ -43,6 +43,14 @@ from nacre.gradient_clipping.tape.owners import (
     names_of,
     writes,
 )
+from nacre.gradient_clipping.tape.probe import (
+    Probe,
+    fresh_base,
+    of_somebody,
+    refuse_transforms,
+    saves_itself,
+    unanswered,
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ class Tape(Watching):
             elif level < DATA:
                 level = max(level, self.flow.level(t))
         if moving and torch.is_grad_enabled():
-            _refuse_transforms()
+            refuse_transforms()
         self._learnt = None
         follows = level == DATA and self._units > 1 and not self._masking
         must = follows and self._followed(function, args, kwargs)
@@ -277,7 +285,7 @@ class Tape(Watching):
         before = target.detach().clone()
         result = func(*replaced(args, fixed), **replaced(kwargs, fixed))
         use = self._use(plain, (before, *args[1:]), kwargs, fixed, names, owner, target)
-        _Probe.apply(use.anchor, target, self, use)
+        Probe.apply(use.anchor, target, self, use)
         return result
 
     def _probed(
@@ -285,13 +293,13 @@ class Tape(Watching):
         names: tuple[str, ...], owner: Whose, result: Tensor,
     ) -> Tensor:  # fmt: skip
         use = self._use(func, args, kwargs, fixed, names, owner, result)
-        base = _fresh_base(result, args, kwargs)
-        if base is not None and not _saves_itself(base):
-            return _Probe.apply(use.anchor, base, self, use).view(result.shape)  # pyright: ignore[reportOptionalMemberAccess]
+        base = fresh_base(result, args, kwargs)
+        if base is not None and not saves_itself(base):
+            return Probe.apply(use.anchor, base, self, use).view(result.shape)  # pyright: ignore[reportOptionalMemberAccess]
         marked = result.requires_grad and result.is_leaf
-        if result._is_view() or marked or _saves_itself(result):
+        if result._is_view() or marked or saves_itself(result):
             result = result.clone()
-        return _Probe.apply(use.anchor, result, self, use)  # pyright: ignore[reportReturnType]
+        return Probe.apply(use.anchor, result, self, use)  # pyright: ignore[reportReturnType]
 
     def _use(
         self, func: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],
@@ -302,13 +310,13 @@ class Tape(Watching):
         moving = set(fixed)
         layout = self._whose(owner, result, what)
         if layout is None:
-            answer: Answer = _unanswered(what)
+            answer: Answer = unanswered(what)
         else:
             call = Call(func, args, kwargs, moving, layout, result.shape, self._units, what)
             answer = rule_for(call)
             call.forget()
             if isinstance(layout, Ragged):
-                answer = _of_somebody(answer, layout, what)
+                answer = of_somebody(answer, layout, what)
         anchor = torch.zeros((), requires_grad=True)
         use = Use(
             answer, result.numel() * result.element_size(), anchor, frozenset(moving), result.shape
@@ -372,94 +380,3 @@ class Tape(Watching):
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-class _Probe(torch.autograd.Function):
-    """Nothing but a place in the graph: hands the gradient at an operation's output to the tape."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, result: Tensor, tape: Tape, use: Use) -> Tensor:
-        ctx.tape, ctx.use = tape, use
-        ctx.mark_dirty(result)  # the same memory: what follows may write into it as before
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        if torch.is_grad_enabled():
-            raise UnsupportedLayer(
-                "the objective differentiates a gradient (as gradient penalties do), and a unit's "
-                "share in that is not on the tape; leave it out, or use `gradients: looped`"
-            )
-        if ctx.tape.take is not None:
-            ctx.tape.take(ctx.use, ctx.use.answer(gradient.reshape(ctx.use.shape)))
-        return None, gradient, None, None
-
-
-def _fresh_base(result: Tensor, args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
-    """What `result` is a reshaped view of, where the operation made it for that alone.
-
-    A linear layer of (B, T, I) computes (B T, O) and hands on a view of it. To note the gradient
-    there saves a copy of the output: 2 % of an encoder's step.
-    """
-    base = result._base
-    if base is None or base.is_leaf or base.shape.numel() != result.shape.numel():
-        return None
-    if not (base.is_contiguous() and result.is_contiguous()):
-        return None
-    held = {t.untyped_storage().data_ptr() for t in tensors_in((args, kwargs))}
-    return None if base.untyped_storage().data_ptr() in held else base
-
-
-def _saves_itself(result: Tensor) -> bool:
-    """Whether the operation's own backward reads its output (`pow`, attention with a bias): a
-    probe counts as a write into it, so it needs a copy."""
-    node = result.grad_fn
-    if node is None:
-        return False
-    place = result.untyped_storage().data_ptr()
-    for name in dir(node):
-        if name.startswith("_saved_"):
-            for saved in tensors_in(getattr(node, name)):
-                if saved.untyped_storage().data_ptr() == place:
-                    return True
-    return False
-
-
-def _refuse_transforms() -> None:
-    if torch._C._are_functorch_transforms_active():
-        raise UnsupportedLayer(
-            "the model gives a trainable tensor to a transform of torch.func (vmap, grad), "
-            "and the tape does not see into it; use `gradients: looped`"
-        )
-
-
-def _of_somebody(answer: Answer, layout: Ragged, what: str) -> Answer:
-    """The same answer, where rows that nobody owns have no gradient."""
-    nobody = (layout.owners < 0).nonzero().squeeze(1)
-    if not len(nobody):
-        return answer
-
-    def checked(gradient: Tensor) -> Given:
-        if bool((gradient.index_select(layout.axis, nobody) != 0).any()):
-            raise UnsupportedLayer(
-                f"{what} has rows of which it is unknown whose they are, and a loss answers to "
-                "them; use `gradients: looped`"
-            )
-        return answer(gradient)
-
-    return checked
-
-
-def _unanswered(what: str) -> Answer:
-    """For an output that no loss answered to when the model was tried."""
-
-    def answer(gradient: Tensor) -> Given:
-        if bool((gradient != 0).any()):
-            raise UnsupportedLayer(
-                f"{what} answers to a loss now and did not when the model was tried, so it is "
-                "unknown who owns its rows; use `gradients: looped`"
-            )
-        return []
-
-    return answer

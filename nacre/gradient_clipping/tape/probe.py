@@ -1,0 +1,106 @@
+"""A place in the graph at an operation's output: where it goes, and what is read there."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nacre.core.errors import UnsupportedLayer
+from nacre.gradient_clipping.operations.call import Answer, Given, tensors_in
+from nacre.gradient_clipping.tape.layout import Ragged
+
+
+class Probe(torch.autograd.Function):
+    """Nothing but a place in the graph: hands the gradient at an operation's output to the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, result: Tensor, tape: Any, use: Any) -> Tensor:
+        ctx.tape, ctx.use = tape, use
+        ctx.mark_dirty(result)  # the same memory: what follows may write into it as before
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        if torch.is_grad_enabled():
+            raise UnsupportedLayer(
+                "the objective differentiates a gradient (as gradient penalties do), and a unit's "
+                "share in that is not on the tape; leave it out, or use `gradients: looped`"
+            )
+        if ctx.tape.take is not None:
+            ctx.tape.take(ctx.use, ctx.use.answer(gradient.reshape(ctx.use.shape)))
+        return None, gradient, None, None
+
+
+def fresh_base(result: Tensor, args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
+    """What `result` is a reshaped view of, where the operation made it for that alone.
+
+    A linear layer of (B, T, I) computes (B T, O) and hands on a view of it. To note the gradient
+    there saves a copy of the output: 2 % of an encoder's step.
+    """
+    base = result._base
+    if base is None or base.is_leaf or base.shape.numel() != result.shape.numel():
+        return None
+    if not (base.is_contiguous() and result.is_contiguous()):
+        return None
+    held = {t.untyped_storage().data_ptr() for t in tensors_in((args, kwargs))}
+    return None if base.untyped_storage().data_ptr() in held else base
+
+
+def saves_itself(result: Tensor) -> bool:
+    """Whether the operation's own backward reads its output (`pow`, attention with a bias): a
+    probe counts as a write into it, so it needs a copy."""
+    node = result.grad_fn
+    if node is None:
+        return False
+    place = result.untyped_storage().data_ptr()
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            for saved in tensors_in(getattr(node, name)):
+                if saved.untyped_storage().data_ptr() == place:
+                    return True
+    return False
+
+
+def refuse_transforms() -> None:
+    if torch._C._are_functorch_transforms_active():
+        raise UnsupportedLayer(
+            "the model gives a trainable tensor to a transform of torch.func (vmap, grad), "
+            "and the tape does not see into it; use `gradients: looped`"
+        )
+
+
+def of_somebody(answer: Answer, layout: Ragged, what: str) -> Answer:
+    """The same answer, where rows that nobody owns have no gradient."""
+    nobody = (layout.owners < 0).nonzero().squeeze(1)
+    if not len(nobody):
+        return answer
+
+    def checked(gradient: Tensor) -> Given:
+        if bool((gradient.index_select(layout.axis, nobody) != 0).any()):
+            raise UnsupportedLayer(
+                f"{what} has rows of which it is unknown whose they are, and a loss answers to "
+                "them; use `gradients: looped`"
+            )
+        return answer(gradient)
+
+    return checked
+
+
+def unanswered(what: str) -> Answer:
+    """For an output that no loss answered to when the model was tried."""
+
+    def answer(gradient: Tensor) -> Given:
+        if bool((gradient != 0).any()):
+            raise UnsupportedLayer(
+                f"{what} answers to a loss now and did not when the model was tried, so it is "
+                "unknown who owns its rows; use `gradients: looped`"
+            )
+        return []
+
+    return answer
