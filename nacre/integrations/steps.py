@@ -16,7 +16,8 @@ from nacre.core.tensors import trainable
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.price import epsilon
 from nacre.integrations.account import Standing
-from nacre.integrations.examples import Collate, Dataset, Examples
+from nacre.integrations.examples import Collate, Examples
+from nacre.integrations.mixing import Alone
 from nacre.integrations.promise import Promise
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
@@ -33,7 +34,7 @@ class Steps:
     def __init__(
         self,
         model: nn.Module,
-        dataset: Dataset,
+        rows: Alone,
         collate: Collate,
         sums: GradientSum,
         promise: Promise,
@@ -43,7 +44,7 @@ class Steps:
     ) -> None:
         self.standing = standing
         self._model = model
-        self._dataset, self._collate = dataset, collate
+        self._rows, self._collate = rows, collate
         self._promise, self._mechanism = promise, mechanism
         self._parts = Parts(
             sampling=mechanism.sampling,
@@ -81,7 +82,7 @@ class Steps:
         if self._unmoved is None:
             self._unmoved = Unmoved(self._model)
         device = next(iter(trainable(self._model).values())).device
-        units = Examples(self._dataset, self._collate, device, source.child("rows", number))
+        units = Examples(self._rows, self._collate, device, source.child("rows", number))
         state = State(self._model.train(), optimizer, self.clip, done=done)
         before = entering(state, source, self._fixed())
         after, _ = step(state, units, replace(self._parts, noise=noise), source, before)

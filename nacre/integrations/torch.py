@@ -30,7 +30,9 @@ from nacre.core.parts import Clip
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
-from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
+from nacre.integrations.examples import batch_of, cells, require_rows
+from nacre.integrations.fetching import Dataset, Fetcher
+from nacre.integrations.mixing import alone
 from nacre.integrations.promise import Promise
 from nacre.integrations.steps import Steps
 from nacre.recipe.sections import LedgerChoice
@@ -87,6 +89,7 @@ class Private:
         row_losses = _Paired(losses)
         tried_on = _sample(dataset, sample, model)
         sums = trial.tried(model, row_losses, clip, tried_on, gradients)
+        own_rows = alone(Fetcher(dataset))
         mechanism = promise.mechanism()
         place = None if folder is None else Path(folder)
         if resume:
@@ -96,7 +99,7 @@ class Private:
                 )
             standing = account.resume(promise, mechanism, place)
         else:
-            standing = account.start(promise, mechanism, cells(dataset, _pairs), place)
+            standing = account.start(promise, mechanism, cells(own_rows.fetcher, _pairs), place)
         self.done = 0
         """Steps taken."""
         self.steps = steps
@@ -104,7 +107,7 @@ class Private:
         self.extra: dict[str, Any] = {}
         """What `save` was given, after a resume."""
         self._model, self._optimizer, self._folder = model, optimizer, place
-        self._steps = Steps(model, dataset, _pairs, sums, promise, mechanism, standing, microbatch)
+        self._steps = Steps(model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch)
         if resume:
             self._restore()
         self._steps.guard()

@@ -37,7 +37,8 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account
 from nacre.integrations import trial as trial_of
-from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
+from nacre.integrations.examples import batch_of, cells, require_rows
+from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.inputs import (
     InputLosses,
     Row,
@@ -46,6 +47,7 @@ from nacre.integrations.inputs import (
     made_up_rows,
     own_loss,
 )
+from nacre.integrations.mixing import Alone, alone
 from nacre.integrations.promise import Promise
 from nacre.integrations.seams import require_arguments
 from nacre.integrations.steps import Steps
@@ -161,13 +163,13 @@ class PrivateTrainer(Trainer):
         if not begun:
             account.refuse_taken(self._folder)
         mechanism = self._promise.mechanism()
-        sums = self._tried()
+        sums, rows = self._tried(), alone(Fetcher(self._private_rows))
         if self.optimizer is not None:
             trial_of.require_optimizer(self._own_model, self._own_optimizer, new=not begun)
-        standing = self._standing(mechanism, begun)
+        standing = self._standing(mechanism, begun, rows)
         try:
             self._steps = Steps(
-                self._own_model, self._private_rows, self._collated, sums, self._promise, mechanism,
+                self._own_model, rows, self._collated, sums, self._promise, mechanism,
                 standing, self.args.per_device_train_batch_size,
             )  # fmt: skip
             output = super().train(resume_from_checkpoint, None, ignore_keys_for_eval)
@@ -186,12 +188,12 @@ class PrivateTrainer(Trainer):
         """Where the run's key and its name in the ledger are."""
         return Path(str(self.args.output_dir)) / "private"
 
-    def _standing(self, mechanism: Mechanism, begun: bool) -> account.Standing:
+    def _standing(self, mechanism: Mechanism, begun: bool, rows: Alone) -> account.Standing:
         """The run that is open in the output folder, or a new one."""
         if begun:
             return account.resume(self._promise, mechanism, self._folder)
-        rows = cells(self._private_rows, self._collated)
-        return account.start(self._promise, mechanism, rows, self._folder)
+        held = cells(rows.fetcher, self._collated)
+        return account.start(self._promise, mechanism, held, self._folder)
 
     def _tried(self) -> GradientSum:
         """The gradient sum, once model, loss and collator were tried on made-up rows."""

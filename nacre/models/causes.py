@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
+from nacre.core.theirs import cause
 
-def cause(error: Exception) -> str:
-    """The kind of an error and its message on one line.
-
-    >>> cause(RuntimeError("size mismatch:\\n  copying"))
-    'RuntimeError: size mismatch: copying'
-    """
-    return " ".join(f"{type(error).__name__}: {error}".split())
+__all__ = ["cause"]
