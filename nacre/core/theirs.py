@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sysconfig
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from nacre.core.errors import CallFailed, NacreError
 
@@ -38,6 +41,26 @@ def told(error: BaseException) -> str:
     return f"{cause(error)}{f' at {place}' if place else ''}"
 
 
+def described(value: Any) -> str:
+    """What somebody's function returned, in a few words.
+
+    >>> described((Tensor([1, 2]), {}))
+    'a tuple (Tensor, dict)'
+    >>> described({"loss": 0})
+    "a dict with 'loss'"
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(repr(name) for name in value)}"
+    if isinstance(value, tuple | list):
+        parts = ", ".join(type(part).__name__ for part in value[:4])
+        return f"a {type(value).__name__} ({parts}{', …' if len(value) > 4 else ''})"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and type {str(value.dtype)[6:]}"
+    return f"something of type {type(value).__name__}"
+
+
 @contextmanager
 def theirs(what: str, when: str = "", *, surely: bool = True) -> Generator[None]:
     """What foreign code raises in this block becomes one sentence: whose code, the kind of error,
@@ -61,7 +84,9 @@ def theirs(what: str, when: str = "", *, surely: bool = True) -> Generator[None]
 
 def _no_memory(error: Exception) -> bool:
     """torch has no error of its own for that on a processor."""
-    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in str(error) for words in ("allocate memory", "out of memory")
+    )
 
 
 def _place(error: BaseException) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacre.core.errors import DataError, Incompatible
+from nacre.core.errors import DataError
 from nacre.core.random import Source
+from nacre.core.theirs import described, theirs
 from nacre.core.types import Batch
 from nacre.data.cells import Cells
 from nacre.integrations.fetching import Fetcher
@@ -68,7 +69,20 @@ class Examples:
     def _batch(self, indices: Tensor) -> Batch:
         places: list[int] = indices.tolist()
         items = self._fetcher.rows(places, self._source)
-        return batch_of(self._collate(items), self.numbers(indices), self._device)
+        return batch_of(collated(self._collate, items), self.numbers(indices), self._device)
+
+
+def collated(collate: Collate, items: Sequence[Any]) -> Mapping[str, Any]:
+    """What the collate function makes of these rows. Raises `DataError` for anything but named
+    tensors, `CallFailed` where the function fails."""
+    with theirs("the collate function", "rows were put together"):
+        found: Any = collate(items)
+    if isinstance(found, Mapping) and found and all(isinstance(name, str) for name in found):
+        return found
+    raise DataError(
+        f"the collate function made {described(found)} of {len(items)} rows, and the model is "
+        "given named tensors; return a dict, as {'input_ids': …, 'labels': …}, with a row for each"
+    )
 
 
 def batch_of(tensors: Mapping[str, Any], ids: Tensor, device: torch.device) -> Batch:
@@ -115,21 +129,12 @@ def _blocks(rows: Fetcher, collate: Collate) -> Iterator[list[np.ndarray]]:
 def _values(collate: Collate, rows: Fetcher, places: Iterable[int]) -> list[np.ndarray]:
     """All values of each row in one array; of tokens those that stand under its mask."""
     source = Source(bytes(32))  # public: fixes what a row draws, hides nothing
-    return [_flat(collate([item])) for item in rows.rows(places, source)]
+    return [_flat(collated(collate, [item])) for item in rows.rows(places, source)]
 
 
-def _flat(row: Mapping[str, Tensor]) -> np.ndarray:
+def _flat(row: Mapping[str, Any]) -> np.ndarray:
     if "input_ids" in row:  # labels, masks and padding follow from the tokens or the collator
         mask = row.get("attention_mask")
         tokens = row["input_ids"] if mask is None else row["input_ids"][mask.bool()]
         return tokens.detach().cpu().reshape(-1).numpy()
     return np.concatenate([value.detach().cpu().reshape(-1).numpy() for value in row.values()])
-
-
-def require_rows(dataset: object) -> None:
-    """Raises `Incompatible` for a stream: no coin can be thrown for rows that come by."""
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise Incompatible(
-            f"{type(dataset).__name__} is a stream of rows, and Poisson sampling draws each row by "
-            "a coin of its own: use a data set with `__len__` and `__getitem__`, or a list"
-        )

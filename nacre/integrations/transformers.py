@@ -30,14 +30,25 @@ from torch.utils.data import Dataset as Rows
 from transformers import Trainer, TrainingArguments, default_data_collator
 from transformers.trainer_utils import TrainOutput
 
-from nacre.core.errors import Incompatible
+from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.parts import Clip, GradientSum
+from nacre.core.random import Source
 from nacre.core.types import Batch
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account
 from nacre.integrations import trial as trial_of
-from nacre.integrations.examples import batch_of, cells, require_rows
+from nacre.integrations.arguments import (
+    INPUT_LOSSES,
+    require_callable,
+    require_declared,
+    require_losses,
+    require_parts,
+    require_rows,
+    require_sample,
+)
+from nacre.integrations.collating import require_own_entries
+from nacre.integrations.examples import batch_of, cells, collated
 from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.inputs import (
     InputLosses,
@@ -98,8 +109,8 @@ class PrivateTrainer(Trainer):
         optimizers: Any = (None, None),
         preprocess_logits_for_metrics: Any = None,
     ) -> None:
-        require_rows(train_dataset)
-        require_arguments(args)
+        _require_forms(model, args, train_dataset, data_collator, losses, sample, gradients)
+        require_declared(privacy, clip, ledger, size=size)
         if clip.moved():
             raise Incompatible(
                 f"{type(clip).__name__} moves from step to step, and the Trainer's checkpoints do "
@@ -199,38 +210,26 @@ class PrivateTrainer(Trainer):
         """The gradient sum, once model, loss and collator were tried on made-up rows."""
         model = self._own_model
         equal = self.data_collator is default_data_collator
-        known = Vocabulary.of(model)
-        rows = self._sample or made_up_rows(self._private_rows[0], known, equal)
+        rows = self._sample
+        if rows is None:
+            (first,) = Fetcher(self._private_rows).rows([0], Source(bytes(32)))
+            rows = made_up_rows(first, Vocabulary.of(model), equal)
+        require_own_entries(lambda some: inputs_of(self._batch(some)), list(rows))
         together, alone = self._batch(rows), [self._batch([row]) for row in rows]
-        self._require_plain(rows)
         as_given = _Inputs(self._losses or own_loss(model, inputs_of(alone[0])))
         sums = trial_of.tried(model, as_given, self._promise.clip, together, self._gradients)
         trial_of.require_padding(model, as_given, together, alone)
         return sums
 
-    def _require_plain(self, rows: Sequence[Row]) -> None:
-        """Refuses a collator that draws random numbers by a row's place, as masking does."""
-        drawn: list[Batch] = []
-        for seed in (1, 2):
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                drawn.append(self._batch(rows))
-        if any(not torch.equal(value, drawn[1][name]) for name, value in drawn[0].items()):
-            raise Incompatible(
-                "the data collator draws random numbers by a row's place (as masking does), so "
-                "taking one row away would change the draws of others; draw them in the data "
-                "set's `__getitem__`, where each row has its own"
-            )
-
     def _batch(self, rows: Sequence[Row]) -> Batch:
         """Made-up rows as a batch."""
         device = next(self._own_model.parameters()).device
-        return batch_of(self._collated(rows), torch.arange(len(rows)), device)
+        return batch_of(collated(self._collated, rows), torch.arange(len(rows)), device)
 
     def _collated(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """Rows without the columns that the model does not take, as tensors."""
         collate = self._get_collator_with_removed_columns(self.data_collator, "training")
-        return dict(collate(list(rows)))
+        return collate(list(rows))
 
     @property
     def _own_model(self) -> nn.Module:
@@ -274,6 +273,28 @@ class PrivateTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs what is released, and epsilon."""
         super().log({**_released(logs), "epsilon": self.epsilon}, None)
+
+
+def _require_forms(
+    model: Any, args: Any, train_dataset: Any, data_collator: Any, losses: Any, sample: Any,
+    gradients: Any,
+) -> None:  # fmt: skip
+    """Raises `BadArgument` and `Incompatible` for arguments of another form."""
+    require_parts(model, None, gradients)
+    if not isinstance(args, TrainingArguments):
+        raise BadArgument(
+            f"`args` is of type {type(args).__name__}, and the length and the batch of the run "
+            "stand there: pass `TrainingArguments(…)`"
+        )
+    require_rows(train_dataset, "train_dataset")
+    require_arguments(args)
+    if data_collator is not None:
+        require_callable(
+            "data_collator", data_collator, "one that is made, as `default_data_collator`"
+        )
+    if losses is not None:
+        require_losses(losses, INPUT_LOSSES)
+    require_sample(sample)
 
 
 class _Places(Rows[None]):

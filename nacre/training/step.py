@@ -16,6 +16,7 @@ from nacre.core.optimizers import scale_steps
 from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Units
 from nacre.core.random import Source
 from nacre.core.tensors import scale, summed, trainable
+from nacre.core.theirs import theirs
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.training.devices import Devices
 
@@ -130,7 +131,8 @@ def _sum(
         with torch.random.fork_rng(devices=[]):
             _seed(source.child("dropout", number).stream().seed())
             for some in units.micro(drawn[portion_of == number], parts.microbatch):
-                more = sums(state.model, some, state.clip, source)
+                with theirs("the model or its loss", "a step's sum was computed", surely=False):
+                    more = sums(state.model, some, state.clip, source)
                 if total is None:  # adding to zeros would pass over all weights once more
                     total = more
                 else:
