@@ -16,14 +16,14 @@ from nacre.core import rows
 from nacre.core.errors import CallFailed, Incompatible, UnsupportedLayer
 from nacre.core.parts import Clip, GradientSum
 from nacre.core.random import Source
-from nacre.core.swapped import unmoved
+from nacre.core.swapped import buffers_kept, unmoved
 from nacre.core.tensors import trainable
 from nacre.core.theirs import described, theirs, told
 from nacre.core.types import Batch, Losses, Tensors
 from nacre.gradient_clipping import choose
 from nacre.gradient_clipping.checked import Armed
 from nacre.gradient_clipping.taped import Taped
-from nacre.models.repair import check_layers
+from nacre.models.repair import check_layers, check_trace
 
 Gradients = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped"]
 
@@ -85,6 +85,10 @@ def tried(
     with unmoved(model):
         model.train()
         _one_a_row(model, losses, sample)
+        other = {name: value.flip(0) for name, value in rows.select(sample, slice(2)).items()}
+        check_trace(
+            model, lambda: _pass(model, losses, sample), lambda: _pass(model, losses, other)
+        )
         _rowwise(model, losses, sample)
         if not trainable(model):
             raise Incompatible("the model has no trainable parameters; set `requires_grad` on some")
@@ -97,14 +101,15 @@ def tried(
 
 def _seeded(model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
     """The losses under the same random numbers in every call; the model's buffers stay."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with buffers_kept(model):
+        return _pass(model, losses, batch)
+
+
+def _pass(model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)
         with theirs("the model or its loss", "it was tried on made-up rows"):
-            found = losses(model, batch)
-        for buffer, value in before:
-            buffer.copy_(value)
-    return found
+            return losses(model, batch)
 
 
 def _one_a_row(model: nn.Module, losses: Losses, batch: Batch) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import Refusal
+from nacre.core.swapped import buffers_kept, unmoved
 from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.masks import Masking
@@ -221,14 +222,13 @@ def _random(facts: Facts) -> bool:
     differ."""
     inputs = pieces.random_batch(facts.recipe, facts.schema, 64)["features"]
     inputs = inputs.reshape(-1, *facts.schema.shape)
-    mode = facts.model.training
-    facts.model.train()
-    outputs: list[Tensor] = []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), Masking(None, keep=True):
-            torch.manual_seed(seed)
-            outputs.append(facts.model(inputs))
-    facts.model.train(mode)
+    model, outputs = facts.model, list[Tensor]()
+    with unmoved(model), torch.no_grad():
+        model.train()
+        for seed in (1, 2):
+            with buffers_kept(model), Masking(None, keep=True):
+                torch.manual_seed(seed)
+                outputs.append(model(inputs))
     return not torch.equal(*outputs)
 
 
