@@ -270,6 +270,13 @@ class PrivateTrainer(Trainer):
             self._steps.take(optimizer, done)
         return torch.zeros((), device=self.args.device)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, within a checkpoint too. Raises `Incompatible` where a frozen weight or
+        buffer is not as the first step found it, before anything is written."""
+        if self._steps is not None:
+            self._steps.require_unmoved()
+        super().save_model(output_dir, _internal_call)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs what is released, and epsilon."""
         super().log({**_released(logs), "epsilon": self.epsilon}, None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacre.core.errors import Refusal
 from nacre.core.swapped import buffers_kept, unmoved
@@ -206,7 +206,8 @@ def no_other_randomness(facts: Facts) -> None:
     recipe = facts.recipe
     if recipe.differential_privacy is None or protects(recipe) == "client":
         return
-    if _random(facts):
+    rows = pieces.random_batch(recipe, facts.schema, 64)["features"]
+    if draws(facts.model, rows.reshape(-1, *facts.schema.shape)):
         refuse(
             recipe,
             "model",
@@ -217,12 +218,10 @@ def no_other_randomness(facts: Facts) -> None:
         )
 
 
-def _random(facts: Facts) -> bool:
+def draws(model: nn.Module, inputs: Tensor) -> bool:
     """Whether two forward passes in training mode without dropout, on the same made-up rows,
-    differ."""
-    inputs = pieces.random_batch(facts.recipe, facts.schema, 64)["features"]
-    inputs = inputs.reshape(-1, *facts.schema.shape)
-    model, outputs = facts.model, list[Tensor]()
+    differ. The model and the random numbers that come next are afterwards as they were."""
+    outputs: list[Tensor] = []
     with unmoved(model), torch.no_grad():
         model.train()
         for seed in (1, 2):
