@@ -55,6 +55,7 @@ class Steps:
         )
         self._context: bytes | None = None
         self._unmoved: Unmoved | None = None  # from the first step on
+        self._moving: frozenset[str] | None = None  # the trainable weights, from `guard` on
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
         """The rule of the next step; adaptive ones move, by what is released."""
@@ -87,7 +88,7 @@ class Steps:
         before = entering(state, source, self._fixed())
         after, _ = step(state, units, replace(self._parts, noise=noise), source, before)
         self.clip = after.clip
-        self._mark = self._marked()
+        self._moving, self._mark = frozenset(trainable(self._model)), self._marked()
         if first:
             self.require_unmoved()
 
@@ -99,6 +100,15 @@ class Steps:
                 "something else has put gradients on the model (`loss.backward()`), and nothing "
                 "protects them: leave it out, a private step computes its own, and "
                 "`optimizer.zero_grad()` removes those that stand"
+            )
+        moving = frozenset(trainable(self._model))
+        if self._moving is not None and moving != self._moving:
+            name = sorted(moving ^ self._moving)[0]
+            what = "thawed" if name in moving else "frozen"
+            raise Incompatible(
+                f"{name!r} was {what} (its `requires_grad` was set) while the run is open, and a "
+                "step clips, noises and pays for the weights that were trainable when it was "
+                "planned: set `requires_grad` before a run, and start a new one for each stage"
             )
         if self._mark is not None and self._marked() != self._mark:
             raise Incompatible(
@@ -118,6 +128,7 @@ class Steps:
 
     def guard(self) -> None:
         """From now on the weights may be moved by steps only, the first one's included."""
+        self._moving = frozenset(trainable(self._model))
         self._mark = self._marked()
 
     def epsilon(self, done: int) -> float:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as older_spectral_norm
 
-from nacre.core.errors import UnsupportedLayer
+from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
 from nacre.gradient_clipping import Flat
@@ -261,3 +261,52 @@ def test_a_recipe_trains_a_spectral_norm(tmp_path, text):
     model = {"kind": "python", "call": "normed:make"}
     train(plan(recipe(tmp_path, text, model=model)), tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+# -- which weights move ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "what"), [(False, "thawed"), (True, "frozen")])
+def test_a_layer_whose_requires_grad_is_set_within_a_run_is_named(tmp_path, first, what):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(first)
+    optimizer = _of_trainable(model)
+    with private(tmp_path, model, optimizer) as run:
+        run.step()
+        model[0].requires_grad_(not first)
+        if not first:
+            optimizer.add_param_group({"params": list(model[0].parameters())})
+        with pytest.raises(Incompatible, match=f"'0.bias' was {what} .*`requires_grad` before a"):
+            run.step()
+
+
+class Experts(nn.Module):
+    """Each row goes to one expert of many."""
+
+    def __init__(self, idle=False):
+        super().__init__()
+        torch.manual_seed(4)
+        self.gate = nn.Linear(4, 6, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(6))
+        self.out = nn.Linear(4, 2)
+        self.idle = nn.Linear(4, 4) if idle else None
+
+    def forward(self, x):
+        weight, to = self.gate(x).softmax(1).max(1)
+        found = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            rows = torch.where(to == i)[0]
+            if len(rows):
+                found = found.index_add(0, rows, expert(x[rows]) * weight[rows, None])
+        return self.out(found)
+
+
+def test_experts_that_no_row_of_the_sample_reaches_are_looked_for_among_more_rows(tmp_path):
+    with private(tmp_path, Experts(), steps=2) as run:
+        assert list(run) == [1, 2]
+
+
+def test_a_weight_that_no_row_reaches_is_named(tmp_path):
+    told = r"losses of 256 made-up rows do not depend on the trainable weight 'idle.weight' and 1"
+    with pytest.raises(Incompatible, match=f"{told} more.* larger `sample`"):
+        private(tmp_path, Experts(idle=True))

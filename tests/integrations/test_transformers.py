@@ -225,7 +225,7 @@ def test_a_checkpoint_holds_no_frozen_weight_that_was_written_into(tmp_path):
     model = bert()
     frozen = model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     run = trainer(tmp_path, model, callbacks=[Writing(frozen)], arguments=_SAVING)
-    with pytest.raises(Incompatible, match="'bert.embeddings.word_embeddings.weight' was written"):
+    with pytest.raises(Incompatible, match=r"word_embeddings\.weight' was written"):
         run.train()
     assert not list((tmp_path / "out").glob("checkpoint-*/*.safetensors"))
 
