@@ -287,6 +287,8 @@ class Experts(nn.Module):
         super().__init__()
         torch.manual_seed(4)
         self.gate = nn.Linear(4, 6, bias=False)
+        axes = torch.eye(4)[:3]
+        self.gate.weight.data.copy_(torch.cat([axes, -axes]))
         self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(6))
         self.out = nn.Linear(4, 2)
         self.idle = nn.Linear(4, 4) if idle else None
