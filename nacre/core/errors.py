@@ -8,10 +8,12 @@
     │   ├── Unbounded           noise asked for on a sum whose bound is unknown
     │   ├── UnsupportedLayer    a layer that mixes units or that no gradient sum can carry
     │   ├── UnsupportedEvent    a mechanism that no pricer knows
+    │   ├── BadArgument         an argument from Python of another form than is needed
     │   └── RunError            a run folder that exists, is missing, changed or ended
     ├── BudgetExceeded          a grant that does not cover what was asked           exit code 3
     ├── LedgerError             a ledger that is damaged or used against its rules   exit code 2
     ├── PartyError              a party that refused or did not answer               exit code 1
+    ├── CallFailed              code that Nacre was given raised something           exit code 1
     ├── NotAsPlanned            a release that differs from what plan.json says      exit code 1
     ├── FileDamaged             a file that does not hold what was written           exit code 1
     └── Elsewhere               an error that another process of the run tells of    its exit code
@@ -96,6 +98,10 @@ class UnsupportedEvent(Refusal):
     """A (sampling, noise) pair or an event that no pricer knows; never priced as zero."""
 
 
+class BadArgument(Refusal, ValueError):
+    """An argument of a call from Python that is not of the form which is needed."""
+
+
 class RunError(Refusal):
     """A run folder that exists, is missing, has changed or has ended."""
 
@@ -116,6 +122,11 @@ class PartyError(NacreError):
     """A party refused a request or did not answer it."""
 
 
+class CallFailed(NacreError):
+    """Code that Nacre was given (a model, a loss, a data set, a collate function) raised something;
+    what it raised is the cause."""
+
+
 class NotAsPlanned(NacreError):
     """A release, or its record, that differs from what plan.json promises of it."""
 
@@ -130,12 +141,3 @@ class Elsewhere(NacreError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-def cause(error: Exception) -> str:
-    """The kind of an error and its message on one line.
-
-    >>> cause(RuntimeError("size mismatch:\\n  copying"))
-    'RuntimeError: size mismatch: copying'
-    """
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -58,8 +58,8 @@ def unmoved(model: nn.Module) -> Generator[None]:
     what they hold, what requires a gradient and which gradients stand, buffers, hooks, training
     modes; and so are the random numbers of torch, NumPy and Python that come next.
 
-    *Limit:* attributes that are neither parameters nor buffers are not kept. The weights are copied
-    into the processor's memory while the block runs.
+    *Limit:* attributes that are neither parameters nor buffers nor tensors are not kept. The
+    weights are copied into the processor's memory while the block runs.
     """
     with ExitStack() as stack, torch.random.fork_rng(devices=_devices(model)):
         stack.callback(random.setstate, random.getstate())
@@ -70,8 +70,21 @@ def unmoved(model: nn.Module) -> Generator[None]:
                 register = module.__dict__.get(name)
                 if register is not None:
                     stack.callback(_put_back, register, dict(register))
+            kept = {name: v for name, v in vars(module).items() if isinstance(v, Tensor)}
+            stack.callback(_attributes_back, module, kept)
         for tensor in _tensors(model):
             stack.callback(_restore, tensor, tensor.detach().cpu().clone(), _flags(tensor))
+        yield
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Generator[None]:
+    """After the block, and where it raises, each buffer is what it was, and holds that."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(_put_back, module._buffers, dict(module._buffers))
+        for buffer in model.buffers():
+            stack.callback(buffer.data.copy_, buffer.detach().clone())
         yield
 
 
@@ -124,6 +137,16 @@ def _put_back(register: Any, entries: Mapping[str, Any]) -> None:
         return
     register.clear()
     register.update(entries)
+
+
+def _attributes_back(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    """Tensors that are plain attributes: an older weight norm or spectral norm keeps what it has
+    computed there, and a model may keep what it has seen."""
+    held = vars(module)
+    for name in [name for name, value in held.items() if isinstance(value, Tensor)]:
+        if name not in kept:
+            del held[name]
+    held.update(kept)
 
 
 def _devices(model: nn.Module) -> list[int]:

@@ -212,7 +212,12 @@ class _Reading:
         has = self.present(name, values)
         read = [number(value) if ok else 0.0 for value, ok in zip(values, has, strict=True)]
         wrong = [i for i, value in enumerate(read) if value is None]
-        self.judge(wrong, name, "the value is not a number", "refuse", "correct them")
+        shown = text(values[wrong[0]])[:_SHOWN] if wrong else ""
+        self.judge(
+            wrong, name, f"{shown!r} is not a number", "refuse",
+            "correct it, or where it stands for no value leave the cell empty and set "
+            "`on_missing: drop`, or drop the column",
+        )  # fmt: skip
         return has, np.array(read, dtype=np.float64)
 
     def choices(self, name: str, known: Sequence[str], policy: str, remedy: str) -> np.ndarray:
@@ -279,6 +284,10 @@ def _block(reading: _Reading, column: Column) -> np.ndarray:
     remedy = "add it to `categories` or set `on_out_of_range: drop`"
     places = reading.choices(column.name, column.categories, policy, remedy)
     return np.eye(len(column.categories))[places]
+
+
+_SHOWN = 40
+"""Characters of a value that a message shows."""
 
 
 def _all_finite(values: list[object]) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
 from nacre.gradient_clipping.precision import eager
 from nacre.gradient_clipping.row_sum import RowSum
+from nacre.gradient_clipping.tape.composite_functions import Packed
 from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
 from nacre.gradient_clipping.tape.owners import Owners
 
@@ -42,10 +43,18 @@ class Looped(RowSum):
             return one_by_one(losses, batch, clip, self.owners, source)
 
     def learn(self, model: nn.Module, sample: Batch, source: Source) -> None:
-        """Finds out whose the entries of each dropout are, on made-up units."""
+        """Finds out whose the entries of each dropout are, on made-up units.
+
+        Packed sequences hide that, and a unit that stands alone owns all of its own: a dropout
+        beside the packed layer is the unit's, and one inside is refused where it would draw.
+        """
         with eager(model):
             batch = self.objective.perturb(model, held(sample), source)
-            self.owners.learn(UnitLosses(model, self.objective), batch)
+            losses = UnitLosses(model, self.objective)
+            try:
+                self.owners.learn(losses, batch)
+            except Packed:
+                gradient_of(losses, rows.select(batch, slice(1)), self.owners, source)
 
 
 def one_by_one(

@@ -26,6 +26,7 @@ from nacre.gradient_clipping.tape.owners import Owners
 _STEPS = 3  # sums that are checked where only the first are
 _SHARE = 0.01  # of the later sums
 _UNITS = 2  # units of each
+_MANY = 256  # units, where a few reach not all weights
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Relative: a unit alone rounds differently than in a batch."""
 
@@ -34,8 +35,30 @@ def all_answer(model: nn.Module, objective: Objective, sample: Batch) -> None:
     """Raises `Incompatible` where the losses of made-up units do not depend on a trainable tensor.
 
     Under privacy such a tensor would be moved by noise alone, while epsilon is paid for it. A
-    gradient of zeros is one: an adapter that starts at zero hides nothing.
+    gradient of zeros is one: an adapter that starts at zero hides nothing. A weight that no unit
+    of the sample reaches (an expert that none was sent to) is looked for among more units first.
     """
+    idle = _idle(model, objective, sample)
+    more = _more(sample)
+    if idle and more is not None:
+        try:
+            idle &= _idle(model, objective, more)
+        except Exception:
+            more = None  # what is put together anew may be no input of the model
+    if idle:
+        names = [name for name in trainable(model) if name in idle]
+        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        tried = len((sample if more is None else more)["unit"])
+        raise Incompatible(
+            f"the losses of {tried} made-up rows do not depend on the trainable weight "
+            f"{names[0]!r}{rest}, and noise alone would move it: use it in `forward`, fix it by "
+            "`requires_grad_(False)`, or, where only some rows reach it (experts), give a larger "
+            "`sample`"
+        )
+
+
+def _idle(model: nn.Module, objective: Objective, sample: Batch) -> set[str]:
+    """The trainable weights that the losses of these units do not depend on."""
     weights = trainable(model)
     with torch.enable_grad():
         batch = objective.perturb(model, sample, Source(bytes(32)))
@@ -47,13 +70,28 @@ def all_answer(model: nn.Module, objective: Objective, sample: Batch) -> None:
         )
     gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     found = cast("Iterable[Tensor | None]", gradients)  # typed as if all were used
-    idle = [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
-    if idle:
-        more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
-        raise Incompatible(
-            f"the losses do not depend on the trainable weight {idle[0]!r}{more}: noise alone "
-            "would move it; use it in `forward`, or fix it by `requires_grad_(False)`"
-        )
+    return {name for name, gradient in zip(weights, found, strict=True) if gradient is None}
+
+
+def _more(sample: Batch) -> Batch | None:
+    """Many more made-up units: entries of the sample, each place drawn from another unit, and
+    normals of the sample's own scale added to what is no whole number. None for groups of rows."""
+    if rows.grouped(sample):
+        return None
+    draw = torch.Generator().manual_seed(0)
+    made: Batch = {}
+    for name, value in sample.items():
+        if name == "unit":
+            made[name] = torch.arange(_MANY, device=value.device)
+            continue
+        flat = value.reshape(len(value), -1)
+        which = torch.randint(len(value), (_MANY, flat.shape[1]), generator=draw)
+        found = flat.gather(0, which.to(value.device))
+        if value.is_floating_point():
+            noise = torch.randn(found.shape, generator=draw).to(found)
+            found = found + noise * flat.std().nan_to_num(1.0).clamp(min=1e-3)
+        made[name] = found.reshape(_MANY, *value.shape[1:])
+    return made
 
 
 def _draw(source: Source, what: str) -> Stream:

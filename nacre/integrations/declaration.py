@@ -11,6 +11,7 @@ from nacre.data.sampling import PoissonSampling
 from nacre.differential_privacy.accounting.price import Accountant
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.options import Privacy
+from nacre.integrations.arguments import require_declared
 from nacre.planning.protection import IN_RUN
 from nacre.recipe.sections import LedgerChoice
 from nacre.training.planned import CENTRAL
@@ -21,7 +22,7 @@ class Promise:
     """Everything that decides what is promised, and the account that pays.
 
     *Guarantee:* every number in it is declared, none is counted; so it may be shown to anybody.
-    Raises `Incompatible` for what no epsilon would cover.
+    Raises `Incompatible` for what no epsilon would cover, `BadArgument` for another form.
     """
 
     privacy: Privacy
@@ -38,9 +39,9 @@ class Promise:
     """Steps of the whole run."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        require_declared(
+            self.privacy, self.clip, self.ledger, size=self.size, batch=self.batch, steps=self.steps
+        )
         if self.privacy.unit != "example":
             raise Incompatible(
                 f"unit={self.privacy.unit} needs to know which rows belong together, and a data "

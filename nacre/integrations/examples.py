@@ -5,34 +5,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from nacre.core.errors import DataError, Incompatible
+from nacre.core.errors import DataError
 from nacre.core.random import Source
+from nacre.core.theirs import described, theirs
 from nacre.core.types import Batch
 from nacre.data.cells import Cells
+from nacre.integrations.fetching import Fetcher
+from nacre.integrations.mixing import Alone
 
 Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
 """Rows of a data set -> tensors whose entry i belongs to row i."""
 
 
 _BLOCK = 1024  # rows in memory at once while all are read
-
-
-class Dataset(Protocol):
-    """A data set that knows how many rows it has: `torch.utils.data.Dataset`, or a list."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 class Examples:
@@ -46,15 +38,20 @@ class Examples:
     """
 
     def __init__(
-        self, dataset: Dataset, collate: Collate, device: torch.device, source: Source
+        self,
+        rows: Fetcher | Alone,
+        collate: Collate,
+        device: torch.device,
+        source: Source,  # of the step
     ) -> None:
-        self._dataset = dataset
+        self._alone = rows if isinstance(rows, Alone) else None
+        self._fetcher = rows.fetcher if isinstance(rows, Alone) else rows
         self._collate = collate
         self._device = device
-        self._source = source  # of the step
+        self._source = source
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._fetcher.dataset)
 
     def numbers(self, indices: Tensor) -> Tensor:
         """(b,) int64: a number of each row's own."""
@@ -63,14 +60,29 @@ class Examples:
 
     def micro(self, indices: Tensor, size: int | None) -> Iterator[Batch]:
         """The drawn rows in batches of at most `size`; nothing for an empty draw."""
+        if self._alone is not None:
+            self._alone.check(indices.tolist(), self._source)
         if len(indices):
             for part in indices.split(size or len(indices)):
                 yield self._batch(part)
 
     def _batch(self, indices: Tensor) -> Batch:
         places: list[int] = indices.tolist()
-        items = _fetched(self._dataset, places, self._source)
-        return batch_of(self._collate(items), self.numbers(indices), self._device)
+        items = self._fetcher.rows(places, self._source)
+        return batch_of(collated(self._collate, items), self.numbers(indices), self._device)
+
+
+def collated(collate: Collate, items: Sequence[Any]) -> Mapping[str, Any]:
+    """What the collate function makes of these rows. Raises `DataError` for anything but named
+    tensors, `CallFailed` where the function fails."""
+    with theirs("the collate function", "rows were put together"):
+        found: Any = collate(items)
+    if isinstance(found, Mapping) and found and all(isinstance(name, str) for name in found):
+        return found
+    raise DataError(
+        f"the collate function made {described(found)} of {len(items)} rows, and the model is "
+        "given named tensors; return a dict, as {'input_ids': …, 'labels': …}, with a row for each"
+    )
 
 
 def batch_of(tensors: Mapping[str, Any], ids: Tensor, device: torch.device) -> Batch:
@@ -89,75 +101,40 @@ def batch_of(tensors: Mapping[str, Any], ids: Tensor, device: torch.device) -> B
     return {**batch, "present": present, "unit": ids.to(device)}
 
 
-def cells(dataset: Dataset, collate: Collate) -> tuple[Cells, ...]:
+def cells(rows: Fetcher, collate: Collate) -> tuple[Cells, ...]:
     """The values of each row, for `nacre.data.sketch`. Rows that are fetched with random changes
     are fetched with the same ones every time."""
-    if not len(dataset):
+    if not len(rows.dataset):
         return ()
-    first = _values(collate, dataset, [0])[0]
+    first = _values(collate, rows, [0])[0]
     listed = np.issubdtype(first.dtype, np.integer) and first.size >= _LISTED
     if listed or first.size <= _NARROW:
-        rows = [row for block in _blocks(dataset, collate) for row in block]
-        if listed or len({row.size for row in rows}) > 1:
-            return (Cells("sequence", rows),)
-        return (Cells("cells", np.stack(rows)),)
-    return (Cells("cells", lambda: (np.stack(block) for block in _blocks(dataset, collate))),)
+        held = [row for block in _blocks(rows, collate) for row in block]
+        if listed or len({row.size for row in held}) > 1:
+            return (Cells("sequence", held),)
+        return (Cells("cells", np.stack(held)),)
+    return (Cells("cells", lambda: (np.stack(block) for block in _blocks(rows, collate))),)
 
 
 _LISTED = 16  # whole numbers a row, from which on their order is taken to say something: tokens
 _NARROW = 256  # values of a row, up to which all rows are held at once
 
 
-def _blocks(dataset: Dataset, collate: Collate) -> Iterator[list[np.ndarray]]:
-    for start in range(0, len(dataset), _BLOCK):
-        yield _values(collate, dataset, range(start, min(start + _BLOCK, len(dataset))))
+def _blocks(rows: Fetcher, collate: Collate) -> Iterator[list[np.ndarray]]:
+    count = len(rows.dataset)
+    for start in range(0, count, _BLOCK):
+        yield _values(collate, rows, range(start, min(start + _BLOCK, count)))
 
 
-def _values(collate: Collate, dataset: Dataset, places: Iterable[int]) -> list[np.ndarray]:
+def _values(collate: Collate, rows: Fetcher, places: Iterable[int]) -> list[np.ndarray]:
     """All values of each row in one array; of tokens those that stand under its mask."""
     source = Source(bytes(32))  # public: fixes what a row draws, hides nothing
-    return [_flat(collate([item])) for item in _fetched(dataset, places, source)]
+    return [_flat(collated(collate, [item])) for item in rows.rows(places, source)]
 
 
-def _flat(row: Mapping[str, Tensor]) -> np.ndarray:
+def _flat(row: Mapping[str, Any]) -> np.ndarray:
     if "input_ids" in row:  # labels, masks and padding follow from the tokens or the collator
         mask = row.get("attention_mask")
         tokens = row["input_ids"] if mask is None else row["input_ids"][mask.bool()]
         return tokens.detach().cpu().reshape(-1).numpy()
     return np.concatenate([value.detach().cpu().reshape(-1).numpy() for value in row.values()])
-
-
-def require_rows(dataset: object) -> None:
-    """Raises `Incompatible` for a stream: no coin can be thrown for rows that come by."""
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise Incompatible(
-            f"{type(dataset).__name__} is a stream of rows, and Poisson sampling draws each row by "
-            "a coin of its own: use a data set with `__len__` and `__getitem__`, or a list"
-        )
-
-
-def _fetched(dataset: Dataset, places: Iterable[int], source: Source) -> list[Any]:
-    """The rows at these places, each under its own random numbers."""
-    if isinstance(dataset, list | tuple | TensorDataset):  # which draw none
-        return [dataset[i] for i in places]
-    items: list[Any] = []
-    with _own_randomness():
-        for i in places:
-            seed = source.number("fetch", i)
-            torch.default_generator.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            items.append(dataset[i])
-    return items
-
-
-@contextlib.contextmanager
-def _own_randomness() -> Generator[None]:
-    """Puts the generators of torch, numpy and Python back as they were."""
-    ours, theirs = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(ours)
-            np.random.set_state(theirs)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacre.core.errors import Incompatible
+from nacre.core.errors import DataError, Incompatible
+from nacre.core.swapped import unmoved
+from nacre.core.theirs import described, theirs
 from nacre.core.types import Batch
 
 InputLosses = Callable[[nn.Module, dict[str, Tensor]], Tensor]
@@ -39,14 +41,19 @@ class Stock:
     shifts: bool  # whether the logits at one place answer for the label at the next
 
     def __call__(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """-> (B,). Raises `Incompatible` without labels, or for labels of another form."""
+        """-> (B,). Raises `Incompatible` without labels, or for outputs or labels of another form.
+
+        A model with a decoder gets the decoder's inputs from the labels, by its own rule, where the
+        collator makes none.
+        """
         if "labels" not in inputs:
             raise Incompatible(
                 "the collated rows have no `labels`, so they have no loss; add them to the rows, "
                 "or use a collator that makes them from the tokens"
             )
         given = {name: value for name, value in inputs.items() if name != "labels"}
-        logits, labels = model(**given).logits.float(), inputs["labels"]
+        given |= _decoder_inputs(model, inputs)
+        logits, labels = _named(model(**given), "logits").float(), inputs["labels"]
         if logits.dim() == 3 and labels.dim() == 2:
             return self._of_tokens(logits, labels)
         if logits.dim() == 2 and labels.is_floating_point():
@@ -79,22 +86,49 @@ def inputs_of(batch: Batch) -> dict[str, Tensor]:
     return {name: value for name, value in batch.items() if name not in ("present", "unit")}
 
 
+def _decoder_inputs(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the decoder is given where the model would make it from the labels; {} elsewhere."""
+    plain = plain_model(model)
+    given = any(name in inputs for name in ("decoder_input_ids", "decoder_inputs_embeds"))
+    prepare = getattr(plain, "prepare_decoder_input_ids_from_labels", None)
+    two = getattr(getattr(plain, "config", None), "is_encoder_decoder", False)
+    if given or prepare is None or not two:
+        return {}
+    return {"decoder_input_ids": prepare(labels=inputs["labels"])}
+
+
+def plain_model(model: Any) -> Any:
+    """The model inside its adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _named(outputs: Any, name: str) -> Any:
+    """An entry of what a model returned. Raises `Incompatible` where it has none."""
+    found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    if isinstance(found, Tensor):
+        return found
+    raise Incompatible(
+        f"the model returned {described(outputs)}, where a stock model returns {name!r}, so its "
+        "loss of each row is not known; give `losses(model, inputs)`, which returns one loss a row"
+    )
+
+
 def own_loss(
     model: nn.Module,
     single: dict[str, Tensor],  # one made-up row
 ) -> Stock:
     """The loss that gives for one row what the model itself computes. Raises `Incompatible` where
     none that is known here does."""
-    mode = model.training
-    model.eval()
-    with torch.no_grad():
-        own = model(**single).loss
+    with unmoved(model), torch.no_grad(), theirs("the model", "it was tried on a made-up row"):
+        model.eval()
         known = {loss: loss(model, single).sum() for loss in (Stock(False), Stock(True))}
-    model.train(mode)
+        own = _named(model(**single), "loss")
     for loss, value in known.items():
-        if own is not None and torch.allclose(own.float(), value, rtol=_AGREES, atol=_AGREES):
+        if own.numel() == 1 and torch.allclose(
+            own.float().reshape(()), value, rtol=_AGREES, atol=_AGREES
+        ):
             return loss
-    told = "none" if own is None else f"{float(own):.6g}"
+    told = f"{float(own):.6g}" if own.numel() == 1 else f"of shape {tuple(own.shape)}"
     by_shape = " or ".join(sorted({f"{float(value):.6g}" for value in known.values()}))
     raise Incompatible(
         f"the model's own loss of a made-up row is {told}, and by the shapes of its logits and "
@@ -112,20 +146,32 @@ class Vocabulary:
 
     @classmethod
     def of(cls, model: Any) -> Vocabulary:
-        """By the model's configuration, all of it public."""
-        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-        tokens = int(getattr(plain.config, "vocab_size", None) or 2)
-        classes = int(getattr(plain.config, "num_labels", 2))
+        """By the model's configuration, all of it public. Raises `Incompatible` for none."""
+        plain = plain_model(model)
+        config = getattr(plain, "config", None)
+        if config is None:
+            raise Incompatible(
+                f"{type(plain).__name__} has no `config`, so which tokens and classes it knows is "
+                "not known: give `sample`, a few made-up or public rows as train_dataset has them"
+            )
+        tokens = int(getattr(config, "vocab_size", None) or 2)
+        classes = int(getattr(config, "num_labels", 2))
         each = "TokenClassification" in type(plain).__name__
         return cls(tokens, classes, classes if each else tokens)
 
 
-def made_up_rows(first: Row, known: Vocabulary, equal: bool) -> list[Row]:
+def made_up_rows(first: Any, known: Vocabulary, equal: bool) -> list[Row]:
     """Made-up rows with the keys of `first`, of which only the types (and the shapes of pictures)
     are read: tokens in rows of different lengths, labels that exist.
 
-    With `equal` all have one length, for a collator that does not pad.
+    With `equal` all have one length, for a collator that does not pad. Raises `DataError` for a
+    row without keys.
     """
+    if not isinstance(first, Mapping):
+        raise DataError(
+            f"a row of train_dataset is {described(first)}, and made-up ones need its keys: let a "
+            "row be a dict, as {'input_ids': …, 'labels': …}, or give `sample`, a few such rows"
+        )
     generator = np.random.default_rng(0)
     rows: list[Row] = []
     for place, length in enumerate([max(_LENGTHS)] * len(_LENGTHS) if equal else _LENGTHS):

@@ -18,7 +18,8 @@ from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.account import Standing
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import Collate, Dataset, Examples
+from nacre.integrations.examples import Collate, Examples
+from nacre.integrations.mixing import Alone
 from nacre.runs.released import Log
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
@@ -35,7 +36,7 @@ class Steps:
     def __init__(
         self,
         model: nn.Module,
-        dataset: Dataset,
+        rows: Alone,
         collate: Collate,
         sums: GradientSum,
         promise: Promise,
@@ -45,7 +46,7 @@ class Steps:
     ) -> None:
         self.standing = standing
         self._model = model
-        self._dataset, self._collate = dataset, collate
+        self._rows, self._collate = rows, collate
         self._promise, self._mechanism = promise, mechanism
         self._parts = Parts(
             sampling=mechanism.sampling,
@@ -58,6 +59,7 @@ class Steps:
         self._unmoved: Unmoved | None = None  # from the first step on
         self._held: Held | None = None  # follows the norm of an adaptive rule from step to step
         self._log: Log | None = None  # from the first step on, where the run has a folder
+        self._moving: frozenset[str] | None = None  # the trainable weights, from `guard` on
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
         """The rule of the next step; adaptive ones move, by what is released."""
@@ -86,7 +88,7 @@ class Steps:
         if self._unmoved is None:
             self._unmoved = Unmoved(self._model)
         device = next(iter(trainable(self._model).values())).device
-        units = Examples(self._dataset, self._collate, device, source.child("rows", number))
+        units = Examples(self._rows, self._collate, device, source.child("rows", number))
         state = State(self._model.train(), optimizer, self.clip, done=done)
         before = entering(state, source, self._fixed())
         try:
@@ -96,7 +98,7 @@ class Steps:
             raise
         self.clip = after.clip
         self._record(number, release)
-        self._mark = self._marked()
+        self._moving, self._mark = frozenset(trainable(self._model)), self._marked()
         if first:
             self.require_unmoved()
 
@@ -117,6 +119,15 @@ class Steps:
                 "protects them: leave it out, a private step computes its own, and "
                 "`optimizer.zero_grad()` removes those that stand"
             )
+        moving = frozenset(trainable(self._model))
+        if self._moving is not None and moving != self._moving:
+            name = sorted(moving ^ self._moving)[0]
+            what = "thawed" if name in moving else "frozen"
+            raise Incompatible(
+                f"{name!r} was {what} (its `requires_grad` was set) while the run is open, and a "
+                "step clips, noises and pays for the weights that were trainable when it was "
+                "planned: set `requires_grad` before a run, and start a new one for each stage"
+            )
         if self._mark is not None and self._marked() != self._mark:
             raise Incompatible(
                 "something else than a private step has moved the model's weights "
@@ -135,6 +146,7 @@ class Steps:
 
     def guard(self) -> None:
         """From now on the weights may be moved by steps only, the first one's included."""
+        self._moving = frozenset(trainable(self._model))
         self._mark = self._marked()
 
     def epsilon(self, done: int) -> float:

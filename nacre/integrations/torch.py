@@ -25,13 +25,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from nacre.core.errors import DataError, Incompatible
+from nacre.core.errors import BadArgument, DataError, Incompatible
 from nacre.core.parts import Clip
+from nacre.core.random import Source
+from nacre.core.theirs import cause, described
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
+from nacre.integrations.arguments import (
+    ROW_LOSSES,
+    require_losses,
+    require_parts,
+    require_rows,
+)
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
+from nacre.integrations.examples import batch_of, cells
+from nacre.integrations.fetching import Dataset, Fetcher
+from nacre.integrations.mixing import alone
 from nacre.integrations.steps import Steps
 from nacre.recipe.sections import LedgerChoice
 from nacre.runs import checkpoint
@@ -80,13 +90,16 @@ class Private:
         resume: bool = False,
     ) -> None:
         require_rows(dataset)
-        trial.require_optimizer(model, optimizer, new=not resume)
+        require_parts(model, optimizer, gradients, microbatch, folder)
+        require_losses(losses, ROW_LOSSES)
         promise = Promise(
             privacy=privacy, clip=clip, ledger=ledger, size=size, batch=batch, steps=steps
         )
+        trial.require_optimizer(model, optimizer, new=not resume)
         row_losses = _Paired(losses)
         tried_on = _sample(dataset, sample, model)
         sums = trial.tried(model, row_losses, clip, tried_on, gradients)
+        own_rows = alone(Fetcher(dataset))
         mechanism = promise.mechanism()
         place = None if folder is None else Path(folder)
         if resume:
@@ -96,7 +109,7 @@ class Private:
                 )
             standing = account.resume(promise, mechanism, place)
         else:
-            standing = account.start(promise, mechanism, cells(dataset, _pairs), place)
+            standing = account.start(promise, mechanism, cells(own_rows.fetcher, _pairs), place)
         self.done = 0
         """Steps taken."""
         self.steps = steps
@@ -104,7 +117,7 @@ class Private:
         self.extra: dict[str, Any] = {}
         """What `save` was given, after a resume."""
         self._model, self._optimizer, self._folder = model, optimizer, place
-        self._steps = Steps(model, dataset, _pairs, sums, promise, mechanism, standing, microbatch)
+        self._steps = Steps(model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch)
         if resume:
             self._restore()
         self._steps.guard()
@@ -206,7 +219,13 @@ def _pairs(items: Sequence[Any]) -> dict[str, Tensor]:
     """Rows (features, label) as tensors. Raises `DataError` for rows of another form."""
     pairs = [tuple(item) for item in items if isinstance(item, tuple | list) and len(item) == 2]
     if len(pairs) == len(items):
-        features, label = default_collate(pairs)
+        try:
+            features, label = default_collate(pairs)
+        except Exception as error:
+            raise DataError(
+                f"rows of the data set cannot be put together ({cause(error)}); give each row "
+                "features and a label of the same shape and type, padded where they are shorter"
+            ) from error
         if isinstance(features, Tensor) and isinstance(label, Tensor):
             return {"features": features, "label": label}
     raise DataError(
@@ -219,25 +238,39 @@ def _sample(dataset: Dataset, sample: tuple[Tensor, Tensor] | None, model: nn.Mo
     """The rows that the model is tried on: those given, or made up in the shape of the first row,
     of which nothing but shapes and types is read."""
     if sample is None:
-        first = _pairs([dataset[0]])
+        first = _pairs(Fetcher(dataset).rows([0], Source(bytes(32))))
         features, label = _made_up(first["features"]), _made_up(first["label"])
         if not features.is_floating_point():
             raise Incompatible(
                 "features are whole numbers (tokens), and which are allowed is not known: give "
                 "`sample`, a few made-up or public rows (features, label)"
             )
-    elif len(sample) == 2:
-        features, label = sample
     else:
-        raise DataError(
-            f"`sample` has {len(sample)} parts where it needs two: a tensor of features and one of "
-            "labels, a row of each for every made-up row; stack the rows first"
-        )
+        features, label = _two(sample)
     if len(features) < 2:
-        raise ValueError(f"sample has {len(features)} rows and needs at least 2 different ones")
+        raise BadArgument(
+            f"`sample` has {len(features)} rows and needs at least 2 different ones: give more"
+        )
     device = next(model.parameters()).device
     ids = torch.arange(len(features))
     return batch_of({"features": features, "label": label}, ids, device)
+
+
+def _two(sample: Any) -> tuple[Tensor, Tensor]:
+    """Features and labels. Raises `DataError` and `BadArgument` for a sample of another form."""
+    parts = len(sample) if hasattr(sample, "__len__") else 1
+    if parts != 2:
+        raise DataError(
+            f"`sample` has {parts} parts where it needs two: a tensor of features and one of "
+            "labels, a row of each for every made-up row; stack the rows first"
+        )
+    features, label = sample
+    if not isinstance(features, Tensor) or not isinstance(label, Tensor):
+        raise BadArgument(
+            f"`sample` is {described(sample)} and needs tensors: pass a tensor of features and "
+            "one of labels, with a row of each for every made-up row"
+        )
+    return features, label
 
 
 def _made_up(row: Tensor) -> Tensor:

@@ -30,16 +30,28 @@ from torch.utils.data import Dataset as Rows
 from transformers import Trainer, TrainingArguments, default_data_collator
 from transformers.trainer_utils import TrainOutput
 
-from nacre.core.errors import Incompatible
+from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.parts import Clip, GradientSum
+from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Batch
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account
 from nacre.integrations import trial as trial_of
+from nacre.integrations.arguments import (
+    INPUT_LOSSES,
+    require_callable,
+    require_declared,
+    require_losses,
+    require_parts,
+    require_rows,
+    require_sample,
+)
+from nacre.integrations.collating import require_own_entries
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import Dataset, batch_of, cells, require_rows
+from nacre.integrations.examples import batch_of, cells, collated
+from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.inputs import (
     InputLosses,
     Row,
@@ -48,6 +60,7 @@ from nacre.integrations.inputs import (
     made_up_rows,
     own_loss,
 )
+from nacre.integrations.mixing import Alone, alone
 from nacre.integrations.steps import Steps
 from nacre.integrations.trainer_arguments import require_arguments
 from nacre.recipe.sections import LedgerChoice
@@ -96,8 +109,8 @@ class PrivateTrainer(Trainer):
         optimizers: Any = (None, None),
         preprocess_logits_for_metrics: Any = None,
     ) -> None:
-        require_rows(train_dataset)
-        require_arguments(args)
+        _require_forms(model, args, train_dataset, data_collator, losses, sample, gradients)
+        require_declared(privacy, clip, ledger, size=size)
         if clip.moved():
             raise Incompatible(
                 f"{type(clip).__name__} moves from step to step, and the Trainer's checkpoints do "
@@ -161,13 +174,13 @@ class PrivateTrainer(Trainer):
         if not begun:
             account.refuse_taken(self._folder)
         mechanism = self._promise.mechanism()
-        sums = self._tried()
+        sums, rows = self._tried(), alone(Fetcher(self._private_rows))
         if self.optimizer is not None:
             trial_of.require_optimizer(self._own_model, self._own_optimizer, new=not begun)
-        standing = self._standing(mechanism, begun)
+        standing = self._standing(mechanism, begun, rows)
         try:
             self._steps = Steps(
-                self._own_model, self._private_rows, self._collated, sums, self._promise, mechanism,
+                self._own_model, rows, self._collated, sums, self._promise, mechanism,
                 standing, self.args.per_device_train_batch_size,
             )  # fmt: skip
             output = super().train(resume_from_checkpoint, None, ignore_keys_for_eval)
@@ -186,49 +199,37 @@ class PrivateTrainer(Trainer):
         """Where the run's key and its name in the ledger are."""
         return Path(str(self.args.output_dir)) / "private"
 
-    def _standing(self, mechanism: Mechanism, begun: bool) -> account.Standing:
+    def _standing(self, mechanism: Mechanism, begun: bool, rows: Alone) -> account.Standing:
         """The run that is open in the output folder, or a new one."""
         if begun:
             return account.resume(self._promise, mechanism, self._folder)
-        rows = cells(self._private_rows, self._collated)
-        return account.start(self._promise, mechanism, rows, self._folder)
+        held = cells(rows.fetcher, self._collated)
+        return account.start(self._promise, mechanism, held, self._folder)
 
     def _tried(self) -> GradientSum:
         """The gradient sum, once model, loss and collator were tried on made-up rows."""
         model = self._own_model
         equal = self.data_collator is default_data_collator
-        known = Vocabulary.of(model)
-        rows = self._sample or made_up_rows(self._private_rows[0], known, equal)
+        rows = self._sample
+        if rows is None:
+            (first,) = Fetcher(self._private_rows).rows([0], Source(bytes(32)))
+            rows = made_up_rows(first, Vocabulary.of(model), equal)
+        require_own_entries(lambda some: inputs_of(self._batch(some)), list(rows))
         together, alone = self._batch(rows), [self._batch([row]) for row in rows]
-        self._require_plain(rows)
         as_given = _Inputs(self._losses or own_loss(model, inputs_of(alone[0])))
         sums = trial_of.tried(model, as_given, self._promise.clip, together, self._gradients)
         trial_of.require_padding(model, as_given, together, alone)
         return sums
 
-    def _require_plain(self, rows: Sequence[Row]) -> None:
-        """Refuses a collator that draws random numbers by a row's place, as masking does."""
-        drawn: list[Batch] = []
-        for seed in (1, 2):
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                drawn.append(self._batch(rows))
-        if any(not torch.equal(value, drawn[1][name]) for name, value in drawn[0].items()):
-            raise Incompatible(
-                "the data collator draws random numbers by a row's place (as masking does), so "
-                "taking one row away would change the draws of others; draw them in the data "
-                "set's `__getitem__`, where each row has its own"
-            )
-
     def _batch(self, rows: Sequence[Row]) -> Batch:
         """Made-up rows as a batch."""
         device = next(self._own_model.parameters()).device
-        return batch_of(self._collated(rows), torch.arange(len(rows)), device)
+        return batch_of(collated(self._collated, rows), torch.arange(len(rows)), device)
 
     def _collated(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """Rows without the columns that the model does not take, as tensors."""
         collate = self._get_collator_with_removed_columns(self.data_collator, "training")
-        return dict(collate(list(rows)))
+        return collate(list(rows))
 
     @property
     def _own_model(self) -> nn.Module:
@@ -269,9 +270,38 @@ class PrivateTrainer(Trainer):
             self._steps.take(optimizer, done)
         return torch.zeros((), device=self.args.device)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, within a checkpoint too. Raises `Incompatible` where a frozen weight or
+        buffer is not as the first step found it, before anything is written."""
+        if self._steps is not None:
+            self._steps.require_unmoved()
+        super().save_model(output_dir, _internal_call)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs what is released, and epsilon."""
         super().log({**_released(logs), "epsilon": self.epsilon}, None)
+
+
+def _require_forms(
+    model: Any, args: Any, train_dataset: Any, data_collator: Any, losses: Any, sample: Any,
+    gradients: Any,
+) -> None:  # fmt: skip
+    """Raises `BadArgument` and `Incompatible` for arguments of another form."""
+    require_parts(model, None, gradients)
+    if not isinstance(args, TrainingArguments):
+        raise BadArgument(
+            f"`args` is of type {type(args).__name__}, and the length and the batch of the run "
+            "stand there: pass `TrainingArguments(…)`"
+        )
+    require_rows(train_dataset, "train_dataset")
+    require_arguments(args)
+    if data_collator is not None:
+        require_callable(
+            "data_collator", data_collator, "one that is made, as `default_data_collator`"
+        )
+    if losses is not None:
+        require_losses(losses, INPUT_LOSSES)
+    require_sample(sample)
 
 
 class _Places(Rows[None]):

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core import rows
-from nacre.core.errors import Incompatible, UnsupportedLayer, cause
+from nacre.core.errors import CallFailed, Incompatible, UnsupportedLayer
 from nacre.core.parts import Clip, GradientSum
 from nacre.core.random import Source
-from nacre.core.swapped import unmoved
+from nacre.core.swapped import buffers_kept, unmoved
 from nacre.core.tensors import trainable
+from nacre.core.theirs import described, theirs, told
 from nacre.core.types import Batch, Losses, Tensors
 from nacre.gradient_clipping import choose
 from nacre.gradient_clipping.spot_check import Armed
 from nacre.gradient_clipping.taped_sum import Taped
-from nacre.models.repair import check_layers
+from nacre.models.repair import check_layers, check_trace
 
 Gradients = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped"]
 
@@ -40,8 +41,30 @@ class Given:
         return batch
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """-> (B,)"""
-        return self.function(model, batch)
+        """-> (B,). Raises `Incompatible` for anything else."""
+        found = self.function(model, batch)
+        require_one_a_row(found, len(batch["present"]))
+        return found
+
+
+def require_one_a_row(found: object, count: int) -> None:
+    """Raises `Incompatible` unless this is one loss a row, and says what it is."""
+    form = "one number a row, a tensor of shape (B,), as `reduction='none'` gives"
+    if not isinstance(found, Tensor):
+        remedy = "add `return`" if found is None else "return that tensor alone"
+        raise Incompatible(
+            f"the loss of {count} rows came as {described(found)}, and what is needed is {form}: "
+            f"{remedy}"
+        )
+    if found.shape != (count,):
+        raise Incompatible(
+            f"the loss of {count} rows came as shape {tuple(found.shape)}, and each row needs one "
+            "of its own: return one loss a row, as with `reduction='none'`, and no other axis"
+        )
+    if not found.is_floating_point():
+        raise Incompatible(
+            f"the loss came as {described(found)}, which has no gradient; return {form}"
+        )
 
 
 def tried(
@@ -62,39 +85,42 @@ def tried(
     with unmoved(model):
         model.train()
         _one_a_row(model, losses, sample)
+        other = {name: value.flip(0) for name, value in rows.select(sample, slice(2)).items()}
+        check_trace(
+            model, lambda: _pass(model, losses, sample), lambda: _pass(model, losses, other)
+        )
         _rowwise(model, losses, sample)
         if not trainable(model):
             raise Incompatible("the model has no trainable parameters; set `requires_grad` on some")
-        sums, _ = choose(gradients, model=model, objective=Given(losses), clip=clip, sample=sample)
+        given = Given(losses)
+        with theirs("the model or its loss", "its gradients were tried", surely=False):
+            sums, _ = choose(gradients, model=model, objective=given, clip=clip, sample=sample)
         _repeats(model, sums, clip, sample)
     return sums
 
 
 def _seeded(model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
     """The losses under the same random numbers in every call; the model's buffers stay."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with buffers_kept(model):
+        return _pass(model, losses, batch)
+
+
+def _pass(model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)
-        found = losses(model, batch)
-        for buffer, value in before:
-            buffer.copy_(value)
-    return found
+        with theirs("the model or its loss", "it was tried on made-up rows"):
+            return losses(model, batch)
 
 
 def _one_a_row(model: nn.Module, losses: Losses, batch: Batch) -> None:
-    count = len(batch["present"])
     try:
         found = _seeded(model, losses, batch)
-    except Exception as error:
+    except CallFailed as error:
         raise Incompatible(
-            f"the loss cannot be computed on made-up rows ({cause(error)}); correct it, or give "
-            "`sample`, a few made-up or public rows that fit the model"
-        ) from error
-    if found.shape != (count,):
-        raise Incompatible(
-            f"the loss of {count} rows came as shape {tuple(found.shape)}, and each row needs one "
-            "of its own: return one loss a row, as with `reduction='none'`"
-        )
+            f"the loss cannot be computed on made-up rows ({told(error.__cause__ or error)}); "
+            "correct it, or give `sample`, a few made-up or public rows that fit the model"
+        ) from error.__cause__
+    require_one_a_row(found, len(batch["present"]))
     if not bool(torch.isfinite(found).all()):
         raise Incompatible(
             "the loss of made-up rows is infinite or NaN, so it has no gradient; correct the "

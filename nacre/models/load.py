@@ -14,8 +14,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError, cause
+from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
+from nacre.core.swapped import unmoved
+from nacre.core.theirs import cause, told
 from nacre.models.callables import OWN, Code, PythonModel, called
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
@@ -126,7 +128,8 @@ def _continued(
 
 
 def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name: str) -> None:
-    """Raises `Refusal` unless the model maps (2, *shape) to (2, outputs), or each position so."""
+    """Raises `Refusal` unless the model maps (2, *shape) to (2, outputs), or each position so. The
+    model is afterwards what it was."""
     tokens = model.tokens if isinstance(model, Transformer) else None
     known = model.positions() if isinstance(model, Transformer) and tokens is not None else None
     if known is not None and shape[-1] > known:
@@ -135,20 +138,16 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
             f"`data.length` to {known} or less, or use another model"
         )
     inputs = torch.zeros(2, *shape) if tokens is None else random_inputs(shape, tokens, 2)
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
+        with unmoved(model), torch.no_grad():
             result: Any = model.eval()(inputs)
     except Exception as error:
         remedy = "correct the model or the data's shape"
         if tokens is not None:
             remedy = f"lower `data.length`, which is {shape[-1]}, or use another model"
         raise Refusal(
-            f"model {name!r} does not take inputs of shape {shape} ({cause(error)}); {remedy}"
+            f"model {name!r} does not take inputs of shape {shape} ({told(error)}); {remedy}"
         ) from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     given = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
     needed = (2, outputs)
     if isinstance(model, Transformer) and model.task in ("causal_lm", "token_classification"):

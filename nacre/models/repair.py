@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nacre.core.errors import Incompatible, UnsupportedLayer, cause
+from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.rows import assert_rowwise
+from nacre.core.swapped import buffers_kept, unmoved
+from nacre.core.theirs import told
+from nacre.core.types import Tensors
+from nacre.models import spectral
 from nacre.models.random_inputs import other, random_inputs
 
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -28,22 +31,28 @@ def check(model: nn.Module, shape: tuple[int, ...], tokens: int | None = None) -
     """Raises `UnsupportedLayer` unless each row's output depends on that row alone.
 
     The model is tried on random inputs of `shape` (tokens below `tokens`, where it is given), in
-    training and in evaluation mode, with the same dropout in each pass. Its parameters, buffers
-    and mode, and torch's own generator, are afterwards as they were. *Limit:* mixing that random
-    inputs do not show is not found. Raises `Incompatible` where the model does not take such
+    training and in evaluation mode, with the same dropout in each pass. The model and the random
+    numbers that come next are afterwards as they were, also where this raises. *Limit:* mixing that
+    random inputs do not show is not found. Raises `Incompatible` where the model does not take such
     inputs.
     """
     check_layers(model)
     inputs = random_inputs(shape, tokens, _ROWS)
-    with _restored(model):
+    with unmoved(model):
         _check_mixing(model, inputs, other(inputs, tokens))
 
 
 def check_layers(model: nn.Module) -> None:
     """Raises `UnsupportedLayer` for a layer or a tensor that no gradient sum can carry; by looking
-    at them, without trying the model."""
-    for name, module in model.named_modules():
-        _check_module(name or type(module).__name__, module)
+    at them in training mode, without trying the model."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        for name, module in model.named_modules():
+            _check_module(name or type(module).__name__, module)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_complex():
             raise UnsupportedLayer(
@@ -54,13 +63,15 @@ def check_layers(model: nn.Module) -> None:
 
 def _check_module(name: str, module: nn.Module) -> None:
     """Refuses what is known to mix rows, or to hold no weights yet."""
-    if isinstance(module, _BatchNorm):
+    held = not module.training and getattr(module, "running_mean", None) is not None
+    if isinstance(module, _BatchNorm) and not held:
         raise UnsupportedLayer(
             f"layer {name!r} ({type(module).__name__}) normalises by the other rows of the batch, "
             "so no bound on one unit's share exists; use GroupNorm, as "
-            "`nacre.models.repair.repaired(model)` does"
+            "`nacre.models.repair.repaired(model)` does, or hold the layer in evaluation mode in "
+            "the model's own `train`, which a step calls, so that it uses the statistics it has"
         )
-    if isinstance(module, _InstanceNorm) and module.track_running_stats:
+    if isinstance(module, _InstanceNorm) and module.track_running_stats and not held:
         raise UnsupportedLayer(
             f"layer {name!r} ({type(module).__name__}) keeps statistics of the rows it has seen, "
             "which nothing protects; set `track_running_stats=False`"
@@ -74,10 +85,10 @@ def _check_module(name: str, module: nn.Module) -> None:
 
 def _check_mixing(model: nn.Module, inputs: Tensor, others: Tensor) -> None:
     """Refuses rows that move each other, in either direction, and state that a pass changes."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     run = _seeded(model)
     model.train()
     _check_outputs(run, inputs)
+    check_trace(model, lambda: _pass(model, inputs), lambda: _pass(model, inputs.flip(0)))
     assert_rowwise(run, inputs, "the model", tolerance=_TOLERANCE, other=others[0])
     # The check above moves the first row; a model in which row i reads row i + 1 needs the last.
 
@@ -85,12 +96,6 @@ def _check_mixing(model: nn.Module, inputs: Tensor, others: Tensor) -> None:
         return run(rows.flip(0)).flip(0)
 
     assert_rowwise(backwards, inputs, "the model", tolerance=_TOLERANCE, other=others[0])
-    for name, buffer in model.named_buffers():
-        if not torch.equal(buffer, before[name]):
-            raise UnsupportedLayer(
-                f"buffer {name!r} changes in a forward pass, so it keeps a trace of the rows that "
-                "nothing protects; remove it or freeze it"
-            )
     model.eval()
     _check_alone(run, inputs)
 
@@ -103,7 +108,7 @@ def _check_outputs(run: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
     except Exception as error:
         raise Incompatible(
             f"the model does not take inputs of shape {tuple(inputs.shape[1:])} "
-            f"({cause(error)}); correct the model or the data's shape"
+            f"({told(error)}); correct the model or the data's shape"
         ) from error
     if not bool(torch.isfinite(outputs).all()):
         raise Incompatible(
@@ -124,31 +129,38 @@ def _check_alone(run: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
         )
 
 
+def check_trace(
+    model: nn.Module,
+    one: Callable[[], object],  # a forward pass
+    another: Callable[[], object],  # over other rows
+) -> None:
+    """Raises `UnsupportedLayer` for a buffer that a pass moves, but for those of spectral norms.
+    Buffers are afterwards as they were."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    ends: list[Tensors] = []
+    for run in (one, another):
+        with buffers_kept(model), torch.no_grad():
+            run()
+            ends.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+    spectral.require_no_trace(before, ends[0], ends[1], spectral.vectors(model))
+
+
+def _pass(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The model's outputs, with the same dropout in every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        outputs: Tensor = model(inputs)
+    return outputs
+
+
 def _seeded(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model with the same dropout in every call."""
+    """The model with the same dropout and the same buffers in every call."""
 
     def run(inputs: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            outputs: Tensor = model(inputs)
-        return outputs
+        with buffers_kept(model):
+            return _pass(model, inputs)
 
     return run
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Generator[None, None, None]:
-    """Puts mode and buffers back; a copy of the model would do, but not every model has one."""
-    training = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
 
 
 def repaired(model: nn.Module) -> nn.Module:

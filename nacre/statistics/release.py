@@ -276,6 +276,9 @@ def _numbers(raw: RawTable, column: str) -> list[float | None]:
     for row, cell in enumerate(raw.column(column), start=1):
         value = None if missing(cell) else number(cell)
         if value is None and not missing(cell):
-            raise DataError(f"{raw.file} column {column!r}: row {row} is not a number; correct it")
+            raise DataError(
+                f"{raw.file} column {column!r}: row {row} is not a number ({text(cell)[:40]!r}); "
+                "correct it, or leave the cell empty where it stands for no value"
+            )
         values.append(value)
     return values

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nacre.core.errors import NacreError
 from nacre.core.parts import Clip, GradientSum, Objective
 from nacre.core.random import Source
+from nacre.core.swapped import unmoved
 from nacre.core.tensors import norm, subtract
 from nacre.core.types import Batch, BoundedSum
 from nacre.gradient_clipping import Whole
@@ -88,9 +89,9 @@ def tried(sums: Whole, model: nn.Module, sample: Batch, clip: Clip, steps: int) 
     """Compiles the model and times one sum over `sample` with and without it, both warm.
 
     The compiled model is taken where its sum agrees with the plain one and it saves more over
-    `steps` than compiling took.
+    `steps` than compiling took. The model is afterwards what it was, also where this raises.
     """
-    with torch.random.fork_rng():
+    with unmoved(model):
         plain, expected = _timed(sums, model, sample, clip)
         start = time.perf_counter()
         compiled = replace(sums, objective=Compiled(sums.objective, model))
@@ -134,7 +135,7 @@ def compiled(sums: Whole, model: nn.Module, sample: Batch, clip: Clip) -> Whole:
     Raises `NacreError` where the compiler fails.
     """
     made = replace(sums, objective=Compiled(sums.objective, model))
-    with torch.random.fork_rng():
+    with unmoved(model):
         _sum(made, model, sample, clip)
     return made
 

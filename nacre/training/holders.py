@@ -14,6 +14,7 @@ from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, 
 from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.models import spectral
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.fit import Journal, fit
@@ -76,6 +77,7 @@ def local_training(
     is refused. Nothing is kept between rounds but the account.
     """
     own = copy.deepcopy(model)
+    begun = {name: vector.clone() for name, vector in spectral.vectors(own).items()}
     held = units(setting.recipe, rows, source)
     planned.require_units(len(held), len(rows), rows.group)
     work = parts(setting, mechanism, own)
@@ -87,6 +89,9 @@ def local_training(
         asked = digest("train", round_number, weights, fixed(own))
         assign(own, weights)
         own.train()
+        for name, vector in spectral.vectors(own).items():  # nothing is kept between rounds
+            vector.copy_(begun[name])
+        spectral.advance(own, _ITERATIONS)
         optimizer = setting.recipe.training.optimizer.build(trainable(own).values())
         state = State(own, optimizer, mechanism.clip, done=round_number * steps)
         releases: list[Release] = []
@@ -112,8 +117,13 @@ def local_training(
 def fixed(model: nn.Module) -> bytes:
     """Digest of what a step computes with and does not move: frozen weights and buffers."""
     moved = {id(p) for p in trainable(model).values()}  # a tied weight has a second name
+    moved |= {id(vector) for vector in spectral.vectors(model).values()}  # they enter each step
     state = model.state_dict(keep_vars=True)
     return digest({name: t for name, t in state.items() if id(t) not in moved})
+
+
+_ITERATIONS = 15
+"""Power iterations at the start of a round, as many as torch takes when a spectral norm is made."""
 
 
 class _Journalled:

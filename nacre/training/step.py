@@ -16,7 +16,9 @@ from nacre.core.optimizers import scale_steps
 from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Units
 from nacre.core.random import Source
 from nacre.core.tensors import scale, summed, trainable
+from nacre.core.theirs import theirs
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
+from nacre.models import spectral
 from nacre.training.devices.portions import Devices
 
 
@@ -80,11 +82,14 @@ def step(
     it, the noise by the sum itself as well, and by what it remembers. So a step repeated on the
     same inputs releases the same numbers; and whatever else changes (rows, code, rounding), two
     different sums never meet the same noise, which their difference would strip off.
+    The power iterations of spectral norms are taken first, from the weights alone.
     """
     number = state.done
+    iterated = spectral.advance(state.model)
     drawn = parts.sampling.draw(len(units), number, source.child("sampling"), entered)
     attack = source.child("attack", number, entered)
     total = _sum(state, units, drawn, parts, attack)
+    spectral.require_still(state.model, iterated)
     parts.devices.scatter()
     remembered = () if state.noise_state is None else (state.noise_state,)
     scale = repr((parts.noise.multiplier, parts.adjacency, total.bound))
@@ -101,14 +106,16 @@ def step(
 
 
 def entering(state: State, source: Source, context: bytes = b"") -> bytes:
-    """Digest of what enters the next step: weights, clip rule, number, and `context`, which stands
-    for the request that asked for it and for what is computed with but not moved.
+    """Digest of what enters the next step: weights, the vectors of power iterations, clip rule,
+    number, and `context`, which stands for the request that asked for it and for what is computed
+    with but not moved.
 
     `source` is the one that `step` is keyed by. The digest is journalled where others may read it:
     without the key it tells nothing of the weights.
     """
     parts = trainable(state.model), state.done, repr(state.clip), context
-    return source.digest("entering", *parts)
+    vectors = spectral.vectors(state.model)
+    return source.digest("entering", *parts, *([vectors] if vectors else []))
 
 
 def _sum(
@@ -130,7 +137,8 @@ def _sum(
         with torch.random.fork_rng(devices=[]):
             _seed(source.child("dropout", number).stream().seed())
             for some in units.micro(drawn[portion_of == number], parts.microbatch):
-                more = sums(state.model, some, state.clip, source)
+                with theirs("the model or its loss", "a step's sum was computed", surely=False):
+                    more = sums(state.model, some, state.clip, source)
                 if total is None:  # adding to zeros would pass over all weights once more
                     total = more
                 else:

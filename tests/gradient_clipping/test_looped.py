@@ -1,10 +1,15 @@
+import pytest
 import torch
 from torch import nn
 
 from nacre.adversarial_training import Standard
+from nacre.core import rows
+from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm
 from nacre.gradient_clipping import Flat, Looped, Unclipped
+from nacre.gradient_clipping.choose import choose
+from nacre.models import task_for
 from tests.laws.zoo import MLP
 
 SOURCE = Source(bytes(32))
@@ -43,3 +48,61 @@ def test_a_row_that_overflows_inside_the_model_is_dropped():
     total = _looped(MLP.model(), batch, Flat(norm=0.1))
     assert total.local.dropped == 1
     assert 0 < norm(total.total) <= 0.2
+
+
+# -- packed sequences --------------------------------------------------------------------------
+
+
+class PackedReader(nn.Module):
+    """Rows of different lengths, packed; a step of zeros alone is padding."""
+
+    def __init__(self, inside=0.0):
+        super().__init__()
+        torch.manual_seed(1)
+        self.cells = nn.LSTM(5, 6, num_layers=2, dropout=inside, batch_first=True)
+        self.drop, self.out = nn.Dropout(0.3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        lengths = (x.abs().sum(-1) > 0).sum(1).clamp(min=1)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths, batch_first=True, enforce_sorted=False
+        )
+        _, (last, _) = self.cells(packed)
+        return self.out(self.drop(last[-1]))
+
+
+def _sequences():
+    x = torch.randn(5, 6, 5, generator=torch.Generator().manual_seed(0))
+    for row, length in enumerate((6, 3, 1, 5, 2)):
+        x[row, length:] = 0
+    return {
+        "features": x,
+        "label": torch.arange(5) % 3,
+        "present": torch.ones(5, dtype=torch.bool),
+        "unit": torch.arange(5) + 7,
+    }
+
+
+def test_packed_sequences_are_taken_one_unit_at_a_time():
+    """Exact, dropout beside the packed layer included: a unit's share does not hang on others."""
+    model, batch, clip = PackedReader().train(), _sequences(), Flat(norm=1e6)
+    task = Standard(task_for("classification", 3))
+    sums, why = choose("auto", model=model, objective=task, clip=clip, sample=batch)
+    assert isinstance(sums, Looped) and "packed sequences" in why
+    source = Source(bytes(32))
+    whole = sums(model, batch, clip, source).total
+    parts = [sums(model, rows.select(batch, slice(i, i + 1)), clip, source).total for i in range(5)]
+    for name, value in whole.items():
+        torch.testing.assert_close(value, sum(part[name] for part in parts), rtol=1e-5, atol=1e-6)
+    model.eval()
+    plain = torch.autograd.grad(task.losses(model, batch).sum(), list(model.parameters()))
+    still = sums(model, batch, clip, source).total
+    for value, gradient in zip(still.values(), plain, strict=True):
+        torch.testing.assert_close(value, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_inside_a_packed_layer_is_refused():
+    model = PackedReader(inside=0.5).train()
+    task = Standard(task_for("classification", 3))
+    with pytest.raises(UnsupportedLayer, match="pass padded sequences"):
+        choose("auto", model=model, objective=task, clip=Flat(norm=1.0), sample=_sequences())

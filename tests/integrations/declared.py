@@ -70,7 +70,8 @@ def private(
     """A small run, ready for its first step."""
     model = model or linear()
     optimizer = optimizer or sgd(model)
-    return Private(model, optimizer, dataset or table(), losses, **stepped(tmp_path, **changed))
+    rows = table() if dataset is None else dataset
+    return Private(model, optimizer, rows, losses, **stepped(tmp_path, **changed))
 
 
 def same(a: Tensors, b: Tensors) -> bool:

@@ -22,6 +22,7 @@ from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import Flat, Looped
 from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Examples
+from nacre.integrations.fetching import Fetcher
 from nacre.integrations.trial import Given
 from nacre.planning.plan import plan
 from nacre.recipe.sections import Grant, LedgerChoice
@@ -134,7 +135,7 @@ def test_what_a_row_draws_does_not_hang_on_the_others():
             return torch.rand(3)
 
     def fetched(count, step):
-        units = Examples(Noisy(count), _stacked, torch.device("cpu"), source().child(step))
+        units = Examples(Fetcher(Noisy(count)), _stacked, torch.device("cpu"), source().child(step))
         return next(units.micro(torch.arange(count), None))
 
     state = torch.get_rng_state()

@@ -211,6 +211,25 @@ def test_the_model_is_saved_and_the_key_is_gone(tmp_path):
 _SAVING = {"save_strategy": "steps", "save_steps": 2}
 
 
+class Writing(TrainerCallback):
+    """Writes into a frozen weight at the end of a step, past autograd."""
+
+    def __init__(self, frozen):
+        self.frozen = frozen
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.frozen.data.add_(1.0)
+
+
+def test_a_checkpoint_holds_no_frozen_weight_that_was_written_into(tmp_path):
+    model = bert()
+    frozen = model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    run = trainer(tmp_path, model, callbacks=[Writing(frozen)], arguments=_SAVING)
+    with pytest.raises(Incompatible, match=r"word_embeddings\.weight' was written"):
+        run.train()
+    assert not list((tmp_path / "out").glob("checkpoint-*/*.safetensors"))
+
+
 @pytest.mark.parametrize("kind", ["label", "lm"])
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path, known_key, kind):
     def made(place, callbacks=()):

@@ -179,18 +179,19 @@ def test_a_loop_of_ones_own_after_arrays_has_no_second_budget(tmp_path: Path) ->
         return sketched(cells, KEY)
 
     from nacre.integrations.examples import cells
+    from nacre.integrations.fetching import Fetcher
     from nacre.integrations.torch import _pairs
 
     tensors = TensorDataset(torch.tensor(features, dtype=torch.float32), torch.tensor(label))
-    mine = sketch(cells(tensors, _pairs))
+    mine = sketch(cells(Fetcher(tensors), _pairs))
     names = [f"x{i}" for i in range(8)]
     table = pd.DataFrame(features, columns=names).assign(y=label)
     file = sketch(of_table({name: list(table[name]) for name in table}))
     assert mine.same_data(file)
     other = TensorDataset(tensors.tensors[0].flip(1)[5:], 2 - tensors.tensors[1][5:])
-    assert mine.same_data(sketch(cells(other, _pairs)))
+    assert mine.same_data(sketch(cells(Fetcher(other), _pairs)))
     fresh = TensorDataset(torch.randn(60, 8), tensors.tensors[1])
-    assert not mine.same_data(sketch(cells(fresh, _pairs)))
+    assert not mine.same_data(sketch(cells(Fetcher(fresh), _pairs)))
 
 
 def test_texts_cut_or_grouped_otherwise_are_the_same() -> None:

@@ -67,7 +67,7 @@ def test_an_open_ledger_stays_open(book):
 
 def test_what_fails_before_the_charge_goes_back(book):
     wrong = [*QUERIES[:1], Sum(name="x", epsilon=1.0, column="ward", low=0, high=1)]
-    with pytest.raises(DataError, match="column 'ward': row 1 is not a number"):
+    with pytest.raises(DataError, match=r"column 'ward': row 1 is not a number \('east'\)"):
         nacre.release(TABLE, wrong, ledger=book, account="ward")
     both = Mean(name="x", epsilon=1.0, column="age", low=0, high=1, by="age", groups=("1",))
     with pytest.raises(Refusal, match="'age' for a number and for a name"):

@@ -90,6 +90,10 @@ def rnn_relu(x: Tensor, hidden: Any, weights: Any, *rest: Any) -> tuple[Tensor, 
     return outputs, torch.stack([h for (h,) in finals])
 
 
+class Packed(UnsupportedLayer):
+    """A recurrent layer reads packed sequences, whose rows cannot be opened step by step."""
+
+
 def _recurrent(
     step: Callable[..., tuple[Tensor, ...]],
     x: Tensor,  # (B, T, I), or (T, B, I)
@@ -98,7 +102,7 @@ def _recurrent(
     *rest: Any,
 ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
     if not isinstance(rest[0], bool):
-        raise UnsupportedLayer(
+        raise Packed(
             "a recurrent layer reads packed sequences, in which the rows of one step belong to "
             "varying units; pass padded sequences instead of `pack_padded_sequence`"
         )

@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacre.core.errors import Refusal
+from nacre.core.swapped import buffers_kept, unmoved
 from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.tape.dropout_masks import Masking
@@ -191,7 +192,8 @@ def no_other_randomness(facts: Facts) -> None:
     recipe = facts.recipe
     if recipe.differential_privacy is None or protects(recipe) == "client":
         return
-    if _random(facts):
+    rows = pieces.random_batch(recipe, facts.schema, 64)["features"]
+    if draws(facts.model, rows.reshape(-1, *facts.schema.shape)):
         refuse(
             recipe,
             "model",
@@ -202,19 +204,16 @@ def no_other_randomness(facts: Facts) -> None:
         )
 
 
-def _random(facts: Facts) -> bool:
+def draws(model: nn.Module, inputs: Tensor) -> bool:
     """Whether two forward passes in training mode without dropout, on the same made-up rows,
-    differ."""
-    inputs = pieces.random_batch(facts.recipe, facts.schema, 64)["features"]
-    inputs = inputs.reshape(-1, *facts.schema.shape)
-    mode = facts.model.training
-    facts.model.train()
+    differ. The model and the random numbers that come next are afterwards as they were."""
     outputs: list[Tensor] = []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), Masking(None, keep=True):
-            torch.manual_seed(seed)
-            outputs.append(facts.model(inputs))
-    facts.model.train(mode)
+    with unmoved(model), torch.no_grad():
+        model.train()
+        for seed in (1, 2):
+            with buffers_kept(model), Masking(None, keep=True):
+                torch.manual_seed(seed)
+                outputs.append(model(inputs))
     return not torch.equal(*outputs)
 
 
