@@ -114,10 +114,6 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
     return found
 
 
-_KEPT = {"unprotected": "unprotected.safetensors", "public base": "base.safetensors"}
-"""Which weights of a run are kept in state/, by the name of the variant."""
-
-
 def _weights(run: Run, file: str) -> nn.Module:
     """The recipe's model with the weights kept in state/."""
     model = run.recipe.build_model(run.recipe.schema)

@@ -16,7 +16,7 @@ from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
-from nacre.training.fit import Journal, fit
+from nacre.training.fit import Journal, NoJournal, fit
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
 
@@ -96,7 +96,7 @@ def local_training(
             work,
             until=state.done + steps,
             source=source,
-            charge=_Journalled(),
+            charge=NoJournal(),  # the round is journalled as a whole, before anything leaves
             planned=planned,
             observe=lambda state, release: releases.append(release) or False,
             context=asked,
@@ -114,13 +114,6 @@ def fixed(model: nn.Module) -> bytes:
     moved = {id(p) for p in trainable(model).values()}  # a tied weight has a second name
     state = model.state_dict(keep_vars=True)
     return digest({name: t for name, t in state.items() if id(t) not in moved})
-
-
-class _Journalled:
-    """The round is journalled as a whole, before anything of it leaves."""
-
-    def journal(self, step: int, entered: str) -> None:
-        pass
 
 
 def _right(releases: list[Release]) -> Inherited | Unprotected:
