@@ -202,8 +202,8 @@ FAULTS = [
     ),
     Fault(
         "wiring: the curve looks at private rows", "runs/loop.py",
-        "        self._rows: Rows | None = held.public",
-        '        self._rows: Rows | None = held.private.get("")',
+        "                plan, around, held.public, outcome, average, log, advance,",
+        '                plan, around, held.private.get(""), outcome, average, log, advance,',
         NEIGHBOURS,
     ),
     Fault(

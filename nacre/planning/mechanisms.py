@@ -9,7 +9,6 @@ from nacre.core.parts import Noise
 from nacre.data.sampling import Full, Poisson, separation
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning.options import FederatedLearning
 from nacre.gradient_clipping import Unclipped
 from nacre.planning.levels import Level
 from nacre.planning.protection import Protection
@@ -57,10 +56,15 @@ def over_rows(recipe: Recipe, size: int) -> Mechanism:
     )
 
 
-def over_parties(recipe: Recipe, federation: FederatedLearning) -> Mechanism:
-    """What happens over the parties. Raises `Unbounded` where noise is to hide a party whose change
-    no rule bounds."""
-    privacy, names = recipe.differential_privacy, federation.parties.names
+def over_parties(recipe: Recipe) -> Mechanism | None:
+    """What happens over the parties; None without a federation.
+
+    Raises `Unbounded` where noise is to hide a party whose change no rule bounds.
+    """
+    federation, privacy = recipe.federated_learning, recipe.differential_privacy
+    if federation is None:
+        return None
+    names = federation.parties.names
     expected = federation.expected()
     clip, noise = Unclipped(), UNPROTECTED
     if privacy is not None and privacy.unit == "client":
@@ -81,13 +85,15 @@ def over_parties(recipe: Recipe, federation: FederatedLearning) -> Mechanism:
 
 
 def declared_levels(
-    recipe: Recipe, sizes: Mapping[str, int], protection: Protection | None
+    recipe: Recipe,
+    sizes: Mapping[str, int],
+    outer: Mechanism | None,  # over parties
+    protection: Protection | None,
 ) -> tuple[Level, ...]:
     """The levels at which gradients of private rows are released: the parties together where whole
     parties are protected, else each holder of rows."""
-    federation = recipe.federated_learning
-    if federation is not None and pieces.protects(recipe) == "client":
-        mechanisms = {"": (len(federation.parties.names), over_parties(recipe, federation))}
+    if outer is not None and pieces.protects(recipe) == "client":
+        mechanisms = {"": (len(sizes), outer)}
     else:
         mechanisms = {name: (size, over_rows(recipe, size)) for name, size in sizes.items()}
     return tuple(

@@ -140,13 +140,13 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     if recipe.tune is not None:
         return _search(recipe, recipe.tune, run, ledger)
     draft = _draft(recipe)
-    levels: tuple[Level, ...] = draft.levels
-    if draft.protection is not None:
-        found = [priced(recipe, draft.protection, level) for level in levels]
-        if ledger:
-            found = [charged(recipe, draft.protection, level, run) for level in found]
-        levels = tuple(found)
-    return draft.plan(levels, digest(recipe))
+    protection = draft.protection
+    if protection is None:
+        return draft.plan(draft.levels, digest(recipe))
+    levels = [priced(recipe, protection, level) for level in draft.levels]
+    if ledger:
+        levels = [charged(recipe, protection, level, run) for level in levels]
+    return draft.plan(tuple(levels), digest(recipe))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,7 @@ class _Draft:
     recipe: Recipe
     schema: Schema
     protection: Protection | None
+    outer: Mechanism | None
     levels: tuple[Level, ...]
     estimate: Estimate
 
@@ -163,17 +164,13 @@ class _Draft:
         self, levels: tuple[Level, ...], digest: str, search: SearchFacts | None = None
     ) -> Plan:
         """The plan with these levels; where whole parties are protected, the outer loop is one."""
-        federation = self.recipe.federated_learning
-        outer = None
-        if federation is not None:
-            whole = pieces.protects(self.recipe) == "client"
-            outer = levels[0].mechanism if whole else over_parties(self.recipe, federation)
+        whole = self.outer is not None and pieces.protects(self.recipe) == "client"
         return Plan(
             recipe=self.recipe,
             digest=digest,
             schema=self.schema,
             levels=levels,
-            outer=outer,
+            outer=levels[0].mechanism if whole else self.outer,
             estimate=self.estimate,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             search=search,
@@ -192,13 +189,13 @@ def _draft(recipe: Recipe) -> _Draft:
         check(facts)
     model = _prepared(recipe, model)
     parts_fit(recipe, model)
-    protection = protection_of(recipe)
-    levels = declared_levels(recipe, sizes, protection)
+    protection, outer = protection_of(recipe), over_parties(recipe)
     return _Draft(
         recipe=recipe,
         schema=schema,
         protection=protection,
-        levels=levels,
+        outer=outer,
+        levels=declared_levels(recipe, sizes, outer, protection),
         estimate=_estimate(recipe, model, schema, len(sizes)),
     )
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from nacre.core.errors import BudgetExceeded, Incompatible, LedgerError, UnsupportedEvent
 from nacre.differential_privacy.accounting.price import epsilon, epsilon_by_step
-from nacre.ledger import PLANNED, Request
+from nacre.ledger import PLANNED, Ledger, Quote, Request, preview_new
 from nacre.planning.levels import ChargedLevel, Level, PricedLevel, Trial
 from nacre.planning.protection import Protection
-from nacre.planning.quote import quoted
 from nacre.recipe.places import placed, refuse
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import Tune
@@ -107,7 +106,7 @@ def charged(
     """The level with what it takes from its grant. Raises `BudgetExceeded` for too much."""
     name, folder = run or (PLANNED, None)
     try:
-        quote = quoted(protection, level.account, level.request(name), folder)
+        quote = _quoted(protection, level.account, level.request(name), folder)
     except (BudgetExceeded, LedgerError, UnsupportedEvent) as error:
         if isinstance(level.basis, Trial) and isinstance(error, UnsupportedEvent):
             refuse(
@@ -121,3 +120,27 @@ def charged(
     if quote.refusal:
         raise BudgetExceeded(placed(recipe, "differential_privacy.epsilon", quote.refusal))
     return level.covered(quote)
+
+
+def _quoted(
+    protection: Protection,
+    account: str,
+    asked: Request,
+    folder: Path | None = None,  # of the run that is resumed
+) -> Quote:
+    """What the request would take from the account's grant. Writes nothing.
+
+    Raises `BudgetExceeded` where there is no grant at all, `LedgerError` for a damaged ledger or
+    a grant that differs from the recipe's.
+    """
+    path = protection.place if folder is None else protection.place_of(folder)
+    grant = protection.grant(asked)
+    if path is not None and Ledger.exists(path):
+        with Ledger.open(path) as ledger:
+            return ledger.preview(account, asked, grant=grant)
+    if grant is not None:
+        return preview_new(account, grant, asked)
+    raise BudgetExceeded(
+        f"account {account!r} has no grant: the ledger {path} does not exist; make one with "
+        "`nacre ledger grant`, or declare `ledger: {grant: {epsilon: …, delta: …}}`"
+    )

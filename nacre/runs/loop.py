@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
-from nacre.core.progress import Advance, Progress
+from nacre.core.progress import Advance, Progress, Silent
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import detached, trainable
@@ -47,6 +47,25 @@ class _Level(NamedTuple):
     over: UnitSource
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a loop has around it: what it is charged to, kept in, shown by and shared with.
+
+    By itself it charges nothing, keeps nothing and tells nothing, in one process. Where several
+    share a run, charges, folder and watch are those of the first.
+    """
+
+    charges: Mapping[str, Journal] = field(default_factory=dict[str, Journal])  # by holder
+    folder: Path | None = None  # of the run, whose state/ has its checkpoints
+    watch: Progress = field(default_factory=Silent)
+    devices: Devices = field(default_factory=Devices)
+    early: bool = False  # put the last checkpoint back and end there
+
+    def charge(self, holder: str) -> Journal:
+        """The journal of a holder; one that keeps nothing where nothing is private."""
+        return self.charges.get(holder, NoJournal())
 
 
 @dataclass
@@ -85,43 +104,27 @@ def loop(
     held: Holdings,
     model: nn.Module,
     source: Source,
-    charges: Mapping[str, Journal],
-    folder: Path | None,  # the run's state/ has its checkpoints; None keeps nothing
-    watch: Progress,
-    *,
-    early: bool = False,  # put the last checkpoint back and end there
-    devices: Devices | None = None,  # folder, charges and watch are those of the first process
+    around: Surroundings,
 ) -> Outcome:
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
-    devices = devices or Devices()
-    setting, held, part = passed(setting, held, model, watch)
+    devices, folder = around.devices, around.folder
+    setting, held, part = passed(setting, held, model, around.watch)
     planned = PlannedLevels.of(devices.group.broadcast(lambda: _written(plan, folder)))
-    level = (
-        _federation(plan, setting, held, part, source, charges, folder, planned)
-        if plan.outer is not None
-        else _central(plan, setting, held, part, source, charges, devices, planned)
-    )
+    begun = _central if plan.outer is None else _federation
+    level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
     state, outcome = _restored(level.state, folder, devices, average)
-    until = state.done if early else plan.rounds
+    until = state.done if around.early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl", state.done) if folder is not None else None
     try:
-        with watch.stage(name, plan.rounds) as advance:
+        with around.watch.stage(name, plan.rounds) as advance:
             advance(state.done)
             watcher = _Watcher(
-                plan,
-                held,
-                outcome,
-                folder,
-                log,
-                advance,
-                devices,
-                average,
-                level.overheard,
-                Unmoved(state.model),
-            )
+                plan, around, held.public, outcome, average, log, advance,
+                level.overheard, Unmoved(state.model),
+            )  # fmt: skip
             if not watcher.ended(state):
                 state = fit(
                     state, level.over, level.work, until=until, source=source, charge=level.charge,
@@ -134,7 +137,7 @@ def loop(
     if average is not None:
         average.hand_over(part)
     outcome.model, outcome.done = model, state.done
-    if early and state.done < plan.rounds:
+    if around.early and state.done < plan.rounds:
         outcome.stopped = "finished early"
     return outcome
 
@@ -148,14 +151,14 @@ def _written(plan: Plan, folder: Path | None) -> Any:
 
 def _central(
     plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    charges: Mapping[str, Journal], devices: Devices, planned: PlannedLevels,
+    around: Surroundings, planned: PlannedLevels,
 ) -> _Level:  # fmt: skip
-    mechanism = plan.levels[0].mechanism
+    mechanism, devices = plan.levels[0].mechanism, around.devices
     optimizer = plan.recipe.training.optimizer.build(devices.place(model).values())
     rows = held.private[""]
     over = units(plan.recipe, rows, source)
     planned.outer.require_units(len(over), len(rows), rows.group)
-    charge = Agreed(devices.group, charges.get("", NoJournal()))
+    charge = Agreed(devices.group, around.charge(""))
     work = replace(parts(setting, mechanism, model), devices=devices)
     begun = mechanism.noise.init(trainable(model))
     return _Level(State(model.train(), optimizer, mechanism.clip, begun), work, over, charge)
@@ -163,7 +166,7 @@ def _central(
 
 def _federation(
     plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    charges: Mapping[str, Journal], folder: Path | None, planned: PlannedLevels,
+    around: Surroundings, planned: PlannedLevels,
 ) -> _Level:  # fmt: skip
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
@@ -174,13 +177,13 @@ def _federation(
             name,
             local_training(
                 setting, plan.inner(name), rows, model, source.child("party", name),
-                charges.get(name, NoJournal()), planned.over(name),
+                around.charge(name), planned.over(name),
             ),
             recipe=plan.digest,
             rounds=option.rounds,
             like=weights,
-            store=_store(folder, name),
-            key=None if folder is None else source.secret("replies", name),
+            store=_store(around.folder, name),
+            key=None if around.folder is None else source.secret("replies", name),
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
@@ -199,7 +202,7 @@ def _federation(
         State(model.train(), optimizer, outer.clip),
         work,
         Names(option.parties.names),
-        charges.get("", NoJournal()),
+        around.charge(""),
         wire if isinstance(wire, Overheard) else None,
     )
 
@@ -270,15 +273,13 @@ class _Watcher:
     """Sees each release: logs it, measures public figures, checkpoints, decides to stop."""
 
     def __init__(
-        self, plan: Plan, held: Holdings, outcome: Outcome, folder: Path | None,
-        log: Log | None, advance: Advance, devices: Devices, average: Averaged | None,
+        self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
+        average: Averaged | None, log: Log | None, advance: Advance,
         overheard: Overheard | None, unmoved: Unmoved,
     ) -> None:  # fmt: skip
+        self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
+        self._average, self._log, self._advance = average, log, advance
         self._overheard, self._unmoved = overheard, unmoved
-        self._devices, self._average = devices, average
-        self._plan, self._outcome, self._folder = plan, outcome, folder
-        self._log, self._advance = log, advance
-        self._rows: Rows | None = held.public
         self._task = pieces.task_of(plan.schema)
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
@@ -292,7 +293,7 @@ class _Watcher:
             self._average.follow(state.model, state.done)
         due = state.done % self._every == 0 or state.done >= self._plan.rounds
         if due:
-            self._devices.gather()
+            self._around.devices.gather()
         if due or self._plan.federated:  # every round: what stops a federation is counted in them
             self._measure(state)
         flat = self._flat()
@@ -309,7 +310,7 @@ class _Watcher:
         return self._outcome.stopped == "stopped improving" or state.done >= self._plan.rounds
 
     def _measure(self, state: State) -> None:
-        if self._rows is not None and self._devices.group.first:
+        if self._rows is not None and self._around.devices.group.first:
             average = self._average
             with average.shown(state.model) if average is not None else nullcontext():
                 found = figures(state.model, self._task, self._rows)
@@ -321,11 +322,11 @@ class _Watcher:
         return self._stop.flat([point[self._stop.figure] for point in self._outcome.curve])
 
     def _save(self, state: State) -> None:
-        group, folder = self._devices.group, self._folder
+        group, folder = self._around.devices.group, self._around.folder
         self._unmoved.require(state.model)
         if folder is None and group.size == 1:
             return
-        tensors = checkpoint.collected(state.model, state.optimizer, self._devices)
+        tensors = checkpoint.collected(state.model, state.optimizer, self._around.devices)
         if self._average is not None:
             tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
         group.on_rank_zero(lambda: self._write(folder, tensors, state), None)

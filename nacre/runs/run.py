@@ -23,7 +23,7 @@ from nacre.runs import reservations
 from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of, threads
-from nacre.runs.loop import loop
+from nacre.runs.loop import Surroundings, loop
 from nacre.runs.rows import Holdings
 from nacre.runs.start import start, train_twin
 from nacre.training.devices.group import Group, join
@@ -108,10 +108,14 @@ def _train(
         )
         base = start(setting, held, source, folder, watch, group)
         clock.lap("base")
-        outcome = loop(
-            plan, setting, held, base, source, charges, folder.path if group.first else None,
-            watch, early=early, devices=shared,
-        )  # fmt: skip
+        around = Surroundings(
+            charges=charges,
+            folder=folder.path if group.first else None,
+            watch=watch,
+            devices=shared,
+            early=early,
+        )
+        outcome = loop(plan, setting, held, base, source, around)
         clock.lap("training")
         if "unprotected" in plan.recipe.compare and not early:
             twin = Named(watch, "unprotected twin")

@@ -14,7 +14,7 @@ from nacre.fine_tuning import export
 from nacre.models import FormerRun
 from nacre.planning.plan import plan
 from nacre.recipe.schema import Recipe
-from nacre.runs.loop import loop
+from nacre.runs.loop import Surroundings, loop
 from nacre.runs.rows import Holdings
 from nacre.training.devices.group import Group
 from nacre.training.holders import Setting
@@ -94,5 +94,5 @@ def train_twin(
     setting = Setting(twin.recipe, held.schema, held.space)
     keyed = source.child("unprotected twin")
     base = start(setting, held, keyed, None, watch, Group())
-    outcome = loop(twin, setting, held, base, keyed, {}, None, watch)
+    outcome = loop(twin, setting, held, base, keyed, Surroundings(watch=watch))
     save_tensors(path, export.merged(outcome.model))

@@ -43,7 +43,7 @@ from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PrivateScore, PublicScore
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import end, facts_of, threads
-from nacre.runs.loop import loop
+from nacre.runs.loop import Surroundings, loop
 from nacre.runs.rows import Holdings
 from nacre.runs.run import Run, open_run
 from nacre.runs.start import start, train_twin
@@ -141,7 +141,7 @@ class _Trials:
         setting = Setting(recipe, held.schema, held.space, self.memory)
         base = start(setting, held, keyed, own, Silent(), Group())
         # No charges: the search was charged as a whole, and nothing of a trial leaves by itself.
-        outcome = loop(plan, setting, held, base, keyed, {}, own.path, Silent())
+        outcome = loop(plan, setting, held, base, keyed, Surroundings(folder=own.path))
         weights = export.merged(outcome.model)
         score = _score(
             self.plan.recipe, self.search.tune.score, held, outcome.model, keyed, weights

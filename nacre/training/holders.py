@@ -17,7 +17,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.models import spectral
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
-from nacre.training.fit import Journal, fit
+from nacre.training.fit import Journal, NoJournal, fit
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
 
@@ -101,7 +101,7 @@ def local_training(
             work,
             until=state.done + steps,
             source=source,
-            charge=_Journalled(),
+            charge=NoJournal(),  # the round is journalled as a whole, before anything leaves
             planned=planned,
             observe=lambda state, release: releases.append(release) or False,
             context=asked,
@@ -124,13 +124,6 @@ def fixed(model: nn.Module) -> bytes:
 
 _ITERATIONS = 15
 """Power iterations at the start of a round, as many as torch takes when a spectral norm is made."""
-
-
-class _Journalled:
-    """The round is journalled as a whole, before anything of it leaves."""
-
-    def journal(self, step: int, entered: str) -> None:
-        pass
 
 
 def _right(releases: list[Release]) -> Inherited | Unprotected:

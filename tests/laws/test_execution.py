@@ -63,7 +63,7 @@ def test_neither_devices_nor_portions_move_the_event(tmp_path, devices, portions
     asked = recipe(tmp_path, CENTRAL)
     execution = Execution(devices=devices, portions=portions)
     (one,), (other,) = plan(asked).levels, plan(replace(asked, execution=execution)).levels
-    assert (one.mechanism, one.price, one.takes) == (other.mechanism, other.price, other.takes)
+    assert (one.mechanism, one.price, one.quote) == (other.mechanism, other.price, other.quote)
 
 
 @pytest.mark.parametrize("portions", [2, 3, 8])

@@ -335,7 +335,7 @@ def test_a_base_beyond_all_memory_is_refused_before_it_is_built(
     wide = config | {"hidden_size": 64 * 512, "num_attention_heads": 64,
                      "intermediate_size": layers, "vocab_size": 100_000}  # fmt: skip
     (place / "bert/config.json").write_text(json.dumps(wide))
-    monkeypatch.setattr(size, "memory", lambda: 50 * 2**30)
+    monkeypatch.setattr(size, "physical_memory", lambda: 50 * 2**30)
     with pytest.raises(Incompatible, match=rf"tiny\.yaml:\d+ `model`: training .*{sentence}"):
         plan(recipe(place, LABELLED, fine_tuning={"kind": kind}))
 

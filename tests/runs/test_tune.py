@@ -265,9 +265,8 @@ def test_the_best_trial_wins_and_each_draws_for_itself(
     """Scores in place of the model's: the trials that were made are told here, and nowhere else."""
     made: list[tuple[float, dict[str, torch.Tensor]]] = []
 
-    def score(
-        recipe: Any, held: Any, model: Any, keyed: Source, weights: dict[str, torch.Tensor]
-    ) -> float:
+    def score(*given: Any) -> float:
+        keyed, weights = given[-2:]
         made.append((float(keyed.child("test").stream().uniform(1)[0]), weights))
         return made[-1][0]
 
@@ -357,14 +356,19 @@ def test_a_private_count_has_the_stated_noise(tmp_path: Path) -> None:
     held = rows.read(planned.recipe, bytes(32))
     schema = planned.schema
     model = build(planned.recipe.model, schema.shape, schema.outputs(), 0, tmp_path)
+    assert planned.search is not None
+    option = planned.search.tune.score
+
+    def scored(keyed: Source) -> float:
+        return tuning._score(planned.recipe, option, held, model, keyed, {})
+
     draws = torch.tensor([
-        tuning._score(planned.recipe, held, model, Source(number.to_bytes(32, "big")), {})
+        scored(Source(number.to_bytes(32, "big")))
         for number in range(400)
     ])  # fmt: skip
     assert torch.equal(draws, draws.round())
     assert abs(float(draws.std()) - 4.0) < 0.6
-    same = tuning._score(planned.recipe, held, model, Source(bytes(32)), {})
-    assert same == draws[0]
+    assert scored(Source(bytes(32))) == draws[0]
 
 
 WRONG = {

@@ -7,7 +7,6 @@ that swaps for an hour.
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +19,7 @@ from nacre.fine_tuning.layers import is_linear
 from nacre.models import CNN, GPT, MLP, Pretrained, Scattering
 from nacre.models.pretrained import parameters
 from nacre.recipe.places import refuse
+from nacre.training.pieces import physical_memory
 
 if TYPE_CHECKING:
     from nacre.data.dataset import Schema
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 _COPIES = 6  # the weights, their gradient, two moments of the optimizer, gradients of two units
 _PRICED = 1_000_000  # steps that `pld` composes within half a minute
-
-
-def memory() -> int:
-    """Bytes of memory that this machine has."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def fits(recipe: Recipe, schema: Schema) -> None:
@@ -89,12 +84,12 @@ def _pretrained_fits(recipe: Recipe, model: Pretrained, schema: Schema) -> None:
 def _held(recipe: Recipe, count: int, copies: int, remedy: str) -> None:
     """Raises `Incompatible` where so many weights are more than this machine holds."""
     taken = 4 * copies * count
-    if taken > memory():
+    if taken > physical_memory():
         refuse(
             recipe,
             "model",
             f"training {count:.3g} weights takes {taken / 2**30:.3g} GiB and this machine has "
-            f"{memory() / 2**30:.3g}; {remedy}",
+            f"{physical_memory() / 2**30:.3g}; {remedy}",
         )
 
 
@@ -104,12 +99,12 @@ def _batch_fits(recipe: Recipe, schema: Schema) -> None:
     by_position = schema.task in ("causal_lm", "token_classification")
     answers = schema.outputs() if by_position else 1
     taken = 4 * at_once * rows * math.prod(schema.shape) * answers
-    if taken > memory():
+    if taken > physical_memory():
         refuse(
             recipe,
             "training.batch",
             f"{at_once} units of {rows} rows take {taken / 2**30:.3g} GiB and this machine has "
-            f"{memory() / 2**30:.3g}; lower `training.batch`, `execution.microbatch` or "
+            f"{physical_memory() / 2**30:.3g}; lower `training.batch`, `execution.microbatch` or "
             "`differential_privacy.rows_per_unit`",
         )
 
