@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.core import require
 from nacre.core.random import Source, Stream
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -74,14 +73,16 @@ def discrete_gaussian_event(variance: Fraction | float, sensitivity: Fraction | 
     import dp_accounting
 
     exact = _checked(0, variance)
-    require.positive(sensitivity=sensitivity)
+    if not 0 < sensitivity < math.inf:
+        raise ValueError(f"sensitivity={sensitivity} must be > 0 and finite")
     rho = Fraction(sensitivity) ** 2 / (2 * exact)
     nearest = float(rho)
     return dp_accounting.ZCDpEvent(nearest if nearest >= rho else math.nextafter(nearest, math.inf))
 
 
 def _checked(count: int, variance: Fraction | float) -> Fraction:
-    require.at_least(0, count=count)
+    if count < 0:
+        raise ValueError(f"count={count} must be at least 0")
     if not 0 < variance <= _LARGEST:
         raise ValueError(f"variance={variance} must be > 0 and at most 2**80")
     return Fraction(variance)
