@@ -7,7 +7,7 @@ from torch import nn
 
 from nacre.adversarial_training.ascent import evaluating, scores
 from nacre.adversarial_training.region import Region
-from nacre.core import rows
+from nacre.core import require, rows
 from nacre.core.parts import Attack
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
@@ -29,8 +29,7 @@ def attacked(
     us, in evaluation mode; a row whose loss fell or is no number keeps its clean features. An
     attack can thus be weak, but a figure computed from its answer is never out of reach.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} must be at least 1")
+    require.at_least(1, chunk=chunk)
     clean = batch["features"]
     moved = [
         _portion(model, rows.select(batch, slice(i, i + chunk)), losses, attack, region, source)[

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nacre.adversarial_training.ascent import evaluating
 from nacre.adversarial_training.pgd import PGD, AttackOption
-from nacre.core import rows
+from nacre.core import require, rows
 from nacre.core.parts import Attack, Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace, Losses
@@ -79,8 +79,7 @@ class Trades:
     """Weight of the divergence against the clean loss."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < float("inf"):
-            raise ValueError(f"beta={self.beta} must be at least 0 and finite")
+        require.not_negative(beta=self.beta)
         if not self.attack.random_start:
             raise ValueError(
                 "attack.random_start=False leaves the search where the divergence has no "

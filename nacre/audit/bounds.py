@@ -18,6 +18,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
+from nacre.core import require
+
 JUDGED = 0.95
 """The confidence at which a claim is called broken, whatever lower one an interval is asked for."""
 
@@ -77,8 +79,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float) -> Interval:
     (0.0, 0.3085)
     """
     _check(successes, trials)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1")
+    require.between(0, 1, confidence=confidence)
     tail = (1 - confidence) / 2
     failures = trials - successes
     low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0

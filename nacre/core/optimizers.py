@@ -10,15 +10,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from nacre.core import require
+
 
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name}={value} must be > 0")
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}={value} must be at least 0 and below 1")
 
 
 def _kept(momentum: float, decay: float) -> str:
@@ -40,7 +37,7 @@ class SGD:
 
     def __post_init__(self) -> None:
         _positive("lr", self.lr)
-        _share("momentum", self.momentum)
+        require.below_one(momentum=self.momentum)
 
     def sentence(self) -> str:
         """The optimizer with its numbers."""
@@ -69,8 +66,8 @@ class Adam:
 
     def __post_init__(self) -> None:
         _positive("lr", self.lr)
-        _share("beta1", self.beta1)
-        _share("beta2", self.beta2)
+        require.below_one(beta1=self.beta1)
+        require.below_one(beta2=self.beta2)
 
     def sentence(self) -> str:
         """The optimizer with its numbers."""
@@ -98,8 +95,8 @@ class AdamW:
 
     def __post_init__(self) -> None:
         _positive("lr", self.lr)
-        _share("beta1", self.beta1)
-        _share("beta2", self.beta2)
+        require.below_one(beta1=self.beta1)
+        require.below_one(beta2=self.beta2)
 
     def sentence(self) -> str:
         """The optimizer with its numbers."""
@@ -131,7 +128,7 @@ class Schedule:
     """Share of all steps over which it rises from 0 first, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        _share("warmup", self.warmup)
+        require.below_one(warmup=self.warmup)
 
     def factor(self, step: int, steps: int) -> float:
         """Of the optimizer's own step size, in (0, 1], for `step` of 0 … steps - 1.
@@ -156,7 +153,7 @@ class Average:
     """Share of the average that a step keeps, in [0, 1): it spans about 1 / (1 - decay) steps."""
 
     def __post_init__(self) -> None:
-        _share("decay", self.decay)
+        require.below_one(decay=self.decay)
 
     def memory(self, done: int) -> float:
         """The share that is kept at step `done`, counted from 1: less at first, so that the

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
@@ -218,12 +219,10 @@ class Images(NoAssumptions):
 
 
 def _check_declared(size: int, shape: tuple[int, ...], classes: int) -> None:
-    if size < 1:
-        raise ValueError(f"size={size} must be at least 1")
+    require.at_least(1, size=size)
     if not shape or min(shape) < 1:
         raise ValueError(f"shape={shape} must hold lengths of at least 1")
-    if classes < 2:
-        raise ValueError(f"classes={classes} must be at least 2")
+    require.at_least(2, classes=classes)
 
 
 def _rows(file: Path, features: np.ndarray, label: np.ndarray, schema: Schema) -> Rows:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nacre.core import rows
+from nacre.core import require, rows
 from nacre.core.random import Source
 from nacre.core.types import Batch
 
@@ -44,8 +44,7 @@ class Copies:
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 256:
             raise ValueError(f"count={self.count} must lie between 1 and 256")
-        if self.shift < 0:
-            raise ValueError(f"shift={self.shift} must be at least 0")
+        require.at_least(0, shift=self.shift)
         if not self.flip and not self.shift:
             raise ValueError("flip=False and shift=0 make copies that are all the same: set one")
 

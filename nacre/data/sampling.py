@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.errors import DataError
 from nacre.core.parts import Sampling
 from nacre.core.random import Source
@@ -313,8 +314,7 @@ class CyclicPoissonSampling:
     noise, or 1."""
 
     def __post_init__(self) -> None:
-        if self.cycle is not None and self.cycle < 1:
-            raise ValueError(f"cycle={self.cycle} must be at least 1")
+        require.at_least(1, cycle=self.cycle)
 
     def build(self, batch: int, size: int, bands: int = 1) -> CyclicPoisson:
         """`batch` of `size` declared units expected a step, in `bands` groups where the recipe

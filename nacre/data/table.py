@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import DataError
 from nacre.data.cells import of_table
@@ -91,8 +92,7 @@ class Table(NoAssumptions):
         return f"table {self.path}"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size={self.size} must be at least 1")
+        require.at_least(1, size=self.size)
         if not self.columns:
             raise ValueError("columns must declare at least one column")
         roles = [*self.columns, self.target, *self.drop]

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.core.types import Batch
@@ -40,8 +41,7 @@ class Units:
         rows_per_unit: int | None,  # None keeps every row of the widest group
         source: Source,
     ) -> None:
-        if rows_per_unit is not None and rows_per_unit < 1:
-            raise ValueError(f"rows_per_unit={rows_per_unit} must be at least 1")
+        require.at_least(1, rows_per_unit=rows_per_unit)
         self._rows = rows
         self._places: Tensor | None = None  # (U, K) int64, -1 where a group has fewer rows
         if unit == "group":

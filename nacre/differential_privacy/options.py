@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from nacre.core import require
 from nacre.core.errors import FileDamaged, Incompatible
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.noise.blt import Buffered
@@ -105,8 +106,7 @@ class BandedNoise(TakenBack):
         return self.bands - 1
 
     def __post_init__(self) -> None:
-        if self.bands < 1:
-            raise ValueError(f"bands={self.bands} must be at least 1")
+        require.at_least(1, bands=self.bands)
         for name in ("momentum", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
@@ -242,10 +242,8 @@ class Privacy:
                 f"epsilon={self.epsilon} must be > 0 and finite; 1 to 8 is usual, "
                 "and smaller is more private; to train without privacy, leave the section out"
             )
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
-        if self.rows_per_unit is not None and self.rows_per_unit < 1:
-            raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
+        require.between(0, 1, delta=self.delta)
+        require.at_least(1, rows_per_unit=self.rows_per_unit)
         if self.rows_per_unit is not None and self.unit != "group":
             raise ValueError(
                 f"rows_per_unit={self.rows_per_unit} needs unit=group, got unit={self.unit}"

@@ -12,7 +12,7 @@ from nacre.core.errors import PartyError
 from nacre.core.parts import Clip, Transport
 from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
-from nacre.federated_learning.aggregates import AggregateOption
+from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption
 from nacre.federated_learning.messages import Reply, Request, misfit
 
 
@@ -89,9 +89,10 @@ def _change(name: str, data: bytes, asked: Round) -> Tensors:
         raise PartyError(f"{where}: {error}") from error
     fault = _fault(name, reply, asked)
     if fault is not None:
+        robust = next(kind.kind for kind in AGGREGATES if kind.robust)
         raise PartyError(
             f"the reply of {where} cannot be used: {fault}; mend that party and resume, or use "
-            "`aggregate: {kind: median}`, which leaves it out"
+            f"`aggregate: {{kind: {robust}}}`, which leaves it out"
         )
     return {weight: reply.tensors[weight] for weight in asked.request.tensors}
 

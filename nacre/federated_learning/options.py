@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nacre.core import require
 from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, Mean
@@ -21,7 +22,7 @@ class Local:
     """Updates on its own rows before it answers."""
 
     def __post_init__(self) -> None:
-        _at_least_one("steps", self.steps)
+        require.at_least(1, steps=self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,7 @@ class PoissonCohort:
     """Parties a round, on average; declared, and the divisor."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.expected < math.inf:
-            raise ValueError(f"expected={self.expected} must be > 0 and finite")
+        require.positive(expected=self.expected)
 
 
 CohortOption = AllParties | PoissonCohort
@@ -76,9 +76,8 @@ class StopWhenFlat:
     """What counts as an improvement: more than this beyond the best so far."""
 
     def __post_init__(self) -> None:
-        _at_least_one("patience", self.patience)
-        if not 0 <= self.min_delta < math.inf:
-            raise ValueError(f"min_delta={self.min_delta} must be at least 0 and finite")
+        require.at_least(1, patience=self.patience)
+        require.not_negative(min_delta=self.min_delta)
 
     def flat(self, figures: Sequence[float]) -> bool:
         """Whether the figures, one a round from the first, have been flat for `patience` rounds.
@@ -120,7 +119,7 @@ class FederatedLearning:
     """Accept privacy of whole parties although fewer than 50 are expected a round."""
 
     def __post_init__(self) -> None:
-        _at_least_one("rounds", self.rounds)
+        require.at_least(1, rounds=self.rounds)
         parties = len(self.parties.names)
         if self.expected() > parties:
             raise ValueError(
@@ -133,8 +132,3 @@ class FederatedLearning:
         if isinstance(self.cohort, PoissonCohort):
             return self.cohort.expected
         return float(len(self.parties.names))
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name}={value} must be at least 1")

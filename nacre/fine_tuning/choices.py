@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
 
+from nacre.core import require
 from nacre.core.errors import Incompatible
 from nacre.core.optimizers import Adam, OptimizerOption
 from nacre.fine_tuning import adapters
@@ -33,9 +33,7 @@ class Pretrain:
     """Use the recipe's adversarial objective here too; without one it makes no difference."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        require.at_least(1, steps=self.steps, batch=self.batch)
 
 
 def _trained(what: str, base: Pretrain | None) -> str:
@@ -208,12 +206,9 @@ class LoRA:
     """The public base; None starts from the model as it is."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank={self.rank} must be at least 1")
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha={self.alpha} must be > 0 and finite")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        require.at_least(1, rank=self.rank)
+        require.positive(alpha=self.alpha)
+        require.below_one(dropout=self.dropout)
 
     def sentence(self) -> str:
         """What moves, and from which base."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.types import Release, Tensors
 from nacre.gradient_clipping.rules import (
     LONGEST,
@@ -68,8 +69,7 @@ class Adaptive:
         require_length("norm", self.norm)
         for name in ("rate", "share"):
             require_positive(name, getattr(self, name))
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile={self.quantile} must lie between 0 and 1")
+        require.between(0, 1, quantile=self.quantile)
 
     def sentence(self, share: str = UNIT) -> str:
         """The rule with its first norm, its quantile and what one unit's answer adds."""

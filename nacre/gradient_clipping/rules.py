@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Clip
 from nacre.core.types import Release, Tensors
@@ -274,8 +275,7 @@ def down(
 
 def require_positive(name: str, value: float) -> None:
     """Raises `ValueError` for what is not a positive, finite number."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={value} must be > 0 and finite")
+    require.positive(**{name: value})
 
 
 def require_length(name: str, value: float) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 
 _SPREAD = 0.02  # of the first weights, as GPT-2's (Radford et al. 2019)
@@ -41,13 +42,10 @@ class GPT(NoAssumptions):
         return f"{self.kind} {self.layers} {self.width}"
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        require.at_least(1, layers=self.layers, width=self.width, heads=self.heads)
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        require.below_one(dropout=self.dropout)
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import nn
 
+from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import Incompatible
 from nacre.models.tabular import Activation, activation, check_activation, widths
@@ -39,9 +40,7 @@ class CNN(NoAssumptions):
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels={self.channels} must hold at least one number above 0")
-        for name in ("groups", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        require.at_least(1, groups=self.groups, hidden=self.hidden)
         if any(channels % self.groups for channels in self.channels):
             raise ValueError(f"groups={self.groups} must divide each of channels={self.channels}")
         check_activation(self.activation)

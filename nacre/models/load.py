@@ -278,9 +278,8 @@ def _same_call(saved: Architecture, own: ModelOption | None) -> bool:
 def _option(fields: Mapping[str, Any]) -> Architecture:
     """An option from what `asdict` gave, JSON's lists being tuples again."""
     kinds: dict[str, Callable[..., Architecture]] = {
-        "mlp": MLP, "cnn": CNN, "scattering": Scattering, "gpt": GPT, "python": PythonModel,
-        "stock": Stock,
-    }  # fmt: skip
+        option.kind: option for option in get_args(Architecture)
+    }
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
     }

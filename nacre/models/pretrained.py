@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nacre.core import hub
-from nacre.core.errors import Refusal
+from nacre.core import hub, require
+from nacre.core.errors import Refusal, cause
 from nacre.core.theirs import cause
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
@@ -66,8 +66,7 @@ class Pretrained:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name='' must name a folder or a model of the hub")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        require.below_one(dropout=self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)

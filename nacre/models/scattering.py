@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import Incompatible, Refusal
 from nacre.models.dead_leaves import Moments, Whitened, moments
@@ -63,11 +64,10 @@ class Scattering(NoAssumptions):
         return words + (f", {self.random} random features" if self.random else "")
 
     def __post_init__(self) -> None:
-        for name in ("scales", "angles", "groups", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.random < 0:
-            raise ValueError(f"random={self.random} must be at least 0")
+        require.at_least(
+            1, scales=self.scales, angles=self.angles, groups=self.groups, channels=self.channels
+        )
+        require.at_least(0, random=self.random)
         if self.random and self.head != "linear":
             raise ValueError("random features have no place in an image: use `head: linear`")
         if self.whiten is not None and not 1e-6 <= self.whiten < math.inf:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 
 Activation = Literal["relu", "tanh"]
@@ -49,8 +50,7 @@ class MLP(NoAssumptions):
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden={self.hidden} must hold widths of at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        require.below_one(dropout=self.dropout)
         check_activation(self.activation)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from nacre.adversarial_training.ball import Ball
+from nacre.core import require
 from nacre.data import AnyData, Text
 
 FigureUnit = Literal["share", "signed", "bits"]
@@ -80,8 +81,7 @@ class Evasion:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
-        if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+        require.between(0.5, 1, confidence=self.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,7 @@ class Membership(AuditOfRows):
     def __post_init__(self) -> None:
         if self.rows < 4:
             raise ValueError(f"rows={self.rows} must be at least 4: two to fix a rule on, and two")
-        if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+        require.between(0.5, 1, confidence=self.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +146,8 @@ class CanaryAudit(AuditOfRows):
         return None
 
     def __post_init__(self) -> None:
-        if self.candidates < 15:
-            raise ValueError(f"candidates={self.candidates} must be at least 15")
-        if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+        require.at_least(15, candidates=self.candidates)
+        require.between(0.5, 1, confidence=self.confidence)
 
 
 AuditOption = Evasion | Membership | CanaryAudit

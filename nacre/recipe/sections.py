@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nacre.core import require
 from nacre.core.optimizers import SGD, Average, OptimizerOption, Schedule
 from nacre.data.augment import Copies
 from nacre.data.sampling import PoissonSampling, SamplingOption
@@ -33,9 +34,7 @@ class Training:
     """Steps (or rounds, in a federation) between two checkpoints."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "checkpoint"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        require.at_least(1, steps=self.steps, batch=self.batch, checkpoint=self.checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +92,7 @@ class Grant:
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
             raise ValueError(f"epsilon={self.epsilon} must be > 0")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
+        require.between(0, 1, delta=self.delta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,14 @@ from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.gradient_clipping import ByNorm, ByValue, RowSum, Unclipped, UnitClip, Whole, choose
-from nacre.models import random_inputs, task_for
+from nacre.models import AnyTask, random_inputs, task_for
 from nacre.recipe.schema import Recipe
 from nacre.recipe.sections import Training
 from nacre.training import compiled
 from nacre.training.augmented import Augmented
 
 
-def task_of(schema: Schema) -> Task:
+def task_of(schema: Schema) -> AnyTask:
     """What the model's outputs mean."""
     return task_for(schema.task, schema.outputs())
 

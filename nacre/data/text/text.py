@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.errors import DataError
 from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
@@ -94,10 +95,8 @@ class Text:
         return found if self.canaries is None else [*found, self.canaries.sentence()]
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size={self.size} must be at least 1")
-        if self.length < 2:
-            raise ValueError(f"length={self.length} must be at least 2")
+        require.at_least(1, size=self.size)
+        require.at_least(2, length=self.length)
         if self.holdout and self.test:
             raise ValueError("holdout and test exclude each other; keep one")
         if isinstance(self.tokenizer, BPE) and self.public is None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from nacre.core import require
 from nacre.differential_privacy.accounting.cache import remembered_numbers
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -36,8 +37,7 @@ def workload(steps: int, momentum: float = 0.0, decay: float = 0.0) -> Numbers:
     Prefix sums are all ones. With `momentum` a sum goes on to move the weights; with `decay` (the
     step size times the weight decay) the weights forget it.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
+    require.at_least(1, steps=steps)
     for name, value in (("momentum", momentum), ("decay", decay)):
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value} must lie in [0, 1)")
@@ -92,8 +92,7 @@ def length_of_turns(
 
     Source: McMahan et al. 2024, theorem 2.
     """
-    if separation < 1:
-        raise ValueError(f"separation={separation} must be at least 1")
+    require.at_least(1, separation=separation)
     return float(np.linalg.norm(_turns(coefficients, separation)))
 
 
@@ -212,8 +211,7 @@ def buffered(
     """
     if not 1 <= buffers <= _MOST_BUFFERS:
         raise ValueError(f"buffers={buffers} must lie in 1 … {_MOST_BUFFERS}")
-    if separation < 1:
-        raise ValueError(f"separation={separation} must be at least 1")
+    require.at_least(1, separation=separation)
     key = {"task": "buffered 1", "buffers": buffers, "steps": steps, "separation": separation}
     asked = (buffers, workload(steps, momentum, decay), separation)
     key |= {"momentum": momentum, "decay": decay}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -13,6 +12,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.errors import Incompatible, Unbounded
 from nacre.core.normals import rounded
 from nacre.core.parts import NoiseState
@@ -52,8 +52,7 @@ class Gaussian:
     """`fast`: PyTorch's generator, on an accelerator and in its floating point."""
 
     def __post_init__(self) -> None:
-        if self.multiplier is not None and not 0 < self.multiplier < math.inf:
-            raise ValueError(f"multiplier={self.multiplier} must be > 0 and finite")
+        require.positive(multiplier=self.multiplier)
 
     def facts(self) -> dict[str, Any]:
         """Kind, multiplier and where normals come from, as plan.json has them."""

@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from nacre.core import require
 from nacre.core.errors import RunError, Unbounded
 from nacre.core.parts import NoiseState
 from nacre.core.types import Adjacency, BoundedSum, Tensors
@@ -24,8 +25,7 @@ from nacre.core.types import Adjacency, BoundedSum, Tensors
 
 def check(multiplier: float | None) -> None:
     """Raises `ValueError` for a multiplier that is no deviation."""
-    if multiplier is not None and not 0 < multiplier < math.inf:
-        raise ValueError(f"multiplier={multiplier} must be > 0 and finite")
+    require.positive(multiplier=multiplier)
 
 
 def scale(multiplier: float | None, total: BoundedSum, adjacency: Adjacency) -> float:

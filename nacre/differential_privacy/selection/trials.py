@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nacre.core import require
 from nacre.core.random import Source
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -119,8 +120,7 @@ class Trials:
 
         Raises `ValueError` for a chance that does not lie between 0 and 1.
         """
-        if not 0 < chance < 1:
-            raise ValueError(f"chance={chance} must lie between 0 and 1")
+        require.between(0, 1, chance=chance)
         below, k = 0.0, -1
         for k, each in enumerate(self.chances()):
             before, below = below, below + each
