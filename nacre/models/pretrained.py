@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core import hub, require
-from nacre.core.errors import Refusal, cause
+from nacre.core.errors import Refusal
 from nacre.core.theirs import cause
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
