@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from nacre.differential_privacy.powers import UNIT
-from nacre.differential_privacy.small import CUT, Curve, Small, TooFine, blocks, curve, stacked
+from nacre.differential_privacy.small import CUT, Curve, Small, blocks, curve, stacked
 from nacre.differential_privacy.steps import Step, Unsettled, above, part_on_grid
 
 Array = NDArray[np.floating[Any]]
@@ -236,7 +236,7 @@ def _bound(
         if ratio > 1:
             small = blocks(small, ratio, 4 * ratio**2, delta)
         found = curve(small, delta, epsilon)
-    except (Unsettled, TooFine):
+    except Unsettled:
         return None
     jumps = None if added else _jumps(steps, threshold, delta, 6 * epsilon)
     count = sum(times for _, times in steps)
