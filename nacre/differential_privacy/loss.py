@@ -250,7 +250,7 @@ def _composed(
             times * part.grown + times * (64 + 4 * order * float(np.abs(losses).max())) * UNIT
         )
     table = stacked(rows, width)
-    found = power(table.first, table.masses, table.times, size)
+    found = power(table.first, table.masses, table.times, size, many=len(rows))
     return _Composed(
         least=start * width,
         width=width,

@@ -224,7 +224,7 @@ def stacked(parts: Sequence[tuple[int, Array, int]], width: float) -> Small:
     """(first, masses, times) of each kind as one table."""
     start = min(first for first, _, _ in parts)
     end = max(first + len(masses) for first, masses, _ in parts)
-    if len(parts) * (end - start) > 40 * _MOST:
+    if len(parts) * (end - start) > 100 * _MOST:
         raise Unsettled(f"{len(parts)} kinds take {end - start} points each")
     table = np.zeros((len(parts), end - start))
     for row, (first, masses, _) in zip(table, parts, strict=True):

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.core.types import BoundedSum
+from nacre.differential_privacy.upward import rounded_up, rounded_up_to
 from nacre.training import words
 from nacre.training.alternatives import told
 from nacre.training.plan import Plan
@@ -84,7 +85,7 @@ def _accounts(plan: Plan) -> Table:
             holder.account,
             str(holder.size),
             f"{holder.mechanism.noise.multiplier:.4g} x {_sensitivity(holder)}",
-            f"{price.epsilon:.4f}",
+            rounded_up_to(price.epsilon, 4),
             f"{holder.delta:g}",
             price.accountant,
             f"{takes.share:.1%} ({takes.rule})",
@@ -105,7 +106,7 @@ def _together(plan: Plan) -> list[Text]:
     return [
         Text(
             f"{holder.account} was charged before: with this run {takes.share_after:.1%} of its "
-            f"grant is taken, epsilon {takes.epsilon_after:.3g} in all"
+            f"grant is taken, epsilon {rounded_up(takes.epsilon_after, 3)} in all"
         )
         for holder in plan.holders
         if (takes := holder.takes) is not None and takes.share_after > takes.share * (1 + 1e-9)
@@ -120,7 +121,7 @@ def _by_step(plan: Plan) -> Table:
         table.add_column(str(step), justify="right")
     passes = holder.mechanism.sampling.expected / holder.size
     table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in holder.by_step))
-    table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in holder.by_step))
+    table.add_row("epsilon", *(rounded_up_to(epsilon, 3) for _, epsilon in holder.by_step))
     return table
 
 
