@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from nacre.cli.output import common_options, debug_option, show
+from nacre.differential_privacy.upward import rounded_up
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -177,7 +178,7 @@ def _table(accounts: list[AccountSummary]) -> Table:
                 Text(one_line(account.account)),
                 given.unit,
                 f"epsilon {given.epsilon:g}, delta {given.delta:g} ({given.rule})",
-                f"{given.epsilon_spent:.3g}",
+                rounded_up(given.epsilon_spent, 3),
                 _Bar(given.spent, given.reserved),
                 _more(given),
                 str(len(account.runs)),

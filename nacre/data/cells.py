@@ -15,7 +15,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ Form = Literal["cells", "sequence"]
 class Hashing:
     """Keyed hashes of 64 bits: for comparing, never to be published."""
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     @cached_property
     def _start(self) -> np.uint64:

@@ -16,6 +16,7 @@ from nacre.differential_privacy.leaves import (
     leaves,
     pure_epsilon,
 )
+from nacre.differential_privacy.upward import rounded_up
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
     from dp_accounting import DpEvent
@@ -43,9 +44,9 @@ def _words(leaf: Leaf) -> str:
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return f"Gaussian noise of {leaf.noise_multiplier:.4g} sensitivities"
     if isinstance(leaf, dp_accounting.RandomizedResponseDpEvent):
-        return f"a query with epsilon {pure_epsilon(leaf):.4g} and delta 0"
+        return f"a query with epsilon {rounded_up(pure_epsilon(leaf))} and delta 0"
     if isinstance(leaf, ApproximateDpEvent):
-        return f"a query with epsilon {leaf.epsilon:.4g} and delta {leaf.delta:.4g}"
+        return f"a query with epsilon {rounded_up(leaf.epsilon)} and delta {leaf.delta:.4g}"
     if isinstance(leaf, dp_accounting.ZCDpEvent):
         return f"a query with rho {leaf.rho:.4g} (zCDP)"
     if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):

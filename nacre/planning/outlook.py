@@ -15,6 +15,7 @@ from rich.text import Text
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.correlated import Whole
+from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning.levels import PricedLevel, Trial
 from nacre.planning.plan import Plan
 
@@ -51,7 +52,12 @@ class Outlook:
             table.add_column(name, justify="right")
         for choice in self.choices:
             batch, name = f"{choice.batch:g}", choice.changed or "as planned"
-            row = (f"{choice.noise:.4g}", batch, str(choice.steps), f"{choice.epsilon:.3f}")
+            row = (
+                f"{choice.noise:.4g}",
+                batch,
+                str(choice.steps),
+                rounded_up_to(choice.epsilon, 3),
+            )
             table.add_row(name, *row)
         return table if self.epoch is None else Group(Text(self._next()), table)
 
@@ -59,10 +65,8 @@ class Outlook:
         now = self.choices[0].epsilon
         if self.one_more_epoch is None:
             return "one more epoch cannot be priced: the noise is built for these steps"
-        return (
-            f"one more epoch ({self.epoch} steps) would bring epsilon from {now:.3f} to "
-            f"{self.one_more_epoch:.3f}"
-        )
+        before, after = (rounded_up_to(each, 3) for each in (now, self.one_more_epoch))
+        return f"one more epoch ({self.epoch} steps) would bring epsilon from {before} to {after}"
 
 
 def outlook(plan: Plan) -> Outlook | None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.core.types import BoundedSum
+from nacre.differential_privacy.upward import rounded_up, rounded_up_to
 from nacre.planning import words
 from nacre.planning.alternatives import told
 from nacre.planning.levels import ChargedLevel, PricedLevel
@@ -91,7 +92,7 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
             level.account,
             str(level.size),
             f"{level.multiplier:.4g} x {_sensitivity(level)}",
-            f"{level.price.epsilon:.4f}",
+            rounded_up_to(level.price.epsilon, 4),
             f"{level.delta:g}",
             level.price.accountant,
             _taken(level),
@@ -120,7 +121,7 @@ def _together(levels: Sequence[PricedLevel]) -> list[Text]:
     return [
         Text(
             f"{quote.account} was charged before: with this run {quote.share_after:.1%} of its "
-            f"grant is taken, epsilon {quote.epsilon_after:.3g} in all"
+            f"grant is taken, epsilon {rounded_up(quote.epsilon_after, 3)} in all"
         )
         for quote in quotes
         if quote.share_after > quote.share * (1 + 1e-9)
@@ -134,7 +135,7 @@ def _by_step(level: PricedLevel) -> Table:
         table.add_column(str(step), justify="right")
     passes = level.mechanism.sampling.expected / level.size
     table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in level.by_step))
-    table.add_row("epsilon", *(f"{epsilon:.3f}" for _, epsilon in level.by_step))
+    table.add_row("epsilon", *(rounded_up_to(epsilon, 3) for _, epsilon in level.by_step))
     return table
 
 

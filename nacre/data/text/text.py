@@ -220,7 +220,7 @@ class _Reading:
 
     option: Text
     folder: Path
-    key: bytes
+    key: bytes = field(repr=False)
     aids: Aids
     notes: list[str] = field(default_factory=list[str])
 

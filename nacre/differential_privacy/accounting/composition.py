@@ -63,8 +63,8 @@ neighbours decides."""
 
 _ATTEMPTS = 8
 
-_KINDS = 16
-"""Kinds of steps from which on the time of each counts."""
+_KINDS, _STEPS = 64, 100
+"""Kinds of steps from which on the time of each counts, and the least number of steps."""
 
 _MANY, _SKEWED = 1000, 1.0
 """The steps, and the skewness of the tilted composition, from which on few steps may decide."""
@@ -93,8 +93,9 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
     """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
 
     They are at most `gap` apart, relative to the upper one or to `_SMALL`; the lower one is 0 where
-    an `Allocated` round is among the steps, whose grid is proven from above alone. Raises
-    `Unsettled` where that takes a grid of more than eight million points, and for an epsilon beyond
+    an `Allocated` round is among the steps, whose grid is proven from above alone, and for more
+    than 64 kinds of steps, which are composed from above alone (`jumps.py`). Raises `Unsettled`
+    where that takes a grid of more than eight million points, and for an epsilon beyond
     `_LARGEST`; with the upper bound that was reached.
     """
     one_sided = any(
@@ -126,7 +127,7 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
 def _of_many_kinds(steps: Steps, delta: float, gap: float) -> float:
     """The upper bound that composes all kinds by their low frequencies; inf where it does not
     settle."""
-    if sum(times for _, times in steps) < _MANY:
+    if sum(times for _, times in steps) < _STEPS:
         return math.inf
     removed = _by_jumps(steps, delta, gap, False, 0.0)
     return max(removed, _by_jumps(steps, delta, gap, True, removed))
@@ -255,7 +256,7 @@ def _composed(
             times * part.grown + times * (64 + 4 * order * float(np.abs(losses).max())) * UNIT
         )
     table = stacked(rows, width)
-    found = power(table.first, table.masses, table.times, size)
+    found = power(table.first, table.masses, table.times, size, many=len(rows))
     return _Composed(
         least=start * width,
         width=width,

@@ -14,6 +14,7 @@ from nacre.core.types import Adjacency
 from nacre.differential_privacy.accounting.price import Accountant, Price, epsilon
 from nacre.differential_privacy.accounting.rdp import zcdp_rho
 from nacre.differential_privacy.leaves import leaves
+from nacre.differential_privacy.upward import rounded_up
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -43,8 +44,8 @@ def most(
     best = price(1)
     if best.epsilon > target:
         raise Incompatible(
-            f"epsilon={best.epsilon:.4g} at delta={delta:g} is spent by the first one already, "
-            f"above {target:g}; use more noise, or a larger epsilon"
+            f"epsilon={rounded_up(best.epsilon)} at delta={delta:g} is spent by the first one "
+            f"already, above {target:g}; use more noise, or a larger epsilon"
         )
     low, high = 1, highest + 1
     while high - low > 1:

@@ -49,15 +49,7 @@ from nacre.differential_privacy.accounting.loss_distribution import (
     part_on_grid,
 )
 from nacre.differential_privacy.accounting.powers import UNIT
-from nacre.differential_privacy.accounting.small import (
-    CUT,
-    Curve,
-    Small,
-    TooFine,
-    blocks,
-    curve,
-    stacked,
-)
+from nacre.differential_privacy.accounting.small import CUT, Curve, Small, blocks, curve, stacked
 
 Array = NDArray[np.floating[Any]]
 Steps = Sequence[tuple[Step, int]]
@@ -249,7 +241,7 @@ def _bound(
         if ratio > 1:
             small = blocks(small, ratio, 4 * ratio**2, delta)
         found = curve(small, delta, epsilon)
-    except (Unsettled, TooFine):
+    except Unsettled:
         return None
     jumps = None if added else _jumps(steps, threshold, delta, 6 * epsilon)
     count = sum(times for _, times in steps)

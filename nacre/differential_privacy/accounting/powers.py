@@ -36,7 +36,7 @@ _DEEP = 36.0
 _TABLE = 3e7
 """Places times low frequencies that are worth their while."""
 
-_ENOUGH = 12
+_ENOUGH = 24
 """Laws, about, that bound the high frequencies of all."""
 
 
@@ -48,14 +48,14 @@ class Power(NamedTuple):
     error: float  # of each mass, absolute
 
 
-def power(first: int, masses: Array, times: Array, size: int) -> Power:
+def power(first: int, masses: Array, times: Array, size: int, many: int = _MANY) -> Power:
     """The composition of laws on the places from `first` on, (laws, places), each of mass 1 and
     taken `times` (laws,) over.
 
-    Of many laws the low frequencies alone are computed of all of them: the composition is so much
-    wider than the grid that it has no high ones. That it has not is bounded by a part of the laws.
+    Of more than `many` laws the low frequencies alone are computed of all of them: the composition
+    is so much wider than the grid that it has no high ones, which a part of the laws proves.
     """
-    if len(masses) > _MANY and (low := _low(masses, times, size)) * masses.shape[1] < _TABLE:
+    if len(masses) > many and (low := _low(masses, times, size)) * masses.shape[1] < _TABLE:
         return _of_many(first, masses, times, size, low)
     half = size // 2 + 1
     share = 16 * UNIT * math.log2(size)
@@ -76,11 +76,17 @@ def power(first: int, masses: Array, times: Array, size: int) -> Power:
 
 
 def _low(masses: Array, times: Array, size: int) -> int:
-    """How many frequencies are low."""
+    """How many frequencies are low: beyond, `_part` of the laws has no modulus to speak of."""
+    some = _part(masses)
+    masses, times = masses[some], times[some]
     places = np.arange(masses.shape[1])
     spread = float(times @ (masses @ places**2.0 - (masses @ places) ** 2))
     low = math.ceil(size / math.tau * math.sqrt(2 * _DEEP / max(spread, 1e-3))) + 1
     return min(low, size // 2 + 1)
+
+
+def _part(masses: Array) -> slice:
+    return slice(0, None, max(1, len(masses) // _ENOUGH))
 
 
 def _of_many(first: int, masses: Array, times: Array, size: int, low: int) -> Power:
@@ -101,10 +107,10 @@ def _of_many(first: int, masses: Array, times: Array, size: int, low: int) -> Po
     unsure[:low] = _unsure(modulus[:low], times @ wrong, times @ largest)
     if low < len(unsure):
         highest = np.zeros(len(unsure))
-        for place in range(0, len(masses), max(1, len(masses) // _ENOUGH)):
-            row = masses[place]
+        some = _part(masses)
+        for row, number in zip(masses[some], times[some], strict=True):
             largest = _transformed(row, int(row.argmax()), size, share)[2]
-            highest += times[place] * np.minimum(largest, 0.0)
+            highest += number * np.minimum(largest, 0.0)
         unsure[low:] = np.exp(highest[low:])
     error = float((unsure + share * modulus).sum()) * 2 / size
     start = int(times.sum()) * (first + mode)

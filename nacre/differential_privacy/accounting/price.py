@@ -10,9 +10,10 @@ Every price is an upper bound on epsilon. Three accountants:
 - `rdp`: through Rényi curves (`rdp.py`); instant, 5 to 20 % above for sampled Gaussians, what a
   Rényi filter adds up.
 
-`auto` takes the tightest that knows the event. Where the grid would be too large (epsilon in the
-hundreds; bins that are thrown anew, whose losses have as many dimensions as there are bins), `pld`
-falls back on the Rényi price and says so in `Price.accountant`.
+`auto` takes the tightest that knows the event. Where few steps decide (rates of 1e-6 with little
+noise) or many kinds of steps are composed, `pld` keeps rare large losses apart (`jumps.py`) and
+proves the upper bound alone. Where a grid would be too large (epsilon in the hundreds), or the
+Rényi price is smaller, it takes that and says so in `Price.accountant`.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 5, gap {_GAP}"
+    pricer = f"nacre losses 6, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),
@@ -217,8 +218,8 @@ def _priced(event: DpEvent, delta: float) -> Price:
         try:
             found = _bounds(event, delta, _GAP)
         except Unsettled as error:
-            upper = _renyi(event, delta)
-            return 0.0, min(upper, error.upper), float(error.upper < upper)
+            upper = min(error.upper, renyi := _renyi(event, delta))
+            return min(error.lower, upper), upper, float(error.upper < renyi)
         if _has_rounds(event) and not _failing(event):  # from above alone: the curve may be below
             upper = _renyi(event, delta)
             return 0.0, min(upper, found.upper), float(found.upper <= upper)

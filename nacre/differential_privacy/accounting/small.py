@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.signal import lfilter
 
+from nacre.differential_privacy.accounting.loss_distribution import Unsettled
 from nacre.differential_privacy.accounting.powers import UNIT, power
 
 Array = NDArray[np.floating[Any]]
@@ -35,14 +36,9 @@ CUT = 1e-5
 _MOST = 1 << 20
 """Places of a window."""
 
-_PARTS = (0.2, 0.5, 0.75, 1.0)  # of epsilon, at which a tilted mean lies
-_MANY = 16  # kinds, of which fewer tilts are tried
+_PARTS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of epsilon, at which a tilted mean lies
 _ORDERS = np.geomspace(1e-3, 1e7, 61)  # of Chernoff's bounds
 _AHEAD = np.geomspace(0.01, 100.0, 21)  # the same, ahead of a tilt
-
-
-class TooFine(ArithmeticError):
-    """The grid takes more places than are worth their while."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +125,8 @@ class Curve:
 
 
 def curve(small: Small, delta: float, epsilon: float) -> Curve:
-    """The bounds from the smallest losses to about `epsilon` and above. Raises `TooFine`."""
-    parts = _PARTS if len(small.times) < _MANY else _PARTS[1::2]
-    orders = small.orders_of([part * epsilon for part in parts])
+    """The bounds from the smallest losses to about `epsilon` and above. Raises `Unsettled`."""
+    orders = small.orders_of([part * epsilon for part in _PARTS])
     first, size = _window(small, math.log(CUT * delta), orders[-1])
     over = _above(small, (first + size - 1) * small.width)
     places = first + np.arange(size)
@@ -178,7 +173,7 @@ def _top(small: Small, tiny: float) -> float:
 
 def _window(small: Small, tiny: float, order: float) -> tuple[int, int]:
     """The first place of a window and the number of its places, so that neither the law nor the
-    one tilted by `order` has more than a tiny mass outside. Raises `TooFine`."""
+    one tilted by `order` has more than a tiny mass outside. Raises `Unsettled`."""
     least = float(((tiny - small.cumulants(-_ORDERS)) / _ORDERS).max())
     least = max(least, float(small.times.sum()) * float(small.losses[0]))
     most = _top(small, math.exp(tiny))
@@ -190,7 +185,7 @@ def _window(small: Small, tiny: float, order: float) -> tuple[int, int]:
     first = math.floor(least / small.width)
     places = most / small.width + 2 - first
     if not places <= _MOST:
-        raise TooFine
+        raise Unsettled(f"a window of {places:.3g} points is too long")
     return first, int(fft.next_fast_len(max(math.ceil(places), 64), real=True))
 
 
@@ -229,8 +224,8 @@ def stacked(parts: Sequence[tuple[int, Array, int]], width: float) -> Small:
     """(first, masses, times) of each kind as one table."""
     start = min(first for first, _, _ in parts)
     end = max(first + len(masses) for first, masses, _ in parts)
-    if len(parts) * (end - start) > 40 * _MOST:
-        raise TooFine
+    if len(parts) * (end - start) > 100 * _MOST:
+        raise Unsettled(f"{len(parts)} kinds take {end - start} points each")
     table = np.zeros((len(parts), end - start))
     for row, (first, masses, _) in zip(table, parts, strict=True):
         row[first - start : first - start + len(masses)] = masses

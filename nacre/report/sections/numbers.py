@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
+from nacre.differential_privacy.upward import rounded_up_to
+
 MISSING = "not measured"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -18,8 +20,7 @@ def epsilon(value: float | None) -> str:
     """
     if value is None:
         return "none"
-    # 4.000000000001 is 4 that went through a root search, not a broken promise.
-    return f"{math.ceil(value * 100 - 1e-6) / 100:.2f}"
+    return rounded_up_to(value, 2)
 
 
 def left(value: float) -> str:

@@ -1,0 +1,120 @@
+"""Prices that keep rare large losses apart: against exact divergences and the other accountant."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from nacre.differential_privacy.accounting import jumps, powers
+from nacre.differential_privacy.accounting.composition import epsilon_bounds
+from nacre.differential_privacy.accounting.jumps import upper_by_jumps
+from nacre.differential_privacy.accounting.loss_distribution import (
+    Step,
+    Unsettled,
+    above,
+    part_on_grid,
+)
+
+GAP = 1e-3
+
+
+def by_jumps(steps: list[tuple[Step, int]], delta: float) -> float:
+    removed = upper_by_jumps(steps, delta, False, GAP)
+    return max(removed, upper_by_jumps(steps, delta, True, GAP, removed))
+
+
+@pytest.mark.parametrize(
+    ("rate", "multiplier", "steps", "delta", "slack"),
+    [
+        (1e-3, 0.6, 100_000, 1e-5, 1e-3),
+        (1e-4, 0.5, 10_000, 1e-5, 2e-3),
+        (0.01, 1, 1000, 1e-9, 3e-3),
+    ],
+)
+def test_where_both_settle_they_agree(
+    rate: float, multiplier: float, steps: int, delta: float, slack: float
+) -> None:
+    bounds = epsilon_bounds([(Step(multiplier, rate), steps)], delta)
+    found = by_jumps([(Step(multiplier, rate), steps)], delta)
+    assert bounds.lower <= found <= bounds.upper * (1 + slack)
+
+
+@pytest.mark.parametrize(
+    ("rate", "multiplier", "steps", "delta", "least", "most"),
+    [
+        # dp-accounting 0.6: 0.0723 on a grid of 1e-5 (69 s), 0.165 on one of 1e-4
+        (1e-6, 0.6, 10**7, 1e-8, 0.06, 0.0723),
+        # dp-accounting 0.6, pessimistic on a grid of 1e-4: 7.0374
+        (1e-6, 0.3, 10**6, 1e-6, 7.03, 7.045),
+    ],
+)
+def test_rates_of_one_in_a_million(
+    rate: float, multiplier: float, steps: int, delta: float, least: float, most: float
+) -> None:
+    assert least <= by_jumps([(Step(multiplier, rate), steps)], delta) <= most
+
+
+def test_wide_noise_is_the_gaussian_limit() -> None:
+    """Many steps of tiny loss are one Gaussian of multiplier 1 / (rate sqrt(T (e^(1/z^2) - 1)))."""
+    rate, z, steps, delta = 1e-4, 1000.0, 10**6, 1e-9
+    from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
+
+    limit = gaussian_epsilon(1 / (rate * math.sqrt(steps * math.expm1(z**-2))), delta)
+    assert limit * (1 - 1e-4) <= by_jumps([(Step(z, rate), steps)], delta) <= limit * 1.005
+
+
+def test_many_kinds_lie_above_their_bounds_and_near() -> None:
+    """Forty kinds, of which ten tell where to look."""
+    kinds = [(Step(0.8 + n / 40, 0.005 + n / 8000), 50) for n in range(40)]
+    bounds = epsilon_bounds(kinds, 1e-5)
+    assert bounds.lower > 0
+    assert bounds.lower <= by_jumps(kinds, 1e-5) <= bounds.upper * 1.01
+
+
+def test_more_kinds_than_counted_singly() -> None:
+    kinds = [(Step(0.9 + n / 100, 0.01), 10) for n in range(70)]
+    some = [(kind, 70) for kind, _ in kinds[3::7]]
+    found = epsilon_bounds(kinds, 1e-5)
+    assert found.lower == 0
+    assert found.upper == pytest.approx(epsilon_bounds(some, 1e-5).upper, rel=0.05)
+
+
+def test_low_frequencies_are_enough() -> None:
+    """Both ways to compose give the same masses, within the errors that they state."""
+    drawn = np.random.default_rng(0).random((40, 50)) ** 3
+    masses, times = drawn / drawn.sum(1, keepdims=True), np.arange(1.0, 41.0) % 5 + 1
+    few = powers.power(-7, masses, times, 8192)
+    all_ = powers.power(-7, masses, times, 8192, many=100)
+    one, other = (np.roll(found.masses, found.first % 8192) for found in (few, all_))
+    assert abs(one - other).max() <= few.error + all_.error < 1e-12
+    # Against sums without a Fourier transform, on the first three laws.
+    direct = np.ones(1)
+    for row, number in zip(masses[:3], (2, 3, 1), strict=True):
+        for _ in range(number):
+            direct = np.convolve(direct, row)
+    found = powers.power(-7, masses[:3], np.array([2.0, 3.0, 1.0]), 512)
+    placed = np.roll(found.masses, found.first + 7 * 6)[: len(direct)]
+    assert abs(placed - direct).max() <= found.error
+
+
+def test_parts_of_a_step_keep_both_masses() -> None:
+    """P's and Q's mass below and above a threshold; the jumps' and the rest's are all."""
+    step, width, cut = Step(0.8, 0.02), 1e-3, 0.05
+    low = part_on_grid(step, width, False, math.log1p(-0.02), cut)
+    high = part_on_grid(step, width, False, cut, 12.0, cut, gathered=False)
+    p, q = above(step, cut)
+    losses = (low.first + np.arange(len(low.masses))) * width
+    assert low.masses.sum() == pytest.approx(1 - p, rel=1e-9)
+    assert low.masses @ np.exp(-losses) == pytest.approx(1 - q, rel=1e-9)
+    beyond = cut + np.arange(len(high.masses)) * width
+    assert high.masses.sum() == pytest.approx(p, rel=1e-6)
+    assert high.masses @ np.exp(-beyond) == pytest.approx(q, rel=1e-6)
+
+
+def test_what_is_no_number_is_no_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound that is nan does not pass for one below delta."""
+    monkeypatch.setattr(jumps.Curve, "at", lambda _, e: np.full(np.shape(e), math.nan))
+    with pytest.raises(Unsettled):
+        upper_by_jumps([(Step(2.0, 1e-2), 1000)], 1e-6, False, GAP)
