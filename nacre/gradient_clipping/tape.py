@@ -25,8 +25,9 @@ from torch import Tensor
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, asks
+from nacre.gradient_clipping.function_mode import Unseen, Watching, refuse_checkpoints
 from nacre.gradient_clipping.layout import SHARED, Layout, Owner
-from nacre.gradient_clipping.masks import Masks, Unseen, Watching, refuse_checkpoints
+from nacre.gradient_clipping.masks import Masks
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
 from nacre.gradient_clipping.owners import (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nacre.core import hub
 from nacre.core.errors import Refusal
-from nacre.models.causes import cause
+from nacre.core.theirs import cause
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
 
