@@ -27,7 +27,7 @@ from nacre.training.planned import Held
 from nacre.training.step import Parts, State, entering, step
 from nacre.training.unmoved import Unmoved
 
-_Mark = tuple[bytes, tuple[tuple[str, int], ...]]
+_Mark = tuple[bytes, tuple[tuple[str, int], ...], frozenset[str]]
 
 
 class Steps:
@@ -59,7 +59,6 @@ class Steps:
         self._unmoved: Unmoved | None = None  # from the first step on
         self._held: Held | None = None  # follows the norm of an adaptive rule from step to step
         self._log: Log | None = None  # from the first step on, where the run has a folder
-        self._moving: frozenset[str] | None = None  # the trainable weights, from `guard` on
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
         """The rule of the next step; adaptive ones move, by what is released."""
@@ -98,7 +97,7 @@ class Steps:
             raise
         self.clip = after.clip
         self._record(number, release)
-        self._moving, self._mark = frozenset(trainable(self._model)), self._marked()
+        self._mark = self._marked()
         if first:
             self.require_unmoved()
 
@@ -120,8 +119,8 @@ class Steps:
                 "`optimizer.zero_grad()` removes those that stand"
             )
         moving = frozenset(trainable(self._model))
-        if self._moving is not None and moving != self._moving:
-            name = sorted(moving ^ self._moving)[0]
+        if self._mark is not None and moving != self._mark[2]:
+            name = sorted(moving ^ self._mark[2])[0]
             what = "thawed" if name in moving else "frozen"
             raise Incompatible(
                 f"{name!r} was {what} (its `requires_grad` was set) while the run is open, and a "
@@ -146,7 +145,6 @@ class Steps:
 
     def guard(self) -> None:
         """From now on the weights may be moved by steps only, the first one's included."""
-        self._moving = frozenset(trainable(self._model))
         self._mark = self._marked()
 
     def epsilon(self, done: int) -> float:
@@ -165,7 +163,7 @@ class Steps:
 
     def _marked(self) -> _Mark:
         """What tells weights apart: the moved ones by content, frozen ones (which may be billions)
-        by the counter that every write in place turns on."""
+        by the counter that every write in place turns on; and which ones are moved."""
         moved = trainable(self._model)
         frozen = ((n, p._version) for n, p in self._model.named_parameters() if n not in moved)
-        return self.standing.source.digest("mark", moved), tuple(frozen)
+        return self.standing.source.digest("mark", moved), tuple(frozen), frozenset(moved)

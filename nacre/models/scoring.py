@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.parts import Task
+from nacre.core.theirs import theirs
 
 _ROWS = 1024  # at a time: bounds the memory of activations
 _TOKENS = 1 << 14
@@ -29,7 +30,8 @@ def judged(
         some, asked = features[rows], label[rows]
         if not features.is_floating_point():
             some, asked = _without_padding(some, asked)
-        outputs = task.predict(model, some)
+        with theirs("the model", "rows were judged", surely=False):
+            outputs = task.predict(model, some)
         losses[rows] = task.row_losses(outputs, asked).double().cpu()
         finite = outputs.isfinite().flatten(1).all(1)
         right[rows] = (task.correct(outputs, asked) & finite).cpu()

@@ -172,5 +172,6 @@ def _update(
         value = parts.devices.part(values[name].detach(), parameter)
         gradient = torch.empty_like(parameter)  # the parameter's own type and layout, in one pass
         parameter.grad = torch.mul(value, factor, out=gradient)
-    optimizer.step()
+    with theirs("the optimizer", "it took a step", surely=False):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import DataCollatorForSeq2Seq, T5Config, T5ForConditionalGeneration
 
 from nacre.core.errors import BadArgument, CallFailed, DataError, Incompatible, NacreError
+from nacre.models import task_for
+from nacre.models.scoring import judged
 from tests.integrations.declared import cross_entropy, linear, private, promised, sgd, table
 from tests.integrations.texts import WORDS, bert, sentences, tokenizer, trainer
 
@@ -140,6 +142,26 @@ def test_a_model_that_fails_in_a_step_is_told_as_theirs(tmp_path, gradients):
         model.left = 0
         with pytest.raises(CallFailed, match=THEIRS.format("the model or its loss", "forward")):
             run.step()
+
+
+class FailingSGD(torch.optim.SGD):
+    def step(self, closure=None):
+        raise ZeroDivisionError("mine")
+
+
+def test_a_failing_optimizer_is_told_as_theirs(tmp_path):
+    model = linear()
+    with (
+        private(tmp_path, model, FailingSGD(model.parameters(), lr=1.0)) as run,
+        pytest.raises(CallFailed, match=THEIRS.format("the optimizer", "step")),
+    ):
+        run.step()
+
+
+def test_a_model_that_fails_where_rows_are_judged_is_told_as_theirs():
+    model = Breaks(ZeroDivisionError("mine"), 0)
+    with pytest.raises(CallFailed, match=THEIRS.format("the model", "forward")):
+        judged(model, task_for("classification", 2), X, Y)
 
 
 def test_a_loss_that_changes_its_form_in_a_step_is_refused(tmp_path):
