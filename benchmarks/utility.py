@@ -39,7 +39,7 @@ import nacre as n
 from nacre.core.random import digest
 from nacre.data import Rows
 from nacre.models import build, load
-from nacre.training import beginning
+from nacre.training import features
 from nacre.training.rows import Holdings, read
 from nacre.training.run import Run
 
@@ -141,14 +141,14 @@ def once(key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
 def remember_features() -> None:
     """Runs of this process share the features of the same rows behind the same fixed beginning,
     which a run computes by itself: the numbers are the same, and most of the time is saved."""
-    compute = beginning._through  # pyright: ignore
+    compute = features._through  # pyright: ignore
 
     def through(layers: nn.Module, rows: Rows, advance: Any) -> Rows:
         key = ("features", repr(layers), digest(rows.features, *layers.buffers()))
         features = once(key, lambda: compute(layers, rows, advance).features)
         return replace(rows, features=features)
 
-    beginning._through = through  # pyright: ignore
+    features._through = through  # pyright: ignore
 
 
 def tested(model: nn.Module, held: Holdings) -> float:
@@ -173,7 +173,7 @@ def others(task: Task, epsilon: float, seed: int, run: Run, held: Holdings) -> d
     """The same model without privacy, and by Opacus where it has the unit, on the same rows."""
     schema = held.schema
     model = build(task.model, schema.shape, schema.outputs(), seed, run.recipe.folder)
-    part, _ = beginning.trained_part(run.recipe, model, schema)
+    part, _ = features.trained_part(run.recipe, model, schema)
     rows, test = held.private[""], held.test
     assert test is not None
     if part is not model:
@@ -191,7 +191,7 @@ def others(task: Task, epsilon: float, seed: int, run: Run, held: Holdings) -> d
 
 def _through(fixed: nn.Module, rows: Rows) -> Rows:
     """The rows behind a model's fixed beginning."""
-    return beginning._through(fixed, rows, lambda *_: None)  # pyright: ignore
+    return features._through(fixed, rows, lambda *_: None)  # pyright: ignore
 
 
 def plain(model: nn.Module, rows: Rows, test: Rows, task: Task) -> float:

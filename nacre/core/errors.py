@@ -130,3 +130,12 @@ class Elsewhere(NacreError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def cause(error: Exception) -> str:
+    """The kind of an error and its message on one line.
+
+    >>> cause(RuntimeError("size mismatch:\\n  copying"))
+    'RuntimeError: size mismatch: copying'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())

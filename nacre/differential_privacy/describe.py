@@ -29,7 +29,7 @@ def describe(event: DpEvent) -> str:
 def _words(leaf: Leaf) -> str:
     import dp_accounting
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     if is_sampled_gaussian(leaf):
         rate = f"each unit drawn with probability {leaf.sampling_probability:.4g}"

@@ -197,7 +197,7 @@ def require_neighbours(sampling: Sampling, adjacency: Adjacency) -> None:
 def _sampled(sampling: Sampling, inner: DpEvent, adjacency: Adjacency) -> DpEvent:
     import dp_accounting
 
-    from nacre.differential_privacy.binned_event import BinnedDpEvent
+    from nacre.differential_privacy.event_types import BinnedDpEvent
 
     match sampling:
         case BallsInBins(bins=bins, anew=True) if bins > 1 and adjacency != "replace_one":
@@ -304,7 +304,7 @@ def is_binned_gaussian(leaf: Leaf) -> bool:
     """Whether this is a round of Gaussian steps, one of which, drawn at random, has the unit."""
     import dp_accounting
 
-    from nacre.differential_privacy.binned_event import BinnedDpEvent
+    from nacre.differential_privacy.event_types import BinnedDpEvent
 
     return isinstance(leaf, BinnedDpEvent) and isinstance(leaf.event, dp_accounting.GaussianDpEvent)
 
@@ -317,7 +317,7 @@ def is_amplified(event: DpEvent) -> bool:
 
 def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
     """The events of which one happens; () for an event of another kind."""
-    from nacre.differential_privacy.either_event import EitherDpEvent
+    from nacre.differential_privacy.event_types import EitherDpEvent
 
     return leaf.events if isinstance(leaf, EitherDpEvent) else ()
 
@@ -360,7 +360,7 @@ def _map_leaves(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent
 def _grouped(leaf: Leaf, rows: int) -> DpEvent:
     import dp_accounting
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     if is_sampled_gaussian(leaf) or is_fixed_size_gaussian(leaf) or is_binned_gaussian(leaf):
         leaf = leaf.event

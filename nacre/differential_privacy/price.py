@@ -263,7 +263,7 @@ def _has_rounds(event: DpEvent) -> bool:
 
 def _failing(event: DpEvent) -> float:
     """The chance, at most, that some part of the event fails to keep its epsilon."""
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     return sum(
         count * leaf.delta for leaf, count in leaves(event) if isinstance(leaf, ApproximateDpEvent)
@@ -275,7 +275,7 @@ def _step(leaf: Leaf, tail: float) -> Kind:
     `UnsupportedEvent` where it has no rule."""
     import dp_accounting
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     if isinstance(leaf, dp_accounting.GaussianDpEvent):
         return Step(leaf.noise_multiplier)

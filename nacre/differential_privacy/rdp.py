@@ -89,7 +89,7 @@ def zcdp_rho(event: DpEvent) -> float:
 def _leaf_rho(leaf: Leaf) -> float:
     import dp_accounting
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return math.inf
@@ -109,7 +109,7 @@ def _leaf_rho(leaf: Leaf) -> float:
 def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
     import dp_accounting
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return np.full(orders.shape, math.inf)

@@ -35,7 +35,7 @@ class Search:
 
     def event(self, mechanisms: Sequence[Mechanism]) -> DpEvent:
         """What the winner reveals at most about one unit. Raises as `Mechanism.event` does."""
-        from nacre.differential_privacy.either_event import EitherDpEvent
+        from nacre.differential_privacy.event_types import EitherDpEvent
 
         found = {repr(trial): trial for trial in map(self._trial, mechanisms)}
         parts = tuple(found.values())

@@ -90,7 +90,7 @@ def query_event(query: QueryOption) -> DpEvent:
     """
     import dp_accounting
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     parts = _parts(query)
     if isinstance(query, Keys):

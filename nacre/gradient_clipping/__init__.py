@@ -6,10 +6,11 @@ from nacre.gradient_clipping.choose import GRADIENT_SUMS, choose
 from nacre.gradient_clipping.ghost import Ghost
 from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
+from nacre.gradient_clipping.mean_gradient import ByNorm, ByValue
 from nacre.gradient_clipping.options import CLIP_RULES, ClippingOption, UnitClip
 from nacre.gradient_clipping.rules import Automatic, Flat, PerLayer, Unclipped
 from nacre.gradient_clipping.vmapped import Vmapped
-from nacre.gradient_clipping.whole import ByNorm, ByValue, Whole
+from nacre.gradient_clipping.whole import Whole
 
 __all__ = [
     "CLIP_RULES",

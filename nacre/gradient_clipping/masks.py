@@ -17,96 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
-from nacre.gradient_clipping.hidden import opened
+from nacre.gradient_clipping.function_mode import (
+    CHANNEL_DROPOUTS,
+    Unseen,
+    Watching,
+    refuse_checkpoints,
+)
 from nacre.gradient_clipping.layout import UNANSWERED, Layout, Owner
-
-_ENTRIES = (functional.dropout, torch.dropout)
-_CHANNELS = (functional.dropout1d, functional.dropout2d, functional.dropout3d)
-"""Dropouts that keep or drop the whole of a row's channel: one draw for the first two axes."""
-
-
-class Unseen(Exception):
-    """An operation or a dropout that was not seen when the model was tried."""
-
-
-class Watching(TorchFunctionMode):
-    """Sees every function of torch, those inside functions that hide others too.
-
-    What drops something goes to `dropout`, everything else to `call`.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        refuse_renormalising(func, args, kwargs)
-        if _marks_again(func, args):
-            return None
-        inside = opened(func, args, kwargs)
-        if inside is not None and self.opens(args, kwargs):
-            with self:
-                return inside(*args, **kwargs)
-        share = _dropped(func, args, kwargs)
-        if share is not None:
-            return self.dropout(func, share, args, kwargs)
-        return self.call(func, args, kwargs)
-
-    def opens(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a function that hides others has to be looked into."""
-        return True
-
-    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """The result of a call."""
-        return function(*args, **kwargs)
-
-    def dropout(
-        self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """The result of a call that drops this share."""
-        raise NotImplementedError
-
-
-_LOOKUPS = {functional.embedding: 3, functional.embedding_bag: 4}
-"""Lookups that may rescale their table, and where `max_norm` stands among their arguments."""
-
-_MARK = torch.Tensor.requires_grad.__set__  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def refuse_renormalising(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Raises `UnsupportedLayer` before a lookup with `max_norm` writes into its table: the rows
-    that it would rescale are those which the private rows name, and no noise covers that."""
-    place = _LOOKUPS.get(function)
-    if place is None:
-        return
-    limit = kwargs.get("max_norm", args[place] if len(args) > place else None)
-    if limit is not None:
-        raise UnsupportedLayer(
-            "an embedding with `max_norm` writes into its own table in the forward pass, at "
-            "exactly the rows that the batch holds, and no noise covers that; leave it out"
-        )
-
-
-def _marks_again(function: Any, args: tuple[Any, ...]) -> bool:
-    """Whether a model marks its input as differentiable (`h.requires_grad = True`) that is so
-    already: a trial differentiates inputs, and torch refuses the mark on what is no leaf."""
-    if function != _MARK or len(args) < 2 or args[1] is not True:
-        return False
-    return bool(args[0].requires_grad and not args[0].is_leaf)
-
-
-def _dropped(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float | None:
-    """The share that this call drops; None for a call that drops nothing, or is no dropout."""
-    if function not in _ENTRIES and function not in _CHANNELS:
-        return None
-    p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-    default = args[2] if len(args) > 2 else function is not functional.dropout1d
-    training = kwargs.get("training", kwargs.get("train", default))
-    return float(p) if training and p > 0 else None
 
 
 def masked(x: Tensor, mask: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -142,7 +62,7 @@ class Masks:
 
     def _mask(self, function: Any, x: Tensor, share: float, number: int, owner: Owner) -> Tensor:
         """Of the shape of `x`, or of one that broadcasts to it: 0, or 1 / (1 - share)."""
-        shape = x.shape[:2] if function in _CHANNELS else x.shape
+        shape = x.shape[:2] if function in CHANNEL_DROPOUTS else x.shape
         stream = self._source.child("dropout", number).stream()
         if share >= 1:
             return torch.zeros_like(x)
@@ -160,17 +80,6 @@ class Masks:
             kept = owner.back(kept.reshape(first), shape, "a dropout")
         kept = kept.reshape(*shape, *[1] * (x.dim() - len(shape))).to(x.device)
         return kept.to(x.dtype).mul_(1 / (1 - share))
-
-
-def refuse_checkpoints() -> None:
-    """Raises `UnsupportedLayer` inside a region that is computed a second time, since nothing
-    looks then: a tape would miss operations, and dropout would draw by place."""
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
-        raise UnsupportedLayer(
-            "activation checkpointing (or another hook on saved tensors) computes operations a "
-            "second time where nothing looks; switch it off, as by "
-            "`gradient_checkpointing_disable()`, and use `gradients: ghost` to save memory"
-        )
 
 
 def _answered(gradient: Tensor) -> None:

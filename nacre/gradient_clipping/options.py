@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nacre.gradient_clipping.adaptive import Adaptive
+from nacre.gradient_clipping.mean_gradient import ByNorm, ByValue
 from nacre.gradient_clipping.rules import Automatic, Flat, PerLayer, Unclipped
-from nacre.gradient_clipping.whole import ByNorm, ByValue
 
 UnitClip = Flat | Automatic | PerLayer | Adaptive
 """The rules that bound each unit's share, which is what noise is measured by."""

@@ -23,15 +23,9 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch
 from nacre.gradient_clipping.clipped import UnitLosses
 from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
-from nacre.gradient_clipping.layout import (
-    MOVED,
-    SHARED,
-    UNANSWERED,
-    Layout,
-    Owner,
-    found,
-)
-from nacre.gradient_clipping.masks import Watching, masked
+from nacre.gradient_clipping.function_mode import Watching
+from nacre.gradient_clipping.layout import MOVED, SHARED, UNANSWERED, Layout, Owner, found
+from nacre.gradient_clipping.masks import masked
 from nacre.gradient_clipping.operations.call import tensors_in
 
 Key = tuple[str, tuple[str, ...], int]

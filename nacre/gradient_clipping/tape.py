@@ -26,8 +26,9 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.carried import MIXED, NOBODY, Carried, Step
 from nacre.gradient_clipping.flow import DATA, FIXED, WEIGHTS, Flow, asks
+from nacre.gradient_clipping.function_mode import Unseen, Watching, refuse_checkpoints
 from nacre.gradient_clipping.layout import MOVED, SHARED, Layout, Owner, Ragged
-from nacre.gradient_clipping.masks import Masks, Unseen, Watching, refuse_checkpoints
+from nacre.gradient_clipping.masks import Masks
 from nacre.gradient_clipping.moves import begin, finish, nothing_left
 from nacre.gradient_clipping.operations import rule_for
 from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in

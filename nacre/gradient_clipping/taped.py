@@ -23,7 +23,8 @@ from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.checked import Armed
 from nacre.gradient_clipping.clipped import UnitLosses, as_gradients, empty_sum, held, weigh
 from nacre.gradient_clipping.flow import FIXED
-from nacre.gradient_clipping.masks import Masks, Unseen
+from nacre.gradient_clipping.function_mode import Unseen
+from nacre.gradient_clipping.masks import Masks
 from nacre.gradient_clipping.owners import Owners
 from nacre.gradient_clipping.precision import eager, exact
 from nacre.gradient_clipping.tape import Tape

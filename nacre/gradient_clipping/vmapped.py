@@ -15,7 +15,8 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped import UnitLosses, clipped_sum, empty_sum, held
-from nacre.gradient_clipping.masks import Masking, Unseen
+from nacre.gradient_clipping.function_mode import Unseen
+from nacre.gradient_clipping.masks import Masking
 
 
 @dataclass(frozen=True, eq=False)

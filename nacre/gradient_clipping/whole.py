@@ -1,16 +1,13 @@
-"""Ordinary training: the plain gradient of the sum, and clipping of the mean gradient.
+"""The plain gradient of the sum, for training without a bound on single units.
 
 Nothing here bounds a unit, so nothing here is a basis for privacy: `Whole` says inf, and every
-noise refuses it. `ByValue` and `ByNorm` are the article's forms of clipping against exploding
-gradients. They act after the release, on one vector that belongs to no unit: post-processing,
-which costs no privacy and gives none. Bounds come from the rules of `rules.py`.
+noise refuses it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -18,7 +15,7 @@ from torch import nn
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
-from nacre.core.tensors import finite, norm, scale, trainable
+from nacre.core.tensors import finite, trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped import UnitLosses, empty_sum, held
 from nacre.gradient_clipping.looped import one_by_one
@@ -64,54 +61,3 @@ def _gradient(losses: UnitLosses, batch: Batch) -> Tensors:
         loss, list(parameters.values()), allow_unused=True, materialize_grads=True
     )
     return {name: g.float() for name, g in zip(parameters, gradients, strict=True)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByValue:
-    """Clamp each entry of the mean gradient to ±limit.
-
-    An entry that is NaN stays NaN, so a run that diverges is seen to diverge.
-
-    >>> ByValue(limit=1.0).shape({"w": torch.tensor([3.0, -0.5])})
-    {'w': tensor([ 1.0000, -0.5000])}
-    """
-
-    kind: Literal["by_value"] = "by_value"
-    limit: float
-    """The largest size of an entry."""
-
-    def __post_init__(self) -> None:
-        _positive("limit", self.limit)
-
-    def shape(self, mean: Tensors) -> Tensors:
-        """The clamped gradient."""
-        return {name: value.clamp(-self.limit, self.limit) for name, value in mean.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByNorm:
-    """Scale the mean gradient down to a joint L2 norm, keeping its direction.
-
-    >>> ByNorm(norm=1.0).shape({"w": torch.tensor([3.0, 4.0])})
-    {'w': tensor([0.6000, 0.8000])}
-
-    *Source:* Pascanu, Mikolov & Bengio 2013, "On the Difficulty of Training Recurrent Neural
-    Networks", https://arxiv.org/abs/1211.5063, algorithm 1.
-    """
-
-    kind: Literal["by_norm"] = "by_norm"
-    norm: float
-    """The longest that the mean gradient may be."""
-
-    def __post_init__(self) -> None:
-        _positive("norm", self.norm)
-
-    def shape(self, mean: Tensors) -> Tensors:
-        """The scaled gradient; one that is no longer than `norm` comes back unchanged."""
-        length = norm(mean)
-        return mean if length <= self.norm else scale(mean, self.norm / length)
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={value} must be > 0 and finite")

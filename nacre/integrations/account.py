@@ -18,7 +18,7 @@ from nacre.data.cells import Cells
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.promise import Promise
 from nacre.ledger import Charge, Ledger
-from nacre.training.budget import record_rows
+from nacre.ledger.recorded_rows import record_rows
 from nacre.training.folder import RunFolder
 from nacre.training.planned import Planned, PlannedLevels
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core import rows
-from nacre.core.errors import Incompatible, UnsupportedLayer
+from nacre.core.errors import Incompatible, UnsupportedLayer, cause
 from nacre.core.parts import Clip, GradientSum
 from nacre.core.random import Source
 from nacre.core.swapped import unmoved
@@ -22,7 +22,6 @@ from nacre.core.types import Batch, Losses, Tensors
 from nacre.gradient_clipping import choose
 from nacre.gradient_clipping.checked import Armed
 from nacre.gradient_clipping.taped import Taped
-from nacre.models.causes import cause
 from nacre.models.repair import check_layers
 
 Gradients = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped"]

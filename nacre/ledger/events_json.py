@@ -43,9 +43,11 @@ def to_json(event: DpEvent) -> Json:
     """The event as JSON. Raises `UnsupportedEvent` for a kind or number that has no place here."""
     import dp_accounting as dp
 
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
-    from nacre.differential_privacy.binned_event import BinnedDpEvent
-    from nacre.differential_privacy.either_event import EitherDpEvent
+    from nacre.differential_privacy.event_types import (
+        ApproximateDpEvent,
+        BinnedDpEvent,
+        EitherDpEvent,
+    )
 
     match event:
         case dp.NoOpDpEvent():
@@ -132,7 +134,7 @@ def _randomized_response(fields: Json) -> DpEvent:
 
 
 def _approximate(fields: Json) -> DpEvent:
-    from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
 
     return ApproximateDpEvent(fields["epsilon"], fields["delta"])
 
@@ -164,7 +166,7 @@ def _fixed_size(fields: Json) -> DpEvent:
 
 
 def _binned(fields: Json) -> DpEvent:
-    from nacre.differential_privacy.binned_event import BinnedDpEvent
+    from nacre.differential_privacy.event_types import BinnedDpEvent
 
     return BinnedDpEvent(fields["bins"], from_json(fields["event"]))
 
@@ -182,7 +184,7 @@ def _composed(fields: Json) -> DpEvent:
 
 
 def _either(fields: Json) -> DpEvent:
-    from nacre.differential_privacy.either_event import EitherDpEvent
+    from nacre.differential_privacy.event_types import EitherDpEvent
 
     return EitherDpEvent(tuple(from_json(part) for part in fields["events"]))
 

@@ -20,8 +20,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from nacre.core.errors import Refusal
-from nacre.models.causes import cause
+from nacre.core.errors import Refusal, cause
 
 
 @dataclass(frozen=True, kw_only=True)

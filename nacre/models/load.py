@@ -14,10 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
+from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError, cause
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
 from nacre.models.callables import OWN, Code, PythonModel, called
-from nacre.models.causes import cause
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
 from nacre.models.made_up import made_up

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core import hub
-from nacre.core.errors import Refusal
-from nacre.models.causes import cause
+from nacre.core.errors import Refusal, cause
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
 

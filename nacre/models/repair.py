@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nacre.core.errors import Incompatible, UnsupportedLayer
+from nacre.core.errors import Incompatible, UnsupportedLayer, cause
 from nacre.core.rows import assert_rowwise
-from nacre.models.causes import cause
 from nacre.models.made_up import made_up, other
 
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm

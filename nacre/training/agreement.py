@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nacre.core.errors import Incompatible
 from nacre.core.random import digest
+from nacre.recipe.places import refuse
 from nacre.training.devices import Devices
-from nacre.training.facts import refuse
 from nacre.training.group import Group
 from nacre.training.plan import Plan
 from nacre.training.progress import Progress

@@ -14,9 +14,9 @@ from nacre.data import Text
 from nacre.recipe.document import Document
 from nacre.recipe.mistakes import first_mistake
 from nacre.recipe.options import content, validator
+from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PrivateScore, Settings
-from nacre.training.facts import refuse
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nacre.core.errors import BudgetExceeded, LedgerError, RunError
 from nacre.data.kept import Aids, Kept
 from nacre.recipe.load import dumps
 from nacre.recipe.schema import Recipe
-from nacre.training import budget, rows
+from nacre.training import reservations, rows
 from nacre.training.folder import RunFolder, create, refuse_existing
 from nacre.training.group import Group
 from nacre.training.pieces import physical_memory
@@ -65,11 +65,13 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes
     return folder
 
 
-def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> budget.Charges:
+def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> reservations.Charges:
     """The run's reservations. Once they were made, the ledger is never made again: a ledger that
     is gone would forget what was spent."""
     cells = held.cells if held is not None else ()
-    charges = budget.reserve(plan, folder.name(), folder.path, new=not folder.reserved, cells=cells)
+    charges = reservations.reserve(
+        plan, folder.name(), folder.path, new=not folder.reserved, cells=cells
+    )
     if not folder.reserved:
         folder.mark_reserved()
     return charges

@@ -20,6 +20,7 @@ from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.recipe.audits import CanaryAudit, Evasion
+from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.budget import IN_RUN
 from nacre.training.clipping import (
@@ -32,14 +33,7 @@ from nacre.training.clipping import (
     per_unit_sums,
 )
 from nacre.training.draws import noise_fits_the_sampling, sampling_with_event
-from nacre.training.facts import (
-    Facts,
-    ball_of,
-    continues,
-    former_plan,
-    public_stage,
-    refuse,
-)
+from nacre.training.facts import Facts, ball_of, continues, former_plan, public_stage
 from nacre.training.inputs import (
     balls_fit_the_features,
     model_reads_the_inputs,

@@ -7,9 +7,10 @@ from torch import nn
 from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
 from nacre.gradient_clipping import Adaptive, PerLayer, Unclipped
+from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
-from nacre.training.facts import Facts, refuse
+from nacre.training.facts import Facts
 from nacre.training.pieces import protects
 
 

@@ -13,7 +13,7 @@ from nacre.core.files import write_json
 from nacre.core.types import Tensors
 from nacre.fine_tuning import export
 from nacre.models import build, save
-from nacre.training import budget
+from nacre.training import reservations
 from nacre.training.folder import RunFolder
 from nacre.training.loop import Outcome
 from nacre.training.plan import Plan
@@ -61,7 +61,7 @@ def close(
     folder: RunFolder,
     held: Holdings,
     outcome: Outcome,
-    charges: budget.Charges,
+    charges: reservations.Charges,
     seconds: dict[str, float],
 ) -> None:
     """Ends a run with the model of its loop. See `end`."""
@@ -82,7 +82,7 @@ def end(
     folder: RunFolder,
     held: Holdings,
     weights: Tensors,  # of the finished model, adapters merged
-    charges: budget.Charges,
+    charges: reservations.Charges,
     facts: dict[str, Any],  # for outcome.json
 ) -> None:
     """Writes the model and the facts, settles the accounts, and destroys the key last."""

@@ -6,8 +6,9 @@ from nacre.core.errors import DataError, Refusal, UnsupportedEvent
 from nacre.data.sampling import separation
 from nacre.differential_privacy.events import require_neighbours, require_pair
 from nacre.differential_privacy.options import GaussianNoise
+from nacre.recipe.places import refuse
 from nacre.training import pieces
-from nacre.training.facts import Facts, refuse
+from nacre.training.facts import Facts
 from nacre.training.pieces import protects
 
 

@@ -1,14 +1,14 @@
-"""What the refusals look at, and how they point at the recipe."""
+"""What the refusals look at: the recipe, and what follows from it without a row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import nn
 
 from nacre.adversarial_training.ball import Ball
-from nacre.core.errors import FileDamaged, Incompatible, Refusal
+from nacre.core.errors import FileDamaged
 from nacre.core.files import read_json
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
@@ -27,18 +27,6 @@ class Facts:
     sizes: dict[str, int]  # declared units of each holder of rows
     model: nn.Module
     space: FeatureSpace  # names and shape; its scale is known only once public rows are read
-
-
-def refuse(recipe: Recipe, key: str, message: str, kind: type[Refusal] = Incompatible) -> NoReturn:
-    """Raises `kind` with the place of `key` in front of the message."""
-    raise kind(placed(recipe, key, message))
-
-
-def placed(recipe: Recipe, key: str, message: str) -> str:
-    """The message, with the place of `key` in the recipe in front of it."""
-    file, line = recipe.where(key)
-    place = f"{file}:{line} " if file is not None and line is not None else ""
-    return f"{place}`{key}`: {message}"
 
 
 def former_plan(recipe: Recipe, model: FormerRun) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from nacre.data.tokens import BPE, Bytes
 from nacre.models import Pretrained, PythonModel
 from nacre.models.pretrained import starts_random
 from nacre.recipe.audits import Evasion
+from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
-from nacre.training.facts import Facts, balls, refuse
+from nacre.training.facts import Facts, balls
 
 
 def same_task(recipe: Recipe) -> None:

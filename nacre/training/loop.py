@@ -23,9 +23,9 @@ from nacre.differential_privacy.noise import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
 from nacre.training import checkpoint, pieces
 from nacre.training.average import Averaged
-from nacre.training.beginning import passed
 from nacre.training.curve import figures, told
 from nacre.training.devices import Devices
+from nacre.training.features import passed
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.folder import RunFolder
 from nacre.training.holders import Setting, fixed, local_training, parts, units

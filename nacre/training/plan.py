@@ -25,6 +25,7 @@ from nacre.differential_privacy.noise import NoNoise
 from nacre.gradient_clipping import Unclipped
 from nacre.models import build
 from nacre.recipe.load import digest, require_writable
+from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.training import limits, pieces, words
 from nacre.training.alternatives import Alternative, alternatives, tried_with
@@ -32,7 +33,7 @@ from nacre.training.beginning import trained_part
 from nacre.training.checks import CHECKS
 from nacre.training.clipping import parts_fit
 from nacre.training.estimate import Estimate, estimate
-from nacre.training.facts import Facts, refuse
+from nacre.training.facts import Facts
 from nacre.training.folder import reopen
 from nacre.training.inputs import same_task
 from nacre.training.pricing import Holder, priced, searched

@@ -12,9 +12,9 @@ from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise import NoNoise
 from nacre.differential_privacy.price import Accountant, Price, epsilon, epsilon_by_step
 from nacre.differential_privacy.search import Search
+from nacre.recipe.places import placed, refuse
 from nacre.recipe.schema import Recipe
 from nacre.training.budget import Asked, Takes, takes
-from nacre.training.facts import placed, refuse
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent

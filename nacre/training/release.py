@@ -41,8 +41,8 @@ from nacre.differential_privacy.statistics import (
     query_event,
 )
 from nacre.ledger import Charge, Ledger
+from nacre.ledger.recorded_rows import record_rows
 from nacre.recipe.queries import Queries, Records
-from nacre.training.budget import record_rows
 
 if TYPE_CHECKING:
     import pandas as pd

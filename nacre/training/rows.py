@@ -19,8 +19,8 @@ from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.kept import Aids
 from nacre.data.scaling import Scaler, fit_scaling
+from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
-from nacre.training.facts import refuse
 
 _ROLES = ("text", "prompt", "completion", "label", "target", "unit", "party")
 """Keys under `data` that name a column."""

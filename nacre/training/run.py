@@ -13,13 +13,13 @@ from nacre.core.memory import keep_pages
 from nacre.core.random import Source
 from nacre.models import OWN, Code
 from nacre.recipe.load import load
+from nacre.recipe.places import placed
 from nacre.recipe.schema import Recipe
-from nacre.training import budget
+from nacre.training import reservations
 from nacre.training.agreement import agree, share
 from nacre.training.alternatives import chosen
 from nacre.training.begin import ended, reserved, same_rows, started
 from nacre.training.close import Clock, close, facts_of, threads
-from nacre.training.facts import placed
 from nacre.training.folder import RunFolder, reopen
 from nacre.training.group import Group, join
 from nacre.training.holders import Setting
@@ -104,7 +104,7 @@ def _train(
     keep_pages()
     with threads(int(facts["threads"])), ExitStack() as stack:
         charges = group.only_first(
-            lambda: stack.enter_context(reserved(plan, folder)), budget.Charges({})
+            lambda: stack.enter_context(reserved(plan, folder)), reservations.Charges({})
         )
         base = start(setting, held, source, folder, watch, group)
         clock.lap("base")

@@ -19,7 +19,7 @@ from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.layers import is_linear
 from nacre.models import CNN, GPT, MLP, Pretrained, Scattering, build
 from nacre.models.pretrained import parameters
-from nacre.training.facts import refuse
+from nacre.recipe.places import refuse
 
 if TYPE_CHECKING:
     from nacre.data.dataset import Schema

@@ -34,13 +34,13 @@ from nacre.differential_privacy.discrete import discrete_gaussian
 from nacre.differential_privacy.selection import best
 from nacre.fine_tuning import export
 from nacre.models.judge import judged
+from nacre.recipe.places import placed
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PrivateScore
 from nacre.training import pieces
 from nacre.training.begin import ended, reserved, same_rows, started
 from nacre.training.close import end, facts_of, threads
 from nacre.training.curve import figures
-from nacre.training.facts import placed
 from nacre.training.folder import RunFolder, reopen
 from nacre.training.group import Group, join
 from nacre.training.holders import Setting

@@ -12,8 +12,8 @@ from nacre.core.errors import UnsupportedEvent
 from nacre.data.sampling import BallsInBins, Poisson
 from nacre.differential_privacy.allocation import Allocated, law
 from nacre.differential_privacy.binned import _log_away, _log_moments, binned_curve
-from nacre.differential_privacy.binned_event import BinnedDpEvent
 from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.event_types import BinnedDpEvent
 from nacre.differential_privacy.events import event, group_event, leaves, require_priced
 from nacre.differential_privacy.noise import Gaussian
 from nacre.differential_privacy.price import calibrate, epsilon

@@ -12,9 +12,9 @@ import pytest
 
 from nacre.audit.bounds import clopper_pearson
 from nacre.core.errors import NacreError, Refusal, UnsupportedEvent
-from nacre.differential_privacy.approximate_event import ApproximateDpEvent
 from nacre.differential_privacy.choosing import choice_event, choose, shown_keys, threshold
 from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.event_types import ApproximateDpEvent
 from nacre.differential_privacy.events import group_event, pure_event
 from nacre.differential_privacy.price import epsilon
 from nacre.differential_privacy.queries import (

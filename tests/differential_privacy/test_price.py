@@ -10,7 +10,7 @@ import pytest
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.differential_privacy import cache, price
 from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.approximate_event import ApproximateDpEvent
+from nacre.differential_privacy.event_types import ApproximateDpEvent
 from nacre.differential_privacy.events import pure_event
 from nacre.differential_privacy.price import calibrate, epsilon, epsilon_by_step
 from nacre.differential_privacy.rdp import ORDERS, rdp_curve

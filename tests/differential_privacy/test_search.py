@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.data.sampling import Full, Poisson
 from nacre.differential_privacy.describe import describe
-from nacre.differential_privacy.either_event import EitherDpEvent
+from nacre.differential_privacy.event_types import EitherDpEvent
 from nacre.differential_privacy.events import group_event, require_priced
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise import Gaussian, NoNoise

@@ -15,10 +15,10 @@ from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
 from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
 from nacre.differential_privacy.analytic import gaussian_epsilon
-from nacre.differential_privacy.binned_event import BinnedDpEvent
 from nacre.differential_privacy.buffered import Buffered
 from nacre.differential_privacy.correlated import Banded, Correlated, Tree, Whole
 from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.event_types import BinnedDpEvent
 from nacre.differential_privacy.events import (
     event,
     group_event,

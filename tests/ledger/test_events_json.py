@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import UnsupportedEvent
-from nacre.differential_privacy.approximate_event import ApproximateDpEvent
-from nacre.differential_privacy.binned_event import BinnedDpEvent
-from nacre.differential_privacy.either_event import EitherDpEvent
+from nacre.differential_privacy.event_types import ApproximateDpEvent, BinnedDpEvent, EitherDpEvent
 from nacre.ledger.chain import canonical
 from nacre.ledger.events_json import from_json, to_json
 

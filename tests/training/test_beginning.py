@@ -10,7 +10,7 @@ from nacre.core.files import load_tensors
 from nacre.core.random import Source
 from nacre.data import Rows
 from nacre.models import build
-from nacre.training import beginning
+from nacre.training import features
 from nacre.training.plan import plan
 from nacre.training.progress import Silent
 from nacre.training.rows import read
@@ -38,7 +38,7 @@ def made(option):
 def test_steps_pass_through_the_trained_part_alone(tmp_path):
     option = recipe(tmp_path, DIGITS)
     model, schema = made(option)
-    part, inner = beginning.trained_part(option, model, schema)
+    part, inner = features.trained_part(option, model, schema)
     assert list(part.state_dict()) == ["head.weight", "head.bias"]
     assert inner.shape == (5, 4, 4)
     assert inner.outputs() == schema.outputs()
@@ -67,15 +67,15 @@ def test_steps_pass_through_the_trained_part_alone(tmp_path):
 def test_where_inputs_move_or_parties_train_the_model_is_whole(tmp_path, changes):
     option = recipe(tmp_path, DIGITS, **changes)
     model, schema = made(option)
-    assert beginning.trained_part(option, model, schema) == (model, schema)
+    assert features.trained_part(option, model, schema) == (model, schema)
 
 
 def test_features_that_take_too_much_memory_are_computed_in_each_step(tmp_path):
     option = recipe(tmp_path, DIGITS)
     model, schema = made(option)
     needed = 4 * 1438 * 5 * 4 * 4 * 4
-    assert beginning.trained_part(option, model, schema, needed)[0] is not model
-    assert beginning.trained_part(option, model, schema, needed - 1)[0] is model
+    assert features.trained_part(option, model, schema, needed)[0] is not model
+    assert features.trained_part(option, model, schema, needed - 1)[0] is model
 
 
 @pytest.mark.parametrize("epsilon", [8, None])
@@ -88,7 +88,7 @@ def test_a_run_over_features_is_the_run_over_rows(tmp_path, monkeypatch, epsilon
     monkeypatch.setattr(Source, "digest", lambda self, *parts: bytes(32))
     train(planned, tmp_path / "features")
     monkeypatch.setattr(
-        beginning, "trained_part", lambda recipe, model, schema, *_: (model, schema)
+        features, "trained_part", lambda recipe, model, schema, *_: (model, schema)
     )
     again = plan(recipe(tmp_path, DIGITS, **changes, **_other_ledger(epsilon)))
     train(again, tmp_path / "rows")
@@ -117,8 +117,8 @@ def test_private_and_public_rows_pass_and_keep_their_order(tmp_path):
     held = read(option, bytes(32))
     held = replace(held, public=held.private[""].take(range(70)))
     model, schema = made(option)
-    setting = beginning.Setting(option, schema, held.space)
-    inner, passed, part = beginning.passed(setting, held, model, Silent())
+    setting = features.Setting(option, schema, held.space)
+    inner, passed, part = features.passed(setting, held, model, Silent())
     rows = held.private[""]
     with torch.no_grad():
         expected = model.beginning(rows.features)
@@ -131,7 +131,7 @@ def test_private_and_public_rows_pass_and_keep_their_order(tmp_path):
 
 def test_no_rows_pass_as_no_rows():
     empty = Rows(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
-    assert beginning._through(torch.nn.Flatten(), empty, lambda *_: None) is empty
+    assert features._through(torch.nn.Flatten(), empty, lambda *_: None) is empty
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_a_crash_before_the_reservation_can_be_resumed(tmp_path, monkeypatch):
     def crashing(*_, **__):
         raise Stopped
 
-    monkeypatch.setattr("nacre.training.budget.reserve", crashing)
+    monkeypatch.setattr("nacre.training.reservations.reserve", crashing)
     with pytest.raises(Stopped):
         train(planned, tmp_path / "run")
     monkeypatch.undo()

@@ -1,0 +1,122 @@
+"""The reservations of a run: all of its accounts, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nacre.core.errors import LedgerError, NacreError
+from nacre.data.cells import Cells
+from nacre.ledger import Charge, Grant, Ledger
+from nacre.ledger.recorded_rows import record_rows
+from nacre.training.budget import column_of, declared_grant, ledger_path, rows_per_unit
+from nacre.training.plan import Plan
+
+
+class Charges(Mapping[str, Charge]):
+    """The reservations of a run, by holder; empty where nothing is private."""
+
+    def __init__(self, charges: Mapping[str, Charge], ledger: Ledger | None = None) -> None:
+        self._charges = dict(charges)
+        self._ledger = ledger
+
+    def __getitem__(self, name: str) -> Charge:
+        return self._charges[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._charges)
+
+    def __len__(self) -> int:
+        return len(self._charges)
+
+    def settle(self) -> None:
+        """Ends every reservation; each account's rule decides what comes back."""
+        for charge in self._charges.values():
+            charge.settle()
+
+    def extract(self) -> dict[str, Any]:
+        """The ledger's part of the report."""
+        if self._ledger is None:
+            return {"accounts": [], "head": "", "verified": True}
+        return self._ledger.extract([charge.account for charge in self._charges.values()])
+
+    def close(self) -> None:
+        """Lets go of the ledger; the reservations stand."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def __enter__(self) -> Charges:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def reserve(
+    plan: Plan,
+    run: str,
+    folder: Path,
+    *,
+    new: bool = False,
+    cells: Sequence[Cells] = (),  # of all rows that are not public, held-out ones too
+) -> Charges:
+    """The run's reservations, made now or standing already. All holders, or none.
+
+    Only a `new` run may make the ledger or a grant; its rows are recorded against the accounts
+    that they are charged to, so that no other name gives them a second budget. Raises
+    `BudgetExceeded` and `LedgerError`.
+    """
+    recipe = plan.recipe
+    if recipe.ledger is None or not plan.private:
+        return Charges({})
+    path = ledger_path(recipe, folder)
+    assert path is not None
+    if not new and not Ledger.exists(path):
+        raise LedgerError(
+            f"the ledger {path} is gone, and what this run has spent with it; put it back from a "
+            "backup, and resume"
+        )
+    ledger = Ledger.open(path, create=new and recipe.ledger.grant is not None)
+    try:
+        if new and cells:
+            accounts = [holder.account for holder in plan.holders if holder.account is not None]
+            record_rows(ledger, accounts, cells)
+        return Charges(_reserved(plan, run, ledger, new), ledger)
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def _reserved(plan: Plan, run: str, ledger: Ledger, new: bool) -> dict[str, Charge]:
+    charges: dict[str, Charge] = {}
+    try:
+        for holder in plan.holders:
+            assert holder.account is not None
+            wanted = holder.asked
+            grant = declared_grant(plan.recipe, wanted)
+            if new and grant is not None:
+                _granted(ledger, holder.account, grant)
+            charges[holder.name] = ledger.reserve(
+                holder.account,
+                run,
+                wanted.event,
+                wanted.steps,
+                wanted.unit,
+                wanted.adjacency,
+                rows_per_unit(plan.recipe),
+                wanted.span,
+                column_of(plan.recipe, wanted.unit),
+            )
+    except NacreError:
+        if new:  # nothing was journalled, so whatever the rule, all of it comes back
+            for charge in charges.values():
+                charge.settle()
+        raise
+    return charges
+
+
+def _granted(ledger: Ledger, account: str, grant: Grant) -> None:
+    ledger.grant_if_new(
+        account, grant.unit, grant.epsilon, grant.delta, grant.rule, grant.adjacency, grant.column
+    )
