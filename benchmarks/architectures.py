@@ -54,7 +54,7 @@ _SIZES: list[tuple[str, int]] = [
     (r"^(hidden_size|d_model|n_embd|dim|embed_dim|embedding_size|emb_dim|lru_width)$", 32),
     (r"(hidden_size|embed_dim|embedding_dim|d_embed|d_latents|projection_dim|pooler_\w+)$", 32),
     (r"(state_size|d_state|dt_rank|time_step_rank|ssm_\w*size)$", 8),
-    (r"(chunk_size|block_size|sliding_window|attention_window|local_attention)", 8),
+    (r"(^|mamba_)chunk_size$|block_size|sliding_window|attention_window|local_attention", 4),
     (r"window_size$", 4),
     (r"image_size|crop_size", 32),
     (r"patch_size", 8),
