@@ -93,9 +93,10 @@ def test_a_unit_alone_is_no_longer_than_the_bound(name):
     model, batch, objective = network(name)
     bound = float(_norms(_singles(model, batch, objective)).min()) / 3
     for kind in TAPED:
+        chosen = kind(objective)  # which learns on the first of them
         for unit in range(len(batch["unit"])):
             alone = rows.select(batch, slice(unit, unit + 1))
-            total = kind(objective)(model, alone, Flat(norm=bound), SOURCE)
+            total = chosen(model, alone, Flat(norm=bound), SOURCE)
             assert norm(total.total) <= bound * (1 + 1e-5)
 
 
