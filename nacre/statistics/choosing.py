@@ -24,7 +24,7 @@ t, which has chance P(Z >= t - 1), e**(1 / scale) times as much.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nacre.differential_privacy.leaves import pure_event
@@ -51,6 +51,15 @@ def choose(
     """
     if not scores:
         raise ValueError("scores=() hold nothing to choose from")
+    chosen = chooser(epsilon, delta, sensitivity=sensitivity, monotonic=monotonic)
+    return chosen([int(score) for score in scores])
+
+
+def chooser(
+    epsilon: float, delta: float = 0.0, *, sensitivity: int = 1, monotonic: bool = False
+) -> Callable[[list[int]], int]:
+    """Scores -> a choice, with the least noise that OpenDP allows the budget; as `choose`, whose
+    guarantee each call has for itself."""
     if sensitivity < 1:
         raise ValueError(f"sensitivity={sensitivity} must be at least 1")
     if not 0 < epsilon < math.inf or not 0 <= delta < 1:
@@ -65,7 +74,7 @@ def choose(
         chosen = dp.binary_search_chain(
             lambda scale: dp.m.make_noisy_max(*space, measure, scale=scale), sensitivity, budget
         )
-        return int(chosen([int(score) for score in scores]))
+    return lambda scores: int(chosen(scores))
 
 
 def choice_event(epsilon: float, delta: float = 0.0) -> DpEvent:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from nacre.audit.bounds import (
     Counts,
@@ -150,6 +150,19 @@ def test_p_value_grows_with_epsilon_where_bisection_looks():
     values = [one_run_p_value(400, 150, 130, float(e), 1e-3) for e in grid]
     rising = [v for v in values if v < 0.5]
     assert rising == sorted(rising)
+
+
+@pytest.mark.parametrize(("rows", "guesses"), [(0, 0), (1, 1), (60, 41), (4000, 3100)])
+@pytest.mark.parametrize("epsilon", [0.0, 0.7, 12.0, 64.0])
+def test_p_value_is_that_of_scipys_binomial_law(rows, guesses, epsilon):
+    chance = float(special.expit(epsilon))
+    for right in sorted({0, guesses // 2, guesses - guesses // 9, guesses}):
+        below = stats.binom.pmf(np.arange(right - 1, -1, -1), guesses, chance)
+        spread = (np.cumsum(below) / np.arange(1, right + 1)).max(initial=0.0)
+        tail = stats.binom.sf(right - 1, guesses, chance)
+        expected = min(1.0, tail + 2 * rows * 1e-3 * spread)
+        found = one_run_p_value(rows, guesses, right, epsilon, 1e-3)
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-290)
 
 
 def test_p_value_refuses_impossible_counts():

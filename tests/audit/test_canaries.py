@@ -41,11 +41,11 @@ class Parrot(nn.Module):
         return logits
 
 
-def target(option, remembers, claimed=(1.0, 1e-5), seed=0):
+def target(option, remembers, claimed=(1.0, 1e-5), seed=0, asked=OPTION):
     encoder = Encoder(BYTES, LENGTH)
     found = secrets.made(option, seed)
     rows = [
-        encoder.documents([c.text(option), *secrets.others(option, seed, c, OPTION.candidates)])
+        encoder.documents([c.text(option), *secrets.others(option, seed, c, asked.candidates)])
         for c in found
     ]
     told = [
@@ -64,7 +64,7 @@ def target(option, remembers, claimed=(1.0, 1e-5), seed=0):
     )
     held = HeldCanaries(
         inserted=tuple(c.inserted for c in found), batches=batches,
-        candidates=OPTION.candidates, claimed=claimed,
+        candidates=asked.candidates, claimed=claimed,
     )  # fmt: skip
     return Target(
         model=Parrot(told if remembers else ()), task=CausalLM(BYTES.vocabulary),
@@ -92,9 +92,11 @@ def test_a_model_that_remembers_nothing_shows_nothing():
 
 
 def test_false_bounds_are_as_rare_as_the_confidence_says():
-    """32 seeds of a model without memory: about one in twenty may show an epsilon above zero."""
+    """32 seeds of a model without memory: about one in twenty may show an epsilon above zero; more
+    than 5 of them has probability below 0.7 %. The scores decide, so few candidates are enough."""
+    few = CanaryAudit(candidates=15)
     shown = [
-        canaries(target(Canaries(count=16), remembers=False, seed=seed), OPTION).details["epsilon"]
+        canaries(target(Canaries(count=16), False, seed=seed, asked=few), few).details["epsilon"]
         for seed in range(32)
     ]
     assert sum(found["one_run"] > 0 for found in shown) <= 5

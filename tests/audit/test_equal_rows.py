@@ -52,9 +52,9 @@ class Counted(nn.Module):
 
 
 def repeated(seed: int) -> Rows:
-    """A table of which every third content stands there up to 60 times."""
+    """A table of which every third content stands there up to 15 times."""
     numbers = np.random.default_rng(seed)
-    often = np.where(np.arange(CONTENTS) % 3 == 0, numbers.integers(2, 60, CONTENTS), 1)
+    often = np.where(np.arange(CONTENTS) % 3 == 0, numbers.integers(2, 16, CONTENTS), 1)
     contents = torch.from_numpy(np.repeat(np.arange(CONTENTS), often)).float()[:, None]
     return Rows(contents, torch.zeros(len(contents), dtype=torch.int64))
 

@@ -20,9 +20,16 @@ def network(seed, width=6):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """A network driven to remember the labels of a batch."""
+    """A network driven to remember the labels of a batch, once for each batch: it is only read."""
+    known = {}
 
     def make(batch, seed=0):
+        key = (batch["features"].numpy().tobytes(), batch["label"].numpy().tobytes(), seed)
+        if key not in known:
+            known[key] = driven(batch, seed)
+        return known[key]
+
+    def driven(batch, seed):
         model = network(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
         for _ in range(400):

@@ -4,6 +4,7 @@ Keys are fixed, so these tests always give the same answer. Under a fresh key ea
 would fail with probability at most `ALARM`, by a union bound over exact binomial tails.
 """
 
+import functools
 from dataclasses import fields, replace
 from itertools import combinations
 
@@ -46,11 +47,13 @@ DRAWS = {
 EVERY = pytest.mark.parametrize("sampling", DRAWS.values(), ids=DRAWS)
 
 
+@functools.cache
 def drawn(sampling, units=UNITS, steps=STEPS):
-    """(steps, units) bool: who entered which step."""
+    """(steps, units) bool, drawn once and only read: who entered which step."""
     table = np.zeros((steps, units), dtype=bool)
     for step in range(steps):
         table[step, sampling.draw(units, step, KEY, b"weights").numpy()] = True
+    table.setflags(write=False)
     return table
 
 

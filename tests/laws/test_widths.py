@@ -41,11 +41,17 @@ def held(*, grouped):
     return Units(all_rows, "group" if grouped else "example", 2 if grouped else None, KEY)
 
 
-def total(kind, model, units, indices, size=None):
-    sums, result = kind(Standard(Classification(3))), None
+def learned(kind, model, units):
+    """A sum that knows the model, for as many totals as a test takes."""
+    sums = kind(Standard(Classification(3)))
     whole = units.batch(torch.arange(len(units)))
     with torch.random.fork_rng():
         sums.learn(model, rows.select(whole, slice(3)), KEY)
+    return sums
+
+
+def total(sums, model, units, indices, size=None):
+    result = None
     for some in units.micro(indices, size):
         more = sums(model, some, CLIP, KEY)
         result = more if result is None else result + more
@@ -70,8 +76,9 @@ def test_a_unit_has_the_same_share_in_whatever_company(model, kind, grouped):
     """Dropout is on: were a batch as wide as its longest row, masks would move with company."""
     units = held(grouped=grouped)
     everyone = torch.arange(len(units))
-    together = total(kind, model, units, everyone)
-    alone = [total(kind, model, units, one) for one in everyone.split(1)]
+    sums = learned(kind, model, units)
+    together = total(sums, model, units, everyone)
+    alone = [total(sums, model, units, one) for one in everyone.split(1)]
     for name, value in together.items():
         torch.testing.assert_close(value, sum(t[name] for t in alone), rtol=1e-9, atol=1e-12)
 
@@ -80,9 +87,10 @@ def test_a_unit_has_the_same_share_in_whatever_company(model, kind, grouped):
 def test_taking_a_unit_away_moves_the_sum_by_at_most_the_bound(model, kind):
     units = held(grouped=False)
     everyone = torch.arange(len(units))
-    whole = total(kind, model, units, everyone)
+    sums = learned(kind, model, units)
+    whole = total(sums, model, units, everyone)
     for gone in range(len(units)):
-        less = total(kind, model, units, everyone[everyone != gone])
+        less = total(sums, model, units, everyone[everyone != gone])
         assert norm(subtract(whole, less)) <= CLIP.norm * (1 + 1e-9)
 
 
