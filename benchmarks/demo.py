@@ -40,11 +40,11 @@ def one(seed: int) -> dict[str, float]:
     from nacre.audit.run import audit_run
     from nacre.core.files import read_json
     from nacre.planning.plan import plan
-    from nacre.recipe.load import load
+    from nacre.recipe.load import load_recipe
     from nacre.runs.run import train
 
     start = time.perf_counter()
-    recipe = replace(load(RECIPE), seed=seed)
+    recipe = replace(load_recipe(RECIPE), seed=seed)
     priced = plan(recipe)
     with tempfile.TemporaryDirectory() as folder:
         run = train(priced, Path(folder) / "clinic")

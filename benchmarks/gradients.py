@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nacre.training.memory import keep_pages, resident
 from rows import Row, show
 from torch import Tensor, nn
 from workloads import NAMES, Work, workload
 
-from nacre.core.memory import keep_pages, resident
 from nacre.core.random import Source
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Vmapped

@@ -27,7 +27,7 @@ from nacre.core.normals.box_muller import Normals, box_muller, plain, rounded
 from nacre.core.random import Source, digest
 from nacre.core.tensors import trainable
 from nacre.core.types import BoundedSum
-from nacre.data.sampling import Full
+from nacre.data.sampling import AllUnits
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import Flat
 from nacre.training.step import Parts, State, entering, step
@@ -244,7 +244,7 @@ def steps(rounds: int) -> list[Row]:
     weights = trainable(model)
     known = Known({name: torch.randn(value.shape) for name, value in weights.items()})
     parts = Parts(
-        sampling=Full(BATCH), sums=lambda number: known.sum, noise=Gaussian(multiplier=1.0),
+        sampling=AllUnits(BATCH), sums=lambda number: known.sum, noise=Gaussian(multiplier=1.0),
         adjacency="add_or_remove",
     )  # fmt: skip
     state, source = State(model, optimizer, Flat(norm=1.0)), Source.fresh()

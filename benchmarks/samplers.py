@@ -21,7 +21,7 @@ from rows import Row, show
 from nacre.core.parts import Sampling
 from nacre.core.random import Source
 from nacre.core.types import Adjacency
-from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
+from nacre.data.sampling import AllUnits, BallsInBins, CyclicPoisson, FixedSize, Poisson, Shuffled
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.events import event
 from nacre.differential_privacy.noise.independent import Gaussian
@@ -61,7 +61,7 @@ def ways() -> list[Row]:
         ("balls in bins, add-or-remove", BallsInBins(1000, 10), "add_or_remove"),
         ("bins anew, add-or-remove (RDP)", BallsInBins(1000, 10, anew=True), "add_or_remove"),
         ("shuffled, zero-out", Shuffled(100, 1000), "zero_out"),
-        ("full batch, add-or-remove", Full(1000), "add_or_remove"),
+        ("full batch, add-or-remove", AllUnits(1000), "add_or_remove"),
     ]
     rows: list[Row] = []
     for name, sampling, adjacency in draws:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from nacre.models import CNN, GPT, MLP, Code, FormerRun, Pretrained, PythonModel, Scattering
     from nacre.planning.plan import plan
     from nacre.recipe.audits import Evasion, Membership
-    from nacre.recipe.load import dumps, load
+    from nacre.recipe.load import dumps
+    from nacre.recipe.load import load_recipe as load
     from nacre.recipe.schema import Recipe
-    from nacre.recipe.sections import Execution, Grant, LedgerChoice, Training
+    from nacre.recipe.sections import Execution, LedgerChoice, Training
+    from nacre.recipe.sections import GrantOption as Grant
     from nacre.recipe.tune import PrivateScore, PublicScore, Tune
     from nacre.report.evidence import write_report
     from nacre.runs.run import abandon, finish, open_run, train
@@ -77,6 +79,8 @@ _HOMES = {
     "nacre.runs.tune": ("tune",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+_NAMED = {"Grant": "GrantOption", "load": "load_recipe"}
+"""What is called otherwise where it lies, since its module is not read along with it there."""
 
 __all__ = [
     "CNN",
@@ -149,7 +153,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'nacre' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(_HOME[name]), _NAMED.get(name, name))
     globals()[name] = value
     return value
 

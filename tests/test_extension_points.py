@@ -160,7 +160,7 @@ PARTS = {
             "differential_privacy/options.py": [
                 _before(
                     "\n\nclass TakenBack",
-                    "from nacre.differential_privacy.noise.wide import Wide, WideNoise",
+                    "from nacre.differential_privacy.noise.independent.wide import Wide, WideNoise",
                 ),
                 ("NoiseOption = GaussianNoise |", "NoiseOption = WideNoise | GaussianNoise |"),
                 (" = (GaussianNoise, Banded", " = (WideNoise, GaussianNoise, Banded"),
@@ -169,7 +169,7 @@ PARTS = {
             "differential_privacy/events.py": [  # its price: more noise than is paid for
                 _before(
                     "\nif TYPE_CHECKING:",
-                    "from nacre.differential_privacy.noise.wide import Wide",
+                    "from nacre.differential_privacy.noise.independent.wide import Wide",
                 ),
                 ("isinstance(noise, Gaussian |", "isinstance(noise, Wide | Gaussian |"),
             ],

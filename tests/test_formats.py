@@ -73,7 +73,7 @@ def read_message(path: Path, _: Path) -> None:
     if path.name.startswith("reply"):
         assert messages.Reply.from_bytes(data).to_bytes() == data
     else:
-        assert messages.Request.from_bytes(data).to_bytes() == data
+        assert messages.RoundRequest.from_bytes(data).to_bytes() == data
 
 
 def fit_message(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from nacre.adversarial_training.ascent import evaluating
 from nacre.core.parts import Task
 from nacre.core.rows import select
 from nacre.core.types import Batch
-from nacre.models.scoring import judged
+from nacre.models.scoring import scored
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
 
@@ -38,10 +38,10 @@ def answers(
 def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(R,) float64: the loss of each row of a flat batch, without dropout."""
     with evaluating(model):
-        return judged(model, task, batch["features"], batch["label"])[0]
+        return scored(model, task, batch["features"], batch["label"])[0]
 
 
 def right(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(R,) bool: whether each row is answered rightly; an answer that is no number is wrong."""
     with evaluating(model):
-        return judged(model, task, batch["features"], batch["label"])[1]
+        return scored(model, task, batch["features"], batch["label"])[1]

@@ -9,11 +9,11 @@ from nacre.audit.data_privacy.canaries import canaries
 from nacre.audit.data_privacy.membership import membership
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.evasion import evasion
-from nacre.audit.target import Advance, Target
+from nacre.audit.target import AuditProgress, Target
 from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 
 # Each function takes the option it stands beside; a law test runs over them.
-AUDITS: dict[type, Callable[[Target, Any, Advance], Finding]] = {
+AUDITS: dict[type, Callable[[Target, Any, AuditProgress], Finding]] = {
     Evasion: evasion,
     Membership: membership,
     CanaryAudit: canaries,

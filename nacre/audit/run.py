@@ -18,7 +18,6 @@ from nacre.audit.data_privacy.cohorts import one_of_each_group
 from nacre.audit.finding import Finding
 from nacre.audit.target import HeldCanaries, Target
 from nacre.core.files import load_tensors, write_json
-from nacre.core.progress import Progress, Silent, stages
 from nacre.core.random import Source
 from nacre.core.rows import flatten
 from nacre.core.types import Batch
@@ -30,6 +29,7 @@ from nacre.models import load
 from nacre.recipe.audits import CanaryAudit, Evasion, Membership
 from nacre.recipe.schema import Recipe
 from nacre.runs.begin import trained_on
+from nacre.runs.progress import Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.run import Run
 from nacre.training import pieces

@@ -14,12 +14,12 @@ from nacre.core.random import Source
 from nacre.core.rows import grouped
 from nacre.core.types import Batch, FeatureSpace
 
-Advance = Callable[[int, int], None]
+AuditProgress = Callable[[int, int], None]
 """Called with (done, total) parts of an audit's work, for a progress bar."""
 
 
-def quiet(done: int, total: int) -> None:
-    """An `Advance` that shows nothing."""
+def no_progress(done: int, total: int) -> None:
+    """An `AuditProgress` that shows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from nacre.cli.output import common_options, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from nacre.recipe.explain import Entry
+    from nacre.recipe.explain import KeyExplanation
 
 
 @click.command(short_help="Explain a recipe's key, a kind or a refusal.")
@@ -35,7 +35,7 @@ def command(key: str, as_json: bool) -> None:
     show(document, _page(entries, told), as_json)
 
 
-def _page(entries: Sequence[Entry], refusals: Mapping[str, str]) -> RenderableType:
+def _page(entries: Sequence[KeyExplanation], refusals: Mapping[str, str]) -> RenderableType:
     """A paragraph for each; Text, since square brackets in a default are no markup."""
     from rich.text import Text
 

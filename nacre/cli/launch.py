@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nacre.core.progress import Progress
     from nacre.models import Code
+    from nacre.runs.progress import Progress
     from nacre.runs.run import Run
 
 
@@ -20,7 +20,7 @@ def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code)
     """
     from nacre.core.run_folder import refuse_existing
     from nacre.planning.plan import Plan, plan
-    from nacre.recipe.load import load
+    from nacre.recipe.load import load_recipe
     from nacre.runs.run import train
     from nacre.training.devices.group import join
 
@@ -28,10 +28,10 @@ def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code)
 
         def planned() -> Plan:
             if not group.first:
-                return plan(load(recipe, code=code), ledger=False)
+                return plan(load_recipe(recipe, code=code), ledger=False)
             if not resume:
                 refuse_existing(into)  # at once, and not after the noise is calibrated
-            return plan(load(recipe, code=code), resume=into if resume else None)
+            return plan(load_recipe(recipe, code=code), resume=into if resume else None)
 
         run = train(group.all_or_raise(planned), into=into, resume=resume, observe=watch)
         return run if group.first else None

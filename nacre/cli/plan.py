@@ -23,10 +23,10 @@ def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: 
 
     from nacre.planning.outlook import outlook
     from nacre.planning.plan import plan
-    from nacre.planning.show import show as shown
-    from nacre.recipe.load import load
+    from nacre.planning.show import plan_tables as shown
+    from nacre.recipe.load import load_recipe
 
-    planned = plan(load(recipe, code=code_of(packages, trust_code)))
+    planned = plan(load_recipe(recipe, code=code_of(packages, trust_code)))
     ahead = outlook(planned)
     facts, table = planned.to_json(), shown(planned)
     if ahead is not None:

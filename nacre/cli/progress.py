@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nacre.cli.output import note
 
 if TYPE_CHECKING:
-    from nacre.core.progress import Advance
+    from nacre.runs.progress import Advance
 
 EVERY = 10.0
 """Seconds between two lines of one stage."""

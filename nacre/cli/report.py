@@ -38,12 +38,12 @@ def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
 
 def _check(run: Path, as_json: bool) -> None:
     if run.is_file():
-        from nacre.report.answers import check as checked
+        from nacre.report.answers import check_answers as checked
 
         answers = checked(run)
         show({"answers": answers}, f"all {len(answers)} answers of {run} are as paid for", as_json)
         return
-    from nacre.report.evidence import check as held
+    from nacre.report.evidence import check_releases as held
 
     found = held(run)
     count = sum(part["last"] - part["first"] + 1 for part in found)

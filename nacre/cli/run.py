@@ -31,7 +31,7 @@ def command(
     from nacre.audit.run import audit_run
     from nacre.cli.progress import watcher
     from nacre.report.evidence import write_report
-    from nacre.report.summary import summary, summary_json
+    from nacre.report.summary import run_figures, summary_json
 
     watch = watcher()
     with resumable("run", recipe, into):
@@ -40,4 +40,4 @@ def command(
             return  # the first process audits and reports
         audit_run(run, observe=watch)
         write_report(into, None)
-    show(summary_json(into), summary(into), as_json)
+    show(summary_json(into), run_figures(into), as_json)

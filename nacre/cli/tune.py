@@ -34,23 +34,23 @@ def command(
     from nacre.cli.progress import watcher
     from nacre.core.files import read_json
     from nacre.core.run_folder import refuse_existing
-    from nacre.planning.alternatives import told
+    from nacre.planning.alternatives import settings_in_words
     from nacre.planning.plan import plan
-    from nacre.recipe.load import load
+    from nacre.recipe.load import load_recipe
     from nacre.runs.tune import tune
 
     with resumable("tune", recipe, into):
         if not resume:
             refuse_existing(into)  # at once, and not after the noise is calibrated
         planned = plan(
-            load(recipe, code=code_of(packages, trust_code)), resume=into if resume else None
+            load_recipe(recipe, code=code_of(packages, trust_code)), resume=into if resume else None
         )
         run = tune(planned, into, resume=resume, observe=watcher())
     outcome = read_json(run.folder.outcome)
     found = outcome["search"]
     show(
         {"run": str(into), "outcome": outcome},
-        f"the best trial had {told(found['chosen'])} ({found['figure']}: {found['value']:.4g}) and "
-        f"is in {into}; next: nacre audit {into}",
+        f"the best trial had {settings_in_words(found['chosen'])} "
+        f"({found['figure']}: {found['value']:.4g}) and is in {into}; next: nacre audit {into}",
         as_json,
     )

@@ -13,7 +13,7 @@ from nacre.core.errors import Refusal
 _SECONDS = 10.0  # that the hub has for an answer
 
 
-def found(name: str, folder: Path) -> tuple[str, bool]:
+def hub_source(name: str, folder: Path) -> tuple[str, bool]:
     """(what to load, whether nothing may be fetched for it).
 
     A folder, relative to `folder`, comes first; then what this machine has fetched before, which

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nacre.core.random import Source
 from nacre.core.types import Adjacency, Batch, BoundedSum, Losses, Release, Tensors
 
-Units = Any
+AnyUnits = Any
 """What a gradient sum runs over: a `Batch` of rows, or a tuple of party names."""
 
 NoiseState = Tensors | None
@@ -181,7 +181,7 @@ class GradientSum(Protocol):
     """The clipped sum of per-unit gradients, with its bound, computed in one call."""
 
     def __call__(
-        self, model: nn.Module, units: Units, clip: Clip, source: Source
+        self, model: nn.Module, units: AnyUnits, clip: Clip, source: Source
     ) -> BoundedSum: ...
 
 

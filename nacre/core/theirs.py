@@ -35,13 +35,13 @@ def cause(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
 
 
-def told(error: BaseException) -> str:
+def foreign_cause(error: BaseException) -> str:
     """The cause of an error, and the place of the last line of foreign code on its way."""
     place = _place(error)
     return f"{cause(error)}{f' at {place}' if place else ''}"
 
 
-def described(value: Any) -> str:
+def form_of(value: Any) -> str:
     """What somebody's function returned, in a few words.
 
     >>> described((Tensor([1, 2]), {}))
@@ -78,7 +78,8 @@ def theirs(what: str, when: str = "", *, surely: bool = True) -> Generator[None]
             raise
         while_ = f" while {when}" if when else ""
         raise CallFailed(
-            f"{what} raised {told(error)}{while_}: this is no code of nacre; correct it there"
+            f"{what} raised {foreign_cause(error)}{while_}: this is no code of nacre; correct it "
+            "there"
         ) from error
 
 

@@ -20,7 +20,7 @@ from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
-from nacre.data.readers import missing, name_of
+from nacre.data.readers import is_missing, unit_name
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
@@ -123,8 +123,10 @@ class Arrays(NoAssumptions):
                 "give one value a row"
             )
         values: list[object] = arrays[name].tolist()
-        _refuse(file, np.array([missing(v) for v in values]), f"{name!r} has no value", "fill them")
-        return tuple(name_of(value) for value in values)
+        _refuse(
+            file, np.array([is_missing(v) for v in values]), f"{name!r} has no value", "fill them"
+        )
+        return tuple(unit_name(value) for value in values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.data.readers import missing, number, text
+from nacre.data.readers import as_number, is_missing, text
 
 Hashes = NDArray[np.uint64]
 """One number a cell, row or part; 0 stands for nothing."""
 
-Form = Literal["cells", "sequence"]
+CellForm = Literal["cells", "sequence"]
 """Whether the order of a row's values says nothing (a table) or everything (text, tokens)."""
 
 
@@ -71,12 +71,12 @@ class Hashing:
 
     def values(self, column: Sequence[object]) -> Hashes:
         """Values as a file gives them: numbers where they can be read as such, or else words."""
-        read = [None if isinstance(v, bool) or missing(v) else number(v) for v in column]
+        read = [None if isinstance(v, bool) or is_missing(v) else as_number(v) for v in column]
         numbers = np.array([np.nan if v is None else v for v in read], np.float64)
         if running(numbers) or _calendar(column):
             return np.zeros(len(numbers), np.uint64)
         found = self.numbers(numbers)
-        places = [i for i, v in enumerate(read) if v is None and not missing(column[i])]
+        places = [i for i, v in enumerate(read) if v is None and not is_missing(column[i])]
         if places:
             found[places] = self.words(text(column[i]) for i in places)
         return found
@@ -122,7 +122,7 @@ _WORD = re.compile(r"\w+")
 class Cells:
     """Where private rows are read from, in blocks of hashed rows."""
 
-    form: Form
+    form: CellForm
     source: Sequence[Any] | NDArray[Any] | Callable[[], Iterator[NDArray[Any]]]
     """Columns of values; an array (N, …) of numbers, or blocks of one that is made again at each
     call; under "sequence" one entry a row: a text, or a list of numbers."""

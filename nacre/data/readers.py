@@ -253,12 +253,12 @@ def text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def name_of(value: object) -> str:
+def unit_name(value: object) -> str:
     """A value that names a unit or a party, as Unicode NFC: one name in two forms is one unit."""
     return unicodedata.normalize("NFC", text(value))
 
 
-def number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
     """A value as a float, possibly infinite; None where it is no number."""
     try:
         found = float(value if isinstance(value, int | float) else str(value))
@@ -267,6 +267,6 @@ def number(value: object) -> float | None:
     return None if math.isnan(found) else found
 
 
-def missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     """Whether this stands for no value."""
     return text(value).lower() in MISSING

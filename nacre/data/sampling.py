@@ -257,7 +257,7 @@ class BallsInBins(_Draw):
 
 
 @dataclass(frozen=True)
-class Full(_Draw):
+class AllUnits(_Draw):
     """Every unit, every step."""
 
     kind: ClassVar[str] = "full"
@@ -379,10 +379,10 @@ class FullBatch:
 
     kind: Literal["full"] = "full"
 
-    def build(self, batch: int, size: int, bands: int = 1) -> Full:
+    def build(self, batch: int, size: int, bands: int = 1) -> AllUnits:
         """All of `size` declared units."""
         _fits(size, size)
-        return Full(size)
+        return AllUnits(size)
 
 
 SamplingOption = (

@@ -20,7 +20,15 @@ from nacre.core.errors import DataError
 from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
-from nacre.data.readers import RawTable, form_problem, missing, name_of, number, read_table, text
+from nacre.data.readers import (
+    RawTable,
+    as_number,
+    form_problem,
+    is_missing,
+    read_table,
+    text,
+    unit_name,
+)
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
@@ -155,7 +163,7 @@ def _check_classes(task: str, classes: tuple[str, ...]) -> None:
         raise ValueError(f"classes={classes} must name at least two different classes")
 
 
-class _Reading:
+class _TableReading:
     """One file while it is read: which rows stay, and what was done to the others."""
 
     def __init__(self, table: Table, raw: RawTable) -> None:
@@ -177,7 +185,7 @@ class _Reading:
 
     def present(self, name: str, values: list[object], known: Sequence[str] = ()) -> np.ndarray:
         """(N,) bool: which rows have a value; those without one are judged."""
-        has = np.array([text(value) in known or not missing(value) for value in values])
+        has = np.array([text(value) in known or not is_missing(value) for value in values])
         remedy = "fill them or set `on_missing: drop`"
         self.judge(_where(~has), name, "there is no value", self.table.on_missing, remedy)
         return has
@@ -210,7 +218,7 @@ class _Reading:
         if numbers is not None:
             return np.ones(len(values), dtype=bool), numbers
         has = self.present(name, values)
-        read = [number(value) if ok else 0.0 for value, ok in zip(values, has, strict=True)]
+        read = [as_number(value) if ok else 0.0 for value, ok in zip(values, has, strict=True)]
         wrong = [i for i, value in enumerate(read) if value is None]
         shown = text(values[wrong[0]])[:_SHOWN] if wrong else ""
         self.judge(
@@ -237,13 +245,13 @@ class _Reading:
             return None
         values = self.raw.column(name)
         self.present(name, values)
-        return [name_of(value) for value in values]
+        return [unit_name(value) for value in values]
 
 
 def _encoded(table: Table, raw: RawTable, *, keyed: bool) -> tuple[Rows, tuple[str, ...]]:
     """(rows, notes); unit and party are read where `keyed`. Raises `DataError`."""
     _all_declared(table, raw, keyed=keyed)
-    reading = _Reading(table, raw)
+    reading = _TableReading(table, raw)
     blocks = [_block(reading, column) for column in table.schema().columns]
     if table.task == "classification":
         remedy = "add it to `classes` or correct the rows"
@@ -275,7 +283,7 @@ def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
             )
 
 
-def _block(reading: _Reading, column: Column) -> np.ndarray:
+def _block(reading: _TableReading, column: Column) -> np.ndarray:
     """(N, entries) float64: the input entries that one column fills."""
     if column.kind == "number":
         return reading.numbers(column.name, column.low, column.high)[:, None]

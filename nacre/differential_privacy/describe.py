@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nacre.core.errors import UnsupportedEvent
 from nacre.differential_privacy.leaves import (
     Leaf,
-    alternatives,
+    either_events,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who pric
     from dp_accounting import DpEvent
 
 
-def describe(event: DpEvent) -> str:
+def describe_event(event: DpEvent) -> str:
     """The event in words, for a plan and a ledger's summary."""
     parts = [f"{count} x {_words(leaf)}" for leaf, count in leaves(event)]
     return "; ".join(parts) or "nothing"
@@ -50,9 +50,9 @@ def _words(leaf: Leaf) -> str:
     if isinstance(leaf, dp_accounting.ZCDpEvent):
         return f"a query with rho {leaf.rho:.4g} (zCDP)"
     if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
-        return f"the best of about {leaf.mean:.4g} trials, each of {describe(leaf.event)}"
-    if parts := alternatives(leaf):
-        return "one of: " + "; or ".join(describe(part) for part in parts)
+        return f"the best of about {leaf.mean:.4g} trials, each of {describe_event(leaf.event)}"
+    if parts := either_events(leaf):
+        return "one of: " + "; or ".join(describe_event(part) for part in parts)
     if isinstance(leaf, dp_accounting.NonPrivateDpEvent):
         return "a release without protection"
     return str(leaf)
@@ -60,5 +60,5 @@ def _words(leaf: Leaf) -> str:
 
 def unknown(leaf: Leaf, pricer: str, remedy: str) -> UnsupportedEvent:
     """The refusal of an event that a pricer has no rule for."""
-    what = describe(leaf).removeprefix("1 x ")
+    what = describe_event(leaf).removeprefix("1 x ")
     return UnsupportedEvent(f"{pricer} cannot price {what}, so it is not priced at all; {remedy}")

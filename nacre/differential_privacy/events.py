@@ -69,21 +69,21 @@ from nacre.core.errors import UnsupportedEvent
 from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
 from nacre.data.sampling import (
+    AllUnits,
     BallsInBins,
     CyclicPoisson,
     FixedSize,
-    Full,
     Poisson,
     Shuffled,
     separation,
 )
 from nacre.differential_privacy.leaves import (
-    alternatives,
+    either_events,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     leaves,
 )
-from nacre.differential_privacy.noise.correlated import Banded, Tree, Whole
+from nacre.differential_privacy.noise.correlated import Banded, Tree, WholeRun
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -107,7 +107,7 @@ def event(
         raise ValueError(f"steps={steps} must be at least 0")
     if isinstance(noise, NoNoise):
         return dp_accounting.NonPrivateDpEvent()
-    if not isinstance(noise, Gaussian | Banded | Whole):
+    if not isinstance(noise, Gaussian | Banded | WholeRun):
         raise UnsupportedEvent(
             f"the noise {type(noise).__name__} has no event, so its price is unknown; use "
             "`noise: {kind: gaussian}`"
@@ -118,11 +118,11 @@ def event(
         raise ValueError("multiplier=None: calibrate the mechanism before it is priced")
     if steps == 0:
         return dp_accounting.NoOpDpEvent()
-    if isinstance(noise, Whole) and steps > noise.steps:
+    if isinstance(noise, WholeRun) and steps > noise.steps:
         what = "tree" if isinstance(noise, Tree) else "noise"
         raise ValueError(f"steps={steps} must be at most those of the {what}, {noise.steps}")
     step = dp_accounting.GaussianDpEvent(noise.multiplier)
-    if not isinstance(noise, Whole):
+    if not isinstance(noise, WholeRun):
         step = _sampled(sampling, step, adjacency)
     require_priced(step, adjacency)
     count = -(-steps // span(sampling, noise))
@@ -131,7 +131,7 @@ def event(
 
 def span(sampling: Sampling, noise: object) -> int:
     """How many steps one event covers: in `n` steps there are `ceil(n / span)`, whatever comes."""
-    if isinstance(noise, Whole):
+    if isinstance(noise, WholeRun):
         return noise.steps
     match sampling:
         case CyclicPoisson():
@@ -146,7 +146,7 @@ def span(sampling: Sampling, noise: object) -> int:
 
 def require_pair(sampling: Sampling, noise: object) -> None:
     """Raises `UnsupportedEvent` for correlated noise on a draw that it is not proven for."""
-    if not isinstance(noise, Banded | Whole):
+    if not isinstance(noise, Banded | WholeRun):
         return
     turns = separation(sampling)
     cyclic = isinstance(sampling, CyclicPoisson | BallsInBins)
@@ -162,7 +162,7 @@ def require_pair(sampling: Sampling, noise: object) -> None:
             f"before, and with cycle={turns} a unit enters more than one of them; use "
             f"`bands: {turns}` or fewer, or a longer cycle (more groups, or smaller batches)"
         )
-    if isinstance(noise, Whole) and noise.separation > turns:
+    if isinstance(noise, WholeRun) and noise.separation > turns:
         what = "tree" if isinstance(noise, Tree) else "noise"
         raise UnsupportedEvent(
             f"the {what} is scaled for turns every {noise.separation} steps, and with "
@@ -198,7 +198,7 @@ def _sampled(sampling: Sampling, inner: DpEvent, adjacency: Adjacency) -> DpEven
     match sampling:
         case BallsInBins(bins=bins, anew=True) if bins > 1 and adjacency != "replace_one":
             return BinnedDpEvent(bins, inner)
-        case Full() | Shuffled() | BallsInBins():
+        case AllUnits() | Shuffled() | BallsInBins():
             return inner
         case Poisson() | CyclicPoisson() if sampling.rate >= 1:
             return inner  # every coin falls on "in": nothing to amplify
@@ -223,7 +223,7 @@ def require_priced(event: DpEvent, adjacency: Adjacency) -> None:
     for leaf in kinds:
         if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
             require_priced(leaf.event, adjacency)
-        for part in alternatives(leaf):
+        for part in either_events(leaf):
             require_priced(part, adjacency)
     sampled = any(isinstance(leaf, dp_accounting.PoissonSampledDpEvent) for leaf in kinds)
     fixed = any(is_fixed_size_gaussian(leaf) for leaf in kinds)

@@ -13,7 +13,7 @@ from nacre.differential_privacy.describe import unknown
 from nacre.differential_privacy.leaves import (
     NO_PROMISE,
     Leaf,
-    alternatives,
+    either_events,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
@@ -74,6 +74,6 @@ def _grouped(leaf: Leaf, rows: int) -> DpEvent:
         # The theorem holds for any two data sets, so for two that differ by a coarser unit.
         trial = group_event(leaf.event, rows)
         return dp_accounting.dp_event.RepeatAndSelectDpEvent(trial, leaf.mean, leaf.shape)
-    if parts := alternatives(leaf):
+    if parts := either_events(leaf):
         return replace(leaf, events=tuple(group_event(part, rows) for part in parts))
     raise unknown(leaf, "the group price", "charge it to the unit it was made for")

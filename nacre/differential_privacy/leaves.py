@@ -85,7 +85,7 @@ def is_amplified(event: DpEvent) -> bool:
     return any(is_one(leaf) for leaf, _ in leaves(event) for is_one in drawn)
 
 
-def alternatives(leaf: Leaf) -> tuple[DpEvent, ...]:
+def either_events(leaf: Leaf) -> tuple[DpEvent, ...]:
     """The events of which one happens; () for an event of another kind."""
     from nacre.differential_privacy.event_types import EitherDpEvent
 

@@ -24,7 +24,7 @@ _SAME = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class DueNoise:
     """What an answer says of its own noise."""
 
     name: str
@@ -34,7 +34,7 @@ class Noise:
     delta: float
 
 
-def due(query: QueryOption) -> float:
+def scale_due(query: QueryOption) -> float:
     """The scale that the noise of each sum or count of this query has to have: Laplace scale, or
     standard deviation. Of a choice 0, since it adds none to what it shows."""
     if isinstance(query, Choice):
@@ -57,13 +57,13 @@ def due(query: QueryOption) -> float:
     return moved * math.sqrt(parts / (2 * rho(query.epsilon, query.delta)))
 
 
-def require_due(query: QueryOption, noise: Noise) -> None:
+def require_due(query: QueryOption, noise: DueNoise) -> None:
     """Raises `NotAsPlanned` for an answer whose noise is not what the query pays for."""
     fault = None
     if (noise.name, noise.epsilon, noise.delta) != (query.name, query.epsilon, query.delta):
         fault = f"it is that of {noise.name!r} at epsilon {noise.epsilon:g}"
-    elif noise.values and not math.isclose(noise.scale, due(query), rel_tol=_SAME):
-        fault = f"its noise has scale {noise.scale:.6g} where {due(query):.6g} is paid for"
+    elif noise.values and not math.isclose(noise.scale, scale_due(query), rel_tol=_SAME):
+        fault = f"its noise has scale {noise.scale:.6g} where {scale_due(query):.6g} is paid for"
     if fault is not None:
         raise NotAsPlanned(
             f"the answer to query {query.name!r} is not what was paid for ({fault}), so it is not "
@@ -84,13 +84,13 @@ def require_charged(charged: DpEvent, events: Sequence[DpEvent], unit: str) -> N
         )
 
 
-def recorded(answer: Any) -> Noise:
+def recorded(answer: Any) -> DueNoise:
     """The noise of an answer in a file that `nacre release -o` wrote. Raises as JSON of another
     form does: `KeyError`, `TypeError`, `ValueError`."""
     name, values = answer["name"], answer["values"]
     if not isinstance(name, str) or not isinstance(values, list):
         raise TypeError(json.dumps([name, values])[:80])
-    return Noise(
+    return DueNoise(
         name=name,
         scale=float(answer["scale"]),
         values=len(values),  # pyright: ignore[reportUnknownArgumentType]

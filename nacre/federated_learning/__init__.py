@@ -1,9 +1,9 @@
 """Federated learning: parties keep their rows, and a round is a step whose units are parties."""
 
-from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption, Mean, Median
+from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption, MeanAggregate, Median
 from nacre.federated_learning.federation import Federation
 from nacre.federated_learning.gather import Plain
-from nacre.federated_learning.messages import Reply, Request
+from nacre.federated_learning.messages import Reply, RoundRequest
 from nacre.federated_learning.options import (
     AllParties,
     FederatedLearning,
@@ -23,13 +23,13 @@ __all__ = [
     "Federation",
     "InProcess",
     "Local",
-    "Mean",
+    "MeanAggregate",
     "Median",
     "Party",
     "Plain",
     "PlainGather",
     "PoissonCohort",
     "Reply",
-    "Request",
+    "RoundRequest",
     "StopWhenFlat",
 ]

@@ -22,7 +22,7 @@ from nacre.core.types import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean:
+class MeanAggregate:
     """The arithmetic mean, each party counting the same.
 
     A party that is absent counts as a change of zero, because the divisor is declared and not
@@ -90,9 +90,9 @@ class Median:
         return math.inf
 
 
-AggregateOption = Mean | Median
+AggregateOption = MeanAggregate | Median
 
-AGGREGATES = (Mean, Median)
+AGGREGATES = (MeanAggregate, Median)
 """Every aggregate; the laws run over them."""
 
 

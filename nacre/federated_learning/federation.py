@@ -11,7 +11,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import detached, summed, trainable
 from nacre.core.types import BoundedSum
 from nacre.federated_learning.gather import Plain, Round
-from nacre.federated_learning.messages import Request
+from nacre.federated_learning.messages import RoundRequest
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,5 @@ class Federation:
         weights = detached(trainable(model))
         if not units:
             return BoundedSum.zero(summed(weights, clip), self.gather.bound(clip, weights))
-        request = Request("train", self.round, self.recipe, weights)
+        request = RoundRequest("train", self.round, self.recipe, weights)
         return self.gather(self.transport, Round(request, units, self.private), clip)

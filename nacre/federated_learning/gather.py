@@ -13,14 +13,14 @@ from nacre.core.parts import Clip, Transport
 from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
 from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption
-from nacre.federated_learning.messages import Reply, Request, misfit
+from nacre.federated_learning.messages import Reply, RoundRequest, misfit
 
 
 @dataclass(frozen=True)
 class Round:
     """What a server wants to know in one round, and of whom."""
 
-    request: Request
+    request: RoundRequest
     cohort: tuple[str, ...]  # at least one party
     private: bool  # whether every reply has to be private by itself
 

@@ -32,7 +32,7 @@ from nacre.core.random import digest
 from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Tensors, Unprotected
 
-Kind = Literal["train", "evaluate"]
+MessageKind = Literal["train", "evaluate"]
 """What is asked: a change of these weights, or figures of them."""
 
 How = Noised | Inherited | Unprotected
@@ -47,10 +47,10 @@ _UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError
 
 
 @dataclass(frozen=True)
-class Request:
+class RoundRequest:
     """What the server asks of a party: the same bytes for every party of a round."""
 
-    kind: Kind
+    kind: MessageKind
     round: int  # counted from 0
     recipe: str  # hex digest of the recipe that both sides run
     tensors: Tensors  # the weights that training moves
@@ -61,7 +61,7 @@ class Request:
         return _packed("request", facts, self.tensors)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Request:
+    def from_bytes(cls, data: bytes) -> RoundRequest:
         """What `to_bytes` packed. Raises `PartyError` for any other bytes."""
         try:
             facts, tensors = _unpacked("request", {"kind", "round", "recipe"}, data)
@@ -79,7 +79,7 @@ class Request:
 class Reply:
     """What a party releases in answer to one request."""
 
-    kind: Kind
+    kind: MessageKind
     round: int
     party: str
     tensors: Tensors  # train: weights after minus weights before
@@ -162,7 +162,7 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def _kind(value: Any) -> Kind:
+def _kind(value: Any) -> MessageKind:
     if value not in ("train", "evaluate"):
         raise ValueError("kind is neither train nor evaluate")
     return value

@@ -10,7 +10,7 @@ from typing import Literal
 from nacre.core import require
 from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
-from nacre.federated_learning.aggregates import AggregateOption, Mean
+from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
 from nacre.federated_learning.gather import Plain
 
 
@@ -52,7 +52,7 @@ class PlainGather:
     """The server sees each party's reply."""
 
     kind: Literal["plain"] = "plain"
-    aggregate: AggregateOption = field(default_factory=Mean)
+    aggregate: AggregateOption = field(default_factory=MeanAggregate)
     """How the replies become one direction."""
 
     def build(self, expected: float) -> Plain:

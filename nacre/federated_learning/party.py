@@ -10,7 +10,7 @@ from nacre.core.errors import PartyError
 from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
-from nacre.federated_learning.messages import Reply, Request, misfit
+from nacre.federated_learning.messages import Reply, RoundRequest, misfit
 
 
 class Party:
@@ -55,7 +55,7 @@ class Party:
         Raises `PartyError` for what it does not answer, and whatever training raises (as
         `BudgetExceeded`); in both cases nothing was released.
         """
-        asked = Request.from_bytes(request)
+        asked = RoundRequest.from_bytes(request)
         self._check(asked)
         step, entered = f"{asked.kind}-{asked.round:010d}", asked.digest()
         with self._lock:
@@ -66,7 +66,7 @@ class Party:
             self._answers.put(step, entered, reply)
             return reply
 
-    def _check(self, asked: Request) -> None:
+    def _check(self, asked: RoundRequest) -> None:
         if asked.recipe != self._recipe:
             raise self._refusal(asked, "it belongs to another recipe; start all with the same one")
         last = self._rounds - 1 if asked.kind == "train" else self._rounds
@@ -78,7 +78,7 @@ class Party:
         if not finite(asked.tensors):
             raise self._refusal(asked, "its weights are not finite; the run has diverged")
 
-    def _again(self, asked: Request, entered: bytes, known: bytes, reply: bytes) -> bytes:
+    def _again(self, asked: RoundRequest, entered: bytes, known: bytes, reply: bytes) -> bytes:
         """The stored reply to the identical request."""
         if known != entered:
             raise self._refusal(
@@ -88,7 +88,7 @@ class Party:
             )
         return reply
 
-    def _answered(self, asked: Request) -> Reply:
+    def _answered(self, asked: RoundRequest) -> Reply:
         if asked.kind == "train":
             release = self._train(asked.tensors, asked.round)
         elif self._evaluate is not None:
@@ -97,7 +97,7 @@ class Party:
             raise self._refusal(asked, "it has no rows that it may score; score on the server")
         return Reply(asked.kind, asked.round, self.name, release.total, release.how)
 
-    def _refusal(self, asked: Request, reason: str) -> PartyError:
+    def _refusal(self, asked: RoundRequest, reason: str) -> PartyError:
         return PartyError(
             f"party {self.name!r} refuses to {asked.kind} in round {asked.round}: {reason}"
         )

@@ -62,7 +62,7 @@ def adapted(model: nn.Module) -> bool:
     return any(".lora_A." in name for name, _ in model.named_parameters())
 
 
-def merged(model: nn.Module) -> Tensors:
+def without_adapters(model: nn.Module) -> Tensors:
     """The state of the same function without adapters, under the names of the plain model."""
     state = detached(model.state_dict())
     if not adapted(model):

@@ -14,7 +14,14 @@ from nacre.core import require
 from nacre.core.errors import Incompatible
 from nacre.core.optimizers import Adam, OptimizerOption
 from nacre.fine_tuning import adapters
-from nacre.fine_tuning.layers import attention, heads, is_norm, linear_layers, named, submodule
+from nacre.fine_tuning.layers import (
+    attention_projections,
+    heads,
+    is_norm,
+    linear_layers,
+    named,
+    submodule,
+)
 from nacre.models.gpt import Decoder
 from nacre.models.pretrained import Transformer
 
@@ -239,7 +246,7 @@ class LoRA:
     def _targets(self, model: nn.Module) -> list[str]:
         if self.targets:
             return list(dict.fromkeys(full for name in self.targets for full in named(model, name)))
-        if isinstance(model, Transformer) and (found := attention(model)):
+        if isinstance(model, Transformer) and (found := attention_projections(model)):
             return found
         return [name for name in linear_layers(model) if name not in heads(model)]
 

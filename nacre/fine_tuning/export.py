@@ -20,7 +20,7 @@ def merged(model: nn.Module) -> Tensors:
     Adapters are added into the weights beside them, so names and shapes are those that the model
     had before `prepare`. Shares no memory with the model.
     """
-    return adapters.merged(model)
+    return adapters.without_adapters(model)
 
 
 def export(

@@ -81,7 +81,7 @@ def heads(model: nn.Module) -> tuple[str, ...]:
     return (linear_layers(model)[-1],)
 
 
-def attention(model: nn.Module) -> list[str]:
+def attention_projections(model: nn.Module) -> list[str]:
     """The query's and the value's projections of a stock transformer; empty for other models."""
     return [
         name

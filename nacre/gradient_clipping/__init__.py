@@ -2,7 +2,7 @@
 
 from nacre.gradient_clipping.adaptive import Adaptive
 from nacre.gradient_clipping.bookkeeping import BookKeeping
-from nacre.gradient_clipping.choose import BY_KIND, GRADIENT_SUMS, choose
+from nacre.gradient_clipping.choose import BY_KIND, GRADIENT_SUMS, choose_sum
 from nacre.gradient_clipping.ghost import Ghost
 from nacre.gradient_clipping.grouped import Grouped
 from nacre.gradient_clipping.looped import Looped
@@ -33,5 +33,5 @@ __all__ = [
     "UnitClip",
     "Vmapped",
     "Whole",
-    "choose",
+    "choose_sum",
 ]

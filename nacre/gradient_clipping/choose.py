@@ -39,7 +39,7 @@ _TAPED = {"bookkeeping": BookKeeping, "ghost": Ghost, "grouped": Grouped}
 _AGREES = 1e-3  # relative: the tape and single units, tried on made-up rows
 
 
-def choose(
+def choose_sum(
     name: Name,
     *,
     model: nn.Module,

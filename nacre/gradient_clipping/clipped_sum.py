@@ -49,7 +49,7 @@ def clipped_sum(
     groups = clip.groups(list(gradients))
     gradients = {name: _single(value) for name, value in gradients.items()}
     norms = torch.stack([_norms([gradients[name] for name in names]) for names in groups], dim=1)
-    weighed = weigh(norms, clip)
+    weighed = factors_of(norms, clip)
     total = {
         name: _weighted(gradients[name], weighed.factors[:, index], weighed.usable)
         for index, names in enumerate(groups)
@@ -70,7 +70,7 @@ class Weighed:
     bound: float
 
 
-def weigh(norms: Tensor, clip: Clip) -> Weighed:
+def factors_of(norms: Tensor, clip: Clip) -> Weighed:
     """(B, G) norms -> the rule's factors, and what rides along with the gradients.
 
     A unit with a norm that is not finite, or 1e30 and more, is not usable: it has factors of 0 and

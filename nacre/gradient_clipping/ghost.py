@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nacre.core.errors import Incompatible
 from nacre.core.types import Tensors
-from nacre.gradient_clipping.operations.call import Given
+from nacre.gradient_clipping.operations.call import ParameterShares
 from nacre.gradient_clipping.tape.contributions import squared_norms
 from nacre.gradient_clipping.tape.per_parameter import Joined, computed, squared, weighted
 from nacre.gradient_clipping.tape.tape import Tape, Use
@@ -103,7 +103,7 @@ class _First:
             n for known in tape.known.values() if known.derivation for n in known.names
         }
 
-        def take(use: Use, given: Given) -> None:
+        def take(use: Use, given: ParameterShares) -> None:
             nonlocal total
             self.found.add(given)
             if use in self.kept:
@@ -138,7 +138,7 @@ class _Second:
     kept: set[Use]
     totals: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
-    def take(self, use: Use, given: Given) -> None:
+    def take(self, use: Use, given: ParameterShares) -> None:
         """Adds up what a use gave; those that were kept are in the sum already."""
         if use in self.kept:
             return

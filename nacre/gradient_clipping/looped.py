@@ -14,11 +14,11 @@ from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
-from nacre.gradient_clipping.precision import eager
 from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.tape.composite_functions import Packed
 from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
 from nacre.gradient_clipping.tape.owners import Owners
+from nacre.gradient_clipping.tape.precision import eager
 
 
 @dataclass(frozen=True, eq=False)

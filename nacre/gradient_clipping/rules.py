@@ -26,7 +26,7 @@ UNIT = "Each unit's gradient"
 """What a rule scales where units are rows or groups of them."""
 
 
-class Fixed:
+class FixedRule:
     """What rules share whose bound never moves and that add no entry of their own to a sum."""
 
     one_factor: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class Fixed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flat(Fixed):
+class Flat(FixedRule):
     """Scale each unit's whole gradient down to `norm`; a shorter one stays as it is.
 
     *Guarantee:* a gradient of the norm it is asked about (exact to 2**-40), times its factor in
@@ -92,7 +92,7 @@ class Flat(Fixed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Automatic(Fixed):
+class Automatic(FixedRule):
     """Scale each unit's whole gradient to almost `norm`, the long and the short alike.
 
     The factor is `norm / (length + stability)`: what counts is a gradient's direction, so `norm`
@@ -143,7 +143,7 @@ class Automatic(Fixed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerLayer(Fixed):
+class PerLayer(FixedRule):
     """Scale each unit's gradient down part by part: each layer has a norm and a factor of its own.
 
     Either `norm` is shared out evenly, each of G parts getting `norm / sqrt(G)`, or `norms` names
@@ -236,7 +236,7 @@ class PerLayer(Fixed):
 
 
 @dataclass(frozen=True)
-class Unclipped(Fixed):
+class Unclipped(FixedRule):
     """Nothing is scaled, so nothing is bounded; every noise refuses the sum."""
 
     kind: Literal["unclipped"] = "unclipped"

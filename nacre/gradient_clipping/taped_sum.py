@@ -20,14 +20,20 @@ from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
-from nacre.gradient_clipping.clipped_sum import UnitLosses, as_gradients, empty_sum, held, weigh
-from nacre.gradient_clipping.precision import eager, exact
+from nacre.gradient_clipping.clipped_sum import (
+    UnitLosses,
+    as_gradients,
+    empty_sum,
+    factors_of,
+    held,
+)
 from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.spot_check import Armed
 from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import FIXED
 from nacre.gradient_clipping.tape.function_mode import Unseen
 from nacre.gradient_clipping.tape.owners import Owners
+from nacre.gradient_clipping.tape.precision import eager, exact
 from nacre.gradient_clipping.tape.tape import Tape
 
 
@@ -86,7 +92,7 @@ class Taped(RowSum, ABC):
         forward = self._forward(losses, batch, source)
         with exact(losses.model):
             norms, finish = self.passes(forward, groups)
-            weighed = weigh(norms, clip)
+            weighed = factors_of(norms, clip)
             if self.armed.due(self.verify, source):
                 self.armed.check(losses, batch, norms, groups, self.owners, source, self.precision)
             if bool(weighed.usable.all()):

@@ -56,7 +56,7 @@ class Standing:
         self._held.close()
 
 
-def start(
+def start_run(
     promise: Promise,
     mechanism: Mechanism,
     rows: Sequence[Cells],  # of each private row; read once the folder is made

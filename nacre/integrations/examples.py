@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nacre.core.errors import DataError
 from nacre.core.random import Source
-from nacre.core.theirs import described, theirs
+from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
 from nacre.data.cells import Cells
 from nacre.integrations.fetching import Fetcher
@@ -80,7 +80,7 @@ def collated(collate: Collate, items: Sequence[Any]) -> Mapping[str, Any]:
     if isinstance(found, Mapping) and found and all(isinstance(name, str) for name in found):
         return found
     raise DataError(
-        f"the collate function made {described(found)} of {len(items)} rows, and the model is "
+        f"the collate function made {form_of(found)} of {len(items)} rows, and the model is "
         "given named tensors; return a dict, as {'input_ids': …, 'labels': …}, with a row for each"
     )
 

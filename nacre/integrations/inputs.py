@@ -16,13 +16,13 @@ from torch.nn import functional
 
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.swapped import unmoved
-from nacre.core.theirs import described, theirs
+from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
 
 InputLosses = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 """(model, inputs of B rows) -> (B,), entry i a function of row i alone."""
 
-Row = Mapping[str, Any]
+DatasetRow = Mapping[str, Any]
 
 _LENGTHS = (8, 5, 7, 3)  # tokens of the made-up rows: padding has to leave each as it is
 _UNCOUNTED = -100  # the label of a token that takes no part in the loss
@@ -30,7 +30,7 @@ _AGREES = 1e-4  # relative
 
 
 @dataclass(frozen=True, eq=False)
-class Stock:
+class StockLoss:
     """The loss that a stock model computes for one row alone, for many rows at once.
 
     By the shapes of its logits and labels: cross-entropy or squared error of a row, the mean over
@@ -108,7 +108,7 @@ def _named(outputs: Any, name: str) -> Any:
     if isinstance(found, Tensor):
         return found
     raise Incompatible(
-        f"the model returned {described(outputs)}, where a stock model returns {name!r}, so its "
+        f"the model returned {form_of(outputs)}, where a stock model returns {name!r}, so its "
         "loss of each row is not known; give `losses(model, inputs)`, which returns one loss a row"
     )
 
@@ -116,12 +116,12 @@ def _named(outputs: Any, name: str) -> Any:
 def own_loss(
     model: nn.Module,
     single: dict[str, Tensor],  # one made-up row
-) -> Stock:
+) -> StockLoss:
     """The loss that gives for one row what the model itself computes. Raises `Incompatible` where
     none that is known here does."""
     with unmoved(model), torch.no_grad(), theirs("the model", "it was tried on a made-up row"):
         model.eval()
-        known = {loss: loss(model, single).sum() for loss in (Stock(False), Stock(True))}
+        known = {loss: loss(model, single).sum() for loss in (StockLoss(False), StockLoss(True))}
         own = _named(model(**single), "loss")
     for loss, value in known.items():
         if own.numel() == 1 and torch.allclose(
@@ -160,7 +160,7 @@ class Vocabulary:
         return cls(tokens, classes, classes if each else tokens)
 
 
-def made_up_rows(first: Any, known: Vocabulary, equal: bool) -> list[Row]:
+def made_up_rows(first: Any, known: Vocabulary, equal: bool) -> list[DatasetRow]:
     """Made-up rows with the keys of `first`, of which only the types (and the shapes of pictures)
     are read: tokens in rows of different lengths, labels that exist.
 
@@ -169,11 +169,11 @@ def made_up_rows(first: Any, known: Vocabulary, equal: bool) -> list[Row]:
     """
     if not isinstance(first, Mapping):
         raise DataError(
-            f"a row of train_dataset is {described(first)}, and made-up ones need its keys: let a "
+            f"a row of train_dataset is {form_of(first)}, and made-up ones need its keys: let a "
             "row be a dict, as {'input_ids': …, 'labels': …}, or give `sample`, a few such rows"
         )
     generator = np.random.default_rng(0)
-    rows: list[Row] = []
+    rows: list[DatasetRow] = []
     for place, length in enumerate([max(_LENGTHS)] * len(_LENGTHS) if equal else _LENGTHS):
         tokens: list[int] = generator.integers(1, known.tokens, length).tolist()
         made = {name: _value(name, value, place, tokens, known) for name, value in first.items()}

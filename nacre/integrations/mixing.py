@@ -19,7 +19,7 @@ from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.integrations import storage
 from nacre.integrations.fetching import Fetcher
-from nacre.integrations.storage import Store
+from nacre.integrations.storage import RowStore
 
 _SHARE = 0.01  # of the steps whose rows are looked at
 _SEEDS = 2  # random numbers under which each row is tried
@@ -41,7 +41,7 @@ class Alone:
     """
 
     fetcher: Fetcher
-    own: tuple[Store, ...]  # each row of the trial came from the entry of its own place alone
+    own: tuple[RowStore, ...]  # each row of the trial came from the entry of its own place alone
 
     def check(self, places: list[int], source: Source) -> None:
         """Looks at one of the rows that a step has drawn, in one step of a hundred, which follows
@@ -111,10 +111,10 @@ def _repeats(fetcher: Fetcher, place: int, others: list[int], source: Source) ->
         )
 
 
-def _stored(fetcher: Fetcher) -> tuple[Store, ...]:
+def _stored(fetcher: Fetcher) -> tuple[RowStore, ...]:
     """The containers whose other entries move no row of the trial."""
     dataset = fetcher.dataset
-    own: list[Store] = []
+    own: list[RowStore] = []
     for store in storage.stores(dataset):
         found = [_entries_of(fetcher, store, place) for place in _places(fetcher)]
         if all(
@@ -124,7 +124,7 @@ def _stored(fetcher: Fetcher) -> tuple[Store, ...]:
     return tuple(own)
 
 
-def _entries_of(fetcher: Fetcher, store: Store, place: int) -> list[set[int]]:
+def _entries_of(fetcher: Fetcher, store: RowStore, place: int) -> list[set[int]]:
     """The entries that a row hangs on, under each of the random numbers. Raises `Incompatible`
     where there is more than one, or another one each time, so that rows have them in common."""
     found = [
@@ -144,14 +144,14 @@ def _entries_of(fetcher: Fetcher, store: Store, place: int) -> list[set[int]]:
     return found
 
 
-def _of_others(place: int, store: Store) -> str:
+def _of_others(place: int, store: RowStore) -> str:
     return (
         f"row {place} of the data set moved when only other entries of its `{store.name}` were "
         f"changed, {_REMEDY}"
     )
 
 
-def _search(fetcher: Fetcher, store: Store, place: int, source: Source) -> set[int]:
+def _search(fetcher: Fetcher, store: RowStore, place: int, source: Source) -> set[int]:
     """The entries of the container that the row moves with, three at most; the row's own place
     where no other does."""
     sound, before = _row(fetcher, place, source)

@@ -23,14 +23,14 @@ from nacre.integrations.mixing import Alone
 from nacre.runs.released import Log
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
-from nacre.training.planned import Held
+from nacre.training.planned import HeldToPlan
 from nacre.training.step import Parts, State, entering, step
 from nacre.training.unmoved import Unmoved
 
 _Mark = tuple[bytes, tuple[tuple[str, int], ...], frozenset[str]]
 
 
-class Steps:
+class PrivateSteps:
     """The steps of one run. Each is the product's own `training.step`."""
 
     def __init__(
@@ -57,7 +57,9 @@ class Steps:
         )
         self._context: bytes | None = None
         self._unmoved: Unmoved | None = None  # from the first step on
-        self._held: Held | None = None  # follows the norm of an adaptive rule from step to step
+        self._held: HeldToPlan | None = (
+            None  # follows the norm of an adaptive rule from step to step
+        )
         self._log: Log | None = None  # from the first step on, where the run has a folder
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip
@@ -80,7 +82,7 @@ class Steps:
         self.require_untouched()
         number = done + 1
         if self._held is None:
-            self._held = Held(self.standing.planned, self._parts.sampling, self.clip, done)
+            self._held = HeldToPlan(self.standing.planned, self._parts.sampling, self.clip, done)
         noise = Journalled(self._parts.noise, self.standing.charge, number, self._held)
         source = self.standing.source.child("run")
         first = self._unmoved is None

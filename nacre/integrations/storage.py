@@ -42,7 +42,7 @@ _LIBRARIES = {"torch", "numpy", "pandas", "transformers", "tokenizers", "nacre"}
 
 
 @dataclass(frozen=True)
-class Store:
+class RowStore:
     """A container of a data set that holds an entry for each row."""
 
     path: Path
@@ -77,17 +77,17 @@ def is_large(dataset: Any) -> bool:
     return sum(_bytes(value) for _, value in _walk(dataset)) > _ARRAYS
 
 
-def stores(dataset: Any) -> list[Store]:
+def stores(dataset: Any) -> list[RowStore]:
     """The containers with an entry for each row, or with more; plain numbers only where they are
     one a row."""
     rows = len(dataset)
-    found: list[Store] = []
+    found: list[RowStore] = []
     for path, value in _walk(dataset):
         if not path and not isinstance(value, list):
             continue
         size, kind = _entries(value)
         if size >= max(2, rows) and (kind == "rows" or (kind and size == rows)):
-            found.append(Store(path, size, kind == "numbers"))
+            found.append(RowStore(path, size, kind == "numbers"))
     return found
 
 

@@ -28,7 +28,7 @@ from torch.utils.data import default_collate
 from nacre.core.errors import BadArgument, DataError, Incompatible
 from nacre.core.parts import Clip
 from nacre.core.random import Source
-from nacre.core.theirs import cause, described
+from nacre.core.theirs import cause, form_of
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
@@ -42,7 +42,7 @@ from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import batch_of, cells
 from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.mixing import alone
-from nacre.integrations.steps import Steps
+from nacre.integrations.steps import PrivateSteps
 from nacre.recipe.sections import LedgerChoice
 from nacre.runs import checkpoint
 
@@ -109,7 +109,7 @@ class Private:
                 )
             standing = account.resume(promise, mechanism, place)
         else:
-            standing = account.start(promise, mechanism, cells(own_rows.fetcher, _pairs), place)
+            standing = account.start_run(promise, mechanism, cells(own_rows.fetcher, _pairs), place)
         self.done = 0
         """Steps taken."""
         self.steps = steps
@@ -117,7 +117,9 @@ class Private:
         self.extra: dict[str, Any] = {}
         """What `save` was given, after a resume."""
         self._model, self._optimizer, self._folder = model, optimizer, place
-        self._steps = Steps(model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch)
+        self._steps = PrivateSteps(
+            model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch
+        )
         if resume:
             self._restore()
         self._steps.guard()
@@ -164,7 +166,7 @@ class Private:
         place.mkdir(exist_ok=True)
         groups = [_numbers(group) for group in self._optimizer.param_groups]
         facts = {"groups": groups, "clip": self._steps.clip.moved(), "extra": dict(extra or {})}
-        return checkpoint.save(place, self._model, self._optimizer, self.done, facts)
+        return checkpoint.save_checkpoint(place, self._model, self._optimizer, self.done, facts)
 
     def _restore(self) -> None:
         """Puts the newest checkpoint back, or leaves the model as it is where there is none."""
@@ -267,7 +269,7 @@ def _two(sample: Any) -> tuple[Tensor, Tensor]:
     features, label = sample
     if not isinstance(features, Tensor) or not isinstance(label, Tensor):
         raise BadArgument(
-            f"`sample` is {described(sample)} and needs tensors: pass a tensor of features and "
+            f"`sample` is {form_of(sample)} and needs tensors: pass a tensor of features and "
             "one of labels, with a row of each for every made-up row"
         )
     return features, label

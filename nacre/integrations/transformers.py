@@ -53,15 +53,15 @@ from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import batch_of, cells, collated
 from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.inputs import (
+    DatasetRow,
     InputLosses,
-    Row,
     Vocabulary,
     inputs_of,
     made_up_rows,
     own_loss,
 )
 from nacre.integrations.mixing import Alone, alone
-from nacre.integrations.steps import Steps
+from nacre.integrations.steps import PrivateSteps
 from nacre.integrations.trainer_arguments import require_arguments
 from nacre.recipe.sections import LedgerChoice
 
@@ -102,7 +102,8 @@ class PrivateTrainer(Trainer):
         data_collator: Callable[..., dict[str, Any]] | None = None,
         processing_class: Any = None,
         losses: InputLosses | None = None,  # None: the model's own, of each row alone
-        sample: Sequence[Row] | None = None,  # made-up or public rows, as train_dataset has them
+        sample: Sequence[DatasetRow]
+        | None = None,  # made-up or public rows, as train_dataset has them
         gradients: trial_of.Gradients = "auto",
         compute_metrics: Any = None,
         callbacks: Any = None,
@@ -137,7 +138,7 @@ class PrivateTrainer(Trainer):
         self._losses, self._sample = losses, sample
         self._gradients: trial_of.Gradients = gradients
         self._spent = 0.0
-        self._steps: Steps | None = None
+        self._steps: PrivateSteps | None = None
         self._promise = Promise(
             privacy=privacy,
             clip=clip,
@@ -179,7 +180,7 @@ class PrivateTrainer(Trainer):
             trial_of.require_optimizer(self._own_model, self._own_optimizer, new=not begun)
         standing = self._standing(mechanism, begun, rows)
         try:
-            self._steps = Steps(
+            self._steps = PrivateSteps(
                 self._own_model, rows, self._collated, sums, self._promise, mechanism,
                 standing, self.args.per_device_train_batch_size,
             )  # fmt: skip
@@ -204,7 +205,7 @@ class PrivateTrainer(Trainer):
         if begun:
             return account.resume(self._promise, mechanism, self._folder)
         held = cells(rows.fetcher, self._collated)
-        return account.start(self._promise, mechanism, held, self._folder)
+        return account.start_run(self._promise, mechanism, held, self._folder)
 
     def _tried(self) -> GradientSum:
         """The gradient sum, once model, loss and collator were tried on made-up rows."""
@@ -221,7 +222,7 @@ class PrivateTrainer(Trainer):
         trial_of.require_padding(model, as_given, together, alone)
         return sums
 
-    def _batch(self, rows: Sequence[Row]) -> Batch:
+    def _batch(self, rows: Sequence[DatasetRow]) -> Batch:
         """Made-up rows as a batch."""
         device = next(self._own_model.parameters()).device
         return batch_of(collated(self._collated, rows), torch.arange(len(rows)), device)

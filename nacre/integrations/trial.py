@@ -18,9 +18,9 @@ from nacre.core.parts import Clip, GradientSum
 from nacre.core.random import Source
 from nacre.core.swapped import buffers_kept, unmoved
 from nacre.core.tensors import trainable
-from nacre.core.theirs import described, theirs, told
+from nacre.core.theirs import foreign_cause, form_of, theirs
 from nacre.core.types import Batch, Losses, Tensors
-from nacre.gradient_clipping import choose
+from nacre.gradient_clipping import choose_sum
 from nacre.gradient_clipping.spot_check import Armed
 from nacre.gradient_clipping.taped_sum import Taped
 from nacre.models.repair import check_layers, check_trace
@@ -31,7 +31,7 @@ _TOLERANCE = 1e-4  # relative: another batch size may round differently
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class OwnLoss:
     """A loss that somebody wrote, as an objective: nothing is perturbed."""
 
     function: Losses
@@ -53,7 +53,7 @@ def require_one_a_row(found: object, count: int) -> None:
     if not isinstance(found, Tensor):
         remedy = "add `return`" if found is None else "return that tensor alone"
         raise Incompatible(
-            f"the loss of {count} rows came as {described(found)}, and what is needed is {form}: "
+            f"the loss of {count} rows came as {form_of(found)}, and what is needed is {form}: "
             f"{remedy}"
         )
     if found.shape != (count,):
@@ -63,7 +63,7 @@ def require_one_a_row(found: object, count: int) -> None:
         )
     if not found.is_floating_point():
         raise Incompatible(
-            f"the loss came as {described(found)}, which has no gradient; return {form}"
+            f"the loss came as {form_of(found)}, which has no gradient; return {form}"
         )
 
 
@@ -92,9 +92,9 @@ def tried(
         _rowwise(model, losses, sample)
         if not trainable(model):
             raise Incompatible("the model has no trainable parameters; set `requires_grad` on some")
-        given = Given(losses)
+        given = OwnLoss(losses)
         with theirs("the model or its loss", "its gradients were tried", surely=False):
-            sums, _ = choose(gradients, model=model, objective=given, clip=clip, sample=sample)
+            sums, _ = choose_sum(gradients, model=model, objective=given, clip=clip, sample=sample)
         _repeats(model, sums, clip, sample)
     return sums
 
@@ -117,8 +117,9 @@ def _one_a_row(model: nn.Module, losses: Losses, batch: Batch) -> None:
         found = _seeded(model, losses, batch)
     except CallFailed as error:
         raise Incompatible(
-            f"the loss cannot be computed on made-up rows ({told(error.__cause__ or error)}); "
-            "correct it, or give `sample`, a few made-up or public rows that fit the model"
+            "the loss cannot be computed on made-up rows "
+            f"({foreign_cause(error.__cause__ or error)}); correct it, or give `sample`, a few "
+            "made-up or public rows that fit the model"
         ) from error.__cause__
     require_one_a_row(found, len(batch["present"]))
     if not bool(torch.isfinite(found).all()):

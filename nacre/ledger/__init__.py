@@ -2,7 +2,7 @@
 
 from nacre.differential_privacy.request import PLANNED, Request
 from nacre.ledger.accounts import Grant, grant_of
-from nacre.ledger.chain import Head
+from nacre.ledger.chain import LedgerHead
 from nacre.ledger.charge import Charge
 from nacre.ledger.heads import SignedHead, kept_head
 from nacre.ledger.ledger import Ledger
@@ -16,8 +16,8 @@ __all__ = [
     "Charge",
     "Grant",
     "GrantSummary",
-    "Head",
     "Ledger",
+    "LedgerHead",
     "Quote",
     "Request",
     "RunSummary",

@@ -24,7 +24,7 @@ from nacre.core.errors import LedgerError
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.request import Request, require_choice, require_column
-from nacre.ledger.rules import Rule, RuleName, build, smallest_epsilon
+from nacre.ledger.rules import Rule, RuleName, build_rule, smallest_epsilon
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -119,7 +119,7 @@ class Posting:
 
 
 @dataclass
-class Run:
+class Reservation:
     """A reservation and what has become of it."""
 
     request: Request
@@ -145,10 +145,10 @@ class Account:
 
     name: str
     grants: dict[Unit, Grant] = field(default_factory=dict[Unit, Grant])
-    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    runs: dict[str, Reservation] = field(default_factory=dict[str, Reservation])
     rows: set[str] = field(default_factory=set[str])  # encrypted sketches of what it stands for
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> Reservation:
         """The reservation of this name. Raises `LedgerError` where there is none."""
         if name not in self.runs:
             raise LedgerError(f"account {self.name!r} has no run {name!r}; reserve it first")
@@ -225,7 +225,7 @@ class Account:
         if not self.runs:
             return None
         grant = self.grants[unit]
-        return build(grant.rule, grant.epsilon, grant.delta, self.order(unit))
+        return build_rule(grant.rule, grant.epsilon, grant.delta, self.order(unit))
 
     def taken(self, unit: Unit, rule: Rule, *, sure: bool = False) -> list[float]:
         """What each run has taken from a grant; with `sure`, without what may come back."""

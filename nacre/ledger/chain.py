@@ -19,7 +19,7 @@ GENESIS = hashlib.sha256(b"nacre ledger, format 1").hexdigest()
 """What the first entry is hashed onto."""
 
 
-class Head(NamedTuple):
+class LedgerHead(NamedTuple):
     """The last entry: its number (0 in an empty ledger) and its hash in hex.
 
     Kept elsewhere (a printed report, another machine), it is what shows truncation and rollback.
@@ -29,7 +29,7 @@ class Head(NamedTuple):
     hash: str
 
 
-START = Head(0, GENESIS)
+START = LedgerHead(0, GENESIS)
 """The head of an empty ledger."""
 
 
@@ -45,13 +45,15 @@ class Entry:
     hash: str  # SHA-256 in hex, over all of the above and the hash before
 
 
-def linked(head: Head, time: str, account: str, kind: str, content: Mapping[str, Any]) -> Entry:
+def linked(
+    head: LedgerHead, time: str, account: str, kind: str, content: Mapping[str, Any]
+) -> Entry:
     """The entry that follows `head`."""
     number, text = head.number + 1, canonical(content)
     return Entry(number, time, account, kind, text, _hash(head, number, time, account, kind, text))
 
 
-def break_at(entry: Entry, head: Head) -> str | None:
+def break_at(entry: Entry, head: LedgerHead) -> str | None:
     """Why `entry` cannot be what was written after `head`, in words; None where it can be.
 
     The columns come from a file that may be damaged, so their types are not taken for granted.
@@ -66,5 +68,5 @@ def break_at(entry: Entry, head: Head) -> str | None:
     return None
 
 
-def _hash(head: Head, *columns: int | str) -> str:
+def _hash(head: LedgerHead, *columns: int | str) -> str:
     return hashlib.sha256(canonical([head.hash, *columns]).encode()).hexdigest()

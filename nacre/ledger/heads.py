@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from nacre.core.errors import LedgerError
 from nacre.core.strict import canonical, parsed
-from nacre.ledger.chain import Head
+from nacre.ledger.chain import LedgerHead
 from nacre.ledger.keys import public_hex
 
 _LABEL = "nacre ledger head, format 1"
@@ -55,9 +55,9 @@ class SignedHead:
     """Ed25519 signature of all the above, in hex."""
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LedgerHead:
         """Number and hash alone."""
-        return Head(self.number, self.hash)
+        return LedgerHead(self.number, self.hash)
 
     @property
     def genuine(self) -> bool:
@@ -74,7 +74,7 @@ class SignedHead:
         return asdict(self)
 
 
-def signed(head: Head, first: str, time: str, key: Ed25519PrivateKey) -> SignedHead:
+def sign_head(head: LedgerHead, first: str, time: str, key: Ed25519PrivateKey) -> SignedHead:
     """The head with the signature of `key`."""
     unsigned = SignedHead(
         first=first,

@@ -28,7 +28,7 @@ from nacre.core.errors import LedgerError
 from nacre.core.files import sync_folder
 
 
-def configuration() -> Path:
+def configuration_folder() -> Path:
     """The owner's configuration folder, `$XDG_CONFIG_HOME/nacre` or `~/.config/nacre`; made, and
     closed to others, where it is absent."""
     home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
@@ -51,7 +51,7 @@ def fingerprint_key(place: Path | str, name: str) -> bytes:
     if isinstance(place, Path):
         file = place.with_name(f"{place.name}.key")
     else:
-        file = configuration() / f"rows-{hashlib.sha256(name.encode()).hexdigest()[:16]}.key"
+        file = configuration_folder() / f"rows-{hashlib.sha256(name.encode()).hexdigest()[:16]}.key"
     return _kept(file, os.urandom(32))
 
 
@@ -65,7 +65,7 @@ def signing_key(file: Path | None = None) -> Ed25519PrivateKey:
 
     Raises `LedgerError` where the file holds something else, or where others may read it.
     """
-    file = configuration() / "signing.pem" if file is None else file
+    file = configuration_folder() / "signing.pem" if file is None else file
     made = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

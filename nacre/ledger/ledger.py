@@ -30,20 +30,20 @@ from nacre.core.types import Adjacency, Unit
 from nacre.data.sketch import Sketch
 from nacre.differential_privacy.request import Request
 from nacre.ledger.accounts import End, Grant, Posting, grant_of
-from nacre.ledger.chain import Head
+from nacre.ledger.chain import LedgerHead
 from nacre.ledger.charge import Charge
-from nacre.ledger.heads import SignedHead, signed
+from nacre.ledger.heads import SignedHead, sign_head
 from nacre.ledger.keys import derived, fingerprint_key, public_hex, signing_key
 from nacre.ledger.preview import Quote, tightest, weigh, with_grant
 from nacre.ledger.replay import Book, reserve_content
 from nacre.ledger.rules import RuleName
-from nacre.ledger.storage.group_commit import Line, Together
+from nacre.ledger.storage.group_commit import PendingStep, Together
 from nacre.ledger.storage.open import is_there, open_store
-from nacre.ledger.storage.seal import opened, sealed
+from nacre.ledger.storage.seal import sealed, unsealed
 from nacre.ledger.storage.store import Store, Transaction
 from nacre.ledger.storage.writer import Page, now
 from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
-from nacre.ledger.verify import Kept, verify
+from nacre.ledger.verify import KnownHead, verify_store
 
 
 class Ledger:
@@ -168,7 +168,7 @@ class Ledger:
             for other in page.book.accounts.values():
                 if other.name.partition("/")[0] == account.partition("/")[0]:
                     continue
-                if any(sketch.same_data(opened(key, text, other.name)) for text in other.rows):
+                if any(sketch.same_data(unsealed(key, text, other.name)) for text in other.rows):
                     raise LedgerError(
                         f"these rows, or a part of them, are charged to account {other.name!r} "
                         f"already, and under the name {account!r} they would have a second budget; "
@@ -219,7 +219,7 @@ class Ledger:
         numbers. Raises `LedgerError` for another digest, since a second answer would be a second
         release, beyond the reserved steps, and for a new step once the run has ended.
         """
-        self._journals.add(Line(account, run, step, entered))
+        self._journals.add(PendingStep(account, run, step, entered))
 
     @contextlib.contextmanager
     def journalling(self, account: str, run: str, step: int, entered: str = "") -> Generator[None]:
@@ -237,7 +237,7 @@ class Ledger:
         finally:
             entry.result()
 
-    def _journal(self, lines: Sequence[Line]) -> None:
+    def _journal(self, lines: Sequence[PendingStep]) -> None:
         """All lines that the rules allow, in one commit; the others are told why."""
         with self._writing() as page:
             for line in lines:
@@ -295,7 +295,7 @@ class Ledger:
             known = [book.known(account) for account in accounts]
             return extract(known, list(transaction.entries(1)), verified=verified)
 
-    def head(self) -> Head:
+    def head(self) -> LedgerHead:
         """The last entry's number and hash: keep it elsewhere, and give it to `verify`."""
         with self._reading() as book:
             return book.head
@@ -312,9 +312,9 @@ class Ledger:
             if public not in page.book.signers:
                 page.append("", "signer", {"key": public})
         with self._reading() as book:
-            return signed(book.head, book.first, now(), signer)
+            return sign_head(book.head, book.first, now(), signer)
 
-    def verify(self, against: Kept | None = None, signer: str | None = None) -> list[str]:
+    def verify(self, against: KnownHead | None = None, signer: str | None = None) -> list[str]:
         """What is wrong, row by row, in sentences; empty where nothing is.
 
         Reads the whole file again: its pages, the chain, the rules and every price. Each change of
@@ -323,7 +323,7 @@ class Ledger:
         one, the answer says no more than that the file agrees with itself. With `signer` (a public
         key in hex) the kept head has to be signed by that very key.
         """
-        return verify(self._store, against, signer)
+        return verify_store(self._store, against, signer)
 
     @contextlib.contextmanager
     def _reading(self) -> Generator[Book]:

@@ -14,7 +14,7 @@ from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.leaves import is_amplified
 from nacre.differential_privacy.request import PLANNED, Request
 from nacre.ledger.accounts import Account, Grant, Posting, posted_event
-from nacre.ledger.rules import Rule, RuleName, build, first_order
+from nacre.ledger.rules import Rule, RuleName, build_rule, first_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def _quote(account: Account, grant: Grant, asked: Request) -> Quote:
         order = first_order(grant.rule, grant.epsilon, grant.delta, event, asked.count)
     if event is None:
         return _unbounded(account, grant, asked)
-    rule = build(grant.rule, grant.epsilon, grant.delta, order)
+    rule = build_rule(grant.rule, grant.epsilon, grant.delta, order)
     taken = account.taken(grant.unit, rule)
     price = rule.price(event, asked.count)
     amount = rule.take(price, asked.count)
@@ -185,7 +185,7 @@ def _standing(account: Account, asked: Request) -> tuple[Quote, ...]:
 def _stands(account: Account, grant: Grant, asked: Request) -> Quote:
     run = account.runs[asked.run]
     posting = run.postings[grant.unit]
-    rule = build(grant.rule, grant.epsilon, grant.delta, posting.order)
+    rule = build_rule(grant.rule, grant.epsilon, grant.delta, posting.order)
     charged = run.charged(rule)
     own = rule.take(posting.price, charged) if charged else 0.0
     others = max(0.0, math.fsum([*account.taken(grant.unit, rule), -own]))

@@ -15,9 +15,9 @@ from nacre.core.errors import LedgerError, NacreError
 from nacre.core.strict import canonical, parsed
 from nacre.core.types import Unit
 from nacre.differential_privacy.request import Request
-from nacre.ledger.accounts import Account, Grant, Posting, Run, posted_event
-from nacre.ledger.chain import START, Entry, Head, break_at
-from nacre.ledger.rules import RuleName, build
+from nacre.ledger.accounts import Account, Grant, Posting, Reservation, posted_event
+from nacre.ledger.chain import START, Entry, LedgerHead, break_at
+from nacre.ledger.rules import RuleName, build_rule
 
 Content = dict[str, Any]
 
@@ -33,7 +33,7 @@ _UNLAWFUL = (NacreError, ValueError, KeyError, TypeError, AttributeError)
 class Book:
     """All accounts as of `head`."""
 
-    head: Head = START
+    head: LedgerHead = START
     accounts: dict[str, Account] = field(default_factory=dict[str, Account])
     first: str = ""  # hash of the first entry, which tells ledgers apart
     signers: dict[str, int] = field(default_factory=dict[str, int])  # public key -> its row
@@ -65,7 +65,7 @@ class Book:
 
     def _moved(self, entry: Entry) -> None:
         self.first = self.first or entry.hash
-        self.head = Head(entry.number, entry.hash)
+        self.head = LedgerHead(entry.number, entry.hash)
 
     def account(self, name: str) -> Account:
         """The account of this name; an empty one where there is none."""
@@ -131,7 +131,7 @@ def _reserve(account: Account, entry: Entry, content: Content) -> None:
     account.require_column(asked)
     for unit, posting in postings.items():
         _covered(account, asked, unit, posting)
-    account.runs[asked.run] = Run(asked, postings, entry.number, entry.time)
+    account.runs[asked.run] = Reservation(asked, postings, entry.number, entry.time)
 
 
 def _covered(account: Account, asked: Request, unit: Unit, posting: Posting) -> None:
@@ -141,7 +141,7 @@ def _covered(account: Account, asked: Request, unit: Unit, posting: Posting) -> 
         raise LedgerError("its adjacency is not the grant's")
     if account.runs and posting.order != account.order(unit):
         raise LedgerError("its order is not the one that was fixed")
-    rule = build(grant.rule, grant.epsilon, grant.delta, posting.order)
+    rule = build_rule(grant.rule, grant.epsilon, grant.delta, posting.order)
     amount = rule.take(posting.price, asked.count)
     if not posting.price >= 0 or not rule.fits(account.taken(unit, rule), amount):
         raise LedgerError("it takes more than was left")
@@ -180,7 +180,7 @@ def _rows(account: Account, entry: Entry, content: Content) -> None:
     account.rows.add(content["sketch"])
 
 
-def _open_run(account: Account, content: Content) -> Run:
+def _open_run(account: Account, content: Content) -> Reservation:
     run = account.run(content["run"])
     if run.end is not None:
         raise LedgerError(f"its run was {run.end} before")
@@ -210,9 +210,9 @@ def underpriced(account: Account) -> list[str]:
     ]
 
 
-def _price_now(grant: Grant, run: Run, posting: Posting) -> float:
+def _price_now(grant: Grant, run: Reservation, posting: Posting) -> float:
     event = posted_event(run.request, grant.unit)
-    rule = build(grant.rule, grant.epsilon, grant.delta, posting.order)
+    rule = build_rule(grant.rule, grant.epsilon, grant.delta, posting.order)
     return float("inf") if event is None else rule.price(event, run.request.count)
 
 

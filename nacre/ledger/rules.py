@@ -214,7 +214,7 @@ class Pld:
         return math.fsum(taken)
 
 
-def build(kind: RuleName, epsilon: float, delta: float, order: float | None) -> Rule:
+def build_rule(kind: RuleName, epsilon: float, delta: float, order: float | None) -> Rule:
     """The rule of a grant; `order` is None but for `rdp`."""
     match kind:
         case "rdp":

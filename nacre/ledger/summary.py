@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacre.core.types import Adjacency, Unit
-from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.describe import describe_event
 from nacre.differential_privacy.events_json import from_json
-from nacre.ledger.accounts import Account, End, Grant, Run
+from nacre.ledger.accounts import Account, End, Grant, Reservation
 from nacre.ledger.chain import START, Entry
 from nacre.ledger.room import room
 from nacre.ledger.rules import RuleName
@@ -69,13 +69,13 @@ def summary(account: Account) -> AccountSummary:
     return AccountSummary(account=account.name, grants=grants, runs=runs)
 
 
-def run_summary(run: Run) -> RunSummary:
+def run_summary(run: Reservation) -> RunSummary:
     """How a run stands."""
     return RunSummary(
         run=run.request.run,
         time=run.time,
         unit=run.request.unit,
-        event=describe(run.request.event),
+        event=describe_event(run.request.event),
         steps=run.request.steps,
         journalled=run.journalled,
         end=run.end,
@@ -177,7 +177,7 @@ def _words(kind: str, content: dict[str, Any]) -> str:
         case "grant":
             return f"{Grant(**content)} granted"
         case "reserve":
-            step = describe(from_json(content["step"]))
+            step = describe_event(from_json(content["step"]))
             span = content.get("span", 1)
             each = "each is" if span == 1 else f"every {span} of them together are"
             return f"{content['steps']} steps reserved, unit={content['unit']}; {each} {step}"

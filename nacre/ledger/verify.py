@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from nacre.core.errors import LedgerError, NacreError
-from nacre.ledger.chain import START, Entry, Head, break_at
+from nacre.ledger.chain import START, Entry, LedgerHead, break_at
 from nacre.ledger.heads import SignedHead
 from nacre.ledger.replay import Book, underpriced
 from nacre.ledger.storage.store import Store
 
-Kept = SignedHead | Head | str
+KnownHead = SignedHead | LedgerHead | str
 """What shows a ledger that was cut: a signed head, a head, or the hash of one."""
 
 
-def verify(store: Store, against: Kept | None = None, signer: str | None = None) -> list[str]:
+def verify_store(
+    store: Store, against: KnownHead | None = None, signer: str | None = None
+) -> list[str]:
     """Findings as sentences, each naming its row; empty where the ledger holds.
 
     Pages first, then the chain, then the rules and prices: each is looked at only where the one
@@ -37,11 +39,11 @@ def _broken(entries: list[Entry]) -> list[str]:
         broken = break_at(entry, head)
         if broken:
             found.append(broken)
-        head = Head(entry.number, entry.hash)
+        head = LedgerHead(entry.number, entry.hash)
     return found
 
 
-def _missed(entries: list[Entry], against: Kept | None, signer: str | None) -> list[str]:
+def _missed(entries: list[Entry], against: KnownHead | None, signer: str | None) -> list[str]:
     """What speaks against a kept head, or else what it misses in the ledger."""
     if signer is not None and not isinstance(against, SignedHead):
         return ["a signer was named, and no signed head to look for its signature on"]

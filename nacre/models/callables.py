@@ -22,7 +22,7 @@ from torch import nn
 
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import Refusal
-from nacre.core.theirs import cause, told
+from nacre.core.theirs import cause, foreign_cause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def called(option: PythonModel, folder: Path, code: Code = OWN) -> nn.Module:
         model = function(**option.arguments)
     except Exception as error:
         raise Refusal(
-            f"model {option.call!r} failed with {told(error)}; correct the "
+            f"model {option.call!r} failed with {foreign_cause(error)}; correct the "
             f"function or its arguments {sorted(option.arguments)}"
         ) from error
     if not isinstance(model, nn.Module):

@@ -20,7 +20,7 @@ _MOST_SHAPES = 10
 _AT_ONCE = 100
 
 
-def leaves(
+def dead_leaves(
     count: int,
     shape: tuple[int, ...],  # of one picture: (channels, height, width)
     seed: int = 0,
@@ -87,7 +87,7 @@ def moments(
     _, height, width = shape
     count = max(_FEWEST, min(_PICTURES, _PIXELS // (height * width)))
     mean = features = pixels = torch.zeros((), dtype=torch.float64)
-    for block in leaves(count, shape).split(32):
+    for block in dead_leaves(count, shape).split(32):
         with torch.no_grad():
             found = seen(block).flatten(2).double()
         mean = mean + found.sum(0) / count

@@ -48,7 +48,7 @@ class GPT(NoAssumptions):
         require.below_one(dropout=self.dropout)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention to what came before, then two linear layers; both are added to what came in."""
 
     def __init__(self, option: GPT) -> None:
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         self.tokens = tokens
         self.embed = nn.Embedding(tokens, option.width)
         self.places = nn.Embedding(length, option.width)
-        self.blocks = nn.Sequential(*(Block(option) for _ in range(option.layers)))
+        self.blocks = nn.Sequential(*(TransformerBlock(option) for _ in range(option.layers)))
         self.last = nn.LayerNorm(option.width)
         self.head = None if option.tied else nn.Linear(option.width, tokens, bias=False)
         for name, weights in self.named_parameters():

@@ -17,7 +17,7 @@ from torch import nn
 from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
 from nacre.core.swapped import unmoved
-from nacre.core.theirs import cause, told
+from nacre.core.theirs import cause, foreign_cause
 from nacre.models.callables import OWN, Code, PythonModel, called
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
@@ -146,7 +146,8 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
         if tokens is not None:
             remedy = f"lower `data.length`, which is {shape[-1]}, or use another model"
         raise Refusal(
-            f"model {name!r} does not take inputs of shape {shape} ({told(error)}); {remedy}"
+            f"model {name!r} does not take inputs of shape {shape} "
+            f"({foreign_cause(error)}); {remedy}"
         ) from error
     given = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
     needed = (2, outputs)
@@ -161,7 +162,7 @@ def _check_outputs(model: nn.Module, shape: tuple[int, ...], outputs: int, name:
         )
 
 
-def describe(model: nn.Module) -> dict[str, Any]:
+def describe_model(model: nn.Module) -> dict[str, Any]:
     """Facts for a plan or a report: the layers, and how many numbers training moves."""
     sizes = {name: (p.numel(), p.requires_grad) for name, p in model.named_parameters()}
     return {

@@ -184,7 +184,7 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
     library = _library()
     place = folder / option.name
     local = place.is_dir()
-    source, offline = hub.found(option.name, folder)
+    source, offline = hub.hub_source(option.name, folder)
     scratch = starts_random(option, folder)
     try:
         kind, config = _architecture(library, option, outputs, source, offline)
@@ -212,7 +212,7 @@ def parameters(option: Pretrained, outputs: int, folder: Path) -> int:
     """How many numbers the model has, told by its configuration without making any of them; 0 where
     it cannot be told: building the model says why. Raises as `hub.found` does."""
     library = _library()
-    source, offline = hub.found(option.name, folder)
+    source, offline = hub.hub_source(option.name, folder)
     try:
         kind, config = _architecture(library, option, outputs, source, offline)
         with torch.device("meta"):

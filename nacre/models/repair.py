@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.rows import assert_rowwise
 from nacre.core.swapped import buffers_kept, unmoved
-from nacre.core.theirs import told
+from nacre.core.theirs import foreign_cause
 from nacre.core.types import Tensors
 from nacre.models import spectral
 from nacre.models.random_inputs import other, random_inputs
@@ -108,7 +108,7 @@ def _check_outputs(run: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
     except Exception as error:
         raise Incompatible(
             f"the model does not take inputs of shape {tuple(inputs.shape[1:])} "
-            f"({told(error)}); correct the model or the data's shape"
+            f"({foreign_cause(error)}); correct the model or the data's shape"
         ) from error
     if not bool(torch.isfinite(outputs).all()):
         raise Incompatible(

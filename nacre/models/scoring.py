@@ -17,7 +17,7 @@ _NUMBERS = 1 << 24  # outputs
 
 
 @torch.no_grad()
-def judged(
+def scored(
     model: nn.Module,  # in the mode that the caller wants
     task: Task,
     features: Tensor,  # (R, *shape)

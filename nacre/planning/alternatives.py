@@ -76,10 +76,10 @@ def _refused(recipe: Recipe, settings: Mapping[str, Any], mistake: RecipeError) 
     wrong = mistake.key or ""
     blamed = next((k for k in settings if wrong.startswith(k) or k.startswith(wrong)), "")
     key = f"tune.over.{blamed}" if blamed else "tune.over"
-    refuse(recipe, key, f"with {told(settings)}, `{wrong}` {mistake.message}")
+    refuse(recipe, key, f"with {settings_in_words(settings)}, `{wrong}` {mistake.message}")
 
 
-def told(settings: Mapping[str, Any]) -> str:
+def settings_in_words(settings: Mapping[str, Any]) -> str:
     """Settings in words.
 
     >>> told({"training.optimizer.lr": 0.5, "training.batch": 64})
@@ -91,7 +91,7 @@ def told(settings: Mapping[str, Any]) -> str:
 def tried_with(settings: Mapping[str, Any], error: Refusal) -> Refusal:
     """The refusal of one alternative; it says which."""
     found = copy.copy(error)
-    found.args = (f"{error} (tried with {told(settings)})",)
+    found.args = (f"{error} (tried with {settings_in_words(settings)})",)
     return found
 
 

@@ -18,7 +18,7 @@ from nacre.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecipeFacts:
     """What the checks may look at: the recipe and what follows from it without reading a row."""
 
     recipe: Recipe

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nacre.differential_privacy.accounting.conversions import told
+from nacre.differential_privacy.accounting.conversions import in_other_words
 from nacre.differential_privacy.accounting.price import Accountant, Price
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.selection.search import Search
@@ -80,7 +80,7 @@ class PricedLevel(Level):
             "accountant": self.price.accountant,
             "epsilon_by_step": [list(point) for point in self.by_step],
             "takes": None,
-            **told(self.basis.event(), self.price.accountant, self.mechanism.adjacency),
+            **in_other_words(self.basis.event(), self.price.accountant, self.mechanism.adjacency),
         }
 
 

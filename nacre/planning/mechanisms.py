@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Noise
-from nacre.data.sampling import Full, Poisson, separation
+from nacre.data.sampling import AllUnits, Poisson, separation
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.gradient_clipping import Unclipped
@@ -77,7 +77,9 @@ def over_parties(recipe: Recipe) -> Mechanism | None:
     return Mechanism(
         unit="client",
         adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
-        sampling=(Full(len(names)) if expected == len(names) else Poisson(expected, len(names))),
+        sampling=(
+            AllUnits(len(names)) if expected == len(names) else Poisson(expected, len(names))
+        ),
         clip=clip,
         noise=noise,
         steps=federation.rounds,

@@ -14,14 +14,14 @@ from rich.text import Text
 
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.differential_privacy.noise.correlated import Whole
+from nacre.differential_privacy.noise.correlated import WholeRun
 from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning.levels import PricedLevel, Trial
 from nacre.planning.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class PricedSetting:
     """A setting of the first account's mechanism, and what it costs."""
 
     changed: str  # "" for the plan itself
@@ -38,7 +38,7 @@ class Outlook:
     account: str
     epoch: int | None  # steps until each unit is expected to have entered once; None for a search
     one_more_epoch: float | None  # epsilon after it; None where the noise is built for these steps
-    choices: tuple[Choice, ...]
+    choices: tuple[PricedSetting, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain facts, all of them public."""
@@ -79,7 +79,7 @@ def outlook(plan: Plan) -> Outlook | None:
     mechanism = level.mechanism
     epoch = math.ceil(level.size / mechanism.sampling.expected)
     more: float | None = None
-    if not isinstance(mechanism.noise, Whole):
+    if not isinstance(mechanism.noise, WholeRun):
         later = replace(mechanism, steps=mechanism.steps + epoch)
         more = later.price(level.delta, level.accountant).epsilon
     return Outlook(
@@ -89,7 +89,7 @@ def outlook(plan: Plan) -> Outlook | None:
 
 def _of_search(level: PricedLevel, trial: Trial) -> Outlook:
     """Searches of the same trials with other numbers of them."""
-    law, mechanism, found = trial.search.trials, level.mechanism, list[Choice]()
+    law, mechanism, found = trial.search.trials, level.mechanism, list[PricedSetting]()
     others = {
         "": law,
         "half the trials": replace(law, mean=max(law.mean / 2, 1.01)),
@@ -102,7 +102,7 @@ def _of_search(level: PricedLevel, trial: Trial) -> Outlook:
             continue
         event = replace(trial.search, trials=other).event(trial.mechanisms)
         found.append(
-            Choice(
+            PricedSetting(
                 changed=changed,
                 noise=level.multiplier,
                 batch=mechanism.sampling.expected,
@@ -113,9 +113,9 @@ def _of_search(level: PricedLevel, trial: Trial) -> Outlook:
     return Outlook(account=level.account, epoch=None, one_more_epoch=None, choices=tuple(found))
 
 
-def _choices(level: PricedLevel) -> Iterator[Choice]:
+def _choices(level: PricedLevel) -> Iterator[PricedSetting]:
     for changed, other in _settings(level.mechanism):
-        yield Choice(
+        yield PricedSetting(
             changed=changed,
             noise=other.multiplier,
             batch=other.sampling.expected,
@@ -134,7 +134,7 @@ def _settings(mechanism: Mechanism) -> Iterator[tuple[str, Mechanism]]:
         other = sampling.resized(factor)
         if other is not None:
             yield name, replace(mechanism, sampling=other)
-    if not isinstance(noise, Whole):
+    if not isinstance(noise, WholeRun):
         if mechanism.steps > 1:
             yield "half the steps", replace(mechanism, steps=mechanism.steps // 2)
         yield "twice the steps", replace(mechanism, steps=mechanism.steps * 2)

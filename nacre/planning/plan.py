@@ -23,7 +23,7 @@ from nacre.data.dataset import Schema
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.planning import limits, words
 from nacre.planning.alternatives import Alternative, alternatives, tried_with
-from nacre.planning.facts import Facts
+from nacre.planning.facts import RecipeFacts
 from nacre.planning.levels import ChargedLevel, Level, PricedLevel
 from nacre.planning.mechanisms import (
     declared_levels,
@@ -39,7 +39,7 @@ from nacre.planning.refusals.clipping import parts_fit
 from nacre.planning.refusals.inputs import same_task
 from nacre.planning.refusals.size import adapters_fit, fits
 from nacre.planning.search_facts import SearchFacts
-from nacre.recipe.load import digest, require_writable
+from nacre.recipe.load import recipe_digest, require_writable
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import Tune
@@ -142,11 +142,11 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     draft = _draft(recipe)
     protection = draft.protection
     if protection is None:
-        return draft.plan(draft.levels, digest(recipe))
+        return draft.plan(draft.levels, recipe_digest(recipe))
     levels = [priced(recipe, protection, level) for level in draft.levels]
     if ledger:
         levels = [charged(recipe, protection, level, run) for level in levels]
-    return draft.plan(tuple(levels), digest(recipe))
+    return draft.plan(tuple(levels), recipe_digest(recipe))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def _draft(recipe: Recipe) -> _Draft:
     fits(recipe, schema)
     model = _built(recipe, schema)
     space = FeatureSpace(schema.shape, schema.feature_names())
-    facts = Facts(recipe, schema, sizes, model, space)
+    facts = RecipeFacts(recipe, schema, sizes, model, space)
     for check in CHECKS:
         check(facts)
     model = _prepared(recipe, model)
@@ -216,7 +216,7 @@ def _search(recipe: Recipe, tune: Tune, run: tuple[str, Path] | None, ledger: bo
     for same in zip(*(draft.levels for draft in drafts), strict=True):
         found = searched(recipe, tune, protection, same)
         columns.append(_charged_once(recipe, protection, found, run) if ledger else found)
-    own = digest(recipe)
+    own = recipe_digest(recipe)
     plans = [
         draft.plan(levels, own, SearchFacts.of(recipe, tune, each.settings))
         for each, draft, levels in zip(tried, drafts, zip(*columns, strict=True), strict=True)

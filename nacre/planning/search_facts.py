@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nacre.planning.alternatives import told
+from nacre.planning.alternatives import settings_in_words
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PublicScore, Settings, Tune
 
@@ -47,7 +47,11 @@ class SearchFacts:
             f"Epsilon is that of a whole search: the best of about {self.tune.trials:g} trials, "
             f"each with one of {self.tune.alternatives} settings, compared by {self.figure}."
         )
-        return f"{said} The best had {told(self.chosen)}." if self.chosen is not None else said
+        return (
+            f"{said} The best had {settings_in_words(self.chosen)}."
+            if self.chosen is not None
+            else said
+        )
 
     def how_many(self) -> str:
         """How many trials to wait for."""

@@ -11,14 +11,14 @@ from rich.text import Text
 from nacre.core.types import BoundedSum
 from nacre.differential_privacy.upward import rounded_up, rounded_up_to
 from nacre.planning import words
-from nacre.planning.alternatives import told
+from nacre.planning.alternatives import settings_in_words
 from nacre.planning.levels import ChargedLevel, PricedLevel
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
 from nacre.training.pieces import task_of
 
 
-def show(plan: Plan) -> RenderableType:
+def plan_tables(plan: Plan) -> RenderableType:
     """Tables and sentences; every number is public."""
     parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
     levels = plan.priced
@@ -70,11 +70,13 @@ def _steps(plan: Plan) -> str:
     sampling = words.sampling_words(plan.inner_sampling)
     copies = plan.recipe.training.augment
     if copies is not None:
-        sampling += f", {words.counted(copies.count, 'random version')} of each image"
+        sampling += f", {words.counted_noun(copies.count, 'random version')} of each image"
     if plan.recipe.federated_learning is None:
         return f"{plan.rounds}, each draws {sampling}"
     local = plan.recipe.federated_learning.local.steps
-    return f"{plan.rounds} rounds of {words.counted(local, 'local step')}, each draws {sampling}"
+    return (
+        f"{plan.rounds} rounds of {words.counted_noun(local, 'local step')}, each draws {sampling}"
+    )
 
 
 def _accounts(levels: Sequence[PricedLevel]) -> Table:
@@ -153,7 +155,7 @@ def _search(plan: Plan, search: SearchFacts) -> Table:
     for settings, each in tried[:_SHOWN]:
         mechanism = each.levels[0].mechanism
         table.add_row(
-            told(settings),
+            settings_in_words(settings),
             f"{mechanism.sampling.expected:g}",
             str(mechanism.steps),
             f"{mechanism.multiplier:.4g}",

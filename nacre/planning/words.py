@@ -12,7 +12,7 @@ from nacre.planning.levels import Level
 from nacre.recipe.schema import Recipe
 
 
-def counted(count: int, name: str) -> str:
+def counted_noun(count: int, name: str) -> str:
     """The count with its name, as `1 step` or `2 steps`."""
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
@@ -54,7 +54,9 @@ def _clipping(recipe: Recipe) -> str | None:
     if privacy is not None and privacy.unit == "client":
         share = "Each party's change"
     elif copies is not None:
-        share += f" (of the mean loss over {counted(copies.count, 'random version')} of its images)"
+        share += (
+            f" (of the mean loss over {counted_noun(copies.count, 'random version')} of its images)"
+        )
     return option.sentence(share)
 
 
@@ -63,7 +65,10 @@ def _federated(recipe: Recipe) -> str | None:
     if option is None:
         return None
     names = option.parties.names
-    local, taken = counted(option.local.steps, "local step"), option.gather.aggregate.sentence()
+    local, taken = (
+        counted_noun(option.local.steps, "local step"),
+        option.gather.aggregate.sentence(),
+    )
     return (
         f"{len(names)} parties keep their rows and send changes of the weights, up to "
         f"{option.rounds} rounds of {local}; the server takes {taken}. "
@@ -118,7 +123,9 @@ def model(recipe: Recipe, parameters: int) -> dict[str, Any]:
 def data_words(recipe: Recipe) -> str:
     """Which rows, how many units of them are declared, and how they are scaled."""
     data = recipe.data
-    return f"{data.sentence()}, {counted(data.size, 'declared unit')}, {data.scaling.sentence()}"
+    return (
+        f"{data.sentence()}, {counted_noun(data.size, 'declared unit')}, {data.scaling.sentence()}"
+    )
 
 
 def model_words(recipe: Recipe) -> str:

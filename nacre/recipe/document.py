@@ -43,7 +43,7 @@ LONGEST = 255
 
 _TAG = "tag:yaml.org,2002:"
 
-Place = tuple[str | int, ...]
+LinePlace = tuple[str | int, ...]
 """The way to a value: keys, and numbers of entries of lists."""
 
 
@@ -55,11 +55,11 @@ class Document:
     values: dict[str, Any]
     lines: dict[str, int]  # key path -> line, counted from 1
 
-    def has(self, place: Place) -> bool:
+    def has(self, place: LinePlace) -> bool:
         """Whether something is written at `place`."""
         return key_path(place) in self.lines
 
-    def error(self, place: Place, message: str) -> RecipeError:
+    def error(self, place: LinePlace, message: str) -> RecipeError:
         """The error for what stands at `place`, or for its nearest parent that has a line."""
         key = key_path(place)
         while place and not self.has(place):
@@ -181,7 +181,7 @@ class _Walk:
         self.lines: dict[str, int] = {}
         self._count = 0
 
-    def mapping(self, node: MappingNode, place: Place) -> dict[str, Any]:
+    def mapping(self, node: MappingNode, place: LinePlace) -> dict[str, Any]:
         """key -> value; the line of a key is where it stands, not where its value begins."""
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -195,14 +195,14 @@ class _Walk:
             values[key] = self._value(value_node, here)
         return values
 
-    def _key(self, node: Node, place: Place) -> str:
+    def _key(self, node: Node, place: LinePlace) -> str:
         if not isinstance(node, ScalarNode):
             self._refuse(node, place, "a key must be text, not a list or further keys")
         if node.tag != _TAG + "str":
             self._refuse(node, place, f'a key must be text; write it in quotes: "{node.value}"')
         return self._text(node, place)
 
-    def _value(self, node: Node, place: Place) -> Any:
+    def _value(self, node: Node, place: LinePlace) -> Any:
         self._count += 1
         if self._count > MOST or len(place) > DEEPEST:
             self._refuse(node, place, "aliases make this file grow too large; write values out")
@@ -214,11 +214,11 @@ class _Walk:
             return self._scalar(node, place)
         self._refuse(node, place, f"the tag {node.tag} is not allowed; remove it")
 
-    def _entry(self, node: Node, place: Place) -> Any:
+    def _entry(self, node: Node, place: LinePlace) -> Any:
         self.lines[key_path(place)] = node.start_mark.line + 1
         return self._value(node, place)
 
-    def _scalar(self, node: ScalarNode, place: Place) -> Any:
+    def _scalar(self, node: ScalarNode, place: LinePlace) -> Any:
         if node.tag == _TAG + "str":
             return self._text(node, place)
         if node.tag != _PLAIN.resolve(ScalarNode, node.value, (True, False)):
@@ -233,19 +233,19 @@ class _Walk:
             case _:
                 return self._float(node, place)
 
-    def _whole(self, node: ScalarNode, place: Place) -> int:
+    def _whole(self, node: ScalarNode, place: LinePlace) -> int:
         # Counted first: Python takes quadratic time for digits, and refuses beyond 4300 of them.
         if len(node.value) > 20 or abs(number := int(node.value)) >= 2**63:
             self._refuse(node, place, f"{node.value[:20]}… is larger than any number here may be")
         return number
 
-    def _float(self, node: ScalarNode, place: Place) -> float:
+    def _float(self, node: ScalarNode, place: LinePlace) -> float:
         number = math.inf if "n" in node.value.lower() else float(node.value)
         if not math.isfinite(number):
             self._refuse(node, place, f"{node.value} is not finite; write a number")
         return number
 
-    def _text(self, node: ScalarNode, place: Place) -> str:
+    def _text(self, node: ScalarNode, place: LinePlace) -> str:
         text: str = node.value
         if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
             self._refuse(node, place, "the text holds a character that no file name could hold")
@@ -253,7 +253,7 @@ class _Walk:
             self._refuse(node, place, f"the text is longer than {LONGEST} bytes; shorten it")
         return text
 
-    def _refuse(self, node: Node, place: Place, message: str) -> NoReturn:
+    def _refuse(self, node: Node, place: LinePlace, message: str) -> NoReturn:
         line = node.start_mark.line + 1
         raise RecipeError(message, file=self.file, line=line, key=key_path(place))
 

@@ -22,7 +22,7 @@ NAME = "NAME"
 
 
 @dataclass(frozen=True)
-class Entry:
+class KeyExplanation:
     """One key of one option. A key that several kinds share has an entry for each of them."""
 
     key: str
@@ -32,7 +32,7 @@ class Entry:
     doc: str
 
 
-def explain(key: str = "") -> tuple[Entry, ...]:
+def explain(key: str = "") -> tuple[KeyExplanation, ...]:
     """The entries of a key and of everything under it; all of them without a key.
 
     The end of a key, as `length`, stands for every key that ends with it, where no key is called
@@ -81,7 +81,7 @@ def _tables(root: type) -> Iterator[str]:
 
 
 @cache
-def _entries(root: type = Recipe) -> tuple[Entry, ...]:
+def _entries(root: type = Recipe) -> tuple[KeyExplanation, ...]:
     # A section that several kinds share, as `data.holdout`, is met once for each of them.
     return tuple(dict.fromkeys(e for place, o in _options("", root) for e in _own(place, o)))
 
@@ -108,14 +108,14 @@ def _item(hint: Hint, place: str) -> tuple[Hint, str]:
     return (inside(bare, 0), f"{place}[]") if get_origin(bare) is tuple else (bare, place)
 
 
-def _own(place: str, option: type) -> Iterator[Entry]:
+def _own(place: str, option: type) -> Iterator[KeyExplanation]:
     """The entries of one option's own keys."""
     docs = field_docs(option)
     for key, hint in keys(option).items():
         here = f"{place}.{key}" if place else key
         default = None if required(option, key) else _yaml(_default(option, key))
         doc = docs.get(key, "") or _kind_doc(option)
-        yield Entry(here, kind_of(option), type_words(hint), default, doc)
+        yield KeyExplanation(here, kind_of(option), type_words(hint), default, doc)
 
 
 def kind_of(option: type) -> str:

@@ -16,10 +16,11 @@ from nacre.recipe.audits import NOT_BUILT
 from nacre.recipe.document import Document, dump, parse, read_bytes
 from nacre.recipe.mistakes import first_mistake
 from nacre.recipe.options import content, validator
-from nacre.recipe.schema import Origin, Recipe, digest
+from nacre.recipe.schema import Origin, Recipe, recipe_digest
 
 __all__ = [
-    "FORMAT", "digest", "dumps", "load", "loads", "read", "read_options", "require_writable",
+    "FORMAT", "dumps", "load_recipe", "loads", "read_options", "read_text", "recipe_digest",
+    "require_writable",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -28,7 +29,7 @@ FORMAT = 1
 Option = TypeVar("Option")
 
 
-def load(path: Path | str, *, folder: Path | None = None, code: Code = OWN) -> Recipe:
+def load_recipe(path: Path | str, *, folder: Path | None = None, code: Code = OWN) -> Recipe:
     """The recipe in a file; its paths are relative to `folder`, or else to where the file is.
 
     `code` says which Python code may be run for it. A recipe in a run folder, which may be from
@@ -75,10 +76,10 @@ def require_writable(recipe: Recipe) -> None:
 
 def read_options(path: Path, option: type[Option]) -> Option:
     """A file of another kind than a recipe, read by the same rules. Raises `RecipeError`."""
-    return read(parse(read_bytes(path), str(path)), option)
+    return read_text(parse(read_bytes(path), str(path)), option)
 
 
-def read(document: Document, option: type[Option]) -> Option:
+def read_text(document: Document, option: type[Option]) -> Option:
     """The document as this option. Raises `RecipeError` for the first mistake in it."""
     _check_format(document)
     try:
@@ -91,8 +92,8 @@ def read(document: Document, option: type[Option]) -> Option:
 def _recipe(data: bytes, name: str, folder: Path) -> Recipe:
     document = parse(data, name)
     _spell_out_audits(document)
-    recipe = read(document, Recipe)
-    origin = Origin(name, data, document.lines, digest(recipe))
+    recipe = read_text(document, Recipe)
+    origin = Origin(name, data, document.lines, recipe_digest(recipe))
     return replace(recipe, folder=folder, origin=origin)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic_core import ErrorDetails
 
 from nacre.core.errors import RecipeError
-from nacre.recipe.document import Document, Place
+from nacre.recipe.document import Document, LinePlace
 from nacre.recipe.options import Hint, inside, keys, kinds, options, without_none
 
 
@@ -96,7 +96,7 @@ def _mistake(error: ErrorDetails, document: Document, root: type) -> RecipeError
             return document.error(place, f"must be {type_words(hint)}, not {_given(given, hint)}")
 
 
-def _walked(loc: tuple[str | int, ...], root: type) -> tuple[Place, list[Hint]]:
+def _walked(loc: tuple[str | int, ...], root: type) -> tuple[LinePlace, list[Hint]]:
     """(the place, the hints on the way to it). pydantic's locations name kinds as well as keys."""
     place: list[str | int] = []
     hints: list[Hint] = [root]
@@ -110,7 +110,7 @@ def _walked(loc: tuple[str | int, ...], root: type) -> tuple[Place, list[Hint]]:
     return tuple(place), hints
 
 
-def _from_option(message: str, place: Place, document: Document) -> RecipeError:
+def _from_option(message: str, place: LinePlace, document: Document) -> RecipeError:
     """What an option says of its own values; it begins with the key to blame, if there is one, as
     `norm=0 must …`, or as `queries.1.name: …` where it is an entry's."""
     word = re.split(r"[^\w.]", message, maxsplit=1)[0]

@@ -125,7 +125,9 @@ class Recipe:
         None for a recipe that was made in Python, or changed since it was read.
         """
         origin = self.origin
-        return origin.source if origin is not None and origin.digest == digest(self) else None
+        return (
+            origin.source if origin is not None and origin.digest == recipe_digest(self) else None
+        )
 
     def where(self, key: str) -> tuple[str | None, int | None]:
         """(file, line) of a key path, or of the nearest section around it that is written."""
@@ -147,7 +149,7 @@ def _with_tokenizer(data: Text, model: ModelOption) -> Text:
     )
 
 
-def digest(recipe: Recipe) -> str:
+def recipe_digest(recipe: Recipe) -> str:
     """Hex SHA-256 of what the recipe says, whichever way it was written down.
 
     Comments, the order of keys and values written out that are defaults anyway make no difference.

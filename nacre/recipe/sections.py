@@ -78,7 +78,7 @@ class Execution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grant:
+class GrantOption:
     """What the owner of the data allows to be spent, once, when the account is new."""
 
     epsilon: float
@@ -105,7 +105,7 @@ class LedgerChoice:
     file in the run folder, for demonstrations only: who deletes the run forgets what was spent."""
     dataset: str
     """The account's declared name; a party's account is `DATASET/PARTY`."""
-    grant: Grant | None = None
+    grant: GrantOption | None = None
     """Granted once, when the account is new; a recipe never widens an existing grant."""
 
     def __post_init__(self) -> None:

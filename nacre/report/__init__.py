@@ -2,6 +2,6 @@
 
 from nacre.report.evidence import gather, write_report
 from nacre.report.facts import Evidence
-from nacre.report.summary import summary, summary_json
+from nacre.report.summary import run_figures, summary_json
 
-__all__ = ["Evidence", "gather", "summary", "summary_json", "write_report"]
+__all__ = ["Evidence", "gather", "run_figures", "summary_json", "write_report"]

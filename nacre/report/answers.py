@@ -10,11 +10,11 @@ from nacre.core.errors import FileDamaged, RecipeError
 from nacre.core.files import read_json
 from nacre.differential_privacy.paid import recorded, require_due
 from nacre.recipe.document import parse
-from nacre.recipe.load import read
+from nacre.recipe.load import read_text
 from nacre.statistics.query_file import Queries
 
 
-def check(file: Path) -> list[str]:
+def check_answers(file: Path) -> list[str]:
     """The names of the answers, each with the noise that its query pays for.
 
     Raises `NotAsPlanned` for the first that has other noise, `FileDamaged` for a file of another
@@ -25,7 +25,7 @@ def check(file: Path) -> list[str]:
         answers: list[Any] = list(facts["answers"])
         asked = [answer["query"] for answer in answers]
         text = json.dumps({"nacre": 1, "queries": asked}).encode()
-        queries = read(parse(text, str(file)), Queries).queries
+        queries = read_text(parse(text, str(file)), Queries).queries
         pairs = [(query, recorded(one)) for query, one in zip(queries, answers, strict=True)]
     except (KeyError, TypeError, ValueError, RecipeError) as error:
         raise FileDamaged(

@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from nacre.report.facts import FORMAT, Evidence
-from nacre.report.sections.blocks import Block, Cell, Code, Listing, Section, Table, Text
-from nacre.report.sections.numbers import moment, number, short
+from nacre.report.sections.blocks import (
+    AnyBlock,
+    Cell,
+    CodeBlock,
+    Listing,
+    Section,
+    TableBlock,
+    TextBlock,
+)
+from nacre.report.sections.numbers import moment, number_text, short
 
 _HASH = re.compile("[0-9a-f]{32,}")
 
 
-def provenance(evidence: Evidence) -> Section:
+def provenance_section(evidence: Evidence) -> Section:
     """Versions, seeds, hashes and the recipe itself."""
     plan = evidence["plan"]
     facts: dict[str, Any] = {
@@ -28,11 +36,11 @@ def provenance(evidence: Evidence) -> Section:
         [Cell(name), Cell(short(digest), title=digest)]
         for name, digest in evidence["files"].items()
     ]
-    blocks: list[Block] = [
-        Table("Origin", ["fact", "value"], origin),
-        Table("SHA-256 of the run's files", ["file", "begins with"], files),
-        Text("The recipe, as it was run:"),
-        Code("recipe", evidence["recipe"].strip("\n")),
+    blocks: list[AnyBlock] = [
+        TableBlock("Origin", ["fact", "value"], origin),
+        TableBlock("SHA-256 of the run's files", ["file", "begins with"], files),
+        TextBlock("The recipe, as it was run:"),
+        CodeBlock("recipe", evidence["recipe"].strip("\n")),
     ]
     return Section("provenance", "Provenance", blocks)
 
@@ -50,7 +58,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(entry) for entry in cast(list[Any], value))
     if isinstance(value, float):
-        return number(value)
+        return number_text(value)
     return "none" if value is None else str(value)
 
 
@@ -78,10 +86,10 @@ def checks(evidence: Evidence) -> Section:
             "# the ledger still holds every line that this page was made from",
             f"nacre ledger verify LEDGER --against {evidence['ledger']['head']}",
         ]
-    blocks: list[Block] = [
-        Text("RUN is the run folder, LEDGER the file of the ledger."),
-        Code("commands", "\n".join(commands)),
-        Text(
+    blocks: list[AnyBlock] = [
+        TextBlock("RUN is the run folder, LEDGER the file of the ledger."),
+        CodeBlock("commands", "\n".join(commands)),
+        TextBlock(
             "Whole hashes and every number of this page stand in evidence.json, format "
             f"{FORMAT}, beside it.",
             aside=True,

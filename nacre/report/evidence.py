@@ -20,15 +20,15 @@ from nacre.report.facts import (
     Comparison,
     Evidence,
     FindingFacts,
-    Ledger,
-    Outcome,
-    Plan,
+    LedgerFacts,
+    OutcomeFacts,
+    PlanFacts,
     Range,
     Released,
 )
 from nacre.report.page import render
 from nacre.report.releases import ranges, require_planned
-from nacre.report.sections.pictures import flat
+from nacre.report.sections.pictures import pixel_list
 from nacre.training.planned import PlannedLevels
 
 _TRAIN = "`nacre train RECIPE --into {run}`"
@@ -71,7 +71,7 @@ def gather(run_folder: Path) -> Evidence:
     lie there.
     """
     plan = _plan(run_folder)
-    outcome: Outcome = _read(run_folder, "outcome.json", Outcome)
+    outcome: OutcomeFacts = _read(run_folder, "outcome.json", OutcomeFacts)
     charged = any(party["account"] is not None for party in plan["parties"])
     findings = _findings(run_folder)
     return {
@@ -82,7 +82,7 @@ def gather(run_folder: Path) -> Evidence:
         "findings": findings,
         "findings_are_local": (run_folder / "local" / "findings.json").exists(),
         "comparison": _optional(run_folder, "comparison.json", Comparison),
-        "ledger": _read(run_folder, "ledger.json", Ledger) if charged else None,
+        "ledger": _read(run_folder, "ledger.json", LedgerFacts) if charged else None,
         "model": _model(run_folder),
         "recipe": _CREDENTIALS.sub("…", _text(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
@@ -154,9 +154,9 @@ def _damaged(run: Path, name: str, reason: str) -> FileDamaged:
     return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {remedy} writes it")
 
 
-def _plan(run: Path) -> Plan:
+def _plan(run: Path) -> PlanFacts:
     """plan.json; it has a party, and each point of its curves has two numbers."""
-    plan: Plan = _read(run, "plan.json", Plan)
+    plan: PlanFacts = _read(run, "plan.json", PlanFacts)
     if not plan["parties"]:
         raise _damaged(run, "plan.json", "it has no party")
     if any(len(point) != 2 for party in plan["parties"] for point in party["epsilon_by_step"]):
@@ -171,7 +171,7 @@ def _plan(run: Path) -> Plan:
     return plan
 
 
-def check(run_folder: Path) -> list[Range]:
+def check_releases(run_folder: Path) -> list[Range]:
     """The releases of a run by ranges of steps, recomputed from plan.json and released.jsonl alone.
 
     `run_folder` may be that of a loop of one's own, or the Trainer's output. Raises `NotAsPlanned`
@@ -184,7 +184,7 @@ def check(run_folder: Path) -> list[Range]:
     plan, lines = _plan(run_folder), _lines(run_folder)
     done = None
     if (run_folder / "outcome.json").exists():
-        outcome: Outcome = _read(run_folder, "outcome.json", Outcome)
+        outcome: OutcomeFacts = _read(run_folder, "outcome.json", OutcomeFacts)
         done = outcome["done"]
     require_planned(run_folder, plan, lines, done)
     found = ranges(plan, lines)
@@ -236,7 +236,7 @@ def _lines(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _released(run: Path, plan: Plan) -> Released:
+def _released(run: Path, plan: PlanFacts) -> Released:
     """released.jsonl, counted."""
     lines = _lines(run)
     counts = Counter(line["how"] for line in lines)
@@ -277,7 +277,7 @@ def _pixels_fit(finding: FindingFacts) -> None:
         if len(picture["shape"]) not in (2, 3):
             raise ValueError(f"a picture of shape {picture['shape']} cannot be drawn")
         for name in ("clean", "attacked"):
-            if len(flat(picture[name])) != prod(picture["shape"]):
+            if len(pixel_list(picture[name])) != prod(picture["shape"]):
                 raise ValueError(f"`{name}` of a picture does not fit its shape")
 
 

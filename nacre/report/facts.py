@@ -11,12 +11,12 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
 from nacre.recipe.audits import FigureUnit
-from nacre.report.ledger_facts import Ledger
+from nacre.report.ledger_facts import LedgerFacts
 
 FORMAT = 1
 
 
-class Interval(TypedDict):
+class IntervalFacts(TypedDict):
     """A figure and how far chance alone may have moved it."""
 
     value: float
@@ -24,7 +24,7 @@ class Interval(TypedDict):
     high: float
 
 
-class Sampling(TypedDict):
+class SamplingFacts(TypedDict):
     """Which units enter a step."""
 
     kind: str
@@ -40,7 +40,7 @@ class Sampling(TypedDict):
     order."""
 
 
-class Clip(TypedDict):
+class ClipFacts(TypedDict):
     """How far one unit can move a sum."""
 
     kind: str
@@ -57,7 +57,7 @@ class Clip(TypedDict):
     """Whether the norm follows the releases from step to step; absent where it stays."""
 
 
-class Noise(TypedDict):
+class NoiseFacts(TypedDict):
     """What hides one unit."""
 
     kind: str
@@ -79,7 +79,7 @@ class Noise(TypedDict):
     """Steps from one participation of a unit to its next at least, of noise for a whole run."""
 
 
-class Takes(TypedDict):
+class TakesFacts(TypedDict):
     """What the run takes from its account's grant."""
 
     rule: str
@@ -93,7 +93,7 @@ class Takes(TypedDict):
     """The epsilon of all of them together, at the grant's delta."""
 
 
-class Party(TypedDict):
+class PartyFacts(TypedDict):
     """One account's mechanism and its price; the whole run where nothing is federated."""
 
     name: str
@@ -102,9 +102,9 @@ class Party(TypedDict):
     """Declared units."""
     unit: Literal["example", "group", "client"]
     adjacency: Literal["add_or_remove", "replace_one", "zero_out"]
-    sampling: Sampling
-    clip: Clip
-    noise: Noise
+    sampling: SamplingFacts
+    clip: ClipFacts
+    noise: NoiseFacts
     steps: int
     epsilon: float | None
     """An upper bound for the whole run; null where nothing is promised."""
@@ -120,7 +120,7 @@ class Party(TypedDict):
     rho: NotRequired[float | None]
     """Of zero-concentrated differential privacy, which sampling does not amplify; null where the
     mechanism has none."""
-    takes: Takes | None
+    takes: TakesFacts | None
 
 
 class Techniques(TypedDict):
@@ -158,7 +158,7 @@ class SearchOutcome(TypedDict):
     """The winner's; null where it was no number."""
 
 
-class Plan(TypedDict):
+class PlanFacts(TypedDict):
     """What was going to run, as declared before a row was read."""
 
     nacre: str
@@ -173,7 +173,7 @@ class Plan(TypedDict):
     """Whether every release is covered by an epsilon."""
     rounds: int
     """Steps of the outermost loop: of a federation its rounds."""
-    parties: list[Party]
+    parties: list[PartyFacts]
     techniques: Techniques
     assumptions: list[str]
     not_covered: list[str]
@@ -192,7 +192,7 @@ class CurvePoint(TypedDict):
     """Mean loss, in nats for classes and tokens."""
 
 
-class Outcome(TypedDict):
+class OutcomeFacts(TypedDict):
     """How the training ended."""
 
     done: int
@@ -275,7 +275,7 @@ class Change(TypedDict):
     after: float
 
 
-class Row(TypedDict):
+class AttackedRowFacts(TypedDict):
     """A public row before and after an attack: the features that moved the most."""
 
     label: str | int
@@ -307,10 +307,10 @@ class Details(TypedDict):
     """The parts of a finding's details that the page shows; an audit may add others."""
 
     rows_tested: NotRequired[int]
-    clean: NotRequired[Interval]
+    clean: NotRequired[IntervalFacts]
     curve: NotRequired[list[Attacked]]
     pictures: NotRequired[list[Picture]]
-    rows: NotRequired[list[Row]]
+    rows: NotRequired[list[AttackedRowFacts]]
     roc: NotRequired[list[Rates]]
     epsilon: NotRequired[LowerBounds | None]
     notes: NotRequired[list[str]]
@@ -339,11 +339,11 @@ class Variant(TypedDict):
     """One of the models that are compared."""
 
     name: str
-    accuracy: Interval | None
-    loss: NotRequired[Interval | None]
+    accuracy: IntervalFacts | None
+    loss: NotRequired[IntervalFacts | None]
     """Mean loss in nats, of a language model and where a number is predicted."""
-    attacked_accuracy: Interval | None
-    membership_advantage: Interval | None
+    attacked_accuracy: IntervalFacts | None
+    membership_advantage: IntervalFacts | None
     note: str
 
 
@@ -361,15 +361,15 @@ class Evidence(TypedDict):
     """evidence.json."""
 
     format: Literal[1]
-    plan: Plan
-    outcome: Outcome
+    plan: PlanFacts
+    outcome: OutcomeFacts
     released: Released
     findings: list[FindingFacts]
     """`[]` where no audit ran, or where all they found is on private rows."""
     findings_are_local: bool
     """Whether findings exist that were computed on private rows and therefore stay in local/."""
     comparison: Comparison | None
-    ledger: Ledger | None
+    ledger: LedgerFacts | None
     model: dict[str, Any]
     """What model.json says: architecture, input shape, task, scaling."""
     recipe: str

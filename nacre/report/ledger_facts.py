@@ -25,7 +25,7 @@ class Left(TypedDict):
     """At the grant's delta; 0 once a rule that prices one run has priced it."""
 
 
-class Entry(TypedDict):
+class EntryFacts(TypedDict):
     """A line of the ledger; each carries the hash of all lines before it."""
 
     index: int
@@ -36,7 +36,7 @@ class Entry(TypedDict):
     hash: str
 
 
-class Account(TypedDict):
+class AccountFacts(TypedDict):
     """One grant of an account this run was charged to."""
 
     account: str
@@ -45,14 +45,14 @@ class Account(TypedDict):
     granted: Granted
     spent: Spent
     left: Left
-    entries: list[Entry]
+    entries: list[EntryFacts]
     """Of the whole account; of each run's journal the last line only."""
 
 
-class Ledger(TypedDict):
+class LedgerFacts(TypedDict):
     """The ledger's extract at the end of the training."""
 
-    accounts: list[Account]
+    accounts: list[AccountFacts]
     head: str
     """Hash of the ledger's last line."""
     verified: bool

@@ -9,12 +9,12 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from nacre.report.checking import checks, limits, provenance
+from nacre.report.checking import checks, limits, provenance_section
 from nacre.report.facts import FORMAT, Evidence
 from nacre.report.sections.blocks import Section
 from nacre.report.sections.guarantee import ledger, privacy, protection
 from nacre.report.sections.headline import abstract, key_figures, warnings
-from nacre.report.sections.measured import attacks, examples, training, utility
+from nacre.report.sections.measured import attacks, examples_section, training, utility
 from nacre.report.sections.numbers import moment
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
@@ -22,10 +22,10 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     privacy,
     utility,
     attacks,
-    examples,
+    examples_section,
     training,
     ledger,
-    provenance,
+    provenance_section,
     limits,
     checks,
 )

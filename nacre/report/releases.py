@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nacre.core.errors import FileDamaged, NotAsPlanned
-from nacre.report.facts import Plan, Range
+from nacre.report.facts import PlanFacts, Range
 from nacre.training.planned import Planned, PlannedLevels
 
-Line = Mapping[str, Any]
+ReleaseLine = Mapping[str, Any]
 
 
-def ranges(plan: Plan, lines: Sequence[Line]) -> list[Range]:
+def ranges(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> list[Range]:
     """The lines of released.jsonl in order; neighbours of one kind are taken together."""
     found: list[Range] = []
     for line, fault in zip(lines, _faults(plan, lines), strict=True):
@@ -30,8 +30,8 @@ def ranges(plan: Plan, lines: Sequence[Line]) -> list[Range]:
 
 def require_planned(
     run: Path,
-    plan: Plan,
-    lines: Sequence[Line],
+    plan: PlanFacts,
+    lines: Sequence[ReleaseLine],
     done: int | None,  # steps that outcome.json says; None for an open run
 ) -> None:
     """Raises `NotAsPlanned` for the first release that is not what the plan promises, or is
@@ -53,7 +53,7 @@ def _reach(values: list[float]) -> list[float]:
     return [min(values), max(values)] if values else []
 
 
-def _numbers(line: Line, key: str) -> list[float]:
+def _numbers(line: ReleaseLine, key: str) -> list[float]:
     """The line's own number, else those of the parties' steps."""
     if line.get(key) is not None:
         return [float(line[key])]
@@ -61,7 +61,7 @@ def _numbers(line: Line, key: str) -> list[float]:
     return [float(s[key]) for steps in heard for s in steps if s.get(key) is not None]
 
 
-def _faults(plan: Plan, lines: Sequence[Line]) -> Iterator[str | None]:
+def _faults(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> Iterator[str | None]:
     """For each line how it differs from the plan, in words; None where it does not."""
     try:
         yield from _each(PlannedLevels.of(plan), plan["rounds"], lines)
@@ -71,7 +71,7 @@ def _faults(plan: Plan, lines: Sequence[Line]) -> Iterator[str | None]:
         ) from error
 
 
-def _each(levels: PlannedLevels, rounds: int, lines: Sequence[Line]) -> Iterator[str | None]:
+def _each(levels: PlannedLevels, rounds: int, lines: Sequence[ReleaseLine]) -> Iterator[str | None]:
     bound = levels.outer.bound if levels.outer.how == "noised" else 0.0
     for number, line in enumerate(lines, start=1):
         fault: str | None = None
@@ -84,7 +84,9 @@ def _each(levels: PlannedLevels, rounds: int, lines: Sequence[Line]) -> Iterator
         yield fault
 
 
-def _noised(planned: Planned, number: int, line: Line, bound: float) -> tuple[str | None, float]:
+def _noised(
+    planned: Planned, number: int, line: ReleaseLine, bound: float
+) -> tuple[str | None, float]:
     """The fault of a noised release, and the bound of the next one."""
     if line["how"] != "noised":
         return f"it is {line['how']} where noised is planned", bound
@@ -99,7 +101,7 @@ def _noised(planned: Planned, number: int, line: Line, bound: float) -> tuple[st
     return fault, bound
 
 
-def _inherited(levels: PlannedLevels, rounds: int, number: int, line: Line) -> str | None:
+def _inherited(levels: PlannedLevels, rounds: int, number: int, line: ReleaseLine) -> str | None:
     """The fault of a release that was computed from the parties' noised steps."""
     if line["how"] != "inherited":
         return f"it is {line['how']} where inherited is planned"

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.report.evidence import gather
-from nacre.report.facts import Evidence, FindingFacts, Interval
+from nacre.report.facts import Evidence, FindingFacts, IntervalFacts
 from nacre.report.sections.headline import accuracy, finding, key_figures, loss, warnings
-from nacre.report.sections.numbers import delta, epsilon
+from nacre.report.sections.numbers import delta, epsilon_text
 
 
-def summary(run_folder: Path) -> Table:
+def run_figures(run_folder: Path) -> Table:
     """Epsilon of each party, accuracy, accuracy under attack, membership, and where the page is.
 
     An attack that neither the recipe asked for nor `nacre audit` reported has no row. Raises as
@@ -30,7 +30,7 @@ def summary(run_folder: Path) -> Table:
         promised = party["epsilon"] is not None
         table.add_row(
             _plain(f"epsilon, {party['name']}"),
-            epsilon(party["epsilon"]),
+            epsilon_text(party["epsilon"]),
             by if promised else "nothing is protected",
         )
     _, *measured = key_figures(evidence)
@@ -68,7 +68,7 @@ def summary_json(run_folder: Path) -> dict[str, Any]:
     }
 
 
-def _figure(found: Interval | FindingFacts | None) -> dict[str, float] | None:
+def _figure(found: IntervalFacts | FindingFacts | None) -> dict[str, float] | None:
     if found is None:
         return None
     return {"value": found["value"], "low": found["low"], "high": found["high"]}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nacre.core.errors import Incompatible
-from nacre.core.progress import Progress
 from nacre.core.random import digest
 from nacre.planning.plan import Plan
 from nacre.recipe.places import refuse
+from nacre.runs.progress import Progress
 from nacre.runs.provenance import code
 from nacre.training.devices.group import Group
 from nacre.training.devices.portions import Devices

@@ -13,7 +13,7 @@ import torch
 
 from nacre.core.errors import BudgetExceeded, LedgerError, RunError
 from nacre.core.run_folder import RunFolder, create, refuse_existing
-from nacre.data.text.token_cache import Aids, Kept
+from nacre.data.text.token_cache import Aids, TokenCache
 from nacre.planning.plan import Plan
 from nacre.recipe.load import dumps
 from nacre.recipe.schema import Recipe
@@ -24,13 +24,13 @@ from nacre.training.devices.group import Group
 from nacre.training.pieces import physical_memory
 
 Told = Callable[[str, int, int], None]
-"""See `nacre.core.progress.stages`."""
+"""See `nacre.runs.progress.stages`."""
 
 
 def started(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdings:
     """The rows of a new run, whose folder is made and whose budget is reserved."""
     key = bytes.fromhex(group.broadcast(lambda: _new_key(folder.path)))
-    aids = Aids(Kept(), advance)
+    aids = Aids(TokenCache(), advance)
     held = group.all_or_raise(lambda: rows.read(plan.recipe, key, aids))
     group.require_equal("the rows", bytes.fromhex(held.hmac))
     group.on_rank_zero(lambda: _opened(plan, folder.path, key, held, group.size), folder)
@@ -126,7 +126,7 @@ def trained_on(recipe: Recipe, folder: RunFolder, advance: Told) -> Holdings:
 def _read(
     recipe: Recipe, folder: RunFolder, key: bytes, hmac: object, advance: Told, remedy: str
 ) -> Holdings:
-    held = rows.read(recipe, key, Aids(Kept(folder.local), advance))
+    held = rows.read(recipe, key, Aids(TokenCache(folder.local), advance))
     if hmac != held.hmac:
         raise RunError(
             f"the data differ from those that {folder.path} was started with; put them back, or "

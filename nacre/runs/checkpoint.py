@@ -24,7 +24,7 @@ from nacre.training.devices.portions import Devices
 _KEEP = 2  # the newest, and the one before in case the newest is damaged
 
 
-def save(
+def save_checkpoint(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -15,10 +15,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nacre.core.progress import Advance, Progress
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Rows
 from nacre.models.scattering import Scattered
+from nacre.runs.progress import Advance, Progress
 from nacre.runs.rows import Holdings
 from nacre.training.fixed_beginning import trained_part
 from nacre.training.holders import Setting

@@ -19,10 +19,12 @@ from nacre.recipe.schema import Recipe
 from nacre.runs import checkpoint
 from nacre.runs.run import open_run
 
-Form = Literal["merged", "adapter"]
+HandoverForm = Literal["merged", "adapter"]
 
 
-def hand_over(run: Path, into: Path, form: Form = "merged", *, code: Code = OWN) -> list[str]:
+def hand_over(
+    run: Path, into: Path, form: HandoverForm = "merged", *, code: Code = OWN
+) -> list[str]:
     """Writes the finished model of `run` into the folder `into`; gives the names of its files.
 
     `merged` is the whole model: of a pretrained one a folder for `from_pretrained(into)`, with its

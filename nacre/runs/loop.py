@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
-from nacre.core.progress import Advance, Progress, Silent
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import detached, trainable
@@ -26,11 +25,12 @@ from nacre.federated_learning import Federation, InProcess, Party
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
+from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
 from nacre.runs.rows import Holdings
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
-from nacre.training.curve import figures, told
+from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, fixed, local_training, parts, units
@@ -302,7 +302,7 @@ class _Watcher:
         if due or flat:
             self._save(state)
         curve = self._outcome.curve
-        self._advance(1, told(curve[-1], self._plan.schema.task) if curve else "")
+        self._advance(1, figure_in_words(curve[-1], self._plan.schema.task) if curve else "")
         return flat
 
     def ended(self, state: State) -> bool:

@@ -9,14 +9,12 @@ from typing import Any
 
 from nacre.core.errors import Incompatible, RunError
 from nacre.core.files import read_json
-from nacre.core.memory import keep_pages
-from nacre.core.progress import Named, Progress, Silent, stages
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, reopen
 from nacre.models import OWN, Code
 from nacre.planning.alternatives import chosen
 from nacre.planning.plan import Plan, plan
-from nacre.recipe.load import load
+from nacre.recipe.load import load_recipe
 from nacre.recipe.places import placed
 from nacre.recipe.schema import Recipe
 from nacre.runs import reservations
@@ -24,10 +22,12 @@ from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of, threads
 from nacre.runs.loop import Surroundings, loop
+from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
-from nacre.runs.start import start, train_twin
+from nacre.runs.start import starting_model, train_twin
 from nacre.training.devices.group import Group, join
 from nacre.training.holders import Setting
+from nacre.training.memory import keep_pages
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _train(
         charges = group.on_rank_zero(
             lambda: stack.enter_context(reserved(plan, folder)), reservations.Charges({})
         )
-        base = start(setting, held, source, folder, watch, group)
+        base = starting_model(setting, held, source, folder, watch, group)
         clock.lap("base")
         around = Surroundings(
             charges=charges,
@@ -146,7 +146,7 @@ def open_run(path: Path | str, *, code: Code = OWN) -> Run:
 def recipe_of(folder: RunFolder, code: Code = OWN) -> Recipe:
     """The recipe of a run, its paths relative to where it stood when the run was started; of a
     search that has ended, the winner's."""
-    recipe = load(folder.recipe, folder=Path(folder.fact("folder")), code=code)
+    recipe = load_recipe(folder.recipe, folder=Path(folder.fact("folder")), code=code)
     if recipe.tune is None:
         return recipe
     facts: Any = read_json(folder.plan)
@@ -182,7 +182,7 @@ def abandon(path: Path, *, code: Code = OWN) -> None:
     """Ends an open run without a model; what it may have released stays charged."""
     folder = reopen(path)
     folder.source()  # refuses a run that has ended
-    recipe = load(folder.recipe, folder=Path(folder.fact("folder")), code=code)
+    recipe = load_recipe(folder.recipe, folder=Path(folder.fact("folder")), code=code)
     again = plan(recipe, resume=path)
     with folder.locked(), reserved(again, folder) as charges:
         charges.settle()

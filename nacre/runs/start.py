@@ -7,7 +7,6 @@ from dataclasses import replace
 from torch import nn
 
 from nacre.core.files import load_tensors, save_tensors
-from nacre.core.progress import Progress
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.fine_tuning import export
@@ -15,13 +14,14 @@ from nacre.models import FormerRun
 from nacre.planning.plan import plan
 from nacre.recipe.schema import Recipe
 from nacre.runs.loop import Surroundings, loop
+from nacre.runs.progress import Progress
 from nacre.runs.rows import Holdings
 from nacre.training.devices.group import Group
 from nacre.training.holders import Setting
 from nacre.training.pretrain import pretrain
 
 
-def start(
+def starting_model(
     setting: Setting, held: Holdings, source: Source, folder: RunFolder | None, watch: Progress,
     group: Group,
 ) -> nn.Module:  # fmt: skip
@@ -93,6 +93,6 @@ def train_twin(
     twin = plan(unprotected(recipe))
     setting = Setting(twin.recipe, held.schema, held.space)
     keyed = source.child("unprotected twin")
-    base = start(setting, held, keyed, None, watch, Group())
+    base = starting_model(setting, held, keyed, None, watch, Group())
     outcome = loop(twin, setting, held, base, keyed, Surroundings(watch=watch))
     save_tensors(path, export.merged(outcome.model))

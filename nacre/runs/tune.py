@@ -26,8 +26,6 @@ from torch import nn
 
 from nacre.core.errors import FileDamaged, Incompatible, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_bytes, write_json
-from nacre.core.memory import keep_pages
-from nacre.core.progress import Named, Progress, Silent, stages
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, reopen
 from nacre.core.types import Tensors
@@ -35,7 +33,7 @@ from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.discrete import discrete_gaussian
 from nacre.differential_privacy.selection.trials import best
 from nacre.fine_tuning import export
-from nacre.models.scoring import judged
+from nacre.models.scoring import scored
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts, public_figure
 from nacre.recipe.places import placed
@@ -44,13 +42,15 @@ from nacre.recipe.tune import PrivateScore, PublicScore
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import end, facts_of, threads
 from nacre.runs.loop import Surroundings, loop
+from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.run import Run, open_run
-from nacre.runs.start import start, train_twin
+from nacre.runs.start import starting_model, train_twin
 from nacre.training import pieces
 from nacre.training.curve import figures
 from nacre.training.devices.group import Group, join
 from nacre.training.holders import Setting
+from nacre.training.memory import keep_pages
 
 
 def tune(
@@ -139,7 +139,7 @@ class _Trials:
     def _trained(self, plan: Plan, own: RunFolder, keyed: Source) -> dict[str, Any]:
         held, recipe = self.held, plan.recipe
         setting = Setting(recipe, held.schema, held.space, self.memory)
-        base = start(setting, held, keyed, own, Silent(), Group())
+        base = starting_model(setting, held, keyed, own, Silent(), Group())
         # No charges: the search was charged as a whole, and nothing of a trial leaves by itself.
         outcome = loop(plan, setting, held, base, keyed, Surroundings(folder=own.path))
         weights = export.merged(outcome.model)
@@ -251,7 +251,7 @@ def _score(
     rows = held.private[""]
     mode = model.training
     model.eval()
-    _, answered = judged(model, task, rows.features, rows.label)
+    _, answered = scored(model, task, rows.features, rows.label)
     model.train(mode)
     right: list[bool] = answered.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     privacy = recipe.differential_privacy

@@ -44,10 +44,10 @@ from nacre.differential_privacy.queries import (
 from nacre.statistics.choosing import choose, shown_keys
 from nacre.statistics.noisy_numbers import (
     CONFIDENCE,
-    Noised,
-    counted,
+    NoisyNumbers,
     margin,
-    placed,
+    noisy_count,
+    noisy_histogram,
     rho,
     strays,
     total,
@@ -161,7 +161,7 @@ def _whole(rows: pd.DataFrame, query: QueryOption) -> Answer:
     """The answer about all these rows."""
     match query:
         case Count():
-            return _answer(query, counted(len(rows), query, parts=1))
+            return _answer(query, noisy_count(len(rows), query, parts=1))
         case Sum():
             numbers = _numbers(rows, query.column)
             return _answer(query, total(numbers, query.low, query.high, query, parts=1))
@@ -236,7 +236,7 @@ def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
 # -- answers -------------------------------------------------------------------------------------
 
 
-def _answer(query: QueryOption, noised: Noised, labels: tuple[str, ...] = ("",)) -> Answer:
+def _answer(query: QueryOption, noised: NoisyNumbers, labels: tuple[str, ...] = ("",)) -> Answer:
     low = tuple(value - noised.margin for value in noised.values)
     high = tuple(value + noised.margin for value in noised.values)
     event = query_event(query)
@@ -257,7 +257,7 @@ class _Between:
         return _Between(self.value / rows.value, min(ends), max(ends))
 
 
-def _around(noised: Noised) -> _Between:
+def _around(noised: NoisyNumbers) -> _Between:
     (value,) = noised.values
     return _Between(value, value - noised.margin, value + noised.margin)
 
@@ -266,7 +266,7 @@ def _rows(count: int, query: Mean | Variance, parts: int, confidence: float) -> 
     """How many rows there are: what was declared, else a noised count."""
     if query.size is not None:
         return _Between(query.size, query.size, query.size)
-    found = _around(counted(count, query, parts, confidence))
+    found = _around(noisy_count(count, query, parts, confidence))
     return _Between(max(1.0, found.value), max(1.0, found.low), max(1.0, found.high))
 
 
@@ -318,7 +318,7 @@ def _quantiles(numbers: np.ndarray, query: Quantiles) -> Answer:
     """
     edges = np.linspace(query.low, query.high, query.cells + 1)
     places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, query.cells - 1)
-    noised = placed([int(place) for place in places], query.cells, query)
+    noised = noisy_histogram([int(place) for place in places], query.cells, query)
     counts = np.array(noised.values)
     below = np.concatenate([[0.0], np.cumsum(counts)])  # rows below each edge
     rising = np.maximum.accumulate(np.clip(below, 0.0, None))
@@ -347,10 +347,10 @@ def _histogram(table: pd.DataFrame, query: Histogram) -> Answer:
         numbers = _numbers(table, query.column)
         found = np.clip(np.searchsorted(query.edges, numbers, side="right") - 1, 0, bars - 1)
         labels = tuple(f"{a:g} to {b:g}" for a, b in itertools.pairwise(query.edges))
-        return _answer(query, placed([int(place) for place in found], bars, query), labels)
+        return _answer(query, noisy_histogram([int(place) for place in found], bars, query), labels)
     present = _column(table, query.column).dropna()
     places = _known(present, query.categories)
-    noised = placed(places, len(query.categories) + 1, query)
+    noised = noisy_histogram(places, len(query.categories) + 1, query)
     return _answer(query, noised, (*query.categories, OTHER))
 
 
@@ -363,7 +363,7 @@ def _contingency(table: pd.DataFrame, query: Contingency) -> Answer:
         places = [bars * place + own for place, own in found]
     crossed = itertools.product(*((*known, OTHER) for known in query.columns.values()))
     labels = tuple(" × ".join(values) for values in crossed)
-    return _answer(query, placed(places, len(labels), query), labels)
+    return _answer(query, noisy_histogram(places, len(labels), query), labels)
 
 
 def _keys(table: pd.DataFrame, query: Keys) -> Answer:
@@ -372,7 +372,7 @@ def _keys(table: pd.DataFrame, query: Keys) -> Answer:
     present = [text(value) for value in _column(table, query.column).dropna()]
     found, scale, _ = shown_keys(present, query.epsilon, query.delta, query.rows_per_unit)
     values = tuple(float(count) for count in found.values())
-    noised = Noised(values, scale, margin(scale, CONFIDENCE, False))
+    noised = NoisyNumbers(values, scale, margin(scale, CONFIDENCE, False))
     return _answer(query, noised, tuple(found))
 
 

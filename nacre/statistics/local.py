@@ -119,7 +119,7 @@ def noised_numbers(values: Sequence[float], option: LocalLaplace) -> list[float]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class LocalEstimate:
     """An estimate from written records, and an interval of 95 % around it."""
 
     value: float
@@ -127,7 +127,9 @@ class Estimate:
     high: float
 
 
-def estimated_counts(written: Sequence[str], option: RandomisedResponse) -> dict[str, Estimate]:
+def estimated_counts(
+    written: Sequence[str], option: RandomisedResponse
+) -> dict[str, LocalEstimate]:
     """How many records truly had each category, without bias.
 
     Of n records with true count c, a category is written c p + (n - c) q times on average, p being
@@ -140,14 +142,14 @@ def estimated_counts(written: Sequence[str], option: RandomisedResponse) -> dict
     lie = (1 - truth) / others
     spread = math.sqrt(len(written) * max(truth * (1 - truth), lie * (1 - lie))) / (truth - lie)
     margin = float(-ndtri((1 - CONFIDENCE) / 2)) * spread
-    found: dict[str, Estimate] = {}
+    found: dict[str, LocalEstimate] = {}
     for category in option.categories:
         value = (written.count(category) - lie * len(written)) / (truth - lie)
-        found[category] = Estimate(value, value - margin, value + margin)
+        found[category] = LocalEstimate(value, value - margin, value + margin)
     return found
 
 
-def estimated_mean(written: Sequence[float], option: LocalLaplace) -> Estimate:
+def estimated_mean(written: Sequence[float], option: LocalLaplace) -> LocalEstimate:
     """The mean of the clamped numbers, without bias; a normal interval for the noise. Raises
     `ValueError` for no records."""
     from scipy.special import ndtri
@@ -157,4 +159,4 @@ def estimated_mean(written: Sequence[float], option: LocalLaplace) -> Estimate:
     value = math.fsum(written) / len(written)
     deviation = math.sqrt(2 / len(written)) * option.scale
     margin = float(-ndtri((1 - CONFIDENCE) / 2)) * deviation
-    return Estimate(value, value - margin, value + margin)
+    return LocalEstimate(value, value - margin, value + margin)

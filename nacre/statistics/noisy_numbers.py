@@ -30,7 +30,7 @@ _CELLS = 2**30
 
 
 @dataclass(frozen=True)
-class Noised:
+class NoisyNumbers:
     """Released numbers, the noise's scale, and half the width of an interval around each."""
 
     values: tuple[float, ...]
@@ -69,13 +69,13 @@ def opendp() -> Generator[Any]:
         GLOBAL_FEATURES.intersection_update(before)
 
 
-def release(
+def noisy_aggregate(
     query: QueryOption,
     parts: int,
     aggregate: Callable[[Any], Any],  # OpenDP -> its transformation from integer rows
     rows: list[int],
     confidence: float = CONFIDENCE,
-) -> Noised:
+) -> NoisyNumbers:
     """The noised aggregate, with the least scale that OpenDP's stability map allows the budget."""
     with opendp() as dp:
         start = dp.vector_domain(dp.atom_domain(T="i64")), dp.symmetric_distance()
@@ -90,7 +90,7 @@ def release(
         scale = dp.binary_search_param(measurement, query.rows_per_unit, share / parts)
         released = _drawn(measurement(scale), transformation, rows)
     values = released if isinstance(released, list) else [released]
-    return Noised(tuple(float(v) for v in values), scale, margin(scale, confidence, gaussian))
+    return NoisyNumbers(tuple(float(v) for v in values), scale, margin(scale, confidence, gaussian))
 
 
 def _drawn(measurement: Any, transformation: Any, rows: list[int]) -> Any:
@@ -106,8 +106,12 @@ def margin(scale: float, confidence: float, gaussian: bool) -> float:
     return scale * (float(-ndtri(miss / 2)) if gaussian else -math.log(miss))
 
 
-def counted(rows: int, query: QueryOption, parts: int, confidence: float = CONFIDENCE) -> Noised:
-    return release(query, parts, lambda dp: dp.t.then_count(TO="i64"), [0] * rows, confidence)
+def noisy_count(
+    rows: int, query: QueryOption, parts: int, confidence: float = CONFIDENCE
+) -> NoisyNumbers:
+    return noisy_aggregate(
+        query, parts, lambda dp: dp.t.then_count(TO="i64"), [0] * rows, confidence
+    )
 
 
 def total(
@@ -117,7 +121,7 @@ def total(
     query: QueryOption,
     parts: int,
     confidence: float = CONFIDENCE,
-) -> Noised:
+) -> NoisyNumbers:
     """The noised sum of the numbers, each clamped to low … high."""
     reach = max(abs(low), abs(high))
     cell = reach / _CELLS
@@ -129,11 +133,11 @@ def total(
     def aggregate(dp: Any) -> Any:
         return dp.t.then_clamp(bounds) >> dp.t.then_sum()
 
-    cells = release(query, parts, aggregate, rows, confidence)
-    return Noised((cells.values[0] * cell,), cells.scale * cell, cells.margin * cell)
+    cells = noisy_aggregate(query, parts, aggregate, rows, confidence)
+    return NoisyNumbers((cells.values[0] * cell,), cells.scale * cell, cells.margin * cell)
 
 
-def placed(places: list[int], bars: int, query: QueryOption) -> Noised:
+def noisy_histogram(places: list[int], bars: int, query: QueryOption) -> NoisyNumbers:
     """How many rows fall into each of so many bars; `places` are theirs, a row has one."""
     distance = "L2Distance<i64>" if query.delta > 0 else "L1Distance<i64>"
 
@@ -143,7 +147,7 @@ def placed(places: list[int], bars: int, query: QueryOption) -> Noised:
             categories, null_category=False, MO=distance, TOA="i64"
         )
 
-    return release(query, 1, aggregate, places)
+    return noisy_aggregate(query, 1, aggregate, places)
 
 
 def strays(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
-from nacre.data.readers import RawTable, missing, name_of, number, read_table, text
-from nacre.differential_privacy.paid import Noise, require_charged, require_due
+from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
+from nacre.differential_privacy.paid import DueNoise, require_charged, require_due
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,
@@ -102,7 +102,7 @@ def _require_paid(
     price of all of them."""
     for query, found in zip(asked, answers, strict=True):
         values = len(found.values)
-        said = Noise(
+        said = DueNoise(
             name=found.name, scale=found.scale, values=values, epsilon=query.epsilon,
             delta=query.delta,
         )  # fmt: skip
@@ -245,8 +245,8 @@ def _frame(raw: RawTable, query: QueryOption) -> pd.DataFrame:
     numeric, named = _asked(query)
     for name in named:
         cells = raw.column(name)
-        said = name_of if name == query.unit else text
-        columns[name] = [None if missing(cell) else said(cell) for cell in cells]
+        said = unit_name if name == query.unit else text
+        columns[name] = [None if is_missing(cell) else said(cell) for cell in cells]
     if numeric is not None:  # a column may be both: cross tables and groups have text
         if numeric in columns:
             raise Refusal(
@@ -274,8 +274,8 @@ def _asked(query: QueryOption) -> tuple[str | None, list[str]]:
 def _numbers(raw: RawTable, column: str) -> list[float | None]:
     values: list[float | None] = []
     for row, cell in enumerate(raw.column(column), start=1):
-        value = None if missing(cell) else number(cell)
-        if value is None and not missing(cell):
+        value = None if is_missing(cell) else as_number(cell)
+        if value is None and not is_missing(cell):
             raise DataError(
                 f"{raw.file} column {column!r}: row {row} is not a number ({text(cell)[:40]!r}); "
                 "correct it, or leave the cell empty where it stands for no value"

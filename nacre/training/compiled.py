@@ -32,7 +32,7 @@ _PAYS = 0.95  # a gain below one in twenty is lost in the noise of timing
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CompileVerdict:
     """Whether the compiled model is taken, and why."""
 
     taken: bool
@@ -85,7 +85,7 @@ def unfit(recipe: Recipe, sums: GradientSum) -> str | None:
     return None
 
 
-def tried(sums: Whole, model: nn.Module, sample: Batch, clip: Clip, steps: int) -> Verdict:
+def tried(sums: Whole, model: nn.Module, sample: Batch, clip: Clip, steps: int) -> CompileVerdict:
     """Compiles the model and times one sum over `sample` with and without it, both warm.
 
     The compiled model is taken where its sum agrees with the plain one and it saves more over
@@ -98,12 +98,12 @@ def tried(sums: Whole, model: nn.Module, sample: Batch, clip: Clip, steps: int) 
         try:
             fast, seen = _timed(compiled, model, sample, clip)
         except NacreError as error:
-            return Verdict(False, f"not compiled, since {error}")
+            return CompileVerdict(False, f"not compiled, since {error}")
         compiling = time.perf_counter() - start
     apart = norm(subtract(seen.total, expected.total))
     if not apart <= _AGREES * norm(expected.total) + 1e-12:
-        return Verdict(False, f"compiled: the sum is off by {apart:.3g}: not taken")
-    return judged(plain, fast, compiling, steps)
+        return CompileVerdict(False, f"compiled: the sum is off by {apart:.3g}: not taken")
+    return compile_verdict(plain, fast, compiling, steps)
 
 
 def is_compiled(sums: GradientSum) -> bool:
@@ -111,7 +111,7 @@ def is_compiled(sums: GradientSum) -> bool:
     return isinstance(sums, Whole) and isinstance(sums.objective, Compiled)
 
 
-def judged(plain: float, compiled: float, compiling: float, steps: int) -> Verdict:
+def compile_verdict(plain: float, compiled: float, compiling: float, steps: int) -> CompileVerdict:
     """The verdict on these seconds a step, and these for compiling.
 
     >>> judged(0.010, 0.012, 3.0, 1000).why
@@ -121,11 +121,11 @@ def judged(plain: float, compiled: float, compiling: float, steps: int) -> Verdi
     """
     times = f"compiled: {1e3 * compiled:.1f} ms against {1e3 * plain:.1f} ms a step plain"
     if compiled > _PAYS * plain:
-        return Verdict(False, f"{times}: not taken")
+        return CompileVerdict(False, f"{times}: not taken")
     if steps * (plain - compiled) <= compiling:
         lost = f"compiling takes {compiling:.1f} s, more than {steps} steps save"
-        return Verdict(False, f"{times}, but {lost}: not taken")
-    return Verdict(True, f"{times}: taken")
+        return CompileVerdict(False, f"{times}, but {lost}: not taken")
+    return CompileVerdict(True, f"{times}: taken")
 
 
 def compiled(sums: Whole, model: nn.Module, sample: Batch, clip: Clip) -> Whole:

@@ -8,10 +8,10 @@ from torch import nn
 
 from nacre.core.parts import Task
 from nacre.data.dataset import Rows
-from nacre.models.scoring import judged
+from nacre.models.scoring import scored
 
 
-def told(point: Mapping[str, float], task: str) -> str:
+def figure_in_words(point: Mapping[str, float], task: str) -> str:
     """The figure of a point in words: the loss of numbers and tokens, the accuracy of classes.
 
     >>> told({"accuracy": 0.5, "loss": 0.7}, "classification")
@@ -26,6 +26,6 @@ def figures(model: nn.Module, task: Task, rows: Rows) -> dict[str, float]:
     """Accuracy (0 to 1) and mean loss of the model on these rows, in evaluation mode."""
     mode = model.training
     model.eval()
-    losses, right = judged(model, task, rows.features, rows.label)
+    losses, right = scored(model, task, rows.features, rows.label)
     model.train(mode)
     return {"accuracy": float(right.double().mean()), "loss": float(losses.mean())}

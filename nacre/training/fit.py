@@ -10,14 +10,14 @@ from typing import Protocol
 import torch
 
 from nacre.core.errors import RunError
-from nacre.core.memory import PAGES
 from nacre.core.parts import Noise, NoiseState
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release, Tensors
 from nacre.ledger import Charge
 from nacre.training.devices.group import Group
-from nacre.training.planned import Held, Planned
+from nacre.training.memory import PAGES
+from nacre.training.planned import HeldToPlan, Planned
 from nacre.training.step import Parts, State, UnitSource, entering, step
 from nacre.training.unmoved import Unmoved
 
@@ -71,7 +71,7 @@ class Journalled:
     noise: Noise
     charge: Journal
     step: int  # counted from 1
-    held: Held  # against the plan, before and after
+    held: HeldToPlan  # against the plan, before and after
 
     @property
     def multiplier(self) -> float | None:
@@ -156,7 +156,7 @@ def fit(
     `Incompatible` where a frozen weight or buffer was written into, seen after the first step and
     after the last.
     """
-    held = Held(planned, parts.sampling, state.clip, state.done)
+    held = HeldToPlan(planned, parts.sampling, state.clip, state.done)
     unmoved, first_step = Unmoved(state.model), True
     marks: Tensors | None = None
     checked = False

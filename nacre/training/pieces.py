@@ -13,7 +13,7 @@ from nacre.core.parts import Objective, Sampling, Task
 from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
-from nacre.gradient_clipping import ByNorm, ByValue, RowSum, Unclipped, UnitClip, Whole, choose
+from nacre.gradient_clipping import ByNorm, ByValue, RowSum, Unclipped, UnitClip, Whole, choose_sum
 from nacre.models import AnyTask, random_inputs, task_for
 from nacre.recipe.schema import Recipe
 from nacre.recipe.sections import Training
@@ -67,7 +67,7 @@ def sums(
     losses, copies = objective(recipe, task_of(schema), space), recipe.training.augment
     units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
     with unmoved(model):
-        chosen, why = choose(
+        chosen, why = choose_sum(
             recipe.execution.gradients,
             model=model,
             objective=losses if copies is None else Augmented(losses, copies),

@@ -25,7 +25,7 @@ from nacre.differential_privacy.options import noise_of
 from nacre.gradient_clipping.adaptive import BELOW
 from nacre.gradient_clipping.rules import ROUNDING
 
-Facts = Mapping[str, Any]
+JsonFacts = Mapping[str, Any]
 """JSON, as plan.json has it."""
 
 CENTRAL = "all rows"
@@ -44,7 +44,7 @@ class Planned:
     """
 
     how: Literal["noised", "inherited", "unprotected"]
-    party: Facts = field(default_factory=dict[str, Any])
+    party: JsonFacts = field(default_factory=dict[str, Any])
     """The entry of plan.json, where the level is noised."""
 
     @property
@@ -116,7 +116,7 @@ class PlannedLevels:
     rows: Mapping[str, Planned]  # holder of rows -> of its steps; "" for all rows
 
     @classmethod
-    def of(cls, facts: Facts) -> PlannedLevels:
+    def of(cls, facts: JsonFacts) -> PlannedLevels:
         """From the JSON of plan.json. Raises `FileDamaged` where it says too little."""
         try:
             return cls._of(facts)
@@ -127,7 +127,7 @@ class PlannedLevels:
             ) from error
 
     @classmethod
-    def _of(cls, facts: Facts) -> PlannedLevels:
+    def _of(cls, facts: JsonFacts) -> PlannedLevels:
         parties = {str(party["name"]): party for party in facts["parties"]}
         if not facts["private"]:
             return cls(NOTHING, {})
@@ -145,7 +145,7 @@ class PlannedLevels:
         return self.rows.get(holder, NOTHING)
 
 
-class Held:
+class HeldToPlan:
     """Holds the releases of one level against the plan, step by step.
 
     Of an adaptive rule the bound is followed from release to release, by what was released alone.
@@ -213,7 +213,7 @@ def _broken(step: int, fault: str) -> NotAsPlanned:
     )
 
 
-def _require_draw(planned: Facts, sampling: Sampling) -> None:
+def _require_draw(planned: JsonFacts, sampling: Sampling) -> None:
     kind, rate = sampling.kind, float(sampling.facts()["rate"])
     same = _same(sampling.expected, planned["expected"]) and _same(rate, planned["rate"])
     if kind != planned["kind"] or not same:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.optimizers import scale_steps
-from nacre.core.parts import Clip, GradientSum, Noise, NoiseState, Sampling, Units
+from nacre.core.parts import AnyUnits, Clip, GradientSum, Noise, NoiseState, Sampling
 from nacre.core.random import Source
 from nacre.core.tensors import scale, summed, trainable
 from nacre.core.theirs import theirs
@@ -33,7 +33,7 @@ class UnitSource(Protocol):
         """(b,) int64: a number of each unit's own, which no other unit moves."""
         ...
 
-    def micro(self, indices: Tensor, size: int | None) -> Iterator[Units]:
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[AnyUnits]:
         """The drawn units, at most `size` at a time; nothing for an empty draw."""
         ...
 

@@ -10,8 +10,8 @@ from nacre.adversarial_training.ball import Ball
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.model_security.evasion import SHARES, evasion
 from nacre.audit.model_security.masking import suspicions
-from nacre.audit.model_security.search import Search, climbs, scaled, search
-from nacre.audit.target import quiet
+from nacre.audit.model_security.search import AttackSearch, climbs, scaled, search
+from nacre.audit.target import no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.types import FeatureSpace
 from nacre.models.tasks import Regression
@@ -82,7 +82,7 @@ def test_a_broken_point_lies_in_its_ball_and_is_wrong(target, rows):
     audited = target(network(2), test=rows(60, 2))
     ball, batch = Ball(radius=0.6), audited.test
     found = search(
-        audited, batch, ball, shares=SHARES, steps=5, restarts=2, advance=quiet
+        audited, batch, ball, shares=SHARES, steps=5, restarts=2, advance=no_progress
     ).confirmed(audited)
     broken = found.broken_at.isfinite() & (found.broken_at > 0)
     assert broken.any()
@@ -97,7 +97,7 @@ def test_a_broken_point_lies_in_its_ball_and_is_wrong(target, rows):
 
 def test_a_point_that_no_longer_errs_is_not_counted(target, rows):
     audited = target(network(2), test=rows(30, 2))
-    begun = Search.begin(audited, audited.test)
+    begun = AttackSearch.begin(audited, audited.test)
     claimed = replace(begun, broken_at=begun.broken_at.clamp(max=0.5))  # with the clean features
     assert torch.equal(claimed.confirmed(audited).broken_at, begun.broken_at)
 

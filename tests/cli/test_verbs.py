@@ -12,7 +12,7 @@ import torch
 from click.testing import Result
 
 from nacre.models import load as model_of
-from nacre.recipe.load import load
+from nacre.recipe.load import load_recipe
 from tests.cli.conftest import TINY, Nacre, document
 
 pytestmark = pytest.mark.slow
@@ -23,12 +23,12 @@ def test_init_writes_a_recipe_that_loads_and_never_replaces_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert nacre("init").exit_code == 0
-    assert load(Path("recipe.yaml")).name == "first-table"
+    assert load_recipe(Path("recipe.yaml")).name == "first-table"
     again = nacre("init", "image")
     assert again.exit_code == 2 and "recipe.yaml exists" in again.stderr
     other = nacre("init", "image", "-o", "other.yaml", "--json")
     assert document(other) == {"recipe": "other.yaml"}
-    assert load(Path("other.yaml")).name == "first-images"
+    assert load_recipe(Path("other.yaml")).name == "first-images"
     assert "put reviews.jsonl and base/ beside it" in nacre("init", "text", "-o", "t.yaml").output
     assert "No such file" in nacre("init", "-o", "no/such/place.yaml").stderr
 

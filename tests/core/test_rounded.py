@@ -17,7 +17,7 @@ ROOT = Source(bytes(range(1, 33)))
 
 def noised(value, deviation=1.7, source=ROOT):
     out = torch.empty_like(value)
-    rounded.add(source, deviation, [value], [out])
+    rounded.add_rounded_noise(source, deviation, [value], [out])
     return out
 
 
@@ -194,7 +194,7 @@ def test_numbers_do_not_depend_on_how_they_are_cut_and_what_is_not_finite_stays(
     value[5], value[150_000], value[-1] = math.inf, -math.inf, math.nan
     whole = noised(value)
     parts = list(value.clone().split([1, 70_000, 131_072, 5, 98_922]))
-    rounded.add(ROOT, 1.7, parts, parts)  # in place
+    rounded.add_rounded_noise(ROOT, 1.7, parts, parts)  # in place
     joined = torch.cat(parts)
     assert torch.equal(joined.nan_to_num(7), whole.nan_to_num(7))
     assert whole[5] == math.inf and whole[150_000] == -math.inf and whole[-1].isnan()

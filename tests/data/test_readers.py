@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import DataError
-from nacre.data.readers import missing, name_of, number, read_table, text
+from nacre.data.readers import as_number, is_missing, read_table, text, unit_name
 
 
 def read(folder, content, name="rows.csv"):
@@ -105,7 +105,7 @@ def test_values_as_a_recipe_would_write_them(value, expected):
 
 @pytest.mark.parametrize("value", ["", "NA", "nan", "NULL", None, math.nan, " "])
 def test_what_stands_for_no_value(value):
-    assert missing(value)
+    assert is_missing(value)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_stands_for_no_value(value):
      ("x", None), ([1], None), (10**400, None), (math.nan, None)],
 )  # fmt: skip
 def test_numbers(value, expected):
-    assert number(value) == expected
+    assert as_number(value) == expected
 
 
 @pytest.mark.parametrize("inside", ["{}", "[{}]", '{{"b": {}}}'])
@@ -140,4 +140,4 @@ def test_a_table_of_many_columns_names_the_first_of_them(tmp_path):
 
 
 def test_a_name_in_two_unicode_forms_is_one_unit():
-    assert name_of("caf\u00e9") == name_of(" cafe\u0301 ") == "caf\u00e9"
+    assert unit_name("caf\u00e9") == unit_name(" cafe\u0301 ") == "caf\u00e9"

@@ -2,13 +2,13 @@ import pytest
 
 from nacre.core.errors import DataError
 from nacre.data.sampling import (
+    AllUnits,
     BallsInBins,
     BallsInBinsSampling,
     CyclicPoisson,
     CyclicPoissonSampling,
     FixedSize,
     FixedSizeSampling,
-    Full,
     FullBatch,
     Poisson,
     PoissonSampling,
@@ -30,9 +30,9 @@ def test_options_build_what_they_name():
     assert BallsInBinsSampling(anew=True).build(32, 313) == BallsInBins(313, 9, anew=True)
     assert BallsInBins(313, 9).expected == pytest.approx(313 / 9)
     assert Shuffled(32, 313).epoch == 9
-    assert FullBatch().build(32, 10) == Full(10)
+    assert FullBatch().build(32, 10) == AllUnits(10)
     assert Poisson(32.0, 128).rate == 0.25
-    assert (Shuffled(32, 64).expected, Full(10).expected) == (32.0, 10.0)
+    assert (Shuffled(32, 64).expected, AllUnits(10).expected) == (32.0, 10.0)
 
 
 OPTIONS = [

@@ -11,7 +11,7 @@ from nacre.core.errors import DataError, NacreError
 from nacre.core.files import load_tensors, save_tensors
 from nacre.data import BPE, Bytes, Text
 from nacre.data.split import Holdout, PublicFile
-from nacre.data.text.token_cache import Aids, Kept
+from nacre.data.text.token_cache import Aids, TokenCache
 
 KEY = b"k" * 32
 BYTES = {"tokenizer": Bytes(), "size": 3, "length": 8}
@@ -236,14 +236,14 @@ def test_options_that_contradict_each_other(fields, sentence):
 def test_the_second_reading_takes_the_tokens_that_were_kept(tmp_path):
     write(tmp_path, ROWS)
     told = []
-    kept = Kept()
+    kept = TokenCache()
     aids = Aids(kept, lambda what, done, total: told.append(what))
     first = read(labelled(), tmp_path, aids=aids)
     local = tmp_path / "local"
     local.mkdir(mode=0o700)
     kept.into(local)
     assert told == ["tokens of notes.jsonl"]
-    second = read(labelled(), tmp_path, aids=Aids(Kept(local), aids.advance))
+    second = read(labelled(), tmp_path, aids=Aids(TokenCache(local), aids.advance))
     assert told == ["tokens of notes.jsonl"]  # nothing was encoded again
     assert torch.equal(first.private.features, second.private.features)
     files = list(local.iterdir())
@@ -254,7 +254,7 @@ def test_the_second_reading_takes_the_tokens_that_were_kept(tmp_path):
 def test_names_of_kept_tokens_tell_nothing_without_the_key(tmp_path):
     write(tmp_path, ROWS)
     for number, key in enumerate((b"a" * 32, b"b" * 32)):
-        kept = Kept()
+        kept = TokenCache()
         read(labelled(), tmp_path, key, Aids(kept))
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -266,7 +266,7 @@ def test_names_of_kept_tokens_tell_nothing_without_the_key(tmp_path):
 @pytest.mark.parametrize("change", ["text", "length", "cut"])
 def test_kept_tokens_of_another_reading_are_not_taken(tmp_path, change):
     write(tmp_path, ROWS)
-    kept = Kept(tmp_path)
+    kept = TokenCache(tmp_path)
     read(labelled(), tmp_path, aids=Aids(kept))
     more = {"length": 4} if change == "length" else {"cut": "start"} if change == "cut" else {}
     if change == "text":
@@ -277,10 +277,10 @@ def test_kept_tokens_of_another_reading_are_not_taken(tmp_path, change):
 
 def test_a_damaged_file_of_tokens_is_made_again(tmp_path):
     write(tmp_path, ROWS)
-    first = read(labelled(), tmp_path, aids=Aids(Kept(tmp_path)))
+    first = read(labelled(), tmp_path, aids=Aids(TokenCache(tmp_path)))
     (file,) = tmp_path.glob("tokens-*")
     file.write_bytes(b"damaged")
-    again = read(labelled(), tmp_path, aids=Aids(Kept(tmp_path)))
+    again = read(labelled(), tmp_path, aids=Aids(TokenCache(tmp_path)))
     assert torch.equal(first.private.features, again.private.features)
     assert len(file.read_bytes()) > 100
 
@@ -292,11 +292,11 @@ def test_a_damaged_file_of_tokens_is_made_again(tmp_path):
 ])  # fmt: skip
 def test_tokens_that_were_changed_are_made_again(tmp_path, change):
     write(tmp_path, ROWS)
-    first = read(labelled(), tmp_path, aids=Aids(Kept(tmp_path)))
+    first = read(labelled(), tmp_path, aids=Aids(TokenCache(tmp_path)))
     (file,) = tmp_path.glob("tokens-*")
     tensors, facts = load_tensors(file)
     save_tensors(file, change(tensors), facts)
-    again = read(labelled(), tmp_path, aids=Aids(Kept(tmp_path)))
+    again = read(labelled(), tmp_path, aids=Aids(TokenCache(tmp_path)))
     assert torch.equal(first.private.features, again.private.features)
 
 
@@ -307,7 +307,7 @@ def test_a_full_disk_costs_time_and_nothing_else(tmp_path, monkeypatch):
         raise NacreError("no space left on device")
 
     monkeypatch.setattr("nacre.data.text.token_cache.save_tensors", full)
-    kept = Kept()
+    kept = TokenCache()
     assert len(read(labelled(), tmp_path, aids=Aids(kept)).private) == 3
     kept.into(tmp_path)
     assert kept.get("anything") is None

@@ -14,7 +14,7 @@ from nacre.differential_privacy.accounting.allocation import Allocated, law
 from nacre.differential_privacy.accounting.binned import _log_away, _log_moments, binned_curve
 from nacre.differential_privacy.accounting.price import calibrate, epsilon
 from nacre.differential_privacy.accounting.rdp import zcdp_rho
-from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.describe import describe_event
 from nacre.differential_privacy.event_types import BinnedDpEvent
 from nacre.differential_privacy.events import event, require_priced
 from nacre.differential_privacy.group_privacy import group_event
@@ -120,8 +120,8 @@ def test_rounds_are_amplified_charged_and_refused_as_they_are_proven() -> None:
     assert 0.6 * coins < price.epsilon < coins < 0.2 * fixed
     assert price.epsilon < epsilon(made, DELTA, "rdp", "zero_out").epsilon
     assert zcdp_rho(made) == pytest.approx(5), "ten rounds of rho 1 / 2"
-    assert describe(group_event(made, 2)) == "10 x Gaussian noise of 0.5 sensitivities"
-    assert "on each of 100 bins" in describe(made)
+    assert describe_event(group_event(made, 2)) == "10 x Gaussian noise of 0.5 sensitivities"
+    assert "on each of 100 bins" in describe_event(made)
     with pytest.raises(UnsupportedEvent, match="replace_one"):
         require_priced(made, "replace_one")
 

@@ -8,7 +8,13 @@ import pytest
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
 from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
-from nacre.differential_privacy.accounting.conversions import DELTAS, curve, gaussian_mu, most, told
+from nacre.differential_privacy.accounting.conversions import (
+    DELTAS,
+    curve,
+    gaussian_mu,
+    in_other_words,
+    most,
+)
 from nacre.differential_privacy.accounting.price import epsilon
 
 DELTA = 1e-5
@@ -74,13 +80,15 @@ def test_mu_is_exact_for_gaussians_and_refused_for_the_rest() -> None:
 def test_the_promise_in_the_words_of_others() -> None:
     """A full-batch Gaussian has all of them; a sampled one no mu, and a pure query no mu either."""
     plain = dp.SelfComposedDpEvent(dp.GaussianDpEvent(5.0), 10)
-    found = told(plain, "auto", "add_or_remove")
+    found = in_other_words(plain, "auto", "add_or_remove")
     assert found["mu"] == pytest.approx(math.sqrt(10) / 5)
     assert found["rho"] == pytest.approx(10 / 50)
     deltas, epsilons = zip(*found["epsilon_by_delta"], strict=True)
     assert deltas == DELTAS
     assert list(epsilons) == sorted(epsilons)
     assert epsilons[1] == epsilon(plain, DELTAS[1]).epsilon
-    sampled = told(dp.PoissonSampledDpEvent(0.1, dp.GaussianDpEvent(2.0)), "pld", "add_or_remove")
+    sampled = in_other_words(
+        dp.PoissonSampledDpEvent(0.1, dp.GaussianDpEvent(2.0)), "pld", "add_or_remove"
+    )
     assert sampled["mu"] is None
     assert sampled["rho"] == pytest.approx(1 / 8), "not amplified"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nacre.core.errors import Unbounded
 from nacre.core.types import Release, Tensors
-from nacre.data.sampling import Full, Poisson
+from nacre.data.sampling import AllUnits, Poisson
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
@@ -101,7 +101,7 @@ def test_client_level_full_participation() -> None:
     made = Mechanism(
         unit="client",
         adjacency="replace_one",
-        sampling=Full(3),
+        sampling=AllUnits(3),
         clip=Clip(),
         noise=Gaussian(),
         steps=10,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nacre.core.errors import Incompatible, UnsupportedEvent
-from nacre.data.sampling import Full, Poisson
+from nacre.data.sampling import AllUnits, Poisson
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve
-from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.describe import describe_event
 from nacre.differential_privacy.event_types import EitherDpEvent
 from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.group_privacy import group_event
@@ -64,7 +64,7 @@ def test_the_curve_is_the_largest_at_each_order() -> None:
     assert (one > other).any() and (one < other).any()
     both = np.array(rdp_curve(EitherDpEvent((narrow, wide))))
     assert np.array_equal(both, np.maximum(one, other))
-    assert "one of: 1 x Gaussian" in describe(EitherDpEvent((narrow, wide)))
+    assert "one of: 1 x Gaussian" in describe_event(EitherDpEvent((narrow, wide)))
     grouped = group_event(EitherDpEvent((narrow, wide)), 2)
     assert isinstance(grouped, EitherDpEvent)
     assert grouped.events == (group_event(narrow, 2), group_event(wide, 2))
@@ -115,7 +115,11 @@ def test_what_cannot_be_afforded_is_refused() -> None:
     with pytest.raises(Incompatible):
         search(deviation=0.2).calibrated([mechanism(50, 10)], Budget(1, 1e-5))
     silent = Mechanism(
-        unit="example", sampling=Full(10), clip=Flat(norm=1.0), noise=NoNoise(because="-"), steps=1
+        unit="example",
+        sampling=AllUnits(10),
+        clip=Flat(norm=1.0),
+        noise=NoNoise(because="-"),
+        steps=1,
     )
     with pytest.raises(ValueError, match="nothing to calibrate"):
         search().calibrated([silent], BUDGET)

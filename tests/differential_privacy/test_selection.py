@@ -16,7 +16,7 @@ from nacre.core.errors import UnsupportedEvent
 from nacre.core.random import Source
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
-from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.describe import describe_event
 from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.leaves import pure_event
@@ -174,7 +174,7 @@ def test_groups_and_adjacency_reach_into_the_trials() -> None:
     require_priced(sampled, "add_or_remove")
     with pytest.raises(UnsupportedEvent, match="replace_one"):
         require_priced(sampled, "replace_one")
-    assert "best of about 3 trials" in describe(sampled)
+    assert "best of about 3 trials" in describe_event(sampled)
 
 
 def test_trials_without_protection_make_a_search_without_protection() -> None:

@@ -12,7 +12,7 @@ from nacre.core.random import Source
 from nacre.data.cells import Hashing
 from nacre.differential_privacy.upward import rounded_up, rounded_up_to
 from nacre.federated_learning.answers import Stored
-from nacre.report.sections.numbers import epsilon
+from nacre.report.sections.numbers import epsilon_text
 
 
 def test_shown_numbers_are_no_smaller() -> None:
@@ -23,7 +23,7 @@ def test_shown_numbers_are_no_smaller() -> None:
             rounded_up(value, 3),
             rounded_up(value),
             rounded_up_to(value, 3),
-            epsilon(value),
+            epsilon_text(value),
         ):
             assert float(text) >= value * (1 - 1e-12)
         assert float(rounded_up(value)) <= value * 1.0011

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nacre.gradient_clipping.rules import ROUNDING, UNIT, Fixed, require_length
+from nacre.gradient_clipping.rules import ROUNDING, UNIT, FixedRule, require_length
 
 
 @dataclass(frozen=True, kw_only=True)
-class Squashed(Fixed):
+class Squashed(FixedRule):
     """Scale a gradient of length n to n / (1 + n / ceiling), which is below `ceiling`."""
 
     kind: Literal["squashed"] = "squashed"

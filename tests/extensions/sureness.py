@@ -5,11 +5,13 @@ from __future__ import annotations
 from nacre.audit.answers import right, row_losses
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.finding import Finding
-from nacre.audit.target import Advance, Target, quiet
+from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.recipe import audits
 
 
-def sureness(target: Target, option: audits.Sureness, advance: Advance = quiet) -> Finding:
+def sureness(
+    target: Target, option: audits.Sureness, advance: AuditProgress = no_progress
+) -> Finding:
     """The share of test rows that are right at a loss of at most `option.most`."""
     assert target.test is not None  # `lacks` has refused the rest
     sure = row_losses(target.model, target.task, target.test) <= option.most

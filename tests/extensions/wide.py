@@ -10,7 +10,7 @@ from nacre.core.parts import NoiseState
 from nacre.core.random import Source
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.differential_privacy.noise.independent import Gaussian
-from nacre.differential_privacy.noise.unit_scale import check
+from nacre.differential_privacy.noise.unit_scale import require_multiplier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Wide:
     multiplier: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.multiplier)
+        require_multiplier(self.multiplier)
 
     def facts(self) -> dict[str, Any]:
         """Kind, multiplier and factor."""

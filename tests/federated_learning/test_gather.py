@@ -10,8 +10,16 @@ from nacre.core.errors import PartyError
 from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract
 from nacre.core.types import Inherited, Noised, Release, Unprotected
-from nacre.federated_learning import Federation, InProcess, Mean, Median, Party, Plain, Reply
-from nacre.federated_learning.messages import Request
+from nacre.federated_learning import (
+    Federation,
+    InProcess,
+    MeanAggregate,
+    Median,
+    Party,
+    Plain,
+    Reply,
+)
+from nacre.federated_learning.messages import RoundRequest
 from nacre.gradient_clipping import Adaptive, Flat, PerLayer, Unclipped
 
 SOURCE = Source(bytes(32))
@@ -46,7 +54,7 @@ class Wire:
 
 
 def _total(wire, cohort, clip=None, aggregate=None, expected=None, private=False):
-    gather = Plain(aggregate or Mean(), len(cohort) if expected is None else expected)
+    gather = Plain(aggregate or MeanAggregate(), len(cohort) if expected is None else expected)
     federation = Federation(wire, gather, "ab", private)
     return federation(_model(), tuple(cohort), clip or Unclipped(), SOURCE)
 
@@ -70,7 +78,7 @@ bad = pytest.mark.parametrize("data", BAD.values(), ids=BAD)
 def test_every_party_is_asked_the_same_bytes():
     wire = Wire(a=_reply("a", 0.0, 0.0, 0.0), b=_reply("b", 0.0, 0.0, 0.0))
     _total(wire, "ab")
-    request = Request.from_bytes(wire.asked["a"])
+    request = RoundRequest.from_bytes(wire.asked["a"])
     assert wire.asked["a"] == wire.asked["b"]
     assert (request.kind, request.round, request.recipe) == ("train", 0, "ab")
     assert set(request.tensors) == {"bias", "weight"}
@@ -160,7 +168,7 @@ def test_a_silent_party_counts_as_no_change_and_the_divisor_stays():
 def test_where_nobody_answers_a_bounded_sum_is_zero_and_another_an_error():
     total = _total(Wire(), "ab", FLAT)
     assert (norm(total.total), total.bound, total.local.norms.numel()) == (0.0, 1.0, 0)
-    for aggregate in (Mean(), Median()):
+    for aggregate in (MeanAggregate(), Median()):
         with pytest.raises(PartyError, match="none of 2 parties answered in round 0"):
             _total(Wire(), "ab", aggregate=aggregate)
     with pytest.raises(PartyError, match="'b'"):
@@ -203,7 +211,7 @@ def _parties():
 def test_in_process_is_the_direct_call_through_bytes():
     transport = InProcess({party.name: party.handle for party in _parties()})
     assert transport.parties == ("a", "b")
-    request = Request("train", 4, "ab", dict(_model().named_parameters())).to_bytes()
+    request = RoundRequest("train", 4, "ab", dict(_model().named_parameters())).to_bytes()
     asked = transport.ask({party.name: request for party in _parties()})
     assert asked == {party.name: party.handle(request) for party in _parties()}
 
@@ -218,7 +226,7 @@ def test_in_process_knows_its_parties_and_hides_no_error():
 
 def test_rounds_are_asked_by_number():
     transport = InProcess({party.name: party.handle for party in _parties()})
-    federation = Federation(transport, Plain(Mean(), 2.0), "ab")
+    federation = Federation(transport, Plain(MeanAggregate(), 2.0), "ab")
     for number in (0, 1):
         total = federation.at(number)(_model(), ("a", "b"), Unclipped(), SOURCE)
         assert torch.equal(total.total["bias"], torch.tensor([-2.0 * (1 + number)]))
@@ -230,9 +238,9 @@ def test_frozen_parameters_do_not_travel():
     model = _model()
     model.bias.requires_grad_(False)
     wire = Wire(a=Reply("train", 0, "a", {"weight": torch.ones(1, 2)}, FREE).to_bytes())
-    total = Federation(wire, Plain(Mean(), 1.0), "ab")(model, ("a",), Unclipped(), SOURCE)
+    total = Federation(wire, Plain(MeanAggregate(), 1.0), "ab")(model, ("a",), Unclipped(), SOURCE)
     assert list(total.total) == ["weight"]
-    assert list(Request.from_bytes(wire.asked["a"]).tensors) == ["weight"]
+    assert list(RoundRequest.from_bytes(wire.asked["a"]).tensors) == ["weight"]
 
 
 def test_what_rides_along_with_a_change_is_summed_and_silent_parties_answer_zero():

@@ -8,7 +8,7 @@ from nacre.data.partition import Uniform
 from nacre.federated_learning import (
     FederatedLearning,
     Local,
-    Mean,
+    MeanAggregate,
     Median,
     Plain,
     PlainGather,
@@ -27,7 +27,7 @@ def test_all_parties_are_expected_unless_a_cohort_says_so():
 
 def test_the_default_is_fedavg():
     option = FederatedLearning(parties=PARTIES)
-    assert option.gather.build(3.0) == Plain(Mean(), 3.0)
+    assert option.gather.build(3.0) == Plain(MeanAggregate(), 3.0)
     assert (option.optimizer.kind, option.optimizer.lr, option.local.steps) == ("sgd", 1.0, 1)
     assert PlainGather(aggregate=Median()).build(2.0) == Plain(Median(), 2.0)
 

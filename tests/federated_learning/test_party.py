@@ -12,7 +12,7 @@ import torch
 
 from nacre.core.errors import BudgetExceeded, FileDamaged, NacreError, PartyError
 from nacre.core.types import Noised, Release, Unprotected
-from nacre.federated_learning import Party, Reply, Request
+from nacre.federated_learning import Party, Reply, RoundRequest
 from nacre.federated_learning.answers import Stored
 
 KEY = bytes(range(32))
@@ -39,7 +39,7 @@ def party(train=None, **options):
 
 def request(number=0, value=1.0, kind="train", recipe="ab"):
     weights = {name: torch.full_like(t, value) for name, t in LIKE.items()}
-    return Request(kind, number, recipe, weights).to_bytes()
+    return RoundRequest(kind, number, recipe, weights).to_bytes()
 
 
 def test_the_reply_holds_the_release():
@@ -204,8 +204,11 @@ def test_two_requests_at_once_get_one_answer():
         (request(3), "3 rounds were agreed"),
         (request(4, kind="evaluate"), "3 rounds were agreed"),
         (request(kind="evaluate"), "no rows that it may score"),
-        (Request("train", 0, "ab", {"w": torch.zeros(2)}).to_bytes(), "not those of the model"),
-        (Request("train", 0, "ab", {**LIKE, "w": torch.zeros(3)}).to_bytes(), "has shape"),
+        (
+            RoundRequest("train", 0, "ab", {"w": torch.zeros(2)}).to_bytes(),
+            "not those of the model",
+        ),
+        (RoundRequest("train", 0, "ab", {**LIKE, "w": torch.zeros(3)}).to_bytes(), "has shape"),
         (b"hello", "cannot be read"),
     ],
 )

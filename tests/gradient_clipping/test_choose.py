@@ -17,7 +17,7 @@ from nacre.gradient_clipping import (
     Unclipped,
     Vmapped,
     Whole,
-    choose,
+    choose_sum,
 )
 from tests.laws.zoo import MLP
 
@@ -46,7 +46,7 @@ class Checkpointed(nn.Module):
 def _choose(name, clip, model=None, **options):
     objective, sample = Standard(MLP.task), MLP.batch(3)
     model = model or MLP.model()
-    return choose(name, model=model, objective=objective, clip=clip, sample=sample, **options)
+    return choose_sum(name, model=model, objective=objective, clip=clip, sample=sample, **options)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from torch import nn
 
 from nacre.core.tensors import norm
 from nacre.gradient_clipping import Adaptive, Flat, Unclipped
-from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, weigh
-from nacre.gradient_clipping.rules import Fixed
+from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, factors_of
+from nacre.gradient_clipping.rules import FixedRule
 from tests.laws.zoo import MLP
 
 
 @dataclass(frozen=True)
-class PerTensor(Fixed):
+class PerTensor(FixedRule):
     """A rule with a norm for each tensor, written by somebody else."""
 
     def groups(self, names):
@@ -91,7 +91,7 @@ def test_huge_gradients_keep_the_bound(size):
 
 def test_who_is_not_usable_has_no_part_in_what_rides_along():
     norms = torch.tensor([[0.5], [math.nan], [2.0], [math.inf], [0.1], [1e30]]).double()
-    weighed = weigh(norms, Adaptive(norm=1.0, share=0.5))
+    weighed = factors_of(norms, Adaptive(norm=1.0, share=0.5))
     assert weighed.usable.tolist() == [True, False, True, False, True, False]
     assert weighed.factors.flatten().tolist() == pytest.approx([1, 0, 0.5, 0, 1, 0], rel=1e-6)
     assert weighed.extras[":below"].item() == pytest.approx(0.5 * (1 - 1 + 1), rel=1e-6)

@@ -8,7 +8,7 @@ from torch.nn import functional
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm
-from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Looped, choose
+from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Looped, choose_sum
 from tests.laws.networks import Computed, Objective
 from tests.laws.zoo import distance
 
@@ -96,7 +96,9 @@ def _marking(s, x):
 def test_a_model_that_marks_its_input_goes_by_the_tape():
     parts = {"mix": nn.Conv1d(1, 4, 3), "head": nn.Linear(4, 3)}
     model, batch, objective = _case(_marking, (4, 20), **parts)
-    chosen, _ = choose("auto", model=model, objective=objective, clip=Flat(norm=1.0), sample=batch)
+    chosen, _ = choose_sum(
+        "auto", model=model, objective=objective, clip=Flat(norm=1.0), sample=batch
+    )
     assert isinstance(chosen, BookKeeping)
 
 

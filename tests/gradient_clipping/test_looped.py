@@ -8,7 +8,7 @@ from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm
 from nacre.gradient_clipping import Flat, Looped, Unclipped
-from nacre.gradient_clipping.choose import choose
+from nacre.gradient_clipping.choose import choose_sum
 from nacre.models import task_for
 from tests.laws.zoo import MLP
 
@@ -87,7 +87,7 @@ def test_packed_sequences_are_taken_one_unit_at_a_time():
     """Exact, dropout beside the packed layer included: a unit's share does not hang on others."""
     model, batch, clip = PackedReader().train(), _sequences(), Flat(norm=1e6)
     task = Standard(task_for("classification", 3))
-    sums, why = choose("auto", model=model, objective=task, clip=clip, sample=batch)
+    sums, why = choose_sum("auto", model=model, objective=task, clip=clip, sample=batch)
     assert isinstance(sums, Looped) and "packed sequences" in why
     source = Source(bytes(32))
     whole = sums(model, batch, clip, source).total
@@ -105,4 +105,4 @@ def test_dropout_inside_a_packed_layer_is_refused():
     model = PackedReader(inside=0.5).train()
     task = Standard(task_for("classification", 3))
     with pytest.raises(UnsupportedLayer, match="pass padded sequences"):
-        choose("auto", model=model, objective=task, clip=Flat(norm=1.0), sample=_sequences())
+        choose_sum("auto", model=model, objective=task, clip=Flat(norm=1.0), sample=_sequences())

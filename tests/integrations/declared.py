@@ -16,7 +16,7 @@ from nacre.differential_privacy.options import Privacy
 from nacre.gradient_clipping import Flat
 from nacre.integrations.torch import Private
 from nacre.ledger import AccountSummary, Ledger
-from nacre.recipe.sections import Grant, LedgerChoice
+from nacre.recipe.sections import GrantOption, LedgerChoice
 
 SIZE = 120
 KEY = bytes(range(32))
@@ -24,7 +24,7 @@ KEY = bytes(range(32))
 
 def promised(folder: Path, **changed: Any) -> dict[str, Any]:
     """The declarations of a small run, as keyword arguments."""
-    grant = Grant(epsilon=8, delta=1e-4)
+    grant = GrantOption(epsilon=8, delta=1e-4)
     ledger = LedgerChoice(path=str(folder / "privacy.db"), dataset="rows", grant=grant)
     return {
         "privacy": Privacy(epsilon=8, delta=1e-4),

@@ -12,7 +12,7 @@ from transformers import DataCollatorForSeq2Seq, T5Config, T5ForConditionalGener
 
 from nacre.core.errors import BadArgument, CallFailed, DataError, Incompatible, NacreError
 from nacre.models import task_for
-from nacre.models.scoring import judged
+from nacre.models.scoring import scored
 from tests.integrations.declared import cross_entropy, linear, private, promised, sgd, table
 from tests.integrations.texts import WORDS, bert, sentences, tokenizer, trainer
 
@@ -161,7 +161,7 @@ def test_a_failing_optimizer_is_told_as_theirs(tmp_path):
 def test_a_model_that_fails_where_rows_are_judged_is_told_as_theirs():
     model = Breaks(ZeroDivisionError("mine"), 0)
     with pytest.raises(CallFailed, match=THEIRS.format("the model", "forward")):
-        judged(model, task_for("classification", 2), X, Y)
+        scored(model, task_for("classification", 2), X, Y)
 
 
 def test_a_loss_that_changes_its_form_in_a_step_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from nacre.core.errors import (
 )
 from nacre.core.tensors import detached, trainable
 from nacre.gradient_clipping import Adaptive
-from nacre.recipe.sections import Grant, LedgerChoice
+from nacre.recipe.sections import GrantOption, LedgerChoice
 from tests.integrations.declared import (
     book,
     cross_entropy,
@@ -155,7 +155,7 @@ def test_folders_are_told_apart(tmp_path):
     with pytest.raises(RunError, match="is not empty"):
         private(tmp_path, folder=tmp_path / "full")
     roomy = LedgerChoice(
-        path=str(tmp_path / "roomy.db"), dataset="rows", grant=Grant(epsilon=20, delta=1e-4)
+        path=str(tmp_path / "roomy.db"), dataset="rows", grant=GrantOption(epsilon=20, delta=1e-4)
     )
     with private(tmp_path, ledger=roomy) as run, pytest.raises(Incompatible, match="no folder"):
         run.save()

@@ -23,9 +23,9 @@ from nacre.gradient_clipping import Flat, Looped
 from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Examples
 from nacre.integrations.fetching import Fetcher
-from nacre.integrations.trial import Given
+from nacre.integrations.trial import OwnLoss
 from nacre.planning.plan import plan
-from nacre.recipe.sections import Grant, LedgerChoice
+from nacre.recipe.sections import GrantOption, LedgerChoice
 from nacre.training.fit import NoJournal, fit
 from nacre.training.holders import fixed
 from nacre.training.planned import NOTHING
@@ -58,7 +58,7 @@ def test_a_loop_of_ones_own_takes_the_steps_of_the_product(tmp_path, known_key):
     mechanism = Promise(**stepped(tmp_path)).mechanism()
     features, label = table().tensors
     other = linear()
-    objective = Given(lambda model, b: cross_entropy(model, b["features"], b["label"]))
+    objective = OwnLoss(lambda model, b: cross_entropy(model, b["features"], b["label"]))
     parts = Parts(
         sampling=Poisson(30.0, SIZE),
         sums=lambda number: Looped(objective),
@@ -88,7 +88,7 @@ def test_epsilon_and_noise_are_those_of_a_recipe_with_the_same_numbers(tmp_path)
     choice = LedgerChoice(
         path=str(tmp_path / "privacy.db"),
         dataset="rows",
-        grant=Grant(epsilon=8, delta=1e-4, rule="pld"),
+        grant=GrantOption(epsilon=8, delta=1e-4, rule="pld"),
     )
     with private(tmp_path, ledger=choice, **changed) as run:
         assert run.epsilon() == 0
@@ -231,7 +231,9 @@ def test_the_whole_run_is_reserved_before_its_first_step(tmp_path):
 def test_the_same_rows_have_one_account(tmp_path):
     private(tmp_path).close()
     other = LedgerChoice(
-        path=str(tmp_path / "privacy.db"), dataset="others", grant=Grant(epsilon=8, delta=1e-4)
+        path=str(tmp_path / "privacy.db"),
+        dataset="others",
+        grant=GrantOption(epsilon=8, delta=1e-4),
     )
     with pytest.raises(LedgerError, match="charged to account 'rows' already"):
         private(tmp_path, ledger=other)

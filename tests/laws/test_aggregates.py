@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nacre.core.tensors import norm, subtract
 from nacre.core.types import BoundedSum
 from nacre.differential_privacy.noise.independent import Gaussian
-from nacre.federated_learning import AGGREGATES, Mean, Median
+from nacre.federated_learning import AGGREGATES, MeanAggregate, Median
 
 aggregates = pytest.mark.parametrize("kind", AGGREGATES)
 numbers = st.floats(-100, 100, width=32)
@@ -56,7 +56,7 @@ def test_names_and_shapes_stay_in_order(kind):
 @given(columns)
 @settings(max_examples=30, deadline=None)
 def test_the_mean_is_the_arithmetic_mean(rows):
-    mean = _aggregate(Mean, _contributions(rows))
+    mean = _aggregate(MeanAggregate, _contributions(rows))
     assert torch.allclose(torch.cat([mean["a"], mean["b"]]), torch.tensor(rows).mean(0), atol=1e-4)
 
 
@@ -88,7 +88,7 @@ def test_half_of_them_can_move_the_median_and_one_the_mean():
         return [{"a": torch.tensor([value])} for value in values]
 
     assert _aggregate(Median, contributions(0.0, 0.0, 1e6, 1e6))["a"] > 1e5
-    assert _aggregate(Mean, contributions(0.0, 0.0, 0.0, 1e6))["a"] > 1e5
+    assert _aggregate(MeanAggregate, contributions(0.0, 0.0, 0.0, 1e6))["a"] > 1e5
 
 
 def test_large_numbers_do_not_overflow_the_median():

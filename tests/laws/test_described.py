@@ -45,7 +45,7 @@ from nacre.differential_privacy.options import (
     NoiseOption,
     TreeNoise,
 )
-from nacre.federated_learning import AGGREGATES, AggregateOption, Mean, Median
+from nacre.federated_learning import AGGREGATES, AggregateOption, MeanAggregate, Median
 from nacre.fine_tuning.choices import (
     CHOICES,
     Bias,
@@ -128,7 +128,7 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (StandardTraining(), (), "objective", ("clean inputs",)),
     (Madry(attack=FGSM(ball=BALL)), (), "objective", ("Madry", "FGSM", "sex fixed")),
     (Trades(attack=PGD(ball=BALL)), (), "objective", ("TRADES", "PGD", "1 feature with radii")),
-    (Mean(), (), "aggregate", ("mean",)),
+    (MeanAggregate(), (), "aggregate", ("mean",)),
     (Median(), (), "aggregate", ("median",)),
     (Evasion(ball=BALL, steps=7), (), "audit", ("evasion", "7 steps", BALL.sentence())),
     (Membership(rows=99), (), "audit", ("membership", "99 rows")),

@@ -36,7 +36,7 @@ from nacre.differential_privacy.queries import (
     Variance,
 )
 from nacre.ledger import Ledger
-from nacre.report.evidence import check
+from nacre.report.evidence import check_releases
 from nacre.statistics import answers, noisy_numbers
 from nacre.statistics.release import release
 from tests.integrations.declared import linear, private, table
@@ -95,7 +95,7 @@ def test_one_row_moves_a_sum_of_the_trainer_and_nothing_else(
     first, other = (_but_its_place(written(tmp_path / name / "out")) for name in ("one", "other"))
     assert first == other
     assert told[0] == told[1]
-    assert [part["as_planned"] for part in check(tmp_path / "one" / "out")] == [True]
+    assert [part["as_planned"] for part in check_releases(tmp_path / "one" / "out")] == [True]
     assert f"{model}/model.safetensors" in first
 
 
@@ -153,7 +153,7 @@ class _Tapped:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered: list[tuple[list[int], float]] = []  # with the scale of the noise
         drawn: list[list[int]] = []
-        real = noisy_numbers.release
+        real = noisy_numbers.noisy_aggregate
 
         def emptied(measurement: Any, transformation: Any, rows: list[int]) -> Any:
             found = transformation(rows)
@@ -166,7 +166,7 @@ class _Tapped:
             return found
 
         monkeypatch.setattr(noisy_numbers, "_drawn", emptied)
-        monkeypatch.setattr(noisy_numbers, "release", counted)
+        monkeypatch.setattr(noisy_numbers, "noisy_aggregate", counted)
         monkeypatch.setattr(answers, "choose", self._choose)
         monkeypatch.setattr(answers, "shown_keys", self._shown)
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from nacre.core.errors import UnsupportedEvent
 from nacre.core.parts import Sampling
 from nacre.core.types import Adjacency
-from nacre.data.sampling import BallsInBins, CyclicPoisson, FixedSize, Full, Poisson, Shuffled
+from nacre.data.sampling import AllUnits, BallsInBins, CyclicPoisson, FixedSize, Poisson, Shuffled
 from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
 from nacre.differential_privacy.accounting.price import Accountant, epsilon
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon, zcdp_rho
-from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.describe import describe_event
 from nacre.differential_privacy.event_types import BinnedDpEvent
 from nacre.differential_privacy.events import event, require_priced, span
 from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.leaves import leaves, pure_epsilon, pure_event
 from nacre.differential_privacy.noise.blt import Buffered
-from nacre.differential_privacy.noise.correlated import Banded, Correlated, Tree, Whole
+from nacre.differential_privacy.noise.correlated import Banded, Correlated, Tree, WholeRun
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 ADJACENCIES: list[Adjacency] = ["add_or_remove", "zero_out", "replace_one"]
@@ -47,7 +47,7 @@ def sampled(rate: float, z: float, steps: int) -> dp.DpEvent:
 
 
 def full(z: float, steps: int, adjacency: Adjacency = "add_or_remove") -> dp.DpEvent:
-    return event(Full(1000), Gaussian(multiplier=z), steps, adjacency)
+    return event(AllUnits(1000), Gaussian(multiplier=z), steps, adjacency)
 
 
 @pytest.mark.slow
@@ -119,13 +119,13 @@ def test_unknown_pairs_are_refused_never_free() -> None:
         multiplier = 1.0
 
     with pytest.raises(UnsupportedEvent, match="kind: poisson"):
-        event(Full(10).draw, Gaussian(multiplier=1.0), 5, "add_or_remove")  # type: ignore[arg-type]
+        event(AllUnits(10).draw, Gaussian(multiplier=1.0), 5, "add_or_remove")  # type: ignore[arg-type]
     with pytest.raises(UnsupportedEvent, match="Cauchy"):
-        event(Full(10), Cauchy(), 5, "add_or_remove")
+        event(AllUnits(10), Cauchy(), 5, "add_or_remove")
     with pytest.raises(ValueError, match="calibrate"):
-        event(Full(10), Gaussian(), 5, "add_or_remove")
+        event(AllUnits(10), Gaussian(), 5, "add_or_remove")
     with pytest.raises(ValueError, match="steps"):
-        event(Full(10), Gaussian(multiplier=1.0), -1, "add_or_remove")
+        event(AllUnits(10), Gaussian(multiplier=1.0), -1, "add_or_remove")
 
 
 @pytest.mark.parametrize("accountant", ["auto", "pld", "rdp"])
@@ -135,14 +135,14 @@ def test_no_noise_and_no_steps(accountant: Accountant) -> None:
     assert epsilon(free, DELTA, accountant).epsilon == math.inf
     assert zcdp_rho(free) == math.inf
     assert group_event(free, 3) == free
-    nothing = event(Full(10), Gaussian(multiplier=1.0), 0, "add_or_remove")
+    nothing = event(AllUnits(10), Gaussian(multiplier=1.0), 0, "add_or_remove")
     assert epsilon(nothing, DELTA, accountant).epsilon == 0
     assert group_event(nothing, 3) == nothing
 
 
 def test_a_rate_of_one_is_a_full_batch() -> None:
     made = event(Poisson(10, 10), Gaussian(multiplier=1.0), 5, "replace_one")
-    assert made == event(Full(10), Gaussian(multiplier=1.0), 5, "replace_one")
+    assert made == event(AllUnits(10), Gaussian(multiplier=1.0), 5, "replace_one")
 
 
 @pytest.mark.parametrize("rows", [2, 5])
@@ -236,16 +236,16 @@ def test_rho_is_not_amplified_and_adds_up() -> None:
 
 
 def test_describe() -> None:
-    assert describe(dp.NoOpDpEvent()) == "nothing"
-    assert describe(sampled(0.25, 1.5, 8)) == (
+    assert describe_event(dp.NoOpDpEvent()) == "nothing"
+    assert describe_event(sampled(0.25, 1.5, 8)) == (
         "8 x Gaussian noise of 1.5 sensitivities, each unit drawn with probability 0.25"
     )
     both = dp.ComposedDpEvent([pure_event(0.5), dp.ZCDpEvent(0.1), dp.NonPrivateDpEvent()])
-    assert describe(both) == (
+    assert describe_event(both) == (
         "1 x a query with epsilon 0.5 and delta 0; 1 x a query with rho 0.1 (zCDP); "
         "1 x a release without protection"
     )
-    assert "Laplace" in describe(dp.LaplaceDpEvent(1.0))
+    assert "Laplace" in describe_event(dp.LaplaceDpEvent(1.0))
 
 
 def test_curves_check_their_orders() -> None:
@@ -281,7 +281,7 @@ def blt(steps: int, z: float) -> Buffered:
 
 @pytest.mark.parametrize("noise", [Tree(steps=40, separation=4, multiplier=2.0), blt(40, 2.0)])
 def test_noise_of_the_whole_run_is_one_release_however_many_steps_are_taken(
-    noise: Whole,
+    noise: WholeRun,
 ) -> None:
     for steps in (1, 17, 40):
         for adjacency in ADJACENCIES:
@@ -294,7 +294,7 @@ def test_noise_of_the_whole_run_is_one_release_however_many_steps_are_taken(
 @pytest.mark.parametrize(
     "sampling",
     [
-        Full(1000),
+        AllUnits(1000),
         Poisson(10, 1000),
         FixedSize(10, 1000),
         Shuffled(10, 1000),
@@ -339,7 +339,7 @@ ONCE = dp.GaussianDpEvent(1.5)
 @pytest.mark.parametrize(
     ("sampling", "allowed", "leaf", "covers"),
     [
-        (Full(1000), ADJACENCIES, ONCE, 1),
+        (AllUnits(1000), ADJACENCIES, ONCE, 1),
         (FixedSize(100, 1000), ["replace_one"], FIXED, 1),
         (FixedSize(1000, 1000), ["replace_one"], ONCE, 1),
         (Shuffled(100, 1090), ["zero_out", "replace_one"], ONCE, 10),
@@ -370,7 +370,7 @@ def test_fixed_size_draws_are_priced_under_replace_one_alone() -> None:
         with pytest.raises(UnsupportedEvent, match="replace_one"):
             require_priced(made, adjacency)
     assert leaves(group_event(made, 3)) == [(dp.GaussianDpEvent(0.5), 5)]
-    assert describe(made) == (
+    assert describe_event(made) == (
         "5 x Gaussian noise of 1.5 sensitivities, 100 of 1000 units drawn each time"
     )
 

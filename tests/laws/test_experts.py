@@ -8,7 +8,7 @@ from torch.nn import functional
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm
-from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped, choose
+from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped, choose_sum
 from tests.laws.networks import Computed, Objective
 from tests.laws.zoo import distance
 
@@ -163,7 +163,7 @@ def test_rows_that_values_move_are_followed_exactly(kind, name):
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_auto_takes_the_tape_for_experts(name):
     model, clip = _model(FOLLOWED[name]), Flat(norm=1.0)
-    chosen, why = choose("auto", model=model, objective=OBJECTIVE, clip=clip, sample=_batch(0))
+    chosen, why = choose_sum("auto", model=model, objective=OBJECTIVE, clip=clip, sample=_batch(0))
     assert isinstance(chosen, BookKeeping), why
 
 

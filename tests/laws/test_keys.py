@@ -21,7 +21,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release
 from nacre.data.dataset import Rows
-from nacre.data.sampling import Full
+from nacre.data.sampling import AllUnits
 from nacre.data.sketch import Sketch
 from nacre.data.units import Units
 from nacre.gradient_clipping import Flat
@@ -97,7 +97,7 @@ def test_the_key_of_the_noise_stands_for_its_sum_its_scale_and_what_it_remembers
             return BoundedSum(filled, given.get("norm", 1.0))
 
         parts = Parts(
-            sampling=Full(given.pop("rows", 4)), sums=lambda _: sums, noise=noise,  # type: ignore[arg-type]
+            sampling=AllUnits(given.pop("rows", 4)), sums=lambda _: sums, noise=noise,  # type: ignore[arg-type]
             adjacency=adjacency,
         )  # fmt: skip
         rows = Rows(torch.zeros(4, 3), torch.zeros(4))
@@ -170,13 +170,13 @@ def test_the_key_of_a_run_stands_for_its_rows_its_recipe_and_its_code(
 def test_each_trial_has_a_key_of_its_own(tmp_path: Path, monkeypatch: Patch) -> None:
     patients(tmp_path / "patients.csv")
     keys: list[bytes] = []
-    real = tuning.start
+    real = tuning.starting_model
 
     def start(setting: Any, held: Any, source: Source, *given: Any) -> Any:
         keys.append(source.digest("seen"))
         return real(setting, held, source, *given)
 
-    monkeypatch.setattr(tuning, "start", start)
+    monkeypatch.setattr(tuning, "starting_model", start)
     monkeypatch.setattr("nacre.differential_privacy.selection.trials.Trials.draw", lambda *_: 3)
     tuning.tune(plan(recipe(tmp_path, SEARCH)), tmp_path / "run")
     assert len(keys) == 3 and _told_apart(keys)

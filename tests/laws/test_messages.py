@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from nacre.core.errors import PartyError
 from nacre.core.types import Inherited, Noised, Unprotected
-from nacre.federated_learning import Reply, Request
+from nacre.federated_learning import Reply, RoundRequest
 
 quick = settings(max_examples=60, deadline=None)
 names = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda s: s != "__metadata__")
@@ -26,11 +26,11 @@ hows = st.one_of(
     st.lists(st.text(max_size=8), max_size=3).map(lambda s: Inherited(tuple(s))),
     st.text(max_size=8).map(Unprotected),
 )
-requests = st.builds(Request, kinds, rounds, st.text(max_size=9), tensors)
+requests = st.builds(RoundRequest, kinds, rounds, st.text(max_size=9), tensors)
 replies = st.builds(Reply, kinds, rounds, st.text(max_size=9), tensors, hows)
-messages = pytest.mark.parametrize("kind", [Request, Reply])
+messages = pytest.mark.parametrize("kind", [RoundRequest, Reply])
 
-REQUEST = Request("train", 3, "ab", {"w": torch.ones(2)})
+REQUEST = RoundRequest("train", 3, "ab", {"w": torch.ones(2)})
 REPLY = Reply("train", 3, "east", {"w": torch.ones(2)}, Noised(0.5))
 
 
@@ -45,7 +45,7 @@ def _same(a, b):
 @quick
 def test_a_request_goes_there_and_back(request):
     data = request.to_bytes()
-    back = Request.from_bytes(data)
+    back = RoundRequest.from_bytes(data)
     assert (back.kind, back.round, back.recipe) == (request.kind, request.round, request.recipe)
     _same(back, request)
     assert back.to_bytes() == data == request.to_bytes()
@@ -79,7 +79,7 @@ def test_any_bytes_are_refused_in_a_sentence(kind, data):
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_changed_byte_gives_a_message_or_a_refusal(kind, data):
-    good = bytearray((REQUEST if kind is Request else REPLY).to_bytes())
+    good = bytearray((REQUEST if kind is RoundRequest else REPLY).to_bytes())
     place = data.draw(st.integers(0, len(good) - 1))
     good[place] = data.draw(st.integers(0, 255))
     try:
@@ -93,7 +93,7 @@ def test_a_changed_byte_gives_a_message_or_a_refusal(kind, data):
 @given(st.integers(0, 400))
 @quick
 def test_a_message_cut_short_is_refused(kind, length):
-    good = (REQUEST if kind is Request else REPLY).to_bytes()
+    good = (REQUEST if kind is RoundRequest else REPLY).to_bytes()
     with pytest.raises(PartyError):
         kind.from_bytes(good[: min(length, len(good) - 1)])
 
@@ -191,20 +191,20 @@ def test_a_request_is_no_reply():
     with pytest.raises(PartyError):
         Reply.from_bytes(REQUEST.to_bytes())
     with pytest.raises(PartyError):
-        Request.from_bytes(REPLY.to_bytes())
+        RoundRequest.from_bytes(REPLY.to_bytes())
 
 
 def test_everything_that_is_asked_is_in_the_digest():
     others = [
-        Request("evaluate", 3, "ab", {"w": torch.ones(2)}),
-        Request("train", 4, "ab", {"w": torch.ones(2)}),
-        Request("train", 3, "ac", {"w": torch.ones(2)}),
-        Request("train", 3, "ab", {"v": torch.ones(2)}),
-        Request("train", 3, "ab", {"w": torch.tensor([1.0, 1.0000001])}),
+        RoundRequest("evaluate", 3, "ab", {"w": torch.ones(2)}),
+        RoundRequest("train", 4, "ab", {"w": torch.ones(2)}),
+        RoundRequest("train", 3, "ac", {"w": torch.ones(2)}),
+        RoundRequest("train", 3, "ab", {"v": torch.ones(2)}),
+        RoundRequest("train", 3, "ab", {"w": torch.tensor([1.0, 1.0000001])}),
     ]
     assert len({REQUEST.digest(), *(other.digest() for other in others)}) == 6
 
 
 def test_weights_in_double_precision_travel_as_float32():
-    sent = Request("train", 0, "", {"w": torch.ones(2, dtype=torch.float64)})
-    assert Request.from_bytes(sent.to_bytes()).tensors["w"].dtype == torch.float32
+    sent = RoundRequest("train", 0, "", {"w": torch.ones(2, dtype=torch.float64)})
+    assert RoundRequest.from_bytes(sent.to_bytes()).tensors["w"].dtype == torch.float32

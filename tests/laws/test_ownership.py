@@ -9,7 +9,7 @@ from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm, trainable
-from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped, choose
+from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped, choose_sum
 from tests.laws.networks import Computed, Objective
 from tests.laws.zoo import distance
 
@@ -172,7 +172,7 @@ def _by_hand(model, batch, clip):
 def test_the_chosen_sum_is_exact_on_every_step(name):
     """100 steps whose values put rows where the sample did not; one branch moves late."""
     model, clip, sample = _model(name), Flat(norm=1.0), _batch(0, flagged=False)
-    chosen, _ = choose("auto", model=model, objective=OBJECTIVE, clip=clip, sample=sample)
+    chosen, _ = choose_sum("auto", model=model, objective=OBJECTIVE, clip=clip, sample=sample)
     for step in range(100):
         source = Source(step.to_bytes(32, "big"))
         batch = _batch(step, flagged=step > 4)

@@ -24,7 +24,7 @@ from nacre.gradient_clipping import Adaptive, Flat
 from nacre.integrations import steps
 from nacre.ledger import Ledger
 from nacre.planning.plan import plan
-from nacre.report.evidence import check, gather, write_report
+from nacre.report.evidence import check_releases, gather, write_report
 from nacre.report.sections.headline import warnings
 from nacre.runs import loop
 from nacre.runs.run import train
@@ -66,8 +66,8 @@ def _other_adjacency(patch: Patch) -> None:
 
 
 def _half_noise(patch: Patch) -> None:
-    real = independent.scale
-    patch.setattr(independent, "scale", lambda *given: real(*given) / 2)
+    real = independent.scale_of_draws
+    patch.setattr(independent, "scale_of_draws", lambda *given: real(*given) / 2)
 
 
 def _half_added(patch: Patch) -> None:
@@ -165,7 +165,7 @@ def test_a_record_that_differs_from_the_plan_is_found(tmp_path: Path, base: dict
     run = tmp_path / "run"
     train(plan(recipe(tmp_path, base)), run)
     write_report(run)
-    assert [part["as_planned"] for part in check(run)] == [True]
+    assert [part["as_planned"] for part in check_releases(run)] == [True]
     asked = ["report", str(run), "--check"]
     assert CliRunner().invoke(cli, asked).exit_code == 0
     kept = (run / "released.jsonl").read_text()
@@ -174,12 +174,12 @@ def test_a_record_that_differs_from_the_plan_is_found(tmp_path: Path, base: dict
     third["deviation"] /= 2
     (run / "released.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(NotAsPlanned, match=r"release 3 .* is planned"):
-        check(run)
+        check_releases(run)
     assert CliRunner().invoke(cli, asked).exit_code != 0
     assert warnings(gather(run))[0].startswith("The epsilon does not hold. Release 3 is not what")
     (run / "released.jsonl").write_text("".join(kept.splitlines(True)[:-1]))
     with pytest.raises(NotAsPlanned, match="steps were taken"):
-        check(run)
+        check_releases(run)
     assert warnings(gather(run))[0].startswith("The epsilon does not hold. The record holds")
     (run / "released.jsonl").write_text(kept)
     assert warnings(gather(run)) == []
@@ -196,9 +196,9 @@ def test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked(tmp_path: Path, 
     with private(tmp_path, folder=folder, clip=rule, resume=True) as run:
         list(run)
         run.finish()
-    assert [(part["first"], part["last"], part["as_planned"]) for part in check(folder)] == [
-        (1, 6, True)
-    ]
+    assert [
+        (part["first"], part["last"], part["as_planned"]) for part in check_releases(folder)
+    ] == [(1, 6, True)]
     asked = ["report", str(folder), "--check"]
     assert CliRunner().invoke(cli, asked).exit_code == 0
     kept = (folder / "released.jsonl").read_text()
@@ -206,10 +206,10 @@ def test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked(tmp_path: Path, 
     lines[3]["deviation"] /= 2
     (folder / "released.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(NotAsPlanned, match=r"release 4 .* is planned"):
-        check(folder)
+        check_releases(folder)
     (folder / "released.jsonl").write_text("".join(kept.splitlines(True)[:-1]))
     with pytest.raises(NotAsPlanned, match="6 steps were taken"):
-        check(folder)
+        check_releases(folder)
 
 
 # -- statistics ----------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def _cheaper(query: Any, *given: Any) -> Any:
     return noised_release(dataclasses.replace(query, epsilon=2 * query.epsilon), *given)
 
 
-noised_release = noisy_numbers.release
+noised_release = noisy_numbers.noisy_aggregate
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from nacre.core.random import Source
 from nacre.data.dataset import Rows
 from nacre.data.sampling import (
     SAMPLINGS,
+    AllUnits,
     BallsInBins,
     CyclicPoisson,
     FixedSize,
-    Full,
     Poisson,
     Shuffled,
 )
@@ -42,7 +42,7 @@ DRAWS = {
     "balls in bins, anew": BallsInBins(UNITS, 4, anew=True),
     "shuffled": Shuffled(3, UNITS),
     "shuffled, with units left over": Shuffled(5, UNITS),
-    "full": Full(UNITS),
+    "full": AllUnits(UNITS),
 }
 EVERY = pytest.mark.parametrize("sampling", DRAWS.values(), ids=DRAWS)
 
@@ -143,7 +143,7 @@ def test_a_wrong_declaration_lets_no_unit_in_more_often(sampling, units):
     rate = getattr(sampling, "rate", sampling.expected / UNITS)
     turns = STEPS // sampling.separation
     most = rate if isinstance(sampling, CyclicPoisson) else sampling.separation * rate
-    most = 1.0 if isinstance(sampling, BallsInBins | Full) else most
+    most = 1.0 if isinstance(sampling, BallsInBins | AllUnits) else most
     assert table.sum(0).max() <= binom.isf(ALARM / UNITS, turns, min(1.0, most))
     if isinstance(sampling, Shuffled):
         passes = -(-STEPS // sampling.epoch)

@@ -10,7 +10,7 @@ import pytest
 
 from nacre.core.errors import LedgerError
 from nacre.ledger import Ledger, Request
-from nacre.ledger.storage.group_commit import Line, Together
+from nacre.ledger.storage.group_commit import PendingStep, Together
 
 from .conftest import GAUSSIAN
 
@@ -49,7 +49,7 @@ class Slow:
         self.batches: list[list[int]] = []
         self.fail: BaseException | None = None
 
-    def __call__(self, lines: Sequence[Line]) -> None:
+    def __call__(self, lines: Sequence[PendingStep]) -> None:
         self.entered.release()
         self.go.acquire()
         self.batches.append([line.step for line in lines])
@@ -62,7 +62,7 @@ class Slow:
 
 def told(together: Together, step: int) -> str:
     try:
-        together.add(Line("a", "r", step, ""))
+        together.add(PendingStep("a", "r", step, ""))
     except BaseException as error:
         return str(error)
     return "durable"
@@ -115,7 +115,7 @@ def test_a_commit_that_fails_leaves_no_trace_in_memory(
     )
     journal = Page.journal
 
-    def broken(page: Page, line: Line) -> None:
+    def broken(page: Page, line: PendingStep) -> None:
         journal(page, line)
         raise LedgerError("the power went")
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 
 from nacre.core.errors import LedgerError
 from nacre.ledger import Ledger, SignedHead, kept_head
-from nacre.ledger.keys import configuration, fingerprint_key, signing_key
+from nacre.ledger.keys import configuration_folder, fingerprint_key, signing_key
 
 from .test_verify import forged, tampered, verified
 
@@ -81,9 +81,9 @@ def test_a_signer_whom_the_ledger_does_not_name_is_found(
     ledger: Ledger, kept: SignedHead, tmp_path: Path
 ) -> None:
     """A thief of the ledger may sign a head of it, but not without leaving an entry."""
-    from nacre.ledger.heads import signed
+    from nacre.ledger.heads import sign_head
 
-    false = signed(kept.head, kept.first, "t", signing_key(tmp_path / "thief.pem"))
+    false = sign_head(kept.head, kept.first, "t", signing_key(tmp_path / "thief.pem"))
     assert false.genuine
     assert f"names the kept head's signer {false.signer}" in ledger.verify(false)[0]
 
@@ -161,7 +161,7 @@ def test_a_key_that_cannot_be_kept_is_a_sentence(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     with pytest.raises(LedgerError, match="set XDG_CONFIG_HOME"):
-        configuration()
+        configuration_folder()
 
 
 def test_rows_are_fingerprinted_under_a_key_beside_the_file_or_in_the_configuration(
@@ -171,4 +171,4 @@ def test_rows_are_fingerprinted_under_a_key_beside_the_file_or_in_the_configurat
     assert beside == (tmp_path / "l.db.key").read_bytes() and len(beside) == 32
     away = fingerprint_key("postgresql://h/d", "postgresql://h:5432/d")
     assert away == fingerprint_key("postgresql://u:secret@h/d", "postgresql://h:5432/d") != beside
-    assert [file.stat().st_mode & 0o777 for file in configuration().iterdir()] == [0o600]
+    assert [file.stat().st_mode & 0o777 for file in configuration_folder().iterdir()] == [0o600]

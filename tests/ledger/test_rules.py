@@ -11,7 +11,7 @@ from nacre.core.errors import UnsupportedEvent
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon
 from nacre.differential_privacy.leaves import pure_event
-from nacre.ledger.rules import Pld, Rdp, Zcdp, build, conversion, first_order, smallest_epsilon
+from nacre.ledger.rules import Pld, Rdp, Zcdp, build_rule, conversion, first_order, smallest_epsilon
 
 from .conftest import GAUSSIAN, SAMPLED
 
@@ -46,7 +46,7 @@ def test_the_first_order_takes_the_smallest_share() -> None:
 def test_only_rdp_has_an_order() -> None:
     assert first_order("zcdp", 3.0, DELTA, SAMPLED, 100) is None
     with pytest.raises(ValueError, match="order=None"):
-        build("rdp", 3.0, DELTA, None)
+        build_rule("rdp", 3.0, DELTA, None)
 
 
 def test_an_event_that_costs_nothing_fixes_no_order() -> None:

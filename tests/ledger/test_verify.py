@@ -12,7 +12,7 @@ import pytest
 
 from nacre.core.errors import LedgerError
 from nacre.ledger import Ledger, Request
-from nacre.ledger.chain import START, Entry, Head, linked
+from nacre.ledger.chain import START, Entry, LedgerHead, linked
 from nacre.ledger.replay import Book
 from nacre.ledger.storage.open import open_store
 
@@ -49,7 +49,7 @@ def tampered(place: Path | str, *statements: str) -> None:
             raw.execute(statement)
 
 
-def verified(path: Path | str, against: Head | str | None = None) -> list[str]:
+def verified(path: Path | str, against: LedgerHead | str | None = None) -> list[str]:
     with Ledger.open(path) as ledger:
         return ledger.verify(against)
 
@@ -137,7 +137,7 @@ def test_a_torn_file_is_one_sentence(path: Path, size: int) -> None:
     assert findings and all("\n" not in line for line in findings)
 
 
-def entry(kind: str, content: dict[str, Any]) -> Callable[[Head], Entry]:
+def entry(kind: str, content: dict[str, Any]) -> Callable[[LedgerHead], Entry]:
     return lambda head: linked(head, "t", "clinic", kind, content)
 
 
@@ -156,7 +156,7 @@ def forged(path: Path | str, kind: str, content: Any) -> None:
     store = open_store(path, False)
     with store.transaction(write=True) as transaction:
         last = list(transaction.entries(1))[-1]
-        transaction.append(linked(Head(last.number, last.hash), "t", "clinic", kind, content))
+        transaction.append(linked(LedgerHead(last.number, last.hash), "t", "clinic", kind, content))
     store.close()
 
 

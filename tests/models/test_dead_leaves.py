@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from nacre.models.dead_leaves import Moments, Whitened, leaves, moments
+from nacre.models.dead_leaves import Moments, Whitened, dead_leaves, moments
 from nacre.models.scattering import Scattering, scattered
 
 
 def test_pictures_depend_on_their_seed_alone():
     state = torch.get_rng_state()
-    assert torch.equal(leaves(150, (3, 9, 12)), leaves(150, (3, 9, 12)))
-    assert not torch.equal(leaves(3, (1, 8, 8)), leaves(3, (1, 8, 8), seed=1))
+    assert torch.equal(dead_leaves(150, (3, 9, 12)), dead_leaves(150, (3, 9, 12)))
+    assert not torch.equal(dead_leaves(3, (1, 8, 8)), dead_leaves(3, (1, 8, 8), seed=1))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_pictures_are_pictures():
-    found = leaves(200, (3, 16, 20))
+    found = dead_leaves(200, (3, 16, 20))
     assert found.shape == (200, 3, 16, 20)
     assert found.dtype == torch.float32
     assert float(found.min()) == -1
@@ -28,7 +28,7 @@ def test_pictures_are_pictures():
 def test_moments_are_those_of_the_features():
     seen = lambda images: torch.cat([images, images.flip(3) * 2 + 1], 1)  # noqa: E731
     found = moments(seen, (1, 6, 5))
-    rows = torch.cat([seen(leaves(1000, (1, 6, 5)))]).flatten(2).double()
+    rows = torch.cat([seen(dead_leaves(1000, (1, 6, 5)))]).flatten(2).double()
     centred = rows - rows.mean(0)
     assert torch.allclose(found.mean, rows.mean(0))
     whole = torch.cov(rows.flatten(1).T, correction=0).view(2, 30, 2, 30)
@@ -76,14 +76,14 @@ def test_images_of_other_forms_are_spread_more_evenly():
     it than with it; each picture is mapped by itself."""
 
     def directions(model):
-        found = model.beginning(leaves(300, (2, 16, 12), seed=5)).flatten(1)
+        found = model.beginning(dead_leaves(300, (2, 16, 12), seed=5)).flatten(1)
         values = torch.linalg.svdvals(found - found.mean(0)).square()
         return float(values.sum() ** 2 / values.square().sum())
 
     plain = scattered(Scattering(angles=4, groups=2), (2, 16, 12), 3)
     model = scattered(Scattering(angles=4, groups=2, whiten=1.0), (2, 16, 12), 3)
     assert directions(model) > 2 * directions(plain)
-    images = leaves(4, (2, 16, 12), seed=6)
+    images = dead_leaves(4, (2, 16, 12), seed=6)
     alone = torch.cat([model(image[None]) for image in images])
     assert torch.allclose(model(images), alone, atol=1e-5)
 
@@ -92,6 +92,6 @@ def test_a_layer_is_kept_with_its_model():
     first = scattered(Scattering(angles=4, groups=1, whiten=1.0), (1, 8, 8), 2)
     other = scattered(Scattering(angles=4, groups=1, whiten=9.0), (1, 8, 8), 2)
     other.load_state_dict(first.state_dict())
-    images = leaves(2, (1, 8, 8))
+    images = dead_leaves(2, (1, 8, 8))
     assert torch.equal(first(images), other(images))
     assert "features=25" in repr(first)

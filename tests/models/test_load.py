@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from nacre.core.errors import FileDamaged, Incompatible, NacreError, Refusal, RunError
-from nacre.models import CNN, MLP, Code, FormerRun, PythonModel, build, describe, load, save, saved
+from nacre.models import (
+    CNN,
+    MLP,
+    Code,
+    FormerRun,
+    PythonModel,
+    build,
+    describe_model,
+    load,
+    save,
+    saved,
+)
 from nacre.models.load import architecture
 
 SHAPE, OUTPUTS = (4,), 3
@@ -156,10 +167,10 @@ def test_a_python_model_that_gives_no_tensor_is_refused(tmp_path):
 def test_a_description_counts_what_training_moves(tmp_path):
     model = made()
     model.get_parameter("hidden0.bias").requires_grad_(False)
-    facts = describe(model)
+    facts = describe_model(model)
     assert (facts["parameters"], facts["trainable"]) == (43, 38)
     assert facts["layers"][1] == "hidden0: Linear(in_features=4, out_features=5, bias=True)"
-    assert describe(made(LINEAR, folder=tmp_path))["layers"] == [
+    assert describe_model(made(LINEAR, folder=tmp_path))["layers"] == [
         "Linear(in_features=4, out_features=3, bias=True)"
     ]
 

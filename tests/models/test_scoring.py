@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from nacre.models import CausalLM, Classification, scoring
-from nacre.models.scoring import judged
+from nacre.models.scoring import scored
 
 
 class Next(nn.Module):
@@ -33,7 +33,7 @@ def test_pieces_give_what_the_whole_gives(tokens, monkeypatch):
     with torch.no_grad():
         outputs = model(features)
     monkeypatch.setattr(scoring, "_TOKENS", 45)
-    losses, right = judged(model, task, features, label)
+    losses, right = scored(model, task, features, label)
     whole = task.row_losses(outputs, label)  # float32: sums of another width round otherwise
     torch.testing.assert_close(losses.float(), whole, rtol=1e-6, atol=0)
     assert torch.equal(right, task.correct(outputs, label))
@@ -45,6 +45,6 @@ def test_an_answer_that_is_no_number_is_wrong():
     model = nn.Linear(2, 2, bias=False)
     features = torch.tensor([[1.0, 0.0], [torch.inf, 0.0]])
     label = model(features[:1]).argmax(1).repeat(2)
-    _, right = judged(model, Classification(2), features, label)
+    _, right = scored(model, Classification(2), features, label)
     assert right.tolist() == [True, False]
-    assert judged(model, Classification(2), features[:0], label[:0])[0].shape == (0,)
+    assert scored(model, Classification(2), features[:0], label[:0])[0].shape == (0,)

@@ -12,7 +12,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from nacre.data.sampling import Full, Poisson
+from nacre.data.sampling import AllUnits, Poisson
 from nacre.differential_privacy.accounting.analytic import (
     gaussian_delta,
     gaussian_epsilon,
@@ -221,7 +221,7 @@ def test_calibrations_land_just_below_the_target(
 
 def test_full_batch_calibration_is_the_closed_form() -> None:
     def event_of(z: float) -> dp.DpEvent:
-        return event(Full(313), Gaussian(multiplier=z), 1000, "replace_one")
+        return event(AllUnits(313), Gaussian(multiplier=z), 1000, "replace_one")
 
     z, price = calibrate(event_of, 1.0, DELTA, "pld", "replace_one")
     assert z == pytest.approx(gaussian_multiplier(1.0, DELTA) * math.sqrt(1000), rel=1e-6)

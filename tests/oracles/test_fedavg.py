@@ -10,7 +10,7 @@ from nacre.core.optimizers import SGD, Adam
 from nacre.core.random import Source
 from nacre.core.tensors import detached, subtract, trainable
 from nacre.core.types import Release, Unprotected
-from nacre.federated_learning import Federation, InProcess, Mean, Party, Plain
+from nacre.federated_learning import Federation, InProcess, MeanAggregate, Party, Plain
 from nacre.gradient_clipping import Unclipped
 
 ROWS, LR = 8, 0.3
@@ -55,7 +55,7 @@ def _federation(steps=1):
         return Party(name, train, recipe="", rounds=20, like=trainable(_model()))
 
     handlers = {name: party(index, name).handle for index, name in enumerate(NAMES)}
-    return Federation(InProcess(handlers), Plain(Mean(), float(len(NAMES))), "")
+    return Federation(InProcess(handlers), Plain(MeanAggregate(), float(len(NAMES))), "")
 
 
 def _mean(federation, model):

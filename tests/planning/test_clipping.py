@@ -16,7 +16,7 @@ from nacre.core.types import FeatureSpace
 from nacre.gradient_clipping import Adaptive, Unclipped
 from nacre.models import build
 from nacre.planning.plan import plan
-from nacre.planning.show import show
+from nacre.planning.show import plan_tables
 from nacre.report.sections.guarantee import _clip
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import train
@@ -69,7 +69,7 @@ def _released(path):
 
 def _table(planned):
     out = io.StringIO()
-    Console(width=200, file=out).print(show(planned))
+    Console(width=200, file=out).print(plan_tables(planned))
     return " ".join(out.getvalue().split())
 
 

@@ -16,7 +16,7 @@ from nacre.data.sampling import BallsInBins, FixedSize, Shuffled, separation
 from nacre.planning import words
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import plan
-from nacre.planning.show import show
+from nacre.planning.show import plan_tables
 from nacre.report import gather, write_report
 from nacre.runs import loop
 from nacre.runs.run import train
@@ -114,7 +114,7 @@ def test_it_is_charged_under_every_rule_and_reported(tmp_path: Path, way: str, r
     assert holder.price is not None and 7.9 < holder.price.epsilon <= 8
     prices = [price for _, price in holder.by_step]
     assert prices == sorted(prices) and prices[-1] == holder.price.epsilon
-    assert outlook(planned) is not None and show(planned) is not None
+    assert outlook(planned) is not None and plan_tables(planned) is not None
     run = train(planned, tmp_path / "run")
     (party,) = gather(run.path)["plan"]["parties"]
     assert party["sampling"] == sampling

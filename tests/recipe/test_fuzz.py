@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import RecipeError
 from nacre.recipe.document import dump, parse
-from nacre.recipe.load import digest, dumps, loads
+from nacre.recipe.load import dumps, loads, recipe_digest
 from tests.recipe.texts import SMALL, WHOLE
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def readable(text: str) -> None:
     else:
         again = loads(dumps(recipe))
         assert again == recipe
-        assert digest(again) == digest(recipe)
+        assert recipe_digest(again) == recipe_digest(recipe)
 
 
 @QUICK

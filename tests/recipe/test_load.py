@@ -13,7 +13,7 @@ from nacre.data import Builtin
 from nacre.differential_privacy.options import Privacy
 from nacre.models import MLP
 from nacre.recipe.audits import Evasion, Membership
-from nacre.recipe.load import digest, dumps, load, loads
+from nacre.recipe.load import dumps, load_recipe, loads, recipe_digest
 from nacre.recipe.schema import Recipe
 from nacre.recipe.sections import Execution, Training
 from tests.recipe.texts import SMALL, WHOLE
@@ -29,10 +29,10 @@ RECIPES = sorted(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_we_ship_loads_and_comes_back(path: Path) -> None:
-    recipe = load(path)
+    recipe = load_recipe(path)
     again = loads(dumps(recipe))
     assert again == recipe
-    assert digest(again) == digest(recipe)
+    assert recipe_digest(again) == recipe_digest(recipe)
     assert recipe.source == path.read_bytes()
     assert recipe.folder == path.parent
 
@@ -59,14 +59,14 @@ def test_a_whole_recipe_is_the_options_it_names() -> None:
 def test_a_recipe_made_in_python_is_the_same_as_its_yaml() -> None:
     made = Recipe(name="small", data=Builtin(name="iris", size=150), model=MLP(hidden=(8,)))
     read = loads(SMALL)
-    assert made == read and digest(made) == digest(read)
+    assert made == read and recipe_digest(made) == recipe_digest(read)
     assert loads(dumps(made)) == made
     assert made.source is None and made.where("model") == (None, None)
 
 
 def test_whole_floats_and_written_defaults_do_not_change_the_digest() -> None:
     loud = SMALL + "seed: 0\ntraining: {optimizer: {kind: sgd, lr: 0.10}}\nledger:\n# a word\n"
-    assert digest(loads(loud)) == digest(loads(SMALL))
+    assert recipe_digest(loads(loud)) == recipe_digest(loads(SMALL))
     one = Recipe(
         name="small",
         data=Builtin(name="iris", size=150),
@@ -75,8 +75,10 @@ def test_whole_floats_and_written_defaults_do_not_change_the_digest() -> None:
             SMALL + "gradient_clipping: {norm: 1, kind: flat}"
         ).gradient_clipping,
     )
-    assert digest(one) == digest(loads(SMALL + "gradient_clipping: {kind: flat, norm: 1.0}"))
-    assert digest(replace(one, seed=1)) != digest(one)
+    assert recipe_digest(one) == recipe_digest(
+        loads(SMALL + "gradient_clipping: {kind: flat, norm: 1.0}")
+    )
+    assert recipe_digest(replace(one, seed=1)) != recipe_digest(one)
 
 
 def test_a_changed_recipe_has_no_source() -> None:
@@ -100,9 +102,9 @@ def test_lines_lead_to_the_nearest_thing_that_is_written() -> None:
 def test_paths_are_relative_to_the_file_or_to_the_folder_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(SMALL)
-    assert load(str(path)).folder == tmp_path
-    assert load(path, folder=Path("data")).folder == Path("data")
-    assert load(path) == loads(SMALL, folder=Path("x"))
+    assert load_recipe(str(path)).folder == tmp_path
+    assert load_recipe(path, folder=Path("data")).folder == Path("data")
+    assert load_recipe(path) == loads(SMALL, folder=Path("x"))
 
 
 def test_words_that_yaml_1_1_takes_for_something_else_are_text() -> None:

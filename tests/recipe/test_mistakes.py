@@ -8,7 +8,7 @@ import pytest
 
 from nacre.core.errors import RecipeError
 from nacre.recipe.document import DEEPEST, LARGEST
-from nacre.recipe.load import load, loads
+from nacre.recipe.load import load_recipe, loads
 from tests.recipe.texts import SMALL, WHOLE
 
 
@@ -127,23 +127,23 @@ def test_the_first_mistake_is_told_and_what_is_missing_comes_last() -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="No such file"):
-        load(tmp_path / "absent.yaml")
+        load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(RecipeError, match="Is a directory"):
-        load(tmp_path)
+        load_recipe(tmp_path)
     with pytest.raises(RecipeError, match="no name of a file"):
-        load("a\0b")
+        load_recipe("a\0b")
     file = tmp_path / "r.yaml"
     file.write_bytes(b"nacre: 1\nname: \xff\xfe\n")
     with pytest.raises(RecipeError, match=r"r\.yaml:2: is not UTF-8"):
-        load(file)
+        load_recipe(file)
     file.write_bytes("nacre: 1".encode("utf-16"))
     with pytest.raises(RecipeError, match="not UTF-8"):
-        load(file)
+        load_recipe(file)
     file.write_bytes(b"#" * (LARGEST + 1))
     with pytest.raises(RecipeError, match="larger than"):
-        load(file)
+        load_recipe(file)
     file.write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
-    assert load(file) == loads(SMALL)
+    assert load_recipe(file) == loads(SMALL)
 
 
 def test_a_mistake_in_a_default_section_points_to_it() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre.recipe.load import load, loads
+from nacre.recipe.load import load_recipe, loads
 
 SECTION = r"(?ms)^{}:.*?(?=^\S|\Z)"
 COMMENTED = re.compile(r"(?m)^# (\w+):\n(?:# .*\n)+")
@@ -49,4 +49,4 @@ TEXT = Path(__file__).parents[2] / "recipes" / "text.yaml"
 
 def test_the_recipe_for_text_is_the_preset() -> None:
     """One text to keep true: they differ in their name and in the paths of the commands."""
-    assert replace(load(TEXT), name="first-text") == loads(preset("text"))
+    assert replace(load_recipe(TEXT), name="first-text") == loads(preset("text"))

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from nacre.report.sections import charts
 from nacre.report.sections.axes import ticks
-from nacre.report.sections.numbers import number, percent
+from nacre.report.sections.numbers import number_text, percent
 
-WORDS = charts.Words(name="c", title="<title> & more", description="what it shows")
+WORDS = charts.Caption(name="c", title="<title> & more", description="what it shows")
 FINITE = st.floats(-1e6, 1e6)
 
 
@@ -32,11 +32,11 @@ def texts(svg: Markup) -> list[str]:
 
 
 def bars(*entries: charts.Bar) -> Markup:
-    return charts.bars(WORDS, entries, form=percent, axis=number)
+    return charts.bars(WORDS, entries, form=percent, axis=number_text)
 
 
-def lines(*series: charts.Line) -> Markup:
-    return charts.lines(WORDS, series, x=("round", number), y=("value", number))
+def lines(*series: charts.LineChart) -> Markup:
+    return charts.lines(WORDS, series, x=("round", number_text), y=("value", number_text))
 
 
 @given(FINITE, FINITE, st.integers(2, 8))
@@ -91,28 +91,28 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         bars(charts.Bar(label="a", value=0.1, low=bad, high=0.2))
     with pytest.raises(ValueError, match="finite"):
-        lines(charts.Line(label="a", points=[(0, bad)]))
+        lines(charts.LineChart(label="a", points=[(0, bad)]))
     with pytest.raises(ValueError, match="finite"):
-        charts.budget(WORDS, [charts.Budget(label="a", figure="", granted=bad, spent=1)])
+        charts.budget(WORDS, [charts.BudgetBar(label="a", figure="", granted=bad, spent=1)])
 
 
 def test_no_points_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one point"):
-        lines(charts.Line(label="a", points=[]))
+        lines(charts.LineChart(label="a", points=[]))
 
 
 def test_one_point_is_a_dot() -> None:
-    svg = lines(charts.Line(label="a", points=[(3, 0.5)]))
+    svg = lines(charts.LineChart(label="a", points=[(3, 0.5)]))
     assert len(list(parsed(svg).iter("circle"))) == 1
 
 
 def test_equal_points_are_drawn() -> None:
-    parsed(lines(charts.Line(label="a", points=[(1, 2), (1, 2), (1, 2)])))
+    parsed(lines(charts.LineChart(label="a", points=[(1, 2), (1, 2), (1, 2)])))
 
 
 def test_many_points_have_one_dot_and_several_curves_a_legend() -> None:
-    long = charts.Line(label="long", points=[(x, x) for x in range(40)])
-    dashed = charts.Line(label="dashed", points=[(0, 0), (39, 39)], dashed=True, tone=1)
+    long = charts.LineChart(label="long", points=[(x, x) for x in range(40)])
+    dashed = charts.LineChart(label="dashed", points=[(0, 0), (39, 39)], dashed=True, tone=1)
     svg = lines(long, dashed)
     assert len(list(parsed(svg).iter("circle"))) == 2
     assert {"long", "dashed"} <= set(texts(svg))
@@ -121,7 +121,7 @@ def test_many_points_have_one_dot_and_several_curves_a_legend() -> None:
 
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=20))
 def test_every_point_lies_in_the_frame(points: list[tuple[float, float]]) -> None:
-    root = parsed(lines(charts.Line(label="a", points=points)))
+    root = parsed(lines(charts.LineChart(label="a", points=points)))
     _, _, width, height = map(float, str(root.get("viewBox")).split())
     for dot in root.iter("circle"):
         assert 0 <= float(dot.get("cx", "-1")) <= width
@@ -129,7 +129,7 @@ def test_every_point_lies_in_the_frame(points: list[tuple[float, float]]) -> Non
 
 
 def test_tick_labels_of_one_axis_keep_apart() -> None:
-    svg = lines(charts.Line(label="a", points=[(0, 0), (123456, 1)]))
+    svg = lines(charts.LineChart(label="a", points=[(0, 0), (123456, 1)]))
     places = [
         (float(node.get("x", "0")), len(node.text or "") * 6.4)
         for node in parsed(svg).iter("text")
@@ -144,7 +144,7 @@ def test_tick_labels_of_one_axis_keep_apart() -> None:
     [(4, 1, "fill-0", 87), (4, 0, "fill-0", 0), (4, 5, "over", 348), (0, 0, "fill-0", 348)],
 )
 def test_budgets(granted: float, spent: float, kind: str, width: float) -> None:
-    entry = charts.Budget(label="clinic", figure="1", granted=granted, spent=spent)
+    entry = charts.BudgetBar(label="clinic", figure="1", granted=granted, spent=spent)
     track, filling = parsed(charts.budget(WORDS, [entry])).iter("rect")
     assert track.get("class") == "track"
     assert filling.get("class") == kind
@@ -152,7 +152,7 @@ def test_budgets(granted: float, spent: float, kind: str, width: float) -> None:
 
 
 def test_what_open_runs_hold_is_drawn_behind_what_is_spent() -> None:
-    entry = charts.Budget(label="clinic", figure="1", granted=4.0, spent=1.0, reserved=2.0)
+    entry = charts.BudgetBar(label="clinic", figure="1", granted=4.0, spent=1.0, reserved=2.0)
     _, held, filling = parsed(charts.budget(WORDS, [entry])).iter("rect")
     assert (held.get("class"), filling.get("class")) == ("held", "fill-0")
     assert float(held.get("width", "0")) == 3 * float(filling.get("width", "0"))

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from nacre.report.sections.pictures import difference, flat, png
+from nacre.report.sections.pictures import difference, pixel_list, png
 
 
 def decoded(address: str) -> tuple[tuple[int, ...], bytes]:
@@ -49,4 +49,4 @@ def test_difference() -> None:
 
 def test_what_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="'x'"):
-        flat([[0, "x"]])
+        pixel_list([[0, "x"]])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nacre.report import summary, summary_json, write_report
+from nacre.report import run_figures, summary_json, write_report
 from tests.report import sample
 
 
 def shown(run: Path) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(summary(run))
+    console.print(run_figures(run))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -31,7 +31,7 @@ def _steps(model, optimizer, count):
 def test_training_goes_on_bit_for_bit(tmp_path, make):
     model, optimizer = _model(make)
     _steps(model, optimizer, 3)
-    path = checkpoint.save(tmp_path, model, optimizer, 3, {"curve": [1.5]})
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 3, {"curve": [1.5]})
     _steps(model, optimizer, 2)
     again, restored = _model(make)
     assert checkpoint.restore(path, again, restored) == (3, {"curve": [1.5]})
@@ -43,7 +43,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, make):
 def test_the_last_two_are_kept(tmp_path):
     model, optimizer = _model(OPTIMIZERS[0])
     for done in (2, 4, 10):
-        checkpoint.save(tmp_path, model, optimizer, done, {})
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, done, {})
     assert [p.name for p in checkpoint.checkpoints(tmp_path)] == [
         "step-00000004.safetensors",
         "step-00000010.safetensors",
@@ -53,7 +53,7 @@ def test_the_last_two_are_kept(tmp_path):
 def test_every_flipped_byte_is_found(tmp_path):
     model, optimizer = _model(OPTIMIZERS[2])
     _steps(model, optimizer, 1)
-    path = checkpoint.save(tmp_path, model, optimizer, 1, {})
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 1, {})
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -63,7 +63,7 @@ def test_every_flipped_byte_is_found(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model, optimizer = _model(OPTIMIZERS[0])
-    path = checkpoint.save(tmp_path, model, optimizer, 1, {})
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 1, {})
     other = nn.Linear(5, 2)
     with pytest.raises(FileDamaged):
         checkpoint.restore(path, other, torch.optim.SGD(other.parameters(), lr=0.1))

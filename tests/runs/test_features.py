@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nacre.runs.progress import Silent
 
 from nacre.core.errors import Incompatible
 from nacre.core.files import load_tensors
-from nacre.core.progress import Silent
 from nacre.core.random import Source
 from nacre.data import Rows
 from nacre.models import build

@@ -23,7 +23,7 @@ from nacre.core.run_folder import RunFolder
 from nacre.ledger import Ledger
 from nacre.models import build
 from nacre.planning.plan import plan
-from nacre.planning.show import show
+from nacre.planning.show import plan_tables
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import abandon, finish, open_run, train
 from nacre.training import step
@@ -332,7 +332,7 @@ def test_a_private_base_on_the_same_account_states_the_composed_epsilon(tmp_path
     (holder,) = second.levels
     assert holder.quote.share_after == pytest.approx(2 * holder.quote.share)
     assert first.levels[0].price.epsilon < holder.quote.epsilon_after < 60
-    rich.print(show(second))
+    rich.print(plan_tables(second))
     assert "iris was charged before" in " ".join(capsys.readouterr().out.split())
     train(second, tmp_path / "second")
 
@@ -366,7 +366,7 @@ def test_no_copy_of_a_run_takes_a_step_from_another_state(tmp_path):
     (kept,) = (forged / "state").glob("step-*")
     model = build(planned.recipe.model, (4,), 3, 7, tmp_path)  # weights of the attacker's choice
     kept.unlink()
-    checkpoint.save(
+    checkpoint.save_checkpoint(
         forged / "state", model, torch.optim.Adam(model.parameters()), 0,
         {"curve": [], "stopped": "completed"},
     )  # fmt: skip

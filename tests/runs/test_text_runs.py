@@ -9,7 +9,7 @@ import torch
 from nacre.audit.run import audit_run
 from nacre.core.errors import BudgetExceeded, DataError, Incompatible, NacreError, Refusal, RunError
 from nacre.core.files import load_tensors, read_json
-from nacre.data.text.token_cache import Kept
+from nacre.data.text.token_cache import TokenCache
 from nacre.models import load, pretrained
 from nacre.planning import words
 from nacre.planning.plan import plan
@@ -85,7 +85,7 @@ def test_kept_tokens_that_were_changed_are_noticed(place):
     (file,) = local.glob("tokens-*")
     tensors, facts = load_tensors(file)
     tensors["features"][0, 1] += 1
-    Kept(local).put(facts["name"], tensors)
+    TokenCache(local).put(facts["name"], tensors)
     with pytest.raises(RunError, match="data differ"):
         train(plan(asked, resume=place / "run"), place / "run", resume=True)
 

@@ -31,8 +31,8 @@ from nacre.ledger.rules import RuleName
 from nacre.models import build
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import plan
-from nacre.planning.show import show
-from nacre.recipe.load import dumps, load, loads
+from nacre.planning.show import plan_tables
+from nacre.recipe.load import dumps, load_recipe, loads
 from nacre.report.evidence import gather, write_report
 from nacre.runs import rows
 from nacre.runs import tune as tuning
@@ -408,7 +408,7 @@ def test_wrong_searches_are_refused_in_one_sentence(tmp_path: Path, wrong: str) 
     file = tmp_path / "search.yaml"
     file.write_text(yaml.safe_dump(changed(SEARCH, changes), sort_keys=False))
     with pytest.raises(NacreError) as refused:
-        plan(load(file))
+        plan(load_recipe(file))
     assert said in str(refused.value)
     assert str(refused.value).startswith(f"{file}:")
     assert "\n" not in str(refused.value)
@@ -459,7 +459,7 @@ def test_a_search_in_python_is_the_one_in_yaml(tmp_path: Path) -> None:
 def test_a_plan_says_what_a_search_draws_from_and_costs(tmp_path: Path) -> None:
     planned = plan(recipe(tmp_path, changed(SEARCH, {"tune.trials": 10})))
     console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(show(planned))
+    console.print(plan_tables(planned))
     found = outlook(planned)
     assert found is not None and found.one_more_epoch is None
     console.print(found.table())

@@ -16,7 +16,7 @@ from nacre.audit.bounds import clopper_pearson
 from nacre.core.errors import NacreError, Refusal, UnsupportedEvent
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.accounting.rdp import rdp_curve, zcdp_rho
-from nacre.differential_privacy.describe import describe
+from nacre.differential_privacy.describe import describe_event
 from nacre.differential_privacy.event_types import ApproximateDpEvent
 from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.leaves import pure_event
@@ -157,7 +157,7 @@ def test_what_choices_and_keys_cost() -> None:
     assert 0.9 < epsilon(twice, 3e-6).epsilon <= 1.001
     exact = epsilon(dp.SelfComposedDpEvent(pure_event(0.5), 2), 3e-6 - 2e-6).epsilon
     assert epsilon(twice, 3e-6).epsilon == pytest.approx(exact)
-    assert describe(event) == "1 x a query with epsilon 0.5 and delta 1e-06"
+    assert describe_event(event) == "1 x a query with epsilon 0.5 and delta 1e-06"
     grouped = group_event(event, 2)
     assert isinstance(grouped, ApproximateDpEvent)
     assert grouped.epsilon == 1.0

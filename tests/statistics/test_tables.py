@@ -160,9 +160,9 @@ def test_one_person_moves_the_answers_by_what_is_charged(
         transformation(rows)
     ))  # fmt: skip
     seen: list[tuple[np.ndarray, float]] = []
-    real = noisy_numbers.release
+    real = noisy_numbers.noisy_aggregate
 
-    def watched(*args: Any, **more: Any) -> noisy_numbers.Noised:
+    def watched(*args: Any, **more: Any) -> noisy_numbers.NoisyNumbers:
         found = real(*args, **more)
         seen.append((np.array(found.values), found.scale))
         return found

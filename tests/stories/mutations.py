@@ -355,11 +355,11 @@ def _written(case: Case, folder: Path) -> Path:
 def _followed(recipe: Path, train: bool) -> Iterator[str]:
     """Does one thing after another and says what is done."""
     from nacre.planning.plan import plan
-    from nacre.recipe.load import load
+    from nacre.recipe.load import load_recipe
     from nacre.runs.run import train as trained
 
     yield "refused"
-    planned = plan(load(recipe))
+    planned = plan(load_recipe(recipe))
     yield "planned"
     rows.read(planned.recipe, bytes(32))
     yield "read"

@@ -31,7 +31,7 @@ import nacre
 from nacre.cli.main import VERBS, cli
 from nacre.planning.plan import plan
 from nacre.recipe.explain import explain
-from nacre.recipe.load import load
+from nacre.recipe.load import load_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -240,7 +240,7 @@ def test_the_table_of_a_preset_need_not_be_there_to_plan(folder: Path) -> None:
     text = text.replace("delta: 1.0e-4", "delta: 1.0e-5")
     Path("recipe.yaml").write_text(shorter(text))
     assert not Path("patients.csv").exists()
-    assert plan(load("recipe.yaml")).private
+    assert plan(load_recipe("recipe.yaml")).private
     run_command(
         "nacre run recipe.yaml --into runs/first",
         ["nacre: recipe.yaml:… `data.path`: patients.csv …"],

@@ -20,7 +20,14 @@ from nacre.planning.plan import plan
 from nacre.runs import loop
 from nacre.runs.run import train
 from nacre.training import pieces
-from nacre.training.compiled import Verdict, compiled, is_compiled, judged, tried, unfit
+from nacre.training.compiled import (
+    CompileVerdict,
+    compile_verdict,
+    compiled,
+    is_compiled,
+    tried,
+    unfit,
+)
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, changed, recipe
 
 # PyTorch's compiler, when it is loaded, warns of PyTorch's own older one.
@@ -126,7 +133,7 @@ def test_a_compiled_model_with_another_sum_is_not_taken():
     ],
 )
 def test_it_is_taken_where_it_saves_more_than_it_costs(plain, fast, compiling, steps, taken, why):
-    verdict = judged(plain, fast, compiling, steps)
+    verdict = compile_verdict(plain, fast, compiling, steps)
     assert verdict.taken is taken
     assert why in verdict.why
 
@@ -163,7 +170,9 @@ def test_a_taped_sum_is_never_compiled(tmp_path):
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_run_goes_on_as_it_was_started(tmp_path, monkeypatch, taken):
     """Whatever the trial would say on resume: the choice is the one that the run began with."""
-    monkeypatch.setattr(pieces.compiled, "tried", lambda *_: Verdict(taken, "compiled: so it is"))
+    monkeypatch.setattr(
+        pieces.compiled, "tried", lambda *_: CompileVerdict(taken, "compiled: so it is")
+    )
     planned = plan(recipe(tmp_path, PLAIN))
     assert planned.estimate.compiled is taken
     used = []
@@ -176,13 +185,15 @@ def test_a_run_goes_on_as_it_was_started(tmp_path, monkeypatch, taken):
     monkeypatch.setattr(loop, "fit", noting)
     with pytest.raises(Stopped):
         train(planned, tmp_path / "run", observe=StopAfter(3))
-    monkeypatch.setattr(pieces.compiled, "tried", lambda *_: Verdict(not taken, "otherwise"))
+    monkeypatch.setattr(pieces.compiled, "tried", lambda *_: CompileVerdict(not taken, "otherwise"))
     train(plan(planned.recipe, resume=tmp_path / "run"), tmp_path / "run", resume=True)
     assert used == [taken, taken]
 
 
 def test_a_resumed_compiled_run_ends_in_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces.compiled, "tried", lambda *_: Verdict(True, "compiled: so it is"))
+    monkeypatch.setattr(
+        pieces.compiled, "tried", lambda *_: CompileVerdict(True, "compiled: so it is")
+    )
     planned = plan(recipe(tmp_path, PLAIN))
 
     def copying(*args, **more):

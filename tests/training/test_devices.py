@@ -240,7 +240,7 @@ def test_a_checkpoint_of_two_goes_on_in_one_and_back(tmp_path, kind):
     state = State(model, optimizer, Flat(norm=0.5))
     parts = _parts("looped", NOISED, Devices(Group(), 4))
     fit(state, _units(), parts, until=1, source=ROOT, charge=NoJournal(), planned=NOTHING)
-    path = checkpoint.save(tmp_path, model, optimizer, 1, {})
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 1, {})
     path = several(2, _resumed, kind, path)[0]
     path = _resumed(Group(), "replicated", path)
     path = several(2, _resumed, kind, path)[0]

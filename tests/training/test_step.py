@@ -9,7 +9,7 @@ from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import Noised, Release
 from nacre.data.dataset import Rows
-from nacre.data.sampling import Full, Poisson
+from nacre.data.sampling import AllUnits, Poisson
 from nacre.data.units import Units
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 from nacre.gradient_clipping import ByValue, Flat, Looped, Unclipped, Vmapped, Whole
@@ -68,7 +68,7 @@ def test_the_same_step_releases_the_same_numbers():
 @pytest.mark.parametrize("what", ["weights", "request", "step", "key"])
 def test_another_step_draws_other_noise(what):
     """Two answers whose noise were equal would differ by the gradient alone."""
-    parts, units = _parts(Full(8)), _units(_rows(0))  # no unit: the release is noise alone
+    parts, units = _parts(AllUnits(8)), _units(_rows(0))  # no unit: the release is noise alone
     first = step(_state(), units, parts, ROOT)[1]
     state, source, context = _state(), ROOT, b""
     if what == "weights":
@@ -88,10 +88,10 @@ def test_another_step_draws_other_noise(what):
 def test_noise_of_another_size_is_other_noise(changed):
     """Else twice one release less the other would be the sum without any noise."""
     units = _units(_rows(0))
-    first = step(_state(), units, _parts(Full(8)), ROOT)[1]
+    first = step(_state(), units, _parts(AllUnits(8)), ROOT)[1]
     noise = Gaussian(multiplier=changed.get("multiplier", 1.0))
     state = _state(Flat(norm=changed.get("bound", 1.0)))
-    other = step(state, units, _parts(Full(8), noise), ROOT)[1]
+    other = step(state, units, _parts(AllUnits(8), noise), ROOT)[1]
     assert (first.how.deviation, other.how.deviation) == (1.0, 2.0)
     assert float((other.total["weight"] - 2 * first.total["weight"]).abs().max()) > 0.5
 
@@ -110,8 +110,8 @@ def test_an_empty_draw_is_noised_and_moves_the_weights():
 def test_the_mean_is_over_the_declared_number():
     rows = _rows(8)
     small, large = _state(), _state()
-    release = step(small, _units(rows), _parts(Full(8), NoNoise(because="test")), ROOT)[1]
-    step(large, _units(rows), _parts(Full(80), NoNoise(because="test")), ROOT)
+    release = step(small, _units(rows), _parts(AllUnits(8), NoNoise(because="test")), ROOT)[1]
+    step(large, _units(rows), _parts(AllUnits(80), NoNoise(because="test")), ROOT)
     start = _weights(_state())
     for name, total in release.total.items():
         torch.testing.assert_close(start[name] - _weights(small)[name], total / 8)
@@ -124,7 +124,7 @@ def test_the_update_moves_weights_of_any_precision_and_leaves_the_release(dtype)
     before = {name: value.clone() for name, value in trainable(model).items()}
     total = {name: torch.ones(value.shape) for name, value in before.items()}
     release = Release({**total, ":below": torch.tensor(3.0)}, Noised(1.0))
-    _update(model, torch.optim.SGD(model.parameters(), lr=1.0), release, _parts(Full(8)))
+    _update(model, torch.optim.SGD(model.parameters(), lr=1.0), release, _parts(AllUnits(8)))
     for name, value in trainable(model).items():
         torch.testing.assert_close(
             before[name] - value, torch.full_like(value, 1 / 8), rtol=0.02, atol=0.01
@@ -138,7 +138,7 @@ def test_riding_entries_are_not_clipped_with_the_mean():
     total = {name: torch.ones(value.shape) for name, value in trainable(model).items()}
     release = Release({**total, ":below": torch.tensor(3.0)}, Noised(1.0))
     start = _weights(State(model, None, None))
-    parts = _parts(Full(1), shape=ByValue(limit=0.5))
+    parts = _parts(AllUnits(1), shape=ByValue(limit=0.5))
     _update(model, torch.optim.SGD(model.parameters(), lr=1.0), release, parts)
     for name, value in trainable(model).items():
         torch.testing.assert_close(start[name] - value, torch.full_like(value, 0.5))
@@ -156,8 +156,10 @@ def test_what_is_journalled_cannot_be_told_without_the_key():
 def test_microbatches_change_nothing(sums):
     units = _units(_rows())
     plain = NoNoise(because="noise is keyed by the sum, to the last bit")
-    whole = step(_state(), units, _parts(Full(8), plain, sums(OBJECTIVE)), ROOT)[1]
-    parts = step(_state(), units, _parts(Full(8), plain, sums(OBJECTIVE), microbatch=3), ROOT)[1]
+    whole = step(_state(), units, _parts(AllUnits(8), plain, sums(OBJECTIVE)), ROOT)[1]
+    parts = step(_state(), units, _parts(AllUnits(8), plain, sums(OBJECTIVE), microbatch=3), ROOT)[
+        1
+    ]
     for name in whole.total:
         torch.testing.assert_close(whole.total[name], parts.total[name])
 
@@ -169,7 +171,7 @@ def test_whole_batch_clipping_acts_on_the_released_mean():
         state = _state(Unclipped())
         noise = NoNoise(because="test")
         clip = ByValue(limit=1e-3)
-        parts = _parts(Full(8), noise, Whole(OBJECTIVE), shape=clip, microbatch=micro)
+        parts = _parts(AllUnits(8), noise, Whole(OBJECTIVE), shape=clip, microbatch=micro)
         start = _weights(state)
         step(state, _units(_rows()), parts, ROOT)
         results.append({n: start[n] - v for n, v in _weights(state).items()})
@@ -185,7 +187,7 @@ def test_dropout_is_keyed_and_leaves_the_global_generator_alone():
         state = State(model.train(), torch.optim.SGD(model.parameters(), lr=1.0), Flat(norm=1.0))
         torch.manual_seed(1)
         before = torch.get_rng_state()
-        step(state, _units(_rows()), _parts(Full(8)), ROOT)
+        step(state, _units(_rows()), _parts(AllUnits(8)), ROOT)
         assert torch.equal(before, torch.get_rng_state())
         return _weights(state)
 
@@ -211,7 +213,7 @@ def test_fit_journals_each_step_before_it_is_released():
         return state.done == 3
 
     state = fit(
-        _state(), _units(_rows()), _parts(Full(8)), until=5, source=ROOT, charge=journal,
+        _state(), _units(_rows()), _parts(AllUnits(8)), until=5, source=ROOT, charge=journal,
         planned=NOTHING, observe=observe,
     )  # fmt: skip
     assert state.done == 3
@@ -223,7 +225,7 @@ def test_fit_goes_on_where_it_stopped():
     whole = fit(
         _state(),
         _units(_rows()),
-        _parts(Full(8)),
+        _parts(AllUnits(8)),
         until=4,
         source=ROOT,
         charge=_Journal(),
@@ -232,7 +234,7 @@ def test_fit_goes_on_where_it_stopped():
     half = fit(
         _state(),
         _units(_rows()),
-        _parts(Full(8)),
+        _parts(AllUnits(8)),
         until=2,
         source=ROOT,
         charge=_Journal(),
@@ -241,7 +243,7 @@ def test_fit_goes_on_where_it_stopped():
     rest = fit(
         half,
         _units(_rows()),
-        _parts(Full(8)),
+        _parts(AllUnits(8)),
         until=4,
         source=ROOT,
         charge=_Journal(),
@@ -255,8 +257,8 @@ def test_two_sums_never_meet_the_same_noise():
     """Else who changes rows or code behind a step's back subtracts the noise from two answers."""
     rows = _rows()
     other = Rows(rows.features * 2, rows.label)
-    parts = _parts(Full(8))
-    plain = _parts(Full(8), NoNoise(because="test"))
+    parts = _parts(AllUnits(8))
+    plain = _parts(AllUnits(8), NoNoise(because="test"))
     noise = []
     for some in (rows, other):
         released = step(_state(), _units(some), parts, ROOT)[1].total["weight"]

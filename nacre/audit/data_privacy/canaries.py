@@ -15,13 +15,13 @@ from torch import Tensor
 from nacre.audit import bounds
 from nacre.audit.answers import row_losses
 from nacre.audit.finding import Finding, Verdict
-from nacre.audit.target import Advance, Target, quiet
+from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import Incompatible
 from nacre.core.types import Batch
 from nacre.recipe.audits import CanaryAudit
 
 
-def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> Finding:
+def canaries(target: Target, option: CanaryAudit, advance: AuditProgress = no_progress) -> Finding:
     """How much likelier the model finds the canaries it was trained on than others like them.
 
     The *exposure* of a canary is log2 of the number of documents like it over its rank among
@@ -80,7 +80,7 @@ def canaries(target: Target, option: CanaryAudit, advance: Advance = quiet) -> F
 
 
 def _exposures(
-    target: Target, batches: tuple[Batch, ...], advance: Advance
+    target: Target, batches: tuple[Batch, ...], advance: AuditProgress
 ) -> tuple[Tensor, Tensor]:
     """(exposures, scores), (n,) float64 each; the first row of a batch is the canary itself.
 

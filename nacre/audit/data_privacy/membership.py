@@ -14,7 +14,7 @@ from nacre.audit.bounds import Counts, Interval
 from nacre.audit.data_privacy.cohorts import single
 from nacre.audit.data_privacy.thresholds import Scores, at_false_positives, strongest
 from nacre.audit.finding import Finding, Verdict
-from nacre.audit.target import Advance, Target, quiet
+from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.rows import select
 from nacre.core.types import Batch
@@ -26,7 +26,7 @@ ROC = (0.01, 0.05, 0.1, 0.25, 0.5)
 _SMALLEST = 4  # rows of a cohort: two in each half
 
 
-def membership(target: Target, option: Membership, advance: Advance = quiet) -> Finding:
+def membership(target: Target, option: Membership, advance: AuditProgress = no_progress) -> Finding:
     """How well an attacker with the model tells members from outsiders, at best of two attacks.
 
     `loss` calls a row a member where its loss is small (Yeom et al. 2018). `calibrated` does so
@@ -111,7 +111,7 @@ def _some(batch: Batch, most: int, target: Target, name: str) -> Batch:
 
 
 def _scores(
-    target: Target, members: Batch, outsiders: Batch, advance: Advance
+    target: Target, members: Batch, outsiders: Batch, advance: AuditProgress
 ) -> tuple[dict[str, Scores], dict[str, Scores]]:
     """(attacks, blind): scores by name; blind ones never look at the target."""
     total = 1 + len(target.references)

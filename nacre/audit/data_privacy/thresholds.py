@@ -59,14 +59,14 @@ def _halved(scores: Tensor, source: Source) -> tuple[Tensor, Tensor]:
     return scores[order[:middle]], scores[order[middle:]]
 
 
-class Fixed(NamedTuple):
+class FixedThreshold(NamedTuple):
     """A threshold, and the advantage it had on the rows that fixed it (optimistic: never shown)."""
 
     threshold: float
     advantage: float
 
 
-def fix(scores: Scores) -> Fixed:
+def fix(scores: Scores) -> FixedThreshold:
     """The threshold of largest advantage on `scores`; of equals the one that calls fewest members.
 
     Its advantage is never negative: above the highest score nobody is called a member.
@@ -74,7 +74,7 @@ def fix(scores: Scores) -> Fixed:
     candidates = torch.cat([scores.members, scores.outsiders]).sort(descending=True).values
     advantages = _above(scores.members, candidates) - _above(scores.outsiders, candidates)
     best = int(advantages.argmax())  # the first of equals, and candidates fall
-    return Fixed(float(candidates[best]), float(advantages[best]))
+    return FixedThreshold(float(candidates[best]), float(advantages[best]))
 
 
 def _above(scores: Tensor, thresholds: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _above(scores: Tensor, thresholds: Tensor) -> Tensor:
     return 1 - below.double() / len(scores)
 
 
-def strongest(attacks: Mapping[str, Scores]) -> tuple[str, Fixed]:
+def strongest(attacks: Mapping[str, Scores]) -> tuple[str, FixedThreshold]:
     """The attack of largest advantage on these rows, by name; the first of equals."""
     fixed = {name: fix(scores) for name, scores in attacks.items()}
     name = max(fixed, key=lambda key: fixed[key].advantage)

@@ -10,8 +10,8 @@ from nacre.audit.bounds import clopper_pearson
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.examples import examples
 from nacre.audit.model_security.masking import examine
-from nacre.audit.model_security.search import Search, search
-from nacre.audit.target import Advance, Target, quiet
+from nacre.audit.model_security.search import AttackSearch, search
+from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.types import Batch
 from nacre.recipe.audits import Evasion
@@ -20,7 +20,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the radius at which accuracy is measured, beside the clean one."""
 
 
-def evasion(target: Target, option: Evasion, advance: Advance = quiet) -> Finding:
+def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progress) -> Finding:
     """The share of test rows still answered rightly when each may be moved inside its ball.
 
     A row counts as robust only if nothing that was tried breaks it: every start of PGD at this
@@ -97,7 +97,7 @@ def _asked(target: Target, option: Evasion) -> tuple[Batch, Ball]:
 
 
 def _curve(
-    found: Search, ball: Ball, shares: Sequence[float], confidence: float
+    found: AttackSearch, ball: Ball, shares: Sequence[float], confidence: float
 ) -> list[dict[str, float]]:
     """Accuracy at each share of the radius, each with its own interval; it never rises."""
     total = len(found.broken_at)

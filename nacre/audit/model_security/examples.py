@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacre.audit.answers import answers
-from nacre.audit.model_security.search import Search
+from nacre.audit.model_security.search import AttackSearch
 from nacre.audit.target import Target
 from nacre.core.rows import select
 from nacre.core.types import Batch, FeatureSpace
@@ -20,7 +20,7 @@ SHOWN = 4  # rows
 MOVED = 5  # features of a row
 
 
-def examples(target: Target, found: Search) -> dict[str, list[dict[str, Any]]]:
+def examples(target: Target, found: AttackSearch) -> dict[str, list[dict[str, Any]]]:
     """`pictures` for inputs that are images, `rows` for inputs whose entries have names.
 
     They show the first rows whose right answer an attack changed, each at the smallest radius

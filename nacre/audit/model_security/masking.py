@@ -17,7 +17,7 @@ from nacre.adversarial_training.ball import Ball
 from nacre.adversarial_training.evaluate import attacked
 from nacre.adversarial_training.fgsm import FGSM
 from nacre.adversarial_training.pgd import PGD
-from nacre.audit.model_security.search import Search, scaled
+from nacre.audit.model_security.search import AttackSearch, scaled
 from nacre.audit.target import Target
 from nacre.core.parts import Attack
 from nacre.core.random import Source
@@ -32,8 +32,8 @@ ZERO_SHARE = 0.1
 
 
 def examine(
-    target: Target, ball: Ball, found: Search, *, steps: int, draws: int
-) -> tuple[Search, dict[str, Any]]:
+    target: Target, ball: Ball, found: AttackSearch, *, steps: int, draws: int
+) -> tuple[AttackSearch, dict[str, Any]]:
     """(search, signs): what the weaker attacks broke as well is broken, and what they show.
 
     Counts are of the rows that the clean model answers rightly. `draws` random points stand
@@ -43,7 +43,7 @@ def examine(
     batch = select(found.batch, index)
     by_gradient = _fallen(found, index)
     source = target.source.child("masking")
-    alone = Search.begin(target, found.batch)
+    alone = AttackSearch.begin(target, found.batch)
     noisy, found = alone, found
     for points in _random_points(batch, target, ball, draws, source):
         noisy = noisy.tried(target, index, points, 1.0)
@@ -79,7 +79,7 @@ def suspicions(signs: dict[str, Any]) -> list[str]:
     return result
 
 
-def _fallen(search: Search, index: Tensor) -> int:
+def _fallen(search: AttackSearch, index: Tensor) -> int:
     return int(search.broken_at[index].isfinite().sum())
 
 

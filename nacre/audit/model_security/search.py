@@ -12,13 +12,13 @@ from nacre.adversarial_training.ball import Ball
 from nacre.adversarial_training.evaluate import attacked
 from nacre.adversarial_training.pgd import PGD
 from nacre.audit.answers import right
-from nacre.audit.target import Advance, Target
+from nacre.audit.target import AuditProgress, Target
 from nacre.core.rows import select
 from nacre.core.types import Batch, Losses
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class AttackSearch:
     """What was found for each row. A row stands only if nothing tried so far broke it."""
 
     batch: Batch  # the clean rows, one an entry
@@ -26,7 +26,7 @@ class Search:
     broken_at: Tensor  # (R,) float64: share of the radius; 0 wrong from the start, inf standing
 
     @classmethod
-    def begin(cls, target: Target, batch: Batch) -> Search:
+    def begin(cls, target: Target, batch: Batch) -> AttackSearch:
         """Before any attack: only what the model gets wrong by itself is broken."""
         good = right(target.model, target.task, batch)
         start = torch.zeros(len(good), dtype=torch.float64, device=good.device)
@@ -41,7 +41,7 @@ class Search:
         """How many rows nothing within this share of the radius broke."""
         return int((self.broken_at > share).sum())
 
-    def tried(self, target: Target, index: Tensor, features: Tensor, share: float) -> Search:
+    def tried(self, target: Target, index: Tensor, features: Tensor, share: float) -> AttackSearch:
         """The search after `features` were tried on the rows `index`, inside `share`."""
         if not len(index):
             return self
@@ -52,7 +52,7 @@ class Search:
         broken_at[index[fallen]] = share
         return replace(self, features=kept, broken_at=broken_at)
 
-    def confirmed(self, target: Target) -> Search:
+    def confirmed(self, target: Target) -> AttackSearch:
         """Only what still changes the answer when all rows are scored once more, together.
 
         Another batch may round differently: a figure must be reproducible from its examples.
@@ -95,8 +95,8 @@ def search(
     shares: Sequence[float],  # of the radius, rising
     steps: int,
     restarts: int,
-    advance: Advance,
-) -> Search:
+    advance: AuditProgress,
+) -> AttackSearch:
     """PGD from `restarts` starts at each share; a row that fell is not attacked again.
 
     The first start is the clean input, from where the way to the edge is straight: on a linear
@@ -105,7 +105,7 @@ def search(
     Smaller balls lie inside larger ones, so a row that fell at a smaller share counts as fallen
     at every larger one: accuracy never rises with the radius.
     """
-    found = Search.begin(target, batch)
+    found = AttackSearch.begin(target, batch)
     losses = climbs(target)
     for place, share in enumerate(shares):
         part = scaled(ball, share)

@@ -40,7 +40,7 @@ from nacre.core.normals import plain, refined
 from nacre.core.random import Source
 
 try:
-    from nacre.core.normals import _normals as _made_by
+    from nacre.core.normals.box_muller import _normals as _made_by
 except ImportError:  # not built when Nacre was installed; `nacre plan` says so
     _made_by = plain
 
@@ -73,7 +73,7 @@ _workspace = _Workspace()
 
 
 @dataclass(frozen=True)
-class Block:
+class NormalBlock:
     """Pairs of normals that follow each other; the memory is used again by the next block."""
 
     first: int
@@ -98,7 +98,7 @@ class Blocks:
         self._left = (count + 1) // 2
         self._made = 0
 
-    def next(self) -> Block:
+    def next(self) -> NormalBlock:
         """The next one. Raises `ValueError` where more are asked for than were announced."""
         if not self._left:
             raise ValueError("more normals were asked for than were announced")
@@ -111,7 +111,7 @@ class Blocks:
         for start in range(0, size, len(_ZEROS)):
             self._encryptor.update_into(_ZEROS[: size - start], memory.bits[start:])
         drawn = np.frombuffer(memory.bits, dtype="<u4", count=2 * pairs)
-        block = Block(self._made, drawn[:pairs], drawn[pairs:], memory.numbers[: 2 * pairs])
+        block = NormalBlock(self._made, drawn[:pairs], drawn[pairs:], memory.numbers[: 2 * pairs])
         normals(block.words, block.angles, block.normals)
         self._left -= pairs
         self._made += pairs

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Words = NDArray[np.uint32]
+KeystreamWords = NDArray[np.uint32]
 
 LEAST, MOST = 1 << 18, (1 << 32) - (1 << 12)
 """Words below and from these on (6.2 in 100,000) say too little of a radius with their 32 bits."""
@@ -35,12 +35,12 @@ def _series(z: NDArray[np.floating[Any]], *coefficients: int) -> NDArray[np.floa
     return total
 
 
-def rare(words: Words) -> NDArray[np.bool_]:
+def rare(words: KeystreamWords) -> NDArray[np.bool_]:
     """Which words say too little."""
     return (words < LEAST) | (words >= MOST)
 
 
-def normals(words: Words, angles: Words, out: Floats) -> None:
+def normals(words: KeystreamWords, angles: KeystreamWords, out: Floats) -> None:
     """`out` (2 h,) becomes the normals of h pairs (Box and Muller 1958), all cosines first.
 
     A pair is R cos A, R sin A with R = sqrt(-2 ln U), U = word / 2**32 and A = 2 pi angle / 2**32;

@@ -37,7 +37,7 @@ class Bits:
         return Bits(self.pairs[here], self.words[here], self.angles[here], self.second[here])
 
 
-def joined(some: Sequence[Bits]) -> Bits:
+def joined_words(some: Sequence[Bits]) -> Bits:
     """One after the other."""
     return Bits(
         np.concatenate([bits.pairs for bits in some]),

@@ -66,7 +66,9 @@ def grid(deviation: float) -> tuple[float, float]:
     return deviation / step, step
 
 
-def add(source: Source, deviation: float, values: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
+def add_rounded_noise(
+    source: Source, deviation: float, values: Sequence[Tensor], outs: Sequence[Tensor]
+) -> None:
     """Each of `outs` becomes its value plus noise of `deviation`, rounded to multiples of the step.
 
     Both are flat float32 tensors on the processor, of one length each; an out may be its value.
@@ -122,7 +124,7 @@ class _Open:
         if not self._bits:
             return
         sums = np.concatenate([result[places] for result, places in self._where])
-        found = settled(refined.joined(self._bits), sums, *self._grid, self._fine)
+        found = settled(refined.joined_words(self._bits), sums, *self._grid, self._fine)
         ends = np.cumsum([len(places) for _, places in self._where])
         for (result, places), some in zip(self._where, np.split(found, ends[:-1]), strict=True):
             result[places] = some

@@ -21,13 +21,13 @@ from nacre.data.cells import Cells, of_table
 from nacre.data.files import rows_named
 from nacre.data.readers import (
     RawTable,
-    missing,
-    name_of,
-    number,
+    as_number,
+    is_missing,
     read_lines,
     read_table,
     suffix,
     text,
+    unit_name,
 )
 from nacre.data.text.encode import Encoded, Encoder
 
@@ -86,7 +86,7 @@ class DocumentsOption(Protocol):
         ...
 
 
-Form = Literal["texts", "documents", "instructions", "tagged"]
+DocumentForm = Literal["texts", "documents", "instructions", "tagged"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,14 @@ class Documents:
         """The class of each word; empty unless words have classes."""
         return self.columns["label"] if self.form() == "tagged" else []
 
-    def form(self) -> Form:
+    def form(self) -> DocumentForm:
         """How these rows are learnt from."""
         if "prompt" in self.columns:
             return "instructions"
-        forms: dict[str, Form] = {"causal_lm": "documents", "token_classification": "tagged"}
+        forms: dict[str, DocumentForm] = {
+            "causal_lm": "documents",
+            "token_classification": "tagged",
+        }
         return forms.get(self.option.task, "texts")
 
     def plain(self) -> list[str]:
@@ -252,15 +255,15 @@ class _Reader:
 
     def _label(self, value: object) -> int | float | None:
         if self._option.task == "regression":
-            if missing(value):
+            if is_missing(value):
                 return None
-            found = number(value)
+            found = as_number(value)
             if found is None or not math.isfinite(found):
                 raise self._no_label(value, "a finite number")
             return found
         if text(value) in self._option.classes:
             return self._option.classes.index(text(value))
-        if missing(value):
+        if is_missing(value):
             return None
         raise self._no_label(value, f"one of the classes {', '.join(self._option.classes)}")
 
@@ -317,4 +320,4 @@ def _words(value: object) -> list[str] | None:
 
 
 def _name(value: object) -> str | None:
-    return None if missing(value) else name_of(value)
+    return None if is_missing(value) else unit_name(value)

@@ -23,12 +23,12 @@ NOT_COUNTED = -100
 
 _CHUNK = 2048  # documents between two signs of progress
 
-Advance = Callable[[int, int], None]
+EncodingProgress = Callable[[int, int], None]
 """Called with (done, total) documents."""
 
 
 def quiet(done: int, total: int) -> None:
-    """An `Advance` that shows nothing."""
+    """An `EncodingProgress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Encoder:
     tokenizer: Tokenizer
     length: int
     cut: Literal["end", "start"] = "end"
-    advance: Advance = quiet
+    advance: EncodingProgress = quiet
 
     def __post_init__(self) -> None:
         before, after = self.tokenizer.around()

@@ -190,7 +190,7 @@ class Text:
 
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads and encodes every file; the holdout is chosen under `split_key`."""
-        reading = _Reading(self, folder, split_key, aids or Aids())
+        reading = _TextReading(self, folder, split_key, aids or Aids())
         private = reading.rows(self.path, keyed=True)
         test = public = None
         if self.holdout:
@@ -215,7 +215,7 @@ class Text:
 
 
 @dataclass
-class _Reading:
+class _TextReading:
     """All files of a recipe while they are read."""
 
     option: Text

@@ -17,7 +17,7 @@ from nacre.core.files import load_tensors, save_tensors
 from nacre.core.random import digest
 
 
-class Kept:
+class TokenCache:
     """Tensors by name: in memory until there is a folder for them, and from then on in files.
 
     They hold what private text says, so the folder has to be one that never leaves the machine. A
@@ -78,6 +78,6 @@ def _nobody(what: str, done: int, total: int) -> None:
 class Aids:
     """What makes reading rows a second time faster, and who is informed of the progress."""
 
-    kept: Kept = field(default_factory=Kept)
+    kept: TokenCache = field(default_factory=TokenCache)
     advance: Callable[[str, int, int], None] = _nobody
     """Called with what is being read, and (done, total) of its parts."""

@@ -185,7 +185,7 @@ def of_model(option: OfModel, folder: Path) -> PieceTokenizer:
     place = folder / option.name
     if (place / "model.json").is_file():
         return _of_run(place)
-    source, offline = hub.found(option.name, folder)
+    source, offline = hub.hub_source(option.name, folder)
     try:
         import transformers
 

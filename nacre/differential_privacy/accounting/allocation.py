@@ -33,11 +33,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 from scipy.special import ndtr, ndtri
 
-Array = NDArray[np.floating[Any]]
+from nacre.differential_privacy.accounting.arrays import Array
 
 _UNIT = 2.0**-53
 _SPREAD = 1e-4

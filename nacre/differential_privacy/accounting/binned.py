@@ -26,13 +26,11 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln, lambertw
 
-Array = NDArray[np.floating[Any]]
+from nacre.differential_privacy.accounting.arrays import Array
 
 _HIGHEST = 256
 """The order above which one Gaussian step bounds the round."""

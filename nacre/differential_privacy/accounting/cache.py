@@ -20,7 +20,7 @@ from typing import Any
 from nacre.core.errors import FileDamaged, NacreError
 from nacre.core.files import read_json, write_json
 
-Key = Mapping[str, str | float | int]
+EventKey = Mapping[str, str | float | int]
 
 
 def folder() -> Path:
@@ -30,7 +30,7 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nacre"
 
 
-def remembered(key: Key, compute: Callable[[], float]) -> float:
+def remembered(key: EventKey, compute: Callable[[], float]) -> float:
     """The number that `compute` gives for `key`, from disk where it is known."""
     path, text = _place(key)
     match _read(path, text):
@@ -44,7 +44,7 @@ def remembered(key: Key, compute: Callable[[], float]) -> float:
 
 
 def remembered_numbers(
-    key: Key,
+    key: EventKey,
     count: int,
     compute: Callable[[], Sequence[float]],  # -> `count` numbers
 ) -> list[float]:
@@ -64,7 +64,7 @@ def _finite(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _place(key: Key) -> tuple[Path, str]:
+def _place(key: EventKey) -> tuple[Path, str]:
     """Where an entry lies, and the key that it has to hold."""
     text = json.dumps(key, sort_keys=True)
     return folder() / f"{hashlib.sha256(text.encode()).hexdigest()}.json", text

@@ -28,13 +28,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
 from nacre.differential_privacy.accounting.allocation import Allocated
+from nacre.differential_privacy.accounting.arrays import Array
 from nacre.differential_privacy.accounting.jumps import upper_by_jumps
 from nacre.differential_privacy.accounting.loss_distribution import (
-    Kind,
+    LossKind,
     Masses,
     Step,
     Unsettled,
@@ -44,8 +44,7 @@ from nacre.differential_privacy.accounting.powers import UNIT, power
 from nacre.differential_privacy.accounting.saddle_point import Tilt, tilted
 from nacre.differential_privacy.accounting.small import stacked
 
-Array = NDArray[np.floating[Any]]
-Steps = Sequence[tuple[Kind, int]]
+CountedSteps = Sequence[tuple[LossKind, int]]
 """Kinds of steps, with how often each is taken."""
 
 _CUT = 1e-7
@@ -89,7 +88,7 @@ class Bounds(NamedTuple):
     upper: float
 
 
-def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
+def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Bounds:
     """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
 
     They are at most `gap` apart, relative to the upper one or to `_SMALL`; the lower one is 0 where
@@ -124,7 +123,7 @@ def epsilon_bounds(steps: Steps, delta: float, gap: float = 1e-3) -> Bounds:
     return found
 
 
-def _of_many_kinds(steps: Steps, delta: float, gap: float) -> float:
+def _of_many_kinds(steps: CountedSteps, delta: float, gap: float) -> float:
     """The upper bound that composes all kinds by their low frequencies; inf where it does not
     settle."""
     if sum(times for _, times in steps) < _STEPS:
@@ -133,7 +132,7 @@ def _of_many_kinds(steps: Steps, delta: float, gap: float) -> float:
     return max(removed, _by_jumps(steps, delta, gap, True, removed))
 
 
-def _by_jumps(steps: Steps, delta: float, gap: float, added: bool, enough: float) -> float:
+def _by_jumps(steps: CountedSteps, delta: float, gap: float, added: bool, enough: float) -> float:
     """The upper bound that keeps rare large losses apart; inf where it does not settle either."""
     plain = [(kind, times) for kind, times in steps if isinstance(kind, Step)]
     if len(plain) < len(steps):
@@ -144,13 +143,13 @@ def _by_jumps(steps: Steps, delta: float, gap: float, added: bool, enough: float
         return math.inf
 
 
-def _from_above(steps: Steps) -> bool:
+def _from_above(steps: CountedSteps) -> bool:
     """Whether the grid of some step is proven from above alone."""
     return any(isinstance(kind, Allocated) for kind, _ in steps)
 
 
 def _refined(
-    steps: Steps, delta: float, gap: float, tilt: Tilt, added: bool, enough: float
+    steps: CountedSteps, delta: float, gap: float, tilt: Tilt, added: bool, enough: float
 ) -> Bounds:
     """The bounds of one direction; coarse where its upper bound stays below `enough`."""
     count = sum(times for _, times in steps)
@@ -210,7 +209,7 @@ class _Composed:
         return self.weights * np.exp(self.scale - self.order * self.losses)
 
 
-def _bounds(steps: Steps, delta: float, tilt: Tilt, added: bool, width: float) -> Bounds:
+def _bounds(steps: CountedSteps, delta: float, tilt: Tilt, added: bool, width: float) -> Bounds:
     count = sum(times for _, times in steps)
     parts = [
         (on_grid(kind, width, added, _CUT * delta / max(count, 1)), times) for kind, times in steps

@@ -80,7 +80,7 @@ DELTAS = (1e-4, 1e-6, 1e-8, 1e-10)
 """Where a report shows the curve."""
 
 
-def told(event: DpEvent, accountant: Accountant, adjacency: Adjacency) -> dict[str, Any]:
+def in_other_words(event: DpEvent, accountant: Accountant, adjacency: Adjacency) -> dict[str, Any]:
     """The promise in the words of others, as plan.json has it: `epsilon_by_delta`, pairs over
     `DELTAS`; `mu` of Gaussian differential privacy and `rho` of zero-concentrated privacy, None
     where the event has none."""

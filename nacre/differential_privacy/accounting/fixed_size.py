@@ -31,13 +31,11 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln
 
-Array = NDArray[np.floating[Any]]
+from nacre.differential_privacy.accounting.arrays import Array
 
 _CENTRED = 256
 """The largest j whose B_j is computed; beyond, twice the plain moment is as good."""

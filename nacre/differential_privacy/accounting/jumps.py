@@ -36,12 +36,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from nacre.differential_privacy.accounting.arrays import Array
 from nacre.differential_privacy.accounting.loss_distribution import (
     Step,
     Unsettled,
@@ -49,10 +48,16 @@ from nacre.differential_privacy.accounting.loss_distribution import (
     part_on_grid,
 )
 from nacre.differential_privacy.accounting.powers import UNIT
-from nacre.differential_privacy.accounting.small import CUT, Curve, Small, blocks, curve, stacked
+from nacre.differential_privacy.accounting.small import (
+    CUT,
+    Curve,
+    Small,
+    blocks,
+    curve_above,
+    stacked,
+)
 
-Array = NDArray[np.floating[Any]]
-Steps = Sequence[tuple[Step, int]]
+JumpSteps = Sequence[tuple[Step, int]]
 
 _EXPECTED = 1.0
 """Jumps that are expected, at most."""
@@ -89,7 +94,7 @@ class _Jumps:
 
 
 def upper_by_jumps(
-    steps: Steps, delta: float, added: bool, gap: float, enough: float = 0.0
+    steps: JumpSteps, delta: float, added: bool, gap: float, enough: float = 0.0
 ) -> float:
     """An upper bound on the epsilon at `delta` of one direction of neighbours.
 
@@ -119,7 +124,7 @@ def upper_by_jumps(
     return best
 
 
-def _sampled(steps: Steps) -> Steps:
+def _sampled(steps: JumpSteps) -> JumpSteps:
     """A few of many kinds, in the place of all."""
     ordered = sorted(steps, key=lambda step: (step[0].rate, step[0].multiplier))
     some = ordered[len(ordered) % _KINDS // 2 :: len(ordered) // _KINDS]
@@ -128,7 +133,7 @@ def _sampled(steps: Steps) -> Steps:
 
 
 def _searched(
-    steps: Steps, delta: float, added: bool, gap: float, enough: float
+    steps: JumpSteps, delta: float, added: bool, gap: float, enough: float
 ) -> tuple[float, float]:
     """The least bound that finer and finer grids found, and a width that is fine enough."""
     threshold = _floor(steps) if added else _threshold(steps)
@@ -151,7 +156,7 @@ def _searched(
     return best, last
 
 
-def _threshold(steps: Steps) -> float:
+def _threshold(steps: JumpSteps) -> float:
     """The loss above which `_EXPECTED` steps are expected, and a share `_RARE` of each kind."""
 
     def few(loss: float) -> bool:
@@ -162,7 +167,7 @@ def _threshold(steps: Steps) -> float:
     return _least(few)
 
 
-def _floor(steps: Steps) -> float:
+def _floor(steps: JumpSteps) -> float:
     """How far below 0 a loss may lie where the unit is added: what lies below is moved up."""
     return _least(lambda loss: sum(above(kind, loss)[1] * n for kind, n in steps) <= _MOVED)
 
@@ -176,7 +181,7 @@ def _least(holds: Callable[[float], bool]) -> float:
     return math.exp(high)
 
 
-def _jumps(steps: Steps, start: float, delta: float, reach: float) -> _Jumps:
+def _jumps(steps: JumpSteps, start: float, delta: float, reach: float) -> _Jumps:
     """The jumps above `start`, on a grid up to `start + reach`."""
     width = reach / _JUMP_PLACES
     expected, lost, shift = np.zeros(_JUMP_PLACES + 1), 0.0, 0.0
@@ -219,7 +224,7 @@ def _exponential(expected: Array, start: float, width: float, lost: float, delta
     return _Jumps(start, width, tuple(powers), missed + rest)
 
 
-def _guess(steps: Steps, threshold: float, added: bool, delta: float) -> float:
+def _guess(steps: JumpSteps, threshold: float, added: bool, delta: float) -> float:
     """An epsilon near which to look first; nothing that is certified depends on it."""
     small = _small(steps, threshold / 100, added, threshold)
     mean = float(small.times @ (small.masses @ small.losses))
@@ -232,7 +237,7 @@ def _guess(steps: Steps, threshold: float, added: bool, delta: float) -> float:
 
 
 def _bound(
-    steps: Steps, delta: float, added: bool, threshold: float, epsilon: float, width: float
+    steps: JumpSteps, delta: float, added: bool, threshold: float, epsilon: float, width: float
 ) -> float | None:
     """The bound on one grid, inf where `epsilon` is much too low; None for a grid too large."""
     try:
@@ -240,7 +245,7 @@ def _bound(
         ratio = _ratio(small, epsilon)
         if ratio > 1:
             small = blocks(small, ratio, 4 * ratio**2, delta)
-        found = curve(small, delta, epsilon)
+        found = curve_above(small, delta, epsilon)
     except Unsettled:
         return None
     jumps = None if added else _jumps(steps, threshold, delta, 6 * epsilon)
@@ -256,7 +261,7 @@ def _ratio(small: Small, epsilon: float) -> int:
     return max(1, int(min(coarse, math.sqrt(float(small.times[0]) / 64))))
 
 
-def _small(steps: Steps, width: float, added: bool, threshold: float) -> Small:
+def _small(steps: JumpSteps, width: float, added: bool, threshold: float) -> Small:
     """The losses that are no jumps; where the unit is added, those above the floor."""
     parts: list[tuple[int, Array, int]] = []
     for kind, times in steps:

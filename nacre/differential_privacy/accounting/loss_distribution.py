@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from nacre.differential_privacy.accounting.allocation import Allocated, law, on_lattice
+from nacre.differential_privacy.accounting.arrays import Array
 from nacre.differential_privacy.accounting.powers import UNIT
-
-Array = NDArray[np.floating[Any]]
 
 _MOST = 1 << 22
 """Points that one step may take."""
@@ -122,11 +119,11 @@ class Masses:
     drift: float  # how far rounding may have moved the mean of exp(loss), relative
 
 
-Kind = Step | Replaced | Atoms | Allocated
+LossKind = Step | Replaced | Atoms | Allocated
 """What one step's losses may be."""
 
 
-def on_grid(kind: Kind, width: float, added: bool, tail: float) -> Masses:
+def on_grid(kind: LossKind, width: float, added: bool, tail: float) -> Masses:
     """The losses of one step on the grid; tails of mass `tail` are cut off.
 
     Raises `Unsettled` where they take more than four million points.

@@ -18,10 +18,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
-Array = NDArray[np.floating[Any]]
+from nacre.differential_privacy.accounting.arrays import Array
 
 UNIT = 2.0**-53
 """The rounding of a double."""

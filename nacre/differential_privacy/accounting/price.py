@@ -35,7 +35,7 @@ from nacre.differential_privacy.accounting.cache import remembered_numbers
 from nacre.differential_privacy.accounting.composition import Bounds, epsilon_bounds
 from nacre.differential_privacy.accounting.loss_distribution import (
     Atoms,
-    Kind,
+    LossKind,
     Replaced,
     Step,
     Unsettled,
@@ -45,7 +45,7 @@ from nacre.differential_privacy.describe import unknown
 from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.leaves import (
     Leaf,
-    alternatives,
+    either_events,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
@@ -200,7 +200,7 @@ def _resolve(event: DpEvent, accountant: Accountant) -> Literal["closed", "pld",
             "`accountant: pld`"
         )
     by_curve = dp_accounting.ZCDpEvent | dp_accounting.dp_event.RepeatAndSelectDpEvent
-    curved = any(isinstance(leaf, by_curve) or alternatives(leaf) for leaf in kinds)
+    curved = any(isinstance(leaf, by_curve) or either_events(leaf) for leaf in kinds)
     return "rdp" if curved and accountant == "auto" else "pld"
 
 
@@ -277,7 +277,7 @@ def _failing(event: DpEvent) -> float:
     )
 
 
-def _step(leaf: Leaf, tail: float) -> Kind:
+def _step(leaf: Leaf, tail: float) -> LossKind:
     """The losses of one event, of which `tail` may be cut off where they are no closed form. Raises
     `UnsupportedEvent` where it has no rule."""
     import dp_accounting

@@ -17,7 +17,7 @@ from nacre.differential_privacy.accounting.fixed_size import fixed_size_curve
 from nacre.differential_privacy.describe import unknown
 from nacre.differential_privacy.leaves import (
     Leaf,
-    alternatives,
+    either_events,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
@@ -124,7 +124,7 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
         same = tuple(float(order) for order in orders) == ORDERS
         trial = known if same else rdp_curve(leaf.event, list(orders))
         return Trials(mean=leaf.mean, shape=leaf.shape).curve(orders, trial, ORDERS, known)
-    if parts := alternatives(leaf):
+    if parts := either_events(leaf):
         return np.max([rdp_curve(part, list(orders)) for part in parts], axis=0)
     if is_sampled_gaussian(leaf):
         rate, multiplier = leaf.sampling_probability, leaf.event.noise_multiplier

@@ -13,17 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import erfcx
 
 from nacre.differential_privacy.accounting.allocation import Allocated
 from nacre.differential_privacy.accounting.allocation import points as round_points
-from nacre.differential_privacy.accounting.loss_distribution import Atoms, Kind, Replaced
-
-Array = NDArray[np.floating[Any]]
+from nacre.differential_privacy.accounting.arrays import Array
+from nacre.differential_privacy.accounting.loss_distribution import Atoms, LossKind, Replaced
 
 _POINTS = (256, 1 << 15)  # of the quadrature
 _FAR = 12.0  # deviations: beyond lie 1e-33
@@ -37,7 +34,7 @@ _SHORTER = (1.0, 0.7, 0.5, 0.35)  # orders to try, in units of the saddle point'
 class _Law:
     """The losses of one step as points with weights (a quadrature), for cumulants."""
 
-    kind: Kind
+    kind: LossKind
     added: bool
 
     def cumulants(self, order: float) -> tuple[float, float, float]:
@@ -161,7 +158,7 @@ class Tilt:
         return found + width
 
 
-def tilted(steps: Sequence[tuple[Kind, int]], delta: float, added: bool) -> Tilt:
+def tilted(steps: Sequence[tuple[LossKind, int]], delta: float, added: bool) -> Tilt:
     """The tilt for the epsilon at `delta`, one direction of neighbours."""
     laws = tuple((_Law(kind, added), times) for kind, times in steps)
     low, high = math.log(_LEAST), math.log(_MOST)

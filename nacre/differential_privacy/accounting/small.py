@@ -21,14 +21,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 from scipy.signal import lfilter
 
+from nacre.differential_privacy.accounting.arrays import Array
 from nacre.differential_privacy.accounting.loss_distribution import Unsettled
 from nacre.differential_privacy.accounting.powers import UNIT, power
-
-Array = NDArray[np.floating[Any]]
 
 CUT = 1e-5
 """What is cut off in one place, as a share of delta."""
@@ -124,7 +122,7 @@ class Curve:
         return np.where(place > len(self.values) - 1, self.above, found)
 
 
-def curve(small: Small, delta: float, epsilon: float) -> Curve:
+def curve_above(small: Small, delta: float, epsilon: float) -> Curve:
     """The bounds from the smallest losses to about `epsilon` and above. Raises `Unsettled`."""
     orders = small.orders_of([part * epsilon for part in _PARTS])
     first, size = _window(small, math.log(CUT * delta), orders[-1])

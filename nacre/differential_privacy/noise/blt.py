@@ -26,7 +26,14 @@ from nacre.differential_privacy.noise.factorization import (
     opposite,
     series,
 )
-from nacre.differential_privacy.noise.unit_scale import check, closed, like, opened, released, scale
+from nacre.differential_privacy.noise.unit_scale import (
+    draws_like,
+    pack_state,
+    released,
+    require_multiplier,
+    scale_of_draws,
+    unpack_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,7 @@ class Buffered:
     """Standard deviation of z in units of the sensitivity of all steps; None until calibrated."""
 
     def __post_init__(self) -> None:
-        check(self.multiplier)
+        require_multiplier(self.multiplier)
         if self.steps < 1 or self.separation < 1:
             raise ValueError(
                 f"steps={self.steps} and separation={self.separation} must be at least 1"
@@ -116,15 +123,15 @@ class Buffered:
         Raises as `Gaussian.add`; `RunError` for a state of other buffers or parameters, and for
         more steps than the noise is scaled for.
         """
-        sensitivity = scale(self.multiplier, total, adjacency)
+        sensitivity = scale_of_draws(self.multiplier, total, adjacency)
         unit = sensitivity * self.reach
-        step, past = opened(state, self._made(), total, len(self.weights))
+        step, past = unpack_state(state, self._made(), total, len(self.weights))
         if step >= self.steps:
             raise RunError(
                 f"the noise is scaled for steps={self.steps} and all are taken, so another one is "
                 "not covered; plan more steps in a new run"
             )
-        drawn = like(total)
+        drawn = draws_like(total)
         past = [kept.to(drawn.device) for kept in past]
         for weight, kept in zip(self.weights, past, strict=False):  # none at the first step
             drawn.add_(kept, alpha=-weight)
@@ -133,7 +140,7 @@ class Buffered:
         past = past or [torch.zeros_like(drawn) for _ in self.decays]
         kept = [torch.add(drawn, b, alpha=t) for b, t in zip(past, self.decays, strict=True)]
         how = Noised(sensitivity * self.spread(step), total.bound)
-        return Release(noised, how), closed(step + 1, self._made(), kept)
+        return Release(noised, how), pack_state(step + 1, self._made(), kept)
 
 
 @functools.lru_cache(maxsize=64)

@@ -32,7 +32,14 @@ from nacre.core.random import Source
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release, Tensors
 from nacre.differential_privacy.noise.blt import Buffered
 from nacre.differential_privacy.noise.factorization import inverse
-from nacre.differential_privacy.noise.unit_scale import check, closed, like, opened, released, scale
+from nacre.differential_privacy.noise.unit_scale import (
+    draws_like,
+    pack_state,
+    released,
+    require_multiplier,
+    scale_of_draws,
+    unpack_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +61,7 @@ class Banded:
     """Standard deviation of z in units of the sensitivity; None until calibrated."""
 
     def __post_init__(self) -> None:
-        check(self.multiplier)
+        require_multiplier(self.multiplier)
         length = math.sqrt(math.fsum(c * c for c in self.coefficients))
         if not self.coefficients or not self.coefficients[0] > 0 or not length <= 1 + 1e-12:
             raise ValueError(
@@ -98,18 +105,18 @@ class Banded:
 
         Raises as `Gaussian.add`; `RunError` for a state of other coefficients or parameters.
         """
-        unit = scale(self.multiplier, total, adjacency)
+        unit = scale_of_draws(self.multiplier, total, adjacency)
         made = torch.tensor(self.coefficients).double()
-        step, past = opened(state, made, total, self.bands - 1)
+        step, past = unpack_state(state, made, total, self.bands - 1)
         first, *later = self.coefficients
-        fresh = like(total)
+        fresh = draws_like(total)
         for coefficient, drawn in zip(later, past, strict=False):  # fewer in the first steps
             fresh.add_(drawn.to(fresh.device), alpha=-coefficient / first)
         Normals(source, fresh.numel()).onto(fresh, 1 / first, fresh)
         noised = released(total, fresh, unit, consume)
         kept = [fresh, *past][: self.bands - 1]
         deviation = unit * self.spread(step)
-        return Release(noised, Noised(deviation, total.bound)), closed(step + 1, made, kept)
+        return Release(noised, Noised(deviation, total.bound)), pack_state(step + 1, made, kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +144,7 @@ class Tree:
     calibrated."""
 
     def __post_init__(self) -> None:
-        check(self.multiplier)
+        require_multiplier(self.multiplier)
         if self.steps < 1 or self.separation < 1:
             raise ValueError(
                 f"steps={self.steps} and separation={self.separation} must be at least 1"
@@ -183,16 +190,16 @@ class Tree:
         Raises as `Gaussian.add`; `RunError` for a state of another tree or other parameters, and
         for more steps than the tree has.
         """
-        sensitivity = scale(self.multiplier, total, adjacency)
+        sensitivity = scale_of_draws(self.multiplier, total, adjacency)
         unit = sensitivity * self.reach
-        step, waiting = opened(state, self._made(), total, self.steps.bit_length())
+        step, waiting = unpack_state(state, self._made(), total, self.steps.bit_length())
         if step >= self.steps:
             raise RunError(
                 f"the tree has steps={self.steps} and all are taken, so nothing hides another "
                 "one; plan more steps in a new run"
             )
         merges = _merges(step)
-        now = like(total)
+        now = draws_like(total)
         normals = Normals(source, (merges + 1) * now.numel())
         normals.onto(now, 1.0, now)
         for level in range(1, merges + 1):  # the smallest subtree waits in front
@@ -207,13 +214,13 @@ class Tree:
         noised = released(total, change, unit, consume)
         kept = [now, *waiting[merges:]]
         how = Noised(sensitivity * self.spread(step), total.bound)
-        return Release(noised, how), closed(step + 1, self._made(), kept)
+        return Release(noised, how), pack_state(step + 1, self._made(), kept)
 
 
-Whole = Tree | Buffered
+WholeRun = Tree | Buffered
 """Noises whose steps are one mechanism together, made for so many steps and such turns."""
 
-Correlated = Banded | Whole
+Correlated = Banded | WholeRun
 """Noises that remember earlier steps."""
 
 

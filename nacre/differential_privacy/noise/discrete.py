@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who pric
 Wholes = NDArray[Any]
 """(N,) Python integers, of any size."""
 
-Bits = NDArray[np.bool_]
+Coins = NDArray[np.bool_]
 
 _WORD = 1 << 64
 _LARGEST = 1 << 80
@@ -115,7 +115,7 @@ def exp_coins(
     stream: Stream,
     numerators: Wholes,  # (N,) at least 0
     denominators: Wholes,  # (N,) above 0
-) -> Bits:  # (N,)
+) -> Coins:  # (N,)
     """Coins that are True with chance exp(-numerator / denominator), exactly; algorithm 1."""
     result = np.zeros(len(numerators), dtype=np.bool_)
     whole = numerators // denominators
@@ -128,7 +128,7 @@ def exp_coins(
     return result
 
 
-def _small_exp_coins(stream: Stream, numerators: Wholes, denominators: Wholes) -> Bits:
+def _small_exp_coins(stream: Stream, numerators: Wholes, denominators: Wholes) -> Coins:
     """As `exp_coins`, for ratios of at most 1: the first of the coins of chance ratio / k that
     fails has an odd k with chance exp(-ratio), by the alternating series."""
     result = np.zeros(len(numerators), dtype=np.bool_)
@@ -144,7 +144,7 @@ def coins(
     stream: Stream,
     numerators: Wholes,  # (N,) at least 0
     denominators: Wholes,  # (N,) at least the numerators
-) -> Bits:  # (N,)
+) -> Coins:  # (N,)
     """Coins that are True with chance numerator / denominator, exactly.
 
     A random number of 64 bits, and of all the bits behind them, is compared with the ratio; the

@@ -26,7 +26,7 @@ from nacre.core.types import (
     Tensors,
     Unprotected,
 )
-from nacre.differential_privacy.noise.unit_scale import flat, scale
+from nacre.differential_privacy.noise.unit_scale import flattened, scale_of_draws
 
 Draws = Literal["secure", "fast"]
 """Where normals come from: AES keyed by the operating system, or PyTorch's generator."""
@@ -87,9 +87,9 @@ class Gaussian:
         finite number or so far from 1 that float32 has no grid for its noise, `Incompatible` for
         `fast` draws on a processor, `ValueError` before calibration.
         """
-        deviation = scale(self.multiplier, total, adjacency)
+        deviation = scale_of_draws(self.multiplier, total, adjacency)
         named = sorted(total.total.items())
-        flats = [flat(value, consume) for _, value in named]
+        flats = [flattened(value, consume) for _, value in named]
         if self.draws == "fast":
             _fast(source, deviation, flats)
         else:
@@ -110,7 +110,7 @@ def _secure(source: Source, deviation: float, flats: list[Tensor]) -> None:
             "grid for it; choose a clipping norm nearer to 1"
         )
     held = [flat.cpu() for flat in flats]
-    rounded.add(source, deviation, held, held)
+    rounded.add_rounded_noise(source, deviation, held, held)
     for own, made in zip(flats, held, strict=True):
         if made.data_ptr() != own.data_ptr():
             own.copy_(made)

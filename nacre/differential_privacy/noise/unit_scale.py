@@ -23,12 +23,12 @@ from nacre.core.parts import NoiseState
 from nacre.core.types import Adjacency, BoundedSum, Tensors
 
 
-def check(multiplier: float | None) -> None:
+def require_multiplier(multiplier: float | None) -> None:
     """Raises `ValueError` for a multiplier that is no deviation."""
     require.positive(multiplier=multiplier)
 
 
-def scale(multiplier: float | None, total: BoundedSum, adjacency: Adjacency) -> float:
+def scale_of_draws(multiplier: float | None, total: BoundedSum, adjacency: Adjacency) -> float:
     """What a draw of unit scale is multiplied by at this step."""
     if multiplier is None:
         raise ValueError("multiplier=None: calibrate the mechanism before it adds noise")
@@ -41,14 +41,14 @@ def scale(multiplier: float | None, total: BoundedSum, adjacency: Adjacency) -> 
     return multiplier * total.sensitivity(adjacency)
 
 
-def like(total: BoundedSum) -> Tensor:
+def draws_like(total: BoundedSum) -> Tensor:
     """(P,) float32 zeros: one entry for each of the sum's, by name and then by row."""
     count = sum(value.numel() for value in total.total.values())
     device = next((value.device for value in total.total.values()), torch.device("cpu"))
     return torch.zeros(count, device=device)
 
 
-def opened(
+def unpack_state(
     state: NoiseState, made: Tensor, total: BoundedSum, most: int
 ) -> tuple[int, list[Tensor]]:
     """(steps taken, kept draws, the newest first)."""
@@ -67,13 +67,13 @@ def opened(
     return step, kept
 
 
-def closed(step: int, made: Tensor, kept: list[Tensor]) -> NoiseState:
+def pack_state(step: int, made: Tensor, kept: list[Tensor]) -> NoiseState:
     """The state that `opened` reads."""
     drawn = {str(i): value for i, value in enumerate(kept)}
     return {"step": torch.tensor(step), "made by": made, **drawn}
 
 
-def flat(value: Tensor, consume: bool) -> Tensor:
+def flattened(value: Tensor, consume: bool) -> Tensor:
     """(n,) float32: the values in the order of rows whatever the strides, as noise goes by shape
     alone; to be written into. They are `value`'s own memory where `consume` allows that."""
     own = value.detach().to(torch.float32).reshape(-1).contiguous()
@@ -85,7 +85,7 @@ def released(total: BoundedSum, drawn: Tensor, unit: float, consume: bool) -> Te
     noised: Tensors = {}
     start = 0
     for name, value in sorted(total.total.items()):
-        own = flat(value, consume)
+        own = flattened(value, consume)
         some = drawn[start : start + own.numel()].to(own.device)
         noised[name] = own.add_(some, alpha=unit).view(value.shape)
         start += own.numel()

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from nacre.gradient_clipping.operations.call import Answer, Call, Function, tensors_in
+from nacre.gradient_clipping.operations.call import Backward, Call, Function, tensors_in
 from nacre.gradient_clipping.operations.convolution import convolution, transposed
-from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtract
+from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtraction
 from nacre.gradient_clipping.operations.embedding import embedding
 from nacre.gradient_clipping.operations.fallback import anything
 from nacre.gradient_clipping.operations.linear import addmm, linear, matmul
@@ -28,11 +28,11 @@ from nacre.gradient_clipping.operations.normalisation import (
     rms_norm,
 )
 
-Rule = Callable[[Call], Answer | None]
+OperationRule = Callable[[Call], Backward | None]
 
 T = torch.Tensor
 
-OPERATIONS: dict[Rule, tuple[Function, ...]] = {
+OPERATIONS: dict[OperationRule, tuple[Function, ...]] = {
     linear: (functional.linear,),
     addmm: (torch.addmm, T.addmm),
     matmul: (torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm, torch.bmm, T.bmm),
@@ -44,7 +44,7 @@ OPERATIONS: dict[Rule, tuple[Function, ...]] = {
     group_norm: (functional.group_norm,),
     instance_norm: (functional.instance_norm,),
     add: (torch.add, T.add, T.__add__, T.__radd__, T.__iadd__, T.add_),
-    subtract: (torch.sub, T.sub, T.__sub__, T.__isub__, T.sub_),
+    subtraction: (torch.sub, T.sub, T.__sub__, T.__isub__, T.sub_),
     multiply: (torch.mul, T.mul, T.__mul__, T.__rmul__),
     expand: (T.expand, T.expand_as, torch.broadcast_to),
 }
@@ -53,7 +53,7 @@ OPERATIONS: dict[Rule, tuple[Function, ...]] = {
 RULES = {function: rule for rule, functions in OPERATIONS.items() for function in functions}
 
 
-def rule_for(call: Call) -> Answer:
+def rule_for(call: Call) -> Backward:
     """How to read each unit's share in this call."""
     rule = RULES.get(call.function)
     if any(t.is_complex() for t in tensors_in((call.args, call.kwargs))):

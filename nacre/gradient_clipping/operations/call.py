@@ -19,15 +19,15 @@ from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 Function = Callable[..., Any]
 
-Given = list[tuple[Tensor, Contribution]]
+ParameterShares = list[tuple[Tensor, Contribution]]
 """Trainable argument -> what each unit adds to its gradient in this call."""
 
-Answer = Callable[[Tensor], Given]
+Backward = Callable[[Tensor], ParameterShares]
 """Takes the gradient of the summed losses at the call's output."""
 
 
 @dataclass(frozen=True)
-class Held:
+class SavedTensor:
     """A tensor that is read again after the backward pass; nobody may have changed it by then."""
 
     tensor: Tensor
@@ -77,10 +77,10 @@ class Call:
         """Whether this argument is trainable."""
         return isinstance(value, Tensor) and id(value) in self.moving
 
-    def hold(self, tensor: Tensor) -> Held:
+    def hold(self, tensor: Tensor) -> SavedTensor:
         """Keeps a data argument for later, without its graph."""
         kept = tensor.detach()
-        return Held(kept, kept._version, self.what)  # pyright: ignore[reportPrivateUsage]
+        return SavedTensor(kept, kept._version, self.what)  # pyright: ignore[reportPrivateUsage]
 
     def units_first(self, tensor: Tensor) -> Tensor:
         """(…) laid out as the output -> (B, positions, other axes …)"""

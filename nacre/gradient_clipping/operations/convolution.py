@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
 from nacre.gradient_clipping.tape.contributions import Contribution, Instances, Products, wide
 
 
-def convolution(call: Call) -> Answer | None:
+def convolution(call: Call) -> Backward | None:
     """By `torch.conv1d`, `conv2d`, `conv3d`; weights are (O, C / groups, *kernel)."""
     x, weight, bias, stride, padding, dilation, groups = call.bind(
         "input", "weight", "bias", "stride", "padding", "dilation", "groups"
@@ -34,8 +34,8 @@ def convolution(call: Call) -> Answer | None:
     moves_weight, moves_bias = call.moves(weight), call.moves(bias)
     held = call.hold(x) if moves_weight else None
 
-    def answer(grad: Tensor) -> Given:
-        given: Given = []
+    def answer(grad: Tensor) -> ParameterShares:
+        given: ParameterShares = []
         if held is not None:
             seen = windows(wide(held.get()), kernel, step, pads, spread)
             other = grad.flatten(2).mT
@@ -47,7 +47,7 @@ def convolution(call: Call) -> Answer | None:
     return answer
 
 
-def transposed(call: Call) -> Answer | None:
+def transposed(call: Call) -> Backward | None:
     """By `torch.conv_transpose1d` to 3d; weights are (C, O / groups, *kernel).
 
     The roles of input and output are exchanged: windows are taken from the output's gradient.
@@ -64,8 +64,8 @@ def transposed(call: Call) -> Answer | None:
     moves_weight, moves_bias = call.moves(weight), call.moves(bias)
     held = call.hold(x) if moves_weight else None
 
-    def answer(grad: Tensor) -> Given:
-        given: Given = []
+    def answer(grad: Tensor) -> ParameterShares:
+        given: ParameterShares = []
         if held is not None:
             x = wide(held.get())
             seen = windows(wide(grad), kernel, step, pads, spread, tuple(x.shape[2:]))

@@ -6,21 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
 from nacre.gradient_clipping.tape.contributions import wide
 
 
-def add(call: Call) -> Answer | None:
+def add(call: Call) -> Backward | None:
     """x + p, either way round."""
     return _sum(call, 1.0)
 
 
-def subtract(call: Call) -> Answer | None:
+def subtraction(call: Call) -> Backward | None:
     """x - p or p - x."""
     return _sum(call, -1.0)
 
 
-def multiply(call: Call) -> Answer | None:
+def multiply(call: Call) -> Backward | None:
     """x * p, either way round."""
     if len(call.args) != 2 or call.kwargs:
         return None
@@ -31,7 +31,7 @@ def multiply(call: Call) -> Answer | None:
         return None
     factor = call.hold(x) if isinstance(x, Tensor) else None
 
-    def answer(grad: Tensor) -> Given:
+    def answer(grad: Tensor) -> ParameterShares:
         other = x if factor is None else wide(factor.get())
         part = call.reduced(wide(grad) * other, p.shape)
         assert part is not None
@@ -40,13 +40,13 @@ def multiply(call: Call) -> Answer | None:
     return answer
 
 
-def expand(call: Call) -> Answer | None:
+def expand(call: Call) -> Backward | None:
     """p repeated for each unit: a class token."""
     p = call.args[0]
     if not call.moves(p) or not _broadcast_over_units(call, p):
         return None
 
-    def answer(grad: Tensor) -> Given:
+    def answer(grad: Tensor) -> ParameterShares:
         part = call.reduced(grad, p.shape)
         assert part is not None
         return [(p, part)]
@@ -54,15 +54,15 @@ def expand(call: Call) -> Answer | None:
     return answer
 
 
-def _sum(call: Call, second: float) -> Answer | None:
+def _sum(call: Call, second: float) -> Backward | None:
     if len(call.args) != 2 or call.kwargs:
         return None  # `alpha`
     moving = [(p, sign) for p, sign in zip(call.args, (1.0, second), strict=True) if call.moves(p)]
     if not all(_broadcast_over_units(call, p) for p, _ in moving):
         return None
 
-    def answer(grad: Tensor) -> Given:
-        given: Given = []
+    def answer(grad: Tensor) -> ParameterShares:
+        given: ParameterShares = []
         for p, sign in moving:
             part = call.reduced(grad if sign > 0 else -grad, p.shape)
             assert part is not None

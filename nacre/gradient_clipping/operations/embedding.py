@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
 from nacre.gradient_clipping.tape.contributions import Lookups
 
 
-def embedding(call: Call) -> Answer | None:
+def embedding(call: Call) -> Backward | None:
     """Rows of a (V, D) table by number, by `torch.nn.functional.embedding`.
 
     Raises `UnsupportedLayer` for `max_norm`, which rescales rows of the table by what the batch
@@ -29,7 +29,7 @@ def embedding(call: Call) -> Answer | None:
         padding += weight.shape[0]
     held = call.hold(ids)
 
-    def answer(grad: Tensor) -> Given:
+    def answer(grad: Tensor) -> ParameterShares:
         places = call.units_first(held.get()).reshape(call.units, -1)
         if padding is not None:
             places = places.masked_fill(places == padding, -1)

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
+from nacre.gradient_clipping.operations.call import (
+    Backward,
+    Call,
+    ParameterShares,
+    replaced,
+    tensors_in,
+)
 from nacre.gradient_clipping.tape.contributions import Instances
 
 _CHUNK = 1 << 24  # numbers of output gradients at a time
 
 
-def anything(call: Call) -> Answer:
+def anything(call: Call) -> Backward:
     """The gradient of each unit by the operation's own backward, `vmap`ped over units.
 
     Exact for any differentiable operation and any layout of its inputs; its cost grows with the
@@ -26,7 +32,7 @@ def anything(call: Call) -> Answer:
     data = {id(t): call.hold(t) for t in tensors_in(values) if id(t) not in call.moving}
     moving = {id(t): t for t in tensors_in(values) if id(t) in call.moving}
 
-    def answer(grad: Tensor) -> Given:
+    def answer(grad: Tensor) -> ParameterShares:
         leaves = {key: t.detach().requires_grad_() for key, t in moving.items()}
         known = leaves | {key: held.get() for key, held in data.items()}
         with torch.enable_grad():

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
 from nacre.gradient_clipping.tape.contributions import Instances, Products, wide
 
 
-def linear(call: Call) -> Answer | None:
+def linear(call: Call) -> Backward | None:
     """y = x W^T + b, by `torch.nn.functional.linear`."""
     x, weight, bias = call.bind("input", "weight", "bias")
     return _product(call, x, weight, bias, flipped=False)
 
 
-def addmm(call: Call) -> Answer | None:
+def addmm(call: Call) -> Backward | None:
     """y = b + x W, by `torch.addmm`: transformers' Conv1D."""
     bias, x, weight = call.bind("input", "mat1", "mat2")
     if call.kwargs.get("beta", 1) != 1 or call.kwargs.get("alpha", 1) != 1:
@@ -25,7 +25,7 @@ def addmm(call: Call) -> Answer | None:
     return _product(call, x, weight, bias, flipped=True)
 
 
-def matmul(call: Call) -> Answer | None:
+def matmul(call: Call) -> Backward | None:
     """y = x W, by `@`; W may be a matrix, or one matrix for each entry of a leading axis."""
     x, weight = call.args[:2] if len(call.args) >= 2 else call.bind("input", "mat2")
     if not isinstance(weight, Tensor) or call.moves(x):
@@ -35,7 +35,7 @@ def matmul(call: Call) -> Answer | None:
     return _product(call, x, weight, None, flipped=True)
 
 
-def _product(call: Call, x: Any, weight: Any, bias: Any, *, flipped: bool) -> Answer | None:
+def _product(call: Call, x: Any, weight: Any, bias: Any, *, flipped: bool) -> Backward | None:
     if call.moves(x) or weight.dim() != 2 or x.dim() != len(call.shape):
         return None
     if call.layout.axis == len(call.shape) - 1:
@@ -46,9 +46,9 @@ def _product(call: Call, x: Any, weight: Any, bias: Any, *, flipped: bool) -> An
     inputs = call.hold(x) if moves_weight else None
     source = _identity(x)
 
-    def answer(grad: Tensor) -> Given:
+    def answer(grad: Tensor) -> ParameterShares:
         g = call.positions(grad)
-        given: Given = []
+        given: ParameterShares = []
         if inputs is not None:
             a = call.positions(inputs.get())
             part = Products(a, g, tuple(weight.shape), flipped, source)
@@ -60,13 +60,13 @@ def _product(call: Call, x: Any, weight: Any, bias: Any, *, flipped: bool) -> An
     return answer
 
 
-def _experts(call: Call, x: Tensor, weight: Tensor) -> Answer | None:
+def _experts(call: Call, x: Tensor, weight: Tensor) -> Backward | None:
     """(E, N, I) @ (E, I, O): one matrix an expert, the units along N."""
     if x.dim() != 3 or call.layout.axis != 1 or x.shape[0] != weight.shape[0]:
         return None
     inputs = call.hold(x)
 
-    def answer(grad: Tensor) -> Given:
+    def answer(grad: Tensor) -> ParameterShares:
         a, g = call.units_first(inputs.get()), call.units_first(grad)  # (B, P, E, I), (B, P, E, O)
         return [(weight, Instances(torch.einsum("bpei,bpeo->beio", wide(a), wide(g))))]
 

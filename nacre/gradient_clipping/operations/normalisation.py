@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.gradient_clipping.operations.call import Answer, Call, Given
+from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
 from nacre.gradient_clipping.tape.contributions import wide
 
 
-def layer_norm(call: Call) -> Answer | None:
+def layer_norm(call: Call) -> Backward | None:
     """By `torch.nn.functional.layer_norm`."""
     x, shape, weight, bias, eps = call.bind("input", "normalized_shape", "weight", "bias", "eps")
     eps = 1e-5 if eps is None else eps
     return _affine(call, x, weight, bias, 0, lambda x: functional.layer_norm(x, shape, eps=eps))
 
 
-def rms_norm(call: Call) -> Answer | None:
+def rms_norm(call: Call) -> Backward | None:
     """By `torch.nn.functional.rms_norm`."""
     x, shape, weight, eps = call.bind("input", "normalized_shape", "weight", "eps")
     return _affine(call, x, weight, None, 0, lambda x: functional.rms_norm(x, shape, eps=eps))
 
 
-def group_norm(call: Call) -> Answer | None:
+def group_norm(call: Call) -> Backward | None:
     """By `torch.nn.functional.group_norm`."""
     x, groups, weight, bias, eps = call.bind("input", "num_groups", "weight", "bias", "eps")
     eps = 1e-5 if eps is None else eps
@@ -39,7 +39,7 @@ def group_norm(call: Call) -> Answer | None:
     )
 
 
-def instance_norm(call: Call) -> Answer | None:
+def instance_norm(call: Call) -> Backward | None:
     """By `torch.nn.functional.instance_norm`, without running statistics."""
     x, mean, _, weight, bias, from_input, _, eps = call.bind(
         "input",
@@ -65,7 +65,7 @@ def _affine(
     bias: Any,
     after: int,  # axes that follow those of the weight
     normalise: Callable[[Tensor], Tensor],  # the same without scale and shift
-) -> Answer | None:
+) -> Backward | None:
     if call.moves(x):
         return None
     scale = weight if call.moves(weight) else None
@@ -76,8 +76,8 @@ def _affine(
            and s[call.layout.axis - len(call.shape)] != 1) for s in spread):  # fmt: skip
         return None  # the units lie along what is normalised
 
-    def answer(grad: Tensor) -> Given:
-        given: Given = []
+    def answer(grad: Tensor) -> ParameterShares:
+        given: ParameterShares = []
         for tensor, values in ((scale, None), (shift, grad)):
             if tensor is None:
                 continue

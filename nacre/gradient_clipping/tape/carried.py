@@ -131,14 +131,14 @@ class Carried:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class CarriedStep:
     """What is known of a call before it runs."""
 
     owners: Any  # of its result: a tensor, a tuple of them, or None
     rows: bool  # whether rows in an order of their own entered
 
 
-Rule = Callable[[Carried, Any, tuple[Any, ...], Mapping[str, Any]], Any]
+CarryRule = Callable[[Carried, Any, tuple[Any, ...], Mapping[str, Any]], Any]
 
 
 def compressed(owners: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from nacre.gradient_clipping.tape.carried import (
     MIXED,
     NOBODY,
     Carried,
-    Rule,
+    CarryRule,
     Unknown,
     compressed,
     constant,
@@ -76,7 +76,7 @@ def reshaped(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     return kept.reshape(*shape[: len(shape) - same], *[1] * same)
 
 
-def joined(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
+def carry_joined(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     """cat, stack."""
     parts = args[0] if args else kwargs["tensors"]
     return function([c.full(t) for t in parts], *args[1:], **kwargs)
@@ -95,7 +95,7 @@ def reduced(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     return owners.reshape([n for axis, n in enumerate(owners.shape) if axis not in axes])
 
 
-def along(place: int, default: int | None = -1) -> Rule:
+def along(place: int, default: int | None = -1) -> CarryRule:
     """softmax, cumsum …: entries along one axis meet."""
 
     def rule(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -109,7 +109,7 @@ def along(place: int, default: int | None = -1) -> Rule:
     return rule
 
 
-def picked(results: int, place: int) -> Rule:
+def picked(results: int, place: int) -> CarryRule:
     """topk, argmax, max along an axis: of `results` tensors, where all along it is one unit's."""
 
     def rule(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -134,7 +134,7 @@ def in_order(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     return (owners, owners) if "arg" not in function.__name__ else owners
 
 
-def linear(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
+def carry_linear(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     """Each row of the last axis by itself."""
     for value in tensors_in((args[1:], kwargs)):
         numbers(c, value)
@@ -172,7 +172,7 @@ def attended(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     return together(*found)
 
 
-def grouped(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
+def carry_grouped(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     """Rows by groups, one matrix a group. The number of each row's group has to be a sorted key
     of the row's own unit, so that where the groups end tells it nothing of the others."""
     x, stack = args[:2]

@@ -173,7 +173,7 @@ def _relu_step(inputs: Tensor, recalled: Tensor, hidden: Tensor) -> tuple[Tensor
     return ((inputs + recalled).relu(),)
 
 
-def opened(function: Any, args: tuple[Any, ...], kwargs: Any) -> Callable[..., Any] | None:
+def inside_of(function: Any, args: tuple[Any, ...], kwargs: Any) -> Callable[..., Any] | None:
     """What a call looks like inside; None for one that hides nothing."""
     if function is functional.scaled_dot_product_attention:
         p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.tape.composite_functions import opened
+from nacre.gradient_clipping.tape.composite_functions import inside_of
 
 ENTRY_DROPOUTS = (functional.dropout, torch.dropout)
 
@@ -46,7 +46,7 @@ class Watching(TorchFunctionMode):
         refuse_renormalising(func, args, kwargs)
         if _marks_again(func, args):
             return None
-        inside = opened(func, args, kwargs)
+        inside = inside_of(func, args, kwargs)
         if inside is not None and self.opens(args, kwargs):
             with self:
                 return inside(*args, **kwargs)

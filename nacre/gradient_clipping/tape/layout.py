@@ -104,7 +104,7 @@ class Ragged:
         return rows.movedim(0, self.axis)
 
 
-def found(
+def layout_of(
     answers: list[Tensor],  # of each unit: where the gradient of its loss is not zero, (*shape)
 ) -> Layout | None:
     """The layout by which every answering entry belongs to its own unit; None where none fits.

@@ -12,19 +12,19 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.operations.call import tensors_in
-from nacre.gradient_clipping.tape.carried import Carried, Rule, Step, Unknown
+from nacre.gradient_clipping.tape.carried import Carried, CarriedStep, CarryRule, Unknown
 from nacre.gradient_clipping.tape.carrying import (
     Args,
     Kwargs,
     along,
     attended,
+    carry_grouped,
+    carry_joined,
+    carry_linear,
     elementwise,
     first,
-    grouped,
     hot,
     in_order,
-    joined,
-    linear,
     looked_up,
     moved,
     multiplied,
@@ -35,7 +35,7 @@ from nacre.gradient_clipping.tape.carrying import (
 )
 from nacre.gradient_clipping.tape.flow import DATA
 from nacre.gradient_clipping.tape.indexing import added, found, gathered, indexed, put, selected
-from nacre.gradient_clipping.tape.owners import name_of
+from nacre.gradient_clipping.tape.owners import function_name
 
 _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (elementwise, {
@@ -55,7 +55,7 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
              "chunk", "split", "unbind", "narrow", "select", "movedim", "repeat", "tile",
              "repeat_interleave", "flip", "roll", "swapaxes"}),
     (reshaped, {"view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"}),
-    (joined, {"cat", "stack", "concat", "hstack", "vstack"}),
+    (carry_joined, {"cat", "stack", "concat", "hstack", "vstack"}),
     (reduced, {"sum", "mean", "amax", "amin", "any", "all", "prod", "norm", "std", "var",
                "logsumexp"}),
     (along(1), {"softmax", "log_softmax", "cumsum", "cumprod"}),
@@ -64,11 +64,11 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (picked(2, 1), {"max", "min"}),
     (picked(1, 1), {"argmax", "argmin"}),
     (in_order, {"sort", "argsort"}),
-    (linear, {"linear"}),
+    (carry_linear, {"linear"}),
     (normalised, {"layer_norm", "rms_norm"}),
     (multiplied, {"matmul", "bmm", "mm"}),
     (attended, {"scaled_dot_product_attention"}),
-    (grouped, {"grouped_mm"}),
+    (carry_grouped, {"grouped_mm"}),
     (looked_up, {"embedding"}),
     (hot, {"one_hot"}),
     (found, {"where", "nonzero"}),
@@ -79,20 +79,20 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (put, {"setitem"}),
 ]  # fmt: skip
 
-RULES: dict[str, Rule] = {name: rule for rule, names in _RULES for name in names}
+RULES: dict[str, CarryRule] = {name: rule for rule, names in _RULES for name in names}
 """By the function's bare name, as `plain` gives it."""
 
 
-def begin(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Step:
+def begin_move(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> CarriedStep:
     """Before a call: the owners of its result, where a rule knows them."""
-    rule = RULES.get(plain(name_of(function)))
+    rule = RULES.get(plain_name(function_name(function)))
     rows = c.holds_rows(args, kwargs)
     if rule is None or not c.entered(args, kwargs):
-        return Step(None, rows)
+        return CarriedStep(None, rows)
     try:
-        return Step(rule(c, function, args, kwargs), rows)
+        return CarriedStep(rule(c, function, args, kwargs), rows)
     except (Unknown, LookupError, TypeError, RuntimeError):  # arguments in a form of their own
-        return Step(None, rows)
+        return CarriedStep(None, rows)
 
 
 def nothing_left(c: Carried) -> None:
@@ -108,17 +108,24 @@ def nothing_left(c: Carried) -> None:
             )
 
 
-def finish(
-    c: Carried, function: Any, args: Args, kwargs: Kwargs, result: Any, step: Step, *, must: bool
+def finish_move(
+    c: Carried,
+    function: Any,
+    args: Args,
+    kwargs: Kwargs,
+    result: Any,
+    step: CarriedStep,
+    *,
+    must: bool,
 ) -> None:
     """After a call: keeps the owners of its result. Raises `UnsupportedLayer` where rows that
     values have moved lose theirs; with `must`, wherever they are not known."""
-    name = name_of(function)
+    name = function_name(function)
     into = args[0] if result is None else result
     if step.owners is not None:
         c.note(into, step.owners)
         return
-    if plain(name) == "sort" and _sorted_rows(c, args[0], result):
+    if plain_name(name) == "sort" and _sorted_rows(c, args[0], result):
         return
     lost = [t for t in tensors_in(into) if c.flow.level(t) == DATA]
     if must or (step.rows and any(t.requires_grad for t in lost)):
@@ -140,7 +147,7 @@ def _sorted_rows(c: Carried, keys: Tensor, result: Any) -> bool:
     return True
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """`add` of `__add__`, `__radd__`, `__iadd__` and `add_`."""
     bare = name.strip("_")
     if name.startswith("__") and bare not in RULES and bare[:1] in "ri" and bare[1:] in RULES:

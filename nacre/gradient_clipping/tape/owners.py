@@ -26,9 +26,9 @@ from nacre.gradient_clipping.operations.call import tensors_in
 from nacre.gradient_clipping.tape.dropout_masks import masked
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
 from nacre.gradient_clipping.tape.function_mode import Watching
-from nacre.gradient_clipping.tape.layout import MOVED, SHARED, UNANSWERED, Layout, Owner, found
+from nacre.gradient_clipping.tape.layout import MOVED, SHARED, UNANSWERED, Layout, Owner, layout_of
 
-Key = tuple[str, tuple[str, ...], int]
+CallKey = tuple[str, tuple[str, ...], int]
 """Function, parameters that it takes, and how many times it has taken them before."""
 
 
@@ -50,9 +50,9 @@ class Counter:
 
     seen: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
 
-    def key(self, function: Any, names: tuple[str, ...]) -> Key:
+    def key(self, function: Any, names: tuple[str, ...]) -> CallKey:
         """The key of the next call of this function on these parameters."""
-        name = name_of(function)
+        name = function_name(function)
         number = self.seen.get((name, names), 0)
         self.seen[(name, names)] = number + 1
         return name, names, number
@@ -66,7 +66,7 @@ class MoveCounter:
 
     def key(self, function: Any, moved: Sequence[Moved]) -> MoveKey:
         """The key of the next such call of this function."""
-        kind = name_of(function), tuple((t.dim(), axis) for t, axis in moved)
+        kind = function_name(function), tuple((t.dim(), axis) for t, axis in moved)
         number = self.seen.get(kind, 0)
         self.seen[kind] = number + 1
         return *kind, number
@@ -76,7 +76,7 @@ class MoveCounter:
 class Owners:
     """What was found out about a model's operations; grows as other paths through it are seen."""
 
-    operations: dict[Key, Owner] = field(default_factory=dict)
+    operations: dict[CallKey, Owner] = field(default_factory=dict)
     masks: dict[int, Owner] = field(default_factory=dict)  # of each dropout, in order
     moves: dict[MoveKey, Place] = field(default_factory=dict)
     unfollowed: str | None = None  # what lets values decide whose a row is, and where
@@ -175,7 +175,7 @@ ALIKE = {Tensor.type_as, Tensor.to, Tensor.view_as, Tensor.expand_as, Tensor.res
 _STEERS = "values of the batch steer the program, by numbers that are handed to Python"
 
 
-def answer(result: Any) -> Any:
+def numbers_alone(result: Any) -> Any:
     """Numbers as they are, to be compared; anything else differs from everything."""
     return result if isinstance(result, bool | int | float | list) else object()
 
@@ -186,14 +186,14 @@ def in_place(function: Any) -> Callable[..., Any] | None:
         return _set
     if not writes(function):
         return None
-    name = name_of(function)
+    name = function_name(function)
     plain = f"__{name[3:]}" if name.endswith("__") else name[:-1]
     return getattr(Tensor, plain, None)
 
 
 def writes(function: Any) -> bool:
     """Whether a function writes into its first argument."""
-    name = name_of(function)
+    name = function_name(function)
     if name.endswith("__"):
         return name.startswith("__i") and name not in ("__int__", "__index__", "__invert__")
     return name.endswith("_") and not name.startswith("_")
@@ -205,7 +205,7 @@ def _set(target: Tensor, index: Any, value: Any) -> Tensor:
     return result
 
 
-def name_of(function: Any) -> str:
+def function_name(function: Any) -> str:
     """`linear` of a function, `T` of a property's getter."""
     name = str(getattr(function, "__name__", function))
     return str(function.__self__.__name__) if name == "__get__" else name
@@ -274,7 +274,7 @@ class _Scout(Watching):
         into = args[0] if in_place(function) is not None else None
         result = function(*args, **kwargs)
         if level == DATA and asks(function):
-            self.answers.append(answer(result))
+            self.answers.append(numbers_alone(result))
         self.flow.follow(function, args, tensors_in(result), level)
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
@@ -316,7 +316,7 @@ class _Answers:
         if all(g is None or not bool(g.any()) for g in gradients):
             return UNANSWERED
         full = [torch.zeros_like(output, dtype=torch.bool) if g is None else g for g in gradients]
-        return found(full) or SHARED
+        return layout_of(full) or SHARED
 
 
 def _answering(gradient: Tensor | None) -> Tensor | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nacre.gradient_clipping.operations.call import Given
+from nacre.gradient_clipping.operations.call import ParameterShares
 from nacre.gradient_clipping.tape.contributions import (
     Contribution,
     Grams,
@@ -27,7 +27,7 @@ from nacre.gradient_clipping.tape.contributions import (
     Products,
     squared_norms,
 )
-from nacre.gradient_clipping.tape.owners import name_of
+from nacre.gradient_clipping.tape.owners import function_name
 from nacre.gradient_clipping.tape.tape import Known, Tape
 
 _RESHAPED = {"view", "reshape", "contiguous", "clone", "to", "float", "double", "bfloat16", "half",
@@ -45,7 +45,7 @@ class Joined:
     tape: Tape
     parts: dict[int, list[Contribution]] = field(default_factory=dict)  # by tensor
 
-    def add(self, given: Given) -> None:
+    def add(self, given: ParameterShares) -> None:
         """Notes what one use gave."""
         for tensor, contribution in given:
             self.parts.setdefault(id(tensor), []).append(contribution)
@@ -155,7 +155,7 @@ def _through_view(
 ) -> tuple[Known, list[Contribution]] | None:
     """The parent and its contributions, where the derivation only turns or reshapes it."""
     assert known.derivation is not None
-    parent, name = _parent(tape, known), name_of(known.derivation.function)
+    parent, name = _parent(tape, known), function_name(known.derivation.function)
     if parent is None or parent.tensor.is_complex() != known.tensor.is_complex():
         return None
     shape = tuple(parent.tensor.shape)

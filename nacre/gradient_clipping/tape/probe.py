@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.operations.call import Answer, Given, tensors_in
+from nacre.gradient_clipping.operations.call import Backward, ParameterShares, tensors_in
 from nacre.gradient_clipping.tape.layout import Ragged
 
 
@@ -75,13 +75,13 @@ def refuse_transforms() -> None:
         )
 
 
-def of_somebody(answer: Answer, layout: Ragged, what: str) -> Answer:
+def of_somebody(answer: Backward, layout: Ragged, what: str) -> Backward:
     """The same answer, where rows that nobody owns have no gradient."""
     nobody = (layout.owners < 0).nonzero().squeeze(1)
     if not len(nobody):
         return answer
 
-    def checked(gradient: Tensor) -> Given:
+    def checked(gradient: Tensor) -> ParameterShares:
         if bool((gradient.index_select(layout.axis, nobody) != 0).any()):
             raise UnsupportedLayer(
                 f"{what} has rows of which it is unknown whose they are, and a loss answers to "
@@ -92,10 +92,10 @@ def of_somebody(answer: Answer, layout: Ragged, what: str) -> Answer:
     return checked
 
 
-def unanswered(what: str) -> Answer:
+def unanswered(what: str) -> Backward:
     """For an output that no loss answered to when the model was tried."""
 
-    def answer(gradient: Tensor) -> Given:
+    def answer(gradient: Tensor) -> ParameterShares:
         if bool((gradient != 0).any()):
             raise UnsupportedLayer(
                 f"{what} answers to a loss now and did not when the model was tried, so it is "

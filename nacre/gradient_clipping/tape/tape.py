@@ -25,22 +25,28 @@ from torch import Tensor
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations import rule_for
-from nacre.gradient_clipping.operations.call import Answer, Call, Given, replaced, tensors_in
-from nacre.gradient_clipping.tape.carried import MIXED, NOBODY, Carried, Step
+from nacre.gradient_clipping.operations.call import (
+    Backward,
+    Call,
+    ParameterShares,
+    replaced,
+    tensors_in,
+)
+from nacre.gradient_clipping.tape.carried import MIXED, NOBODY, Carried, CarriedStep
 from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, asks
 from nacre.gradient_clipping.tape.function_mode import Unseen, Watching, refuse_checkpoints
 from nacre.gradient_clipping.tape.layout import MOVED, SHARED, Layout, Owner, Ragged
-from nacre.gradient_clipping.tape.moves import begin, finish, nothing_left
+from nacre.gradient_clipping.tape.moves import begin_move, finish_move, nothing_left
 from nacre.gradient_clipping.tape.owners import (
     ALIKE,
     Counter,
     MoveCounter,
     Owners,
-    answer,
+    function_name,
     in_place,
-    name_of,
     names_of,
+    numbers_alone,
     writes,
 )
 from nacre.gradient_clipping.tape.probe import (
@@ -75,7 +81,7 @@ class Derivation:
 class Use:
     """One call that took trainable tensors: how to read its output's gradient."""
 
-    answer: Answer
+    answer: Backward
     bytes: int  # of the output's gradient
     anchor: Tensor  # a leaf of its own, so that a backward pass can aim at this use
     tensors: frozenset[int]  # ids of the trainable tensors that it took
@@ -100,7 +106,7 @@ class Tape(Watching):
         self.parameters = parameters
         self.known = {id(p): Known(p, (name,)) for name, p in parameters.items()}
         self.uses: list[Use] = []
-        self.take: Callable[[Use, Given], None] | None = None
+        self.take: Callable[[Use, ParameterShares], None] | None = None
         self._owners, self._units, self._masks = owners, units, masks
         self._counter, self._moves = Counter(), MoveCounter()
         self.flow = Flow()
@@ -158,7 +164,7 @@ class Tape(Watching):
         follows = level == DATA and self._units > 1 and not self._masking
         must = follows and self._followed(function, args, kwargs)
         carried = self.carried if follows else None
-        step = None if carried is None else begin(carried, function, args, kwargs)
+        step = None if carried is None else begin_move(carried, function, args, kwargs)
         if not moving or not torch.is_grad_enabled():
             result = function(*args, **kwargs)
         else:
@@ -167,14 +173,14 @@ class Tape(Watching):
             self._asked(function, result)
         self.flow.follow(function, args, tensors_in(result), level)
         if carried is not None and step is not None:
-            finish(carried, function, args, kwargs, result, step, must=must)
+            finish_move(carried, function, args, kwargs, result, step, must=must)
             if self._learnt is not None and step.owners is None and isinstance(result, Tensor):
                 carried.seed(result, self._learnt)
         return result
 
     def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether values of this batch move rows between units, by this very call."""
-        if name_of(func) == "_pack_padded_sequence":
+        if function_name(func) == "_pack_padded_sequence":
             raise UnsupportedLayer(
                 "the model packs sequences, in which the rows of one step belong to varying units; "
                 "pass padded sequences instead of `pack_padded_sequence`, or use "
@@ -186,7 +192,7 @@ class Tape(Watching):
         place = self._owners.moves.get(self._moves.key(func, moved))
         if self.carried is None:
             if place is None or not place.inside:
-                raise Unseen(f"{name_of(func)}, which moves rows by values of the batch,")
+                raise Unseen(f"{function_name(func)}, which moves rows by values of the batch,")
             return False
         if place is not None:
             for (tensor, _), layout in zip(moved, place.layouts, strict=True):
@@ -198,12 +204,12 @@ class Tape(Watching):
         """Raises where a number that steers the model is another one than on trial."""
         known = self._owners.answers or []
         self._answered += 1
-        if self._answered > len(known) or known[self._answered - 1] != answer(result):
-            raise Unseen(f"{name_of(function)}, which hands numbers to Python,")
+        if self._answered > len(known) or known[self._answered - 1] != numbers_alone(result):
+            raise Unseen(f"{function_name(function)}, which hands numbers to Python,")
 
     def _moved(
         self, func: Any, args: tuple[Any, ...], kwargs: Any, moving: list[Tensor], level: int,
-        step: Step | None,
+        step: CarriedStep | None,
     ) -> Any:  # fmt: skip
         refuse_checkpoints()
         if func in ALIKE and id(args[0]) not in self.known:  # a type or a shape, no numbers
@@ -218,8 +224,8 @@ class Tape(Watching):
             return self._derived(func, args, kwargs, names, known=True)
         if held is None and owner == MOVED:
             raise UnsupportedLayer(
-                f"{name_of(func)} of {', '.join(names)} mixes rows of the batch, or puts them in "
-                "an order that the tape cannot follow; use `gradients: looped`"
+                f"{function_name(func)} of {', '.join(names)} mixes rows of the batch, or puts "
+                "them in an order that the tape cannot follow; use `gradients: looped`"
             )
         if held is None and (owner is None or owner == SHARED):
             self._without_data(func, names, args, kwargs)
@@ -232,8 +238,8 @@ class Tape(Watching):
         if not isinstance(result, Tensor):
             if any(t.requires_grad for t in tensors_in(result)):
                 raise UnsupportedLayer(
-                    f"{name_of(func)} of {', '.join(names)} gives several tensors, which the tape "
-                    "does not follow; use `gradients: looped`"
+                    f"{function_name(func)} of {', '.join(names)} gives several tensors, which the "
+                    "tape does not follow; use `gradients: looped`"
                 )
             return result
         return self._probed(func, args, kwargs, fixed, names, (owner, held), result)
@@ -251,7 +257,7 @@ class Tape(Watching):
         treating the result as a weight would cut."""
         for t in tensors_in((args, kwargs)):
             if t.requires_grad and id(t) not in self.known and self.flow.level(t) == DATA:
-                raise Unseen(f"{name_of(func)} of {', '.join(names)}")
+                raise Unseen(f"{function_name(func)} of {', '.join(names)}")
 
     def _derived(
         self, func: Any, args: Any, kwargs: Any, names: tuple[str, ...], *, known: bool
@@ -262,7 +268,7 @@ class Tape(Watching):
         for tensor in tensors_in(result):
             if tensor.requires_grad and id(tensor) not in self.known:
                 if not known:  # what has no gradient (a shape, a detached copy) needs no owner
-                    raise Unseen(f"{name_of(func)} of {', '.join(names)}")
+                    raise Unseen(f"{function_name(func)} of {', '.join(names)}")
                 derivation = Derivation(func, args, kwargs)
                 self.known[id(tensor)] = Known(tensor, names, derivation)
         return result
@@ -306,11 +312,11 @@ class Tape(Watching):
         names: tuple[str, ...], owner: Whose, result: Tensor,
     ) -> Use:  # fmt: skip
         """Notes the call, with what its rule needs to read its output's gradient."""
-        what = f"{name_of(func)} of {', '.join(names)}"
+        what = f"{function_name(func)} of {', '.join(names)}"
         moving = set(fixed)
         layout = self._whose(owner, result, what)
         if layout is None:
-            answer: Answer = unanswered(what)
+            answer: Backward = unanswered(what)
         else:
             call = Call(func, args, kwargs, moving, layout, result.shape, self._units, what)
             answer = rule_for(call)

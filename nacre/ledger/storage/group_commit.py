@@ -16,7 +16,7 @@ from nacre.core.errors import LedgerError
 
 
 @dataclass(eq=False)
-class Line:
+class PendingStep:
     """A step to be journalled, and what became of it."""
 
     account: str
@@ -30,13 +30,13 @@ class Line:
 class Together:
     """Lines from any thread, written in turns of one or more."""
 
-    def __init__(self, write: Callable[[Sequence[Line]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[PendingStep]], None]) -> None:
         """`write` makes all lines durable but those whose `error` it sets, or raises for all."""
         self._write = write
-        self._waiting: deque[Line] = deque()
+        self._waiting: deque[PendingStep] = deque()
         self._turn = threading.Lock()
 
-    def add(self, line: Line) -> None:
+    def add(self, line: PendingStep) -> None:
         """Returns once `line` is durable. Raises what `write` set or raised."""
         self._waiting.append(line)
         with self._turn:
@@ -45,7 +45,7 @@ class Together:
         if line.error is not None:
             raise line.error
 
-    def _take(self, lines: Sequence[Line]) -> None:
+    def _take(self, lines: Sequence[PendingStep]) -> None:
         failed: Exception | None = LedgerError(
             "the thread that wrote for this one was interrupted, so nobody knows whether the step "
             "was journalled; journal it again"

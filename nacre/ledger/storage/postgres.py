@@ -26,7 +26,7 @@ from nacre.core.errors import LedgerError, Refusal
 from nacre.ledger.chain import Entry
 from nacre.ledger.storage import store
 from nacre.ledger.storage.migrations import FORMAT, Migration, due, migrate
-from nacre.ledger.storage.store import missing, sentences
+from nacre.ledger.storage.store import no_ledger, sentences
 
 try:
     import psycopg
@@ -178,7 +178,7 @@ class PostgresStore:
                         connection.execute(statement)
                     connection.execute("INSERT INTO nacre_format VALUES (%s)", (FORMAT,))
         if not _exists(connection):
-            raise missing(self._name)
+            raise no_ledger(self._name)
         if due(self._name, _version(connection)):
             with connection.transaction():
                 connection.execute(_LOCK)

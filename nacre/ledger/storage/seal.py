@@ -29,7 +29,7 @@ def sealed(key: bytes, sketch: Sketch) -> str:
 
 
 @lru_cache(maxsize=4096)
-def opened(key: bytes, text: str, account: str) -> Sketch:
+def unsealed(key: bytes, text: str, account: str) -> Sketch:
     """What `sealed` gave. Raises `LedgerError`, naming the account, where `key` is another one."""
     try:
         data = base64.b64decode(text, validate=True)

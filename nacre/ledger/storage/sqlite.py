@@ -25,7 +25,7 @@ from nacre.core.files import sync_folder
 from nacre.ledger.chain import Entry
 from nacre.ledger.storage import store
 from nacre.ledger.storage.migrations import FORMAT, Migration, due, migrate
-from nacre.ledger.storage.store import missing, sentences
+from nacre.ledger.storage.store import no_ledger, sentences
 from nacre.ledger.storage.writer_queue import Turns
 
 _MARK = 0x4E414352
@@ -93,7 +93,7 @@ class SqliteStore:
         if create and not path.exists():
             _create(path)
         if not path.is_file():
-            raise missing(str(path))
+            raise no_ledger(str(path))
         self._path = path
         self._lock = threading.RLock()
         self._turns = Turns(path.resolve().parent, store.BUSY_SECONDS)

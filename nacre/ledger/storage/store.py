@@ -69,7 +69,7 @@ class NoLedger(LedgerError):
     """There is no ledger where one was looked for."""
 
 
-def missing(name: str) -> NoLedger:
+def no_ledger(name: str) -> NoLedger:
     """That there is no ledger, and what to do."""
     return NoLedger(
         f"there is no ledger at {name}; make one with `nacre ledger grant`, or declare "

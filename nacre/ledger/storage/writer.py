@@ -11,7 +11,7 @@ from nacre.core.errors import LedgerError, one_line
 from nacre.ledger.accounts import Grant
 from nacre.ledger.chain import Entry, linked
 from nacre.ledger.replay import Book, grant_content
-from nacre.ledger.storage.group_commit import Line
+from nacre.ledger.storage.group_commit import PendingStep
 from nacre.ledger.storage.store import Transaction
 
 _OF_WORK = ("journal", "settle")
@@ -49,7 +49,7 @@ class Page:
         self.transaction.append(entry)
         return entry
 
-    def wants(self, line: Line) -> bool:
+    def wants(self, line: PendingStep) -> bool:
         """Whether a step is new to its run's journal. Raises as `Ledger.journal` does."""
         account, run, step = line.account, line.run, line.step
         standing = self.book.account(account).run(run)
@@ -75,7 +75,7 @@ class Page:
             )
         return True
 
-    def journal(self, line: Line) -> None:
+    def journal(self, line: PendingStep) -> None:
         """Adds a step to its run's journal."""
         content = {"run": line.run, "step": line.step, "entered": line.entered}
         self.book.follow_step(self._added(line.account, "journal", content), content)

@@ -21,7 +21,7 @@ from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
-from nacre.planning.facts import Facts, continues, former_plan, public_stage
+from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, protection_of
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
@@ -42,7 +42,7 @@ from nacre.training import pieces
 from nacre.training.pieces import protects
 
 
-def delta_below_size(facts: Facts) -> None:
+def delta_below_size(facts: RecipeFacts) -> None:
     """A delta of 1 / size or more allows to publish a whole row."""
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
     if privacy is None:
@@ -63,7 +63,7 @@ def delta_below_size(facts: Facts) -> None:
             )
 
 
-def batch_within_data(facts: Facts) -> None:
+def batch_within_data(facts: RecipeFacts) -> None:
     """A step cannot expect more units than there are."""
     for name, size in facts.sizes.items():
         if facts.recipe.training.batch > size:
@@ -76,7 +76,7 @@ def batch_within_data(facts: Facts) -> None:
             )
 
 
-def unit_exists(facts: Facts) -> None:
+def unit_exists(facts: RecipeFacts) -> None:
     """Protecting groups needs a column that names them and a cap on their rows."""
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
     if privacy is None or privacy.unit != "group":
@@ -96,7 +96,7 @@ def unit_exists(facts: Facts) -> None:
         )
 
 
-def clients_are_many(facts: Facts) -> None:
+def clients_are_many(facts: RecipeFacts) -> None:
     """Hiding a whole party among a few others costs all accuracy."""
     recipe = facts.recipe
     if protects(recipe) != "client":
@@ -128,7 +128,7 @@ def clients_are_many(facts: Facts) -> None:
         )
 
 
-def comparison_on_public_data(facts: Facts) -> None:
+def comparison_on_public_data(facts: RecipeFacts) -> None:
     """An unprotected twin trains on the same rows without any noise."""
     recipe = facts.recipe
     if "unprotected" in recipe.compare and not recipe.data.public_demonstration:
@@ -147,7 +147,7 @@ def comparison_on_public_data(facts: Facts) -> None:
         )
 
 
-def public_rows_exist(facts: Facts) -> None:
+def public_rows_exist(facts: RecipeFacts) -> None:
     """Scaling, pre-training and stopping look at public rows only, so there must be some."""
     recipe = facts.recipe
     if recipe.data.has_public:
@@ -168,12 +168,12 @@ def public_rows_exist(facts: Facts) -> None:
             )
 
 
-def private_runs_have_a_ledger(facts: Facts) -> None:
+def private_runs_have_a_ledger(facts: RecipeFacts) -> None:
     """Epsilon that nobody writes down is spent again by the next run."""
     protection_of(facts.recipe)
 
 
-def ledgers_outlive_runs(facts: Facts) -> None:
+def ledgers_outlive_runs(facts: RecipeFacts) -> None:
     """A ledger inside the run folder is forgotten with it, and the next run starts afresh."""
     recipe = facts.recipe
     if recipe.ledger is None or IN_RUN not in recipe.ledger.path:
@@ -187,7 +187,7 @@ def ledgers_outlive_runs(facts: Facts) -> None:
         )
 
 
-def no_other_randomness(facts: Facts) -> None:
+def no_other_randomness(facts: RecipeFacts) -> None:
     """Dropout has masks keyed by unit; other randomness follows a unit's place in the batch."""
     recipe = facts.recipe
     if recipe.differential_privacy is None or protects(recipe) == "client":
@@ -217,7 +217,7 @@ def draws(model: nn.Module, inputs: Tensor) -> bool:
     return not torch.equal(*outputs)
 
 
-def parties_are_real(facts: Facts) -> None:
+def parties_are_real(facts: RecipeFacts) -> None:
     """Simulated parties are dealt by a permutation of all units, so one unit moves others."""
     recipe = facts.recipe
     federation = recipe.federated_learning
@@ -233,7 +233,7 @@ def parties_are_real(facts: Facts) -> None:
         )
 
 
-def no_row_mixing(facts: Facts) -> None:
+def no_row_mixing(facts: RecipeFacts) -> None:
     """BatchNorm and its like make one row's gradient depend on another's."""
     recipe = facts.recipe
     if recipe.differential_privacy is not None or recipe.federated_learning is not None:
@@ -243,7 +243,7 @@ def no_row_mixing(facts: Facts) -> None:
             refuse(recipe, "model", str(error), type(error))
 
 
-def base_is_covered(facts: Facts) -> None:
+def base_is_covered(facts: RecipeFacts) -> None:
     """A base that saw private rows without noise leaks them, whatever is added later."""
     recipe = facts.recipe
     if recipe.differential_privacy is None or not isinstance(recipe.model, FormerRun):
@@ -259,13 +259,13 @@ def base_is_covered(facts: Facts) -> None:
         )
 
 
-def something_trains(facts: Facts) -> None:
+def something_trains(facts: RecipeFacts) -> None:
     """A model without a trainable weight cannot be trained."""
     if not any(True for _ in facts.model.parameters()):
         refuse(facts.recipe, "model", "it has no parameters, so nothing can be trained")
 
 
-def audits_have_their_rows(facts: Facts) -> None:
+def audits_have_their_rows(facts: RecipeFacts) -> None:
     """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
     canaries."""
     recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
@@ -276,7 +276,7 @@ def audits_have_their_rows(facts: Facts) -> None:
             refuse(recipe, "audit", missing)
 
 
-def parties_are_one_process(facts: Facts) -> None:
+def parties_are_one_process(facts: RecipeFacts) -> None:
     """The parties of a federation are asked one after another, by one process."""
     execution = facts.recipe.execution
     shared = execution.devices in ("replicated", "sharded")
@@ -289,7 +289,7 @@ def parties_are_one_process(facts: Facts) -> None:
         )
 
 
-def schedules_know_their_end(facts: Facts) -> None:
+def schedules_know_their_end(facts: RecipeFacts) -> None:
     """A party starts its local steps anew in every round, so no step of it is the last."""
     if facts.recipe.federated_learning is not None and facts.recipe.training.schedule is not None:
         refuse(
@@ -300,7 +300,7 @@ def schedules_know_their_end(facts: Facts) -> None:
         )
 
 
-def averages_are_whole(facts: Facts) -> None:
+def averages_are_whole(facts: RecipeFacts) -> None:
     """The average keeps a second copy of all weights, which processes that share them have not."""
     recipe = facts.recipe
     if recipe.training.average is not None and recipe.execution.devices == "sharded":
@@ -312,7 +312,7 @@ def averages_are_whole(facts: Facts) -> None:
         )
 
 
-CHECKS: tuple[Callable[[Facts], None], ...] = (
+CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     per_unit_clipping,
     norms_leave_room_for_noise,
     sums_carry_the_rule,

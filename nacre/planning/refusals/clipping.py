@@ -9,13 +9,13 @@ from torch import nn
 from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
 from nacre.gradient_clipping import BY_KIND
-from nacre.planning.facts import Facts
+from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 
 
-def per_unit_clipping(facts: Facts) -> None:
+def per_unit_clipping(facts: RecipeFacts) -> None:
     """Differential privacy needs a bound on each unit's share: `flat`, `automatic`, `per_layer` or
     `adaptive` give one."""
     recipe = facts.recipe
@@ -32,7 +32,7 @@ def per_unit_clipping(facts: Facts) -> None:
 _LEAST_NORM, _MOST_NORM = 1e-20, 1e20
 
 
-def norms_leave_room_for_noise(facts: Facts) -> None:
+def norms_leave_room_for_noise(facts: RecipeFacts) -> None:
     """Noise in proportion to the bound has to be a number of float32, and so have its grid and a
     sum of many units."""
     rule = pieces.unit_clip(facts.recipe)
@@ -48,7 +48,7 @@ def norms_leave_room_for_noise(facts: Facts) -> None:
         )
 
 
-def sums_carry_the_rule(facts: Facts) -> None:
+def sums_carry_the_rule(facts: RecipeFacts) -> None:
     """A gradient sum has to carry the clip rule and the precision: `whole` never sees one unit's
     gradient, `ghost` and `grouped` have one factor a unit, and only the sums of the tape compute in
     bfloat16."""
@@ -65,7 +65,7 @@ def sums_carry_the_rule(facts: Facts) -> None:
         refuse(recipe, "execution.precision", problem)
 
 
-def moving_rules_see_every_step(facts: Facts) -> None:
+def moving_rules_see_every_step(facts: RecipeFacts) -> None:
     """A norm that moves is carried from step to step, and a party keeps nothing between rounds."""
     recipe, rule = facts.recipe, pieces.clip(facts.recipe)
     if recipe.federated_learning is not None and rule.moved():
@@ -78,7 +78,7 @@ def moving_rules_see_every_step(facts: Facts) -> None:
         )
 
 
-def copies_are_of_images(facts: Facts) -> None:
+def copies_are_of_images(facts: RecipeFacts) -> None:
     """Augmented copies are flipped and shifted images; a table's row has neither left nor right."""
     copies = facts.recipe.training.augment
     problem = copies.problem(facts.schema.shape) if copies is not None else None

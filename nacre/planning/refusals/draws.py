@@ -5,13 +5,13 @@ from __future__ import annotations
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
 from nacre.data.sampling import separation
 from nacre.differential_privacy.events import require_neighbours, require_pair
-from nacre.planning.facts import Facts
+from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
 
 
-def sampling_with_event(facts: Facts) -> None:
+def sampling_with_event(facts: RecipeFacts) -> None:
     """Noise over rows is priced for draws, and neighbours, that have a proof."""
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
     if privacy is None or protects(recipe) == "client":
@@ -23,7 +23,7 @@ def sampling_with_event(facts: Facts) -> None:
             refuse(recipe, "training.sampling", str(error), UnsupportedEvent)
 
 
-def noise_fits_the_sampling(facts: Facts) -> None:
+def noise_fits_the_sampling(facts: RecipeFacts) -> None:
     """Correlated noise is proven for units that take turns, in one run over one holder's rows."""
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
     for size in facts.sizes.values():

@@ -6,7 +6,7 @@ from nacre.core.errors import Refusal
 from nacre.data.text.tokens import BPE, Bytes
 from nacre.models import Pretrained, PythonModel
 from nacre.models.pretrained import starts_random
-from nacre.planning.facts import Facts, balls
+from nacre.planning.facts import RecipeFacts, balls
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 
@@ -22,7 +22,7 @@ def same_task(recipe: Recipe) -> None:
         )
 
 
-def tokens_are_those_of_the_base(facts: Facts) -> None:
+def tokens_are_those_of_the_base(facts: RecipeFacts) -> None:
     """A pretrained model knows its own tokens alone; others would be read as other words."""
     recipe = facts.recipe
     option = getattr(recipe.data, "tokenizer", None)
@@ -36,7 +36,7 @@ def tokens_are_those_of_the_base(facts: Facts) -> None:
         )
 
 
-def model_reads_the_inputs(facts: Facts) -> None:
+def model_reads_the_inputs(facts: RecipeFacts) -> None:
     """A model of numbers cannot read tokens, nor one of tokens more tokens than it knows."""
     recipe, tokens = facts.recipe, facts.schema.tokens
     known: int | None = getattr(facts.model, "tokens", None)
@@ -66,7 +66,7 @@ def model_reads_the_inputs(facts: Facts) -> None:
         )
 
 
-def tokens_are_not_moved(facts: Facts) -> None:
+def tokens_are_not_moved(facts: RecipeFacts) -> None:
     """An attack that moves inputs by a radius needs numbers; a token has no neighbour."""
     recipe = facts.recipe
     if facts.schema.tokens is None:
@@ -85,7 +85,7 @@ def tokens_are_not_moved(facts: Facts) -> None:
     )
 
 
-def balls_fit_the_features(facts: Facts) -> None:
+def balls_fit_the_features(facts: RecipeFacts) -> None:
     """Radii and frozen features must name features of the table."""
     for key, ball in balls(facts.recipe):
         try:

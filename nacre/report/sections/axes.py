@@ -9,7 +9,7 @@ from dataclasses import dataclass
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
-def finite(numbers: Sequence[float]) -> None:
+def require_finite(numbers: Sequence[float]) -> None:
     """Raises `ValueError` where a number is NaN or infinite: a chart would lie about it."""
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"a chart takes finite numbers only, got {list(numbers)}")
@@ -25,7 +25,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     >>> ticks(0.81, 0.955, 4)
     [0.8, 0.85, 0.9, 0.95, 1.0]
     """
-    finite((low, high))
+    require_finite((low, high))
     if low == high:
         room = abs(low) / 2 or 0.5
         low, high = low - room, high + room

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 
 @dataclass(frozen=True)
-class Text:
+class TextBlock:
     """A paragraph; an aside is set smaller."""
 
     block: ClassVar[str] = "text"
@@ -35,7 +35,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeBlock:
     """Text as it stands in a file or on a command line."""
 
     block: ClassVar[str] = "code"
@@ -54,7 +54,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """A table whose rows have their name in the first column."""
 
     block: ClassVar[str] = "table"
@@ -97,7 +97,7 @@ class Gallery:
     items: Sequence[Example]
 
 
-Block = Text | Listing | Terms | Code | Table | Figures | Gallery
+AnyBlock = TextBlock | Listing | Terms | CodeBlock | TableBlock | Figures | Gallery
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Section:
 
     name: str  # of its anchor
     heading: str
-    blocks: Sequence[Block]
+    blocks: Sequence[AnyBlock]
 
 
 @dataclass(frozen=True)

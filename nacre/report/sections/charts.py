@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from nacre.report.sections.axes import Scale, finite, through, ticks
+from nacre.report.sections.axes import Scale, require_finite, through, ticks
 
 WIDTH = 360.0
 _GLYPH = 6.4  # average width of a character at 12 units
 _RECT = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="12" rx="2"/>')
-Form = Callable[[float], str]
+TickFormat = Callable[[float], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class Caption:
     """What a chart is called, and what it shows for those who cannot see it."""
 
     name: str  # unique on the page
@@ -40,7 +40,7 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class LineChart:
     """Points joined from left to right."""
 
     label: str
@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class BudgetBar:
     """What an account was granted, what it has spent, and what runs that are open hold of it."""
 
     label: str
@@ -62,11 +62,11 @@ class Budget:
 
 
 def bars(
-    words: Words,
+    words: Caption,
     entries: Sequence[Bar],
     *,
-    form: Form,  # how figures are written
-    axis: Form,  # how the axis' numbers are
+    form: TickFormat,  # how figures are written
+    axis: TickFormat,  # how the axis' numbers are
     low: float = 0.0,
     high: float = 1.0,
 ) -> Markup:
@@ -75,7 +75,7 @@ def bars(
     The axis runs at least from `low` to `high`, and further where an entry does.
     """
     numbers = [n for bar in entries for n in (bar.value, bar.low, bar.high) if n is not None]
-    finite(numbers)
+    require_finite(numbers)
     marks = ticks(min([low, *numbers]), max([high, *numbers]))
     scale = through(marks, 6, WIDTH - 6)
     bottom = 40.0 * len(entries) + 4
@@ -101,11 +101,11 @@ def _whisker(left: float, right: float, middle: float) -> Markup:
 
 
 def lines(
-    words: Words,
-    series: Sequence[Line],
+    words: Caption,
+    series: Sequence[LineChart],
     *,
-    x: tuple[str, Form],  # what the axis shows, and how its numbers are written
-    y: tuple[str, Form],
+    x: tuple[str, TickFormat],  # what the axis shows, and how its numbers are written
+    y: tuple[str, TickFormat],
     floor: float | None = None,  # the vertical axis starts here, or lower
     ceiling: float | None = None,
 ) -> Markup:
@@ -119,7 +119,7 @@ def lines(
     heights = [n for line in series for pair in line.intervals for n in pair]
     heights += [value for _, value in points] + [n for n in (floor, ceiling) if n is not None]
     across = [place for place, _ in points]
-    finite([*across, *heights])
+    require_finite([*across, *heights])
     left_marks, bottom_marks = ticks(min(heights), max(heights)), ticks(min(across), max(across))
     left = 12 + _GLYPH * max(len(y[1](mark)) for mark in left_marks)
     legend = 18.0 * len(series) + 10 if len(series) > 1 else 0.0
@@ -140,8 +140,8 @@ def _axes(
     bottom_marks: Sequence[float],
     across: Scale,
     up: Scale,
-    x_form: Form,
-    y_form: Form,
+    x_form: TickFormat,
+    y_form: TickFormat,
 ) -> list[Markup]:
     drawn: list[Markup] = []
     for mark in left_marks:
@@ -157,7 +157,7 @@ def _axes(
     return [*drawn, Markup('<path class="axis" d="{}"/>').format(path)]
 
 
-def _curve(line: Line, across: Scale, up: Scale) -> list[Markup]:
+def _curve(line: LineChart, across: Scale, up: Scale) -> list[Markup]:
     places = [(across(x), up(y)) for x, y in line.points]
     dash = " dashed" if line.dashed else ""
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
@@ -174,7 +174,7 @@ def _curve(line: Line, across: Scale, up: Scale) -> list[Markup]:
     ]
 
 
-def _legend(series: Sequence[Line]) -> list[Markup]:
+def _legend(series: Sequence[LineChart]) -> list[Markup]:
     drawn: list[Markup] = []
     for row, line in enumerate(series):
         dash = " dashed" if line.dashed else ""
@@ -184,10 +184,10 @@ def _legend(series: Sequence[Line]) -> list[Markup]:
     return drawn
 
 
-def budget(words: Words, entries: Sequence[Budget]) -> Markup:
+def budget(words: Caption, entries: Sequence[BudgetBar]) -> Markup:
     """A row for each account: what was granted as a track, what was spent as its filling, what is
     reserved as a paler one behind it."""
-    finite([n for entry in entries for n in (entry.granted, entry.spent, entry.reserved)])
+    require_finite([n for entry in entries for n in (entry.granted, entry.spent, entry.reserved)])
     drawn: list[Markup] = []
     for row, entry in enumerate(entries):
         top = 40.0 * row
@@ -234,7 +234,7 @@ def _label(x: float, y: float, text: str, anchor: str) -> Markup:
     return shape.format(x, y, anchor, text)
 
 
-def _svg(words: Words, height: float, drawn: Sequence[Markup]) -> Markup:
+def _svg(words: Caption, height: float, drawn: Sequence[Markup]) -> Markup:
     head = Markup(
         '<svg class="chart" viewBox="0 0 {} {:.0f}" role="img" aria-labelledby="{n}-t {n}-d">'
         '<title id="{n}-t">{}</title><desc id="{n}-d">{}</desc>'

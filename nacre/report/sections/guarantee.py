@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from nacre.report.facts import Evidence, Party
-from nacre.report.ledger_facts import Account
+from nacre.report.facts import Evidence, PartyFacts
+from nacre.report.ledger_facts import AccountFacts
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
-    Block,
+    AnyBlock,
     Cell,
     Figure,
     Figures,
     Listing,
     Section,
-    Table,
+    TableBlock,
     Terms,
-    Text,
+    TextBlock,
 )
 from nacre.report.sections.headline import UNIT, odds, worst
 from nacre.report.sections.numbers import (
     delta,
-    epsilon,
+    epsilon_text,
     left,
     listed,
     moment,
-    number,
+    number_text,
     percent,
     short,
 )
@@ -65,21 +65,21 @@ def protection(evidence: Evidence) -> Section:
 def privacy(evidence: Evidence) -> Section:
     """Epsilon by party and by step, and everything it rests on."""
     parties, party = evidence["plan"]["parties"], worst(evidence)
-    blocks: list[Block] = []
+    blocks: list[AnyBlock] = []
     if party is None:
         blocks.append(
-            Text("This run has no differential privacy, so there is no epsilon to state.")
+            TextBlock("This run has no differential privacy, so there is no epsilon to state.")
         )
     else:
-        blocks += [Text(odds(party)), _parties(parties)]
+        blocks += [TextBlock(odds(party)), _parties(parties)]
         blocks += _growth(parties)
     lead = "Assumed:" if party is None else "This holds as long as:"
-    blocks += [Text(lead), Listing(evidence["plan"]["assumptions"])]
+    blocks += [TextBlock(lead), Listing(evidence["plan"]["assumptions"])]
     return Section("privacy", "Privacy", blocks)
 
 
-_ROWS: dict[str, Callable[[Party], str]] = {
-    "epsilon": lambda p: epsilon(p["epsilon"]),
+_ROWS: dict[str, Callable[[PartyFacts], str]] = {
+    "epsilon": lambda p: epsilon_text(p["epsilon"]),
     "delta": lambda p: delta(p["delta"]),
     "accountant": lambda p: str(p["accountant"]).upper(),
     "protects": lambda p: UNIT[p["unit"]],
@@ -87,7 +87,7 @@ _ROWS: dict[str, Callable[[Party], str]] = {
     "declared units": lambda p: f"{p['size']:,}",
     "sampling": lambda p: p["sampling"]["kind"].replace("_", " "),
     "takes turns": lambda p: _turns(p),
-    "sampling rate": lambda p: number(p["sampling"]["rate"]),
+    "sampling rate": lambda p: number_text(p["sampling"]["rate"]),
     "steps": lambda p: f"{p['steps']:,}",
     "clip": lambda p: _clip(p),
     "noise": lambda p: _noise(p),
@@ -100,32 +100,32 @@ _ROWS: dict[str, Callable[[Party], str]] = {
 }
 
 
-def _curve(party: Party) -> str:
+def _curve(party: PartyFacts) -> str:
     points = party.get("epsilon_by_delta", [])
-    said = [f"{epsilon(found)} at {delta(at)}" for at, found in points]
+    said = [f"{epsilon_text(found)} at {delta(at)}" for at, found in points]
     return ", ".join(said) or "not computed"
 
 
 def _form(name: str, value: float | None) -> str:
-    return "it has none" if value is None else f"{name} {number(value)}"
+    return "it has none" if value is None else f"{name} {number_text(value)}"
 
 
-def _account(party: Party) -> str:
+def _account(party: PartyFacts) -> str:
     """Epsilon of this and all earlier runs together, as the ledger's rule adds them up."""
     takes = party["takes"]
     after = takes.get("epsilon_after") if takes is not None else None
-    return "not charged" if after is None else f"epsilon {epsilon(after)}"
+    return "not charged" if after is None else f"epsilon {epsilon_text(after)}"
 
 
-def _clip(party: Party) -> str:
+def _clip(party: PartyFacts) -> str:
     clip = party["clip"]
     kind, norm = clip["kind"].replace("_", " "), clip["norm"]
     if norm is None:
         return kind
-    return f"{kind}, {number(norm)}" + (" at first" if clip.get("moves", False) else "")
+    return f"{kind}, {number_text(norm)}" + (" at first" if clip.get("moves", False) else "")
 
 
-def _turns(party: Party) -> str:
+def _turns(party: PartyFacts) -> str:
     """How far apart the steps of one unit lie at least."""
     epoch = party["sampling"].get("epoch")
     if epoch is not None:
@@ -134,7 +134,7 @@ def _turns(party: Party) -> str:
     return "no" if cycle == 1 else f"every {cycle} steps at most"
 
 
-def _noise(party: Party) -> str:
+def _noise(party: PartyFacts) -> str:
     """What hides a unit, as `banded, 8 bands`."""
     noise = party["noise"]
     if "bands" in noise:
@@ -142,12 +142,12 @@ def _noise(party: Party) -> str:
     return noise["kind"] + (f", {noise['buffers']} buffers" if "buffers" in noise else "")
 
 
-def _multiplier(party: Party) -> str:
+def _multiplier(party: PartyFacts) -> str:
     multiplier = party["noise"]["multiplier"]
-    return "none" if multiplier is None else number(multiplier)
+    return "none" if multiplier is None else number_text(multiplier)
 
 
-def _parties(parties: list[Party]) -> Table:
+def _parties(parties: list[PartyFacts]) -> TableBlock:
     """A column for each party; what all have in common is said once."""
     rows: list[list[Cell]] = []
     for name, said in _ROWS.items():
@@ -155,10 +155,10 @@ def _parties(parties: list[Party]) -> Table:
         alike = len(set(values)) == 1
         cells = [Cell(values[0], span=len(values))] if alike else [Cell(value) for value in values]
         rows.append([Cell(name), *cells])
-    return Table("The mechanism and its price", ["", *(p["name"] for p in parties)], rows)
+    return TableBlock("The mechanism and its price", ["", *(p["name"] for p in parties)], rows)
 
 
-def _growth(parties: list[Party]) -> list[Block]:
+def _growth(parties: list[PartyFacts]) -> list[AnyBlock]:
     """Epsilon by step, curves that coincide on paper drawn once; nothing without points."""
     found = {p["name"]: p["epsilon_by_step"] for p in parties if p["epsilon_by_step"]}
     last = max((points[-1][1] for points in found.values()), default=0.0)
@@ -169,7 +169,7 @@ def _growth(parties: list[Party]) -> list[Block]:
         seen = tuple((step, round(_PAPER * bound / last)) for step, bound in points)
         curves.setdefault(seen, []).append(name)
     series = [
-        charts.Line(
+        charts.LineChart(
             label=listed(names),
             points=[(step, bound) for step, bound in found[names[0]]],
             tone=tone % 4,
@@ -177,14 +177,14 @@ def _growth(parties: list[Party]) -> list[Block]:
         for tone, names in enumerate(curves.values())
     ]
     svg = charts.lines(
-        charts.Words(
+        charts.Caption(
             name="growth",
             title="Epsilon by step",
-            description=f"Epsilon rises with every step and ends at {epsilon(last)}.",
+            description=f"Epsilon rises with every step and ends at {epsilon_text(last)}.",
         ),
         series,
-        x=("steps over rows", number),
-        y=("epsilon", number),
+        x=("steps over rows", number_text),
+        y=("epsilon", number_text),
         floor=0.0,
     )
     caption = "What would have been promised had the run ended earlier."
@@ -196,26 +196,26 @@ def ledger(evidence: Evidence) -> Section:
     found = evidence["ledger"]
     if found is None or not found["accounts"]:
         text = "This run was charged to no ledger, so nothing adds it up with other runs."
-        return Section("ledger", "Ledger", [Text(text)])
+        return Section("ledger", "Ledger", [TextBlock(text)])
     head = f"The last hash was {found['head']}; keep it elsewhere, to find a ledger that was cut."
     state = "whole" if found["verified"] else "NOT whole"
     # Several grants of one account share its lines.
     accounts = {account["account"]: account for account in found["accounts"]}
-    blocks: list[Block] = [
-        Text(
+    blocks: list[AnyBlock] = [
+        TextBlock(
             "Each line of the ledger carries a hash of all lines before it. When training ended "
             f"the chain was {state}. Of a run's journal only the last line is shown."
         ),
         Figures([_budgets(found["accounts"])]),
         *(_entries(account) for account in accounts.values()),
-        Text(head, aside=True),
+        TextBlock(head, aside=True),
     ]
     return Section("ledger", "Ledger", blocks)
 
 
-def _budgets(accounts: list[Account]) -> Figure:
+def _budgets(accounts: list[AccountFacts]) -> Figure:
     entries = [
-        charts.Budget(
+        charts.BudgetBar(
             label=f"{account['account']}, {account['unit']}",
             figure=_balance(account),
             granted=account["granted"]["epsilon"],
@@ -225,7 +225,7 @@ def _budgets(accounts: list[Account]) -> Figure:
         for account in accounts
     ]
     said = "; ".join(f"{entry.label}: {entry.figure}" for entry in entries)
-    words = charts.Words(name="budgets", title="Budgets", description=said)
+    words = charts.Caption(name="budgets", title="Budgets", description=said)
     rules = listed(sorted({account["rule"].upper() for account in accounts}))
     caption = (
         f"Epsilon spent of what each account was granted for a unit, added up by {rules}; a rule "
@@ -234,7 +234,7 @@ def _budgets(accounts: list[Account]) -> Figure:
     return Figure(charts.budget(words, entries), "Budgets", caption)
 
 
-def _reserved(account: Account) -> float:
+def _reserved(account: AccountFacts) -> float:
     """The epsilon that open runs hold: what is neither spent nor left. Under pld the first run
     leaves nothing to others, which is no reservation."""
     if account["rule"] == "pld":
@@ -243,12 +243,14 @@ def _reserved(account: Account) -> float:
     return max(0.0, rest - account["spent"]["epsilon"])
 
 
-def _balance(account: Account) -> str:
+def _balance(account: AccountFacts) -> str:
     spent, granted = account["spent"]["epsilon"], account["granted"]["epsilon"]
-    return f"{epsilon(spent)} of {epsilon(granted)}, {left(account['left']['epsilon'])} left"
+    return (
+        f"{epsilon_text(spent)} of {epsilon_text(granted)}, {left(account['left']['epsilon'])} left"
+    )
 
 
-def _entries(account: Account) -> Table:
+def _entries(account: AccountFacts) -> TableBlock:
     rows = [
         [
             Cell(str(entry["index"])),
@@ -260,4 +262,4 @@ def _entries(account: Account) -> Table:
         for entry in account["entries"]
     ]
     head = ["line", "time", "kind", "what", "hash"]
-    return Table(f"Account {account['account']}", head, rows, stacked=True)
+    return TableBlock(f"Account {account['account']}", head, rows, stacked=True)

@@ -9,17 +9,17 @@ from nacre.core.errors import RecipeError
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.document import parse
 from nacre.recipe.options import kinds
-from nacre.report.facts import Evidence, FindingFacts, Interval, Party, Variant
+from nacre.report.facts import Evidence, FindingFacts, IntervalFacts, PartyFacts, Variant
 from nacre.report.sections.blocks import Stat
 from nacre.report.sections.numbers import (
     MISSING,
-    counted,
+    count_in_words,
     delta,
-    epsilon,
+    epsilon_text,
     listed,
-    number,
+    number_text,
     percent,
-    signed,
+    signed_text,
     whole,
 )
 
@@ -39,7 +39,7 @@ def finding(evidence: Evidence, audit: str) -> FindingFacts | None:
     return next((found for found in evidence["findings"] if found["audit"] == audit), None)
 
 
-def accuracy(evidence: Evidence) -> Interval | None:
+def accuracy(evidence: Evidence) -> IntervalFacts | None:
     """Accuracy of the protected model on public test rows."""
     model, evasion = variant(evidence, "protected"), finding(evidence, "evasion")
     if model is not None and model["accuracy"] is not None:
@@ -47,7 +47,7 @@ def accuracy(evidence: Evidence) -> Interval | None:
     return evasion["details"].get("clean") if evasion is not None else None
 
 
-def loss(evidence: Evidence) -> Interval | None:
+def loss(evidence: Evidence) -> IntervalFacts | None:
     """Mean loss of the protected model on public test rows, where no answer is right or wrong."""
     model = variant(evidence, "protected")
     return model.get("loss") if model is not None else None
@@ -60,27 +60,27 @@ def variant(evidence: Evidence, name: str) -> Variant | None:
     return next((model for model in models if model["name"] == name), None)
 
 
-def worst(evidence: Evidence) -> Party | None:
+def worst(evidence: Evidence) -> PartyFacts | None:
     """The party of the largest epsilon; None where nothing is promised."""
     promised = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
     return max(promised, key=lambda party: party["epsilon"] or 0.0, default=None)
 
 
-def interval(figure: Interval | FindingFacts) -> str:
+def interval(figure: IntervalFacts | FindingFacts) -> str:
     """The two ends as percentages."""
     return f"{percent(figure['low'])} to {percent(figure['high'])}"
 
 
-def signed_interval(figure: Interval | FindingFacts) -> str:
+def signed_interval(figure: IntervalFacts | FindingFacts) -> str:
     """The two ends as signed numbers."""
-    return f"{signed(figure['low'])} to {signed(figure['high'])}"
+    return f"{signed_text(figure['low'])} to {signed_text(figure['high'])}"
 
 
 def figure_words(entry: FindingFacts) -> tuple[str, str]:
     """A finding's figure and its interval, each as its unit is read."""
     if entry["unit"] == "share":
         return percent(entry["value"]), interval(entry)
-    return signed(entry["value"]), signed_interval(entry)
+    return signed_text(entry["value"]), signed_interval(entry)
 
 
 def by_loss(evidence: Evidence) -> bool:
@@ -111,7 +111,7 @@ def warnings(evidence: Evidence) -> list[str]:
             "any row it was trained on, and no figure below bounds that."
         )
     elif evidence["released"]["unprotected"]:
-        count = counted(evidence["released"]["unprotected"], "of its releases")
+        count = count_in_words(evidence["released"]["unprotected"], "of its releases")
         found.append(
             f"The epsilon does not hold. The plan promises it, but {count} left without protection."
         )
@@ -144,9 +144,9 @@ def _who(evidence: Evidence) -> str:
     if not evidence["plan"]["techniques"]["federated_learning"]:
         return f"One model was trained on {parties[0]['size']:,} declared units."
     if len(parties) == 1:
-        count = counted(parties[0]["size"], "parties").capitalize()
+        count = count_in_words(parties[0]["size"], "parties").capitalize()
         return f"{count} trained one model, each on its own rows."
-    count = counted(len(parties), "parties").capitalize()
+    count = count_in_words(len(parties), "parties").capitalize()
     named = [party["name"] for party in parties]
     names = f" ({listed(named)})" if len(parties) <= _SHOWN else ""
     return f"{count}{names} trained one model, each on its own rows."
@@ -159,7 +159,7 @@ def _promise(evidence: Evidence) -> str:
     most = " at most" if len(evidence["plan"]["parties"]) > 1 else ""
     return (
         f"What the model can give away about {UNIT[party['unit']]} is bounded: epsilon is{most} "
-        f"{epsilon(party['epsilon'])} at delta {delta(party['delta'])}."
+        f"{epsilon_text(party['epsilon'])} at delta {delta(party['delta'])}."
     )
 
 
@@ -173,7 +173,7 @@ def _skill(evidence: Evidence) -> str:
     return f"It answers {percent(figure['value'])} of {rows} correctly{beside}."
 
 
-def _beside(figure: Interval | None) -> str:
+def _beside(figure: IntervalFacts | None) -> str:
     return f" (its unprotected twin: {percent(figure['value'])})" if figure is not None else ""
 
 
@@ -188,7 +188,7 @@ def _attacked(evidence: Evidence) -> str:
             f"When an attacker may move each input a little, {share} stay correct{beside}."
         )
     if membership is not None:
-        size = signed(membership["value"])
+        size = signed_text(membership["value"])
         sentences.append(
             f"An attack that guesses who was in the training data has an advantage of {size}: "
             f"{membership['verdict']}."
@@ -196,7 +196,7 @@ def _attacked(evidence: Evidence) -> str:
     return " ".join(sentences)
 
 
-def odds(party: Party) -> str:
+def odds(party: PartyFacts) -> str:
     """What epsilon means, as the error rates of the best test an observer could run."""
     bound, slack = party["epsilon"] or 0.0, party["delta"] or 0.0
     rate = 0.001
@@ -210,7 +210,7 @@ def odds(party: Party) -> str:
     return (
         f"No test of {question}, by anyone who sees everything that was released and knows "
         "whatever else, has a true positive rate above exp(ε) times its false positive rate plus "
-        f"δ. At ε = {epsilon(bound)} and one false alarm in a thousand, it detects at most "
+        f"δ. At ε = {epsilon_text(bound)} and one false alarm in a thousand, it detects at most "
         f"{percent(found)}."
     )
 
@@ -245,20 +245,20 @@ def _epsilon(evidence: Evidence) -> Stat:
     party, parties = worst(evidence), evidence["plan"]["parties"]
     if party is None:
         return Stat("Privacy loss ε", "unbounded", "no differential privacy", False)
-    each = ", ".join(f"{p['name']} {epsilon(p['epsilon'])}" for p in parties[:_SHOWN])
+    each = ", ".join(f"{p['name']} {epsilon_text(p['epsilon'])}" for p in parties[:_SHOWN])
     each += f" and {len(parties) - _SHOWN} more" if len(parties) > _SHOWN else ""
     by = f"at δ = {delta(party['delta'])}, by {str(party['accountant']).upper()}"
     label = "Privacy loss ε, largest" if len(parties) > 1 else "Privacy loss ε"
-    return Stat(label, epsilon(party["epsilon"]), f"{each}; {by}" if len(parties) > 1 else by)
+    return Stat(label, epsilon_text(party["epsilon"]), f"{each}; {by}" if len(parties) > 1 else by)
 
 
 def _accuracy(evidence: Evidence) -> Stat:
     figure, lost = accuracy(evidence), loss(evidence)
     beside = evidence["comparison"] or finding(evidence, "evasion")
     if lost is not None and beside is not None:
-        ends = f"{number(lost['low'])} to {number(lost['high'])}"
+        ends = f"{number_text(lost['low'])} to {number_text(lost['high'])}"
         detail = f"{whole(beside['confidence'])} interval {ends}; e^loss is the perplexity"
-        return Stat("Mean loss", number(lost["value"]), detail)
+        return Stat("Mean loss", number_text(lost["value"]), detail)
     if figure is None:
         label = "Mean loss" if by_loss(evidence) else "Accuracy"
         return _absent(label, evidence, COMPARISON)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from nacre.audit.finding import MEANING, Verdict
-from nacre.report.facts import Comparison, Evidence, FindingFacts, Picture, Row
+from nacre.report.facts import AttackedRowFacts, Comparison, Evidence, FindingFacts, Picture
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
-    Block,
+    AnyBlock,
     Cell,
     Example,
     Figure,
@@ -17,8 +17,8 @@ from nacre.report.sections.blocks import (
     Gallery,
     Listing,
     Section,
-    Table,
-    Text,
+    TableBlock,
+    TextBlock,
 )
 from nacre.report.sections.headline import (
     COMPARISON,
@@ -32,40 +32,40 @@ from nacre.report.sections.headline import (
 )
 from nacre.report.sections.numbers import (
     MISSING,
-    epsilon,
+    epsilon_text,
     listed,
-    number,
+    number_text,
     percent,
     seconds,
-    signed,
+    signed_text,
     whole,
 )
 from nacre.report.sections.pictures import difference, png
 
 Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
-_MEASURES: dict[Measure, tuple[str, charts.Form]] = {
+_MEASURES: dict[Measure, tuple[str, charts.TickFormat]] = {
     "accuracy": ("Accuracy", percent),
-    "loss": ("Mean loss", number),
+    "loss": ("Mean loss", number_text),
     "attacked_accuracy": ("Accuracy under attack", percent),
-    "membership_advantage": ("Membership advantage", signed),
+    "membership_advantage": ("Membership advantage", signed_text),
 }
 _TONES = {"protected": 0, "unprotected": 1, "public base": 2}
 
 
-def _absent(evidence: Evidence, what: str, file: str) -> Text:
+def _absent(evidence: Evidence, what: str, file: str) -> TextBlock:
     if evidence["findings_are_local"]:
-        return Text(f"{what}: {STAYS_LOCAL}{file}. Whoever holds the rows finds it there.")
-    return Text(f"{what}: {MISSING}. `nacre audit` measures it.")
+        return TextBlock(f"{what}: {STAYS_LOCAL}{file}. Whoever holds the rows finds it there.")
+    return TextBlock(f"{what}: {MISSING}. `nacre audit` measures it.")
 
 
 def utility(evidence: Evidence) -> Section:
     """The protected model beside its unprotected twin and the public base."""
     found = evidence["comparison"]
     if found is None:
-        blocks: list[Block] = [_absent(evidence, "Accuracy and comparison", COMPARISON)]
+        blocks: list[AnyBlock] = [_absent(evidence, "Accuracy and comparison", COMPARISON)]
         return Section("utility", "Utility and comparison", blocks)
     blocks = [
-        Text(
+        TextBlock(
             f"Every model answered the same {found['rows']:,} public test rows. Whiskers are "
             f"intervals at {whole(found['confidence'])} confidence, one at a time."
         ),
@@ -95,19 +95,19 @@ def _panel(found: Comparison, measure: Measure) -> Figure:
     label, form = _MEASURES[measure]
     entries = _values(found, measure)
     said = ", ".join(f"{bar.label} {form(bar.value)}" for bar in entries)
-    words = charts.Words(name=measure, title=label, description=said)
+    words = charts.Caption(name=measure, title=label, description=said)
     if measure == "loss":
-        svg = charts.bars(words, entries, form=form, axis=number)
+        svg = charts.bars(words, entries, form=form, axis=number_text)
         return Figure(svg, label, "On the test rows as they are: less is better.")
     if measure == "membership_advantage":
-        svg = charts.bars(words, entries, form=form, axis=number, low=-0.1, high=0.1)
+        svg = charts.bars(words, entries, form=form, axis=number_text, low=-0.1, high=0.1)
         return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
     svg = charts.bars(words, entries, form=form, axis=whole)
     moved = "on inputs that an attacker moved" if measure == "attacked_accuracy" else "as they are"
     return Figure(svg, label, f"Share of test rows answered rightly, {moved}.")
 
 
-def _compared(found: Comparison) -> Table:
+def _compared(found: Comparison) -> TableBlock:
     shown: list[Measure] = [
         m for m in _MEASURES if m != ("accuracy" if _values(found, "loss") else "loss")
     ]
@@ -120,21 +120,21 @@ def _compared(found: Comparison) -> Table:
         ]
         for variant in found["variants"]
     ]
-    return Table("The models compared", head, rows, stacked=True)
+    return TableBlock("The models compared", head, rows, stacked=True)
 
 
 def _figure(figure: Any, measure: Measure) -> Cell:
     if figure is None:
         return Cell(MISSING)
     if measure == "loss":
-        ends = f"{number(figure['low'])} to {number(figure['high'])}"
-        return Cell(number(figure["value"]), detail=ends)
+        ends = f"{number_text(figure['low'])} to {number_text(figure['high'])}"
+        return Cell(number_text(figure["value"]), detail=ends)
     if measure == "membership_advantage":
-        return Cell(signed(figure["value"]), detail=signed_interval(figure))
+        return Cell(signed_text(figure["value"]), detail=signed_interval(figure))
     return Cell(percent(figure["value"]), detail=interval(figure))
 
 
-def _why_free(found: Comparison) -> list[Block]:
+def _why_free(found: Comparison) -> list[AnyBlock]:
     if not any(variant["name"] == "unprotected" for variant in found["variants"]):
         return []
     text = (
@@ -142,7 +142,7 @@ def _why_free(found: Comparison) -> list[Block]:
         "any account because its rows are declared public: there is nothing to protect, and on "
         "rows that are not public Nacre refuses to train it."
     )
-    return [Text(text)]
+    return [TextBlock(text)]
 
 
 def attacks(evidence: Evidence) -> Section:
@@ -150,20 +150,20 @@ def attacks(evidence: Evidence) -> Section:
     found = evidence["findings"]
     if not found:
         return Section("attacks", "Attacks", [_absent(evidence, "What attacks achieve", FINDINGS)])
-    blocks: list[Block] = [_findings(found)]
+    blocks: list[AnyBlock] = [_findings(found)]
     figures = [figure for entry in found for figure in _figures(entry)]
     if figures:
         blocks.append(Figures(figures))
     notes = [note for entry in found for note in _notes(entry)]
     if notes:
-        blocks += [Text("To be read with it:"), Listing(notes)]
+        blocks += [TextBlock("To be read with it:"), Listing(notes)]
     verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
     meanings = [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
-    blocks += [Text("How to read the verdicts:"), Listing(meanings)]
+    blocks += [TextBlock("How to read the verdicts:"), Listing(meanings)]
     return Section("attacks", "Attacks", blocks)
 
 
-def _findings(found: Sequence[FindingFacts]) -> Table:
+def _findings(found: Sequence[FindingFacts]) -> TableBlock:
     rows = [
         [
             Cell(entry["audit"]),
@@ -175,7 +175,7 @@ def _findings(found: Sequence[FindingFacts]) -> Table:
         for entry in found
     ]
     head = ["attack", "claim under test", "measure", "result", "verdict"]
-    return Table(
+    return TableBlock(
         f"Findings, with intervals at {_levels(found)} confidence", head, rows, stacked=True
     )
 
@@ -186,7 +186,7 @@ def _notes(entry: FindingFacts) -> list[str]:
     if bounds := entry["details"].get("epsilon"):
         notes.append(
             f"The {entry['audit']} attack shows an epsilon of at least "
-            f"{number(bounds['one_run'])}; the claim is {epsilon(bounds['claimed'])}."
+            f"{number_text(bounds['one_run'])}; the claim is {epsilon_text(bounds['claimed'])}."
         )
     return notes
 
@@ -204,19 +204,19 @@ def _figures(entry: FindingFacts) -> list[Figure]:
     """The curves that an audit gave."""
     figures: list[Figure] = []
     if curve := entry["details"].get("curve"):
-        line = charts.Line(
+        line = charts.LineChart(
             label="accuracy",
             points=[(point["radius"], point["value"]) for point in curve],
             intervals=[(point["low"], point["high"]) for point in curve],
         )
         ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
-        words = charts.Words(
+        words = charts.Caption(
             name=f"{entry['audit']}-curve",
             title="Accuracy by radius",
             description=f"Accuracy falls {ends} as the attacker may move inputs further.",
         )
         svg = charts.lines(
-            words, [line], x=("radius", number), y=("accuracy", whole), floor=0.0, ceiling=1.0
+            words, [line], x=("radius", number_text), y=("accuracy", whole), floor=0.0, ceiling=1.0
         )
         caption = f"Accuracy {ends} as the attacker may move inputs further."
         figures.append(Figure(svg, "Accuracy by radius", caption))
@@ -227,10 +227,10 @@ def _figures(entry: FindingFacts) -> list[Figure]:
 
 def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
     series = [
-        charts.Line(label="the attack", points=sorted({(0.0, 0.0), *points, (1.0, 1.0)})),
-        charts.Line(label="guessing", points=[(0, 0), (1, 1)], tone=3, dashed=True),
+        charts.LineChart(label="the attack", points=sorted({(0.0, 0.0), *points, (1.0, 1.0)})),
+        charts.LineChart(label="guessing", points=[(0, 0), (1, 1)], tone=3, dashed=True),
     ]
-    words = charts.Words(
+    words = charts.Caption(
         name=f"{audit}-roc",
         title="Members found against outsiders accused",
         description="; ".join(f"{percent(tpr)} at {percent(fpr)}" for fpr, tpr in points),
@@ -242,14 +242,14 @@ def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
     return Figure(svg, "Members found", caption)
 
 
-def examples(evidence: Evidence) -> Section | None:
+def examples_section(evidence: Evidence) -> Section | None:
     """Attacked public inputs, for people to look at; None where there are none."""
     pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
     rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
     if not pictures and not rows:
         return None
-    blocks: list[Block] = [
-        Text(
+    blocks: list[AnyBlock] = [
+        TextBlock(
             "Public test rows whose right answer an attack changed, each at the smallest of the "
             "tried radii that did."
         )
@@ -271,17 +271,21 @@ def _example(picture: Picture) -> Example:
     return Example(panels, _changed(picture))
 
 
-def _changed(entry: Picture | Row) -> str:
+def _changed(entry: Picture | AttackedRowFacts) -> str:
     at = f" at {whole(entry['share'])} of the radius" if "share" in entry else ""
     return f"Label {entry['label']}: answered {entry['before']}, then {entry['after']}{at}."
 
 
-def _moved(row: Row, place: int) -> Table:
+def _moved(row: AttackedRowFacts, place: int) -> TableBlock:
     rows = [
-        [Cell(change["feature"]), Cell(number(change["before"])), Cell(number(change["after"]))]
+        [
+            Cell(change["feature"]),
+            Cell(number_text(change["before"])),
+            Cell(number_text(change["after"])),
+        ]
         for change in row["changes"]
     ]
-    return Table(f"Row {place}. {_changed(row)}", ["feature", "before", "after"], rows)
+    return TableBlock(f"Row {place}. {_changed(row)}", ["feature", "before", "after"], rows)
 
 
 def training(evidence: Evidence) -> Section:
@@ -295,8 +299,8 @@ def training(evidence: Evidence) -> Section:
         "unprotected": released["unprotected"],
     }
     said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["none"])
-    blocks: list[Block] = [
-        Text(
+    blocks: list[AnyBlock] = [
+        TextBlock(
             f"{run} planned {unit} were run ({outcome['stopped']}). {released['count']:,} releases "
             f"left the private side: {said}. Losses on private rows were not recorded."
         ),
@@ -304,11 +308,11 @@ def training(evidence: Evidence) -> Section:
     ]
     if outcome["seconds"]:
         rows = [[Cell(name), Cell(seconds(spent))] for name, spent in outcome["seconds"].items()]
-        blocks.append(Table("Time", ["stage", "took"], rows))
+        blocks.append(TableBlock("Time", ["stage", "took"], rows))
     return Section("training", "Training", blocks)
 
 
-def _curve(evidence: Evidence) -> list[Block]:
+def _curve(evidence: Evidence) -> list[AnyBlock]:
     """The loss of models that predict numbers or tokens, the accuracy of others."""
     measure: Literal["loss", "accuracy"] = "loss" if by_loss(evidence) else "accuracy"
     label, form = _MEASURES[measure]
@@ -317,13 +321,13 @@ def _curve(evidence: Evidence) -> list[Block]:
     if not points:
         return []
     title = f"{label} on public rows"
-    words = charts.Words(
+    words = charts.Caption(
         name="training-curve",
         title=title,
         description=f"From {form(points[0][1])} to {form(points[-1][1])}.",
     )
-    line = charts.Line(label=label.lower(), points=points)
-    y = (label.lower(), number if measure == "loss" else whole)
-    svg = charts.lines(words, [line], x=(steps(evidence), number), y=y)
+    line = charts.LineChart(label=label.lower(), points=points)
+    y = (label.lower(), number_text if measure == "loss" else whole)
+    svg = charts.lines(words, [line], x=(steps(evidence), number_text), y=y)
     caption = "Measured on public rows as training went on; watching it costs no privacy."
     return [Figures([Figure(svg, title, caption)])]

@@ -12,7 +12,7 @@ MISSING = "not measured"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def epsilon(value: float | None) -> str:
+def epsilon_text(value: float | None) -> str:
     """Two decimals, rounded up: it is a bound.
 
     >>> epsilon(3.971), epsilon(4.0), epsilon(0.0004), epsilon(None)
@@ -61,7 +61,7 @@ def whole(value: float) -> str:
     return f"{round(100 * value, 2):g}%".replace("-", "−")
 
 
-def signed(value: float) -> str:
+def signed_text(value: float) -> str:
     """Three decimals, with a true minus sign.
 
     >>> signed(-0.0214), signed(-0.00001)
@@ -70,7 +70,7 @@ def signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
-def number(value: float) -> str:
+def number_text(value: float) -> str:
     """Four significant digits, thousands apart.
 
     >>> number(0.31), number(104), number(12345.0), number(0.00001), number(-2)
@@ -139,7 +139,7 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def counted(count: int, noun: str) -> str:
+def count_in_words(count: int, noun: str) -> str:
     """A count with its noun, small counts as words.
 
     >>> counted(3, "parties"), counted(40, "steps")

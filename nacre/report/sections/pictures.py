@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 
-def flat(pixels: Sequence[Any]) -> list[float]:
+def pixel_list(pixels: Sequence[Any]) -> list[float]:
     """Nested or flat pixels as one list. Raises `ValueError` for what is no number.
 
     >>> flat([[0, 0.5], [1, 1]])
@@ -18,7 +18,7 @@ def flat(pixels: Sequence[Any]) -> list[float]:
     found: list[float] = []
     for entry in pixels:
         if isinstance(entry, list):
-            found += flat(cast(list[Any], entry))
+            found += pixel_list(cast(list[Any], entry))
         elif isinstance(entry, int | float):
             found.append(float(entry))
         else:
@@ -28,7 +28,7 @@ def flat(pixels: Sequence[Any]) -> list[float]:
 
 def difference(clean: Sequence[Any], attacked: Sequence[Any]) -> list[float]:
     """What moved: middle grey where nothing did, white and black for the largest move."""
-    moves = [b - a for a, b in zip(flat(clean), flat(attacked), strict=True)]
+    moves = [b - a for a, b in zip(pixel_list(clean), pixel_list(attacked), strict=True)]
     largest = max((abs(move) for move in moves), default=0.0) or 1.0
     return [0.5 + 0.5 * move / largest for move in moves]
 
@@ -39,7 +39,7 @@ def png(shape: Sequence[int], pixels: Sequence[Any]) -> str:
     `pixels` run from 0 (black) to 1 and lie channel by channel, row by row.
     """
     height, width = shape[-2:]
-    values = flat(pixels)
+    values = pixel_list(pixels)
     area = height * width
     colours = 3 if len(shape) == 3 and shape[0] == 3 else 1
     bright = bytes(round(255 * min(1.0, max(0.0, value))) for value in values[: colours * area])
