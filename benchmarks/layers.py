@@ -65,7 +65,12 @@ def _modules() -> Iterator[Case]:
     for axes, kernel, stride, groups, spread in itertools.product(
         (1, 2, 3), (1, 3), (1, 2), (1, 2, 4), (1, 2)
     ):
-        more = {"stride": stride, "groups": groups, "dilation": spread, "padding": kernel // 2}
+        more: dict[str, Any] = {
+            "stride": stride,
+            "groups": groups,
+            "dilation": spread,
+            "padding": kernel // 2,
+        }
         for kind in (plain[axes], turned[axes]):
             yield _case(f"{kind.__name__} {kernel} {more}", lambda kind=kind, kernel=kernel,
                         more=more: kind(4, 8, kernel, **more), (4, *size[axes]))  # fmt: skip
@@ -92,7 +97,8 @@ def _modules() -> Iterator[Case]:
     yield _case("TransformerEncoderLayer", lambda: nn.TransformerEncoderLayer(
                 8, 2, 12, 0.0, batch_first=True), (5, 8))  # fmt: skip
     yield _case("PReLU", lambda: nn.PReLU(6), (6, 4))
-    for more in ({}, {"padding_idx": 0}, {"sparse": True}):
+    options: list[dict[str, Any]] = [{}, {"padding_idx": 0}, {"sparse": True}]
+    for more in options:
         yield _case(
             f"Embedding {more}", lambda more=more: nn.Embedding(9, 6, **more), (5,), words=9
         )
@@ -149,7 +155,7 @@ def _functions() -> Iterator[Case]:
         ("write of a row", (3, 5), _row_written, {"w": (5,)}),
     ]  # fmt: skip
     for name, shape, call, free in table:
-        yield _case(name, None, shape, call, **free)
+        yield _case(name, None, shape, call, 0, **free)
     for name in (
         "add_",
         "sub_",

@@ -35,6 +35,7 @@ from nacre.core.errors import NacreError
 from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract
 from nacre.gradient_clipping import Flat, Looped
+from nacre.gradient_clipping.taped import Taped
 from nacre.integrations import trial
 from nacre.models.repair import repaired
 
@@ -105,7 +106,7 @@ def judged(case: Case) -> Found:
     sample = _numbered(batch)
     try:
         chosen = trial.tried(model, losses, clip, sample, "auto")
-        if isinstance(chosen, Looped):
+        if not isinstance(chosen, Taped):
             return Found(case.part, case.name, "loop", _reason(model, losses, clip, sample))
         rows = _numbered(_turned(batch))
         seen = chosen(model, rows, clip, source).total

@@ -135,7 +135,7 @@ def _of_many_kinds(steps: CountedSteps, delta: float, gap: float) -> float:
 def _by_jumps(steps: CountedSteps, delta: float, gap: float, added: bool, enough: float) -> float:
     """The upper bound that keeps rare large losses apart; inf where it does not settle either."""
     plain = [(kind, times) for kind, times in steps if isinstance(kind, Step)]
-    if len(plain) < len(steps):
+    if len(plain) < len(steps) or sum(times for _, times in steps) < _STEPS:
         return math.inf
     try:
         return upper_by_jumps(plain, delta, added, gap, enough)

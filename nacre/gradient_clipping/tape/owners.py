@@ -120,7 +120,7 @@ class Owners:
         self._steered(scout, losses, weights, some)
 
     def _steered(
-        self, scout: _Scout, losses: UnitLosses, weights: Mapping[str, Tensor], batch: Batch
+        self, scout: _Scout, losses: UnitLosses, weights: dict[str, Tensor], batch: Batch
     ) -> None:
         """Numbers that a model hands to Python may steer it where they are the same for each unit
         alone and for all of them: then they tell no unit of another."""
