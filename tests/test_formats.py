@@ -112,7 +112,7 @@ def fit_run(path: Path) -> list[str]:
         elif file.name == "run.json":
             found += wrong(parsed(file), "run-folder", "run")
         elif file.name == "plan.json":
-            found += wrong(parsed(file), "evidence", "Plan")
+            found += wrong(parsed(file), "evidence", "PlanFacts")
     return found
 
 

@@ -118,7 +118,7 @@ class RunFolder:
             yield
 
     def sweep(self) -> None:
-        """Removes what a crash left half-written. For whoever holds the lock."""
+        """Removes what a crash left half-written; the caller holds the lock."""
         for path in self.path.rglob(".*.part*"):
             path.unlink(missing_ok=True)
 

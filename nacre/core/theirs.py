@@ -1,4 +1,4 @@
-"""The one door for calls into code that is not Nacre's: what fails there is told as theirs."""
+"""The one door for calls into code that is not Nacre's: what fails there is named as foreign."""
 
 from __future__ import annotations
 

@@ -128,14 +128,14 @@ class CanaryAudit(AuditOfRows):
 
     def sentence(self) -> str:
         """The attack with its numbers."""
-        return f"canaries: each made-up secret ranked among {self.candidates:,} others"
+        return f"canaries: each random secret ranked among {self.candidates:,} others"
 
     def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
         """Canaries, or other secrets to rank them among."""
         canaries = data.canaries if isinstance(data, Text) else None
         if canaries is None:
             return (
-                "canaries looks for made-up secrets and the data hold none; add "
+                "canaries looks for random secrets and the data hold none; add "
                 "`canaries: {count: 32}` to data of kind text with task causal_lm"
             )
         if self.candidates >= 10**canaries.digits:

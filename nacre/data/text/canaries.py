@@ -36,7 +36,7 @@ class Canaries:
         """What the documents are learnt beside."""
         times = "1 time" if self.repeats == 1 else f"{self.repeats} times"
         return (
-            f"About half of {self.count} made-up secrets are learnt beside the documents, "
+            f"About half of {self.count} random secrets are learnt beside the documents, "
             f"{times} each; nobody's secret is among them."
         )
 
