@@ -86,8 +86,8 @@ FAULTS = [
     ),
     Fault(
         "noise: on the first tensor alone", "differential_privacy/noise/independent.py",
-        "    rounded.add(source, deviation, held, held)",
-        "    rounded.add(source, deviation, held[:1], held[:1])",
+        "    rounded.add_rounded_noise(source, deviation, held, held)",
+        "    rounded.add_rounded_noise(source, deviation, held[:1], held[:1])",
         NOISE,
     ),
     Fault(
@@ -110,7 +110,7 @@ FAULTS = [
     ),
     Fault(
         "noise: rounded by float32 where that leaves it open", "core/normals/rounded.py",
-        "    margin = spread * normals.ERROR + _slack(spread)",
+        "    margin = spread * box_muller.ERROR + _slack(spread)",
         "    margin = 0.0",
         BITS,
     ),

@@ -103,8 +103,8 @@ WIRING = [
     ),
     Fault(
         "key: replies lie under a known one", "runs/loop.py",
-        'key=None if folder is None else source.secret("replies", name),',
-        "key=None if folder is None else bytes(32),",
+        'key=None if around.folder is None else source.secret("replies", name),',
+        "key=None if around.folder is None else bytes(32),",
         APART,
     ),
     Fault(
@@ -138,7 +138,7 @@ WIRING = [
         f"{KEYS}::test_the_hmac_of_the_rows_stands_for_the_rows_and_for_its_key",
     ),
     Fault(
-        "key: the ledger's fingerprint has none", "planning/quote.py",
+        "key: the ledger's fingerprint has none", "ledger/recorded_rows.py",
         "sketched(cells, ledger.sketch_key())",
         "sketched(cells, bytes(32))",
         ALIKE,
@@ -176,8 +176,9 @@ WIRING = [
     ),
     Fault(
         "rows: early stopping looks at private ones", "runs/loop.py",
-        "self._rows: Rows | None = held.public",
-        "self._rows = next(iter(held.private.values())) if plan.federated else held.public",
+        "plan, around, held.public, outcome,",
+        "plan, around, next(iter(held.private.values())) if plan.federated else held.public,"
+        " outcome,",
         f"{OF_PARTIES}[zero_out-group]",
     ),
     Fault(
@@ -206,7 +207,7 @@ WIRING = [
     ),
     Fault(
         "rows: a count by which trials are compared has no noise", "runs/tune.py",
-        "float(count + int(discrete_gaussian(1, tune.score.deviation**2, own)[0]))",
+        "float(count + int(discrete_gaussian(1, score.deviation**2, own)[0]))",
         "float(count)",
         f"{TUNE}::test_a_private_count_has_the_stated_noise",
     ),
@@ -225,13 +226,13 @@ WIRING = [
     # -- what is charged, and when --
     Fault(
         "charge: no step of a run is journalled", "runs/loop.py",
-        'charge = Agreed(devices.group, charges.get("", NoJournal()))',
+        'charge = Agreed(devices.group, around.charge(""))',
         "charge = Agreed(devices.group, NoJournal())",
         CHARGED,
     ),
     Fault(
         "charge: no round of a party is journalled", "runs/loop.py",
-        "charges.get(name, NoJournal()), planned.over(name),",
+        "around.charge(name), planned.over(name),",
         "NoJournal(), planned.over(name),",
         CHARGED,
     ),
@@ -260,27 +261,27 @@ WIRING = [
         "tests/federated_learning/test_party.py::test_another_request_under_a_used_number_is_refused",
     ),
     Fault(
-        "charge: one step of a run is reserved", "planning/quote.py",
-        "                wanted.steps,\n                wanted.unit,",
-        "                1,\n                wanted.unit,",
+        "charge: one step of a run is reserved", "differential_privacy/mechanism.py",
+        "            steps=self.steps,\n            unit=self.unit,",
+        "            steps=1,\n            unit=self.unit,",
         CHARGED,
     ),
     Fault(
-        "charge: the column of the units is not bound", "planning/quote.py",
-        "                _column(plan.recipe, wanted.unit),\n            )\n    except",
-        '                "",\n            )\n    except',
+        "charge: the column of the units is not bound", "planning/pricing.py",
+        "rows_per_unit=privacy.rows_per_unit, column=protection.column",
+        'rows_per_unit=privacy.rows_per_unit, column=""',
         ALIKE,
     ),
     Fault(
-        "charge: rows are recorded against no account", "planning/quote.py",
-        "            record_rows(ledger, accounts, cells)",
+        "charge: rows are recorded against no account", "runs/reservations.py",
+        "            record_rows(ledger, [level.account for level in plan.priced], cells)",
         "            pass",
         f"{RUNS}::test_the_same_rows_under_another_name_have_no_second_budget",
     ),
     Fault(
         "charge: one step of a loop of one's own is reserved", "integrations/account.py",
-        "mechanism.event(1), mechanism.steps, unit, adjacency",
-        "mechanism.event(1), 1, unit, adjacency",
+        "mechanism.request(name)",
+        '__import__("dataclasses").replace(mechanism, steps=1).request(name)',
         f"{TORCH}::test_the_whole_run_is_reserved_before_its_first_step",
     ),
     Fault(
@@ -309,8 +310,8 @@ WIRING = [
     ),
     Fault(
         "charge: of several statistics the first is paid for", "statistics/release.py",
-        "joint_event(same), 1, unit",
-        "query_event(same[0]), 1, unit",
+        "joint_event(same), unit=unit",
+        "query_event(same[0]), unit=unit",
         f"{DOORS}::test_a_release_is_charged_for_each_of_its_answers",
     ),
     Fault(
@@ -346,15 +347,15 @@ WIRING = [
     ),
     Fault(
         "wiring: no step of a party is held against the plan", "runs/loop.py",
-        "NoJournal()), planned.over(name),",
-        'NoJournal()), planned.over("nobody"),',
+        "around.charge(name), planned.over(name),",
+        'around.charge(name), planned.over("nobody"),',
         f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
     ),
     Fault(
         "wiring: no step of a loop of one's own is held against the plan",
         "integrations/steps.py",
-        "self._held = Held(self.standing.planned, self._parts",
-        'self._held = Held(replace(self.standing.planned, how="unprotected"), self._parts',
+        "self._held = HeldToPlan(self.standing.planned, self._parts",
+        'self._held = HeldToPlan(replace(self.standing.planned, how="unprotected"), self._parts',
         f"{PLANNED}::test_an_adapter_is_held_against_what_it_declared",
     ),
     Fault(

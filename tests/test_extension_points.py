@@ -116,8 +116,11 @@ PARTS = {
                     "from nacre.core.types import Tensors",
                     "from nacre.federated_learning.trimmed import Trimmed",
                 ),
-                ("AggregateOption = Mean |", "AggregateOption = Trimmed | Mean |"),
-                ("AGGREGATES = (Mean,", "AGGREGATES = (Trimmed, Mean,"),
+                (
+                    "AggregateOption = MeanAggregate |",
+                    "AggregateOption = Trimmed | MeanAggregate |",
+                ),
+                ("AGGREGATES = (MeanAggregate,", "AGGREGATES = (Trimmed, MeanAggregate,"),
             ]
         },
         most=2,
@@ -160,7 +163,7 @@ PARTS = {
             "differential_privacy/options.py": [
                 _before(
                     "\n\nclass TakenBack",
-                    "from nacre.differential_privacy.noise.independent.wide import Wide, WideNoise",
+                    "from nacre.differential_privacy.noise.wide import Wide, WideNoise",
                 ),
                 ("NoiseOption = GaussianNoise |", "NoiseOption = WideNoise | GaussianNoise |"),
                 (" = (GaussianNoise, Banded", " = (WideNoise, GaussianNoise, Banded"),
@@ -169,7 +172,7 @@ PARTS = {
             "differential_privacy/events.py": [  # its price: more noise than is paid for
                 _before(
                     "\nif TYPE_CHECKING:",
-                    "from nacre.differential_privacy.noise.independent.wide import Wide",
+                    "from nacre.differential_privacy.noise.wide import Wide",
                 ),
                 ("isinstance(noise, Gaussian |", "isinstance(noise, Wide | Gaussian |"),
             ],

@@ -89,7 +89,7 @@ def test_every_error_is_a_sentence_and_a_code(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("nacre.recipe.load.load", fail)
+    monkeypatch.setattr("nacre.recipe.load.load_recipe", fail)
     result = nacre("plan", "r.yaml")
     assert result.exit_code == code and result.stdout == ""
     (line,) = [line for line in result.stderr.splitlines() if line]
@@ -104,7 +104,7 @@ def test_a_traceback_is_shown_to_those_who_ask(
     def fail(*_: object) -> None:
         raise RuntimeError("here")
 
-    monkeypatch.setattr("nacre.recipe.load.load", fail)
+    monkeypatch.setattr("nacre.recipe.load.load_recipe", fail)
     assert "Traceback" not in nacre("plan", "r.yaml").stderr
     assert "Traceback" in nacre("plan", "r.yaml", "--debug").stderr
     assert "Traceback" in nacre("--debug", "plan", "r.yaml").stderr

@@ -16,7 +16,7 @@ pytestmark = [
 
 FAULTS = """
 import resource, sys, torch
-from nacre.core.memory import keep_pages
+from nacre.training.memory import keep_pages
 if sys.argv[1] == "keep":
     keep_pages()
 def step():
