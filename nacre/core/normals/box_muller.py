@@ -40,7 +40,7 @@ from nacre.core.normals import plain, refined
 from nacre.core.random import Source
 
 try:
-    from nacre.core.normals.box_muller import _normals as _made_by
+    from nacre.core.normals import _normals as _made_by
 except ImportError:  # not built when Nacre was installed; `nacre plan` says so
     _made_by = plain
 

@@ -184,7 +184,8 @@ def _window(small: Small, tiny: float, order: float) -> tuple[int, int]:
     places = most / small.width + 2 - first
     if not places <= _MOST:
         raise Unsettled(f"a window of {places:.3g} points is too long")
-    return first, int(fft.next_fast_len(max(math.ceil(places), 64), real=True))
+    size: Any = fft.next_fast_len(max(math.ceil(places), 64), real=True)
+    return first, int(size)
 
 
 def _above(small: Small, loss: float) -> float:
