@@ -235,7 +235,7 @@ noised_release = noisy_numbers.noisy_aggregate
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "said"),
     [
-        (noisy_numbers, "release", _cheaper, "its noise has scale .* is paid for"),
+        (noisy_numbers, "noisy_aggregate", _cheaper, "its noise has scale .* is paid for"),
         (release, "joint_event", lambda asked: release.query_event(asked[0]), "other answers"),
     ],
 )
