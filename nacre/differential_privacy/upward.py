@@ -12,13 +12,15 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 _ROUNDING = Decimal("1e-12")
 """What sums of doubles leave, as a share."""
+_WIDE = Context(prec=400)
+"""Digits for any double."""
 
 
 def rounded_up(value: float, digits: int = 4) -> str:
-    """A number of at least 0 with `digits` significant digits, no less than `value`.
+    """A number with `digits` significant digits, no less than `value`.
 
-    Zeros after the point are dropped; what is infinite is `inf`. Raises `ValueError` for a number
-    below 0 and for nan.
+    Zeros after the point are dropped; what is infinite is `inf`. Raises `ValueError`
+    for nan.
 
     >>> rounded_up(3.9711, 3), rounded_up(4.0), rounded_up(0.1 + 0.2)
     ('3.98', '4', '0.3')
@@ -39,10 +41,12 @@ def rounded_up_to(value: float, places: int) -> str:
     exact = _decimal(value)
     if not exact.is_finite():
         return "inf"
-    return str(exact.quantize(Decimal(1).scaleb(-places), ROUND_CEILING))
+    return str(exact.quantize(Decimal(1).scaleb(-places), ROUND_CEILING, _WIDE))
 
 
 def _decimal(value: float) -> Decimal:
-    if not value >= 0:
-        raise ValueError(f"epsilon={value} must be at least 0 to be shown")
-    return Decimal("Infinity") if math.isinf(value) else Decimal(value) * (1 - _ROUNDING)
+    if math.isnan(value):
+        raise ValueError("epsilon is not a number, so it cannot be shown")
+    if math.isinf(value):
+        return Decimal("Infinity")
+    return Decimal(value) if value < 0 else Decimal(value) * (1 - _ROUNDING)

@@ -39,10 +39,10 @@ def test_sums_of_doubles_have_no_further_digit() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [math.nan, -1e-9])
+@pytest.mark.parametrize("value", [math.nan])
 def test_what_is_no_epsilon_is_refused(value: float) -> None:
     for show in (rounded_up, lambda found: rounded_up_to(found, 2)):
-        with pytest.raises(ValueError, match="must be at least 0"):
+        with pytest.raises(ValueError, match="not a number"):
             show(value)
 
 

@@ -143,7 +143,7 @@ def _source(place: Path, patch: Patch, verb: str, seed: int = 0, **other: Any) -
 
     with patch.context() as known:
         known.setattr(os, "urandom", lambda count: (KEY * count)[:count])
-        known.setattr(module, "start", start)
+        known.setattr(module, "starting_model", start)
         if code := other.pop("code", None):
             known.setattr(begin, "code", lambda _: code)
         with pytest.raises(Stopped):

@@ -196,7 +196,7 @@ class _Composed:
     order: float
     scale: float
     relative: float  # error of the scale
-    error: float  # of each weight
+    rounding: float  # of a sum of weights from a place on that each fall by exp(-order * width)
     outside: float  # probability that is not in the window, or in it by mistake
 
     @property
@@ -254,18 +254,38 @@ def _composed(
         relative += (
             times * part.grown + times * (64 + 4 * order * float(np.abs(losses).max())) * UNIT
         )
-    table = stacked(rows, width)
-    found = power(table.first, table.masses, table.times, size, many=len(rows))
+    falls = order * width
+    if sum(times for _, times in parts) <= _MANY:
+        first, weights, error = _by_one_fft(rows, size)
+        rounding = error / math.sqrt(-math.expm1(-2 * falls))  # Cauchy and Schwarz
+    else:
+        table = stacked(rows, width)
+        found = power(table.first, table.masses, table.times, size, many=len(rows))
+        first, weights, rounding = found.first, found.masses, found.error / -math.expm1(-falls)
     return _Composed(
         least=start * width,
         width=width,
-        weights=np.roll(found.masses, (found.first - start) % size),
+        weights=np.roll(weights, (first - start) % size),
         order=order,
         scale=scale - order * start * width,
         relative=relative,
-        error=found.error,
+        rounding=rounding,
         outside=3 * _CUT * delta,
     )
+
+
+def _by_one_fft(rows: list[tuple[int, Array, int]], size: int) -> tuple[int, Array, float]:
+    """(the first place, (size,) masses of the composition, their error in the 2-norm)."""
+    base, error, spectrum = 0, 1.0, np.ones(1, dtype=complex)
+    for first, masses, times in rows:
+        folded = np.bincount(np.arange(len(masses)) % size, masses, minlength=size)
+        transformed: Any = fft.rfft(folded)
+        spectrum = spectrum * transformed**times
+        base += first * times
+        error += times * float(np.linalg.norm(folded))
+    inverse: Any = fft.irfft(spectrum, size)
+    # Higham 2002, theorem 24.2
+    return base, np.maximum(inverse, 0.0), 8 * UNIT * math.log2(size) * error
 
 
 def _tails(composed: _Composed) -> tuple[Array, Array, Array]:
@@ -274,7 +294,7 @@ def _tails(composed: _Composed) -> tuple[Array, Array, Array]:
     losses, order = composed.losses, composed.order
     p = composed.weights * np.exp(-order * losses)
     q = p * np.exp(-losses)
-    rounded = composed.error * np.exp(-order * losses) / -math.expm1(-order * composed.width)
+    rounded = composed.rounding * np.exp(-order * losses)
     return p[::-1].cumsum()[::-1], q[::-1].cumsum()[::-1], rounded
 
 
