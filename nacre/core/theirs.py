@@ -44,9 +44,9 @@ def foreign_cause(error: BaseException) -> str:
 def form_of(value: Any) -> str:
     """What somebody's function returned, in a few words.
 
-    >>> described((Tensor([1, 2]), {}))
+    >>> form_of((Tensor([1, 2]), {}))
     'a tuple (Tensor, dict)'
-    >>> described({"loss": 0})
+    >>> form_of({"loss": 0})
     "a dict with 'loss'"
     """
     if value is None:

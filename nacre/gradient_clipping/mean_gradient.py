@@ -20,6 +20,7 @@ class ByValue:
 
     An entry that is NaN stays NaN, so a run that diverges is seen to diverge.
 
+    >>> import torch
     >>> ByValue(limit=1.0).shape({"w": torch.tensor([3.0, -0.5])})
     {'w': tensor([ 1.0000, -0.5000])}
     """
@@ -44,6 +45,7 @@ class ByValue:
 class ByNorm:
     """Scale the mean gradient down to a joint L2 norm, keeping its direction.
 
+    >>> import torch
     >>> ByNorm(norm=1.0).shape({"w": torch.tensor([3.0, 4.0])})
     {'w': tensor([0.6000, 0.8000])}
 

@@ -34,7 +34,7 @@ def dead_leaves(
     They depend on the arguments alone. *Source:* Lee, Mumford & Huang 2001, "Occlusion models for
     natural images"; for learning, Baradad et al. 2021, "Learning to see by looking at noise".
 
-    >>> leaves(2, (1, 8, 8)).shape
+    >>> dead_leaves(2, (1, 8, 8)).shape
     torch.Size([2, 1, 8, 8])
     """
     random = np.random.default_rng(seed)

@@ -82,7 +82,7 @@ def _refused(recipe: Recipe, settings: Mapping[str, Any], mistake: RecipeError) 
 def settings_in_words(settings: Mapping[str, Any]) -> str:
     """Settings in words.
 
-    >>> told({"training.optimizer.lr": 0.5, "training.batch": 64})
+    >>> settings_in_words({"training.optimizer.lr": 0.5, "training.batch": 64})
     'training.optimizer.lr: 0.5, training.batch: 64'
     """
     return ", ".join(f"{key}: {value}" for key, value in settings.items())

@@ -114,9 +114,9 @@ def is_compiled(sums: GradientSum) -> bool:
 def compile_verdict(plain: float, compiled: float, compiling: float, steps: int) -> CompileVerdict:
     """The verdict on these seconds a step, and these for compiling.
 
-    >>> judged(0.010, 0.012, 3.0, 1000).why
+    >>> compile_verdict(0.010, 0.012, 3.0, 1000).why
     'compiled: 12.0 ms against 10.0 ms a step plain: not taken'
-    >>> judged(0.010, 0.008, 3.0, 10_000).taken
+    >>> compile_verdict(0.010, 0.008, 3.0, 10_000).taken
     True
     """
     times = f"compiled: {1e3 * compiled:.1f} ms against {1e3 * plain:.1f} ms a step plain"

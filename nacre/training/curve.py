@@ -14,7 +14,7 @@ from nacre.models.scoring import scored
 def figure_in_words(point: Mapping[str, float], task: str) -> str:
     """The figure of a point in words: the loss of numbers and tokens, the accuracy of classes.
 
-    >>> told({"accuracy": 0.5, "loss": 0.7}, "classification")
+    >>> figure_in_words({"accuracy": 0.5, "loss": 0.7}, "classification")
     'public accuracy 50.0%'
     """
     if task in ("causal_lm", "regression"):

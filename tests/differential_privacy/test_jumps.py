@@ -113,6 +113,31 @@ def test_parts_of_a_step_keep_both_masses() -> None:
     assert high.masses @ np.exp(-beyond) == pytest.approx(q, rel=1e-6)
 
 
+@pytest.mark.parametrize(("rate", "added"), [(0.0001142055119535939, False), (0.02, True)])
+def test_no_loss_is_moved_down(rate: float, added: bool) -> None:
+    """Of the first rate the least loss rounds to an outcome where half of the mass lies below; of
+    the second some mass lies below the floor. Q's mass on the grid is at most the true one."""
+    step, width = Step(0.1, rate), 1e-3
+    assert added or math.isfinite(step.outcome(np.array([math.log1p(-rate)]))[0])
+    ends = (-0.0123, -math.log1p(-rate)) if added else (math.log1p(-rate), 0.05)
+    found = part_on_grid(step, width, added, *ends)
+    losses = (found.first + np.arange(len(found.masses))) * width
+    p, q = above(step, -ends[0] if added else ends[1])
+    most = 1.0 if added else 1 - q  # where the unit is added, all of Q
+    assert found.masses.sum() == pytest.approx(1.0 if added else 1 - p, abs=1e-12)
+    assert found.masses @ np.exp(-losses) <= most + 1e-12
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_a_rate_whose_least_loss_rounds_costs_what_its_neighbour_does(steps: int) -> None:
+    rate = 0.0001142055119535939
+    one, other = (
+        upper_by_jumps([(Step(0.1, q), steps)], 1e-5, False, GAP) for q in (rate, rate * (1 - 1e-9))
+    )
+    assert one == pytest.approx(other, rel=1e-3)
+    assert one > 90
+
+
 def test_what_is_no_number_is_no_price(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound that is nan does not pass for one below delta."""
     monkeypatch.setattr(jumps.Curve, "at", lambda _, e: np.full(np.shape(e), math.nan))

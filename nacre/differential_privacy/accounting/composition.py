@@ -40,9 +40,8 @@ from nacre.differential_privacy.accounting.loss_distribution import (
     Unsettled,
     on_grid,
 )
-from nacre.differential_privacy.accounting.powers import UNIT, power
+from nacre.differential_privacy.accounting.powers import UNIT
 from nacre.differential_privacy.accounting.saddle_point import Tilt, tilted
-from nacre.differential_privacy.accounting.small import stacked
 
 CountedSteps = Sequence[tuple[LossKind, int]]
 """Kinds of steps, with how often each is taken."""
@@ -62,8 +61,12 @@ neighbours decides."""
 
 _ATTEMPTS = 8
 
-_KINDS, _STEPS = 64, 100
-"""Kinds of steps from which on the time of each counts, and the least number of steps."""
+_STEPS, _FEW_KINDS, _RARE, _NOISY = 100, 8, 3e-3, 0.25
+"""Where rare large losses are kept apart: the least number of steps, the most kinds of them, the
+largest rate and the least multiplier."""
+
+_SLACK = 1e-3
+"""The share of delta left for what `powers.py` rounds beyond its bound."""
 
 _MANY, _SKEWED = 1000, 1.0
 """The steps, and the skewness of the tilted composition, from which on few steps may decide."""
@@ -92,9 +95,8 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
     """Bounds on the smallest epsilon at `delta` of all steps together, as their pairs have it.
 
     They are at most `gap` apart, relative to the upper one or to `_SMALL`; the lower one is 0 where
-    an `Allocated` round is among the steps, whose grid is proven from above alone, and for more
-    than 64 kinds of steps, which are composed from above alone (`jumps.py`). Raises `Unsettled`
-    where that takes a grid of more than eight million points, and for an epsilon beyond
+    an `Allocated` round is among the steps, whose grid is proven from above alone. Raises
+    `Unsettled` where that takes a grid of more than eight million points, and for an epsilon beyond
     `_LARGEST`; with the upper bound that was reached.
     """
     one_sided = any(
@@ -102,8 +104,6 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
         for kind, _ in steps
     )
     directions = (False, True) if one_sided else (False,)  # the others are their own mirror images
-    if len(steps) > _KINDS and (upper := _of_many_kinds(steps, delta, gap)) < math.inf:
-        return Bounds(0.0, upper)
     ways = [(tilted(steps, delta, added), added) for added in directions]
     largest = max(tilt.epsilon for tilt, _ in ways)
     if largest > _LARGEST:
@@ -123,24 +123,27 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
     return found
 
 
-def _of_many_kinds(steps: CountedSteps, delta: float, gap: float) -> float:
-    """The upper bound that composes all kinds by their low frequencies; inf where it does not
-    settle."""
-    if sum(times for _, times in steps) < _STEPS:
-        return math.inf
-    removed = _by_jumps(steps, delta, gap, False, 0.0)
-    return max(removed, _by_jumps(steps, delta, gap, True, removed))
-
-
 def _by_jumps(steps: CountedSteps, delta: float, gap: float, added: bool, enough: float) -> float:
-    """The upper bound that keeps rare large losses apart; inf where it does not settle either."""
-    plain = [(kind, times) for kind, times in steps if isinstance(kind, Step)]
-    if len(plain) < len(steps) or sum(times for _, times in steps) < _STEPS:
+    """The upper bound that keeps rare large losses apart; inf where it does not settle either, and
+    outside the steps for which it was held against independent lower bounds."""
+    plain = _rare(steps)
+    if not plain:
         return math.inf
     try:
-        return upper_by_jumps(plain, delta, added, gap, enough)
-    except Unsettled:
+        return upper_by_jumps(plain, delta * (1 - _SLACK), added, gap, enough)
+    except ArithmeticError:  # `Unsettled`, or an epsilon beyond the doubles
         return math.inf
+
+
+def _rare(steps: CountedSteps) -> list[tuple[Step, int]]:
+    """The steps, where all of them are rare enough for jumps to be kept apart; else none."""
+    plain = [
+        (kind, times)
+        for kind, times in steps
+        if isinstance(kind, Step) and kind.rate <= _RARE and kind.multiplier >= _NOISY
+    ]
+    enough = sum(times for _, times in plain) >= _STEPS and len(steps) <= _FEW_KINDS
+    return plain if enough and len(plain) == len(steps) else []
 
 
 def _from_above(steps: CountedSteps) -> bool:
@@ -153,7 +156,8 @@ def _refined(
 ) -> Bounds:
     """The bounds of one direction; coarse where its upper bound stays below `enough`."""
     count = sum(times for _, times in steps)
-    finer, few = _FIRST, count >= _MANY and tilt.skewness > _SKEWED
+    few = count >= _MANY and tilt.skewness > _SKEWED and bool(_rare(steps))
+    finer = _FIRST
     found, least = Bounds(0.0, math.inf), math.inf
     for _ in range(_ATTEMPTS):
         guess = max(tilt.epsilon, enough, _SMALL)
@@ -255,13 +259,8 @@ def _composed(
             times * part.grown + times * (64 + 4 * order * float(np.abs(losses).max())) * UNIT
         )
     falls = order * width
-    if sum(times for _, times in parts) <= _MANY:
-        first, weights, error = _by_one_fft(rows, size)
-        rounding = error / math.sqrt(-math.expm1(-2 * falls))  # Cauchy and Schwarz
-    else:
-        table = stacked(rows, width)
-        found = power(table.first, table.masses, table.times, size, many=len(rows))
-        first, weights, rounding = found.first, found.masses, found.error / -math.expm1(-falls)
+    first, weights, error = _by_one_fft(rows, size)
+    rounding = error / math.sqrt(-math.expm1(-2 * falls))  # Cauchy and Schwarz
     return _Composed(
         least=start * width,
         width=width,
@@ -304,7 +303,7 @@ def _upper(composed: _Composed, delta: float, lost: float) -> float:
     losses = composed.losses
     divergence = p - np.exp(losses) * q
     left = (delta - lost - composed.outside) * math.exp(-composed.scale)
-    above = (1 + composed.relative) * divergence + rounded > left
+    above = ~((1 + composed.relative) * divergence + rounded <= left)  # so is what is no number
     if not above.any():
         return composed.least
     place = int(np.flatnonzero(above)[-1])  # epsilon lies between this place and the next

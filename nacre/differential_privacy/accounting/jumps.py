@@ -283,7 +283,7 @@ def _solved(curve: Curve, jumps: _Jumps | None, delta: float, epsilon: float, lo
         found += jumps.lost
         for k, power in enumerate(jumps.powers, start=1):
             sizes = k * jumps.start + np.arange(len(power)) * jumps.width
-            found += float(power @ curve.at(at - sizes))
+            found += float(power @ (curve.at(at - sizes) + lost))
         return found * (1 + 1e-9)
 
     if bound(0.0) <= delta:

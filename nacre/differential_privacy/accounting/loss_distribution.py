@@ -197,7 +197,7 @@ def part_on_grid(
     gathered: bool = True,
 ) -> Masses:
     """The losses of a step from `least` to `most` on the places start + (first + i) * width, from
-    above. What lies above is left out; what lies below is moved up to the first place where
+    above. What lies above is left out; what lies below is moved up to the second place where
     `gathered`, and left out otherwise.
 
     Raises `Unsettled` where they take more than four million points.
@@ -209,6 +209,8 @@ def part_on_grid(
     losses = start + (first + np.arange(count + 1)) * width
     edges = np.clip(losses, least, most)
     x = kind.outcome(-edges[::-1] if added else edges) / kind.multiplier
+    if kind.rate < 1 and (-most if added else least) <= math.log1p(-kind.rate):
+        x[0] = -math.inf  # the least loss there is, of which rounding may make a finite outcome
     moved_x = x - 1 / kind.multiplier
     base, base_error = _between(x)
     moved, moved_error = _between(moved_x)
@@ -220,7 +222,9 @@ def part_on_grid(
     else:
         cells = (mixed, base, mixed_error, base_error)
         below = _mix(kind.rate, (ndtr(x[0]), ndtr(moved_x[0])))
-    found = _split(first, losses, width, cells, (below if gathered else 0.0, 0.0))
+    found = _split(first, losses, width, cells, (0.0, 0.0))
+    if gathered:
+        found.masses[1] += below  # the first place that does not lie below `least`
     if added and kind.rate < 1:  # the outcomes further out have losses up to -log(1 - rate)
         found.masses[-1] += float(ndtr(x[0]))
     return found

@@ -174,7 +174,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 6, gap {_GAP}"
+    pricer = f"nacre losses 7, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),

@@ -129,7 +129,8 @@ def curve_above(small: Small, delta: float, epsilon: float) -> Curve:
     over = _above(small, (first + size - 1) * small.width)
     places = first + np.arange(size)
     found = np.min([_hockey(small, order, first, size) for order in orders], axis=0)
-    mass = min(1.0, math.exp(float(small.cumulants(np.zeros(1))[0])) * (1 + 1e-6))
+    whole = float(small.cumulants(np.zeros(1))[0]) + _slack(small)
+    mass = min(1.0, math.exp(min(whole, 0.0)) * (1 + 1e-6))
     return Curve(float(places[0]) * small.width, small.width, found + over, over, mass)
 
 
@@ -148,6 +149,7 @@ def blocks(small: Small, ratio: int, number: int, delta: float) -> Small:
         first, size = _window(block, math.log(tiny), orders[-1])
         masses = np.min([_masses(block, order, first, size) for order in orders], axis=0)
         lost += often * _above(block, (first + size - 1) * block.width)
+        lost += often * _below(block, first)  # what a tilt has made less of where it wraps around
         parts.append((*_coarser(first, masses, ratio, small.width), often))
     return replace(stacked(parts, small.width * ratio), lost=lost)
 
@@ -191,7 +193,20 @@ def _window(small: Small, tiny: float, order: float) -> tuple[int, int]:
 def _above(small: Small, loss: float) -> float:
     """At least the mass of the composition above this loss (Chernoff)."""
     found = float((small.cumulants(_ORDERS) - _ORDERS * loss).min())
-    return math.exp(min(found, 0.0)) * (1 + 1e-3)
+    return math.exp(min(found + _slack(small), 0.0)) * (1 + 1e-3)
+
+
+def _below(small: Small, first: int) -> float:
+    """At least the mass of the composition below this place (Chernoff)."""
+    if first <= int(small.times.sum()) * small.first:
+        return 0.0
+    found = float((small.cumulants(-_ORDERS) + _ORDERS * first * small.width).min())
+    return math.exp(min(found + _slack(small), 0.0)) * (1 + 1e-3)
+
+
+def _slack(small: Small) -> float:
+    """What rounding may leave of the log of a moment of the composition, but for its order."""
+    return float(small.times.sum()) * (64 + small.masses.shape[1]) * UNIT
 
 
 def _masses(small: Small, order: float, first: int, size: int) -> Array:
@@ -201,8 +216,7 @@ def _masses(small: Small, order: float, first: int, size: int) -> Array:
     grown /= grown.sum(1, keepdims=True)
     found = power(small.first, grown, small.times, size)
     scale = float(small.cumulants(np.array([order]))[0])
-    count = float(small.times.sum())
-    scale += count * (64 + small.masses.shape[1]) * UNIT * (1 + float(np.abs(exponents).max()))
+    scale += _slack(small) * (1 + float(np.abs(exponents).max()))
     weights = np.roll(found.masses, (found.first - first) % size) + found.error
     logs = scale - order * (first + np.arange(size)) * small.width
     return weights * np.exp(np.minimum(logs, 690.0))

@@ -15,7 +15,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def epsilon_text(value: float | None) -> str:
     """Two decimals, rounded up: it is a bound.
 
-    >>> epsilon(3.971), epsilon(4.0), epsilon(0.0004), epsilon(None)
+    >>> epsilon_text(3.971), epsilon_text(4.0), epsilon_text(0.0004), epsilon_text(None)
     ('3.98', '4.00', '0.01', 'none')
     """
     if value is None:
@@ -64,7 +64,7 @@ def whole(value: float) -> str:
 def signed_text(value: float) -> str:
     """Three decimals, with a true minus sign.
 
-    >>> signed(-0.0214), signed(-0.00001)
+    >>> signed_text(-0.0214), signed_text(-0.00001)
     ('−0.021', '0.000')
     """
     return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
@@ -73,8 +73,8 @@ def signed_text(value: float) -> str:
 def number_text(value: float) -> str:
     """Four significant digits, thousands apart.
 
-    >>> number(0.31), number(104), number(12345.0), number(0.00001), number(-2)
-    ('0.31', '104', '12,345', '10⁻⁵', '−2')
+    >>> [number_text(value) for value in (0.31, 104, 12345.0, 0.00001, -2)]
+    ['0.31', '104', '12,345', '10⁻⁵', '−2']
     """
     size = abs(value)
     if size and not 1e-4 <= size < 1e15:
@@ -142,7 +142,7 @@ def listed(names: Iterable[str]) -> str:
 def count_in_words(count: int, noun: str) -> str:
     """A count with its noun, small counts as words.
 
-    >>> counted(3, "parties"), counted(40, "steps")
+    >>> count_in_words(3, "parties"), count_in_words(40, "steps")
     ('three parties', '40 steps')
     """
     words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

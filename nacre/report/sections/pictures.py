@@ -12,7 +12,7 @@ from typing import Any, cast
 def pixel_list(pixels: Sequence[Any]) -> list[float]:
     """Nested or flat pixels as one list. Raises `ValueError` for what is no number.
 
-    >>> flat([[0, 0.5], [1, 1]])
+    >>> pixel_list([[0, 0.5], [1, 1]])
     [0.0, 0.5, 1.0, 1.0]
     """
     found: list[float] = []
