@@ -31,7 +31,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 PIECES = """
 import sys, torch
-from nacre.core import memory
+from nacre.training import memory
 memory.keep_pages()
 memory._LEAST = 1 << 20
 bounded = memory.Bounded()
