@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nacre.training.memory import keep_pages, resident
 from rows import Row, show
 from torch import Tensor, nn
 from workloads import NAMES, Work, workload
@@ -30,6 +29,7 @@ from workloads import NAMES, Work, workload
 from nacre.core.random import Source
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Vmapped
+from nacre.training.memory import keep_pages, resident
 from nacre.training.step import Parts, State, entering, step
 
 TARGETS = {"a": 1.40, "b": 1.15, "c": 1.20, "d": 1.02, "e": 1.15, "f": 1.15}

@@ -285,7 +285,7 @@ FAULTS = [
         f"{PLANNED}::test_statistics_that_are_not_what_was_paid_for_are_held_back",
     ),
     Fault(
-        "statistics: the charge is not held against the answers", "differential_privacy/paid.py",
+        "statistics: the charge is not held against the answers", "statistics/paid.py",
         "    if charged != together:",
         "    if not charged:",
         f"{PLANNED}::test_statistics_that_are_not_what_was_paid_for_are_held_back",

@@ -57,9 +57,8 @@ class PrivateSteps:
         )
         self._context: bytes | None = None
         self._unmoved: Unmoved | None = None  # from the first step on
-        self._held: HeldToPlan | None = (
-            None  # follows the norm of an adaptive rule from step to step
-        )
+        # It follows the norm of an adaptive rule from step to step.
+        self._held: HeldToPlan | None = None
         self._log: Log | None = None  # from the first step on, where the run has a folder
         self._mark: _Mark | None = None  # None: the weights that the first step finds are taken
         self.clip = mechanism.clip

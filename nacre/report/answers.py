@@ -8,9 +8,9 @@ from typing import Any
 
 from nacre.core.errors import FileDamaged, RecipeError
 from nacre.core.files import read_json
-from nacre.differential_privacy.paid import recorded, require_due
 from nacre.recipe.document import parse
 from nacre.recipe.load import read_text
+from nacre.statistics.paid import recorded, require_due
 from nacre.statistics.query_file import Queries
 
 

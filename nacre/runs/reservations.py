@@ -102,9 +102,7 @@ def _reserved(
                 _granted(ledger, level.account, grant)
             charges[level.name] = ledger.reserve(level.account, asked)
     except NacreError:
-        if (
-            granting is not None
-        ):  # nothing was journalled, so whatever the rule, all of it comes back
+        if granting is not None:  # nothing was journalled, so all of it comes back by any rule
             for charge in charges.values():
                 charge.settle()
         raise

@@ -17,7 +17,6 @@ from nacre.core.errors import DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
 from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
-from nacre.differential_privacy.paid import DueNoise, require_charged, require_due
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,
@@ -36,6 +35,7 @@ from nacre.statistics.local import (
     record_event,
     responses,
 )
+from nacre.statistics.paid import DueNoise, require_charged, require_due
 from nacre.statistics.query_file import Queries, Records
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from nacre.runs.progress import Progress
 from rich.console import Console
 
 from nacre.cli.progress import Bars, Lines, watcher
+from nacre.runs.progress import Progress
 
 
 class Clock:

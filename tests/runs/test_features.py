@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nacre.runs.progress import Silent
 
 from nacre.core.errors import Incompatible
 from nacre.core.files import load_tensors
@@ -13,6 +12,7 @@ from nacre.data import Rows
 from nacre.models import build
 from nacre.planning.plan import plan
 from nacre.runs import features
+from nacre.runs.progress import Silent
 from nacre.runs.rows import read
 from nacre.runs.run import train
 from tests.training.tiny import CENTRAL, recipe

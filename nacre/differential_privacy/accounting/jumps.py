@@ -3,8 +3,8 @@
 """An upper bound on epsilon where few steps decide it: very small rates, with little noise.
 
 The loss of one step is then tiny, but for the rare draw of the unit, whose loss is large and has a
-heavy tail: no exponential tilt puts the weight of a composition to where epsilon lies (`loss.py`
-does), and Rényi prices are ten times too high. So the two are kept apart.
+heavy tail: no exponential tilt, as `composition.py` has one, puts the weight of a composition to
+where epsilon lies, and Rényi prices are ten times too high. So the two are kept apart.
 
 *Notation.* All measures are P's, on losses: a measure m stands for the pair (m, exp(-loss) m) and
 has the hockey-stick divergence D_m(e) = integral of (1 - exp(e - loss))_+ dm. It grows with m, and
@@ -64,9 +64,6 @@ _EXPECTED = 1.0
 
 _JUMP_PLACES = 2000
 
-_KINDS = 10
-"""Kinds of steps from which on a search by all of them takes too long."""
-
 _FAR = 13.0
 """Deviations beyond which lie 6e-39."""
 
@@ -102,43 +99,17 @@ def upper_by_jumps(
     the grid takes more than a million places.
     Raises `Unsettled` where no bound is found.
     """
-    if len(steps) <= _KINDS:
-        best = _searched(steps, delta, added, gap, enough)[0]
-    else:
-        # Where to look, and how finely, a few of the kinds tell; the bound is of all.
-        rough, width = _searched(_sampled(steps), delta, added, gap, enough)
-        best, epsilon = math.inf, rough
-        threshold = _floor(steps) if added else _threshold(steps)
-        for _ in range(2):
-            if math.isinf(epsilon) or math.isinf(width):
-                break
-            found = _bound(steps, delta, added, threshold, epsilon, width)
-            if found is None:
-                break
-            best, near = min(best, found), abs(found - epsilon) < 0.1 * epsilon
-            if near or found <= enough:
-                break
-            epsilon = found
+    best = _searched(steps, delta, added, gap, enough)
     if math.isinf(best):
         raise Unsettled("the losses of the steps take too many points")
     return best
 
 
-def _sampled(steps: JumpSteps) -> JumpSteps:
-    """A few of many kinds, in the place of all."""
-    ordered = sorted(steps, key=lambda step: (step[0].rate, step[0].multiplier))
-    some = ordered[len(ordered) % _KINDS // 2 :: len(ordered) // _KINDS]
-    share = sum(times for _, times in steps) / sum(times for _, times in some)
-    return [(kind, max(1, round(times * share))) for kind, times in some]
-
-
-def _searched(
-    steps: JumpSteps, delta: float, added: bool, gap: float, enough: float
-) -> tuple[float, float]:
-    """The least bound that finer and finer grids found, and a width that is fine enough."""
+def _searched(steps: JumpSteps, delta: float, added: bool, gap: float, enough: float) -> float:
+    """The least bound that finer and finer grids found; inf for none."""
     threshold = _floor(steps) if added else _threshold(steps)
     epsilon = _guess(steps, threshold, added, delta)
-    width, best, before, last = math.inf, math.inf, math.inf, math.inf
+    width, best, before = math.inf, math.inf, math.inf
     for _ in range(_ROUNDS):
         width = min(width, epsilon / 300)
         found = _bound(steps, delta, added, threshold, epsilon, width)
@@ -147,13 +118,12 @@ def _searched(
         best = min(best, found)
         if abs(before - found) <= gap * best:
             break  # the grid before was fine enough
-        last = width
         if found <= enough:
             break
         before = found if abs(found - epsilon) < 0.3 * epsilon else math.inf
         width /= 4
         epsilon = min(max(found, 0.2 * epsilon), 5 * epsilon)
-    return best, last
+    return best
 
 
 def _threshold(steps: JumpSteps) -> float:

@@ -26,19 +26,6 @@ UNIT = 2.0**-53
 """The rounding of a double."""
 
 
-_MANY = 16
-"""Laws above which they are many."""
-
-_DEEP = 36.0
-"""A frequency is low while a normal law's modulus there is above exp(-_DEEP)."""
-
-_TABLE = 3e7
-"""Places times low frequencies that are worth their while."""
-
-_ENOUGH = 24
-"""Laws, about, that bound the high frequencies of all."""
-
-
 class Power(NamedTuple):
     """The composition on the places (first + j) modulo the number of places."""
 
@@ -47,15 +34,9 @@ class Power(NamedTuple):
     error: float  # of each mass, absolute
 
 
-def power(first: int, masses: Array, times: Array, size: int, many: int = _MANY) -> Power:
+def power(first: int, masses: Array, times: Array, size: int) -> Power:
     """The composition of laws on the places from `first` on, (laws, places), each of mass 1 and
-    taken `times` (laws,) over.
-
-    Of more than `many` laws the low frequencies alone are computed of all of them: the composition
-    is so much wider than the grid that it has no high ones, which a part of the laws proves.
-    """
-    if len(masses) > many and (low := _low(masses, times, size)) * masses.shape[1] < _TABLE:
-        return _of_many(first, masses, times, size, low)
+    taken `times` (laws,) over."""
     half = size // 2 + 1
     share = 16 * UNIT * math.log2(size)
     exponent: Any = np.zeros(half, dtype=complex)
@@ -70,49 +51,6 @@ def power(first: int, masses: Array, times: Array, size: int, many: int = _MANY)
     spectrum: Any = np.exp(exponent)
     modulus = np.abs(spectrum)
     error = float((_unsure(modulus, doubt, most) + share * modulus).sum()) * 2 / size
-    inverse: Any = fft.irfft(spectrum, size)
-    return Power(start, np.maximum(inverse, 0.0), error)
-
-
-def _low(masses: Array, times: Array, size: int) -> int:
-    """How many frequencies are low: beyond, `_part` of the laws has no modulus to speak of."""
-    some = _part(masses)
-    masses, times = masses[some], times[some]
-    places = np.arange(masses.shape[1])
-    spread = float(times @ (masses @ places**2.0 - (masses @ places) ** 2))
-    low = math.ceil(size / math.tau * math.sqrt(2 * _DEEP / max(spread, 1e-3))) + 1
-    return min(low, size // 2 + 1)
-
-
-def _part(masses: Array) -> slice:
-    return slice(0, None, max(1, len(masses) // _ENOUGH))
-
-
-def _of_many(first: int, masses: Array, times: Array, size: int, low: int) -> Power:
-    share = 16 * UNIT * math.log2(size)
-    mode = int((times @ masses).argmax())
-    places = np.arange(masses.shape[1]) - mode
-    phases = np.multiply.outer(places, math.tau / size * np.arange(low))
-    real, imaginary = -2 * np.sin(phases / 2) ** 2, np.sin(phases)
-    moved = 1 - masses[:, mode : mode + 1]
-    z = masses @ real - 1j * (masses @ imaginary)  # the sign of `rfft`
-    # A product of that many terms, each of which has the rounding of its phase.
-    error = moved * UNIT * (16 + len(places) + float(np.abs(phases).max()))
-    logs, wrong, largest = _log1p(z, 2 * error)
-    spectrum: Any = np.zeros(size // 2 + 1, dtype=complex)
-    spectrum[:low] = np.exp(times @ logs)
-    modulus = np.abs(spectrum)
-    unsure = np.zeros(size // 2 + 1)
-    unsure[:low] = _unsure(modulus[:low], times @ wrong, times @ largest)
-    if low < len(unsure):
-        highest = np.zeros(len(unsure))
-        some = _part(masses)
-        for row, number in zip(masses[some], times[some], strict=True):
-            largest = _transformed(row, int(row.argmax()), size, share)[2]
-            highest += number * np.minimum(largest, 0.0)
-        unsure[low:] = np.exp(highest[low:])
-    error = float((unsure + share * modulus).sum()) * 2 / size
-    start = int(times.sum()) * (first + mode)
     inverse: Any = fft.irfft(spectrum, size)
     return Power(start, np.maximum(inverse, 0.0), error)
 
