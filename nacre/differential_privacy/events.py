@@ -28,8 +28,8 @@ unit that is exchanged, which shows at both ends). A shuffle's order is one of a
 there are units, so under add-or-remove, where their number differs, other units would move as well:
 refused. Bins are thrown one by one, so a unit that comes or goes moves nobody.
 
-*Fixed size, why* (the theorems: `fixed_size.py`, and `steps.Replaced`). A draw without unit i is
-one with it where another unit took its place, so two sums of one draw size differ by up to *two*
+*Fixed size, why* (the theorems: `fixed_size.py`, and `loss_distribution.Replaced`). A draw
+without unit i is one with it where another unit took its place, so two sums of one draw size differ by up to *two*
 bounds, even where i itself is only removed or zeroed. That is replace-one's sensitivity, and
 replace-one alone is offered.
 

@@ -314,5 +314,5 @@ def _whole(text: str, steps: int, delta: float) -> float:
     import dp_accounting
 
     event = dp_accounting.SelfComposedDpEvent(from_json(json.loads(text)), steps)
-    # The adjacency was judged when the run was asked for (`accounts.request`).
+    # The adjacency was judged when the run was asked for (`Request.of`).
     return price_at(event, delta, "pld", None).epsilon

@@ -210,7 +210,7 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
 
 def parameters(option: Pretrained, outputs: int, folder: Path) -> int:
     """How many numbers the model has, told by its configuration without making any of them; 0 where
-    it cannot be told: building the model says why. Raises as `hub.found` does."""
+    it cannot be told: building the model says why. Raises as `hub.hub_source` does."""
     library = _library()
     source, offline = hub.hub_source(option.name, folder)
     try:

@@ -44,8 +44,8 @@ def normals(words: KeystreamWords, angles: KeystreamWords, out: Floats) -> None:
     """`out` (2 h,) becomes the normals of h pairs (Box and Muller 1958), all cosines first.
 
     A pair is R cos A, R sin A with R = sqrt(-2 ln U), U = word / 2**32 and A = 2 pi angle / 2**32;
-    NaN where the word is not in `LEAST` … `MOST` - 1. At most `normals.ERROR` from the exact ones,
-    whatever the bits beyond these 32 would be.
+    NaN where the word is not in `LEAST` … `MOST` - 1. At most `box_muller.ERROR` from the exact
+    ones, whatever the bits beyond these 32 would be.
     """
     # -ln U, for U = 2**(k - 32) (1 + f) with f between sqrt(1/2) - 1 and sqrt(2) - 1.
     odd = words | np.uint32(1)

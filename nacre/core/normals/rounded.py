@@ -10,7 +10,7 @@ and the rounding is that of the *exact* real number under the rounding bracket, 
 infinitely many random bits. So a release is the real mechanism's answer, rounded by a public rule:
 post-processing, which the proof covers. Nothing of the float arithmetic is left in its law.
 
-*How.* A normal in float32 is at most `normals.ERROR` from the exact one. Unless the number to be
+*How.* A normal in float32 is at most `box_muller.ERROR` from the exact one. Unless the number to be
 rounded lies that close to the middle between two whole ones, all real numbers it could be round
 alike, and the result is certain. The rest, one in 5,000, is computed in float64 from 96 bits of
 the same normal, to 1e-10; and what is open even then, one in 1e13, in intervals of as many bits as

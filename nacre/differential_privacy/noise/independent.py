@@ -40,7 +40,8 @@ class Gaussian:
     coordinate; the numbers depend on the key of `source`, the names and the shapes alone, never on
     the values of the sum. A sum over no unit is noised like any other. Under `secure` draws the
     release is the sum plus exact real normals, rounded to multiples of a power of two that is a
-    16th to a 32nd of the deviation: no trace of floating-point noise is left (`core.rounded`).
+    16th to a 32nd of the deviation: no trace of floating-point noise is left
+    (`core.normals.rounded`).
 
     Source: Dwork et al. 2006, "Our data, ourselves"; Abadi et al. 2016, algorithm 1.
     """
