@@ -29,8 +29,8 @@ there are units, so under add-or-remove, where their number differs, other units
 refused. Bins are thrown one by one, so a unit that comes or goes moves nobody.
 
 *Fixed size, why* (the theorems: `fixed_size.py`, and `loss_distribution.Replaced`). A draw
-without unit i is one with it where another unit took its place, so two sums of one draw size differ by up to *two*
-bounds, even where i itself is only removed or zeroed. That is replace-one's sensitivity, and
+without unit i is one with it where another unit took its place, so two sums of one draw size
+differ by up to *two* bounds, even where i itself is only removed or zeroed. That is replace-one's sensitivity, and
 replace-one alone is offered.
 
 Cyclic Poisson draws (q within a group, `cycle` groups in turn) let a unit in at every `cycle`-th
