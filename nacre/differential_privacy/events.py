@@ -30,8 +30,8 @@ refused. Bins are thrown one by one, so a unit that comes or goes moves nobody.
 
 *Fixed size, why* (the theorems: `fixed_size.py`, and `loss_distribution.Replaced`). A draw
 without unit i is one with it where another unit took its place, so two sums of one draw size
-differ by up to *two* bounds, even where i itself is only removed or zeroed. That is replace-one's sensitivity, and
-replace-one alone is offered.
+differ by up to *two* bounds, even where i itself is only removed or zeroed. That is replace-one's
+sensitivity, and replace-one alone is offered.
 
 Cyclic Poisson draws (q within a group, `cycle` groups in turn) let a unit in at every `cycle`-th
 step at most; bins that are fixed for the run are a cycle with q = 1. One event covers `span` steps:
