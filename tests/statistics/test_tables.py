@@ -167,9 +167,7 @@ def test_one_person_moves_the_answers_by_what_is_charged(
         seen.append((np.array(found.values), found.scale))
         return found
 
-    for module in (noisy_numbers, answers):
-        if hasattr(module, "release"):
-            monkeypatch.setattr(module, "release", watched)
+    monkeypatch.setattr(noisy_numbers, "noisy_aggregate", watched)
     base = [("p", 0.3, "a"), ("q", -9.0, "b"), ("r", 1.0, "c")]
     worst = 0.0
     for extra in itertools.combinations_with_replacement([(-2.0, "a"), (-2.0, "b"), (0.1, "c")], 3):
