@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import dp_accounting as dp
+import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 from rows import Row, show
 
@@ -62,6 +63,10 @@ MORE = [
     Setting(0.3, 2.0, 300, 1e-8),
     Setting(1.0, 40.0, 3000, 1e-6),
 ]
+RARE = [  # beside the price of dp-accounting's grid, and what a price here must not exceed
+    (Setting(1e-6, 0.6, 10**7, 1e-8), 0.17),
+    (Setting(1e-6, 0.3, 10**6, 1e-6), 7.1),
+]
 TARGETS = [(0, 3.0), (1, 8.0), (2, 1.0), (3, 8.0), (4, 1.0)]  # anchor, epsilon
 
 
@@ -83,6 +88,25 @@ def tight(setting: Setting) -> list[Row]:
     holds = price.lower <= high and low <= price.epsilon
     what = f"{setting}: dp-accounting's bounds"
     return [*found, Row(what, high, low, high, target="overlap", holds=holds)]
+
+
+def rare(setting: Setting, limit: float) -> Row:
+    """A price where few steps decide, from above alone."""
+    found = epsilon(setting.event(), setting.delta, "pld").epsilon
+    return Row(f"{setting}: epsilon", found, target=f"<= {limit}", holds=found <= limit)
+
+
+def different(number: int) -> dp.DpEvent:
+    """So many different steps, each taken ten times."""
+    drawn = np.random.default_rng(0)
+    multipliers = drawn.uniform(0.8, 3.0, number)
+    rates = np.exp(drawn.uniform(np.log(1e-3), np.log(0.05), number))
+    return dp.ComposedDpEvent([
+        dp.SelfComposedDpEvent(
+            dp.PoissonSampledDpEvent(float(rate), dp.GaussianDpEvent(float(multiplier))), 10
+        )
+        for multiplier, rate in zip(multipliers, rates, strict=True)
+    ])  # fmt: skip
 
 
 def _others(setting: Setting) -> tuple[float, float]:
@@ -131,6 +155,11 @@ def main() -> None:
     for setting in settings:
         work = lambda setting=setting: epsilon(setting.event(), setting.delta, "pld")  # noqa: E731
         found.append(timed(f"{setting}: one price, s", work, rounds, 0.3))
+    found += [rare(setting, limit) for setting, limit in RARE]
+    for number in (100, 1000):
+        event = different(number)
+        work = lambda event=event: epsilon(event, 1e-5, "pld")  # noqa: E731
+        found.append(timed(f"{number} kinds, 10 steps each: one price, s", work, rounds, 5.0))
     for place, target in TARGETS:
         setting = ANCHORS[place]
         work = lambda setting=setting, target=target: calibrate(  # noqa: E731

@@ -132,7 +132,7 @@ def test_jumps_answer_only_where_they_were_held_against_other_bounds() -> None:
         epsilon_bounds([(Step(0.1, rate), 1000)], 1e-5)
     assert told.value.upper == math.inf
     many = [(Step(0.9 + n / 100, 0.01), 10) for n in range(70)]
-    assert epsilon_bounds(many, 1e-5).lower > 0, "many kinds are composed one by one"
+    assert epsilon_bounds(many, 1e-5).lower > 0, "many kinds go another way"
 
 
 def test_powers_are_repeated_sums() -> None:

@@ -15,6 +15,8 @@ The grid's hockey-stick divergence at epsilon exceeds the true one by E_P[V(epsi
 the time value of an option on exp(D), is at most min(tau, exp(-2 (|x| - T h^2 / 8)_+^2 / (T h^2)))
 with tau = sqrt(cosh(h / 2)^(2 T) - 1) / 2, half the deviation of exp(D). The mass of L near epsilon
 is read off the grid within the distance s.
+
+*Many kinds* of Gaussian steps take no grid each, but a few points (`characteristic/`).
 """
 
 # SciPy is untyped.
@@ -32,6 +34,7 @@ from scipy import fft
 
 from nacre.differential_privacy.accounting.allocation import Allocated
 from nacre.differential_privacy.accounting.arrays import Array
+from nacre.differential_privacy.accounting.characteristic.bounds import bounds_of_many
 from nacre.differential_privacy.accounting.jumps import upper_by_jumps
 from nacre.differential_privacy.accounting.loss_distribution import (
     LossKind,
@@ -63,7 +66,7 @@ _ATTEMPTS = 8
 
 _STEPS, _FEW_KINDS, _RARE, _NOISY = 100, 8, 3e-3, 0.25
 """Where rare large losses are kept apart: the least number of steps, the most kinds of them, the
-largest rate and the least multiplier."""
+largest rate and the least multiplier. More kinds go by their characteristic functions."""
 
 _SLACK = 1e-3
 """The share of delta left for what `powers.py` rounds beyond its bound."""
@@ -99,6 +102,8 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
     `Unsettled` where that takes a grid of more than eight million points, and for an epsilon beyond
     `_LARGEST`; with the upper bound that was reached.
     """
+    if found := _of_many(steps, delta):
+        return found
     one_sided = any(
         isinstance(kind, Allocated) or (isinstance(kind, Step) and kind.rate < 1)
         for kind, _ in steps
@@ -121,6 +126,17 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
     if open_:
         raise Unsettled(open_, found.upper, found.lower)
     return found
+
+
+def _of_many(steps: CountedSteps, delta: float) -> Bounds | None:
+    """The bounds of many kinds of Gaussian steps; None for others, and where few steps decide."""
+    plain = [(kind, times) for kind, times in steps if isinstance(kind, Step)]
+    if len(steps) <= _FEW_KINDS or len(plain) < len(steps):
+        return None
+    try:
+        return Bounds(*bounds_of_many(plain, delta))
+    except Unsettled:
+        return None
 
 
 def _by_jumps(steps: CountedSteps, delta: float, gap: float, added: bool, enough: float) -> float:

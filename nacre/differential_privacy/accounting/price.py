@@ -6,14 +6,15 @@ Every price is an upper bound on epsilon. Three accountants:
 
 - `closed`: compositions of full-batch Gaussians, exact (`analytic.py`).
 - `pld`: the tight price, with a proven lower bound beside it. The closed form where there is one,
-  else the privacy loss distribution on a grid (`composition.py`).
+  else the privacy loss distribution on a grid (`composition.py`), or of more than eight kinds of
+  steps by their characteristic functions (`characteristic/`).
 - `rdp`: through Rényi curves (`rdp.py`); instant, 5 to 20 % above for sampled Gaussians, what a
   Rényi filter adds up.
 
 `auto` takes the tightest that knows the event. Where few steps decide (rates of 1e-6 with little
-noise) or many kinds of steps are composed, `pld` keeps rare large losses apart (`jumps.py`) and
-proves the upper bound alone. Where a grid would be too large (epsilon in the hundreds), or the
-Rényi price is smaller, it takes that and says so in `Price.accountant`.
+noise), `pld` keeps rare large losses apart (`jumps.py`) and proves the upper bound alone. Where a
+grid would be too large (epsilon in the hundreds), or the Rényi price is smaller, it takes that and
+says so in `Price.accountant`.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def _check_delta(delta: float) -> None:
 
 def _key(task: str, event: DpEvent, delta: float, accountant: str) -> dict[str, str | float]:
     """Everything that a number depends on; `repr` of a leaf shows every float in full."""
-    pricer = f"nacre losses 7, gap {_GAP}"
+    pricer = f"nacre losses 8, gap {_GAP}"
     return {
         "task": task,
         "event": repr(leaves(event)),

@@ -1,0 +1,1 @@
+"""Many different Gaussian steps, composed by the characteristic functions of their losses."""
