@@ -28,7 +28,6 @@ from typing import cast
 import torch
 from architectures import Batch, Case, transformers_cases, vision_cases
 from layers import layer_cases
-from nacre.gradient_clipping.taped import Taped
 from rows import Row, show
 from torch import Tensor, nn
 
@@ -36,6 +35,7 @@ from nacre.core.errors import NacreError
 from nacre.core.random import Source
 from nacre.core.tensors import norm, subtract
 from nacre.gradient_clipping import Flat, Looped
+from nacre.gradient_clipping.taped_sum import Taped
 from nacre.integrations import trial
 from nacre.models.repair import repaired
 

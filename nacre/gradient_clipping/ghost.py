@@ -22,7 +22,8 @@ from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations.call import ParameterShares
 from nacre.gradient_clipping.tape.contributions import squared_norms
 from nacre.gradient_clipping.tape.per_parameter import Joined, computed, squared, weighted
-from nacre.gradient_clipping.tape.tape import Tape, Use
+from nacre.gradient_clipping.tape.tape import Tape
+from nacre.gradient_clipping.tape.uses import Use
 from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nacre.gradient_clipping.ghost import two_passes
-from nacre.gradient_clipping.tape.tape import Use
+from nacre.gradient_clipping.tape.uses import Use
 from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
 

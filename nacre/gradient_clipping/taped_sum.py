@@ -35,6 +35,7 @@ from nacre.gradient_clipping.tape.function_mode import Unseen
 from nacre.gradient_clipping.tape.owners import Owners
 from nacre.gradient_clipping.tape.precision import eager, exact
 from nacre.gradient_clipping.tape.tape import Tape
+from nacre.gradient_clipping.tape.verified import Verification, begin_verification
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +92,27 @@ class Taped(RowSum, ABC):
         groups = clip.groups(list(trainable(losses.model)))
         forward = self._forward(losses, batch, source)
         with exact(losses.model):
+            due = self.armed.due(self.verify, source)
+            shown = self._shown(forward, source, due=due)
             norms, finish = self.passes(forward, groups)
+            if shown is not None:
+                shown.compare()
             weighed = factors_of(norms, clip)
-            if self.armed.due(self.verify, source):
+            if due:
                 self.armed.check(losses, batch, norms, groups, self.owners, source, self.precision)
             if bool(weighed.usable.all()):
                 total = finish(weighed.factors * self._slack()) | weighed.extras
                 return BoundedSum(total, weighed.bound, LocalMetrics(as_gradients(norms, total), 0))
         del forward, finish
         return self._without(losses, batch, clip, source, weighed.usable, norms)
+
+    def _shown(self, forward: Forward, source: Source, *, due: bool) -> Verification | None:
+        """A backward pass that shows whose each gradient is, where the model leaves a doubt or a
+        check is due."""
+        if forward.units < 2 or not (due or (forward.tape.doubtful and self.verify != "never")):
+            return None
+        stream = source.child("armed check", "powers").stream()
+        return begin_verification(forward.tape, forward.losses, stream)
 
     def _without(
         self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source,

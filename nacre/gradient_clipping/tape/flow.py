@@ -70,6 +70,27 @@ def asks(function: Any) -> bool:
     return function in _ASKING
 
 
+def turns(function: Any) -> bool:
+    """Whether a function lets a value decide which way Python takes, as `if` does."""
+    return function is T.__bool__
+
+
+def shapes(flow: Flow, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether values of the batch decide how large a result is: a shape is a number in Python."""
+    if name in _SHAPED or (name == "where" and len(args) + len(kwargs) == 1):
+        return True
+    if name in ("repeat_interleave", "tensor_split"):
+        return any(_data(flow, value) for value in (*args[1:], *kwargs.values()))
+    if name != "getitem":
+        return False
+    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+    masks = [p for p in parts if isinstance(p, Tensor) and p.dtype in (torch.bool, torch.uint8)]
+    return any(_data(flow, mask) for mask in masks)
+
+
+_SHAPED = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount"}
+
+
 def _draws(name: str) -> bool:
     return name.startswith(("rand", "bernoulli", "multinomial", "normal", "poisson"))
 

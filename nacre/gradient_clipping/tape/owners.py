@@ -10,7 +10,7 @@ transposed weight, position embeddings): it is a parameter derived from paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,20 +20,31 @@ from torch import Tensor
 from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.tensors import trainable
-from nacre.core.types import Batch
+from nacre.core.types import Batch, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.gradient_clipping.operations.call import tensors_in
+from nacre.gradient_clipping.tape.counters import (
+    ALIKE,
+    CallKey,
+    Counter,
+    MoveCounter,
+    MoveKey,
+    Path,
+    function_name,
+    in_place,
+    names_of,
+    numbers_alone,
+)
 from nacre.gradient_clipping.tape.dropout_masks import masked
-from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks
+from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks, shapes, turns
+from nacre.gradient_clipping.tape.followed import (
+    Seen,
+    bare_name,
+    first_doubt,
+    plain_rows,
+)
 from nacre.gradient_clipping.tape.function_mode import Watching
 from nacre.gradient_clipping.tape.layout import MOVED, SHARED, UNANSWERED, Layout, Owner, layout_of
-
-CallKey = tuple[str, tuple[str, ...], int]
-"""Function, parameters that it takes, and how many times it has taken them before."""
-
-
-MoveKey = tuple[str, tuple[tuple[int, int | None], ...], int]
-"""Function, the axes of what it moves and along which, and how many times it has done so before."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +53,6 @@ class Place:
 
     inside: bool  # whether nothing leaves its unit
     layouts: tuple[Layout | None, ...]  # of each tensor that is moved, where one fits
-
-
-@dataclass
-class Counter:
-    """Names the calls of a forward pass, the same way each time."""
-
-    seen: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
-
-    def key(self, function: Any, names: tuple[str, ...]) -> CallKey:
-        """The key of the next call of this function on these parameters."""
-        name = function_name(function)
-        number = self.seen.get((name, names), 0)
-        self.seen[(name, names)] = number + 1
-        return name, names, number
-
-
-@dataclass
-class MoveCounter:
-    """Names the calls that move something by values, the same way each time."""
-
-    seen: dict[Any, int] = field(default_factory=dict)
-
-    def key(self, function: Any, moved: Sequence[Moved]) -> MoveKey:
-        """The key of the next such call of this function."""
-        kind = function_name(function), tuple((t.dim(), axis) for t, axis in moved)
-        number = self.seen.get(kind, 0)
-        self.seen[kind] = number + 1
-        return *kind, number
 
 
 @dataclass(eq=False)
@@ -81,6 +64,9 @@ class Owners:
     moves: dict[MoveKey, Place] = field(default_factory=dict)
     unfollowed: str | None = None  # what lets values decide whose a row is, and where
     answers: list[Any] | None = None  # what a trial handed to Python as numbers
+    doubt: str | None = None  # the first call that may lay rows otherwise on another batch
+    turns: set[tuple[bool, ...]] = field(default_factory=set)  # answers to `if`, on each trial
+    paths: set[int] = field(default_factory=set)  # the calls of each trial, as `Path` counts them
 
     @property
     def carries(self) -> bool:
@@ -92,7 +78,7 @@ class Owners:
         some = rows.select(batch, slice(min(units, len(batch["unit"]))))
         some = {name: _differentiable(value) for name, value in some.items()}
         weights = _moved(losses.model)
-        scout, moving = _Scout(), set(trainable(losses.model))
+        scout, moving = _Scout(some), set(trainable(losses.model))
         with torch.enable_grad():
             scout.flow.mark((t for n, t in weights.items() if n in moving), WEIGHTS)
             scout.flow.mark((t for n, t in weights.items() if n not in moving), FIXED)
@@ -112,6 +98,13 @@ class Owners:
                 "one cause; switch it off, or use `gradients: looped`"
             ) from error
         self._settle(scout, weights, moving, answers)
+        leaves: dict[int, Owner] = {id(t): Layout(0) for t in some.values() if t.dim()}
+        seen = [trial.seen for trial in scout.trials if trial.level == DATA]
+        units = len(values)
+        doubt = first_doubt(seen, lambda t: leaves.get(id(t)) or answers.owner([t]), units)
+        self.doubt = self.doubt or scout.doubt or doubt
+        self.turns.add(tuple(scout.turns))
+        self.paths.add(scout.path.digest)
         for move in scout.moves:
             inside = all(_inside(t, axis, answers, len(values)) for t, axis in move.moved)
             layouts = tuple(answers.layout(t) for t, _ in move.moved)
@@ -128,7 +121,7 @@ class Owners:
             self.unfollowed = self.unfollowed or _STEERS
         self.answers = scout.answers
         for unit in range(len(batch["unit"]) if scout.answers else 0):
-            alone = _Scout()
+            alone = _Scout({})
             alone.flow.mark(weights.values(), FIXED)
             with torch.no_grad(), alone:
                 losses.at(weights, rows.select(batch, slice(unit, unit + 1)), alone.flow)
@@ -168,56 +161,7 @@ class Owners:
             self.masks[number] = owner
 
 
-ALIKE = {Tensor.type_as, Tensor.to, Tensor.view_as, Tensor.expand_as, Tensor.reshape_as}
-"""Functions that take no more than a type or a shape from what follows their first argument."""
-
-
 _STEERS = "values of the batch steer the program, by numbers that are handed to Python"
-
-
-def numbers_alone(result: Any) -> Any:
-    """Numbers as they are, to be compared; anything else differs from everything."""
-    return result if isinstance(result, bool | int | float | list) else object()
-
-
-def in_place(function: Any) -> Callable[..., Any] | None:
-    """The same function without the write, for one that writes into its first argument."""
-    if function is Tensor.__setitem__:
-        return _set
-    if not writes(function):
-        return None
-    name = function_name(function)
-    plain = f"__{name[3:]}" if name.endswith("__") else name[:-1]
-    return getattr(Tensor, plain, None)
-
-
-def writes(function: Any) -> bool:
-    """Whether a function writes into its first argument."""
-    name = function_name(function)
-    if name.endswith("__"):
-        return name.startswith("__i") and name not in ("__int__", "__index__", "__invert__")
-    return name.endswith("_") and not name.startswith("_")
-
-
-def _set(target: Tensor, index: Any, value: Any) -> Tensor:
-    result = target.clone()
-    result[index] = value
-    return result
-
-
-def function_name(function: Any) -> str:
-    """`linear` of a function, `T` of a property's getter."""
-    name = str(getattr(function, "__name__", function))
-    return str(function.__self__.__name__) if name == "__get__" else name
-
-
-def names_of(found: Any) -> tuple[str, ...]:
-    """The parameters that the arguments of a call stem from, each once, in order."""
-    names: dict[str, None] = {}
-    for some in found:
-        for name in some or ():
-            names[name] = None
-    return tuple(names)
 
 
 @dataclass
@@ -228,6 +172,7 @@ class _Trial:
     into: Tensor | None  # what was written into
     level: int  # where what entered comes from
     data: bool  # whether something differentiable that comes from the batch entered
+    seen: Seen
 
 
 @dataclass
@@ -253,8 +198,13 @@ def _inside(tensor: Tensor, axis: int | None, answers: _Answers, units: int) -> 
 class _Scout(Watching):
     """Notes every call; dropout keeps everything, so that nothing is hidden."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Tensors) -> None:
         super().__init__()
+        self.plain = {id(t): t for t in batch.values() if t.dim()}  # rows as the batch has them
+        self.units = len(batch["unit"]) if batch else 1
+        self.doubt: str | None = None
+        self.turns: list[bool] = []
+        self.path = Path()
         self.trials: list[_Trial] = []
         self.flow = Flow()
         self.moves: list[_Move] = []
@@ -266,19 +216,36 @@ class _Scout(Watching):
         """The result, which is noted where a gradient can reach it."""
         inputs = [*tensors_in(args), *tensors_in(kwargs)]
         level = max((self.flow.level(t) for t in inputs), default=FIXED)
-        data = any(t.requires_grad and self.flow.level(t) == DATA for t in inputs)
+        came = [t for t in inputs if self.flow.level(t) == DATA]
+        entered = tuple(t for t in came if t.requires_grad)
+        numbers = [t for t in came if not t.requires_grad]
+        strange = any(id(t) not in self.plain for t in numbers)
         if level == DATA:
             moved = self.flow.moved(function, args, kwargs)
             if moved:
                 self.moves.append(_Move(self._moved.key(function, moved), moved))
         into = args[0] if in_place(function) is not None else None
         result = function(*args, **kwargs)
-        if level == DATA and asks(function):
-            self.answers.append(numbers_alone(result))
+        name = bare_name(function_name(function))
+        if level == DATA:
+            self.path.add(name)
+            if asks(function):
+                self.answers.append(numbers_alone(result))
+            elif turns(function):
+                self.turns.append(bool(result))
+            elif shapes(self.flow, name, args, kwargs):
+                self.doubt = self.doubt or name
+            if numbers and not entered and not strange:
+                for t in tensors_in(result):
+                    if not t.requires_grad and plain_rows(name, args, kwargs, t, self.units):
+                        self.plain[id(t)] = t
         self.flow.follow(function, args, tensors_in(result), level)
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
-            self.trials.append(_Trial(function, inputs, outputs, into, level, data))
+            seen = Seen(
+                function, name, args, kwargs, entered, bool(numbers), strange, tuple(outputs)
+            )
+            self.trials.append(_Trial(function, inputs, outputs, into, level, bool(entered), seen))
         return result
 
     def dropout(
@@ -297,6 +264,7 @@ class _Answers:
     """Of each output and each unit, where the unit's loss depends on it."""
 
     by_output: dict[int, list[Tensor | None]]
+    known: dict[int, Owner] = field(default_factory=dict)
 
     def owner(self, outputs: list[Tensor]) -> Owner:
         """Whose the outputs of one call are."""
@@ -312,6 +280,12 @@ class _Answers:
         return owner if isinstance(owner, Layout) else None
 
     def _of(self, output: Tensor) -> Owner:
+        found = self.known.get(id(output))
+        if found is None:
+            found = self.known[id(output)] = self._found(output)
+        return found
+
+    def _found(self, output: Tensor) -> Owner:
         gradients = self.by_output[id(output)]
         if all(g is None or not bool(g.any()) for g in gradients):
             return UNANSWERED

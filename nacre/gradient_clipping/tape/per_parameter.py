@@ -27,8 +27,9 @@ from nacre.gradient_clipping.tape.contributions import (
     Products,
     squared_norms,
 )
-from nacre.gradient_clipping.tape.owners import function_name
-from nacre.gradient_clipping.tape.tape import Known, Tape
+from nacre.gradient_clipping.tape.counters import function_name
+from nacre.gradient_clipping.tape.tape import Tape
+from nacre.gradient_clipping.tape.uses import Known
 
 _RESHAPED = {"view", "reshape", "contiguous", "clone", "to", "float", "double", "bfloat16", "half",
              "unsqueeze", "squeeze", "flatten", "type_as", "view_as"}  # fmt: skip

@@ -32,6 +32,8 @@ class Probe(torch.autograd.Function):
                 "the objective differentiates a gradient (as gradient penalties do), and a unit's "
                 "share in that is not on the tape; leave it out, or use `gradients: looped`"
             )
+        if ctx.tape.watch is not None:
+            ctx.tape.watch(ctx.use, gradient)
         if ctx.tape.take is not None:
             ctx.tape.take(ctx.use, ctx.use.answer(gradient.reshape(ctx.use.shape)))
         return None, gradient, None, None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -32,23 +31,25 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
-from nacre.gradient_clipping.tape.carried import MIXED, NOBODY, Carried, CarriedStep
-from nacre.gradient_clipping.tape.dropout_masks import Masks
-from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, asks
-from nacre.gradient_clipping.tape.function_mode import Unseen, Watching, refuse_checkpoints
-from nacre.gradient_clipping.tape.layout import MOVED, SHARED, Layout, Owner, Ragged
-from nacre.gradient_clipping.tape.moves import begin_move, finish_move, nothing_left
-from nacre.gradient_clipping.tape.owners import (
+from nacre.gradient_clipping.tape.carried_rows.moves import begin_move, finish_move, nothing_left
+from nacre.gradient_clipping.tape.carried_rows.tags import MIXED, NOBODY, Carried, CarriedStep
+from nacre.gradient_clipping.tape.counters import (
     ALIKE,
     Counter,
     MoveCounter,
-    Owners,
+    Path,
     function_name,
     in_place,
     names_of,
     numbers_alone,
     writes,
 )
+from nacre.gradient_clipping.tape.dropout_masks import Masks
+from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, asks, turns
+from nacre.gradient_clipping.tape.followed import bare_name
+from nacre.gradient_clipping.tape.function_mode import Unseen, Watching, refuse_checkpoints
+from nacre.gradient_clipping.tape.layout import MOVED, SHARED, Layout, Owner, Ragged
+from nacre.gradient_clipping.tape.owners import Owners
 from nacre.gradient_clipping.tape.probe import (
     Probe,
     fresh_base,
@@ -57,36 +58,7 @@ from nacre.gradient_clipping.tape.probe import (
     saves_itself,
     unanswered,
 )
-
-
-@dataclass(frozen=True)
-class Known:
-    """A tensor that moves: a parameter, or something computed from parameters alone."""
-
-    tensor: Tensor
-    names: tuple[str, ...]
-    derivation: Derivation | None = None  # None for a parameter itself
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """How a derived parameter came about."""
-
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: Any
-
-
-@dataclass(eq=False)
-class Use:
-    """One call that took trainable tensors: how to read its output's gradient."""
-
-    answer: Backward
-    bytes: int  # of the output's gradient
-    anchor: Tensor  # a leaf of its own, so that a backward pass can aim at this use
-    tensors: frozenset[int]  # ids of the trainable tensors that it took
-    shape: torch.Size  # of the output
-
+from nacre.gradient_clipping.tape.uses import Derivation, Known, Use
 
 Whose = tuple[Owner | None, Tensor | None]
 """The owner that a trial found, and the owners that this very call carries."""
@@ -107,6 +79,9 @@ class Tape(Watching):
         self.known = {id(p): Known(p, (name,)) for name, p in parameters.items()}
         self.uses: list[Use] = []
         self.take: Callable[[Use, ParameterShares], None] | None = None
+        self.watch: Callable[[Use, Tensor], None] | None = None  # sees each output's gradient
+        self._turns: list[bool] = []
+        self._path = Path()
         self._owners, self._units, self._masks = owners, units, masks
         self._counter, self._moves = Counter(), MoveCounter()
         self.flow = Flow()
@@ -124,6 +99,15 @@ class Tape(Watching):
                     nothing_left(self.carried)
             finally:
                 self.carried.clear()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether rows may lie otherwise than on trial, so that this sum has to be verified."""
+        if self._units < 2:
+            return False
+        turned = tuple(self._turns) not in self._owners.turns
+        other = self._path.digest not in self._owners.paths
+        return self.carried is not None or turned or other or self._owners.doubt is not None
 
     def carry(self, batch: Tensors) -> None:
         """Notes that the first axis of a batch's tensors carries the units."""
@@ -169,8 +153,12 @@ class Tape(Watching):
             result = function(*args, **kwargs)
         else:
             result = self._moved(function, args, kwargs, moving, level, step)
+        if follows:
+            self._path.add(bare_name(function_name(function)))
         if follows and asks(function):
             self._asked(function, result)
+        elif follows and turns(function):
+            self._turns.append(bool(result))
         self.flow.follow(function, args, tensors_in(result), level)
         if carried is not None and step is not None:
             finish_move(carried, function, args, kwargs, result, step, must=must)
@@ -324,9 +312,8 @@ class Tape(Watching):
             if isinstance(layout, Ragged):
                 answer = of_somebody(answer, layout, what)
         anchor = torch.zeros((), requires_grad=True)
-        use = Use(
-            answer, result.numel() * result.element_size(), anchor, frozenset(moving), result.shape
-        )
+        size = result.numel() * result.element_size()
+        use = Use(answer, size, anchor, frozenset(moving), result.shape, layout, what)
         self.uses.append(use)
         return use
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacre.gradient_clipping.tape.carried import (
+from nacre.gradient_clipping.tape.carried_rows.carrying import Args, Kwargs, elementwise, given
+from nacre.gradient_clipping.tape.carried_rows.tags import (
     MIXED,
     NOBODY,
     Carried,
@@ -25,7 +26,6 @@ from nacre.gradient_clipping.tape.carried import (
     own,
     together,
 )
-from nacre.gradient_clipping.tape.carrying import Args, Kwargs, elementwise, given
 from nacre.gradient_clipping.tape.flow import DATA
 
 

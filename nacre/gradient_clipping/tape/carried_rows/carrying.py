@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nacre.gradient_clipping.operations.call import tensors_in
-from nacre.gradient_clipping.tape.carried import (
+from nacre.gradient_clipping.tape.carried_rows.tags import (
     MIXED,
     NOBODY,
     Carried,

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.operations.call import tensors_in
-from nacre.gradient_clipping.tape.carried import Carried, CarriedStep, CarryRule, Unknown
-from nacre.gradient_clipping.tape.carrying import (
+from nacre.gradient_clipping.tape.carried_rows.carrying import (
     Args,
     Kwargs,
     along,
@@ -33,9 +32,17 @@ from nacre.gradient_clipping.tape.carrying import (
     reduced,
     reshaped,
 )
+from nacre.gradient_clipping.tape.carried_rows.indexing import (
+    added,
+    found,
+    gathered,
+    indexed,
+    put,
+    selected,
+)
+from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
+from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.flow import DATA
-from nacre.gradient_clipping.tape.indexing import added, found, gathered, indexed, put, selected
-from nacre.gradient_clipping.tape.owners import function_name
 
 _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (elementwise, {
