@@ -31,7 +31,47 @@ DRAWS = "tests/laws/test_sampling.py"
 EVENTS = "tests/laws/test_events.py tests/oracles/test_accounting.py"
 PRICES = "tests/laws/test_bounds.py tests/oracles/test_loss.py"
 
+VERIFIED = "tests/laws/test_verified_sums.py"
+
 FAULTS = [
+    Fault(
+        "tape: a doubt is not verified", "gradient_clipping/tape/tape.py",
+        "        return self.carried is not None or turned or other or self._owners.doubt is not None",
+        "        return self.carried is not None or turned or other",
+        VERIFIED,
+    ),
+    Fault(
+        "tape: another branch is taken for the one on trial", "gradient_clipping/tape/tape.py",
+        "        turned = tuple(self._turns) not in self._owners.turns",
+        "        turned = False",
+        VERIFIED,
+    ),
+    Fault(
+        "tape: every arrangement is taken for one by no value",
+        "gradient_clipping/tape/followed.py",
+        "        return _arranged(call, held, outs, units)",
+        "        return True",
+        VERIFIED,
+    ),
+    Fault(
+        "tape: two passes are not compared", "gradient_clipping/tape/verified.py",
+        "            wrong = away > _AGREES * size + _NOTHING",
+        "            wrong = away > size.new_full((), 1e30)",
+        VERIFIED,
+    ),
+    Fault(
+        "tape: rows written by a view keep their owners",
+        "gradient_clipping/tape/carried_rows/tags.py",
+        "            if found is not None and (found[3] or found[1] != t._version):",
+        "            if found is not None and found[3] and found[1] == t._version:",
+        "tests/gradient_clipping/test_carried_rows.py",
+    ),
+    Fault(
+        "price: what periods add is kept", "differential_privacy/accounting/characteristic/bounds.py",
+        "        more = self._wrong(epsilon) + self.tails.excess(epsilon, self.period)",
+        "        more = self._wrong(epsilon)",
+        "tests/differential_privacy/test_many_kinds.py",
+    ),
     Fault(
         "clip: twice the norm is let through", "gradient_clipping/rules.py",
         "        return down(norms, self.norm)\n\n    def bound(self, groups: int) -> float:\n"

@@ -37,7 +37,7 @@ class Counter:
 
 
 @dataclass
-class Path:
+class CallPath:
     """Which calls a forward pass made, in order, but for those that act entry by entry."""
 
     digest: int = 0

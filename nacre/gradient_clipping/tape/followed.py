@@ -95,7 +95,7 @@ _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
 @dataclass(frozen=True)
-class Seen:
+class CallOnTrial:
     """A call on trial, as far as this file reads it."""
 
     function: Any
@@ -108,59 +108,56 @@ class Seen:
     outputs: tuple[Tensor, ...]
 
 
-def first_doubt(calls: Sequence[Seen], owner: Callable[[Tensor], Owner], units: int) -> str | None:
+def first_doubt(
+    calls: Sequence[CallOnTrial], owner: Callable[[Tensor], Owner], units: int
+) -> str | None:
     """The name of the first call that has no reason; None where all have one. From the batch on,
     each reason rests on how the rows of what entered lie."""
     for call in calls:
-        found = [owner(t) for t in call.outputs]
-        if all(one == UNANSWERED for one in found):
+        found = {id(t): owner(t) for t in call.outputs}
+        if all(one == UNANSWERED for one in found.values()):
             continue  # what takes it and is answered for is looked at there
-        layouts = [one for one in found if isinstance(one, Layout)]
-        entered = [owner(t) for t in call.entered]
-        held = [one for one in entered if isinstance(one, Layout)]
-        if len(layouts) < len(found) or len(held) < len(entered):
-            return call.name
-        if not _reason(call, layouts, held, units):
+        outs = [(t, one) for t in call.outputs if isinstance(one := found[id(t)], Layout)]
+        held = [(t, one) for t in call.entered if isinstance(one := owner(t), Layout)]
+        strangers = any(not isinstance(o, Layout) and o != UNANSWERED for o in found.values())
+        if strangers or len(held) < len(call.entered) or not _reason(call, outs, held, units):
             return call.name
     return None
 
 
-def _reason(call: Seen, outs: Sequence[Layout], held: Sequence[Layout], units: int) -> bool:
-    name, out = call.name, outs[0]
-    result = call.outputs[0]
+_Pairs = Sequence[tuple[Tensor, Layout]]
+
+
+def _reason(call: CallOnTrial, outs: _Pairs, held: _Pairs, units: int) -> bool:
+    name, (result, out) = call.name, outs[0]
     if not held:  # weights looked up or multiplied by numbers of the batch
         return not call.strange and name in {"embedding", "getitem", "linear", *POINTWISE}
-    pairs = list(zip(call.entered, held, strict=True))
+    only = held[0][1] if len(held) == 1 else None
     if name in POINTWISE or (name in ("max", "min") and _of_two(call.args)):
-        return all(_alike(t, layout, result, out) for t, layout in pairs)
+        return all(_alike(t, layout, result, out) for t, layout in held)
     if name in STATIC:
-        return _arranged(call, pairs, outs, units)
+        return _arranged(call, held, outs, units)
     if name in _ALONG:
-        return all(_past(call, t, layout, result, out) for t, layout in pairs)
+        return all(_past(call, t, layout, result, out) for t, layout in held)
     if name in _ROWWISE or name in _LOSSES:
         foreign = call.foreign and name not in _LOSSES
-        return not foreign and len(pairs) == 1 and held[0] == out and out.axis == 0
+        return not foreign and only == out and out.axis == 0
     if name in _RECURRENT:
-        return not call.foreign and held[0] == out and out.axis < result.dim() - 1
+        return not call.foreign and held[0][1] == out and out.axis < result.dim() - 1
     if name == "einsum":
-        return _einsum(call, pairs, out)
+        return _einsum(call, held, out)
     rule = _OWN.get(name)
-    return (
-        rule is not None
-        and rule(call, pairs)
-        and all(
-            layout.axis - t.dim() == out.axis - result.dim()
-            and (layout.outer, layout.inner) == (out.outer, out.inner)
-            for t, layout in pairs
-        )
+    if rule is None or not rule(call, held):
+        return False
+    return all(
+        layout.axis - t.dim() == out.axis - result.dim()
+        and (layout.outer, layout.inner) == (out.outer, out.inner)
+        for t, layout in held
     )
 
 
 def _of_two(args: tuple[Any, ...]) -> bool:
     return len(args) > 1 and isinstance(args[1], Tensor)
-
-
-_Pairs = Sequence[tuple[Tensor, Layout]]
 
 
 def _alike(tensor: Tensor, layout: Layout, result: Tensor, out: Layout) -> bool:
@@ -171,9 +168,9 @@ def _alike(tensor: Tensor, layout: Layout, result: Tensor, out: Layout) -> bool:
     )
 
 
-def _arranged(call: Seen, pairs: _Pairs, outs: Sequence[Layout], units: int) -> bool:
+def _arranged(call: CallOnTrial, held: _Pairs, outs: _Pairs, units: int) -> bool:
     """Whether the call, given the owner of each entry in its place, gives those of the result."""
-    own = {id(t): _owners(t, layout, units) for t, layout in pairs}
+    own = {id(t): _owners(t, layout, units) for t, layout in held}
     nobody = {
         id(t): torch.full(t.shape, _NOBODY, device=t.device)
         for t in tensors_in((call.args, call.kwargs))
@@ -184,13 +181,15 @@ def _arranged(call: Seen, pairs: _Pairs, outs: Sequence[Layout], units: int) -> 
         found = call.function(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
-    results = [t for t in tensors_in(args[0] if found is None else found)]
-    if len(results) != len(outs):
+    results = list(tensors_in(args[0] if found is None else found))
+    if len(results) != len(call.outputs):
         return False
-    return all(
-        r.shape == t.shape and bool(((r == _owners(t, layout, units)) | (r == _NOBODY)).all())
-        for r, t, layout in zip(results, call.outputs, outs, strict=True)
-    )
+    moved = {id(t): r for t, r in zip(call.outputs, results, strict=True)}
+    for t, layout in outs:
+        r = moved[id(t)]
+        if r.shape != t.shape or bool(((r != _owners(t, layout, units)) & (r != _NOBODY)).any()):
+            return False
+    return True
 
 
 def _owners(tensor: Tensor, layout: Layout, units: int) -> Tensor:
@@ -203,7 +202,7 @@ def _owners(tensor: Tensor, layout: Layout, units: int) -> Tensor:
     return line.reshape(shape).expand(tensor.shape).clone()
 
 
-def _past(call: Seen, tensor: Tensor, layout: Layout, result: Tensor, out: Layout) -> bool:
+def _past(call: CallOnTrial, tensor: Tensor, layout: Layout, result: Tensor, out: Layout) -> bool:
     """Whether a call mixes entries along other axes than the units', which stays what it is."""
     axes = _axes(call, tensor)
     if layout.axis in axes:
@@ -213,7 +212,7 @@ def _past(call: Seen, tensor: Tensor, layout: Layout, result: Tensor, out: Layou
     return out == replace(layout, axis=layout.axis - before) and gone in (0, len(axes))
 
 
-def _axes(call: Seen, tensor: Tensor) -> set[int]:
+def _axes(call: CallOnTrial, tensor: Tensor) -> set[int]:
     """The axes along which a call mixes entries; all of them where it does not say."""
     place, default = _ALONG[call.name]
     found = call.kwargs.get("dim", call.kwargs.get("dims", call.kwargs.get("axis")))
@@ -226,47 +225,47 @@ def _axes(call: Seen, tensor: Tensor) -> set[int]:
     return {axis % max(1, tensor.dim()) for axis in found if isinstance(axis, int)}
 
 
-def _by_weights(call: Seen, pairs: _Pairs) -> bool:
+def _by_weights(call: CallOnTrial, held: _Pairs) -> bool:
     """linear: the last axis of one tensor with a weight."""
-    (tensor, layout), *others = pairs
+    (tensor, layout), *others = held
     return not others and not call.foreign and layout.axis != tensor.dim() - 1
 
 
-def _added_product(call: Seen, pairs: _Pairs) -> bool:
+def _added_product(call: CallOnTrial, held: _Pairs) -> bool:
     """addmm: a bias and the product of one tensor of the batch with a weight."""
-    (tensor, layout), *others = pairs
+    (tensor, layout), *others = held
     first = len(call.args) > 1 and call.args[1] is tensor
     return first and not others and not call.foreign and layout.axis != tensor.dim() - 1
 
 
-def _multiplied(call: Seen, pairs: _Pairs) -> bool:
+def _multiplied(call: CallOnTrial, held: _Pairs) -> bool:
     """Matrix products: the units lie along no axis that is summed over, and of two tensors of the
     batch along one that both have in common."""
     places = {id(t): place for place, t in enumerate(call.args[:2])}
-    for tensor, layout in pairs:
+    for tensor, layout in held:
         summed = tensor.dim() - 1 if places.get(id(tensor)) == 0 else max(0, tensor.dim() - 2)
         if id(tensor) not in places or layout.axis == summed:
             return False
-    axes = {layout.axis - tensor.dim() for tensor, layout in pairs}
-    return len(pairs) < 2 or (len(axes) == 1 and max(axes) < -2)
+    axes = {layout.axis - tensor.dim() for tensor, layout in held}
+    return len(held) < 2 or (len(axes) == 1 and max(axes) < -2)
 
 
-def _attended(call: Seen, pairs: _Pairs) -> bool:
+def _attended(call: CallOnTrial, held: _Pairs) -> bool:
     """Attention: queries, keys and values of one unit meet."""
-    axes = {layout.axis - tensor.dim() for tensor, layout in pairs}
+    axes = {layout.axis - tensor.dim() for tensor, layout in held}
     return len(axes) == 1 and max(axes) < -2
 
 
-def _normalised(call: Seen, pairs: _Pairs) -> bool:
+def _normalised(call: CallOnTrial, held: _Pairs) -> bool:
     """layer_norm, rms_norm: over the last axes."""
     shape = call.kwargs.get("normalized_shape", call.args[1] if len(call.args) > 1 else None)
-    (tensor, layout), *others = pairs
+    (tensor, layout), *others = held
     if others or call.foreign or not isinstance(shape, list | tuple):
         return False
     return layout.axis < tensor.dim() - len(shape)
 
 
-def _einsum(call: Seen, pairs: _Pairs, out: Layout) -> bool:
+def _einsum(call: CallOnTrial, held: _Pairs, out: Layout) -> bool:
     """The letter of the units is in the result, and the same for all tensors of the batch."""
     equation, *operands = call.args
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
@@ -275,11 +274,11 @@ def _einsum(call: Seen, pairs: _Pairs, out: Layout) -> bool:
         return False
     given, result = equation.replace(" ", "").split("->")
     terms = {id(t): term for t, term in zip(operands, given.split(","), strict=True)}
-    letters = {terms[id(t)][layout.axis] for t, layout in pairs if id(t) in terms}
+    letters = {terms[id(t)][layout.axis] for t, layout in held if id(t) in terms}
     return len(letters) == 1 and result.find(letters.pop()) == out.axis
 
 
-_OWN: dict[str, Callable[[Seen, _Pairs], bool]] = {
+_OWN: dict[str, Callable[[CallOnTrial, _Pairs], bool]] = {
     "linear": _by_weights, "addmm": _added_product,
     "matmul": _multiplied, "mm": _multiplied, "bmm": _multiplied,
     "scaled_dot_product_attention": _attended,
@@ -321,7 +320,7 @@ def plain_rows(
     if name in ("unsqueeze", "squeeze", "expand", "cat", "stack", "unbind", "narrow", "select"):
         return _past_the_first(name, args, kwargs, first.dim())
     if name in _ALONG:
-        call = Seen(None, name, args, kwargs, (), False, False, ())
+        call = CallOnTrial(None, name, args, kwargs, (), False, False, ())
         return 0 not in _axes(call, first)
     return False
 

@@ -26,10 +26,10 @@ from nacre.gradient_clipping.operations.call import tensors_in
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
     CallKey,
+    CallPath,
     Counter,
     MoveCounter,
     MoveKey,
-    Path,
     function_name,
     in_place,
     names_of,
@@ -38,7 +38,7 @@ from nacre.gradient_clipping.tape.counters import (
 from nacre.gradient_clipping.tape.dropout_masks import masked
 from nacre.gradient_clipping.tape.flow import DATA, FIXED, WEIGHTS, Flow, Moved, asks, shapes, turns
 from nacre.gradient_clipping.tape.followed import (
-    Seen,
+    CallOnTrial,
     bare_name,
     first_doubt,
     plain_rows,
@@ -66,7 +66,9 @@ class Owners:
     answers: list[Any] | None = None  # what a trial handed to Python as numbers
     doubt: str | None = None  # the first call that may lay rows otherwise on another batch
     turns: set[tuple[bool, ...]] = field(default_factory=set)  # answers to `if`, on each trial
-    paths: set[int] = field(default_factory=set)  # the calls of each trial, as `Path` counts them
+    paths: set[int] = field(
+        default_factory=set
+    )  # the calls of each trial, as `CallPath` counts them
 
     @property
     def carries(self) -> bool:
@@ -172,7 +174,7 @@ class _Trial:
     into: Tensor | None  # what was written into
     level: int  # where what entered comes from
     data: bool  # whether something differentiable that comes from the batch entered
-    seen: Seen
+    seen: CallOnTrial
 
 
 @dataclass
@@ -204,7 +206,7 @@ class _Scout(Watching):
         self.units = len(batch["unit"]) if batch else 1
         self.doubt: str | None = None
         self.turns: list[bool] = []
-        self.path = Path()
+        self.path = CallPath()
         self.trials: list[_Trial] = []
         self.flow = Flow()
         self.moves: list[_Move] = []
@@ -242,7 +244,7 @@ class _Scout(Watching):
         self.flow.follow(function, args, tensors_in(result), level)
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
-            seen = Seen(
+            seen = CallOnTrial(
                 function, name, args, kwargs, entered, bool(numbers), strange, tuple(outputs)
             )
             self.trials.append(_Trial(function, inputs, outputs, into, level, bool(entered), seen))
@@ -252,9 +254,10 @@ class _Scout(Watching):
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Everything, as a tensor of its own."""
-        entered = args[0]
+        entered, path = args[0], self.path.digest
         with self:
             output = masked(entered, torch.ones_like(entered), args, kwargs)
+        self.path.digest = path  # a mask is made otherwise on a real batch
         self.dropouts.append((entered, output))
         return output
 

@@ -35,9 +35,9 @@ from nacre.gradient_clipping.tape.carried_rows.moves import begin_move, finish_m
 from nacre.gradient_clipping.tape.carried_rows.tags import MIXED, NOBODY, Carried, CarriedStep
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
+    CallPath,
     Counter,
     MoveCounter,
-    Path,
     function_name,
     in_place,
     names_of,
@@ -81,7 +81,7 @@ class Tape(Watching):
         self.take: Callable[[Use, ParameterShares], None] | None = None
         self.watch: Callable[[Use, Tensor], None] | None = None  # sees each output's gradient
         self._turns: list[bool] = []
-        self._path = Path()
+        self._path = CallPath()
         self._owners, self._units, self._masks = owners, units, masks
         self._counter, self._moves = Counter(), MoveCounter()
         self.flow = Flow()
