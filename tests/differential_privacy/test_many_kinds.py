@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -131,15 +132,31 @@ def test_a_thousand_kinds_that_are_one() -> None:
     assert one.lower <= lower <= upper <= one.upper
 
 
-def test_a_short_period_is_told_by_the_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the periods add is taken off, however much it is."""
-    steps = [(Step(1.0 + n / 7), 5) for n in range(10)]
-    truth = bounds_of_many(steps, 1e-5)[1]
-    for negligible in (1e-4, 1e-2, 0.3):
-        monkeypatch.setattr(bounds, "_NEGLIGIBLE", negligible)
-        lower, upper = bounds_of_many(steps, 1e-5)
-        assert lower <= truth <= upper * (1 + 1e-12)
-        assert upper - lower > 1e-9
+def test_what_a_short_period_adds_is_taken_off() -> None:
+    """Every third frequency, or fewer: the sum over the periods grows, and neither bound is moved
+    past the truth by it."""
+    kinds = DifferentSteps(1 + np.arange(10) / 7, np.full(10, 0.7), np.full(10, 5.0), False)
+    order, guess = bounds._saddle_point(kinds, 1e-5)
+    curve, seen = bounds._curve(kinds, order, guess), 0
+    for fewer in (2, 3, 4, 6):
+        thinned = dataclasses.replace(
+            curve, frequencies=curve.frequencies[::fewer], values=curve.values[::fewer]
+        )
+        for epsilon in np.linspace(0.5, 2.0, 16) * guess:
+            assert thinned.lower(epsilon) <= curve.upper(epsilon)
+            assert thinned.upper(epsilon) >= curve.lower(epsilon)
+            seen += thinned._sum(epsilon) - thinned._wrong(epsilon) > 1.01 * curve._sum(epsilon)
+    assert seen > 5, "what the periods add can be seen"
+
+
+def test_many_kinds_are_refused_what_few_are(recwarn: pytest.WarningsRecorder) -> None:
+    """An epsilon of a million is none, and a wide multiplier warns of nothing."""
+    for number in (8, 9):
+        with pytest.raises(Unsettled, match="is none"):
+            epsilon_bounds([(Step(1.4 + n / 1000), 500_000) for n in range(number)], 3e-4)
+    found = epsilon_bounds([(Step(95.0 + n, 0.5), 10_000) for n in range(10)], 1e-5)
+    assert found.upper - found.lower <= 1e-3 * found.upper
+    assert not recwarn.list
 
 
 def test_where_few_steps_decide_the_grid_does() -> None:

@@ -69,7 +69,7 @@ def _by_shape(s, x):
 
 
 def _by_branch(s, x):
-    """Both branches make the same calls, so that nothing but the answer to `if` tells them apart."""
+    """Both branches make the same calls: only the answer to `if` tells them apart."""
     order = list(range(len(x)))
     if _flagged(x).any():
         order = order[::-1]

@@ -102,7 +102,7 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
     `Unsettled` where that takes a grid of more than eight million points, and for an epsilon beyond
     `_LARGEST`; with the upper bound that was reached.
     """
-    if found := _of_many(steps, delta):
+    if found := _of_many(steps, delta, gap):
         return found
     one_sided = any(
         isinstance(kind, Allocated) or (isinstance(kind, Step) and kind.rate < 1)
@@ -128,15 +128,18 @@ def epsilon_bounds(steps: CountedSteps, delta: float, gap: float = 1e-3) -> Boun
     return found
 
 
-def _of_many(steps: CountedSteps, delta: float) -> Bounds | None:
-    """The bounds of many kinds of Gaussian steps; None for others, and where few steps decide."""
+def _of_many(steps: CountedSteps, delta: float, gap: float) -> Bounds | None:
+    """The bounds of many kinds of Gaussian steps; None for others, where few steps decide, and
+    where they are no bounds as `epsilon_bounds` promises them."""
     plain = [(kind, times) for kind, times in steps if isinstance(kind, Step)]
     if len(steps) <= _FEW_KINDS or len(plain) < len(steps):
         return None
     try:
-        return Bounds(*bounds_of_many(plain, delta))
+        found = Bounds(*bounds_of_many(plain, delta))
     except Unsettled:
         return None
+    near = found.upper - found.lower <= gap * max(found.upper, _SMALL)
+    return found if near and found.upper <= _LARGEST else None
 
 
 def _by_jumps(steps: CountedSteps, delta: float, gap: float, added: bool, enough: float) -> float:

@@ -66,9 +66,9 @@ def bounds_of_many(steps: Sequence[tuple[Step, int]], delta: float) -> tuple[flo
     """
     multiplier, rate = np.array([[kind.multiplier, kind.rate] for kind, _ in steps]).T
     times = np.array([float(number) for _, number in steps])
-    ways = [
-        _one_way(DifferentSteps(multiplier, rate, times, added), delta) for added in (False, True)
-    ]
+    both = [DifferentSteps(multiplier, rate, times, added) for added in (False, True)]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number proves nothing here
+        ways = [_one_way(kinds, delta) for kinds in both]
     return max(lower for lower, _ in ways), max(upper for _, upper in ways)
 
 

@@ -127,7 +127,7 @@ class Quadrature:
             exponents = density + self.power * np.log(np.abs(moved)) - frequency * np.angle(moved)
             exponents += shift**2 * z**2 / 2
             whole = np.exp(exponents).sum(1) + self._unsure_of_shifted(shift)
-            found = np.minimum(found, np.log(whole * (1 + rounding) + rounding))
+            found = np.fmin(found, np.log(whole * (1 + rounding) + rounding))
         return found
 
     def _unsure_of_shifted(self, shift: float) -> Array:
