@@ -1,8 +1,9 @@
-"""What every test has in common: a law that fails says which law it is."""
+"""What every test has in common: a failed law says which it is, and slow tests come first."""
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Generator
 
 import pytest
@@ -27,3 +28,21 @@ def stated(item: pytest.Item) -> str:
         return ""
     found = (inspect.getdoc(item.module), inspect.getdoc(item.function))
     return "\n\n".join(text for text in found if text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, none is left with a long one at the end."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        fast = [item for item in items if not item.get_closest_marker("slow")]
+        items[:] = dealt(slow, fast, int(workers))
+
+
+def dealt(slow: list[pytest.Item], fast: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Each worker begins with one stretch of the list: of the slow tests, then of the others."""
+    order: list[pytest.Item] = []
+    for number in range(workers):
+        for kind in (slow, fast):
+            start, stop = (len(kind) * end // workers for end in (number, number + 1))
+            order += kind[start:stop]
+    return order

@@ -1,10 +1,13 @@
-"""What a failing test prints beside its traceback."""
+"""What a failing test prints beside its traceback, and the order of the tests."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from tests.conftest import dealt
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 LAWS = '''"""Laws of every sum of two numbers."""
@@ -31,3 +34,14 @@ def test_a_failed_law_is_printed_and_one_that_holds_is_not(tmp_path: Path) -> No
     assert lines[heading + 1] == "Laws of every sum of two numbers."
     assert lines[heading + 3] == "The order of two numbers does not move their sum."
     assert "finite" not in "".join(lines[heading:])
+
+
+def test_every_worker_begins_with_slow_tests_and_no_test_is_lost() -> None:
+    slow: Any = [f"slow {number}" for number in range(5)]
+    fast: Any = [f"fast {number}" for number in range(9)]
+    for workers in (1, 2, 3):
+        order: Any = dealt(slow, fast, workers)
+        assert sorted(order) == sorted(slow + fast)
+        starts = [name for name, before in zip(order, ["fast", *order], strict=False)
+                  if name[:4] == "slow" and before[:4] == "fast"]  # fmt: skip
+        assert len(starts) == workers

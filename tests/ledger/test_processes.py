@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import random
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -16,13 +15,10 @@ import pytest
 from nacre.ledger import Ledger, Request
 from nacre.ledger.rules import Zcdp
 from nacre.ledger.storage import writer
+from tests.forks import served
 
 from . import worker
 from .conftest import GAUSSIAN
-
-# Children of a server that has imported everything, and has neither threads nor open ledgers.
-SERVED = multiprocessing.get_context("forkserver")
-SERVED.set_forkserver_preload([worker.__name__])
 
 
 @contextlib.contextmanager
@@ -30,8 +26,9 @@ def started(
     task: Any, place: Path | str, name: str
 ) -> Iterator[tuple[BaseProcess, Connection[Any, Any]]]:
     """A process that does `task`, and what it says."""
-    ours, theirs = SERVED.Pipe()
-    process = SERVED.Process(target=task, args=(place, name, theirs))
+    context = served()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=task, args=(place, name, theirs))
     process.start()
     theirs.close()
     try:

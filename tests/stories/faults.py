@@ -1,14 +1,12 @@
 """Runs that die: kill -9 at a moment, what must hold afterwards, and the run they should equal.
 
-The runs are `nacre train` in processes forked from one that has imported everything, because a
-second of imports for every death would be most of the work. The server that forks has computed
-nothing, so no thread of torch is lost in a fork.
+The runs are `nacre train` in processes forked from one that has imported everything, because ten
+seconds of imports for every death would be most of the work.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -24,13 +22,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nacre.ledger import Ledger
+from tests.forks import served
 from tests.training.tiny import CENTRAL, FEDERATED, text
 
-PRELOADED = (
-    "nacre.runs.run", "nacre.cli.train", "nacre.cli.progress", "dp_accounting",
-    "dp_accounting.rdp", "dp_accounting.pld.privacy_loss_distribution", "sklearn.datasets",
-    "torch._dynamo", "torch._functorch.vmap", "pandas",
-)  # fmt: skip
 KILLED = -signal.SIGKILL
 
 _PUBLIC: dict[str, Any] = {
@@ -94,9 +88,7 @@ def nacre(
     largest: int | None = None,  # bytes that a file may have
 ) -> int:
     """Runs the command `nacre` with these words and gives its exit code, `KILLED` after a death."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    process = context.Process(target=command, args=(list(words), dies, says, largest))
+    process = served().Process(target=command, args=(list(words), dies, says, largest))
     process.start()
     process.join(None if dies is None else dies.seconds)
     if process.is_alive() and dies is not None and dies.seconds is not None:
@@ -153,7 +145,8 @@ class Story:
     """One run through its deaths. `broken` says in words what did not hold."""
 
     kind: str
-    folder: Path  # holds recipe.yaml, the run, and its undisturbed copy
+    folder: Path  # holds recipe.yaml and the run
+    undisturbed: Path  # a copy from before its first step
     kills: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     under_counts: int = 0
@@ -223,9 +216,10 @@ class Story:
             self._break(f"resuming ended with exit code {code}")
             return
         self.look()
-        copy = self.folder / "undisturbed"
-        if (code := self.train(copy)) != 0:
-            self._break(f"the undisturbed copy ended with exit code {code}")
+        copy = self.undisturbed
+        if not (copy / "outcome.json").exists():
+            self.end_copy()
+        if not (copy / "outcome.json").exists():
             return
         self.equal = _weights(self.run) == _weights(copy)
         if not self.equal:
@@ -239,6 +233,11 @@ class Story:
         left = [str(path.relative_to(self.run)) for path in self.run.rglob("*.part*")]
         if left:
             self._break(f"left behind: {', '.join(left)}")
+
+    def end_copy(self) -> None:
+        """Lets the undisturbed copy finish."""
+        if (code := self.train(self.undisturbed)) != 0:
+            self._break(f"the undisturbed copy ended with exit code {code}")
 
     def _break(self, what: str) -> None:
         after = self.kills[-1] if self.kills else "nothing"
@@ -274,7 +273,9 @@ _CLOSING = ("unprotected", "model.safetensors", "model.json", "ledger.json", "ou
 def story(kind: str, folder: Path, kills: int, draw: random.Random) -> Story:
     """A run that is killed up to `kills` times: while it opens, on its way, while it ends."""
     told = begun(kind, folder, Moment(file=draw.choice(_OPENING), count=draw.randint(1, 2)))
-    seconds = _seconds_of(told)
+    start = time.perf_counter()
+    told.end_copy()
+    seconds = time.perf_counter() - start
     while len(told.kills) < kills - 1:  # the last one is for the end
         if _killed(told, _on_the_way(kind, draw, seconds)) != KILLED:
             break  # it came to its end first
@@ -286,17 +287,25 @@ def story(kind: str, folder: Path, kills: int, draw: random.Random) -> Story:
 
 def begun(kind: str, folder: Path, *moments: Moment) -> Story:
     """A run whose first step is to come, with deaths on the way there, and a copy of it."""
-    told = Story(kind, folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(RECIPES[kind])
+    told = Story(kind, folder, undisturbed=folder / "undisturbed")
     for moment in moments:
         _killed(told, moment)
     while not (told.run / "local" / "reserved").exists():
         # The first file of the work itself: the run is reserved, and nothing was released.
         if _killed(told, Moment(file="base.safetensors")) != KILLED:
             break
-    shutil.copytree(told.run, folder / "undisturbed")
+    shutil.copytree(told.run, told.undisturbed)
     return told
+
+
+def begun_again(told: Story, folder: Path) -> Story:
+    """The same run in another folder, to be compared with the same undisturbed copy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(told.folder / "recipe.yaml", folder)
+    shutil.copytree(told.run, folder / "run")
+    return Story(told.kind, folder, told.undisturbed)
 
 
 def _killed(told: Story, moment: Moment) -> int:
@@ -307,17 +316,6 @@ def _killed(told: Story, moment: Moment) -> int:
     elif code != 0:
         told._break(f"exit code {code} where death at {moment} was asked for")
     return code
-
-
-def _seconds_of(told: Story) -> float:
-    """Seconds of a whole run, from a copy that is thrown away."""
-    trial = told.folder / "trial"
-    shutil.copytree(told.run, trial)
-    start = time.perf_counter()
-    told.train(trial)
-    seconds = time.perf_counter() - start
-    shutil.rmtree(trial)
-    return seconds
 
 
 def _on_the_way(kind: str, draw: random.Random, seconds: float) -> Moment:

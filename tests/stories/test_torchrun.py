@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from nacre.ledger import Ledger
-from tests.stories.faults import PRELOADED, Moment, command
+from tests.forks import served
+from tests.stories.faults import Moment, command
 from tests.training.processes import free_port, variables
 from tests.training.tiny import CENTRAL, FEDERATED, text
 
@@ -45,8 +45,7 @@ def train(
     """`nacre train` in so many processes, a first time or once more: exit codes, and words."""
     words = ["train", str(folder / "recipe.yaml"), "--into", str(into)]
     words = [*words, "--resume"] if into.exists() else words
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context = served()
     port, says = free_port(), [folder / f"said-{rank}.txt" for rank in range(size)]
     processes = []
     for rank in range(size):

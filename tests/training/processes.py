@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import traceback
@@ -16,7 +15,7 @@ import safetensors.torch
 import torch
 
 from nacre.training.devices.group import Group, join
-from tests.stories.faults import PRELOADED
+from tests.forks import served
 
 PATIENCE = 120.0
 """Seconds after which a process that says nothing has failed its test."""
@@ -40,8 +39,7 @@ def free_port() -> int:
 def several(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `work(group, *arguments)` gives in each of `size` processes, by rank; "died" for one
     that did before it could say."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, "tests.training.processes"])
+    context = served()
     port = free_port()
     ends: list[Connection] = []
     processes = []

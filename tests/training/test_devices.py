@@ -1,5 +1,6 @@
 """Several processes do what one does: the same sums, the same releases, the same bits."""
 
+import functools
 import itertools
 import os
 import signal
@@ -140,10 +141,6 @@ def _trained(shared, sums, noise, optimizer, steps):
     return found
 
 
-def _case(group, kind, *case):
-    return _trained(KINDS[kind](group, 4), *case)
-
-
 NOISED, PLAIN = Gaussian(multiplier=0.5), NoNoise(because="the sums are compared")
 CASES = [
     ("looped", NOISED, AdamW(lr=0.1)),
@@ -153,15 +150,24 @@ CASES = [
 ]
 
 
+def _cases(group, kind):
+    return [_trained(KINDS[kind](group, 4), *case, 4) for case in CASES]
+
+
+@functools.cache
+def _alone():
+    return _cases(Group(), "replicated")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[2].kind}")
-def test_training_in_several_processes_is_training_in_one(kind, size, case):
-    """Weights, and the optimizer's state, are the same bits."""
-    alone = _trained(Devices(Group(), 4), *case, 4)
-    for found in several(size, _case, kind, *case, 4):
-        assert found.keys() == alone.keys()
-        assert all(torch.equal(found[name], alone[name]) for name in alone)
+def test_training_in_several_processes_is_training_in_one(kind, size):
+    """Weights, and the optimizer's state, are the same bits, in each of the cases."""
+    for process in several(size, _cases, kind):
+        for (sums, _, optimizer), found, alone in zip(CASES, process, _alone(), strict=True):
+            case = f"{sums}, {optimizer.kind}"
+            assert found.keys() == alone.keys(), case
+            assert all(torch.equal(found[name], alone[name]) for name in alone), case
 
 
 def _released(group, kind, portions):
