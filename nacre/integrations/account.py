@@ -20,7 +20,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.declaration import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.ledger.recorded_rows import record_rows
-from nacre.runs.released import Log
+from nacre.runs.released import Log, beyond
 from nacre.training.planned import Planned, PlannedLevels
 
 
@@ -34,11 +34,11 @@ class Standing:
     folder: RunFolder | None  # None: the key is in memory only, and the run cannot be resumed
     _held: ExitStack
 
-    def log(self, done: int) -> Log | None:
-        """released.jsonl of the folder, cut off after `done` steps; None where there is none."""
+    def log(self) -> Log | None:
+        """released.jsonl of the folder; None where there is none."""
         if self.folder is None:
             return None
-        log = Log(self.folder.path / "released.jsonl", done)
+        log = Log(self.folder.path / "released.jsonl")
         self._held.callback(log.close)
         return log
 
@@ -47,7 +47,9 @@ class Standing:
         is destroyed."""
         self.charge.settle()
         if self.folder is not None:
-            write_json(self.folder.outcome, {"done": done, "planned": self.charge.steps})
+            facts = {"done": done, "planned": self.charge.steps}
+            facts |= beyond(self.folder.path / "released.jsonl", done, self.charge.journalled)
+            write_json(self.folder.outcome, facts)
             self.folder.destroy_key()
         self.close()
 

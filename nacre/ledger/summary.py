@@ -169,6 +169,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "run": content.get("run"),
         "summary": _words(entry.kind, content),
         "hash": entry.hash,
+        **({"journalled": content["step"]} if entry.kind == "journal" else {}),
     }
 
 

@@ -26,9 +26,11 @@ from nacre.report.facts import (
     Range,
     Released,
 )
+from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
 from nacre.report.releases import ranges, require_planned
 from nacre.report.sections.pictures import pixel_list
+from nacre.runs.released import noised_steps
 from nacre.training.planned import PlannedLevels
 
 _TRAIN = "`nacre train RECIPE --into {run}`"
@@ -52,10 +54,12 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
     """Writes RUN/evidence.json and the page (RUN/report.html, or `output`); gives the page's path.
 
-    The same run folder always gives the same bytes. Raises as `gather` does, and `NacreError`
-    where a file cannot be written.
+    The same run folder always gives the same bytes. Raises as `gather` does, `NotAsPlanned` where
+    the record of the releases is not what the plan and the ledger say, and `NacreError` where a
+    file cannot be written.
     """
     evidence = gather(run_folder)
+    require_recorded(run_folder, evidence["plan"], _lines(run_folder))
     page = render(evidence)
     write_json(run_folder / "evidence.json", evidence)
     path = output if output is not None else run_folder / "report.html"
@@ -182,11 +186,7 @@ def check_releases(run_folder: Path) -> list[Range]:
     if own is not None:
         return _declared(own)
     plan, lines = _plan(run_folder), _lines(run_folder)
-    done = None
-    if (run_folder / "outcome.json").exists():
-        outcome: OutcomeFacts = _read(run_folder, "outcome.json", OutcomeFacts)
-        done = outcome["done"]
-    require_planned(run_folder, plan, lines, done)
+    require_recorded(run_folder, plan, lines)
     found = ranges(plan, lines)
     stated: Any = _optional(run_folder, "evidence.json", dict[str, Any])
     if stated is not None and stated.get("released", {}).get("ranges") != found:
@@ -195,6 +195,26 @@ def check_releases(run_folder: Path) -> list[Range]:
             f"again by `nacre report {run_folder}`"
         )
     return found
+
+
+def require_recorded(run: Path, plan: PlanFacts, lines: list[dict[str, Any]]) -> None:
+    """Raises `NotAsPlanned` for the first release that is not what the plan promises, and where the
+    record lacks what outcome.json or the ledger's extract says has left."""
+    if not (run / "outcome.json").exists():
+        require_planned(run, plan, lines, None)
+        return
+    outcome: OutcomeFacts = _read(run, "outcome.json", OutcomeFacts)
+    require_planned(run, plan, lines, outcome.get("released", outcome["done"]))
+    charged = (run / "ledger.json").exists() and "search" not in plan  # which has two entries
+    extract: LedgerFacts | None = _read(run, "ledger.json", LedgerFacts) if charged else None
+    journalled = journalled_steps(extract) if extract is not None else None
+    recorded = noised_steps(lines) + outcome.get("unrecorded", 0)
+    if journalled is not None and journalled != recorded:
+        raise NotAsPlanned(
+            f"{run}/released.jsonl and outcome.json account for {recorded} noised steps, and "
+            f"{journalled} were charged by {run}/ledger.json, so what left is not on record: put "
+            "the files back from a copy"
+        )
 
 
 def loop_of_ones_own(run: Path) -> Path | None:
@@ -216,7 +236,7 @@ def _declared(run: Path) -> list[Range]:
         outcome: Any = read_json(run / "outcome.json")
         if not isinstance(outcome, dict) or not isinstance(outcome.get("done"), int):  # pyright: ignore[reportUnknownMemberType]
             raise FileDamaged(f"{run / 'outcome.json'} does not say `done`: put it back")
-        done = int(outcome["done"])  # pyright: ignore[reportUnknownArgumentType]
+        done = int(outcome.get("released", outcome["done"]))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     require_planned(run, plan, lines, done)
     return ranges(plan, lines)
 

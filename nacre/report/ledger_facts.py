@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Granted(TypedDict):
@@ -34,6 +34,8 @@ class EntryFacts(TypedDict):
     run: str | None
     summary: str
     hash: str
+    journalled: NotRequired[int]
+    """Of a run's journal: steps in all that may have been released."""
 
 
 class AccountFacts(TypedDict):
@@ -57,3 +59,19 @@ class LedgerFacts(TypedDict):
     """Hash of the ledger's last line."""
     verified: bool
     """Whether the chain of hashes was whole."""
+    run: NotRequired[str]
+    """The name of this run in the ledger."""
+
+
+def journalled_steps(extract: LedgerFacts) -> int | None:
+    """Steps of the run itself that may have been released, of all of its accounts together; None
+    where the extract does not name the run."""
+    if "run" not in extract:
+        return None
+    entries = {
+        entry["index"]: entry.get("journalled", 0)  # several grants of one account share entries
+        for account in extract["accounts"]
+        for entry in account["entries"]
+        if entry["run"] == extract["run"]
+    }
+    return sum(entries.values())
