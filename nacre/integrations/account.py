@@ -54,7 +54,8 @@ class Standing:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the ledger and the folder; the reservation stands."""
+        """Lets go of the ledger and the folder. The reservation of a run without a folder is
+        settled: nobody could go on with it."""
         self._held.close()
 
 
@@ -132,6 +133,8 @@ def _reserved(
                 )
             record_rows(ledger, [choice.dataset], rows)
         charge = ledger.reserve(choice.dataset, mechanism.request(name))
+        if folder is None:
+            held.callback(charge.abandon)  # nothing, where the run was settled before
         multiplier = mechanism.noise.multiplier
         assert multiplier is not None  # `Promise.mechanism` has calibrated it
         written = json.loads(json.dumps(promise.declared(multiplier)))
