@@ -16,13 +16,23 @@ class Spent(TypedDict):
     """What has been charged to an account so far, by this run and others."""
 
     epsilon: float
+    share: NotRequired[float]
+    """Of the grant, 0 to 1: what its rule adds up."""
+
+
+class Reserved(TypedDict):
+    """What runs that are open hold beside what they have spent."""
+
+    epsilon: float
 
 
 class Left(TypedDict):
     """What the account's rule still allows."""
 
     epsilon: float
-    """At the grant's delta; 0 once a rule that prices one run has priced it."""
+    """Of one more run like the last but for its noise, as `nacre ledger show` says under `fits`, at
+    the grant's delta; 0 once a rule that prices one run has priced it. Under rules that add up
+    shares it is more than the difference to the grant."""
 
 
 class EntryFacts(TypedDict):
@@ -46,6 +56,7 @@ class AccountFacts(TypedDict):
     rule: str
     granted: Granted
     spent: Spent
+    reserved: NotRequired[Reserved]
     left: Left
     entries: list[EntryFacts]
     """Of the whole account; of each run's journal the last line only."""

@@ -26,6 +26,7 @@ from nacre.models import build
 from nacre.planning.plan import plan
 from nacre.planning.show import plan_tables
 from nacre.report.evidence import check_releases, write_report
+from nacre.report.sections.numbers import epsilon_text, left, percent
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import abandon, finish, open_run, train
 from nacre.training import step
@@ -259,6 +260,20 @@ def test_a_step_that_left_no_line_is_counted(tmp_path, line):
     assert len(record.read_text().splitlines()) == 2
     check_releases(run.path)
     assert "1 more steps over rows were charged" in write_report(run.path).read_text()
+
+
+def test_a_run_that_ended_early_says_what_its_ledger_says(tmp_path):
+    grant = {"epsilon": 16, "delta": 1e-4, "rule": "rdp"}
+    planned = plan(recipe(tmp_path, CENTRAL, ledger__grant=grant))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(2))
+    run = finish(tmp_path / "run")
+    page, standing = write_report(run.path).read_text(), _spent(tmp_path / "privacy.db", "iris")[0]
+    assert standing.epsilon_fits > 16 - standing.epsilon_spent
+    assert f"one more run of up to {left(standing.epsilon_fits)} fits" in page
+    reserved = planned.priced[0].quote.share
+    assert f"{percent(reserved)} was reserved; {percent(standing.spent)} is spent" in page
+    assert page.count(epsilon_text(planned.priced[0].quote.epsilon_after)) == 0
 
 
 def test_a_record_that_lacks_what_was_charged_is_refused(tmp_path):
