@@ -203,9 +203,9 @@ _ADDED = (
     "in epsilon the first costs more than those after it. Open runs hold their whole share."
 )
 _ORDER = (
-    "Under `rdp` the share of the grant is what counts: `spent` translates it at the one order that "
-    "the first run fixed, which suits the whole grant. So it starts high (the first step of a run "
-    "can show as 1.7), lies above the plan's epsilon while little is spent, and meets it in the end."
+    "Under `rdp` the share of the grant is what counts: `spent` translates it at the one order "
+    "that the first run fixed, which suits the whole grant. So it starts high (the first step of a "
+    "run can show as 1.7), and lies above the plan's epsilon while little is spent."
 )
 
 

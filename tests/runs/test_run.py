@@ -30,6 +30,7 @@ from nacre.report.sections.numbers import epsilon_text, left, percent
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import abandon, finish, open_run, train
 from nacre.training import step
+from tests.integrations.declared import private
 from tests.training.tiny import (
     CENTRAL,
     FEDERATED,
@@ -294,8 +295,28 @@ def test_a_record_that_lacks_what_was_charged_is_refused(tmp_path):
 
 def test_an_open_run_has_no_model_yet(tmp_path):
     _interrupted(CENTRAL, tmp_path, 2)
-    with pytest.raises(RunError, match="not complete"):
+    with pytest.raises(RunError, match=r"not complete: it is open; go on with .*--resume"):
         open_run(tmp_path / "run")
+    abandon(tmp_path / "run")
+    with pytest.raises(RunError, match=r"not complete: it was abandoned, .* start a new run"):
+        open_run(tmp_path / "run")
+    with pytest.raises(RunError, match="was abandoned before"):
+        abandon(tmp_path / "run")
+
+
+def test_a_complete_run_has_nothing_to_abandon(tmp_path):
+    run = train(plan(recipe(tmp_path, CENTRAL)), tmp_path / "run")
+    with pytest.raises(RunError, match="is complete, so there is nothing to abandon"):
+        abandon(run.path)
+
+
+def test_a_loop_of_ones_own_is_no_run_of_a_recipe(tmp_path):
+    with private(tmp_path, folder=tmp_path / "output" / "private") as own:
+        own.step()
+    for path in (tmp_path / "output", tmp_path / "output" / "private"):
+        for verb in (finish, abandon, open_run):
+            with pytest.raises(RunError, match=f"loop of your own.*`nacre report {path} --check`"):
+                verb(path)
 
 
 def test_a_damaged_checkpoint_says_what_to_delete_and_then_the_run_ends_the_same(tmp_path):
