@@ -17,7 +17,12 @@ def command(run: Path, packages: tuple[str, ...], trust_code: bool, as_json: boo
     """End the open RUN with the model of its last checkpoint. Its key, which could strip the noise
     off its releases, is destroyed, and it can no longer be resumed."""
     from nacre.cli.progress import watcher
+    from nacre.core.files import read_json
     from nacre.runs.run import finish
 
-    finish(run, observe=watcher(), code=code_of(packages, trust_code))
-    show({"run": str(run), "ended": "finished"}, f"{run} is finished; its key is gone", as_json)
+    found = finish(run, observe=watcher(), code=code_of(packages, trust_code))
+    outcome = read_json(found.folder.outcome)
+    done, released = outcome["done"], outcome.get("released", outcome["done"])
+    model = f"{released:,} released, the model is that of step {done:,}"
+    people = f"{run} is finished: {model}; its key is gone"
+    show({"run": str(run), "ended": "finished", "outcome": outcome}, people, as_json)

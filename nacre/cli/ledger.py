@@ -183,8 +183,9 @@ def _table(accounts: list[AccountSummary]) -> Table:
                 _more(given),
                 str(len(account.runs)),
             )
-    if any(given.rule != "pld" for account in accounts for given in account.grants):
-        table.caption = _RDP
+    rules = {given.rule for account in accounts for given in account.grants}
+    captions = [_ADDED] * (rules != {"pld"} and bool(rules)) + [_ORDER] * ("rdp" in rules)
+    table.caption = " ".join(captions) or None
     return table
 
 
@@ -196,10 +197,15 @@ def _more(given: GrantSummary) -> str:
     return f"{least:g}" if least > 0 else "none"
 
 
-_RDP = (
+_ADDED = (
     "`spent` is the epsilon of all runs together, `fits` that of one more run like the last but "
     "for its noise. The two add up to more than the grant: runs add up by their share of it, and "
     "in epsilon the first costs more than those after it. Open runs hold their whole share."
+)
+_ORDER = (
+    "Under `rdp` the share of the grant is what counts: `spent` translates it at the one order "
+    "that the first run fixed, which suits the whole grant. So it starts high (the first step of a "
+    "run can show as 1.7), and lies above the plan's epsilon while little is spent."
 )
 
 
@@ -216,7 +222,8 @@ class _Bar:
 
         taken = f"{self.spent + self.reserved:.0%}"
         if not console.is_terminal:
-            yield Text(f"{taken}, {self.reserved:.0%} reserved" if self.reserved else taken)
+            held = f"{taken}, of it {self.reserved:.0%} reserved"
+            yield Text(held if self.reserved else taken)
             return
         spent = round(_CELLS * min(1.0, self.spent))
         reserved = round(_CELLS * min(1.0, self.spent + self.reserved)) - spent
@@ -231,7 +238,7 @@ class _Bar:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         from rich.measure import Measurement
 
-        wide = _CELLS + 5 if console.is_terminal else len("100%, 100% reserved")
+        wide = _CELLS + 5 if console.is_terminal else len("100%, of it 100% reserved")
         return Measurement(wide, wide)
 
 

@@ -18,7 +18,7 @@ from nacre.cli.output import common_options, show
 @click.option(
     "--check", is_flag=True,
     help="Write nothing; recompute from plan.json and released.jsonl whether each release is what "
-    "was promised.",
+    "was promised, and what epsilon that costs.",
 )  # fmt: skip
 @common_options
 def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
@@ -41,10 +41,28 @@ def _check(run: Path, as_json: bool) -> None:
         from nacre.report.answers import check_answers as checked
 
         answers = checked(run)
-        show({"answers": answers}, f"all {len(answers)} answers of {run} are as paid for", as_json)
+        count = len(answers)
+        people = f"{_all(count, 'answer')} of {run} {_are(count)} as paid for"
+        show({"answers": answers}, people, as_json)
         return
     from nacre.report.evidence import check_releases as held
+    from nacre.report.evidence import loop_of_ones_own
+    from nacre.report.repriced import repriced
 
     found = held(run)
+    prices = repriced(loop_of_ones_own(run) or run)
     count = sum(part["last"] - part["first"] + 1 for part in found)
-    show({"ranges": found}, f"all {count} releases of {run} are what its plan says", as_json)
+    people = [f"{_all(count, 'release')} of {run} {_are(count)} what its plan says"]
+    if prices:
+        people.append("computed once more from the mechanism in plan.json:")
+        people += [f"  {price.sentence()}" for price in prices]
+    document = {"ranges": found, "epsilon": [price.to_json() for price in prices]}
+    show(document, "\n".join(people), as_json)
+
+
+def _all(count: int, noun: str) -> str:
+    return f"the one {noun}" if count == 1 else f"all {count} {noun}s"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError) as error:
         known = str(error).endswith(("twice", "is not finite"))
         reason = getattr(error, "strerror", None) or (str(error) if known else "it is not JSON")
-        raise FileDamaged(f"{path} cannot be read ({reason})") from error
+        raise FileDamaged(f"{path} cannot be read ({reason}): restore it from a copy") from error
 
 
 def tensors_to_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -131,6 +131,20 @@ class RunFolder:
             )
         return Source(self.key(self.run_key))
 
+    def unfinished(self) -> str:
+        """Why a run has no outcome, and what to do: it is open, or was ended without a model."""
+        if self.trials.exists():
+            return (
+                f"its search is open; go on with `nacre tune RECIPE --into {self.path} --resume`, "
+                f"or end it without a model by `nacre abandon {self.path}`"
+            )
+        if self.run_key.exists():
+            return (
+                f"it is open; go on with `nacre run RECIPE --into {self.path} --resume`, or end it "
+                f"with the model of its last checkpoint by `nacre finish {self.path}`"
+            )
+        return "it was abandoned, so there is no model; start a new run with another `--into`"
+
     @property
     def noise(self) -> Path:
         """What correlated noise remembers at each checkpoint; absent once the run has ended."""
@@ -225,6 +239,13 @@ def _existing(path: Path) -> str:
 def reopen(path: Path) -> RunFolder:
     """The folder of a run that was started. Raises `RunError` where there is none."""
     folder = RunFolder(path)
+    for place in (path, path / "private"):
+        if RunFolder(place).facts.exists() and not RunFolder(place).recipe.exists():
+            raise RunError(
+                f"{path} holds a loop of your own and no run of a recipe: its program goes on with "
+                f"it (`resume=True`) and ends it (`finish()`), and `nacre report {path} --check` "
+                "checks its releases"
+            )
     if not folder.recipe.exists() or not folder.plan.exists():
         raise RunError(f"{path} holds no run: start one with `nacre train RECIPE --into {path}`")
     _require_format(folder)

@@ -20,7 +20,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.declaration import Promise
 from nacre.ledger import Charge, Ledger
 from nacre.ledger.recorded_rows import record_rows
-from nacre.runs.released import Log
+from nacre.runs.released import Log, beyond
 from nacre.training.planned import Planned, PlannedLevels
 
 
@@ -34,11 +34,11 @@ class Standing:
     folder: RunFolder | None  # None: the key is in memory only, and the run cannot be resumed
     _held: ExitStack
 
-    def log(self, done: int) -> Log | None:
-        """released.jsonl of the folder, cut off after `done` steps; None where there is none."""
+    def log(self) -> Log | None:
+        """released.jsonl of the folder; None where there is none."""
         if self.folder is None:
             return None
-        log = Log(self.folder.path / "released.jsonl", done)
+        log = Log(self.folder.path / "released.jsonl")
         self._held.callback(log.close)
         return log
 
@@ -47,12 +47,15 @@ class Standing:
         is destroyed."""
         self.charge.settle()
         if self.folder is not None:
-            write_json(self.folder.outcome, {"done": done, "planned": self.charge.steps})
+            facts = {"done": done, "planned": self.charge.steps}
+            facts |= beyond(self.folder.path / "released.jsonl", done, self.charge.journalled)
+            write_json(self.folder.outcome, facts)
             self.folder.destroy_key()
         self.close()
 
     def close(self) -> None:
-        """Lets go of the ledger and the folder; the reservation stands."""
+        """Lets go of the ledger and the folder. The reservation of a run without a folder is
+        settled: nobody could go on with it."""
         self._held.close()
 
 
@@ -130,6 +133,8 @@ def _reserved(
                 )
             record_rows(ledger, [choice.dataset], rows)
         charge = ledger.reserve(choice.dataset, mechanism.request(name))
+        if folder is None:
+            held.callback(charge.abandon)  # nothing, where the run was settled before
         multiplier = mechanism.noise.multiplier
         assert multiplier is not None  # `Promise.mechanism` has calibrated it
         written = json.loads(json.dumps(promise.declared(multiplier)))

@@ -81,6 +81,9 @@ class Promise:
             "clip": self.clip.facts(),
             "noise": {"kind": self.privacy.noise.kind, "multiplier": multiplier},
             "steps": self.steps,
+            "epsilon": self.privacy.epsilon,
+            "delta": self.privacy.delta,
+            "accountant": self.accountant,
         }
         return {
             "private": True,

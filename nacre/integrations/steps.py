@@ -105,7 +105,7 @@ class PrivateSteps:
     def _record(self, number: int, release: Release) -> None:
         """One more line of released.jsonl, durable when this returns."""
         if self._log is None:
-            self._log = self.standing.log(number - 1)
+            self._log = self.standing.log()
         if self._log is not None:
             self._log.add(number, release)
             self._log.sync()

@@ -64,7 +64,8 @@ class Private:
 
     The model and the optimizer stay your own; each step puts the model into training mode. The
     model, the loss and the optimizer are tried on made-up rows first, and the whole run is reserved
-    in the ledger before its first step. A loop that dies leaves the reservation standing.
+    in the ledger before its first step. A loop that dies leaves the reservation standing; so does
+    one that closes early, where it has a folder to go on from.
 
     Raises `Incompatible` and `UnsupportedLayer` for what no epsilon would cover, `BudgetExceeded`
     where the account does not, `RunError` for a folder that holds something else.
@@ -197,7 +198,9 @@ class Private:
         return spent
 
     def close(self) -> None:
-        """Lets go of the ledger and the folder without ending the run; it can be resumed."""
+        """Lets go of the ledger and the folder. With a folder the run stays open and can be
+        resumed; without one it ends here, as abandoned: the steps taken stay charged, and the
+        account gets back what its rule allows of the others."""
         self._steps.standing.close()
 
     def __enter__(self) -> Private:

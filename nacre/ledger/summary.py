@@ -134,7 +134,9 @@ def extract(
 
 
 def _item(account: str, grant: GrantSummary, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    # What fits is never less than the difference, and that is said where it cannot be told.
     rest = max(0.0, grant.epsilon - grant.epsilon_taken) if grant.left else 0.0
+    fits = rest if grant.epsilon_fits is None else grant.epsilon_fits
     return {
         "account": account,
         "unit": grant.unit,
@@ -143,8 +145,11 @@ def _item(account: str, grant: GrantSummary, rows: list[dict[str, Any]]) -> dict
         "order": grant.order,
         "granted": {"epsilon": grant.epsilon, "delta": grant.delta},
         "spent": {"epsilon": grant.epsilon_spent, "share": grant.spent},
-        "reserved": {"share": grant.reserved},
-        "left": {"epsilon": rest, "share": grant.left},
+        "reserved": {
+            "epsilon": max(0.0, grant.epsilon_taken - grant.epsilon_spent),
+            "share": grant.reserved,
+        },
+        "left": {"epsilon": fits, "share": grant.left},
         "entries": rows,
     }
 
@@ -169,6 +174,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "run": content.get("run"),
         "summary": _words(entry.kind, content),
         "hash": entry.hash,
+        **({"journalled": content["step"]} if entry.kind == "journal" else {}),
     }
 
 

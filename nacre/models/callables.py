@@ -42,6 +42,12 @@ class PythonModel(NoAssumptions):
 
     def __post_init__(self) -> None:
         module, colon, function = self.call.partition(":")
+        if module.endswith(".py"):
+            written = module.removesuffix(".py").strip("./").replace("/", ".")
+            raise ValueError(
+                f"call={self.call!r} names a file where a module is meant; write "
+                f"`{written}:{function or 'function'}`"
+            )
         names = [*module.split("."), *function.split(".")]
         if not colon or not all(name.isidentifier() for name in names):
             raise ValueError(f"call={self.call!r} must read `package.module:function`")
@@ -135,8 +141,8 @@ def _found(option: PythonModel, folder: Path, code: Code) -> Callable[..., objec
                 found = importlib.import_module(module)
     except Exception as error:
         raise Refusal(
-            f"model {option.call!r} cannot be imported from {folder} ({cause(error)}); "
-            "correct `call` or install what the module needs"
+            f"model {option.call!r} cannot be imported from {folder} ({foreign_cause(error)}); "
+            "correct the file there or install what it needs"
         ) from error
     if file is not None and _file_of(module) != file:
         raise Refusal(

@@ -71,9 +71,9 @@ def checks(evidence: Evidence) -> Section:
     """Commands that confirm the page, most telling first."""
     trust = " --trust-code" if evidence["plan"]["model"].get("kind") == "python" else ""
     commands = [
-        "# the same mechanism and the same epsilon, from the recipe alone: no row is read",
-        *_base(evidence),
-        f"nacre plan RUN/recipe.yaml{trust}",
+        "# each release is what the plan promises, all that was charged is on record, and epsilon",
+        "# is recomputed from the mechanism in plan.json: no row is read, no ledger is asked",
+        "nacre report RUN --check",
         "# the files are those that this page was made from",
         f"(cd RUN && sha256sum {' '.join(evidence['files'])})",
         "# the same page, byte for byte",
@@ -96,10 +96,3 @@ def checks(evidence: Evidence) -> Section:
         ),
     ]
     return Section("checks", "How to check this report", blocks)
-
-
-def _base(evidence: Evidence) -> list[str]:
-    """What the first command needs beside the recipe: paths in it are relative to it."""
-    if evidence["plan"]["model"].get("kind") not in ("pretrained", "run"):
-        return []
-    return ["# (the base's folder, where the recipe names one, has to lie beside RUN/recipe.yaml)"]

@@ -13,6 +13,7 @@ from typing import Any, cast
 from nacre.audit.finding import Finding
 from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
+from nacre.core.run_folder import RunFolder
 from nacre.core.strict import parsed
 from nacre.report.conform import conform
 from nacre.report.facts import (
@@ -26,41 +27,58 @@ from nacre.report.facts import (
     Range,
     Released,
 )
+from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
 from nacre.report.releases import ranges, require_planned
 from nacre.report.sections.pictures import pixel_list
+from nacre.runs.released import noised_steps
 from nacre.training.planned import PlannedLevels
 
-_TRAIN = "`nacre train RECIPE --into {run}`"
+_TRAINED = (
+    "plan.json",
+    "recipe.yaml",
+    "outcome.json",
+    "released.jsonl",
+    "model.json",
+    "ledger.json",
+)
+"""What a run writes once: no verb writes it into a folder that exists."""
 _WRITERS = {
-    "plan.json": _TRAIN,
-    "recipe.yaml": _TRAIN,
-    "outcome.json": "`nacre train RECIPE --into {run} --resume`",
-    "released.jsonl": _TRAIN,
-    "model.json": "`nacre train RECIPE --into {run} --resume`",
-    "ledger.json": _TRAIN,
     "findings.json": "`nacre audit {run}`",
     "comparison.json": "`nacre audit {run}`",
     "evidence.json": "`nacre report {run}`",
 }
-"""File of a run folder -> the verb that writes it."""
+"""File of a run folder -> the verb that writes it again."""
 
-_SOURCES = (*(name for name in _WRITERS if name != "evidence.json"), "model.safetensors")
+_SOURCES = (*_TRAINED, "findings.json", "comparison.json", "model.safetensors")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
     """Writes RUN/evidence.json and the page (RUN/report.html, or `output`); gives the page's path.
 
-    The same run folder always gives the same bytes. Raises as `gather` does, and `NacreError`
-    where a file cannot be written.
+    The same run folder always gives the same bytes. Raises as `gather` does, `NotAsPlanned` where
+    the record of the releases is not what the plan and the ledger say, and `NacreError` where a
+    file cannot be written.
     """
+    _require_run(run_folder)
     evidence = gather(run_folder)
+    require_recorded(run_folder, evidence["plan"], _lines(run_folder))
     page = render(evidence)
     write_json(run_folder / "evidence.json", evidence)
     path = output if output is not None else run_folder / "report.html"
     write_bytes(path, page.encode())
     return path
+
+
+def _require_run(path: Path) -> None:
+    """Raises `RunError` for what is checked and has no page."""
+    what = "a file" if path.is_file() else "a loop of your own" if loop_of_ones_own(path) else ""
+    if what:
+        raise RunError(
+            f"{path} is {what}, and pages are written of the runs of recipes: use `nacre report "
+            f"{path} --check`, which holds what was released against what was promised"
+        )
 
 
 def gather(run_folder: Path) -> Evidence:
@@ -107,29 +125,33 @@ def _fingerprint(text: str) -> str:
 def _text(run: Path, name: str) -> str:
     """The text of a file that has to be there."""
     path = run / name
-    if not path.is_file() and name == "outcome.json" and (run / "plan.json").is_file():
-        raise RunError(f"{run} has no outcome to report: {_state(run)}")
     if not path.is_file():
-        raise RunError(f"{run} holds no {name}: {_WRITERS[name].format(run=run)} writes it")
+        raise RunError(_missing(run, name))
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(run, name, getattr(error, "strerror", None) or "it is not text") from error
 
 
-def _state(run: Path) -> str:
-    """Why a run has no outcome: it is open, or was ended without a model."""
-    if (run / "local" / "trials").exists():
-        return (
-            f"its search is open; go on with `nacre tune RECIPE --into {run} --resume`, or end it "
-            f"without a model by `nacre abandon {run}`"
-        )
-    if (run / "local" / "run.key").exists():
-        return (
-            f"it is open; go on with `nacre run RECIPE --into {run} --resume`, or end it with the "
-            f"model of its last checkpoint by `nacre finish {run}`"
-        )
-    return "it was abandoned, so there is no model; start a new run with another `--into`"
+def _missing(run: Path, name: str) -> str:
+    """That a file is not there, and what to do."""
+    if not any((run / other).is_file() for other in _TRAINED):
+        return f"{run} holds no {name} and no run: `nacre run RECIPE --into {run}` makes one"
+    ended = (run / "outcome.json").is_file()
+    if name == "outcome.json" and (run / "plan.json").is_file():
+        return f"{run} has no outcome to report: {RunFolder(run).unfinished()}"
+    if name == "released.jsonl" and not ended and (run / "recipe.yaml").is_file():
+        return f"{run} has released nothing yet: {RunFolder(run).unfinished()}"
+    if name == "released.jsonl" and not ended:
+        return f"{run} has released nothing yet: its program goes on with it (`resume=True`)"
+    return f"{run} holds no {name}: {_remedy(run, name)}"
+
+
+def _remedy(run: Path, name: str) -> str:
+    """How a file comes back that a run wrote once, or that a verb writes again."""
+    if name in _WRITERS:
+        return f"{_WRITERS[name].format(run=run)} writes it anew"
+    return "restore it from a copy; no `nacre` verb writes it a second time"
 
 
 def _read(run: Path, name: str, hint: Any) -> Any:
@@ -150,8 +172,7 @@ def _optional(run: Path, name: str, hint: Any) -> Any:
 
 
 def _damaged(run: Path, name: str, reason: str) -> FileDamaged:
-    remedy = _WRITERS[name].format(run=run)
-    return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {remedy} writes it")
+    return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {_remedy(run, name)}")
 
 
 def _plan(run: Path) -> PlanFacts:
@@ -182,11 +203,7 @@ def check_releases(run_folder: Path) -> list[Range]:
     if own is not None:
         return _declared(own)
     plan, lines = _plan(run_folder), _lines(run_folder)
-    done = None
-    if (run_folder / "outcome.json").exists():
-        outcome: OutcomeFacts = _read(run_folder, "outcome.json", OutcomeFacts)
-        done = outcome["done"]
-    require_planned(run_folder, plan, lines, done)
+    require_recorded(run_folder, plan, lines)
     found = ranges(plan, lines)
     stated: Any = _optional(run_folder, "evidence.json", dict[str, Any])
     if stated is not None and stated.get("released", {}).get("ranges") != found:
@@ -195,6 +212,26 @@ def check_releases(run_folder: Path) -> list[Range]:
             f"again by `nacre report {run_folder}`"
         )
     return found
+
+
+def require_recorded(run: Path, plan: PlanFacts, lines: list[dict[str, Any]]) -> None:
+    """Raises `NotAsPlanned` for the first release that is not what the plan promises, and where the
+    record lacks what outcome.json or the ledger's extract says has left."""
+    if not (run / "outcome.json").exists():
+        require_planned(run, plan, lines, None)
+        return
+    outcome: OutcomeFacts = _read(run, "outcome.json", OutcomeFacts)
+    require_planned(run, plan, lines, outcome.get("released", outcome["done"]))
+    charged = (run / "ledger.json").exists() and "search" not in plan  # which has two entries
+    extract: LedgerFacts | None = _read(run, "ledger.json", LedgerFacts) if charged else None
+    journalled = journalled_steps(extract) if extract is not None else None
+    recorded = noised_steps(lines) + outcome.get("unrecorded", 0)
+    if journalled is not None and journalled != recorded:
+        raise NotAsPlanned(
+            f"{run}/released.jsonl and outcome.json account for {recorded} noised steps, and "
+            f"{journalled} were charged by {run}/ledger.json, so what left is not on record: put "
+            "the files back from a copy"
+        )
 
 
 def loop_of_ones_own(run: Path) -> Path | None:
@@ -216,7 +253,7 @@ def _declared(run: Path) -> list[Range]:
         outcome: Any = read_json(run / "outcome.json")
         if not isinstance(outcome, dict) or not isinstance(outcome.get("done"), int):  # pyright: ignore[reportUnknownMemberType]
             raise FileDamaged(f"{run / 'outcome.json'} does not say `done`: put it back")
-        done = int(outcome["done"])  # pyright: ignore[reportUnknownArgumentType]
+        done = int(outcome.get("released", outcome["done"]))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     require_planned(run, plan, lines, done)
     return ranges(plan, lines)
 

@@ -196,9 +196,14 @@ class OutcomeFacts(TypedDict):
     """How the training ended."""
 
     done: int
+    """The step that the model is of."""
     planned: int
     """Rounds of a federation, steps of a central run."""
     stopped: str
+    released: NotRequired[int]
+    """Releases on record, where the model is that of an earlier step than the last of them."""
+    unrecorded: NotRequired[int]
+    """Noised steps that the ledger journalled and that are on no line of released.jsonl."""
     seconds: dict[str, float]
     """Wall time of each stage."""
     provenance: dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Granted(TypedDict):
@@ -16,13 +16,23 @@ class Spent(TypedDict):
     """What has been charged to an account so far, by this run and others."""
 
     epsilon: float
+    share: NotRequired[float]
+    """Of the grant, 0 to 1: what its rule adds up."""
+
+
+class Reserved(TypedDict):
+    """What runs that are open hold beside what they have spent."""
+
+    epsilon: float
 
 
 class Left(TypedDict):
     """What the account's rule still allows."""
 
     epsilon: float
-    """At the grant's delta; 0 once a rule that prices one run has priced it."""
+    """Of one more run like the last but for its noise, as `nacre ledger show` says under `fits`, at
+    the grant's delta; 0 once a rule that prices one run has priced it. Under rules that add up
+    shares it is more than the difference to the grant."""
 
 
 class EntryFacts(TypedDict):
@@ -34,6 +44,8 @@ class EntryFacts(TypedDict):
     run: str | None
     summary: str
     hash: str
+    journalled: NotRequired[int]
+    """Of a run's journal: steps in all that may have been released."""
 
 
 class AccountFacts(TypedDict):
@@ -44,6 +56,7 @@ class AccountFacts(TypedDict):
     rule: str
     granted: Granted
     spent: Spent
+    reserved: NotRequired[Reserved]
     left: Left
     entries: list[EntryFacts]
     """Of the whole account; of each run's journal the last line only."""
@@ -57,3 +70,19 @@ class LedgerFacts(TypedDict):
     """Hash of the ledger's last line."""
     verified: bool
     """Whether the chain of hashes was whole."""
+    run: NotRequired[str]
+    """The name of this run in the ledger."""
+
+
+def journalled_steps(extract: LedgerFacts) -> int | None:
+    """Steps of the run itself that may have been released, of all of its accounts together; None
+    where the extract does not name the run."""
+    if "run" not in extract:
+        return None
+    entries = {
+        entry["index"]: entry.get("journalled", 0)  # several grants of one account share entries
+        for account in extract["accounts"]
+        for entry in account["entries"]
+        if entry["run"] == extract["run"]
+    }
+    return sum(entries.values())

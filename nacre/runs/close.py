@@ -18,6 +18,7 @@ from nacre.planning.plan import Plan
 from nacre.runs import reservations
 from nacre.runs.loop import Outcome
 from nacre.runs.provenance import provenance
+from nacre.runs.released import beyond
 from nacre.runs.rows import Holdings
 
 
@@ -69,6 +70,7 @@ def close(
         "done": outcome.done,
         "planned": plan.rounds,
         "stopped": outcome.stopped,
+        **beyond(folder.path / "released.jsonl", outcome.done, charges.journalled()),
         # How long private work took speaks of how many rows there are.
         "seconds": seconds if held.private_is_public else {},
         "curve": list(outcome.curve),

@@ -117,7 +117,7 @@ def loop(
     state, outcome = _restored(level.state, folder, devices, average)
     until = state.done if around.early else plan.rounds
     name = "rounds" if plan.federated else "steps"
-    log = Log(folder / "released.jsonl", state.done) if folder is not None else None
+    log = Log(folder / "released.jsonl") if folder is not None else None
     try:
         with around.watch.stage(name, plan.rounds) as advance:
             advance(state.done)

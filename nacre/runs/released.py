@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,12 @@ class Overheard:
 
 
 class Log:
-    """Appends to released.jsonl; on resume the steps that will be answered again are cut off."""
+    """Appends to released.jsonl. What left stays on record: a step that is answered again after a
+    crash gives the same release, and its line stands there already."""
 
-    def __init__(self, path: Path, done: int) -> None:
-        kept = [text for text in _lines(path) if parsed(text)["step"] <= done]
+    def __init__(self, path: Path) -> None:
+        kept = _lines(path)
+        self._last = int(parsed(kept[-1])["step"]) if kept else 0
         # Whole or not at all: a crash between cutting and writing would lose what had left.
         write_bytes(path, "".join(f"{text}\n" for text in kept).encode())
         self._file = path.open("a", encoding="utf-8")
@@ -84,7 +86,9 @@ class Log:
     def add(
         self, number: int, release: Release, heard: Mapping[str, Inherited] | None = None
     ) -> None:
-        """One more line, on its way to the disk."""
+        """One more line, on its way to the disk; nothing for a step that is on record."""
+        if number <= self._last:
+            return
         self._file.write(json.dumps(line(number, release, heard)) + "\n")
         self._file.flush()
 
@@ -95,6 +99,31 @@ class Log:
     def close(self) -> None:
         """Ends the log."""
         self._file.close()
+
+
+def beyond(
+    path: Path,
+    done: int,  # the step of the model that the run ends with
+    journalled: int,  # steps in all that the ledger says may have been released
+) -> dict[str, int]:
+    """What outcome.json says where more has left than the model was made of; {} elsewhere.
+
+    `released` are the lines on record. `unrecorded` are steps that were journalled and are on no
+    line, as where their process died before it wrote one.
+    """
+    lines = [parsed(text) for text in _lines(path)]
+    missing = journalled - noised_steps(lines)
+    return ({"released": len(lines)} if len(lines) != done else {}) | (
+        {"unrecorded": missing} if missing > 0 else {}
+    )
+
+
+def noised_steps(lines: Sequence[Mapping[str, Any]]) -> int:
+    """How many noised steps these lines hold, those of parties included."""
+    return sum(
+        (line["how"] == "noised") + sum(map(len, line.get("parties", {}).values()))
+        for line in lines
+    )
 
 
 def _lines(path: Path) -> list[str]:

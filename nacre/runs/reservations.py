@@ -40,7 +40,13 @@ class Charges(Mapping[str, Charge]):
         """The ledger's part of the report."""
         if self._ledger is None:
             return {"accounts": [], "head": "", "verified": True}
-        return self._ledger.extract([charge.account for charge in self._charges.values()])
+        charges = list(self._charges.values())
+        found = self._ledger.extract([charge.account for charge in charges])
+        return found | {"run": charges[0].run}  # all holders' reservations have one name
+
+    def journalled(self) -> int:
+        """Steps that may have been released, of all holders together."""
+        return sum(charge.journalled for charge in self._charges.values())
 
     def close(self) -> None:
         """Lets go of the ledger; the reservations stand."""

@@ -132,11 +132,7 @@ def open_run(path: Path | str, *, code: Code = OWN) -> Run:
     No code that the folder names is run for it without `code.runs`."""
     folder = reopen(Path(path))
     if not folder.outcome.exists():
-        verb = "tune" if folder.trials.exists() else "train"
-        raise RunError(
-            f"the training of {path} is not complete: continue it with "
-            f"`nacre {verb} RECIPE --into {path} --resume`"
-        )
+        raise RunError(f"the training of {path} is not complete: {folder.unfinished()}")
     if folder.run_key.exists():  # a crash came between the outcome and the end of the key
         with folder.locked():
             folder.destroy_key()
@@ -181,7 +177,13 @@ def finish(path: Path, *, observe: Progress | None = None, code: Code = OWN) -> 
 def abandon(path: Path, *, code: Code = OWN) -> None:
     """Ends an open run without a model; what it may have released stays charged."""
     folder = reopen(path)
-    folder.source()  # refuses a run that has ended
+    if folder.outcome.exists():
+        raise RunError(
+            f"the run in {path} is complete, so there is nothing to abandon: what it released "
+            "stays charged, and its folder may be kept or deleted"
+        )
+    if not folder.run_key.exists():
+        raise RunError(f"the run in {path} was abandoned before, so nothing is left to do")
     recipe = load_recipe(folder.recipe, folder=Path(folder.fact("folder")), code=code)
     again = plan(recipe, resume=path)
     with folder.locked(), reserved(again, folder) as charges:

@@ -71,6 +71,7 @@ def test_grants_are_made_raised_and_never_lowered(nacre: Nacre, book: Path) -> N
 def test_show(nacre: Nacre, book: Path) -> None:
     people = nacre("ledger", "show", book, "ward")
     assert "epsilon 8" in people.stdout and "0%" in people.stdout
+    assert "the share of the grant is what counts" in " ".join(people.stdout.split())
     unknown = nacre("ledger", "show", book, "wrad")
     assert unknown.exit_code == 2 and "it has ward" in unknown.stderr
     absent = nacre("ledger", "show", book.with_name("no.db"))
@@ -83,7 +84,7 @@ def test_show(nacre: Nacre, book: Path) -> None:
         (True, "utf-8", 0.5, 0.25, "█" * 10 + "▒" * 5 + "░" * 5 + " 75%"),
         (True, "ascii", 0.25, 0.0, "#" * 5 + "-" * 15 + " 25%"),
         (True, "utf-8", 1.0, 0.0, "█" * 20 + " 100%"),
-        (False, "utf-8", 0.5, 0.25, "75%, 25% reserved"),
+        (False, "utf-8", 0.5, 0.25, "75%, of it 25% reserved"),
         (False, "utf-8", 0.5, 0.0, "50%"),
     ],
 )

@@ -19,6 +19,7 @@ from nacre.data.sampling import Poisson
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise.independent import Gaussian
+from nacre.differential_privacy.options import Privacy
 from nacre.gradient_clipping import Flat, Looped
 from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Examples
@@ -226,6 +227,19 @@ def test_the_whole_run_is_reserved_before_its_first_step(tmp_path):
         run.finish()
     assert book(tmp_path).runs[0].end == "settled"
     assert book(tmp_path).grants[0].reserved == 0  # the steps not taken came back
+
+
+def test_a_run_without_a_folder_is_settled_when_it_is_left(tmp_path):
+    """Nobody could go on with it, and its reservation would be held for ever."""
+    with pytest.raises(KeyError), private(tmp_path) as run:
+        run.step()
+        raise KeyError
+    run.close()  # once more does nothing
+    assert (book(tmp_path).runs[0].journalled, book(tmp_path).runs[0].end) == (1, "abandoned")
+    assert book(tmp_path).grants[0].reserved == 0
+    with private(tmp_path, folder=tmp_path / "run", privacy=Privacy(epsilon=2, delta=1e-4)):
+        pass
+    assert book(tmp_path).runs[1].end is None
 
 
 def test_the_same_rows_have_one_account(tmp_path):

@@ -185,6 +185,19 @@ def test_a_record_that_differs_from_the_plan_is_found(tmp_path: Path, base: dict
     assert warnings(gather(run)) == []
 
 
+def test_a_loop_of_ones_own_that_is_finished_keeps_what_left(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with private(tmp_path, folder=folder) as run:
+        run.step()
+        run.save()
+        run.step()  # its process dies with it
+    with private(tmp_path, folder=folder, resume=True) as run:
+        assert run.done == 1
+        run.finish()
+    assert json.loads((folder / "outcome.json").read_text())["released"] == 2
+    assert [part["last"] for part in check_releases(folder)] == [2]
+
+
 @pytest.mark.parametrize("rule", [Flat(norm=1.0), Adaptive(norm=1.0)])
 def test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked(tmp_path: Path, rule: Any) -> None:
     folder = tmp_path / "run"

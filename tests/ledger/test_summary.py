@@ -69,6 +69,9 @@ def test_the_extract_has_what_the_report_reads(ledger: Ledger) -> None:
     assert (account["account"], account["unit"], account["rule"]) == ("clinic/a", "example", "rdp")
     assert account["granted"] == {"epsilon": 8.0, "delta": 1e-5}
     assert 0 < account["spent"]["epsilon"] < 8.0
+    fits = ledger.summary("clinic/a").grants[0].epsilon_fits
+    assert account["left"]["epsilon"] == fits > 8.0 - account["spent"]["epsilon"]
+    assert account["reserved"]["epsilon"] == 0
     listed = [(e["index"], e["kind"], e["run"]) for e in account["entries"]]
     assert listed == [
         (1, "grant", None), (3, "reserve", "one"), (6, "journal", "one"), (7, "settle", "one"),

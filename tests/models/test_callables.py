@@ -61,10 +61,15 @@ def test_two_folders_with_modules_of_one_name_do_not_mix(folder):
         ("my_nets:number", "returned int where a torch.nn.Module is needed"),
         ("my_nets:Nets.small", r"failed with TypeError: .* arguments \[\]"),
         ("broken:make", "SyntaxError"),
+        (
+            "raising:make",
+            r"ValueError: at import at .*raising\.py:2, in <module>\); correct the file",
+        ),
     ],
 )
 def test_whatever_fails_is_one_sentence(folder, call, message):
     (folder / "broken.py").write_text("def make(:\n")
+    (folder / "raising.py").write_text("import os\nraise ValueError('at import')\n")
     with pytest.raises(Refusal, match=message) as refusal:
         called(PythonModel(call=call), folder)
     assert "\n" not in str(refusal.value)
@@ -73,6 +78,12 @@ def test_whatever_fails_is_one_sentence(folder, call, message):
 @pytest.mark.parametrize("call", ["", "nets", "nets:", ":make", "a b:make", "nets:make()"])
 def test_a_call_names_module_and_function(call):
     with pytest.raises(ValueError, match=r"must read `package\.module:function`"):
+        PythonModel(call=call)
+
+
+@pytest.mark.parametrize("call", ["nets.py:build", "./nets.py:build"])
+def test_a_file_is_no_module(call):
+    with pytest.raises(ValueError, match="write `nets:build`"):
         PythonModel(call=call)
 
 

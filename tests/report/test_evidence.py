@@ -12,6 +12,7 @@ import pytest
 from nacre.core.errors import FileDamaged, NacreError, RunError
 from nacre.report import Evidence, gather, write_report
 from nacre.report.conform import conform
+from nacre.report.evidence import check_releases
 from tests.report import sample
 
 
@@ -46,24 +47,45 @@ def test_the_page_can_go_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "verb"),
+    ("name", "file"),
     [
-        ("plan", "plan.json", "nacre train"),
-        ("recipe", "recipe.yaml", "nacre train"),
-        ("released", "released.jsonl", "nacre train"),
-        ("ledger", "ledger.json", "nacre train"),
-        ("model", "model.json", "--resume"),
+        ("plan", "plan.json"),
+        ("recipe", "recipe.yaml"),
+        ("released", "released.jsonl"),
+        ("ledger", "ledger.json"),
+        ("model", "model.json"),
     ],
 )
-def test_a_missing_file_is_named_with_its_verb(
-    tmp_path: Path, name: str, file: str, verb: str
+def test_a_missing_file_is_named_with_what_brings_it_back(
+    tmp_path: Path, name: str, file: str
 ) -> None:
+    """No verb would: the folder exists, and `nacre train` refuses it."""
     run = sample.write(tmp_path / "run", **{name: None})
     with pytest.raises(RunError) as caught:
         gather(run)
     assert f"holds no {file}" in str(caught.value)
-    assert verb in str(caught.value)
+    assert "restore it from a copy" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_run_is_told_how_one_is_made(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"`nacre run RECIPE --into {tmp_path}` makes one"):
+        gather(tmp_path)
+
+
+def test_an_open_run_without_a_step_has_nothing_to_check(tmp_path: Path) -> None:
+    run = sample.write(tmp_path / "run", outcome=None, released=None)
+    (run / "local" / "run.key").write_bytes(bytes(32))
+    with pytest.raises(RunError, match=r"has released nothing yet: it is open; .*--resume"):
+        check_releases(run)
+
+
+def test_what_has_no_page_is_said_to_be_checked(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"private": true}')
+    (tmp_path / "answers.json").write_text("{}")
+    for path, what in ((tmp_path, "a loop of your own"), (tmp_path / "answers.json", "a file")):
+        with pytest.raises(RunError, match=f"is {what}, .*`nacre report {path} --check`"):
+            write_report(path)
 
 
 def test_a_run_without_an_outcome_is_open_or_was_abandoned(tmp_path: Path) -> None:
@@ -84,6 +106,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: bytes) -> N
         gather(run)
     assert str(run / file) in str(caught.value)
     assert "nacre " in str(caught.value)
+    assert ("`nacre audit" if file[0] in "cf" else "restore it from a copy") in str(caught.value)
 
 
 def test_a_value_of_the_wrong_kind_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from nacre.core.errors import (
     FileDamaged,
     Incompatible,
     LedgerError,
+    NotAsPlanned,
     RunError,
     UnsupportedLayer,
 )
@@ -24,9 +25,12 @@ from nacre.ledger import Ledger
 from nacre.models import build
 from nacre.planning.plan import plan
 from nacre.planning.show import plan_tables
+from nacre.report.evidence import check_releases, write_report
+from nacre.report.sections.numbers import epsilon_text, left, percent
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import abandon, finish, open_run, train
 from nacre.training import step
+from tests.integrations.declared import private
 from tests.training.tiny import (
     CENTRAL,
     FEDERATED,
@@ -232,10 +236,87 @@ def test_finish_keeps_the_model_of_the_last_checkpoint(tmp_path):
     assert finish(tmp_path / "run").path == run.path
 
 
+@pytest.mark.parametrize("kind", ["central", "federated"])
+def test_finish_keeps_every_line_of_what_left(tmp_path, kind):
+    """Steps after the last checkpoint are in no model, and they left all the same."""
+    _interrupted(BASES[kind], tmp_path, 3)
+    shutil.rmtree(tmp_path / "run" / "state")  # as if the checkpoint were still to come
+    (tmp_path / "run" / "state").mkdir()
+    run = finish(tmp_path / "run")
+    outcome = json.loads(run.folder.outcome.read_text())
+    assert (outcome["done"], outcome["released"]) == (0, 3)
+    assert len((run.path / "released.jsonl").read_text().splitlines()) == 3
+    assert [(part["first"], part["last"]) for part in check_releases(run.path)] == [(1, 3)]
+    assert "3 released, the model is that of step 0" in write_report(run.path).read_text()
+
+
+@pytest.mark.parametrize("line", ["", '{"step": 3, "how": "no'], ids=["none", "cut short"])
+def test_a_step_that_left_no_line_is_counted(tmp_path, line):
+    """The process died after the ledger had journalled its step, and before the line was whole."""
+    _interrupted(CENTRAL, tmp_path, 3)
+    record = tmp_path / "run" / "released.jsonl"
+    record.write_text("".join(record.read_text().splitlines(True)[:2]) + line)
+    run = finish(tmp_path / "run")
+    assert json.loads(run.folder.outcome.read_text())["unrecorded"] == 1
+    assert len(record.read_text().splitlines()) == 2
+    check_releases(run.path)
+    assert "1 more steps over rows were charged" in write_report(run.path).read_text()
+
+
+def test_a_run_that_ended_early_says_what_its_ledger_says(tmp_path):
+    grant = {"epsilon": 16, "delta": 1e-4, "rule": "rdp"}
+    planned = plan(recipe(tmp_path, CENTRAL, ledger__grant=grant))
+    with pytest.raises(Stopped):
+        train(planned, tmp_path / "run", observe=StopAfter(2))
+    run = finish(tmp_path / "run")
+    page, standing = write_report(run.path).read_text(), _spent(tmp_path / "privacy.db", "iris")[0]
+    assert standing.epsilon_fits > 16 - standing.epsilon_spent
+    assert f"one more run of up to {left(standing.epsilon_fits)} fits" in page
+    reserved = planned.priced[0].quote.share
+    assert f"{percent(reserved)} was reserved; {percent(standing.spent)} is spent" in page
+    assert page.count(epsilon_text(planned.priced[0].quote.epsilon_after)) == 0
+
+
+def test_a_record_that_lacks_what_was_charged_is_refused(tmp_path):
+    """Also where outcome.json agrees with what is left of it; and no page is written of it."""
+    run = train(plan(recipe(tmp_path, CENTRAL)), tmp_path / "run")
+    record = run.path / "released.jsonl"
+    record.write_text("".join(record.read_text().splitlines(True)[:-1]))
+    for look in (check_releases, write_report):
+        with pytest.raises(NotAsPlanned, match="not on record"):
+            look(run.path)
+    facts = json.loads(run.folder.outcome.read_text())
+    run.folder.outcome.write_text(json.dumps(facts | {"done": facts["done"] - 1}))
+    for look in (check_releases, write_report):
+        with pytest.raises(NotAsPlanned, match="were charged"):
+            look(run.path)
+    assert not (run.path / "report.html").exists()
+
+
 def test_an_open_run_has_no_model_yet(tmp_path):
     _interrupted(CENTRAL, tmp_path, 2)
-    with pytest.raises(RunError, match="not complete"):
+    with pytest.raises(RunError, match=r"not complete: it is open; go on with .*--resume"):
         open_run(tmp_path / "run")
+    abandon(tmp_path / "run")
+    with pytest.raises(RunError, match=r"not complete: it was abandoned, .* start a new run"):
+        open_run(tmp_path / "run")
+    with pytest.raises(RunError, match="was abandoned before"):
+        abandon(tmp_path / "run")
+
+
+def test_a_complete_run_has_nothing_to_abandon(tmp_path):
+    run = train(plan(recipe(tmp_path, CENTRAL)), tmp_path / "run")
+    with pytest.raises(RunError, match="is complete, so there is nothing to abandon"):
+        abandon(run.path)
+
+
+def test_a_loop_of_ones_own_is_no_run_of_a_recipe(tmp_path):
+    with private(tmp_path, folder=tmp_path / "output" / "private") as own:
+        own.step()
+    for path in (tmp_path / "output", tmp_path / "output" / "private"):
+        for verb in (finish, abandon, open_run):
+            with pytest.raises(RunError, match=f"loop of your own.*`nacre report {path} --check`"):
+                verb(path)
 
 
 def test_a_damaged_checkpoint_says_what_to_delete_and_then_the_run_ends_the_same(tmp_path):

@@ -71,7 +71,7 @@ def privacy(evidence: Evidence) -> Section:
             TextBlock("This run has no differential privacy, so there is no epsilon to state.")
         )
     else:
-        blocks += [TextBlock(odds(party)), _parties(parties)]
+        blocks += [TextBlock(odds(party)), _parties(evidence)]
         blocks += _growth(parties)
     lead = "Assumed:" if party is None else "This holds as long as:"
     blocks += [TextBlock(lead), Listing(evidence["plan"]["assumptions"])]
@@ -147,10 +147,36 @@ def _multiplier(party: PartyFacts) -> str:
     return "none" if multiplier is None else number_text(multiplier)
 
 
-def _parties(parties: list[PartyFacts]) -> TableBlock:
+def _settled(evidence: Evidence) -> dict[str, Callable[[PartyFacts], str]]:
+    """What the ledger says of a run that ended early, where the plan spoke of the whole one."""
+    found, outcome = evidence["ledger"], evidence["outcome"]
+    if found is None or outcome.get("released", outcome["done"]) >= outcome["planned"]:
+        return {}
+    accounts = {(each["account"], each["unit"]): each for each in found["accounts"]}
+
+    def stands(party: PartyFacts) -> str:
+        account = accounts.get((party["account"] or "", party["unit"]))
+        return "not charged" if account is None else epsilon_text(account["spent"]["epsilon"])
+
+    def takes(party: PartyFacts) -> str:
+        account, planned = accounts.get((party["account"] or "", party["unit"])), party["takes"]
+        if account is None or planned is None:
+            return "no grant"
+        share = account["spent"].get("share")
+        kept = "" if share is None else f"; {percent(share)} is spent by all runs of the account"
+        return f"{percent(planned['share'])} was reserved{kept}"
+
+    return {
+        "all runs of the account": lambda p: f"epsilon {stands(p)}",
+        "takes of its grant": takes,
+    }
+
+
+def _parties(evidence: Evidence) -> TableBlock:
     """A column for each party; what all have in common is said once."""
+    parties = evidence["plan"]["parties"]
     rows: list[list[Cell]] = []
-    for name, said in _ROWS.items():
+    for name, said in (_ROWS | _settled(evidence)).items():
         values = [said(party) for party in parties]
         alike = len(set(values)) == 1
         cells = [Cell(values[0], span=len(values))] if alike else [Cell(value) for value in values]
@@ -228,26 +254,26 @@ def _budgets(accounts: list[AccountFacts]) -> Figure:
     words = charts.Caption(name="budgets", title="Budgets", description=said)
     rules = listed(sorted({account["rule"].upper() for account in accounts}))
     caption = (
-        f"Epsilon spent of what each account was granted for a unit, added up by {rules}; a rule "
-        "may allow less than the difference. What runs that are open hold is paler."
+        f"Epsilon spent of what each account was granted for a unit, added up by {rules}. What "
+        "fits is the epsilon of one more run like the last but for its noise: runs add up by their "
+        "share of the grant, and in epsilon the first costs more than those after it. What runs "
+        "that are open hold is paler."
     )
     return Figure(charts.budget(words, entries), "Budgets", caption)
 
 
 def _reserved(account: AccountFacts) -> float:
-    """The epsilon that open runs hold: what is neither spent nor left. Under pld the first run
-    leaves nothing to others, which is no reservation."""
-    if account["rule"] == "pld":
-        return 0.0
-    rest = account["granted"]["epsilon"] - account["left"]["epsilon"]
-    return max(0.0, rest - account["spent"]["epsilon"])
+    """The epsilon that open runs hold. Under pld the first run leaves nothing to others, which is
+    no reservation; an extract of before reservations were stated names none."""
+    held = account.get("reserved", {}).get("epsilon", 0.0)
+    return 0.0 if account["rule"] == "pld" else held
 
 
 def _balance(account: AccountFacts) -> str:
     spent, granted = account["spent"]["epsilon"], account["granted"]["epsilon"]
-    return (
-        f"{epsilon_text(spent)} of {epsilon_text(granted)}, {left(account['left']['epsilon'])} left"
-    )
+    more = account["left"]["epsilon"]
+    fits = f"one more run of up to {left(more)} fits" if more >= 0.01 else "no further run fits"
+    return f"{epsilon_text(spent)} of {epsilon_text(granted)}, {fits}"
 
 
 def _entries(account: AccountFacts) -> TableBlock:

@@ -95,7 +95,8 @@ def steps(evidence: Evidence) -> str:
 
 def _unlike_the_plan(evidence: Evidence) -> str | None:
     """How the record of releases contradicts plan.json; None where it does not."""
-    released, done = evidence["released"], evidence["outcome"]["done"]
+    released, outcome = evidence["released"], evidence["outcome"]
+    done = outcome.get("released", outcome["done"])
     if released["count"] != done:
         return f"The record holds {released['count']} releases of {done} {steps(evidence)}"
     first = next((part["first"] for part in released["ranges"] if not part["as_planned"]), None)

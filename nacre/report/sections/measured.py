@@ -292,7 +292,8 @@ def training(evidence: Evidence) -> Section:
     """How the training went, as far as public rows and releases tell."""
     outcome, released = evidence["outcome"], evidence["released"]
     unit, done, planned = steps(evidence), outcome["done"], outcome["planned"]
-    run = f"All {planned:,}" if done == planned else f"{done:,} of {planned:,}"
+    taken = outcome.get("released", done)
+    run = f"All {planned:,}" if taken == planned else f"{taken:,} of {planned:,}"
     kinds = {
         "noised": released["noised"],
         "computed from noised ones": released["inherited"],
@@ -301,8 +302,9 @@ def training(evidence: Evidence) -> Section:
     said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["none"])
     blocks: list[AnyBlock] = [
         TextBlock(
-            f"{run} planned {unit} were run ({outcome['stopped']}). {released['count']:,} releases "
-            f"left the private side: {said}. Losses on private rows were not recorded."
+            f"{run} planned {unit} were run ({outcome['stopped']}){_older(evidence)}. "
+            f"{released['count']:,} releases left the private side: {said}. Losses on private rows "
+            "were not recorded."
         ),
         *_curve(evidence),
     ]
@@ -310,6 +312,17 @@ def training(evidence: Evidence) -> Section:
         rows = [[Cell(name), Cell(seconds(spent))] for name, spent in outcome["seconds"].items()]
         blocks.append(TableBlock("Time", ["stage", "took"], rows))
     return Section("training", "Training", blocks)
+
+
+def _older(evidence: Evidence) -> str:
+    """That more has left than the model was made of; nothing where the last release made it."""
+    outcome = evidence["outcome"]
+    released, done = outcome.get("released", outcome["done"]), outcome["done"]
+    said = f", {released:,} released, the model is that of step {done:,}"
+    lost = outcome.get("unrecorded", 0)
+    return (said if released != done else "") + (
+        f"; {lost:,} more steps over rows were charged, and no line records them" if lost else ""
+    )
 
 
 def _curve(evidence: Evidence) -> list[AnyBlock]:
