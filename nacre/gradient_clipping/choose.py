@@ -33,6 +33,8 @@ GRADIENT_SUMS: tuple[type[RowSum], ...] = (Looped, Vmapped, BookKeeping, Ghost, 
 BY_KIND = {kind.kind: kind for kind in GRADIENT_SUMS}
 """Name under `execution.gradients` -> the sum."""
 
+Verify = Literal["first", "always", "never"]
+
 Name = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped", "whole"]
 
 _TAPED = {"bookkeeping": BookKeeping, "ghost": Ghost, "grouped": Grouped}
@@ -46,7 +48,7 @@ def choose_sum(
     objective: Objective,
     clip: Clip,
     sample: Batch,  # a few made-up or public units, never private ones: the model is tried on them
-    verify: Literal["first", "always", "never"] = "first",
+    verify: Verify = "first",
     precision: Literal["float32", "bfloat16"] = "float32",
     units: int = 1,  # at a time
     memory: int | None = None,  # bytes that the step may take; None for no limit
@@ -74,7 +76,7 @@ def choose_sum(
             vmapped(model, sample, clip, Source(bytes(32)))
             chosen: RowSum = vmapped
         elif name == "looped":
-            chosen = _looped(model, objective, sample)
+            chosen = _looped(model, objective, sample, verify)
         elif name == "auto":
             taped = BookKeeping(objective, verify, precision)
             try:
@@ -82,7 +84,7 @@ def choose_sum(
             except torch.OutOfMemoryError:
                 raise
             except (UnsupportedLayer, RuntimeError, ValueError, TypeError, LookupError) as refusal:
-                looped = _looped(model, objective, sample)
+                looped = _looped(model, objective, sample, verify)
                 looped.require(clip, precision)
                 return looped, f"one unit at a time, since {_first_line(refusal)}"
             return _by_memory(taped, model, sample, units, memory if clip.one_factor else None)
@@ -104,8 +106,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _looped(model: nn.Module, objective: Objective, sample: Batch) -> Looped:
-    looped = Looped(objective)
+def _looped(model: nn.Module, objective: Objective, sample: Batch, verify: Verify) -> Looped:
+    looped = Looped(objective, verify=verify)
     looped.learn(model, sample, Source(bytes(32)))
     return looped
 
@@ -129,7 +131,7 @@ def _try(chosen: Taped, model: nn.Module, sample: Batch, clip: Clip) -> None:
     chosen.learn(model, sample, source)
     exact = replace(chosen, verify="never", precision="float32")
     seen = exact(model, sample, clip, source)
-    single = Looped(chosen.objective, chosen.owners)(model, sample, clip, source)
+    single = Looped(chosen.objective, chosen.owners, "never")(model, sample, clip, source)
     apart = (seen.local.norms - single.local.norms).abs()
     moved = norm(subtract(seen.total, single.total))
     if (

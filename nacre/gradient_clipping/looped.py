@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import torch
 from torch import nn
 
 from nacre.core import rows
 from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
-from nacre.core.tensors import trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses, clipped_sum, empty_sum, held
 from nacre.gradient_clipping.row_sum import RowSum
+from nacre.gradient_clipping.spot_check import Armed, gradient_of
 from nacre.gradient_clipping.tape.composite_functions import Packed
-from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
 from nacre.gradient_clipping.tape.owners import Owners
 from nacre.gradient_clipping.tape.precision import eager
 
@@ -27,20 +27,30 @@ class Looped(RowSum):
 
     *Guarantee:* that of `clipped_sum`. Padding and frozen parameters take no part; a tensor used
     in several places is one parameter, with its whole gradient. The model is as it was, `.grad`
-    and buffers included. An empty batch gives the zero sum.
+    and buffers included. An empty batch gives the zero sum. A unit of the first bounded sums and of
+    some later ones is differentiated once more after other units, and `UnsupportedLayer` is raised
+    where its gradient is another then: something is kept from one pass to the next.
     """
 
     kind: ClassVar[str] = "looped"
 
     objective: Objective
     owners: Owners = field(default_factory=Owners, repr=False)
+    verify: Literal["first", "always", "never"] = "first"
+    armed: Armed = field(default_factory=Armed, repr=False)
 
     def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
         """The sum over the units that are present; `source` keys attacks and dropout."""
         with eager(model):
             batch = self.objective.perturb(model, held(units), source)
             losses = UnitLosses(model, self.objective)
-            return one_by_one(losses, batch, clip, self.owners, source)
+            bounded = math.isfinite(clip.bound(1))
+            again = self.armed.again(self.verify, len(batch["unit"]), source) if bounded else None
+            if again is None:
+                return one_by_one(losses, batch, clip, self.owners, source)
+            total = one_by_one(losses, batch, clip, self.owners, source, again.seen)
+            again.check(losses, batch, self.owners, source)
+            return total
 
     def learn(self, model: nn.Module, sample: Batch, source: Source) -> None:
         """Finds out whose the entries of each dropout are, on made-up units.
@@ -58,25 +68,14 @@ class Looped(RowSum):
 
 
 def one_by_one(
-    losses: UnitLosses, batch: Batch, clip: Clip, owners: Owners, source: Source
-) -> BoundedSum:
+    losses: UnitLosses, batch: Batch, clip: Clip, owners: Owners, source: Source,
+    seen: Callable[[int, Tensors], None] = lambda unit, gradient: None,
+) -> BoundedSum:  # fmt: skip
     """The clipped sum over a perturbed batch without padding; dropout masks are the units' own."""
     total = empty_sum(losses.model, clip)
     for index in range(len(batch["unit"])):
         alone = rows.select(batch, slice(index, index + 1))
         gradient = gradient_of(losses, alone, owners, source)
+        seen(index, gradient)
         total = total + clipped_sum({name: g[None] for name, g in gradient.items()}, clip)
     return total
-
-
-def gradient_of(losses: UnitLosses, alone: Batch, owners: Owners, source: Source) -> Tensors:
-    """name -> (*shape): the gradient of one unit's loss by plain autograd, under its own masks."""
-    parameters = trainable(losses.model)
-    masks = Masks(owners.masks, alone["unit"], source)
-    with torch.enable_grad(), Masking(masks):
-        loss = losses.at(parameters, alone).sum()
-    gradients = torch.autograd.grad(
-        loss, list(parameters.values()), allow_unused=True, materialize_grads=True
-    )
-    dense = [g if g.layout == torch.strided else g.to_dense() for g in gradients]
-    return dict(zip(parameters, dense, strict=True))

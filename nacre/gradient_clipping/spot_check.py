@@ -1,13 +1,15 @@
 """The armed check: norms of the tape against plain differentiation of single units' losses, and
-whether every weight that is to move has a gradient at all."""
+whether every weight that is to move has a gradient at all. A sum that takes units one by one is
+compared with itself, in another order."""
 
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
@@ -17,10 +19,10 @@ from nacre.core import rows
 from nacre.core.errors import Incompatible, UnsupportedLayer
 from nacre.core.parts import Objective
 from nacre.core.random import Source, Stream
-from nacre.core.tensors import trainable
-from nacre.core.types import Batch
+from nacre.core.tensors import norm, subtract, trainable
+from nacre.core.types import Batch, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses
-from nacre.gradient_clipping.looped import gradient_of
+from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
 from nacre.gradient_clipping.tape.owners import Owners
 
 _STEPS = 3  # sums that are checked where only the first are
@@ -94,6 +96,19 @@ def _more(sample: Batch) -> Batch | None:
     return made
 
 
+def gradient_of(losses: UnitLosses, alone: Batch, owners: Owners, source: Source) -> Tensors:
+    """name -> (*shape): the gradient of one unit's loss by plain autograd, under its own masks."""
+    parameters = trainable(losses.model)
+    masks = Masks(owners.masks, alone["unit"], source)
+    with torch.enable_grad(), Masking(masks):
+        loss = losses.at(parameters, alone).sum()
+    gradients = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    dense = [g if g.layout == torch.strided else g.to_dense() for g in gradients]
+    return dict(zip(parameters, dense, strict=True))
+
+
 def _draw(source: Source, what: str) -> Stream:
     """Random numbers for the check alone, so that no other draw moves."""
     return source.child("armed check", what).stream()
@@ -112,6 +127,18 @@ class Armed:
         if verify == "first" and self.done > _STEPS:
             return float(_draw(source, "sum").uniform(1)) < _SHARE
         return verify != "never"
+
+    def again(
+        self, verify: Literal["first", "always", "never"], units: int, source: Source
+    ) -> Again | None:
+        """Which unit of a sum over single units is differentiated twice; None where none is."""
+        if not units or not self.due(verify, source):
+            return None
+        first, then = _draw(source, "units").uniform(2).tolist()
+        unit = int(first * units)
+        before = (unit - 1) % units  # after which it was differentiated
+        others = [other for other in range(units) if other != before] or [unit]
+        return Again(unit, others[int(then * len(others))])
 
     def check(
         self,
@@ -140,3 +167,30 @@ class Armed:
                         f"has one of {true:.6g}, so its bound would not hold; nothing of this step "
                         "was released: use `gradients: looped`, and report the model"
                     )
+
+
+@dataclass(eq=False)
+class Again:
+    """A unit's gradient as it was among the others, and once more after another unit."""
+
+    unit: int
+    after: int
+    found: Tensors = field(default_factory=dict[str, Tensor])
+
+    def seen(self, unit: int, gradient: Tensors) -> None:
+        """Keeps the gradient of the unit that was drawn."""
+        if unit == self.unit:
+            self.found = gradient
+
+    def check(self, losses: UnitLosses, batch: Batch, owners: Owners, source: Source) -> None:
+        """Raises `UnsupportedLayer` where the unit's gradient is another after another unit."""
+        for unit in (self.after, self.unit):
+            alone = rows.select(batch, slice(unit, unit + 1))
+            gradient = gradient_of(losses, alone, owners, source)
+        apart, size = norm(subtract(gradient, self.found)), norm(self.found)
+        if math.isfinite(size) and not apart <= _TOLERANCE["float32"] * size + 1e-30:
+            raise UnsupportedLayer(
+                "a unit has another gradient when other units come before it, so the model or the "
+                "loss keeps what it saw from one pass to the next, and no bound on one unit's "
+                "share holds; nothing of this step was released: keep nothing between passes"
+            )

@@ -25,9 +25,10 @@ from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
 from nacre.training.planned import HeldToPlan
 from nacre.training.step import Parts, State, entering, step
+from nacre.training.still import Still
 from nacre.training.unmoved import Unmoved
 
-_Mark = tuple[bytes, tuple[tuple[str, int], ...], frozenset[str]]
+_Mark = tuple[Still, tuple[tuple[str, int], ...], frozenset[str]]
 
 
 class PrivateSteps:
@@ -92,13 +93,15 @@ class PrivateSteps:
         state = State(self._model.train(), optimizer, self.clip, done=done)
         before = entering(state, source, self._fixed())
         try:
-            after, release = step(state, units, replace(self._parts, noise=noise), source, before)
+            parts = replace(self._parts, noise=noise)
+            since = None if self._mark is None else self._mark[0]
+            after, release = step(state, units, parts, source, before, since)
         except BaseException:
             self._held = None  # it may have followed a release that did not leave
             raise
         self.clip = after.clip
         self._record(number, release)
-        self._mark = self._marked()
+        self.guard(optimizer)
         if first:
             self.require_unmoved()
 
@@ -128,7 +131,7 @@ class PrivateSteps:
                 "step clips, noises and pays for the weights that were trainable when it was "
                 "planned: set `requires_grad` before a run, and start a new one for each stage"
             )
-        if self._mark is not None and self._marked() != self._mark:
+        if self._mark is not None and self._moved(self._mark):
             raise Incompatible(
                 "something else than a private step has moved the model's weights "
                 "(`optimizer.step()`, or a checkpoint that was loaded), and no epsilon covers what "
@@ -144,9 +147,10 @@ class PrivateSteps:
         if self._unmoved is not None:
             self._unmoved.require(self._model)
 
-    def guard(self) -> None:
+    def guard(self, optimizer: torch.optim.Optimizer) -> None:
         """From now on the weights may be moved by steps only, the first one's included."""
-        self._mark = self._marked()
+        still = Still.of(self._model, optimizer, self.standing.source.child("mark"))
+        self._mark = still, self._frozen(), frozenset(trainable(self._model))
 
     def epsilon(self, done: int) -> float:
         """What the steps that may have been released cost, at the promise's delta; 0 for none."""
@@ -162,9 +166,12 @@ class PrivateSteps:
             self._context = fixed(self._model)
         return self._context
 
-    def _marked(self) -> _Mark:
-        """What tells weights apart: the moved ones by content, frozen ones (which may be billions)
-        by the counter that every write in place turns on; and which ones are moved."""
+    def _moved(self, mark: _Mark) -> bool:
+        """Whether weights are not what they were: the trainable ones by content, frozen ones (which
+        may be billions) by the counter that every write in place turns on."""
+        return self._frozen() != mark[1] or mark[0].written(self._model) is not None
+
+    def _frozen(self) -> tuple[tuple[str, int], ...]:
         moved = trainable(self._model)
-        frozen = ((n, p._version) for n, p in self._model.named_parameters() if n not in moved)
-        return self.standing.source.digest("mark", moved), tuple(frozen), frozenset(moved)
+        named = self._model.named_parameters()
+        return tuple((n, p._version) for n, p in named if n not in moved)  # pyright: ignore[reportPrivateUsage]

@@ -123,7 +123,7 @@ class Private:
         )
         if resume:
             self._restore()
-        self._steps.guard()
+        self._steps.guard(optimizer)
 
     def step(self) -> int:
         """Takes the next step and gives its number, counted from 1. The only way to move weights.

@@ -20,7 +20,7 @@ from nacre.core.swapped import buffers_kept, unmoved
 from nacre.core.tensors import trainable
 from nacre.core.theirs import foreign_cause, form_of, theirs
 from nacre.core.types import Batch, Losses, Tensors
-from nacre.gradient_clipping import choose_sum
+from nacre.gradient_clipping import Looped, choose_sum
 from nacre.gradient_clipping.spot_check import Armed
 from nacre.gradient_clipping.taped_sum import Taped
 from nacre.models.repair import check_layers, check_trace
@@ -171,7 +171,7 @@ def _same(before: Tensor, after: Tensor) -> None:
 
 def _repeats(model: nn.Module, sums: GradientSum, clip: Clip, batch: Batch) -> None:
     """Refuses random numbers that are not the rows' own: the same sum has to come out again."""
-    if isinstance(sums, Taped):  # its armed checks are for the first real steps
+    if isinstance(sums, Taped | Looped):  # its armed checks are for the first real steps
         sums = replace(sums, verify="never", armed=Armed())
     totals: list[Tensors] = []
     for seed in (1, 2):

@@ -20,6 +20,7 @@ from nacre.core.theirs import theirs
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.models import spectral
 from nacre.training.devices.portions import Devices
+from nacre.training.still import Still
 
 
 class UnitSource(Protocol):
@@ -75,6 +76,7 @@ def step(
     parts: Parts,
     source: Source,  # keyed by run and party
     entered: bytes,  # `entering(state, source, …)`
+    since: Still | None = None,  # as the last update left the model; None: as it is now
 ) -> tuple[State, Release]:
     """The next state, and what was released on the way to it.
 
@@ -83,13 +85,19 @@ def step(
     same inputs releases the same numbers; and whatever else changes (rows, code, rounding), two
     different sums never meet the same noise, which their difference would strip off.
     The power iterations of spectral norms are taken first, from the weights alone.
+
+    Raises `Incompatible` where the trainable weights, or the optimizer's settings or state, are not
+    just before the noise what they were: nothing but a noised update moves them.
     """
     number = state.done
+    optimizer = state.optimizer
+    still = Still.of(state.model, optimizer, source) if since is None else since.begun(optimizer)
     iterated = spectral.advance(state.model)
     drawn = parts.sampling.draw(len(units), number, source.child("sampling"), entered)
     attack = source.child("attack", number, entered)
     total = _sum(state, units, drawn, parts, attack)
     spectral.require_still(state.model, iterated)
+    parts.devices.group.all_or_raise(lambda: still.require(state.model, optimizer))
     parts.devices.scatter()
     remembered = () if state.noise_state is None else (state.noise_state,)
     scale = repr((parts.noise.multiplier, parts.adjacency, total.bound))

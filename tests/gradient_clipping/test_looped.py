@@ -50,6 +50,57 @@ def test_a_row_that_overflows_inside_the_model_is_dropped():
     assert 0 < norm(total.total) <= 0.2
 
 
+# -- what is kept between passes ---------------------------------------------------------------
+
+
+class Remembers(nn.Module):
+    """From some pass on it computes with the row that it saw before."""
+
+    def __init__(self, since):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.seen, self.passes, self.since = nn.Linear(6, 3), None, 0, since
+
+    def forward(self, x):
+        self.passes += 1
+        before, self.seen = self.seen, x.detach().mean(0)
+        if before is None or self.passes < self.since:
+            return self.head(x)
+        return self.head(x - before)
+
+
+@pytest.mark.parametrize("units", [1, 2, 8])
+def test_a_model_that_remembers_the_unit_before_is_refused(units):
+    with pytest.raises(UnsupportedLayer, match="keeps what it saw from one pass to the next"):
+        _looped(Remembers(0), MLP.batch(units), Flat(norm=1.0))
+
+
+def test_memory_that_begins_later_is_seen_in_a_later_sum():
+    looped, model, batch = Looped(Standard(MLP.task)), Remembers(50), MLP.batch(4)
+    with pytest.raises(UnsupportedLayer, match="nothing of this step was released"):
+        for number in range(2000):  # missed once in 5e8
+            looped(model, batch, Flat(norm=1.0), SOURCE.child(number))
+    assert looped.armed.done > 3
+
+
+@pytest.mark.parametrize("units", [0, 1, 3])
+@pytest.mark.parametrize("clip", [Flat(norm=0.1), Unclipped()])
+def test_an_honest_model_passes_every_check(units, clip):
+    always = Looped(Standard(MLP.task), verify="always")
+    model, batch = MLP.model(), rows.select(MLP.batch(3), slice(units))
+    total = always(model, batch, clip, SOURCE)
+    plain = Looped(Standard(MLP.task), verify="never")(model, batch, clip, SOURCE)
+    assert all(torch.equal(total.total[name], plain.total[name]) for name in total.total)
+
+
+def test_verify_reaches_the_loop():
+    chosen, _ = choose_sum(
+        "looped", model=MLP.model(), objective=Standard(MLP.task), clip=Flat(norm=1.0),
+        sample=MLP.batch(3), verify="always",
+    )  # fmt: skip
+    assert isinstance(chosen, Looped) and chosen.verify == "always"
+
+
 # -- packed sequences --------------------------------------------------------------------------
 
 

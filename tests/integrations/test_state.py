@@ -96,7 +96,7 @@ def test_a_weight_under_two_parametrizations_is_iterated_as_it_enters():
 
 
 class Writes(nn.Module):
-    """Keeps what it saw where the power iteration has its vector."""
+    """Keeps what rows hold where the power iteration has its vector; the same in every pass."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ class Writes(nn.Module):
 
     def forward(self, x):
         if self.on:
-            self.alias[0].data.copy_(x.detach().amax(0))
+            self.alias[0].data.copy_(table().tensors[0].amax(0))
         return self.inner(x)
 
 
@@ -180,6 +180,29 @@ def test_a_buffer_that_a_pass_moves_is_refused_with_the_reason(tmp_path, model, 
     with pytest.raises(UnsupportedLayer, match=told):
         private(tmp_path, made)
     assert same(before, dict(made.named_buffers()))
+
+
+class SeenBefore(nn.Module):
+    """Once switched on it computes with the row of the pass before."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.seen, self.on = nn.Linear(4, 2), torch.zeros(4), False
+
+    def forward(self, x):
+        before, self.seen = self.seen, x.detach().mean(0)
+        return self.out(x - before) if self.on else self.out(x)
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+def test_what_a_loop_over_rows_keeps_from_one_to_the_next_stops_the_step(tmp_path, begun):
+    model = SeenBefore()
+    with private(tmp_path, model, gradients="looped") as run:
+        for _ in range(begun):
+            run.step()
+        model.on = True
+        with pytest.raises(UnsupportedLayer, match="keeps what it saw from one pass to the next"):
+            run.step()
 
 
 # -- BatchNorm that is held still --------------------------------------------------------------

@@ -56,6 +56,25 @@ class Seen(TrainerCallback):
         self.logs.append(dict(logs))
 
 
+class WritingForward(TrainerCallback):
+    """From the second step on the forward pass writes what it sees into a weight."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        bias = model.classifier.bias
+
+        def write(layer, arguments):
+            bias.data.add_(arguments[0].detach().mean())
+
+        model.classifier.register_forward_pre_hook(write)
+
+
+def test_a_weight_that_a_forward_pass_writes_is_not_released(tmp_path):
+    model = bert()
+    private_trainer = trainer(tmp_path, model, callbacks=[WritingForward()])
+    with pytest.raises(Incompatible, match=r"'classifier\.bias' was written into within a step"):
+        private_trainer.train()
+
+
 # -- the same steps ----------------------------------------------------------------------------
 
 
