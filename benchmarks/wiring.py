@@ -373,8 +373,8 @@ WIRING = [
     ),
     Fault(
         "wiring: weights moved elsewhere are taken", "integrations/steps.py",
-        "if self._mark is not None and self._marked() != self._mark:",
-        "if self._mark is not None and not self._marked():",
+        "if self._mark is not None and self._moved(self._mark):",
+        "if self._mark is not None and not self._moved:",
         f"{TORCH}::test_nothing_but_a_step_may_move_the_weights",
     ),
     Fault(
