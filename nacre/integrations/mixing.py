@@ -6,7 +6,7 @@ copy of the data set in which the content of other rows is another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.integrations import storage
+from nacre.integrations.containers import altered, everywhere, resembling, shifted
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.storage import RowStore
 
@@ -56,7 +57,7 @@ class Alone:
         _, before = _row(self.fetcher, place, source)
         for store in self.own:
             made = storage.changed(
-                self.fetcher.dataset, {store.path: partial(storage.everywhere, place=place)}
+                self.fetcher.dataset, {store.path: partial(everywhere, place=place, how=store.how)}
             )
             found, after = _row(self.fetcher.of(made), place, source)
             if found and not same(before, after):
@@ -158,17 +159,30 @@ def _search(fetcher: Fetcher, store: RowStore, place: int, source: Source) -> se
     if not sound:
         return set()
 
-    def moves(*ranges: tuple[int, int]) -> bool:
-        change = {store.path: partial(storage.shifted, ranges=ranges)}
-        found, after = _row(fetcher.of(storage.changed(fetcher.dataset, change)), place, source)
+    def moves(change: Callable[..., Any], *ranges: tuple[int, int]) -> bool:
+        other = {store.path: partial(change, ranges=ranges, how=store.how)}
+        found, after = _row(fetcher.of(storage.changed(fetcher.dataset, other)), place, source)
         return found and not same(before, after)
 
-    if store.size == len(fetcher.dataset) and not moves((0, place), (place + 1, store.size)):
+    others = ((0, place), (place + 1, store.size))
+    if store.size == len(fetcher.dataset) and not moves(shifted, *others):
+        for change in (altered, partial(resembling, place=place)):  # what all have in common moves
+            if storage.is_large(fetcher.dataset) or not moves(change, *others):
+                continue
+            places = _found(partial(moves, change), store.size)
+            if len(places) in (0, _ENOUGH):  # none alone, but all together
+                raise Incompatible(_of_others(place, store))
+            return places
         return {place}
     if storage.is_large(fetcher.dataset):  # its arrays are not copied, and one may be a cache
         return set()
+    return _found(partial(moves, shifted), store.size)
+
+
+def _found(moves: Callable[[tuple[int, int]], bool], size: int) -> set[int]:
+    """Places whose entries move the row, three at most."""
     places: set[int] = set()
-    waiting = [(0, store.size)]
+    waiting = [(0, size)]
     while waiting and len(places) < _ENOUGH:
         low, high = waiting.pop()
         if not moves((low, high)):

@@ -16,14 +16,25 @@ import functools
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from nacre.integrations.containers import (
+    RAW,
+    Entries,
+    array_copy,
+    bytes_of,
+    entries,
+    held_in,
+    is_dataset,
+    is_frame,
+)
 
 Path = tuple[tuple[str, Any], ...]
 """From a data set to something that it holds: an attribute, an item, a variable, one after the
@@ -36,8 +47,11 @@ _DEEP = 6  # steps from the data set
 _MANY = 4000  # things that are looked at
 _ARRAYS = 1 << 30  # bytes of arrays that are copied for a trial
 
+_LOOKED_INTO = (torch.utils.data.Dataset, nn.Module)  # whatever library they are of
+_OF_MODULES = ("_parameters", "_buffers")  # a table of something else there is no container of rows
+
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, nn.Module, *_GENERATORS)
+_PLAIN = (str, int, float, complex, bool, type(None), type, *RAW, *_GENERATORS)
 _LIBRARIES = {"torch", "numpy", "pandas", "transformers", "tokenizers", "nacre"}
 
 
@@ -46,8 +60,17 @@ class RowStore:
     """A container of a data set that holds an entry for each row."""
 
     path: Path
-    size: int  # entries
-    numbers: bool  # whole numbers, which may say where rows are, rather than what they hold
+    how: Entries
+
+    @property
+    def size(self) -> int:
+        """Entries."""
+        return self.how.count
+
+    @property
+    def numbers(self) -> bool:
+        """Whole numbers, which may say where rows are, rather than what they hold."""
+        return self.how.kind == "numbers"
 
     @property
     def name(self) -> str:
@@ -69,12 +92,12 @@ def generators(dataset: object) -> list[Any]:
 
 def datasets(dataset: object) -> list[Any]:
     """The data sets that a data set reads from."""
-    return [held for path, held in _walk(dataset) if path and _is_dataset(held)]
+    return [held for path, held in _walk(dataset) if path and is_dataset(held)]
 
 
 def is_large(dataset: Any) -> bool:
     """Whether its arrays take more than a gibibyte, so that none of them is copied."""
-    return sum(_bytes(value) for _, value in _walk(dataset)) > _ARRAYS
+    return sum(bytes_of(value) for _, value in _walk(dataset)) > _ARRAYS
 
 
 def stores(dataset: Any) -> list[RowStore]:
@@ -85,9 +108,10 @@ def stores(dataset: Any) -> list[RowStore]:
     for path, value in _walk(dataset):
         if not path and not isinstance(value, list):
             continue
-        size, kind = _entries(value)
-        if size >= max(2, rows) and (kind == "rows" or (kind and size == rows)):
-            found.append(RowStore(path, size, kind == "numbers"))
+        how = entries(value, rows)
+        exactly = how.kind != "rows" or any(name in _OF_MODULES for _, name in path)
+        if how.kind and how.count >= max(2, rows) and (how.count == rows or not exactly):
+            found.append(RowStore(path, how))
     return found
 
 
@@ -95,130 +119,13 @@ def sandbox(dataset: object) -> Any:
     """A copy whose caches are its own, arrays too where they are not large: nothing that is
     fetched from it is kept by the data set."""
     arrays = [path for path, value in _walk(dataset) if isinstance(value, Tensor | np.ndarray)]
-    return changed(dataset, dict.fromkeys([] if is_large(dataset) else arrays, _array_copy))
+    return changed(dataset, dict.fromkeys([] if is_large(dataset) else arrays, array_copy))
 
 
 def changed(dataset: object, change: Mapping[Path, Callable[[Any], Any]]) -> Any:
     """A copy in which what lies at these paths is another. Lists and dicts are copied, what they
     hold is shared, and so are arrays."""
     return _Copy(change).of(dataset, ())
-
-
-def shifted(value: Any, ranges: Sequence[tuple[int, int]]) -> Any:
-    """The container with the entry of the next place at each place in these ranges [low, high)."""
-    size = len(value)
-    if isinstance(value, list | tuple):
-        before = list(iter(value))
-        ahead, entries = [*before[1:], before[0]], before[:]
-        for low, high in ranges:
-            entries[low:high] = ahead[low:high]
-        return _like(value, entries)
-    places = np.arange(size)
-    for low, high in ranges:
-        places[low:high] = (places[low:high] + 1) % size
-    return _taken(value, places)
-
-
-def everywhere(value: Any, place: int) -> Any:
-    """The container with the entry of this place at all places; arrays are not copied."""
-    size = len(value)
-    if isinstance(value, list | tuple):
-        return _like(value, [list(iter(value))[place]] * size)
-    if isinstance(value, Tensor):
-        return value[place : place + 1].expand(value.shape)
-    if isinstance(value, np.ndarray):
-        return np.broadcast_to(value[place : place + 1], value.shape)
-    return _taken(value, np.full(size, place))
-
-
-def _like(value: Any, entries: list[Any]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(entries)
-    made = copy.copy(value)
-    list.__setitem__(made, slice(None), entries)
-    return made
-
-
-def _taken(value: Any, places: np.ndarray) -> Any:
-    if isinstance(value, Tensor):
-        return value[torch.from_numpy(places).to(value.device)]
-    if isinstance(value, np.ndarray):
-        return value[places]
-    if isinstance(value, dict):
-        keys, entries = list(value), list(value.values())
-        return dict(zip(keys, (entries[int(i)] for i in places), strict=True))
-    if _is_frame(value):
-        moved = value.take(places)
-        moved.index = value.index
-        return moved
-    return _Elsewhere(value, places)
-
-
-class _Elsewhere(torch.utils.data.Dataset[Any]):
-    """A data set that answers a place with the row of another one."""
-
-    def __init__(self, inner: Any, places: np.ndarray) -> None:
-        self.inner, self.places = inner, places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.inner[int(self.places[index])]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["inner"], name)
-
-
-def _entries(value: Any) -> tuple[int, str]:
-    """How many entries, and what they are: "rows", "values", "numbers"; "" for no container."""
-    if isinstance(value, Tensor | np.ndarray):
-        if value.ndim == 0:
-            return 0, ""
-        whole = not (
-            value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind in "fcOUS"
-        )
-        kind = "rows" if value.ndim > 1 else "numbers" if whole else "values"
-        return len(value), kind
-    if isinstance(value, list | tuple | dict):
-        first = next(iter(value.values() if isinstance(value, dict) else value), None)
-        plain = (
-            "numbers"
-            if isinstance(first, int)
-            else "values"
-            if isinstance(first, float)
-            else "rows"
-        )
-        return len(value), "" if first is None else plain
-    if _is_frame(value):
-        return len(value), "rows"
-    return (len(value), "rows") if _is_dataset(value) else (0, "")
-
-
-def _is_frame(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "take")
-
-
-def _is_dataset(value: Any) -> bool:
-    """A map-style data set: rows by number."""
-    known = isinstance(value, torch.utils.data.Dataset) or hasattr(value, "__dict__")
-    sized = hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
-    return (
-        known
-        and sized
-        and not isinstance(value, type | nn.Module | Mapping | list | tuple | Tensor | np.ndarray)
-        and not _is_frame(value)
-    )
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    return value.nbytes if isinstance(value, np.ndarray) else 0
-
-
-def _array_copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else np.array(value)
 
 
 def _walk(root: object) -> Iterator[tuple[Path, Any]]:
@@ -236,12 +143,15 @@ def _walk(root: object) -> Iterator[tuple[Path, Any]]:
 
 def _parts(value: Any) -> _Parts:
     """What a thing holds, and the step that leads there."""
-    if isinstance(value, (*_PLAIN, Tensor, np.ndarray)) or _is_frame(value):
+    if isinstance(value, (*_PLAIN, Tensor, np.ndarray)) or is_frame(value):
         return []
-    if isinstance(value, list | tuple):
-        return [(("item", i), held) for i, held in enumerate(value)] if len(value) <= _FEW else []
-    if isinstance(value, dict):
-        return [(("item", k), held) for k, held in value.items()] if len(value) <= _FEW else []
+    if isinstance(value, list | tuple | deque):
+        held = held_in(value)
+        return [(("item", i), one) for i, one in enumerate(held)] if len(held) <= _FEW else []
+    if isinstance(value, dict | MappingProxyType):
+        held = held_in(value)
+        keys = list(value) if len(held) <= _FEW else []
+        return [(("item", k), one) for k, one in zip(keys, held, strict=False)]
     if isinstance(value, functools.partial):
         return [
             (("func", "func"), value.func),
@@ -261,11 +171,21 @@ def _variables(function: FunctionType) -> _Parts:
         return []
     names = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     found = [(("free", name), cell.cell_contents) for name, cell in names if _filled(cell)]
+    for name, held in _defaults(function).items():
+        if isinstance(held, _GENERATORS) or _holds(held):
+            found.append((("default", name), held))
     for name in sorted(_named(function.__code__)):
         held = function.__globals__.get(name)
         if isinstance(held, _GENERATORS) or _holds(held):
             found.append((("global", name), held))
     return found
+
+
+def _defaults(function: FunctionType) -> dict[str, Any]:
+    """What arguments are where nobody gives them."""
+    code, held = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(held) : code.co_argcount]
+    return {**dict(zip(names, held, strict=True)), **(function.__kwdefaults__ or {})}
 
 
 def _named(code: CodeType) -> set[str]:
@@ -286,11 +206,11 @@ def _holds(value: Any) -> bool:
     """Whether a global may hold rows, or be a function that does."""
     if isinstance(value, FunctionType):
         return not _library(value.__module__)
-    return _entries(value)[0] > 1
+    return not isinstance(value, str) and entries(value, 2).count > 1
 
 
 def _attributes(value: Any) -> _Parts:
-    if _library(type(value).__module__) and not isinstance(value, torch.utils.data.Dataset):
+    if _library(type(value).__module__) and not isinstance(value, _LOOKED_INTO):
         return []
     found: dict[tuple[str, Any], Any] = {}
     for kind in reversed(type(value).__mro__):
@@ -339,8 +259,17 @@ class _Copy:
 
     def _copied(self, value: Any, path: Path) -> Any:
         parts = _parts(value) if len(path) < _DEEP else []
-        if isinstance(value, set | deque):
+        if isinstance(value, set):
             return copy.copy(value)
+        if isinstance(value, deque):
+            made = copy.copy(value)
+            for (_, key), held in parts:
+                made[key] = self.of(held, (*path, ("item", key)))
+            return made
+        if isinstance(value, MappingProxyType):
+            return MappingProxyType(
+                {**value, **{step[1]: self.of(held, (*path, step)) for step, held in parts}}
+            )
         if isinstance(value, list | dict):
             made = self._made[id(value)] = copy.copy(value)
             for (_, key), held in parts:
@@ -373,8 +302,11 @@ class _Copy:
             CellType(made["free", name]) if ("free", name) in made else cell for name, cell in names
         )
         scope = {**value.__globals__, **named} if named else value.__globals__
-        other = FunctionType(value.__code__, scope, value.__name__, value.__defaults__, cells)
-        other.__kwdefaults__ = value.__kwdefaults__
+        given = {name: made.get(("default", name), held) for name, held in _defaults(value).items()}
+        named_alone = list(value.__kwdefaults__ or {})
+        defaults = tuple(held for name, held in given.items() if name not in named_alone)
+        other = FunctionType(value.__code__, scope, value.__name__, defaults, cells)
+        other.__kwdefaults__ = {name: given[name] for name in named_alone}
         return other
 
     def _object(self, value: Any, path: Path, parts: _Parts) -> Any:
