@@ -26,6 +26,7 @@ from nacre.core.run_folder import RunFolder
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.events_json import from_json
+from nacre.differential_privacy.selection.trials import Trials
 from nacre.ledger import Ledger
 from nacre.ledger.rules import RuleName
 from nacre.models import build
@@ -231,32 +232,39 @@ def test_no_time_tells_how_long_a_search_took(
     assert len(days) == 3 and {len(day) for day in (*days, created)} == {len("2026-03-02")}
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
 @pytest.mark.parametrize("base", [SEARCH, COUNTED], ids=["central", "counted"])
 def test_an_interrupted_search_ends_in_the_same_winner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: dict[str, Any], after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: dict[str, Any]
 ) -> None:
-    base = changed(base, {"tune.trials": 6, "ledger.path": "privacy.db"})
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    patients(here / "patients.csv")
-    _interrupt(monkeypatch, 0)
-    with pytest.raises(Stopped):
-        tune(plan(recipe(here, base)), here / "run")
-    monkeypatch.undo()
-    shutil.copytree(here, there)
+    """Wherever it stops, and several times. It draws four trials or five from its key, so that
+    every interruption comes."""
+    base = changed(base, {"ledger.path": "privacy.db"})
+    drawn = Trials.draw
+    with monkeypatch.context() as few:
+        few.setattr(Trials, "draw", lambda *given: 4 + drawn(*given) % 2)
+        _ends_alike(tmp_path, base)
+
+
+def _ends_alike(tmp_path: Path, base: dict[str, Any]) -> None:
+    first, undisturbed = tmp_path / "first", tmp_path / "undisturbed"
+    first.mkdir()
+    patients(first / "patients.csv")
+    with pytest.MonkeyPatch.context() as stopping, pytest.raises(Stopped):
+        _interrupt(stopping, 0)
+        tune(plan(recipe(first, base)), first / "run")
+    shutil.copytree(first, undisturbed)
 
     def resumed(folder: Path) -> dict[str, torch.Tensor]:
         planned = plan(recipe(folder, base), resume=folder / "run")
         return _weights(tune(planned, folder / "run", resume=True).path)
 
-    _interrupt(monkeypatch, after)
-    with contextlib.suppress(Stopped):
-        resumed(here)
-    monkeypatch.undo()
-    ours, theirs = resumed(here), resumed(there)
+    for after in range(3):  # before another trial, after one more, after two more
+        with pytest.MonkeyPatch.context() as stopping, pytest.raises(Stopped):
+            _interrupt(stopping, after)
+            resumed(first)
+    ours, theirs = resumed(first), resumed(undisturbed)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert not RunFolder(here / "run").trials.exists()
+    assert not RunFolder(first / "run").trials.exists()
 
 
 def test_the_best_trial_wins_and_each_draws_for_itself(
