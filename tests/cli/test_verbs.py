@@ -197,7 +197,8 @@ def test_an_open_run_can_be_finished(nacre: Nacre, interrupted: tuple[Path, Resu
     folder, _ = interrupted
     ended = nacre("finish", folder, "--json")
     assert ended.exit_code == 0, ended.stderr
-    assert document(ended) == {"run": str(folder), "ended": "finished"}
+    said = document(ended)
+    assert (said["run"], said["ended"], said["outcome"]["done"]) == (str(folder), "finished", 2)
     assert (folder / "model.safetensors").exists()
 
 
