@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.region import Box, Ellipsoid, Region
-from nacre.core.errors import Incompatible
+from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
 
 
@@ -41,7 +41,7 @@ class Ball:
             _reach(f"radii[{name!r}]", radius)
         both = sorted(self.radii.keys() & set(self.frozen))
         if both:
-            raise ValueError(f"frozen={both} have a radius in `radii` as well: remove one of them")
+            raise BadArgument(f"frozen={both} have a radius in `radii` as well: remove one of them")
 
     def sentence(self) -> str:
         """The ball: its norm, its radius and what that is measured in, and the exceptions."""
@@ -86,7 +86,7 @@ class Ball:
 
 def _reach(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name}={value} must be at least 0 and finite")
+        raise BadArgument(f"{name}={value} must be at least 0 and finite")
 
 
 def _refuse_constant(scale: Tensor) -> None:

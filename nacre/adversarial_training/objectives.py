@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nacre.adversarial_training.ascent import evaluating
 from nacre.adversarial_training.pgd import PGD, AttackOption
 from nacre.core import require, rows
+from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack, Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace, Losses
@@ -52,7 +53,7 @@ class Madry:
 
     def __post_init__(self) -> None:
         if not 0 <= self.clean_share <= 1:
-            raise ValueError(f"clean_share={self.clean_share} must lie between 0 and 1")
+            raise BadArgument(f"clean_share={self.clean_share} must lie between 0 and 1")
 
     def sentence(self) -> str:
         """The objective and its attack."""
@@ -81,7 +82,7 @@ class Trades:
     def __post_init__(self) -> None:
         require.not_negative(beta=self.beta)
         if not self.attack.random_start:
-            raise ValueError(
+            raise BadArgument(
                 "attack.random_start=False leaves the search where the divergence has no "
                 "gradient: set `random_start: true`"
             )

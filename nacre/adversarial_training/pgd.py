@@ -8,6 +8,7 @@ from typing import Literal, Self
 from nacre.adversarial_training.ascent import Ascent
 from nacre.adversarial_training.ball import Ball
 from nacre.adversarial_training.fgsm import FGSM
+from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack
 from nacre.core.types import FeatureSpace
 
@@ -40,14 +41,14 @@ class PGD:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
+            raise BadArgument(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
         if self.step_size is not None and not 0 < self.step_size <= 2:
-            raise ValueError(
+            raise BadArgument(
                 f"step_size={self.step_size} must be above 0 and at most 2, the ball's width: it "
                 "is a share of the radius"
             )
         if self.restarts > 1 and not self.random_start:
-            raise ValueError(
+            raise BadArgument(
                 f"restarts={self.restarts} from the clean input would all be the same climb: set "
                 "`random_start: true`"
             )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from nacre.core.errors import BadArgument
 from nacre.recipe.audits import FigureUnit
 
 Verdict = Literal["holds", "broken", "not distinguishable from none", "measured"]
@@ -57,15 +58,15 @@ class Finding:
     def __post_init__(self) -> None:
         numbers = (self.low, self.value, self.high)
         if not all(math.isfinite(number) for number in numbers):
-            raise ValueError(f"low, value and high must be finite, got {numbers}")
+            raise BadArgument(f"low, value and high must be finite, got {numbers}")
         if not self.low <= self.value <= self.high:
-            raise ValueError(f"value={self.value} must lie in its interval {self.low}…{self.high}")
+            raise BadArgument(f"value={self.value} must lie in its interval {self.low}…{self.high}")
         if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence} must lie between 0.5 and 1")
+            raise BadArgument(f"confidence={self.confidence} must lie between 0.5 and 1")
         if self.unit not in get_args(FigureUnit):
-            raise ValueError(f"unit={self.unit!r} must be one of {get_args(FigureUnit)}")
+            raise BadArgument(f"unit={self.unit!r} must be one of {get_args(FigureUnit)}")
         if self.verdict not in get_args(Verdict):
-            raise ValueError(f"verdict={self.verdict!r} must be one of {get_args(Verdict)}")
+            raise BadArgument(f"verdict={self.verdict!r} must be one of {get_args(Verdict)}")
         # A finding that could not be written would be noticed only after the attacks had run.
         json.dumps(self.details, allow_nan=False)
 

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from nacre.adversarial_training.ball import Ball
+from nacre.core.errors import BadArgument
 from nacre.core.parts import Task
 from nacre.core.random import Source
 from nacre.core.rows import grouped
@@ -75,6 +76,6 @@ class Target:
         batches = {"members": self.members, "outsiders": self.outsiders, "test": self.test}
         for name, batch in batches.items():
             if batch is not None and grouped(batch):
-                raise ValueError(f"{name} must hold one row an entry: pass rows.flatten({name})")
+                raise BadArgument(f"{name} must hold one row an entry: pass rows.flatten({name})")
         if (self.claimed_epsilon is None) != (self.claimed_delta is None):
-            raise ValueError("claimed_epsilon and claimed_delta are given together or not at all")
+            raise BadArgument("claimed_epsilon and claimed_delta are given together or not at all")

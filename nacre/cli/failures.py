@@ -1,4 +1,5 @@
-"""Errors as one sentence and an exit code: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted.
+"""Errors as one sentence and an exit code: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted,
+143 told to end.
 
 Nothing heavy is imported here, so `nacre --help` stays quick.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import shlex
+import signal
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ import click
 
 from nacre.core.errors import Elsewhere, NacreError
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,46 @@ class Failure:
 
 
 class Interrupted(Exception):
-    """Ctrl-C during work that can be continued; the message says how."""
+    """Ctrl-C or SIGTERM during work that can be continued; the message says how."""
+
+    def __init__(self, message: str, exit_code: int = INTERRUPTED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it."""
 
 
 @contextmanager
 def resumable(verb: str, recipe: Path, into: Path) -> Generator[None]:
-    """Turns Ctrl-C into a sentence with the command that goes on from here."""
+    """Turns Ctrl-C and SIGTERM into a sentence with the command that goes on from here."""
+    try:
+        with _heard():
+            yield
+    except KeyboardInterrupt as error:
+        code = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
+        if not (into / "recipe.yaml").exists():
+            raise Interrupted("interrupted before anything was released or charged", code) from None
+        command = shlex.join(["nacre", verb, str(recipe), "--into", str(into), "--resume"])
+        raise Interrupted(f"interrupted; continue with `{command}`", code) from None
+
+
+@contextmanager
+def _heard() -> Generator[None]:
+    """SIGTERM interrupts the block as Ctrl-C does; signals are heard by the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
-    except KeyboardInterrupt:
-        if not (into / "recipe.yaml").exists():
-            raise Interrupted("interrupted before anything was released or charged") from None
-        command = shlex.join(["nacre", verb, str(recipe), "--into", str(into), "--resume"])
-        raise Interrupted(f"interrupted; continue with `{command}`") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def failure(error: BaseException) -> Failure:
@@ -49,7 +79,7 @@ def failure(error: BaseException) -> Failure:
         case NacreError():
             return Failure(str(error), error.exit_code)
         case Interrupted():
-            return Failure(str(error), INTERRUPTED)
+            return Failure(str(error), error.exit_code)
         case click.Abort() | KeyboardInterrupt():
             return Failure("interrupted", INTERRUPTED)
         case click.UsageError():

@@ -34,7 +34,16 @@ def command(kind: str, output: Path | None, as_json: bool) -> None:
             file.write(text)
     except FileExistsError:
         raise Refusal(f"{output} exists; choose another file with `-o`") from None
+    except FileNotFoundError:
+        raise Refusal(
+            f"{output} cannot be written, as there is no folder {output.parent}: make it, or "
+            "choose another file with `-o`"
+        ) from None
     then = f"{_NEXT.get(kind, '')}nacre run {output} --into runs/first"
     if kind == "queries":
         then = f"nacre release YOUR_TABLE.csv {output} --ledger privacy.db --account NAME"
-    show({"recipe": str(output)}, f"wrote {output}; next: {then}", as_json)
+    show(
+        {"queries" if kind == "queries" else "recipe": str(output)},
+        f"wrote {output}; next: {then}",
+        as_json,
+    )

@@ -42,8 +42,13 @@ def command(
     With --local QUERIES names columns, and each record is noised by itself, for receivers who must
     not see a true value. Who is in the table is not hidden then, and sums over all records are far
     less exact than the answers to queries."""
-    if output is not None and (output.exists() or not output.parent.is_dir()):
-        raise Refusal(f"{output} exists or has no folder; choose another file with `-o`")
+    if output is not None and output.exists():
+        raise Refusal(f"{output} exists, and answers are kept: choose another file with `-o`")
+    if output is not None and not output.parent.is_dir():
+        raise Refusal(
+            f"{output} cannot be written, as there is no folder {output.parent}: make it, or "
+            "choose another file with `-o`"
+        )
     if local:
         _records(table, queries, ledger, account, output, as_json)
     else:

@@ -8,7 +8,7 @@
     │   ├── Unbounded           noise asked for on a sum whose bound is unknown
     │   ├── UnsupportedLayer    a layer that mixes units or that no gradient sum can carry
     │   ├── UnsupportedEvent    a mechanism that no pricer knows
-    │   ├── BadArgument         an argument from Python of another form than is needed
+    │   ├── BadArgument         an argument or option from Python that is not what is needed
     │   └── RunError            a run folder that exists, is missing, changed or ended
     ├── BudgetExceeded          a grant that does not cover what was asked           exit code 3
     ├── LedgerError             a ledger that is damaged or used against its rules   exit code 2
@@ -18,8 +18,8 @@
     ├── FileDamaged             a file that does not hold what was written           exit code 1
     └── Elsewhere               an error that another process of the run tells of    its exit code
 
-A message is one sentence: what, where, why, and the remedy last. `ValueError` is for a bad
-argument from Python; people who use recipes never see one.
+A message is one sentence: what, where, why, and the remedy last. `BadArgument` is a `ValueError`
+as well; people who use recipes see it with file, line and key.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class UnsupportedEvent(Refusal):
 
 
 class BadArgument(Refusal, ValueError):
-    """An argument of a call from Python that is not of the form which is needed."""
+    """An argument of a call, or a field of an option, that is not of the form or range which is
+    needed."""
 
 
 class RunError(Refusal):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from nacre.core import require
+from nacre.core.errors import BadArgument
 
 
 def _positive(name: str, value: float) -> None:
     if not value > 0:
-        raise ValueError(f"{name}={value} must be > 0")
+        raise BadArgument(f"{name}={value} must be > 0")
 
 
 def _kept(momentum: float, decay: float) -> str:

@@ -1,14 +1,16 @@
 """Ranges of numbers, checked by name: `require.positive(norm=norm)`.
 
-Each function takes the numbers as keywords and raises `ValueError` for the first that lies outside,
-with its name, its value and the range. None stands for a number that was not given, and passes; a
-number that is NaN lies outside every range.
+Each function takes the numbers as keywords and raises `BadArgument` (a `ValueError`) for the first
+that lies outside, with its name, its value and the range. None stands for a number that was not
+given, and passes; a number that is NaN lies outside every range.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+
+from nacre.core.errors import BadArgument
 
 
 def at_least(least: float, /, **numbers: float | None) -> None:
@@ -17,7 +19,7 @@ def at_least(least: float, /, **numbers: float | None) -> None:
     >>> at_least(1, steps=3, batch=0)
     Traceback (most recent call last):
         ...
-    ValueError: batch=0 must be at least 1
+    nacre.core.errors.BadArgument: batch=0 must be at least 1
     """
     _each(numbers, lambda value: value >= least, f"must be at least {least}")
 
@@ -45,4 +47,4 @@ def between(low: float, high: float, /, **numbers: float | None) -> None:
 def _each(numbers: Mapping[str, float | None], fits: Callable[[float], bool], words: str) -> None:
     for name, value in numbers.items():
         if value is not None and not fits(value):
-            raise ValueError(f"{name}={value} {words}")
+            raise BadArgument(f"{name}={value} {words}")

@@ -17,7 +17,7 @@ import torch
 
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
 from nacre.data.readers import is_missing, unit_name
@@ -67,10 +67,10 @@ class Arrays(NoAssumptions):
     def __post_init__(self) -> None:
         _check_declared(self.size, self.shape, self.classes)
         if self.low is not None and self.high is not None and not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
+            raise BadArgument(f"low={self.low} must be below high={self.high}")
         problem = scaling_problem(self.scaling, self.schema(), self.has_public)
         if problem:
-            raise ValueError(problem)
+            raise BadArgument(problem)
 
     @property
     def has_public(self) -> bool:
@@ -169,12 +169,12 @@ class Images(NoAssumptions):
             if (getattr(self, f"{name}_images") is None) != (
                 getattr(self, f"{name}_labels") is None
             ):
-                raise ValueError(f"{name}_images and {name}_labels need each other; name both")
+                raise BadArgument(f"{name}_images and {name}_labels need each other; name both")
         if self.holdout and self.test_images is not None:
-            raise ValueError("holdout and test_images exclude each other; keep one")
+            raise BadArgument("holdout and test_images exclude each other; keep one")
         problem = scaling_problem(self.scaling, self.schema(), self.has_public)
         if problem:
-            raise ValueError(problem)
+            raise BadArgument(problem)
 
     @property
     def unit(self) -> None:
@@ -223,7 +223,7 @@ class Images(NoAssumptions):
 def _check_declared(size: int, shape: tuple[int, ...], classes: int) -> None:
     require.at_least(1, size=size)
     if not shape or min(shape) < 1:
-        raise ValueError(f"shape={shape} must hold lengths of at least 1")
+        raise BadArgument(f"shape={shape} must hold lengths of at least 1")
     require.at_least(2, classes=classes)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nacre.core import require, rows
+from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 from nacre.core.types import Batch
 
@@ -43,10 +44,10 @@ class Copies:
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 256:
-            raise ValueError(f"count={self.count} must lie between 1 and 256")
+            raise BadArgument(f"count={self.count} must lie between 1 and 256")
         require.at_least(0, shift=self.shift)
         if not self.flip and not self.shift:
-            raise ValueError("flip=False and shift=0 make copies that are all the same: set one")
+            raise BadArgument("flip=False and shift=0 make copies that are all the same: set one")
 
     def problem(self, shape: tuple[int, ...]) -> str | None:
         """Why rows of this shape have no such copies, with the remedy; None where they have."""

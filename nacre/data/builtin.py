@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from nacre.core.assumptions import NoAssumptions
+from nacre.core.errors import BadArgument
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import PublicCohort, Test, demonstration, like_private, sizes
@@ -128,24 +129,24 @@ class Builtin(NoAssumptions):
     def __post_init__(self) -> None:
         if not self.public_demonstration and (self.test or self.public):
             name = "test" if self.test else "public"
-            raise ValueError(
+            raise BadArgument(
                 f"{name} splits the private rows by the seed, which only public rows allow; set "
                 f"`public_demonstration: true` or leave `{name}` out"
             )
         column = self.public.column if self.public else None
         if column is not None and column not in self.schema().feature_names():
-            raise ValueError(f"public.column={column!r} is no feature of {self.name}; name one")
+            raise BadArgument(f"public.column={column!r} is no feature of {self.name}; name one")
         private, public, test = sizes(_COUNTS[self.name], self.test, self.public)
         if private < 1:
-            raise ValueError("test and public take every row; lower their shares")
+            raise BadArgument("test and public take every row; lower their shares")
         if self.size != private:
-            raise ValueError(
+            raise BadArgument(
                 f"size={self.size} must be {private}: {self.name} has {_COUNTS[self.name]} rows, "
                 f"of which {test} are for testing and {public} are public"
             )
         problem = scaling_problem(self.scaling, self.schema(), self.has_public)
         if problem:
-            raise ValueError(problem)
+            raise BadArgument(problem)
 
     @property
     def unit(self) -> None:

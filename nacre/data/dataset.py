@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 
 if TYPE_CHECKING:
     from nacre.data.cells import Cells
@@ -56,7 +56,7 @@ class Schema:
 
     def __post_init__(self) -> None:
         if self.task in ("causal_lm", "token_classification") and self.tokens is None:
-            raise ValueError(f"task={self.task!r} needs inputs that are tokens; name `tokens`")
+            raise BadArgument(f"task={self.task!r} needs inputs that are tokens; name `tokens`")
 
     def outputs(self) -> int:
         """The width of the model's output: the number of classes, the vocabulary, or 1."""

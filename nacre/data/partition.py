@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from nacre.core.errors import DataError, Incompatible
+from nacre.core.errors import BadArgument, DataError, Incompatible
 from nacre.core.random import Source
 from nacre.core.types import Unit
 from nacre.data.dataset import Rows
@@ -32,7 +32,7 @@ class ByColumn:
         _check_names("sizes", tuple(self.sizes))
         for name, size in self.sizes.items():
             if size < 1:
-                raise ValueError(f"sizes: {name}={size} must be at least 1")
+                raise BadArgument(f"sizes: {name}={size} must be at least 1")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class Dirichlet:
     def __post_init__(self) -> None:
         _check_names("names", self.names)
         if not 1e-3 <= self.alpha <= 1e6:
-            raise ValueError(f"alpha={self.alpha} must lie between 0.001 and 1000000")
+            raise BadArgument(f"alpha={self.alpha} must lie between 0.001 and 1000000")
 
     def declared_sizes(self, total: int) -> dict[str, int]:
         """Party -> units: equal shares, the first parties one more where they do not divide."""
@@ -156,12 +156,12 @@ PartitionOption = ByColumn | Uniform | Dirichlet
 
 def _check_names(key: str, names: Sequence[str]) -> None:
     if not names:
-        raise ValueError(f"{key} must name at least one party")
+        raise BadArgument(f"{key} must name at least one party")
     for name in names:
         if name in ("", ".", "..") or "/" in name or not name.isprintable():
-            raise ValueError(f"{key}: {name!r} must be a printable name without slashes")
+            raise BadArgument(f"{key}: {name!r} must be a printable name without slashes")
     if len(set(names)) < len(names):
-        raise ValueError(f"{key}={tuple(names)} must differ from each other")
+        raise BadArgument(f"{key}={tuple(names)} must differ from each other")
 
 
 def _equal(names: Sequence[str], total: int) -> dict[str, int]:

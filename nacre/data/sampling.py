@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nacre.core import require
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.core.parts import Sampling
 from nacre.core.random import Source
 
@@ -284,7 +284,7 @@ def separation(sampling: Sampling) -> int:
 
 def _fits(batch: int, size: int) -> None:
     if batch < 1 or size < 1:
-        raise ValueError(f"batch={batch} and size={size} must be at least 1")
+        raise BadArgument(f"batch={batch} and size={size} must be at least 1")
     if batch > size:
         raise DataError(
             f"batch={batch} is larger than the declared size={size}, so no draw can hold it; "

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from nacre.core.errors import DataError, FileDamaged, Incompatible
+from nacre.core.errors import BadArgument, DataError, FileDamaged, Incompatible
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Rows, Schema
 
@@ -31,7 +31,7 @@ class PublicScaling:
 
     def __post_init__(self) -> None:
         if not (self.clamp > 0 and math.isfinite(self.clamp)):
-            raise ValueError(f"clamp={self.clamp} must be > 0 and finite")
+            raise BadArgument(f"clamp={self.clamp} must be > 0 and finite")
 
 
 @dataclass(frozen=True, kw_only=True)

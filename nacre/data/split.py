@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.core.random import Source
 from nacre.data.dataset import Rows, Schema
 
@@ -49,7 +49,7 @@ class Holdout:
     def __post_init__(self) -> None:
         _between("share", self.share)
         if self.protected:
-            raise ValueError(
+            raise BadArgument(
                 "protected=True needs private evaluation, which is not built; leave it false and "
                 "the scores stay local"
             )
@@ -70,9 +70,11 @@ class PublicCohort:
     def __post_init__(self) -> None:
         _between("share", self.share)
         if not 0 < self.smallest <= 1:
-            raise ValueError(f"smallest={self.smallest} must be above 0 and at most 1")
+            raise BadArgument(f"smallest={self.smallest} must be above 0 and at most 1")
         if self.column is None and self.smallest < 1:
-            raise ValueError(f"smallest={self.smallest} needs `column`, by which to order the rows")
+            raise BadArgument(
+                f"smallest={self.smallest} needs `column`, by which to order the rows"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class PublicFile:
 
 def _between(name: str, value: float) -> None:
     if not 0 < value < 1:
-        raise ValueError(f"{name}={value} must lie between 0 and 1")
+        raise BadArgument(f"{name}={value} must lie between 0 and 1")
 
 
 def sizes(

@@ -16,7 +16,7 @@ import torch
 
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.data.cells import of_table
 from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
 from nacre.data.files import rows_named
@@ -49,13 +49,13 @@ class ColumnSpec:
         for name in ("low", "high"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}={value} must be finite; leave it out for no bound")
+                raise BadArgument(f"{name}={value} must be finite; leave it out for no bound")
             if value is not None and self.categories:
-                raise ValueError(f"{name}={value} and categories exclude each other; keep one")
+                raise BadArgument(f"{name}={value} and categories exclude each other; keep one")
         if self.low is not None and self.high is not None and not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
+            raise BadArgument(f"low={self.low} must be below high={self.high}")
         if len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"categories={self.categories} must differ from each other")
+            raise BadArgument(f"categories={self.categories} must differ from each other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +102,21 @@ class Table(NoAssumptions):
     def __post_init__(self) -> None:
         require.at_least(1, size=self.size)
         if not self.columns:
-            raise ValueError("columns must declare at least one column")
+            raise BadArgument("columns must declare at least one column")
         roles = [*self.columns, self.target, *self.drop]
         roles += [name for name in (self.unit, self.party) if name is not None]
         twice = sorted({name for name in roles if roles.count(name) > 1})
         if problem := form_problem(self.path):
-            raise ValueError(problem)
+            raise BadArgument(problem)
         if twice:
-            raise ValueError(
+            raise BadArgument(
                 f"column {twice[0]!r} has two roles among columns, target, drop, unit and party; "
                 "keep one"
             )
         _check_classes(self.task, self.classes)
         problem = scaling_problem(self.scaling, self.schema(), self.has_public)
         if problem:
-            raise ValueError(problem)
+            raise BadArgument(problem)
 
     @property
     def has_public(self) -> bool:
@@ -158,9 +158,9 @@ class Table(NoAssumptions):
 
 def _check_classes(task: str, classes: tuple[str, ...]) -> None:
     if task == "regression" and classes:
-        raise ValueError(f"classes={classes} have no meaning for task=regression; leave them out")
+        raise BadArgument(f"classes={classes} have no meaning for task=regression; leave them out")
     if task == "classification" and len(set(classes)) < max(2, len(classes)):
-        raise ValueError(f"classes={classes} must name at least two different classes")
+        raise BadArgument(f"classes={classes} must name at least two different classes")
 
 
 class _TableReading:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nacre.core.errors import Unbounded
+from nacre.core.errors import BadArgument, Unbounded
 from nacre.core.parts import Clip, Sampling
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.accounting.price import Accountant, Price, calibrate, epsilon
@@ -28,9 +28,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
-            raise ValueError(f"epsilon={self.epsilon} must be > 0 and finite")
+            raise BadArgument(f"epsilon={self.epsilon} must be > 0 and finite")
         if not 0 < self.delta < 1:
-            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
+            raise BadArgument(f"delta={self.delta} must lie between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Mechanism:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
+            raise BadArgument(f"steps={self.steps} must be at least 1")
         if not isinstance(self.noise, NoNoise) and not math.isfinite(self.clip.bound(1)):
             raise Unbounded(
                 "noise was asked for, but the clip rule bounds no unit; use "

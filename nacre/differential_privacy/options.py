@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from nacre.core import require
-from nacre.core.errors import FileDamaged, Incompatible
+from nacre.core.errors import BadArgument, FileDamaged, Incompatible
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.noise.blt import Buffered
 from nacre.differential_privacy.noise.correlated import Banded, Tree
@@ -109,7 +109,7 @@ class BandedNoise(TakenBack):
         require.at_least(1, bands=self.bands)
         for name in ("momentum", "decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+                raise BadArgument(f"{name}={getattr(self, name)} must lie in [0, 1)")
 
     def build(self, steps: int, cycle: int = 1) -> Banded:
         """The noise with the coefficients that are best for so many steps, uncalibrated.
@@ -175,10 +175,10 @@ class BufferedNoise(TakenBack):
 
     def __post_init__(self) -> None:
         if not 1 <= self.buffers <= 8:
-            raise ValueError(f"buffers={self.buffers} must lie in 1 … 8")
+            raise BadArgument(f"buffers={self.buffers} must lie in 1 … 8")
         for name in ("momentum", "decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+                raise BadArgument(f"{name}={getattr(self, name)} must lie in [0, 1)")
 
     def build(self, steps: int, cycle: int = 1) -> Buffered:
         """The noise for units that take part every `cycle` steps at most, with the buffers that are
@@ -238,13 +238,13 @@ class Privacy:
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < float("inf"):
-            raise ValueError(
+            raise BadArgument(
                 f"epsilon={self.epsilon} must be > 0 and finite; 1 to 8 is usual, "
                 "and smaller is more private; to train without privacy, leave the section out"
             )
         require.between(0, 1, delta=self.delta)
         require.at_least(1, rows_per_unit=self.rows_per_unit)
         if self.rows_per_unit is not None and self.unit != "group":
-            raise ValueError(
+            raise BadArgument(
                 f"rows_per_unit={self.rows_per_unit} needs unit=group, got unit={self.unit}"
             )

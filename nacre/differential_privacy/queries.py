@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nacre.core.errors import BadArgument
+
 LEAST = 1e-9
 """The smallest epsilon of a query: doubles near 1, by which it is priced, have no more digits."""
 
@@ -35,24 +37,24 @@ class _Query:
 
     def __post_init__(self) -> None:
         if not self.name.strip():
-            raise ValueError(f"name={self.name!r} must be a name: it tells the answers apart")
+            raise BadArgument(f"name={self.name!r} must be a name: it tells the answers apart")
         if not 0 < self.epsilon < math.inf:
-            raise ValueError(
+            raise BadArgument(
                 f"epsilon={self.epsilon} must be > 0 and finite; 0.1 to 1 is usual for a query"
             )
         if self.epsilon < LEAST:
-            raise ValueError(
+            raise BadArgument(
                 f"epsilon={self.epsilon} must be at least {LEAST:g}: less has no price"
             )
         if not 0 <= self.delta <= MOST_DELTA:
-            raise ValueError(
+            raise BadArgument(
                 f"delta={self.delta:g} must be at least 0 and at most {MOST_DELTA:g}: with this "
                 "chance the promise fails; choose it well below 1 / number of people"
             )
         if self.rows_per_unit < 1:
-            raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
+            raise BadArgument(f"rows_per_unit={self.rows_per_unit} must be at least 1")
         if self.unit is None and self.rows_per_unit > 1:
-            raise ValueError(
+            raise BadArgument(
                 f"rows_per_unit={self.rows_per_unit} needs `unit`, the person's column"
             )
 
@@ -65,9 +67,9 @@ and a 2**30th of its width, are still doubles."""
 def check_range(low: float, high: float) -> None:
     """Raises `ValueError` for a range that no noise can be made for."""
     if not -math.inf < low < high < math.inf:
-        raise ValueError(f"low={low} and high={high} must be finite and in order")
+        raise BadArgument(f"low={low} and high={high} must be finite and in order")
     if max(abs(low), abs(high)) > _WIDEST or high - low < 1 / _WIDEST:
-        raise ValueError(
+        raise BadArgument(
             f"low={low} and high={high} must lie within {_WIDEST:g} of 0, and "
             f"{1 / _WIDEST:g} apart at least"
         )
@@ -75,18 +77,18 @@ def check_range(low: float, high: float) -> None:
 
 def _check_size(size: int | None) -> None:
     if size is not None and size < 1:
-        raise ValueError(f"size={size} must be at least 1")
+        raise BadArgument(f"size={size} must be at least 1")
 
 
 def _check_categories(name: str, categories: Sequence[str]) -> None:
     if len(set(categories)) < len(categories):
-        raise ValueError(f"{name}={tuple(categories)} must differ from each other")
+        raise BadArgument(f"{name}={tuple(categories)} must differ from each other")
 
 
 def _check_bars(name: str, categories: Sequence[str]) -> None:
     _check_categories(name, categories)
     if OTHER in categories:
-        raise ValueError(
+        raise BadArgument(
             f"{name}={tuple(categories)} may not hold {OTHER!r}, which is where all values go that "
             "are not declared; leave it out"
         )
@@ -108,9 +110,9 @@ class _Grouped(_Query):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.groups and self.groups_from is not None:
-            raise ValueError("groups and groups_from exclude each other; keep one")
+            raise BadArgument("groups and groups_from exclude each other; keep one")
         if (self.by is None) != (not self.groups and self.groups_from is None):
-            raise ValueError("by and groups need each other: name the column and its values")
+            raise BadArgument("by and groups need each other: name the column and its values")
         _check_categories("groups", self.groups)
 
 
@@ -200,11 +202,11 @@ class Quantiles(_Grouped):
         super().__post_init__()
         check_range(self.low, self.high)
         if not 2 <= self.cells <= 10_000:
-            raise ValueError(f"cells={self.cells} must lie between 2 and 10000")
+            raise BadArgument(f"cells={self.cells} must lie between 2 and 10000")
         if not self.shares or not all(0 < share < 1 for share in self.shares):
-            raise ValueError(f"shares={self.shares} must hold numbers between 0 and 1")
+            raise BadArgument(f"shares={self.shares} must hold numbers between 0 and 1")
         if not _increasing(self.shares):
-            raise ValueError(f"shares={self.shares} must increase")
+            raise BadArgument(f"shares={self.shares} must increase")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,14 +221,14 @@ class Contingency(_Query):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.columns:
-            raise ValueError("columns must name at least one column")
+            raise BadArgument("columns must name at least one column")
         for name, categories in self.columns.items():
             if not categories:
-                raise ValueError(f"column {name!r} needs at least one category")
+                raise BadArgument(f"column {name!r} needs at least one category")
             _check_bars(f"columns.{name}", categories)
         combinations = math.prod(len(categories) + 1 for categories in self.columns.values())
         if combinations > 100_000:
-            raise ValueError(f"columns have {combinations} combinations; 100000 are the most")
+            raise BadArgument(f"columns have {combinations} combinations; 100000 are the most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +247,9 @@ class Histogram(_Query):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.edges) == bool(self.categories):
-            raise ValueError("a histogram needs either `edges` or `categories`")
+            raise BadArgument("a histogram needs either `edges` or `categories`")
         if self.edges and (len(self.edges) < 2 or not _increasing(self.edges)):
-            raise ValueError(f"edges={self.edges} must be at least two increasing finite numbers")
+            raise BadArgument(f"edges={self.edges} must be at least two increasing finite numbers")
         _check_bars("categories", self.categories)
 
 
@@ -264,7 +266,7 @@ class Keys(_Query):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.delta > 0:
-            raise ValueError(
+            raise BadArgument(
                 f"delta={self.delta} must be above 0: a value that one person alone has may be "
                 "shown with this chance; 1e-6 is usual, far below 1 over the number of people"
             )
@@ -284,7 +286,7 @@ class Choice(_Query):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.categories) < 2:
-            raise ValueError(f"categories={self.categories} must be at least two")
+            raise BadArgument(f"categories={self.categories} must be at least two")
         _check_categories("categories", self.categories)
 
 

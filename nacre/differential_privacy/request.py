@@ -8,6 +8,7 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from nacre.core.errors import BadArgument
 from nacre.core.strict import canonical
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.events import require_priced
@@ -42,13 +43,13 @@ class Request:
         require_choice("unit", self.unit, Unit)
         require_choice("adjacency", self.adjacency, Adjacency)
         if not self.run:
-            raise ValueError("run='' must be a name")
+            raise BadArgument("run='' must be a name")
         if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
+            raise BadArgument(f"steps={self.steps} must be at least 1")
         if type(self.span) is not int or self.span < 1:
-            raise ValueError(f"span={self.span} must be at least 1")
+            raise BadArgument(f"span={self.span} must be at least 1")
         if self.rows_per_unit is not None and self.rows_per_unit < 1:
-            raise ValueError(f"rows_per_unit={self.rows_per_unit} must be at least 1")
+            raise BadArgument(f"rows_per_unit={self.rows_per_unit} must be at least 1")
 
     @classmethod
     def of(
@@ -111,12 +112,12 @@ class Request:
 def require_column(unit: str, column: object) -> None:
     """Raises `ValueError` for a column that is no text, or that tells single rows apart."""
     if not isinstance(column, str):
-        raise ValueError(f"column={column!r} must be a name")
+        raise BadArgument(f"column={column!r} must be a name")
     if column and unit == "example":
-        raise ValueError(f"column={column!r} has no meaning for unit=example, which is a row")
+        raise BadArgument(f"column={column!r} has no meaning for unit=example, which is a row")
 
 
 def require_choice(name: str, value: object, choices: Any) -> None:
     """Raises `ValueError` unless `value` is one of a `Literal`'s."""
     if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(get_args(choices))}")
+        raise BadArgument(f"{name}={value!r} must be one of {', '.join(get_args(choices))}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nacre.core import require
+from nacre.core.errors import BadArgument
 from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
@@ -122,7 +123,7 @@ class FederatedLearning:
         require.at_least(1, rounds=self.rounds)
         parties = len(self.parties.names)
         if self.expected() > parties:
-            raise ValueError(
+            raise BadArgument(
                 f"cohort: expected={self.expected():g} must be at most the number of parties, "
                 f"{parties}"
             )

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from nacre.core.errors import LedgerError
+from nacre.core.errors import BadArgument, LedgerError
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.group_privacy import group_event
 from nacre.differential_privacy.request import Request, require_choice, require_column
@@ -56,10 +56,10 @@ class Grant:
         require_choice("rule", self.rule, RuleName)
         require_choice("adjacency", self.adjacency, Adjacency)
         if not 0 < self.delta < 1:
-            raise ValueError(f"delta={self.delta} must lie between 0 and 1")
+            raise BadArgument(f"delta={self.delta} must lie between 0 and 1")
         least = smallest_epsilon(self.rule, self.delta)
         if not least < self.epsilon < math.inf:
-            raise ValueError(
+            raise BadArgument(
                 f"epsilon={self.epsilon} must be > {least:.3g} and finite at delta={self.delta} "
                 f"under rule={self.rule}"
             )

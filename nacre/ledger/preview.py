@@ -132,9 +132,12 @@ def _too_much(
         if grant.rule == "zcdp" and is_amplified(asked.event)
         else "ask"
     )
+    less = (
+        "a smaller epsilon" if asked.steps == 1 else "fewer steps, more noise or a smaller epsilon"
+    )
     return (
-        f"{what} ({grant}), and {rest} of it is left{runs}; {remedy} for fewer steps, more "
-        "noise or a smaller epsilon, or have the owner raise the grant with `nacre ledger grant`"
+        f"{what} ({grant}), and {rest} of it is left{runs}; {remedy} for {less}, or have the owner "
+        "raise the grant with `nacre ledger grant`"
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from torch import nn
 
 from nacre.core.assumptions import NoAssumptions
-from nacre.core.errors import Refusal
+from nacre.core.errors import BadArgument, Refusal
 from nacre.core.theirs import cause, foreign_cause
 
 
@@ -44,22 +44,24 @@ class PythonModel(NoAssumptions):
         module, colon, function = self.call.partition(":")
         if module.endswith(".py"):
             written = module.removesuffix(".py").strip("./").replace("/", ".")
-            raise ValueError(
+            raise BadArgument(
                 f"call={self.call!r} names a file where a module is meant; write "
                 f"`{written}:{function or 'function'}`"
             )
         names = [*module.split("."), *function.split(".")]
         if not colon or not all(name.isidentifier() for name in names):
-            raise ValueError(f"call={self.call!r} must read `package.module:function`")
+            raise BadArgument(f"call={self.call!r} must read `package.module:function`")
         if any(name.startswith("_") for name in function.split(".")):
-            raise ValueError(
+            raise BadArgument(
                 f"call={self.call!r} names something private; name a function that begins with a "
                 "letter"
             )
         try:
             json.dumps(self.arguments, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"arguments={self.arguments} must be plain values ({error})") from None
+            raise BadArgument(
+                f"arguments={self.arguments} must be plain values ({error})"
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,9 @@ class Code:
         for name in self.packages:
             parts = name.split(".")
             if not all(part.isidentifier() for part in parts):
-                raise ValueError(f"packages={name!r} must be a package's name, as `timm`")
+                raise BadArgument(f"packages={name!r} must be a package's name, as `timm`")
             if parts[0] in sys.stdlib_module_names:
-                raise ValueError(
+                raise BadArgument(
                     f"packages={name!r} belongs to Python's own library, which holds no model; "
                     "name the package that does"
                 )

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
+from nacre.core.errors import BadArgument
 
 _SPREAD = 0.02  # of the first weights, as GPT-2's (Radford et al. 2019)
 
@@ -44,7 +45,7 @@ class GPT(NoAssumptions):
     def __post_init__(self) -> None:
         require.at_least(1, layers=self.layers, width=self.width, heads=self.heads)
         if self.width % self.heads:
-            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
+            raise BadArgument(f"width={self.width} must be a multiple of heads={self.heads}")
         require.below_one(dropout=self.dropout)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
-from nacre.core.errors import Incompatible
+from nacre.core.errors import BadArgument, Incompatible
 from nacre.models.tabular import Activation, activation, check_activation, widths
 
 
@@ -39,10 +39,10 @@ class CNN(NoAssumptions):
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels={self.channels} must hold at least one number above 0")
+            raise BadArgument(f"channels={self.channels} must hold at least one number above 0")
         require.at_least(1, groups=self.groups, hidden=self.hidden)
         if any(channels % self.groups for channels in self.channels):
-            raise ValueError(f"groups={self.groups} must divide each of channels={self.channels}")
+            raise BadArgument(f"groups={self.groups} must divide each of channels={self.channels}")
         check_activation(self.activation)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core import hub, require
-from nacre.core.errors import Refusal
+from nacre.core.errors import BadArgument, Refusal
 from nacre.core.theirs import cause
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
@@ -65,7 +65,7 @@ class Pretrained:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("name='' must name a folder or a model of the hub")
+            raise BadArgument("name='' must name a folder or a model of the hub")
         require.below_one(dropout=self.dropout)
 
 
@@ -86,7 +86,7 @@ class Stock:
         # A model.json from elsewhere names them, and `nacre export` writes them into a folder.
         for name, text in self.files.items():
             if name not in _TOKENIZER:
-                raise ValueError(f"files: {name!r} is no file of a tokenizer")
+                raise BadArgument(f"files: {name!r} is no file of a tokenizer")
             if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"files: {name!r} must be text")
 

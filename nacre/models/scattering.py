@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
-from nacre.core.errors import Incompatible, Refusal
+from nacre.core.errors import BadArgument, Incompatible, Refusal
 from nacre.models.dead_leaves import Moments, Whitened, moments
 from nacre.models.tabular import Activation, activation, check_activation
 
@@ -69,11 +69,11 @@ class Scattering(NoAssumptions):
         )
         require.at_least(0, random=self.random)
         if self.random and self.head != "linear":
-            raise ValueError("random features have no place in an image: use `head: linear`")
+            raise BadArgument("random features have no place in an image: use `head: linear`")
         if self.whiten is not None and not 1e-6 <= self.whiten < math.inf:
-            raise ValueError(f"whiten={self.whiten} must be at least 1e-6; 1 is a good start")
+            raise BadArgument(f"whiten={self.whiten} must be at least 1e-6; 1 is a good start")
         if self.whiten is not None and self.head != "linear":
-            raise ValueError("`whiten` mixes the pixels of an image: use `head: linear`")
+            raise BadArgument("`whiten` mixes the pixels of an image: use `head: linear`")
         check_activation(self.activation)
 
     def features(self, channels: int) -> int:

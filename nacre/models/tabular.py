@@ -13,6 +13,7 @@ from torch import nn
 
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
+from nacre.core.errors import BadArgument
 
 Activation = Literal["relu", "tanh"]
 
@@ -28,7 +29,7 @@ def activation(name: Activation) -> nn.Module:
 def check_activation(name: str) -> None:
     """Raises `ValueError` for a name that `activation` does not know."""
     if name not in _ACTIVATIONS:
-        raise ValueError(f"activation={name!r} must be one of {', '.join(_ACTIVATIONS)}")
+        raise BadArgument(f"activation={name!r} must be one of {', '.join(_ACTIVATIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class MLP(NoAssumptions):
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
-            raise ValueError(f"hidden={self.hidden} must hold widths of at least 1")
+            raise BadArgument(f"hidden={self.hidden} must hold widths of at least 1")
         require.below_one(dropout=self.dropout)
         check_activation(self.activation)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from nacre.core.errors import Refusal
+from nacre.core.errors import BadArgument, Refusal
 from nacre.core.parts import Sampling
 from nacre.core.run_folder import reopen
 from nacre.core.types import FeatureSpace
@@ -67,7 +67,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.private and len(self.priced) < len(self.levels):
-            raise ValueError("levels of a private recipe must be priced before they are planned")
+            raise BadArgument("levels of a private recipe must be priced before they are planned")
 
     @property
     def federated(self) -> bool:

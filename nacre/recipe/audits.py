@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from nacre.adversarial_training.ball import Ball
 from nacre.core import require
+from nacre.core.errors import BadArgument
 from nacre.data import AnyData, Text
 
 FigureUnit = Literal["share", "signed", "bits"]
@@ -80,7 +81,7 @@ class Evasion:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
+            raise BadArgument(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
         require.between(0.5, 1, confidence=self.confidence)
 
 
@@ -108,7 +109,7 @@ class Membership(AuditOfRows):
 
     def __post_init__(self) -> None:
         if self.rows < 4:
-            raise ValueError(f"rows={self.rows} must be at least 4: two to fix a rule on, and two")
+            raise BadArgument(f"rows={self.rows} must be at least 4: two to fix a rule on, and two")
         require.between(0.5, 1, confidence=self.confidence)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nacre.adversarial_training import Madry, Trades
+from nacre.core.errors import BadArgument
 from nacre.data import AnyData, OfModel, Text
 from nacre.data.dataset import Schema
 from nacre.differential_privacy.options import Privacy
@@ -83,15 +84,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
-            raise ValueError(f"name={self.name!r} must be a line of text")
+            raise BadArgument(f"name={self.name!r} must be a line of text")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} must be at least 0 and below 2**63")
+            raise BadArgument(f"seed={self.seed} must be at least 0 and below 2**63")
         if isinstance(self.data, Text) and self.data.tokenizer is None:
             object.__setattr__(self, "data", _with_tokenizer(self.data, self.model))
         for key in ("audit", "compare"):
             chosen: tuple[Any, ...] = getattr(self, key)
             if any(chosen.count(entry) > 1 for entry in chosen):
-                raise ValueError(f"{key} names the same entry twice; remove one")
+                raise BadArgument(f"{key} names the same entry twice; remove one")
 
     @property
     def schema(self) -> Schema:
@@ -143,7 +144,7 @@ def _with_tokenizer(data: Text, model: ModelOption) -> Text:
         return replace(data, tokenizer=OfModel(name=model.name))
     if isinstance(model, FormerRun):
         return replace(data, tokenizer=OfModel(name=model.path))
-    raise ValueError(
+    raise BadArgument(
         f"data of kind text need a tokenizer and model {model.kind!r} brings none; declare "
         "`data: {tokenizer: {kind: bytes}}`"
     )

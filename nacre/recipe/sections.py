@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nacre.core import require
+from nacre.core.errors import BadArgument
 from nacre.core.optimizers import SGD, Average, OptimizerOption, Schedule
 from nacre.data.augment import Copies
 from nacre.data.sampling import PoissonSampling, SamplingOption
@@ -72,9 +73,9 @@ class Execution:
         for name in ("microbatch", "threads", "portions"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+                raise BadArgument(f"{name}={value} must be at least 1")
         if self.threads is not None and self.threads > 1024:
-            raise ValueError(f"threads={self.threads} must be at most 1024")
+            raise BadArgument(f"threads={self.threads} must be at most 1024")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class GrantOption:
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
-            raise ValueError(f"epsilon={self.epsilon} must be > 0")
+            raise BadArgument(f"epsilon={self.epsilon} must be > 0")
         require.between(0, 1, delta=self.delta)
 
 
@@ -110,4 +111,4 @@ class LedgerChoice:
 
     def __post_init__(self) -> None:
         if not self.dataset or any(c in self.dataset for c in "/\n"):
-            raise ValueError(f"dataset={self.dataset!r} must be a name without slashes")
+            raise BadArgument(f"dataset={self.dataset!r} must be a name without slashes")

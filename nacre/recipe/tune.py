@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
+from nacre.core.errors import BadArgument
 from nacre.differential_privacy.selection.search import Search
 from nacre.differential_privacy.selection.trials import Trials
 
@@ -52,7 +53,7 @@ class PrivateScore:
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.deviation <= 1e9:
-            raise ValueError(f"deviation={self.deviation} must lie between 0.1 and 1e9")
+            raise BadArgument(f"deviation={self.deviation} must lie between 0.1 and 1e9")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,29 +74,29 @@ class Tune:
 
     def __post_init__(self) -> None:
         if not self.over:
-            raise ValueError("over={} names nothing to try; name a key and its values")
+            raise BadArgument("over={} names nothing to try; name a key and its values")
         for key, values in self.over.items():
             if not values:
-                raise ValueError(f"over.{key}=[] lists no value to try; list at least one")
+                raise BadArgument(f"over.{key}=[] lists no value to try; list at least one")
             if not any(key == part or key.startswith(f"{part}.") for part in SECTIONS):
-                raise ValueError(
+                raise BadArgument(
                     f"over.{key} may not differ between trials; use keys under "
                     + ", ".join(SECTIONS)
                 )
             inner = [other for other in self.over if other.startswith(f"{key}.")]
             if inner:
-                raise ValueError(f"over.{key} holds over.{inner[0]} as well; remove one of them")
+                raise BadArgument(f"over.{key} holds over.{inner[0]} as well; remove one of them")
         if self.alternatives > MOST:
-            raise ValueError(
+            raise BadArgument(
                 f"over has {self.alternatives} alternatives, at most {MOST} are checked; list fewer"
             )
         try:
             _ = self.law
         except ValueError as error:
             wrong = str(error).replace("mean=", "trials=")
-            raise ValueError(wrong.replace("or inf for Poisson's law", "and finite")) from None
+            raise BadArgument(wrong.replace("or inf for Poisson's law", "and finite")) from None
         if self.shape > 1000:
-            raise ValueError(f"shape={self.shape} must be at most 1000")
+            raise BadArgument(f"shape={self.shape} must be at most 1000")
 
     @property
     def law(self) -> Trials:

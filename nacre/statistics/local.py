@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nacre.core.errors import BadArgument
 from nacre.differential_privacy.leaves import pure_event
 from nacre.differential_privacy.queries import check_range
 from nacre.statistics.noisy_numbers import CONFIDENCE, opendp
@@ -42,7 +43,7 @@ class RandomisedResponse:
     def __post_init__(self) -> None:
         _check_epsilon(self.epsilon)
         if len(set(self.categories)) < max(2, len(self.categories)):
-            raise ValueError(f"categories={self.categories} must name at least two different ones")
+            raise BadArgument(f"categories={self.categories} must name at least two different ones")
 
     @property
     def truth(self) -> float:
@@ -78,7 +79,7 @@ LocalOption = RandomisedResponse | LocalLaplace
 
 def _check_epsilon(epsilon: float) -> None:
     if not 0 < epsilon <= 50:
-        raise ValueError(
+        raise BadArgument(
             f"epsilon={epsilon} must be above 0 and at most 50; 0.5 to 4 is usual for a record"
         )
 

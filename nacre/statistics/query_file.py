@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nacre.core.errors import BadArgument
 from nacre.differential_privacy.leaves import NO_PROMISE
 from nacre.differential_privacy.queries import Keys, QueryOption
 from nacre.statistics.local import LocalOption
@@ -21,15 +22,15 @@ class Queries:
 
     def __post_init__(self) -> None:
         if not self.queries:
-            raise ValueError("queries must hold at least one query")
+            raise BadArgument("queries must hold at least one query")
         for number, query in enumerate(self.queries):
             before, place = self.queries[:number], f"queries.{number}"
             if query.name in [other.name for other in before]:
-                raise ValueError(
+                raise BadArgument(
                     f"{place}.name: queries name {query.name!r} twice; give each answer its own"
                 )
             if query.epsilon > NO_PROMISE:
-                raise ValueError(
+                raise BadArgument(
                     f"{place}.epsilon: epsilon={query.epsilon:g} promises nothing, so it has no "
                     "price; 0.1 to 1 is usual for a query"
                 )
@@ -43,12 +44,12 @@ def _keys_come_first(place: str, query: QueryOption, before: tuple[QueryOption, 
         return
     keys = next((other for other in before if other.name == name), None)
     if not isinstance(keys, Keys):
-        raise ValueError(
+        raise BadArgument(
             f"{place}.groups_from: {query.name!r} takes its groups from {name!r}, which is no "
             "query of kind keys before it; ask for the keys first"
         )
     if keys.column != getattr(query, "by", None):
-        raise ValueError(
+        raise BadArgument(
             f"{place}.by: {query.name!r} is by another column than {name!r}, whose keys are its "
             f"groups; write `by: {keys.column}`"
         )
@@ -65,4 +66,4 @@ class Records:
 
     def __post_init__(self) -> None:
         if not self.columns:
-            raise ValueError("columns must name at least one column")
+            raise BadArgument("columns must name at least one column")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nacre.core.errors import DataError, Refusal
+from nacre.core.errors import BudgetExceeded, DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
 from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
@@ -195,7 +195,23 @@ def _reserved(
             f"{run}: {names}", joint_event(same), unit=unit, adjacency="add_or_remove",
             column=column or "",
         )  # fmt: skip
-        yield book.reserve(account, request)
+        try:
+            yield book.reserve(account, request)
+        except BudgetExceeded:
+            if column is None:
+                _require_rows(book, account, same[0])
+            raise
+
+
+def _require_rows(book: Ledger, account: str, query: QueryOption) -> None:
+    """Raises `Refusal` for a query about rows where the account is granted for groups of them."""
+    units = {grant.unit for grant in book.summary(account).grants}
+    if "group" in units:
+        raise Refusal(
+            f"query {query.name!r} protects single rows, and account {account!r} was granted for "
+            "groups, of which one may hold any number of rows: add `unit: COLUMN` to the query, "
+            "with the column that the grant names, and `rows_per_unit`"
+        )
 
 
 def _require_price(query: QueryOption) -> None:

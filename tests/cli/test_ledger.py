@@ -159,6 +159,7 @@ def test_a_release_beyond_the_budget_charges_nothing(
     queries.write_text(QUERIES + "  - {kind: count, name: more, epsilon: 500}\n")
     result = release()
     assert result.exit_code == 3
+    assert "ask for a smaller epsilon, or" in result.stderr and "steps" not in result.stderr
     assert spent(nacre, book) == 0
 
 
@@ -220,6 +221,27 @@ def test_the_queries_that_init_writes_are_answered(
         "rows", "age", "cost", "ages", "sexes", "waiting", "spread of age", "by sex and ward",
         "age by ward", "main sex",
     ]  # fmt: skip
+
+
+def test_a_query_about_rows_on_an_account_of_groups_names_itself(
+    nacre: Nacre, book: Path, tmp_path: Path
+) -> None:
+    words = ("--epsilon", 8, "--delta", 1e-6, "--unit", "group", "--column", "person")
+    assert nacre("ledger", "grant", book, "people", *words).exit_code == 0
+    (tmp_path / "rows.csv").write_text(ROWS)
+    (tmp_path / "queries.yaml").write_text(QUERIES)
+    files = (tmp_path / "rows.csv", tmp_path / "queries.yaml")
+    told = nacre("release", *files, "--ledger", book, "--account", "people")
+    assert told.exit_code == 2
+    assert "query 'rows' protects single rows" in told.stderr
+    assert "add `unit: COLUMN` to the query" in told.stderr
+
+
+def test_what_is_wrong_with_an_output_is_said(release: Any, tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text("{}")
+    assert "kept.json exists, and answers are kept" in release("-o", tmp_path / "kept.json").stderr
+    told = release("-o", tmp_path / "nowhere" / "x.json").stderr
+    assert f"there is no folder {tmp_path / 'nowhere'}: make it" in told
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_charge(

@@ -30,7 +30,7 @@ def test_init_writes_a_recipe_that_loads_and_never_replaces_one(
     assert document(other) == {"recipe": "other.yaml"}
     assert load_recipe(Path("other.yaml")).name == "first-images"
     assert "put reviews.jsonl and base/ beside it" in nacre("init", "text", "-o", "t.yaml").output
-    assert "No such file" in nacre("init", "-o", "no/such/place.yaml").stderr
+    assert "there is no folder" in nacre("init", "-o", "no/such/place.yaml").stderr
 
 
 def test_plan_reads_nothing_and_says_what_would_run(nacre: Nacre, recipe: Path) -> None:
@@ -197,7 +197,8 @@ def test_an_open_run_can_be_finished(nacre: Nacre, interrupted: tuple[Path, Resu
     folder, _ = interrupted
     ended = nacre("finish", folder, "--json")
     assert ended.exit_code == 0, ended.stderr
-    assert document(ended) == {"run": str(folder), "ended": "finished"}
+    said = document(ended)
+    assert (said["run"], said["ended"], said["outcome"]["done"]) == (str(folder), "finished", 2)
     assert (folder / "model.safetensors").exists()
 
 
@@ -221,6 +222,14 @@ def test_ctrl_c_before_anything_happened(
     result = nacre("run", recipe, "--into", recipe.parent / "run")
     assert result.exit_code == 130
     assert "before anything was released or charged" in result.stderr
+
+
+def test_init_says_what_it_wrote_and_what_is_in_its_way(nacre: Nacre, tmp_path: Path) -> None:
+    told = nacre("init", "image", "-o", tmp_path / "nowhere" / "x.yaml")
+    assert told.exit_code == 2 and "there is no folder" in told.stderr
+    for kind, key in (("queries", "queries"), ("table", "recipe")):
+        file = tmp_path / f"{kind}.yaml"
+        assert document(nacre("init", kind, "-o", file, "--json")) == {key: str(file)}
 
 
 def test_explain(nacre: Nacre) -> None:

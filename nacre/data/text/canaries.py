@@ -10,6 +10,7 @@ import string
 from dataclasses import dataclass
 from typing import Literal
 
+from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -42,11 +43,11 @@ class Canaries:
 
     def __post_init__(self) -> None:
         if self.count < 8 or self.repeats < 1:
-            raise ValueError(
+            raise BadArgument(
                 f"count={self.count} must be at least 8 and repeats={self.repeats} at least 1"
             )
         if not 1 <= self.digits <= 18:
-            raise ValueError(f"digits={self.digits} must lie between 1 and 18")
+            raise BadArgument(f"digits={self.digits} must lie between 1 and 18")
         try:
             parts = list(string.Formatter().parse(self.template))
         except ValueError:
@@ -54,7 +55,7 @@ class Canaries:
         fields = [name for _, name, _, _ in parts if name is not None]
         plain = all(not form and not how for _, _, form, how in parts)
         if not plain or "secret" not in fields or not set(fields) <= {"name", "secret"}:
-            raise ValueError(
+            raise BadArgument(
                 f"template={self.template!r} must hold {{secret}}, may hold {{name}}, and no other "
                 "braces"
             )

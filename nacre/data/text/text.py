@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from nacre.core import require
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
@@ -98,24 +98,24 @@ class Text:
         require.at_least(1, size=self.size)
         require.at_least(2, length=self.length)
         if self.holdout and self.test:
-            raise ValueError("holdout and test exclude each other; keep one")
+            raise BadArgument("holdout and test exclude each other; keep one")
         if isinstance(self.tokenizer, BPE) and self.public is None:
-            raise ValueError(
+            raise BadArgument(
                 "tokenizer bpe learns its pieces from public rows and none are declared; add "
                 "`public: {path: …}`, or use `tokenizer: {kind: bytes}`"
             )
         learns_text = self.task == "causal_lm" and self.prompt is None
         if self.canaries is not None and (not learns_text or self.party is not None):
-            raise ValueError(
+            raise BadArgument(
                 "canaries are documents among those that a language model learns word for word, in "
                 "one place: they need task causal_lm, no prompt and no party; leave them out"
             )
         if problem := form_problem(self.path) or self._form_problem() or self._label_problem():
-            raise ValueError(problem)
+            raise BadArgument(problem)
         roles = [self.text, self.prompt, self.completion, self.label, self.unit, self.party]
         named = [role for role in roles if role is not None]
         if twice := sorted({name for name in named if named.count(name) > 1}):
-            raise ValueError(
+            raise BadArgument(
                 f"column {twice[0]!r} has two roles among text, prompt, completion, label, unit "
                 "and party; keep one"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from nacre.core import hub
-from nacre.core.errors import Refusal
+from nacre.core.errors import BadArgument, Refusal
 from nacre.core.strict import parsed
 
 _END = 256  # the token that ends a document of bytes
@@ -45,7 +45,7 @@ class BPE:
 
     def __post_init__(self) -> None:
         if self.vocabulary <= _END + 1:
-            raise ValueError(f"vocabulary={self.vocabulary} must be above {_END + 1}: the bytes")
+            raise BadArgument(f"vocabulary={self.vocabulary} must be above {_END + 1}: the bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class OfModel:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("name='' must name a folder or a model of the hub")
+            raise BadArgument("name='' must name a folder or a model of the hub")
 
 
 TokenizerOption = Bytes | BPE | OfModel

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacre.core.errors import RunError
+from nacre.core.errors import BadArgument, RunError
 from nacre.core.normals.box_muller import Normals
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
@@ -65,12 +65,12 @@ class Buffered:
     def __post_init__(self) -> None:
         require_multiplier(self.multiplier)
         if self.steps < 1 or self.separation < 1:
-            raise ValueError(
+            raise BadArgument(
                 f"steps={self.steps} and separation={self.separation} must be at least 1"
             )
         same = len(self.weights) == len(self.decays) > 0
         if not same or not falling(self.weights, self.decays):
-            raise ValueError(
+            raise BadArgument(
                 f"weights={self.weights} must be as many as decays={self.decays}, not negative and "
                 "1 together at most, and the decays in [0, 1): the reach is proven for these"
             )

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacre.core.errors import RunError
+from nacre.core.errors import BadArgument, RunError
 from nacre.core.normals.box_muller import Normals
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
@@ -64,7 +64,7 @@ class Banded:
         require_multiplier(self.multiplier)
         length = math.sqrt(math.fsum(c * c for c in self.coefficients))
         if not self.coefficients or not self.coefficients[0] > 0 or not length <= 1 + 1e-12:
-            raise ValueError(
+            raise BadArgument(
                 f"coefficients={self.coefficients} must start above 0 and have length 1"
             )
 
@@ -146,7 +146,7 @@ class Tree:
     def __post_init__(self) -> None:
         require_multiplier(self.multiplier)
         if self.steps < 1 or self.separation < 1:
-            raise ValueError(
+            raise BadArgument(
                 f"steps={self.steps} and separation={self.separation} must be at least 1"
             )
 

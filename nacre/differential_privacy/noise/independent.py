@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nacre.core import require
-from nacre.core.errors import Incompatible, Unbounded
+from nacre.core.errors import BadArgument, Incompatible, Unbounded
 from nacre.core.normals import rounded
 from nacre.core.parts import NoiseState
 from nacre.core.random import Source
@@ -150,7 +150,7 @@ class NoNoise:
 
     def __post_init__(self) -> None:
         if not self.because:
-            raise ValueError("because='' must say why no noise is added")
+            raise BadArgument("because='' must say why no noise is added")
 
     def facts(self) -> dict[str, Any]:
         """Kind and multiplier, as plan.json has them."""

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nacre.core import require
+from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -61,12 +62,12 @@ class Trials:
 
     def __post_init__(self) -> None:
         if not self.shape > -1:
-            raise ValueError(f"shape={self.shape} must be > -1, or inf for Poisson's law")
+            raise BadArgument(f"shape={self.shape} must be > -1, or inf for Poisson's law")
         least = 0 if self.poisson else 1
         if not least < self.mean < math.inf:
-            raise ValueError(f"mean={self.mean} must be > {least} and finite")
+            raise BadArgument(f"mean={self.mean} must be > {least} and finite")
         if not self.poisson and _mean(_SMALLEST, self.shape) < self.mean:
-            raise ValueError(
+            raise BadArgument(
                 f"mean={self.mean} is out of reach for shape={self.shape}; use a larger shape"
             )
 
