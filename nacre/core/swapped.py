@@ -70,8 +70,7 @@ def unmoved(model: nn.Module) -> Generator[None]:
                 register = module.__dict__.get(name)
                 if register is not None:
                     stack.callback(_put_back, register, dict(register))
-            kept = {name: v for name, v in vars(module).items() if isinstance(v, Tensor)}
-            stack.callback(_attributes_back, module, kept)
+            stack.callback(_attributes_back, module, dict(vars(module)))
         for tensor in _tensors(model):
             stack.callback(_restore, tensor, tensor.detach().cpu().clone(), _flags(tensor))
         yield
@@ -139,14 +138,16 @@ def _put_back(register: Any, entries: Mapping[str, Any]) -> None:
     register.update(entries)
 
 
-def _attributes_back(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Tensors that are plain attributes: an older weight norm or spectral norm keeps what it has
-    computed there, and a model may keep what it has seen."""
+def _attributes_back(module: nn.Module, before: Mapping[str, Any]) -> None:
+    """Plain attributes that are tensors, or were: an older weight norm or spectral norm keeps what
+    it has computed there, and a model may keep what it has seen where it had None."""
     held = vars(module)
-    for name in [name for name, value in held.items() if isinstance(value, Tensor)]:
-        if name not in kept:
+    for name, value in list(held.items()):
+        if isinstance(value, Tensor) and name not in before:
             del held[name]
-    held.update(kept)
+        elif isinstance(value, Tensor):
+            held[name] = before[name]
+    held.update({name: value for name, value in before.items() if isinstance(value, Tensor)})
 
 
 def _devices(model: nn.Module) -> list[int]:

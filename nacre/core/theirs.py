@@ -32,7 +32,15 @@ def cause(error: BaseException) -> str:
     >>> cause(RuntimeError("size mismatch:\\n  copying"))
     'RuntimeError: size mismatch: copying'
     """
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    return " ".join(f"{type(error).__name__}: {_message(error)}".split()).rstrip(":")
+
+
+def _message(error: BaseException) -> str:
+    """An error's own words, also where it fails at telling them."""
+    try:
+        return str(error)
+    except Exception:
+        return "(it has no message that can be read)"
 
 
 def foreign_cause(error: BaseException) -> str:
@@ -66,14 +74,15 @@ def theirs(what: str, when: str = "", *, surely: bool = True) -> Generator[None]
     """What foreign code raises in this block becomes one sentence: whose code, the kind of error,
     its message, and the place.
 
-    Errors of Nacre, interrupts, and memory that ran out pass as they are; without `surely` so do
+    So does an exit that foreign code asks for: a run does not end by it without a word. Errors of
+    Nacre, interrupts, and memory that ran out pass as they are; without `surely` so do
     errors on whose way no foreign code lies, since they are Nacre's own. Raises `CallFailed`.
     """
     try:
         yield
     except (NacreError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _no_memory(error) or not (surely or _place(error)):
             raise
         while_ = f" while {when}" if when else ""
@@ -83,11 +92,14 @@ def theirs(what: str, when: str = "", *, surely: bool = True) -> Generator[None]
         ) from error
 
 
-def _no_memory(error: Exception) -> bool:
-    """torch has no error of its own for that on a processor."""
-    return type(error).__name__ == "OutOfMemoryError" or any(
-        words in str(error) for words in ("allocate memory", "out of memory")
-    )
+_NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA out of memory", "CUDA error: out of memory")
+
+
+def _no_memory(error: BaseException) -> bool:
+    """torch has no error of its own for that on a processor; somebody's own words are no sign."""
+    if type(error) is RuntimeError:
+        return any(words in _message(error) for words in _NO_MEMORY)
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def _place(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.integrations import storage
-from nacre.integrations.containers import altered, everywhere, resembling, shifted
+from nacre.integrations.containers import altered, everywhere, length, resembling, shifted
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.storage import RowStore
 
@@ -77,7 +77,7 @@ def alone(fetcher: Fetcher) -> Alone:
     _tried(fetcher)
     own = _stored(fetcher.of(kept))
     for inner in storage.datasets(kept):
-        if len(inner) > 1:
+        if length(inner) > 1:
             _stored(fetcher.of(inner))
     return Alone(fetcher, own)
 

@@ -239,6 +239,14 @@ def _library(module: str | None) -> bool:
     return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
 
 
+def _copied_or_shared(value: Any) -> Any:
+    """A container of the same class; the same one where a class of somebody's fails at that."""
+    try:
+        return copy.copy(value)
+    except Exception:
+        return value
+
+
 class _Copy:
     """One copy of a data set; what is held twice stays one thing."""
 
@@ -260,18 +268,15 @@ class _Copy:
     def _copied(self, value: Any, path: Path) -> Any:
         parts = _parts(value) if len(path) < _DEEP else []
         if isinstance(value, set):
-            return copy.copy(value)
-        if isinstance(value, deque):
-            made = copy.copy(value)
-            for (_, key), held in parts:
-                made[key] = self.of(held, (*path, ("item", key)))
-            return made
+            return _copied_or_shared(value)
         if isinstance(value, MappingProxyType):
             return MappingProxyType(
                 {**value, **{step[1]: self.of(held, (*path, step)) for step, held in parts}}
             )
-        if isinstance(value, list | dict):
-            made = self._made[id(value)] = copy.copy(value)
+        if isinstance(value, list | dict | deque):
+            made = self._made[id(value)] = _copied_or_shared(value)
+            if made is value:
+                return value
             for (_, key), held in parts:
                 made[key] = self.of(held, (*path, ("item", key)))
             return made

@@ -245,7 +245,7 @@ def _sample(dataset: Dataset, sample: tuple[Tensor, Tensor] | None, model: nn.Mo
     if sample is None:
         first = _pairs(Fetcher(dataset).rows([0], Source(bytes(32))))
         features, label = _made_up(first["features"]), _made_up(first["label"])
-        if not features.is_floating_point():
+        if not (features.is_floating_point() or features.is_complex()):
             raise Incompatible(
                 "features are whole numbers (tokens), and which are allowed is not known: give "
                 "`sample`, a few made-up or public rows (features, label)"
@@ -281,6 +281,8 @@ def _two(sample: Any) -> tuple[Tensor, Tensor]:
 def _made_up(row: Tensor) -> Tensor:
     """Normals of this shape, or zeros for whole numbers: class 0 exists whatever the classes."""
     shape = (_MADE_UP, *row.shape[1:])
+    if row.is_complex():
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=row.dtype)
     if row.is_floating_point():
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(row.dtype)
     return torch.zeros(shape, dtype=row.dtype)

@@ -2,15 +2,11 @@
 
 import functools
 import random
-from array import array
-from collections import deque
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from nacre.core.errors import Incompatible
@@ -189,54 +185,6 @@ class Tensors(TensorDataset):
         return x + self.tensors[0][random.randrange(len(self))], y
 
 
-def _largest(self, i):
-    return self.x[i] / self.x.abs().max(), self.y[i]
-
-
-def _how_many_alike(self, i):
-    return self.x[i] * (1 + (self.y == self.y[i]).sum() / SIZE), self.y[i]
-
-
-def _vocabulary(self, i):
-    return torch.full((4,), float(sorted(set(self.words)).index(self.words[i]))), self.y[i]
-
-
-def _of_columns_of(self, i):
-    return self.x[:, i] + self.x[:, (i + 1) % SIZE], self.y[i]
-
-
-def _of_one_array(self, i):
-    return _at(self.held, i) + _at(self.held, (i + 1) % SIZE), self.y[i]
-
-
-def _at(held, i):
-    part = np.frombuffer(held, "f4")[4 * i : 4 * i + 4]
-    return torch.from_numpy(part.copy())
-
-
-def _of_an_array(self, i):
-    j = (i + 1) % SIZE
-    return torch.tensor([self.held[4 * i + k] + self.held[4 * j + k] for k in range(4)]), self.y[i]
-
-
-def _of_held(self, i):
-    return self.held[i] + self.held[(i + 1) % SIZE], self.y[i]
-
-
-def _of_an_embedding(self, i):
-    weight = self.held.weight.detach()
-    return weight[i] + weight[(i + 1) % SIZE], self.y[i]
-
-
-def _by_default(self, i, x=X):
-    return x[i] + x[(i + 1) % SIZE], self.y[i]
-
-
-def _by_keyword(self, i, *, x=X):
-    return x[i] + x[(i + 1) % SIZE], self.y[i]
-
-
-_WORDS = [("a", "b", "c", "d", "e")[i % 5] for i in range(SIZE)]
 _FRAME = pd.DataFrame(X.numpy())
 _DICTS = [{"x": x, "y": y} for x, y in ROWS]
 
@@ -267,20 +215,6 @@ MIXING = {
     "slots": lambda tmp: Slotted(),
     "a list of one's own": lambda tmp: Listed(ROWS),
     "a TensorDataset of one's own": lambda tmp: Tensors(X, Y),
-    "the largest of all": lambda tmp: Rows(_largest, x=X, y=Y),
-    "how many are alike": lambda tmp: Rows(_how_many_alike, x=X, y=Y),
-    "a vocabulary": lambda tmp: Rows(_vocabulary, words=_WORDS, y=Y),
-    "columns of an array": lambda tmp: Rows(_of_columns_of, x=X.T.clone(), y=Y),
-    "one array of numbers": lambda tmp: Rows(_of_an_array, held=X.flatten(), y=Y),
-    "bytes": lambda tmp: Rows(_of_one_array, held=X.numpy().tobytes(), y=Y),
-    "a bytearray": lambda tmp: Rows(_of_one_array, held=bytearray(X.numpy().tobytes()), y=Y),
-    "an array of Python": lambda tmp: Rows(_of_an_array, held=array("f", X.flatten()), y=Y),
-    "a memoryview": lambda tmp: Rows(_of_an_array, held=X.flatten().numpy().data, y=Y),
-    "a deque": lambda tmp: Rows(_of_held, held=deque(X), y=Y),
-    "a mapping": lambda tmp: Rows(_of_held, held=MappingProxyType(dict(enumerate(X))), y=Y),
-    "a module": lambda tmp: Rows(_of_an_embedding, held=nn.Embedding(SIZE, 4), y=Y),
-    "a default": lambda tmp: Rows(_by_default, y=Y),
-    "a default of a keyword": lambda tmp: Rows(_by_keyword, y=Y),
     "a partial function": lambda tmp: Around(
         table(), functools.partial(_mixed, other=3)
     ),
@@ -381,26 +315,6 @@ HONEST = {
     "pairs of rows": lambda tmp: Rows(_pairs_of_rows, SIZE // 2, x=X, y=Y[: SIZE // 2]),
     "public rows": lambda tmp: Rows(_mixed_with_public, x=X, y=Y, public=torch.randn(500, 4)),
     "a table of the classes": lambda tmp: Rows(_one_hot, x=X, y=Y, table=torch.randn(2, 4)),
-    "one array of numbers": lambda tmp: Rows(
-        lambda self, i: (self.held[4 * i : 4 * i + 4], self.y[i]), held=X.flatten(), y=Y
-    ),
-    "columns of an array": lambda tmp: Rows(
-        lambda self, i: (self.x[:, i], self.y[i]), x=X.T.clone(), y=Y
-    ),
-    "bytes": lambda tmp: Rows(
-        lambda self, i: (_at(self.held, i), self.y[i]), held=X.numpy().tobytes(), y=Y
-    ),
-    "a deque": lambda tmp: Rows(lambda self, i: (self.held[i], self.y[i]), held=deque(X), y=Y),
-    "an encoder": lambda tmp: Rows(
-        lambda self, i: (self.held(self.x[i]).detach(), self.y[i]), x=X, y=Y,
-        held=nn.Sequential(nn.Linear(4, 500), nn.Tanh(), nn.Linear(500, 4)),
-    ),
-    "words": lambda tmp: Rows(
-        lambda self, i: (self.x[i] * len(self.words[i]), self.y[i]), x=X, y=Y, words=_WORDS
-    ),
-    "scaled by public numbers": lambda tmp: Rows(
-        lambda self, i: (self.x[i] / self.scale, self.y[i]), x=X, y=Y, scale=torch.ones(4)
-    ),
     "equal rows": lambda tmp: Rows(_augmented, x=torch.ones(SIZE, 4), y=Y),
     "itself": lambda tmp: Cycled(),
     "one row": lambda tmp: Rows(_mixup, 1, x=X[:1], y=Y[:1]),

@@ -261,3 +261,13 @@ def test_buffers_are_kept_where_a_pass_puts_others_in_their_place():
         model(torch.randn(2, 6))
         model.seen += 3
     assert model.seen is seen and torch.equal(seen, value)
+
+
+@pytest.mark.parametrize("before", [None, 3, torch.zeros(2)])
+def test_an_attribute_that_a_pass_sets_is_again_what_it_was(before):
+    model = torch.nn.Linear(2, 2)
+    model.seen = before
+    with unmoved(model):
+        model.seen = torch.ones(2)
+        model.other = torch.ones(2)
+    assert model.seen is before and not hasattr(model, "other")
