@@ -136,7 +136,8 @@ class RunFolder:
         if self.trials.exists():
             return (
                 "its search is open; continue it with "
-                f"`nacre tune RECIPE --into {self.path} --resume`, or end it without a model by `nacre abandon {self.path}`"
+                f"`nacre tune RECIPE --into {self.path} --resume`, or end it without a model by "
+                f"`nacre abandon {self.path}`"
             )
         if self.run_key.exists():
             return (
