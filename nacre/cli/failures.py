@@ -1,5 +1,5 @@
 """Errors as one sentence and an exit code: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted,
-143 told to end.
+143 terminated.
 
 Nothing heavy is imported here, so `nacre --help` stays quick.
 """

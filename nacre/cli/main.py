@@ -98,7 +98,7 @@ def cli() -> None:
 
     Start with `nacre init` and `nacre run recipe.yaml --into runs/first`.
 
-    Exit codes: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted, 143 told to end.
+    Exit codes: 0 done, 1 failed, 2 refused, 3 budget, 130 interrupted, 143 terminated.
     """
 
 

@@ -135,13 +135,14 @@ class RunFolder:
         """Why a run has no outcome, and what to do: it is open, or was ended without a model."""
         if self.trials.exists():
             return (
-                f"its search is open; go on with `nacre tune RECIPE --into {self.path} --resume`, "
-                f"or end it without a model by `nacre abandon {self.path}`"
+                "its search is open; continue it with "
+                f"`nacre tune RECIPE --into {self.path} --resume`, or end it without a model by "
+                f"`nacre abandon {self.path}`"
             )
         if self.run_key.exists():
             return (
-                f"it is open; go on with `nacre run RECIPE --into {self.path} --resume`, or end it "
-                f"with the model of its last checkpoint by `nacre finish {self.path}`"
+                f"it is open; continue it with `nacre run RECIPE --into {self.path} --resume`, or "
+                f"end it with the model of its last checkpoint by `nacre finish {self.path}`"
             )
         return "it was abandoned, so there is no model; start a new run with another `--into`"
 
@@ -242,8 +243,8 @@ def reopen(path: Path) -> RunFolder:
     for place in (path, path / "private"):
         if RunFolder(place).facts.exists() and not RunFolder(place).recipe.exists():
             raise RunError(
-                f"{path} holds a loop of your own and no run of a recipe: its program goes on with "
-                f"it (`resume=True`) and ends it (`finish()`), and `nacre report {path} --check` "
+                f"{path} holds a loop of your own and no run of a recipe: its program continues it "
+                f"(`resume=True`) and ends it (`finish()`), and `nacre report {path} --check` "
                 "checks its releases"
             )
     if not folder.recipe.exists() or not folder.plan.exists():

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.core.types import BoundedSum
-from nacre.differential_privacy.upward import rounded_up, rounded_up_to
+from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning import words
 from nacre.planning.alternatives import settings_in_words
 from nacre.planning.levels import ChargedLevel, PricedLevel
@@ -94,7 +94,7 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
             level.account,
             str(level.size),
             f"{level.multiplier:.4g} x {_sensitivity(level)}",
-            rounded_up_to(level.price.epsilon, 4),
+            rounded_up_to(level.price.epsilon, 3),
             f"{level.delta:g}",
             level.price.accountant,
             _taken(level),
@@ -123,7 +123,7 @@ def _together(levels: Sequence[PricedLevel]) -> list[Text]:
     return [
         Text(
             f"{quote.account} was charged before: with this run {quote.share_after:.1%} of its "
-            f"grant is taken, epsilon {rounded_up(quote.epsilon_after, 3)} in all"
+            f"grant is taken, epsilon {rounded_up_to(quote.epsilon_after, 3)} in all"
         )
         for quote in quotes
         if quote.share_after > quote.share * (1 + 1e-9)

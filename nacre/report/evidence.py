@@ -143,7 +143,7 @@ def _missing(run: Path, name: str) -> str:
     if name == "released.jsonl" and not ended and (run / "recipe.yaml").is_file():
         return f"{run} has released nothing yet: {RunFolder(run).unfinished()}"
     if name == "released.jsonl" and not ended:
-        return f"{run} has released nothing yet: its program goes on with it (`resume=True`)"
+        return f"{run} has released nothing yet: its program continues it (`resume=True`)"
     return f"{run} holds no {name}: {_remedy(run, name)}"
 
 

@@ -237,6 +237,14 @@ def test_a_query_about_rows_on_an_account_of_groups_names_itself(
     assert "add `unit: COLUMN` to the query" in told.stderr
 
 
+def test_one_answer_is_said_to_be_one(release: Any, nacre: Nacre, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.yaml"
+    queries.write_text("".join(QUERIES.splitlines(True)[:3]))
+    assert release("-o", tmp_path / "one.json").exit_code == 0
+    said = nacre("report", tmp_path / "one.json", "--check").stdout
+    assert said.startswith("the one answer of ") and said.endswith("is as paid for\n")
+
+
 def test_what_is_wrong_with_an_output_is_said(release: Any, tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text("{}")
     assert "kept.json exists, and answers are kept" in release("-o", tmp_path / "kept.json").stderr

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import Plan, plan
+from nacre.planning.show import plan_tables
 from tests.training.tiny import CENTRAL, recipe
 
 
@@ -72,6 +76,19 @@ def _text(shown: object) -> str:
     with console.capture() as capture:
         console.print(shown)
     return capture.get()
+
+
+def test_one_epsilon_is_rounded_in_one_way(tmp_path: Path) -> None:
+    """The table of what is charged, the course of the run and the outlook show the same digits."""
+    planned = plan(recipe(tmp_path, CENTRAL))
+    ahead = outlook(planned)
+    assert ahead is not None
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(plan_tables(planned))
+    console.print(ahead.table())
+    shown = rounded_up_to(planned.priced[0].price.epsilon, 3)
+    found = re.findall(r"\b7\.9\d+", console.export_text())
+    assert len(found) >= 3 and set(found) == {shown}
 
 
 def test_runs_without_privacy_have_none(tmp_path: Path) -> None:

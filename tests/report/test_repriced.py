@@ -78,8 +78,5 @@ def test_so_has_a_loop_of_ones_own(tmp_path: Path) -> None:
         list(run)
         run.finish()
     (price,) = repriced(tmp_path / "run")
-    assert (
-        0
-        < price.epsilon
-        <= json.loads((tmp_path / "run/plan.json").read_text())["parties"][0]["epsilon"]
-    )
+    plan_json = json.loads((tmp_path / "run/plan.json").read_text())
+    assert 0 < price.epsilon <= plan_json["parties"][0]["epsilon"]

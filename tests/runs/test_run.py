@@ -295,7 +295,7 @@ def test_a_record_that_lacks_what_was_charged_is_refused(tmp_path):
 
 def test_an_open_run_has_no_model_yet(tmp_path):
     _interrupted(CENTRAL, tmp_path, 2)
-    with pytest.raises(RunError, match=r"not complete: it is open; go on with .*--resume"):
+    with pytest.raises(RunError, match=r"not complete: it is open; continue it with .*--resume"):
         open_run(tmp_path / "run")
     abandon(tmp_path / "run")
     with pytest.raises(RunError, match=r"not complete: it was abandoned, .* start a new run"):

@@ -36,8 +36,10 @@ def test_an_interrupted_run_says_how_it_is_continued(
     assert told.broken == []
 
 
-def test_a_run_that_is_told_to_end_says_so_and_exits_with_143(tmp_path: Path) -> None:
-    told, said = begun("central", tmp_path / "story"), tmp_path / "said.txt"
+def test_a_run_that_is_told_to_end_says_so_and_exits_with_143(
+    begun_in: Any, tmp_path: Path
+) -> None:
+    told, said = begun_in("central", tmp_path / "story"), tmp_path / "said.txt"
     moment = Moment(file="step-", count=12, signal=signal.SIGTERM)
     assert told.train(told.run, moment, says=said) == 143
     assert said.read_text().splitlines()[-1].startswith("nacre: interrupted; continue with `nacre")
