@@ -55,8 +55,9 @@ class Verification:
             if bool((wrong & (plain.isfinite() | (use not in self.found))).any()):
                 raise UnsupportedLayer(
                     f"{use.what} has rows that answer to other units than those that own them by "
-                    "the trial, so a unit's bound would not hold; nothing of this step was "
-                    "released: use `gradients: looped`, and report the model"
+                    "the trial (or a hook changes gradients by their size), so a unit's bound "
+                    "would not hold; nothing of this step was released: use `gradients: looped`, "
+                    "and report the model"
                 )
 
     def watch(self, found: dict[Use, tuple[Tensor, Tensor]]) -> None:
