@@ -439,7 +439,7 @@ def test_verbs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tune(plan(recipe(tmp_path, SEARCH)), tmp_path / "run")
     with pytest.raises(RunError, match="holds a search"):
         finish(tmp_path / "run")
-    with pytest.raises(RunError, match="its search is open; go on with `nacre tune RECIPE"):
+    with pytest.raises(RunError, match="its search is open; continue it with `nacre tune RECIPE"):
         gather(tmp_path / "run")
 
 
