@@ -185,7 +185,7 @@ def _table(accounts: list[AccountSummary]) -> Table:
             )
     rules = {given.rule for account in accounts for given in account.grants}
     captions = [_ADDED] * (rules != {"pld"} and bool(rules)) + [_ORDER] * ("rdp" in rules)
-    table.caption = " ".join(captions) or None
+    table.caption, table.caption_justify = " ".join(captions) or None, "left"
     return table
 
 
@@ -220,10 +220,8 @@ class _Bar:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         from rich.text import Text
 
-        taken = f"{self.spent + self.reserved:.0%}"
         if not console.is_terminal:
-            held = f"{taken}, of it {self.reserved:.0%} reserved"
-            yield Text(held if self.reserved else taken)
+            yield Text(self._words())
             return
         spent = round(_CELLS * min(1.0, self.spent))
         reserved = round(_CELLS * min(1.0, self.spent + self.reserved)) - spent
@@ -232,13 +230,17 @@ class _Bar:
             (full * spent, "red" if self.spent > _NEARLY else "green"),
             (half * reserved, "yellow"),
             (track * (_CELLS - spent - reserved), "dim"),
-            f" {taken}",
+            f" {self.spent + self.reserved:.0%}",
         )
+
+    def _words(self) -> str:
+        taken = f"{self.spent + self.reserved:.0%}"
+        return f"{taken}, of it {self.reserved:.0%} reserved" if self.reserved else taken
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         from rich.measure import Measurement
 
-        wide = _CELLS + 5 if console.is_terminal else len("100%, of it 100% reserved")
+        wide = _CELLS + 5 if console.is_terminal else len(self._words())
         return Measurement(wide, wide)
 
 
