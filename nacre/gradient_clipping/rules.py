@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacre.core import require
-from nacre.core.errors import Incompatible
+from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.parts import Clip
 from nacre.core.types import Release, Tensors
 
@@ -175,7 +175,7 @@ class PerLayer(FixedRule):
 
     def __post_init__(self) -> None:
         if (self.norm is None) == (not self.norms):
-            raise ValueError(
+            raise BadArgument(
                 f"norm={self.norm} and norms={self.norms}: say one of them, `norm` to share it out "
                 "evenly or `norms` for each part"
             )
@@ -274,16 +274,16 @@ def down(
 
 
 def require_positive(name: str, value: float) -> None:
-    """Raises `ValueError` for what is not a positive, finite number."""
+    """Raises `BadArgument` for what is not a positive, finite number."""
     require.positive(**{name: value})
 
 
 def require_length(name: str, value: float) -> None:
-    """Raises `ValueError` for a length of gradients that float32 does not hold with all its digits:
-    what is not from 1e-12 to 1e12."""
+    """Raises `BadArgument` for a length of gradients that float32 does not hold with all its
+    digits: what is not from 1e-12 to 1e12."""
     require_positive(name, value)
     if not SHORTEST <= value <= LONGEST:
-        raise ValueError(
+        raise BadArgument(
             f"{name}={value} must be from {SHORTEST:g} to {LONGEST:g}, where float32 sums of "
             "clipped gradients still have all their digits; scale the losses instead"
         )

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nacre.adversarial_training import Standard
-from nacre.core.errors import Incompatible, UnsupportedLayer
+from nacre.core.errors import BadArgument, Incompatible, UnsupportedLayer
 from nacre.core.random import Source
 from nacre.gradient_clipping import (
     BookKeeping,
@@ -19,6 +19,7 @@ from nacre.gradient_clipping import (
     Whole,
     choose_sum,
 )
+from nacre.gradient_clipping.rules import PerLayer
 from tests.laws.zoo import MLP
 
 FLAT = Flat(norm=1.0)
@@ -171,3 +172,9 @@ def test_transforms_of_torch_func_are_taken_one_unit_at_a_time():
         _choose("bookkeeping", FLAT, Mapped())
     chosen, why = _choose("auto", FLAT, Mapped())
     assert type(chosen) is Looped and "torch.func" in why
+
+
+@pytest.mark.parametrize("given", [{}, {"norm": 1.0, "norms": {"a": 1.0}}, {"norm": 1e-20}])
+def test_a_rule_that_cannot_be_is_refused_as_every_argument_is(given):
+    with pytest.raises(BadArgument):
+        PerLayer(**given)
