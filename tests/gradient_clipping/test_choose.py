@@ -174,7 +174,7 @@ def test_transforms_of_torch_func_are_taken_one_unit_at_a_time():
     assert type(chosen) is Looped and "torch.func" in why
 
 
-@pytest.mark.parametrize("given", [{}, {"norm": 1.0, "norms": {"a": 1.0}}, {"norm": 1e-20}])
+@pytest.mark.parametrize("given", [{}, {"norm": 1.0, "norms": {"a": 1.0}}])
 def test_a_rule_that_cannot_be_is_refused_as_every_argument_is(given):
     with pytest.raises(BadArgument):
         PerLayer(**given)
