@@ -32,7 +32,6 @@ EVENTS = "tests/laws/test_events.py tests/oracles/test_accounting.py"
 PRICES = "tests/laws/test_bounds.py tests/oracles/test_loss.py"
 
 VERIFIED = "tests/laws/test_verified_sums.py"
-
 FAULTS = [
     Fault(
         "tape: a doubt is not verified", "gradient_clipping/tape/tape.py",

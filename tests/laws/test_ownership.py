@@ -141,7 +141,7 @@ def _model(name):
     return model.train()
 
 
-def _batch(step, *, flagged):
+def flagged_batch(step, *, flagged):
     generator = torch.Generator().manual_seed(step)
     x = torch.randn(B, T, D, generator=generator).clamp(-1.9, 1.9)
     if flagged:
@@ -171,11 +171,11 @@ def _by_hand(model, batch, clip):
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "ordered"])
 def test_the_chosen_sum_is_exact_on_every_step(name):
     """100 steps whose values put rows where the sample did not; one branch moves late."""
-    model, clip, sample = _model(name), Flat(norm=1.0), _batch(0, flagged=False)
+    model, clip, sample = _model(name), Flat(norm=1.0), flagged_batch(0, flagged=False)
     chosen, _ = choose_sum("auto", model=model, objective=OBJECTIVE, clip=clip, sample=sample)
     for step in range(100):
         source = Source(step.to_bytes(32, "big"))
-        batch = _batch(step, flagged=step > 4)
+        batch = flagged_batch(step, flagged=step > 4)
         expected = _by_hand(model, batch, clip)
         found = chosen(model, batch, clip, source).total
         assert distance(found, expected) <= 1e-4 * norm(expected)
@@ -191,11 +191,11 @@ def test_a_sum_of_the_tape_is_exact_or_refused(kind, name):
     taken = kind(OBJECTIVE, verify="never")
     source = Source(bytes(32))
     try:
-        taken.learn(model, _batch(0, flagged=False), source)
-        found = taken(model, _batch(1, flagged=True), clip, source).total
+        taken.learn(model, flagged_batch(0, flagged=False), source)
+        found = taken(model, flagged_batch(1, flagged=True), clip, source).total
     except UnsupportedLayer:
         return
-    expected = Looped(OBJECTIVE)(model, _batch(1, flagged=True), clip, source).total
+    expected = Looped(OBJECTIVE)(model, flagged_batch(1, flagged=True), clip, source).total
     assert distance(found, expected) <= 1e-4 * norm(expected)
 
 
@@ -215,7 +215,7 @@ def test_the_check_goes_on_for_the_whole_run(monkeypatch):
     def run():
         for step in range(1000):
             source = Source(step.to_bytes(32, "big"))
-            taken(model, _batch(step, flagged=False), Flat(norm=1.0), source)
+            taken(model, flagged_batch(step, flagged=False), Flat(norm=1.0), source)
             if step == 3:
                 monkeypatch.setitem(operations.RULES, functional.linear, wrong)
 
@@ -247,7 +247,7 @@ def test_writes_into_rows_are_followed(kind, how):
     torch.manual_seed(0)
     parts = {"enter": nn.Linear(D, D), "leave": nn.Linear(D, 3)}
     model = Computed(forward, **parts, shift=nn.Parameter(torch.randn(D))).train()
-    batch, source = _batch(1, flagged=True), Source(bytes(32))
+    batch, source = flagged_batch(1, flagged=True), Source(bytes(32))
     expected = Looped(OBJECTIVE)(model, batch, Flat(norm=1.0), source).total
     found = kind(OBJECTIVE, verify="always")(model, batch, Flat(norm=1.0), source).total
     assert distance(found, expected) <= 1e-5 * norm(expected)

@@ -16,10 +16,8 @@ from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.gradient_clipping.tape.layout import Layout
 from nacre.gradient_clipping.tape.verified import begin_verification
 from tests.laws.networks import NETWORKS, Computed, Objective, network
+from tests.laws.test_ownership import OBJECTIVE, B, D, T, flagged_batch
 from tests.laws.zoo import distance
-
-B, T, D = 6, 5, 8
-OBJECTIVE = Objective(lambda m, b: m(b["x"]).square().flatten(1).sum(1))
 
 
 def _flagged(x):
@@ -150,18 +148,9 @@ def _model(name):
     return Computed(MODELS[name], enter=nn.Linear(D, D), leave=nn.Linear(D, 3)).train()
 
 
-def _batch(step, *, flagged):
-    generator = torch.Generator().manual_seed(step)
-    x = torch.randn(B, T, D, generator=generator).clamp(-1.9, 1.9)
-    if flagged:
-        marks = torch.rand(B, T, generator=generator) < 0.2
-        x[..., 0] = torch.where(marks, 3.0, x[..., 0])
-    return {"x": x, "present": torch.ones(B, dtype=torch.bool), "unit": torch.arange(B)}
-
-
 def _learnt(kind, model, verify="first"):
     taken = kind(OBJECTIVE, verify=verify)
-    taken.learn(model, _batch(0, flagged=False), Source(bytes(32)))
+    taken.learn(model, flagged_batch(0, flagged=False), Source(bytes(32)))
     taken.armed.done = 10**6
     return taken
 
@@ -175,7 +164,7 @@ def test_a_sum_that_leaves_is_exact(kind, name):
     except UnsupportedLayer:
         return
     for step in range(1, 6):
-        batch, source = _batch(step, flagged=True), Source(bytes([step]) * 32)
+        batch, source = flagged_batch(step, flagged=True), Source(bytes([step]) * 32)
         try:
             found = taken(model, batch, clip, source).total
         except UnsupportedLayer:
@@ -188,7 +177,7 @@ def test_without_it_they_would_be_wrong():
     """The models above are no strawmen: most give a wrong sum where nothing is verified."""
     wrong, clip, source = [], Flat(norm=1.0), Source(bytes(32))
     for name in MODELS:
-        model, batch = _model(name), _batch(1, flagged=True)
+        model, batch = _model(name), flagged_batch(1, flagged=True)
         try:
             found = _learnt(BookKeeping, model, verify="never")(model, batch, clip, source).total
         except UnsupportedLayer:
@@ -225,10 +214,12 @@ def test_two_exchanged_rows_are_seen():
     """At one operation of a linear network, in nearly every draw of the powers."""
     model = nn.Sequential(nn.Linear(D, D), nn.Linear(D, 3))
     taken = BookKeeping(OBJECTIVE, verify="never")
-    taken.learn(model, _batch(0, flagged=False), Source(bytes(32)))
+    taken.learn(model, flagged_batch(0, flagged=False), Source(bytes(32)))
     seen = 0
     for draw in range(40):
-        batch = taken.objective.perturb(model, _batch(draw, flagged=False), Source(bytes(32)))
+        batch = taken.objective.perturb(
+            model, flagged_batch(draw, flagged=False), Source(bytes(32))
+        )
         forward = taken._forward(UnitLosses(model, OBJECTIVE), batch, Source(bytes(32)))
         shown = begin_verification(
             forward.tape, forward.losses, Source(bytes([draw]) * 32).stream()
@@ -248,12 +239,12 @@ def test_what_answers_to_nobody_is_not_compared():
     """A layout is needed to say whose an entry is; without one its gradient has to be zero."""
     model = nn.Sequential(nn.Linear(D, D), nn.Linear(D, 3))
     taken = BookKeeping(OBJECTIVE, verify="always")
-    taken.learn(model, _batch(0, flagged=False), Source(bytes(32)))
+    taken.learn(model, flagged_batch(0, flagged=False), Source(bytes(32)))
     for key in taken.owners.operations:
         assert taken.owners.operations[key] == Layout(0)
         taken.owners.operations[key] = "unanswered"
     with pytest.raises(UnsupportedLayer, match="did not when the model was tried"):
-        taken(model, _batch(1, flagged=False), Flat(norm=1.0), Source(bytes(32)))
+        taken(model, flagged_batch(1, flagged=False), Flat(norm=1.0), Source(bytes(32)))
 
 
 def test_the_lists_name_networks_that_there_are():

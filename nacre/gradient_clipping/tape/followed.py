@@ -286,13 +286,17 @@ _OWN: dict[str, Callable[[CallOnTrial, _Pairs], bool]] = {
 }  # fmt: skip
 
 
+_OPERATORS = {
+    "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor",
+}  # fmt: skip
+
+
 def bare_name(name: str) -> str:
     """`add` of `__add__`, `__radd__`, `__iadd__` and `add_`."""
     bare = name.strip("_")
-    known = POINTWISE | ANSWERS
-    if name.startswith("__") and bare not in known and bare[:1] in "ri" and bare[1:] in known:
-        return bare[1:]
-    return bare
+    return (
+        bare[1:] if name.startswith("__") and bare[:1] in "ri" and bare[1:] in _OPERATORS else bare
+    )
 
 
 def plain_rows(

@@ -43,6 +43,7 @@ from nacre.gradient_clipping.tape.carried_rows.indexing import (
 from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
 from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.flow import DATA
+from nacre.gradient_clipping.tape.followed import bare_name
 
 _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (elementwise, {
@@ -87,12 +88,12 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
 ]  # fmt: skip
 
 RULES: dict[str, CarryRule] = {name: rule for rule, names in _RULES for name in names}
-"""By the function's bare name, as `plain` gives it."""
+"""By the function's bare name, as `bare_name` gives it."""
 
 
 def begin_move(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> CarriedStep:
     """Before a call: the owners of its result, where a rule knows them."""
-    rule = RULES.get(plain_name(function_name(function)))
+    rule = RULES.get(bare_name(function_name(function)))
     rows = c.holds_rows(args, kwargs)
     if rule is None or not c.entered(args, kwargs):
         return CarriedStep(None, rows)
@@ -132,7 +133,7 @@ def finish_move(
     if step.owners is not None:
         c.note(into, step.owners)
         return
-    if plain_name(name) == "sort" and _sorted_rows(c, args[0], result):
+    if bare_name(name) == "sort" and _sorted_rows(c, args[0], result):
         return
     lost = [t for t in tensors_in(into) if c.flow.level(t) == DATA]
     if must or (step.rows and any(t.requires_grad for t in lost)):
@@ -152,11 +153,3 @@ def _sorted_rows(c: Carried, keys: Tensor, result: Any) -> bool:
     c.keys.append((values, held))
     c.note(values, held)
     return True
-
-
-def plain_name(name: str) -> str:
-    """`add` of `__add__`, `__radd__`, `__iadd__` and `add_`."""
-    bare = name.strip("_")
-    if name.startswith("__") and bare not in RULES and bare[:1] in "ri" and bare[1:] in RULES:
-        return bare[1:]
-    return bare
