@@ -5,8 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+_MEASURED = (
+    "core", "gradient_clipping", "fine_tuning", "federated_learning", "differential_privacy",
+    "adversarial_training", "laws", "oracles", "statistics", "ledger",
+)  # fmt: skip
+_MEASURED_THOUGH_SLOW = ("test_taped_sums.py",)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -31,11 +38,25 @@ def stated(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, none is left with a long one at the end."""
+    """Coverage is measured where it is asked for; where several processes share the tests, none is
+    left with a long one at the end."""
+    for item in items:
+        if not measured(item):
+            item.add_marker("no_cover")
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         slow = [item for item in items if item.get_closest_marker("slow")]
         fast = [item for item in items if not item.get_closest_marker("slow")]
         items[:] = dealt(slow, fast, int(workers))
+
+
+def measured(item: pytest.Item) -> bool:
+    """Whether a test counts for the coverage that `scripts/check` asks of the core and of the five
+    techniques: their own tests and laws do. Whole runs would show little more of them, and slow
+    tests take half as long again while each of their lines is noted."""
+    folders = [Path(__file__).parent / name for name in _MEASURED]
+    if not any(folder in item.path.parents for folder in folders):
+        return False
+    return item.path.name in _MEASURED_THOUGH_SLOW or not item.get_closest_marker("slow")
 
 
 def dealt(slow: list[pytest.Item], fast: list[pytest.Item], workers: int) -> list[pytest.Item]:
