@@ -90,6 +90,17 @@ def rnn_relu(x: Tensor, hidden: Any, weights: Any, *rest: Any) -> tuple[Tensor, 
     return outputs, torch.stack([h for (h,) in finals])
 
 
+def _cell(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
+    def opened(x: Tensor, hidden: Any, from_input: Tensor, from_hidden: Tensor, *shifts: Any) -> Any:
+        shift, shift_too = (*shifts, None, None)[:2]
+        state = hidden if isinstance(hidden, list | tuple) else (hidden,)
+        inputs = functional.linear(x, from_input, shift)
+        after = step(inputs, functional.linear(state[0], from_hidden, shift_too), *state)
+        return after if len(after) > 1 else after[0]
+
+    return opened
+
+
 class Packed(UnsupportedLayer):
     """A recurrent layer reads packed sequences, whose rows cannot be opened step by step."""
 
@@ -188,5 +199,9 @@ HIDDEN: dict[Any, Callable[..., Any]] = {
     torch.gru: gru,
     torch.rnn_tanh: rnn_tanh,
     torch.rnn_relu: rnn_relu,
+    torch.lstm_cell: _cell(_lstm_step),
+    torch.gru_cell: _cell(_gru_step),
+    torch.rnn_tanh_cell: _cell(_tanh_step),
+    torch.rnn_relu_cell: _cell(_relu_step),
 }
 """What a function looks like inside."""

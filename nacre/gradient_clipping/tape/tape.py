@@ -53,6 +53,7 @@ from nacre.gradient_clipping.tape.owners import Owners
 from nacre.gradient_clipping.tape.probe import (
     Probe,
     fresh_base,
+    of_one,
     of_somebody,
     refuse_transforms,
     saves_itself,
@@ -87,13 +88,18 @@ class Tape(Watching):
         self.flow = Flow()
         self.flow.mark(parameters.values(), WEIGHTS)
         self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
-        self._masking = False
+        self._masking, self._inside = False, 0
         self._answered = 0  # numbers handed to Python so far
         self._learnt: Layout | None = None  # how the result of this call lies, by the trial
 
+    def __enter__(self) -> Any:
+        self._inside += 1  # functions that hide others are looked into
+        return super().__enter__()
+
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
-        if self.carried is not None:  # it holds what is moved
+        self._inside -= 1
+        if self.carried is not None and not self._inside:  # it holds what is moved
             try:
                 if raised[0] is None:
                     nothing_left(self.carried)
@@ -235,7 +241,7 @@ class Tape(Watching):
     def _owner(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Owner | None:
         """Whose the output is; None where no such call was seen."""
         known = self._owners.operations.get(self._counter.key(func, names))
-        if known is not None or self._units > 1:
+        if self._units > 1 or (known is not None and known != MOVED):
             return known
         alone = all(id(t) in self.known for t in tensors_in((args, kwargs)))
         return SHARED if alone else Layout(0)  # a single unit owns whatever depends on data
@@ -306,10 +312,14 @@ class Tape(Watching):
         if layout is None:
             answer: Backward = unanswered(what)
         else:
-            call = Call(func, args, kwargs, moving, layout, result.shape, self._units, what)
+            only = layout.only if isinstance(layout, Ragged) else None
+            own, units = (layout, self._units) if only is None else (Layout(0), 1)
+            call = Call(func, args, kwargs, moving, own, result.shape, units, what)
             answer = rule_for(call)
             call.forget()
-            if isinstance(layout, Ragged):
+            if only is not None:
+                answer = of_one(answer, only, self._units)
+            elif isinstance(layout, Ragged):
                 answer = of_somebody(answer, layout, what)
         anchor = torch.zeros((), requires_grad=True)
         size = result.numel() * result.element_size()

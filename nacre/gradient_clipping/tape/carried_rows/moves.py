@@ -42,7 +42,7 @@ from nacre.gradient_clipping.tape.carried_rows.indexing import (
 )
 from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
 from nacre.gradient_clipping.tape.counters import function_name
-from nacre.gradient_clipping.tape.flow import DATA
+from nacre.gradient_clipping.tape.flow import DATA, LIKE
 from nacre.gradient_clipping.tape.followed import bare_name
 
 _RULES: list[tuple[Callable[..., Any], set[str]]] = [
@@ -93,10 +93,13 @@ RULES: dict[str, CarryRule] = {name: rule for rule, names in _RULES for name in 
 
 def begin_move(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> CarriedStep:
     """Before a call: the owners of its result, where a rule knows them."""
-    rule = RULES.get(bare_name(function_name(function)))
-    rows = c.holds_rows(args, kwargs)
-    if rule is None or not c.entered(args, kwargs):
+    name = function_name(function)
+    rule, rows = RULES.get(bare_name(name)), c.holds_rows(args, kwargs)
+    if not c.entered(args, kwargs):
         return CarriedStep(None, rows)
+    alone = None if name in LIKE else c.one_units(args, kwargs)
+    if rule is None or alone is not None:
+        return CarriedStep(alone, rows)
     try:
         return CarriedStep(rule(c, function, args, kwargs), rows)
     except (Unknown, LookupError, TypeError, RuntimeError):  # arguments in a form of their own
