@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
@@ -74,11 +76,33 @@ def embedding_bag(call: Call) -> Backward | None:
         rows = Ragged(0, owners.masked_fill(~inside, -1))
         places = rows.units_first(flat + 1, call.units, call.what) - 1  # nothing: -1
         grads = rows.units_first(grads, call.units, call.what)
-        if by_frequency:
-            grads = grads / _often(places)[..., None].to(grads.dtype)
         return [(weight, Lookups(_padded(places, padding, weight), grads, tuple(weight.shape)))]
 
-    return answer
+    def answer_by_frequency(grad: Tensor) -> ParameterShares:
+        """By torch's own backward for each unit, since what it divides by follows no rule."""
+        flat = held.get().reshape(-1)
+        bags = _bags(held.get(), None if starts is None else starts.get(), len(grad), last)
+        owners = _owners(call, len(grad), grad.device)
+        found: list[Tensor] = []
+        grads: list[Tensor] = []
+        for unit in range(call.units):
+            mine = (owners == unit).nonzero().squeeze(1)
+            taken = torch.isin(bags, mine)
+            sizes = torch.bincount(bags[taken], minlength=len(grad))[mine]
+            leaf = weight.detach().requires_grad_()
+            with torch.enable_grad():
+                output = functional.embedding_bag(
+                    flat[taken], leaf, sizes.cumsum(0) - sizes, mode=mode or "mean",
+                    scale_grad_by_freq=True, padding_idx=padding,
+                    per_sample_weights=None if scales is None else scales.get().reshape(-1)[taken],
+                )  # fmt: skip
+            (table,) = torch.autograd.grad(output, leaf, grad[mine].to(output.dtype))
+            found.append(flat[taken].unique())
+            grads.append(table[found[-1]])
+        ids = pad_sequence(found, batch_first=True, padding_value=-1)
+        return [(weight, Lookups(ids, pad_sequence(grads, True), tuple(weight.shape)))]
+
+    return answer_by_frequency if by_frequency else answer
 
 
 def _refuse_rescaling(call: Call, max_norm: Any) -> None:
