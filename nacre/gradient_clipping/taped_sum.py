@@ -155,7 +155,8 @@ class Taped(RowSum, ABC):
             tape.carry(batch)
             try:
                 with torch.enable_grad(), self._cast(losses.model), tape:
-                    return Forward(tape, losses.at(parameters, batch, tape.flow), units)
+                    found = tape.ends_in(losses.at(parameters, batch, tape.flow))
+                    return Forward(tape, found, units)
             except Unseen as unseen:
                 if tried:
                     raise UnsupportedLayer(

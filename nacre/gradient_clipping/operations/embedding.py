@@ -63,17 +63,14 @@ def embedding_bag(call: Call) -> Backward | None:
     def answer(grad: Tensor) -> ParameterShares:
         flat = held.get().reshape(-1)
         bags = _bags(held.get(), None if starts is None else starts.get(), len(grad), last)
-        inside = bags < len(grad)
-        bags = bags.masked_fill(~inside, 0)
         grads = grad[bags]
         if scales is not None:
             grads = grads * scales.get().reshape(-1, 1)
         if mode in (None, "mean"):
-            counted = inside & (_padded(flat, padding, weight) >= 0)
+            counted = _padded(flat, padding, weight) >= 0
             size = torch.bincount(bags[counted], minlength=len(grad)).clamp(min=1)
             grads = grads / size[bags][:, None].to(grads.dtype)
-        owners = _owners(call, len(grad), grad.device)[bags]
-        rows = Ragged(0, owners.masked_fill(~inside, -1))
+        rows = Ragged(0, _owners(call, len(grad), grad.device)[bags])
         places = rows.units_first(flat + 1, call.units, call.what) - 1  # nothing: -1
         grads = rows.units_first(grads, call.units, call.what)
         return [(weight, Lookups(_padded(places, padding, weight), grads, tuple(weight.shape)))]
@@ -128,12 +125,16 @@ def _often(
 
 
 def _bags(ids: Tensor, offsets: Tensor | None, bags: int, last: bool | None) -> Tensor:
-    """(N,) the bag of each number, in order; `bags` behind the end of the last one."""
+    """(N,) the bag of each number, in order. Raises `UnsupportedLayer` for numbers in none."""
     if offsets is None:
         return torch.arange(bags, device=ids.device).repeat_interleave(ids.shape[1])
-    ends = offsets[1:] if last else offsets[1:bags]
+    if last and int(offsets[-1]) != len(ids):
+        raise UnsupportedLayer(
+            "embedding_bag has numbers behind the end of its last bag, which torch counts in some "
+            "sums and not in others; cut them off"
+        )
     line = torch.arange(len(ids), device=ids.device)
-    return torch.searchsorted(ends.to(line.dtype), line, right=True)
+    return torch.searchsorted(offsets[1:bags].to(line.dtype), line, right=True)
 
 
 def _owners(call: Call, bags: int, device: torch.device) -> Tensor:

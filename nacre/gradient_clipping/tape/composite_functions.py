@@ -90,15 +90,13 @@ def rnn_relu(x: Tensor, hidden: Any, weights: Any, *rest: Any) -> tuple[Tensor, 
     return outputs, torch.stack([h for (h,) in finals])
 
 
-def _cell(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
-    def opened(x: Tensor, hidden: Any, from_input: Tensor, from_hidden: Tensor, *shifts: Any) -> Any:
-        shift, shift_too = (*shifts, None, None)[:2]
-        state = hidden if isinstance(hidden, list | tuple) else (hidden,)
-        inputs = functional.linear(x, from_input, shift)
-        after = step(inputs, functional.linear(state[0], from_hidden, shift_too), *state)
-        return after if len(after) > 1 else after[0]
-
-    return opened
+def lstm_cell(
+    x: Tensor, state: Any, from_input: Tensor, from_hidden: Tensor,
+    shift: Tensor | None = None, shift_too: Tensor | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """`torch.lstm_cell` in operations."""
+    recalled = functional.linear(state[0], from_hidden, shift_too)
+    return _lstm_step(functional.linear(x, from_input, shift), recalled, *state)
 
 
 class Packed(UnsupportedLayer):
@@ -199,9 +197,6 @@ HIDDEN: dict[Any, Callable[..., Any]] = {
     torch.gru: gru,
     torch.rnn_tanh: rnn_tanh,
     torch.rnn_relu: rnn_relu,
-    torch.lstm_cell: _cell(_lstm_step),
-    torch.gru_cell: _cell(_gru_step),
-    torch.rnn_tanh_cell: _cell(_tanh_step),
-    torch.rnn_relu_cell: _cell(_relu_step),
+    torch.lstm_cell: lstm_cell,
 }
 """What a function looks like inside."""

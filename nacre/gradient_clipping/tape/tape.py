@@ -31,7 +31,12 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
-from nacre.gradient_clipping.tape.carried_rows.moves import begin_move, finish_move, nothing_left
+from nacre.gradient_clipping.tape.carried_rows.moves import (
+    begin_move,
+    finish_move,
+    nothing_left,
+    own_losses,
+)
 from nacre.gradient_clipping.tape.carried_rows.tags import MIXED, NOBODY, Carried, CarriedStep
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
@@ -122,6 +127,12 @@ class Tape(Watching):
                 if tensor.dim():
                     self.carried.seed(tensor, Layout(0))
 
+    def ends_in(self, losses: Tensor) -> Tensor:
+        """The losses. Raises `UnsupportedLayer` where one is known to be made of others' rows."""
+        if self.carried is not None:
+            own_losses(self.carried, losses)
+        return losses
+
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
@@ -210,7 +221,7 @@ class Tape(Watching):
             fixed = {id(t): t.detach() for t in moving}
             return func(*replaced(args, fixed), **replaced(kwargs, fixed))
         names = names_of(self.known[id(t)].names for t in moving)
-        owner = self._owner(func, names, args, kwargs)
+        owner = self._owner(func, names)
         if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
             return self._derived(func, args, kwargs, names, known=True)
         held = None if step is None or not isinstance(step.owners, Tensor) else step.owners
@@ -238,13 +249,10 @@ class Tape(Watching):
             return result
         return self._probed(func, args, kwargs, fixed, names, (owner, held), result)
 
-    def _owner(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Owner | None:
+    def _owner(self, func: Any, names: tuple[str, ...]) -> Owner | None:
         """Whose the output is; None where no such call was seen."""
         known = self._owners.operations.get(self._counter.key(func, names))
-        if self._units > 1 or (known is not None and known != MOVED):
-            return known
-        alone = all(id(t) in self.known for t in tensors_in((args, kwargs)))
-        return SHARED if alone else Layout(0)  # a single unit owns whatever depends on data
+        return known if self._units > 1 else Layout(0)  # a single one owns whatever depends on data
 
     def _without_data(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
         """Raises where a weight is to be derived from what has a way back to the batch, which

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
@@ -117,6 +118,21 @@ def nothing_left(c: Carried) -> None:
                 "units decide together which part of a mask is read, and another part holds "
                 "something too; use `gradients: looped`"
             )
+
+
+def own_losses(c: Carried, losses: Tensor) -> None:
+    """Raises `UnsupportedLayer` where the loss of one unit is known to be made of another's rows."""
+    owners = c.seen(losses)
+    if owners is None:
+        return
+    places = torch.arange(len(losses), device=losses.device)
+    held = owners.expand(losses.shape)
+    if bool(((held != places) & (held >= 0)).any()):
+        raise UnsupportedLayer(
+            "the loss of one unit is computed from rows of another, which values of the batch or "
+            "a loop over rows put in its place; no bound on a unit's share holds: keep each "
+            "unit's rows to its own loss"
+        )
 
 
 def finish_move(
