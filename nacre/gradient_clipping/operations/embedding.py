@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
 from nacre.gradient_clipping.tape.contributions import Lookups
-from nacre.gradient_clipping.tape.layout import Layout, Ragged
+from nacre.gradient_clipping.tape.layout import Ragged
 
 
 def embedding(call: Call) -> Backward | None:

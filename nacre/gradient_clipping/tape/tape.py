@@ -35,7 +35,7 @@ from nacre.gradient_clipping.tape.carried_rows.moves import (
     begin_move,
     finish_move,
     nothing_left,
-    own_losses,
+    refuse_steps,
 )
 from nacre.gradient_clipping.tape.carried_rows.tags import MIXED, NOBODY, Carried, CarriedStep
 from nacre.gradient_clipping.tape.counters import (
@@ -127,11 +127,11 @@ class Tape(Watching):
                 if tensor.dim():
                     self.carried.seed(tensor, Layout(0))
 
-    def ends_in(self, losses: Tensor) -> Tensor:
-        """The losses. Raises `UnsupportedLayer` where one is known to be made of others' rows."""
+    def opens(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Always. Raises `UnsupportedLayer` where that is not worth its time."""
         if self.carried is not None:
-            own_losses(self.carried, losses)
-        return losses
+            refuse_steps(self.carried, function, args, kwargs)
+        return True
 
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]

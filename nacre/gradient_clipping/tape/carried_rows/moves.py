@@ -44,7 +44,7 @@ from nacre.gradient_clipping.tape.carried_rows.indexing import (
 from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
 from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.flow import DATA, LIKE
-from nacre.gradient_clipping.tape.followed import bare_name
+from nacre.gradient_clipping.tape.followed import RECURRENT, bare_name
 
 _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (elementwise, {
@@ -107,6 +107,19 @@ def begin_move(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Carried
         return CarriedStep(None, rows)
 
 
+def refuse_steps(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> None:
+    """Raises `UnsupportedLayer` where a recurrent layer reads the rows of one unit alone.
+
+    It would be opened step by step for each unit: nine times as long as one unit at a time takes.
+    """
+    if function_name(function) in RECURRENT and c.one_units(args, kwargs) is not None:
+        raise UnsupportedLayer(
+            f"{function_name(function)} reads the rows of one unit at a time, which the tape "
+            "would follow step by step, slower than the loop; pass the rows of all units at once, "
+            "padded, or use `gradients: looped`"
+        )
+
+
 def nothing_left(c: Carried) -> None:
     """Raises `UnsupportedLayer` where a mask was read at places that several units decided about,
     and held something elsewhere, or was read twice."""
@@ -121,7 +134,7 @@ def nothing_left(c: Carried) -> None:
 
 
 def own_losses(c: Carried, losses: Tensor) -> None:
-    """Raises `UnsupportedLayer` where the loss of one unit is known to be made of another's rows."""
+    """Raises `UnsupportedLayer` where a unit's loss is known to be made of another's rows."""
     owners = c.seen(losses)
     if owners is None:
         return

@@ -118,8 +118,9 @@ class Carried:
             for one, own in zip(result, each, strict=True):
                 self.note(one, own)
         elif isinstance(result, Tensor) and isinstance(owners, Tensor):
+            single = not owners.dim() and int(owners) != NOBODY
             small = compressed(owners) if owners.dim() else owners.reshape([1] * result.dim())
-            rows = not self.regular(small)
+            rows = single or not self.regular(small)
             self.tags[id(result)] = (result, result._version, small, rows)
 
     def regular(self, owners: Tensor) -> bool:
