@@ -20,6 +20,7 @@ from torch import Tensor
 from nacre.core.errors import Incompatible
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations.call import ParameterShares
+from nacre.gradient_clipping.tape.carried_rows.single import side_by_side
 from nacre.gradient_clipping.tape.contributions import squared_norms
 from nacre.gradient_clipping.tape.per_parameter import Joined, computed, squared, weighted
 from nacre.gradient_clipping.tape.tape import Tape
@@ -113,7 +114,7 @@ class _First:
                 left[key] -= 1
                 known = tape.known[key]
                 if left[key] == 0 and not known.derivation and known.names[0] in lone:
-                    parts = self.found.parts.pop(key, [])
+                    parts = side_by_side(self.found.parts.pop(key, []))
                     if parts:
                         total = total + squared_norms(parts, {}).to(total.device)
 

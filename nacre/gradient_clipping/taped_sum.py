@@ -29,6 +29,7 @@ from nacre.gradient_clipping.clipped_sum import (
 )
 from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.spot_check import Armed
+from nacre.gradient_clipping.tape.carried_rows.moves import own_losses
 from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import FIXED
 from nacre.gradient_clipping.tape.function_mode import Unseen
@@ -155,7 +156,10 @@ class Taped(RowSum, ABC):
             tape.carry(batch)
             try:
                 with torch.enable_grad(), self._cast(losses.model), tape:
-                    return Forward(tape, losses.at(parameters, batch, tape.flow), units)
+                    found = losses.at(parameters, batch, tape.flow)
+                    if tape.carried is not None:
+                        own_losses(tape.carried, found)
+                    return Forward(tape, found, units)
             except Unseen as unseen:
                 if tried:
                     raise UnsupportedLayer(

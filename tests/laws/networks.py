@@ -357,6 +357,9 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Batch, Callable[..., torch.Ten
     ),
     "dropout first": lambda: _of(nn.Sequential(nn.Dropout(0.4), nn.Linear(6, 3)), 6),
     "bag of words": lambda: _looked_up(nn.EmbeddingBag(VOCABULARY, 3), padded=False),
+    "rows one by one": lambda: _of(
+        Computed(lambda s, x: torch.stack([s.row(r) for r in x]), row=nn.Linear(6, 3)), 6
+    ),
     "convolution of a derived weight": lambda: _of(
         # so many channels for so few places that norms are taken by Gram matrices
         Computed(

@@ -18,9 +18,9 @@ from torch.nn import functional
 from nacre.gradient_clipping.operations.call import Backward, Call, Function, tensors_in
 from nacre.gradient_clipping.operations.convolution import convolution, transposed
 from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtraction
-from nacre.gradient_clipping.operations.embedding import embedding
+from nacre.gradient_clipping.operations.embedding import embedding, embedding_bag
 from nacre.gradient_clipping.operations.fallback import anything
-from nacre.gradient_clipping.operations.linear import addmm, linear, matmul
+from nacre.gradient_clipping.operations.linear import addmm, linear, matmul, mv
 from nacre.gradient_clipping.operations.normalisation import (
     group_norm,
     instance_norm,
@@ -36,9 +36,11 @@ OPERATIONS: dict[OperationRule, tuple[Function, ...]] = {
     linear: (functional.linear,),
     addmm: (torch.addmm, T.addmm),
     matmul: (torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm, torch.bmm, T.bmm),
+    mv: (torch.mv, T.mv),
     convolution: (torch.conv1d, torch.conv2d, torch.conv3d),
     transposed: (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
     embedding: (functional.embedding,),
+    embedding_bag: (functional.embedding_bag,),
     layer_norm: (functional.layer_norm,),
     rms_norm: (functional.rms_norm,),
     group_norm: (functional.group_norm,),

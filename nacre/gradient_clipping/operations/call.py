@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
+from nacre.gradient_clipping.tape.carried_rows.single import Single
 from nacre.gradient_clipping.tape.contributions import Contribution, Instances
 from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 Function = Callable[..., Any]
 
-ParameterShares = list[tuple[Tensor, Contribution]]
+ParameterShares = list[tuple[Tensor, Contribution | Single]]
 """Trainable argument -> what each unit adds to its gradient in this call."""
 
 Backward = Callable[[Tensor], ParameterShares]

@@ -74,4 +74,4 @@ def _sum(call: Call, second: float) -> Backward | None:
 
 def _broadcast_over_units(call: Call, p: Any) -> bool:
     full = (1,) * (len(call.shape) - p.dim()) + tuple(p.shape)
-    return len(full) == len(call.shape) and full[call.layout.axis] == 1
+    return 0 < len(full) == len(call.shape) and full[call.layout.axis] == 1

@@ -25,6 +25,12 @@ def addmm(call: Call) -> Backward | None:
     return _product(call, x, weight, bias, flipped=True)
 
 
+def mv(call: Call) -> Backward | None:
+    """y = W x, by `torch.mv`: one row."""
+    weight, x = call.bind("input", "vec")
+    return _product(call, x, weight, None, flipped=False)
+
+
 def matmul(call: Call) -> Backward | None:
     """y = x W, by `@`; W may be a matrix, or one matrix for each entry of a leading axis."""
     x, weight = call.args[:2] if len(call.args) >= 2 else call.bind("input", "mat2")
@@ -38,7 +44,8 @@ def matmul(call: Call) -> Backward | None:
 def _product(call: Call, x: Any, weight: Any, bias: Any, *, flipped: bool) -> Backward | None:
     if call.moves(x) or weight.dim() != 2 or x.dim() != len(call.shape):
         return None
-    if call.layout.axis == len(call.shape) - 1:
+    row = call.units == 1 and len(call.shape) == 1
+    if call.layout.axis == len(call.shape) - 1 and not row:
         return None  # the units lie along the width
     moves_weight, moves_bias = call.moves(weight), call.moves(bias)
     if moves_bias and bias.dim() != 1:

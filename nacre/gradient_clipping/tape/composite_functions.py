@@ -90,6 +90,15 @@ def rnn_relu(x: Tensor, hidden: Any, weights: Any, *rest: Any) -> tuple[Tensor, 
     return outputs, torch.stack([h for (h,) in finals])
 
 
+def lstm_cell(
+    x: Tensor, state: Any, from_input: Tensor, from_hidden: Tensor,
+    shift: Tensor | None = None, shift_too: Tensor | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """`torch.lstm_cell` in operations."""
+    recalled = functional.linear(state[0], from_hidden, shift_too)
+    return _lstm_step(functional.linear(x, from_input, shift), recalled, *state)
+
+
 class Packed(UnsupportedLayer):
     """A recurrent layer reads packed sequences, whose rows cannot be opened step by step."""
 
@@ -188,5 +197,6 @@ HIDDEN: dict[Any, Callable[..., Any]] = {
     torch.gru: gru,
     torch.rnn_tanh: rnn_tanh,
     torch.rnn_relu: rnn_relu,
+    torch.lstm_cell: lstm_cell,
 }
 """What a function looks like inside."""

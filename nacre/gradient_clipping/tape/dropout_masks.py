@@ -101,7 +101,7 @@ class Masking(Watching):
         super().__init__()
         self._masks, self._keep = masks, keep
 
-    def opens(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def opens(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Only where a share to drop may have been given: native functions are faster."""
         return any(isinstance(v, float) and 0 < v <= 1 for v in (*args, *kwargs.values()))
 

@@ -26,7 +26,7 @@ Moved = tuple[Tensor, int | None]
 
 T = Tensor
 
-_LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",
+LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",
          "new_empty"}  # fmt: skip
 """Functions whose result takes nothing but the shape of a tensor."""
 
@@ -52,7 +52,7 @@ class Flow:
     ) -> None:
         """Notes where the result of a call comes from, given what entered."""
         name = getattr(function, "__name__", "")
-        if name in _LIKE:
+        if name in LIKE:
             self.mark(result, FIXED)
         elif level < DATA and not _draws(name):
             self.mark(result, level)
@@ -92,7 +92,8 @@ _SHAPED = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select
 
 
 def _draws(name: str) -> bool:
-    return name.startswith(("rand", "bernoulli", "multinomial", "normal", "poisson"))
+    drawn = name.startswith(("rand", "bernoulli", "multinomial", "normal", "poisson"))
+    return drawn and name != "normalize"
 
 
 def _given(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, *names: str) -> Any:

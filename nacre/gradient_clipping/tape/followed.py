@@ -91,7 +91,7 @@ _NOBODY = -1
 
 _LOSSES = {"cross_entropy", "nll_loss", "multi_margin_loss", "ctc_loss"}
 
-_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _reason(call: CallOnTrial, outs: _Pairs, held: _Pairs, units: int) -> bool:
     if name in _ROWWISE or name in _LOSSES:
         foreign = call.foreign and name not in _LOSSES
         return not foreign and only == out and out.axis == 0
-    if name in _RECURRENT:
+    if name in RECURRENT:
         return not call.foreign and held[0][1] == out and out.axis < result.dim() - 1
     if name == "einsum":
         return _einsum(call, held, out)

@@ -47,7 +47,7 @@ class Watching(TorchFunctionMode):
         if _marks_again(func, args):
             return None
         inside = inside_of(func, args, kwargs)
-        if inside is not None and self.opens(args, kwargs):
+        if inside is not None and self.opens(func, args, kwargs):
             with self:
                 return inside(*args, **kwargs)
         share = _dropped(func, args, kwargs)
@@ -55,7 +55,7 @@ class Watching(TorchFunctionMode):
             return self.dropout(func, share, args, kwargs)
         return self.call(func, args, kwargs)
 
-    def opens(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def opens(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a function that hides others has to be looked into."""
         return True
 

@@ -44,6 +44,8 @@ class Layout:
     def units_first(self, tensor: Tensor, units: int, what: str) -> Tensor:
         """(…, outer * B * inner, …) -> (B, outer * inner, …): a view where that is possible."""
         shape = tensor.shape
+        if not shape and units == 1:
+            return tensor.reshape(1, 1)  # a single number is its only unit's
         outer, inner = self.split(shape[self.axis], units, what)
         if self.axis == 0 and outer == 1:
             return tensor.reshape(units, inner, *shape[1:])
@@ -54,6 +56,8 @@ class Layout:
     def back(self, tensor: Tensor, shape: torch.Size, what: str) -> Tensor:
         """The inverse of `units_first`: (B, outer * inner, …) -> the tensor's own `shape`."""
         units = tensor.shape[0]
+        if not shape:
+            return tensor.reshape(shape)
         outer, inner = self.split(shape[self.axis], units, what)
         if self.axis == 0 and outer == 1:
             return tensor.reshape(shape)
@@ -73,6 +77,7 @@ class Ragged:
     axis: int
     owners: Tensor  # (N,) int64
     outer: int = 0  # as of no `Layout`: rows of a unit do not lie side by side
+    only: int | None = None  # the unit that owns every entry, where it is one
 
     def _places(self, units: int) -> tuple[Tensor, Tensor]:
         """(N held,) the rows that somebody owns, and the place of each in (B * longest,)."""

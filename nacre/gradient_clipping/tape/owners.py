@@ -72,8 +72,10 @@ class Owners:
 
     @property
     def carries(self) -> bool:
-        """Whether values move rows between units, so that each call has to be followed."""
-        return not all(place.inside for place in self.moves.values())
+        """Whether values move rows between units, or a call takes rows of some units alone, so that
+        each call has to be followed."""
+        moved = not all(place.inside for place in self.moves.values())
+        return moved or MOVED in self.operations.values()
 
     def learn(self, losses: UnitLosses, batch: Batch, units: int = 3) -> None:
         """Tries the model on the first few units of a perturbed batch, which are at least two."""

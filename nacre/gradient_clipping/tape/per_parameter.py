@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nacre.gradient_clipping.operations.call import ParameterShares
+from nacre.gradient_clipping.tape.carried_rows.single import Single, side_by_side
 from nacre.gradient_clipping.tape.contributions import (
     Contribution,
     Grams,
@@ -44,7 +45,7 @@ class Joined:
     """What the units add to each parameter, as one backward pass brings it in."""
 
     tape: Tape
-    parts: dict[int, list[Contribution]] = field(default_factory=dict)  # by tensor
+    parts: dict[int, list[Contribution | Single]] = field(default_factory=dict)  # by tensor
 
     def add(self, given: ParameterShares) -> None:
         """Notes what one use gave."""
@@ -55,7 +56,7 @@ class Joined:
         """Name -> contributions; a parameter that nothing used has none."""
         found: dict[str, list[Contribution]] = {name: [] for name in self.tape.parameters}
         for key, parts in self.parts.items():
-            for name, part in _home(self.tape, self.tape.known[key], parts):
+            for name, part in _home(self.tape, self.tape.known[key], side_by_side(parts)):
                 found[name].append(part)
         return found
 
@@ -102,7 +103,7 @@ def _backwards(tape: Tape, known: Known, gradients: Tensor) -> list[tuple[str, C
     """(B, *shape) -> the same through the derivation's own backward, unit by unit."""
     homes = [tape.parameters[name] for name in known.names]
     assert known.derivation is not None
-    if known.derivation.function in (None, functional.embedding):
+    if known.derivation.function in (None, functional.embedding, functional.embedding_bag):
         # torch maps the backward of what was written into over no units, and where it maps that of
         # a lookup, it forgets the padding.
         return _one_by_one(known, homes, gradients)
@@ -127,7 +128,10 @@ def _one_by_one(
         )
         for gradient in gradients
     ]  # fmt: skip
-    stacked = [torch.stack(list(parts)) for parts in zip(*each, strict=True)]
+    stacked = [
+        torch.stack([g if g.layout == torch.strided else g.to_dense() for g in parts])
+        for parts in zip(*each, strict=True)
+    ]
     return [(name, Instances(g)) for name, g in zip(known.names, stacked, strict=True)]
 
 
@@ -193,6 +197,8 @@ def _through_lookup(
         return None
     ids, table = derivation.args[:2]
     parent = tape.known.get(id(table))
+    if derivation.kwargs.get("scale_grad_by_freq", derivation.args[5:6] == (True,)):
+        return None  # numbers that stand there twice count half
     padding = derivation.kwargs.get("padding_idx")
     if len(derivation.args) > 2:
         padding = derivation.args[2]

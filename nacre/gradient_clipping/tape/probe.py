@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.operations.call import Backward, ParameterShares, tensors_in
+from nacre.gradient_clipping.tape.carried_rows.single import Single
 from nacre.gradient_clipping.tape.layout import Ragged
 
 
@@ -92,6 +93,18 @@ def of_somebody(answer: Backward, layout: Ragged, what: str) -> Backward:
         return answer(gradient)
 
     return checked
+
+
+def of_one(answer: Backward, unit: int, units: int) -> Backward:
+    """What a call that took rows of one unit gives, told as that unit's."""
+
+    def told(gradient: Tensor) -> ParameterShares:
+        return [
+            (tensor, part if isinstance(part, Single) else Single(part, unit, units))
+            for tensor, part in answer(gradient)
+        ]
+
+    return told
 
 
 def unanswered(what: str) -> Backward:

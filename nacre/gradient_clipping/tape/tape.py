@@ -31,7 +31,12 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
-from nacre.gradient_clipping.tape.carried_rows.moves import begin_move, finish_move, nothing_left
+from nacre.gradient_clipping.tape.carried_rows.moves import (
+    begin_move,
+    finish_move,
+    nothing_left,
+    refuse_steps,
+)
 from nacre.gradient_clipping.tape.carried_rows.tags import MIXED, NOBODY, Carried, CarriedStep
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
@@ -53,6 +58,7 @@ from nacre.gradient_clipping.tape.owners import Owners
 from nacre.gradient_clipping.tape.probe import (
     Probe,
     fresh_base,
+    of_one,
     of_somebody,
     refuse_transforms,
     saves_itself,
@@ -87,13 +93,18 @@ class Tape(Watching):
         self.flow = Flow()
         self.flow.mark(parameters.values(), WEIGHTS)
         self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
-        self._masking = False
+        self._masking, self._inside = False, 0
         self._answered = 0  # numbers handed to Python so far
         self._learnt: Layout | None = None  # how the result of this call lies, by the trial
 
+    def __enter__(self) -> Any:
+        self._inside += 1  # functions that hide others are looked into
+        return super().__enter__()
+
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
-        if self.carried is not None:  # it holds what is moved
+        self._inside -= 1
+        if self.carried is not None and not self._inside:  # it holds what is moved
             try:
                 if raised[0] is None:
                     nothing_left(self.carried)
@@ -115,6 +126,12 @@ class Tape(Watching):
             for tensor in batch.values():
                 if tensor.dim():
                     self.carried.seed(tensor, Layout(0))
+
+    def opens(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Always. Raises `UnsupportedLayer` where that is not worth its time."""
+        if self.carried is not None:
+            refuse_steps(self.carried, function, args, kwargs)
+        return True
 
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -204,7 +221,7 @@ class Tape(Watching):
             fixed = {id(t): t.detach() for t in moving}
             return func(*replaced(args, fixed), **replaced(kwargs, fixed))
         names = names_of(self.known[id(t)].names for t in moving)
-        owner = self._owner(func, names, args, kwargs)
+        owner = self._owner(func, names)
         if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
             return self._derived(func, args, kwargs, names, known=True)
         held = None if step is None or not isinstance(step.owners, Tensor) else step.owners
@@ -232,13 +249,10 @@ class Tape(Watching):
             return result
         return self._probed(func, args, kwargs, fixed, names, (owner, held), result)
 
-    def _owner(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Owner | None:
+    def _owner(self, func: Any, names: tuple[str, ...]) -> Owner | None:
         """Whose the output is; None where no such call was seen."""
         known = self._owners.operations.get(self._counter.key(func, names))
-        if known is not None or self._units > 1:
-            return known
-        alone = all(id(t) in self.known for t in tensors_in((args, kwargs)))
-        return SHARED if alone else Layout(0)  # a single unit owns whatever depends on data
+        return known if self._units > 1 else Layout(0)  # a single one owns whatever depends on data
 
     def _without_data(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
         """Raises where a weight is to be derived from what has a way back to the batch, which
@@ -306,10 +320,14 @@ class Tape(Watching):
         if layout is None:
             answer: Backward = unanswered(what)
         else:
-            call = Call(func, args, kwargs, moving, layout, result.shape, self._units, what)
+            only = layout.only if isinstance(layout, Ragged) else None
+            own, units = (layout, self._units) if only is None else (Layout(0), 1)
+            call = Call(func, args, kwargs, moving, own, result.shape, units, what)
             answer = rule_for(call)
             call.forget()
-            if isinstance(layout, Ragged):
+            if only is not None:
+                answer = of_one(answer, only, self._units)
+            elif isinstance(layout, Ragged):
                 answer = of_somebody(answer, layout, what)
         anchor = torch.zeros((), requires_grad=True)
         size = result.numel() * result.element_size()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Stream
+from nacre.gradient_clipping.tape.layout import Ragged
 from nacre.gradient_clipping.tape.tape import Tape
 from nacre.gradient_clipping.tape.uses import Use
 
@@ -66,11 +67,19 @@ class Verification:
         def note(use: Use, gradient: Tensor) -> None:
             if use.layout is None:  # of nobody: refused where its gradient is not zero
                 return
-            parts = use.layout.units_first(gradient.reshape(use.shape), self.units, use.what)
-            parts = torch.view_as_real(parts) if parts.is_complex() else parts
-            flat = parts.reshape(self.units, -1)
+            parts = torch.view_as_real(gradient) if gradient.is_complex() else gradient
+            only = use.layout.only if isinstance(use.layout, Ragged) else None
+            if only is None:
+                shape = (*use.shape, *parts.shape[gradient.dim() :])
+                parts = use.layout.units_first(parts.reshape(shape), self.units, use.what)
+            flat = parts.reshape(self.units if only is None else 1, -1)
             flat = flat if flat.dtype == torch.float64 else flat.float()
-            found[use] = flat @ self._numbers(flat), flat.norm(dim=1)
+            shown = torch.stack([flat @ self._numbers(flat), flat.norm(dim=1)])
+            if only is not None:
+                shown = shown.new_zeros(2, self.units).index_copy(
+                    1, torch.tensor([only], device=shown.device), shown
+                )
+            found[use] = shown[0], shown[1]
 
         self.tape.watch = note
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
@@ -42,8 +43,8 @@ from nacre.gradient_clipping.tape.carried_rows.indexing import (
 )
 from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
 from nacre.gradient_clipping.tape.counters import function_name
-from nacre.gradient_clipping.tape.flow import DATA
-from nacre.gradient_clipping.tape.followed import bare_name
+from nacre.gradient_clipping.tape.flow import DATA, LIKE
+from nacre.gradient_clipping.tape.followed import RECURRENT, bare_name
 
 _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (elementwise, {
@@ -93,14 +94,30 @@ RULES: dict[str, CarryRule] = {name: rule for rule, names in _RULES for name in 
 
 def begin_move(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> CarriedStep:
     """Before a call: the owners of its result, where a rule knows them."""
-    rule = RULES.get(bare_name(function_name(function)))
-    rows = c.holds_rows(args, kwargs)
-    if rule is None or not c.entered(args, kwargs):
+    name = function_name(function)
+    rule, rows = RULES.get(bare_name(name)), c.holds_rows(args, kwargs)
+    if not c.entered(args, kwargs):
         return CarriedStep(None, rows)
+    alone = None if name in LIKE else c.one_units(args, kwargs)
+    if rule is None or alone is not None:
+        return CarriedStep(alone, rows)
     try:
         return CarriedStep(rule(c, function, args, kwargs), rows)
     except (Unknown, LookupError, TypeError, RuntimeError):  # arguments in a form of their own
         return CarriedStep(None, rows)
+
+
+def refuse_steps(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> None:
+    """Raises `UnsupportedLayer` where a recurrent layer reads the rows of one unit alone.
+
+    It would be opened step by step for each unit: nine times as long as one unit at a time takes.
+    """
+    if function_name(function) in RECURRENT and c.one_units(args, kwargs) is not None:
+        raise UnsupportedLayer(
+            f"{function_name(function)} reads the rows of one unit at a time, which the tape "
+            "would follow step by step, slower than the loop; pass the rows of all units at once, "
+            "padded, or use `gradients: looped`"
+        )
 
 
 def nothing_left(c: Carried) -> None:
@@ -114,6 +131,21 @@ def nothing_left(c: Carried) -> None:
                 "units decide together which part of a mask is read, and another part holds "
                 "something too; use `gradients: looped`"
             )
+
+
+def own_losses(c: Carried, losses: Tensor) -> None:
+    """Raises `UnsupportedLayer` where a unit's loss is known to be made of another's rows."""
+    owners = c.seen(losses)
+    if owners is None:
+        return
+    places = torch.arange(len(losses), device=losses.device)
+    held = owners.expand(losses.shape)
+    if bool(((held != places) & (held >= 0)).any()):
+        raise UnsupportedLayer(
+            "the loss of one unit is computed from rows of another, which values of the batch or "
+            "a loop over rows put in its place; no bound on a unit's share holds: keep each "
+            "unit's rows to its own loss"
+        )
 
 
 def finish_move(

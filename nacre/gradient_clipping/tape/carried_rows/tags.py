@@ -97,14 +97,30 @@ class Carried:
                 return True
         return False
 
+    def one_units(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+        """(): the unit that owns whatever entered, where it is one; so it owns the result."""
+        found: Tensor | None = None
+        for t in tensors_in((args, kwargs)):
+            owners = self.seen(t)
+            if owners is None and self.flow.level(t) < DATA:
+                continue
+            if owners is None or owners.numel() != 1 or int(owners) == MIXED:
+                return None
+            if int(owners) != NOBODY and found is not None and int(found) != int(owners):
+                return None
+            found = owners if int(owners) != NOBODY else found
+        return None if found is None else found.reshape(())
+
     def note(self, result: Any, owners: Any) -> None:
         """Keeps the owners of a result."""
-        if isinstance(owners, tuple | list):
-            for one, own in zip(result, owners, strict=True):
+        if isinstance(result, tuple | list):
+            each = owners if isinstance(owners, tuple | list) else [owners] * len(result)
+            for one, own in zip(result, each, strict=True):
                 self.note(one, own)
         elif isinstance(result, Tensor) and isinstance(owners, Tensor):
-            small = compressed(owners)
-            rows = not self.regular(small)
+            single = not owners.dim() and int(owners) != NOBODY
+            small = compressed(owners) if owners.dim() else owners.reshape([1] * result.dim())
+            rows = single or not self.regular(small)
             self.tags[id(result)] = (result, result._version, small, rows)
 
     def regular(self, owners: Tensor) -> bool:
@@ -124,11 +140,10 @@ class Carried:
         """How the rows of a result lie, for what reads its gradient; None along several axes."""
         small = compressed(owners)
         axes = [d for d, size in enumerate(small.shape) if size > 1]
-        if len(axes) > 1 or not len(shape):
-            return None
-        axis = axes[0] if axes else 0
         line = small.reshape(-1)
-        return Ragged(axis, line if axes else line.expand(shape[axis]))
+        if not axes:
+            return Ragged(0, line, only=int(line))
+        return None if len(axes) > 1 else Ragged(axes[0], line)
 
 
 @dataclass(frozen=True, eq=False)
