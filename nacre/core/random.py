@@ -30,6 +30,7 @@ import hmac
 import math
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,6 +129,7 @@ class Stream:
 
     _SEQUENCE = (1 << 64) - 1  # the row id that `uniform` uses; rows use ids below it
     _COINS = np.uint64(1 << 63)  # set in the second word of the blocks that `below` uses
+    _TIES = np.uint64(1 << 62)  # the second word of the blocks that settle a tie of `heads`
     _CHUNK = 1 << 14  # blocks at a time
 
     def __init__(self, key: bytes) -> None:
@@ -156,6 +158,38 @@ class Stream:
     def uniform(self, *shape: int) -> Tensor:
         """Float64 numbers strictly between 0 and 1, on a grid of 2**-53."""
         return _open_unit(self.words(math.prod(shape))).reshape(shape)
+
+    def heads(self, count: int, probability: float) -> np.ndarray:
+        """Which of `count` coins show heads, (k,) int64 in order; each has the same chance, exactly
+        that of `uniform() < probability`, and no coin depends on how many there are.
+
+        16 bits settle all but one coin in 65,536; where they are those of the probability itself,
+        36 bits of the coin's own follow. Raises `ValueError` for a probability outside 0 … 1.
+        """
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability={probability} must lie in [0, 1]")
+        cells = math.ceil(Fraction(probability) * 2**52 - Fraction(1, 2))  # of 2**52 equal ones
+        first, rest = divmod(cells, 2**36)
+        blocks = np.empty((min(self._CHUNK, (count + 7) // 8), 2), dtype="<u8")
+        blocks[:, 0] = self._SEQUENCE
+        blocks[:, 1] = np.arange(self._position, self._position + len(blocks), dtype=np.uint64)
+        self._position += (count + 7) // 8
+        out = bytearray(blocks.nbytes + 15)  # the cipher asks for room for one more block
+        encryptor = self._cipher.encryptor()
+        found: list[np.ndarray] = []
+        for start in range(0, count, 8 * self._CHUNK):
+            size = min(len(blocks), (count - start + 7) // 8)
+            encryptor.update_into(blocks[:size].reshape(-1).view(np.uint8).data, out)
+            draws = np.frombuffer(out, dtype="<u2", count=min(8 * size, count - start))
+            low = np.flatnonzero(draws <= min(first, 2**16 - 1))
+            equal = draws[low] == first
+            ties = (low[equal] + start).astype(np.uint64)
+            bits = self._blocks(ties, np.full(ties.size, self._TIES))[::2] >> np.uint64(28)
+            stays = ~equal
+            stays[equal] = bits < np.uint64(rest)
+            found.append(low[stays] + start)
+            blocks[:, 1] += np.uint64(len(blocks))
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
     def normal(self, *shape: int) -> Tensor:
         """Float64 standard normals, for the few that statistics need; `Normals` are for many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -52,8 +53,8 @@ class Poisson(_Draw):
 
     def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
         """(b,) increasing int64 indices; the same step and `entered` draw the same units."""
-        coins = source.child("poisson", step, entered).stream().uniform(units)
-        return torch.nonzero(coins < self.rate)[:, 0]
+        stream = source.child("poisson", step, entered).stream()
+        return torch.from_numpy(stream.heads(units, self.rate))
 
     def sentence(self) -> str:
         """The draw with its rate."""
@@ -99,10 +100,10 @@ class CyclicPoisson(_Draw):
 
     def draw(self, units: int, step: int, source: Source, entered: bytes) -> Tensor:
         """(b,) increasing int64 indices; the same step and `entered` draw the same units."""
-        places = source.child("cycle").stream().uniform(units) * self.cycle
-        coins = source.child("poisson", step, entered).stream().uniform(units)
-        drawn = (places.floor() == step % self.cycle) & (coins < self.rate)
-        return torch.nonzero(drawn)[:, 0]
+        stream = source.child("poisson", step, entered).stream()
+        chosen = torch.from_numpy(stream.heads(units, self.rate))
+        groups = source.child("cycle").stream().rows(chosen, 1)[:, 0] * self.cycle
+        return chosen[groups.floor() == step % self.cycle]
 
     @property
     def separation(self) -> int:
@@ -197,7 +198,7 @@ class Shuffled(_Draw):
         """(b,) int64 indices of step `step`, counted from 0; the order is keyed by the epoch."""
         places = max(self.size, units)
         epoch, place = divmod(step, places // self.batch)
-        order = source.child("epoch", epoch).stream().permutation(places)
+        order = _order(source.secret("epoch", epoch), places)
         drawn = order[place * self.batch : (place + 1) * self.batch]
         return drawn[drawn < units]
 
@@ -208,6 +209,12 @@ class Shuffled(_Draw):
     def facts(self) -> dict[str, Any]:
         """Kind, expected units, rate and the steps of an epoch."""
         return super().facts() | {"epoch": self.epoch}
+
+
+@lru_cache(maxsize=8)
+def _order(key: bytes, places: int) -> Tensor:
+    """(places,) int64: an epoch's order, which all its steps take parts of. Only read."""
+    return Source(key).stream().permutation(places)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,33 @@ def test_rows_of_nobody():
     assert ROOT.stream().rows(torch.zeros(0, dtype=torch.int64), 3).shape == (0, 3)
 
 
+def test_heads_come_as_often_as_they_should():
+    """Ties of the first 16 bits included, which decide all where the probability is small."""
+    coins = 3 * 10**6
+    for probability in (2**-16, 2.5 * 2**-16, 0.4 * 2**-16, 1e-3, 0.3, 0.5, 1 - 2**-17):
+        expected, spread = coins * probability, (coins * probability * (1 - probability)) ** 0.5
+        assert (
+            abs(len(ROOT.child(probability.hex()).stream().heads(coins, probability)) - expected)
+            < 5 * spread
+        )
+    assert len(ROOT.stream().heads(1000, 0.0)) == 0
+    assert ROOT.stream().heads(1000, 1.0).tolist() == list(range(1000))
+    with pytest.raises(ValueError, match=r"probability=1.5 must lie in \[0, 1\]"):
+        ROOT.stream().heads(3, 1.5)
+
+
+def test_heads_grow_with_the_probability_and_do_not_depend_on_the_number_of_coins():
+    """A coin compares one number of 52 bits with the probability: it is settled once for all."""
+    several = [ROOT.stream().heads(300_000, share * 2**-52) for share in (2**20, 2**36, 2**50)]
+    assert set(several[0]) <= set(several[1]) < set(several[2])
+    few = ROOT.stream().heads(1001, 0.25)
+    assert few.tolist() == [coin for coin in several[2] if coin < 1001]
+    stream = ROOT.stream()
+    first, then = stream.heads(1001, 0.25), stream.heads(1001, 0.25)
+    assert first.tolist() == few.tolist() != then.tolist()
+    assert ROOT.stream().heads(0, 0.5).tolist() == []
+
+
 def test_a_permutation_holds_each_number_once():
     assert sorted(ROOT.stream().permutation(100).tolist()) == list(range(100))
     assert ROOT.stream().permutation(0).tolist() == []
