@@ -284,11 +284,6 @@ class AllUnits(_Draw):
         return "all units"
 
 
-def separation(sampling: Sampling) -> int:
-    """The least number of steps from one participation of a unit to its next."""
-    return sampling.separation
-
-
 def _fits(batch: int, size: int) -> None:
     if batch < 1 or size < 1:
         raise BadArgument(f"batch={batch} and size={size} must be at least 1")

@@ -75,7 +75,6 @@ from nacre.data.sampling import (
     FixedSize,
     Poisson,
     Shuffled,
-    separation,
 )
 from nacre.differential_privacy.leaves import (
     either_events,
@@ -148,7 +147,7 @@ def require_pair(sampling: Sampling, noise: object) -> None:
     """Raises `UnsupportedEvent` for correlated noise on a draw that it is not proven for."""
     if not isinstance(noise, Banded | WholeRun):
         return
-    turns = separation(sampling)
+    turns = sampling.separation
     cyclic = isinstance(sampling, CyclicPoisson | BallsInBins)
     if not cyclic or (isinstance(sampling, BallsInBins) and sampling.anew):
         raise UnsupportedEvent(

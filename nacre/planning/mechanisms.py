@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Noise
-from nacre.data.sampling import AllUnits, Poisson, separation
+from nacre.data.sampling import AllUnits, Poisson
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.gradient_clipping import Unclipped
@@ -45,7 +45,7 @@ def over_rows(recipe: Recipe, size: int) -> Mechanism:
     noisy = privacy is not None and privacy.unit != "client"
     noise: Noise = UNPROTECTED if privacy is None else NOT_YET
     if privacy is not None and noisy:
-        noise = privacy.noise.build(steps, separation(sampling))
+        noise = privacy.noise.build(steps, sampling.separation)
     return Mechanism(
         unit=privacy.unit if privacy is not None and noisy else "example",
         adjacency=privacy.adjacency if privacy is not None else "add_or_remove",

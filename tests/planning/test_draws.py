@@ -12,7 +12,7 @@ import torch
 
 from nacre.core.errors import BudgetExceeded, Incompatible, UnsupportedEvent
 from nacre.core.files import load_tensors
-from nacre.data.sampling import BallsInBins, FixedSize, Shuffled, separation
+from nacre.data.sampling import BallsInBins, FixedSize, Shuffled
 from nacre.planning import words
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import plan
@@ -171,7 +171,7 @@ def test_without_privacy_nothing_is_asked_of_the_draw(tmp_path: Path) -> None:
         )  # fmt: skip
         (holder,) = plan(asked).levels
         assert holder.mechanism.sampling == built
-        assert separation(built) == (3 if kind == "balls_in_bins" else 1)
+        assert built.separation == (3 if kind == "balls_in_bins" else 1)
 
 
 def test_parties_draw_their_own_fixed_sizes(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
-from nacre.data.sampling import separation
 from nacre.differential_privacy.events import require_neighbours, require_pair
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
@@ -47,7 +46,7 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
         )
     sampling = pieces.sampling(recipe, facts.sizes[""])
     try:
-        noise = privacy.noise.build(recipe.training.steps, separation(sampling))
+        noise = privacy.noise.build(recipe.training.steps, sampling.separation)
         require_pair(sampling, noise)
     except Refusal as error:
         refuse(recipe, "differential_privacy.noise", str(error), type(error))
