@@ -84,17 +84,19 @@ def test_beyond_the_grid_the_renyi_price_is_left() -> None:
 
 
 @pytest.mark.parametrize("accountant", ["rdp", "pld"])
-@pytest.mark.parametrize(("rate", "wide"), [(1e-3, 1e4), (1e-4, 1e3), (1e-6, 100.0)])
+@pytest.mark.parametrize(
+    ("rate", "wide", "like"), [(1e-3, 1e4, 100.0), (1e-4, 1e3, 100.0), (1e-6, 100.0, 1e3)]
+)
 def test_rare_draws_under_wide_noise_are_not_free(
-    accountant: price.Accountant, rate: float, wide: float
+    accountant: price.Accountant, rate: float, wide: float, like: float
 ) -> None:
     step = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(wide))
     one = rate * math.erf(0.5 / wide / math.sqrt(2))  # their distance in total variation
     assert epsilon(step, one / 2, accountant).epsilon > 0
-    # So many of them are as one Gaussian step of multiplier 1000, by the central limit theorem.
-    steps = round(1e-6 / (rate**2 * math.expm1(wide**-2)))
+    # So many are as one Gaussian step of multiplier `like`, by the central limit theorem.
+    steps = round(1 / (like**2 * rate**2 * math.expm1(wide**-2)))
     many = epsilon(dp.SelfComposedDpEvent(step, steps), 1e-9, accountant).epsilon
-    assert 0.99 * gaussian_epsilon(1e3, 1e-9) < many < 2 * gaussian_epsilon(1e3, 1e-9)
+    assert 0.99 * gaussian_epsilon(like, 1e-9) < many < 2 * gaussian_epsilon(like, 1e-9)
 
 
 def test_a_small_epsilon_is_not_free() -> None:

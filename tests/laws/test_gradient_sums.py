@@ -48,9 +48,17 @@ def _bounding(kind):
     return [rule for rule in _rules(kind) if math.isfinite(rule.bound(1))]
 
 
+def _plain(animal):
+    return StandardTraining().build(animal.task, FeatureSpace(animal.shape))
+
+
 def _sum(kind, animal, batch, clip, objective=None, model=None):
-    objective = objective or StandardTraining().build(animal.task, FeatureSpace(animal.shape))
-    return kind(objective)(model or animal.model(), batch, clip, SOURCE)
+    return _one(kind, animal, objective)(model or animal.model(), batch, clip, SOURCE)
+
+
+def _one(kind, animal, objective=None):
+    """The kind as a run has it: one for all its batches, which it learns on the first."""
+    return kind(objective or _plain(animal))
 
 
 def _objectives(animal):
@@ -63,12 +71,20 @@ def _objectives(animal):
 
 
 def _pairs(kind, animal):
-    """Every rule and every objective of this animal, in pairs that differ between the animals;
-    `test_every_sum_equals_the_loop` looks at all pairs on every animal."""
+    """Every rule with the number of an objective of this animal, and every objective: pairs that
+    differ between the animals, so that a kind meets all pairs on some animal or other."""
+    rules, objectives = _rules(kind), len(list(_objectives(animal)))
+    for number in range(max(len(rules), objectives)):
+        yield rules[number % len(rules)], (number + ZOO.index(animal)) % objectives
+
+
+def _two(kind, animal):
+    """Two rules, each with an objective. They go round from animal to animal, so that a kind meets
+    every rule on three animals at least, with every objective: for laws of what stands in front
+    of the rule."""
     rules, objectives = _rules(kind), list(_objectives(animal))
-    for number in range(max(len(rules), len(objectives))):
-        turned = number + ZOO.index(animal)
-        yield rules[number % len(rules)], objectives[turned % len(objectives)]
+    for number in (2 * ZOO.index(animal), 2 * ZOO.index(animal) + 1):
+        yield rules[number % len(rules)], objectives[number % len(objectives)]
 
 
 @functools.cache
@@ -101,44 +117,45 @@ def test_each_sum_refuses_what_it_cannot_carry_and_no_more():
 @animals
 @sums
 def test_neighbouring_batches_differ_by_at_most_the_sensitivity(kind, animal):
-    for clip in _rules(kind):
-        base, one, other = animal.batch(4), animal.batch(3, seed=1), animal.batch(3, seed=2)
-        without = _sum(kind, animal, base, clip)
-        for unit in range(3):
-            index = slice(unit, unit + 1)
-            added = _sum(kind, animal, joined(base, rows.select(one, index)), clip)
-            replaced = _sum(kind, animal, joined(base, rows.select(other, index)), clip)
-            slack = ROUNDING * norm(without.total)
-            moved = distance(added.total, without.total)
-            assert moved <= added.sensitivity("add_or_remove") + slack
-            moved = distance(added.total, replaced.total)
-            assert moved <= added.sensitivity("replace_one") + slack
+    """Each rule with another unit, and another from animal to animal."""
+    chosen, model = _one(kind, animal), animal.model()
+    base, one, other = animal.batch(4), animal.batch(3, seed=1), animal.batch(3, seed=2)
+    for number, clip in enumerate(_rules(kind), ZOO.index(animal)):
+        index = slice(number % 3, number % 3 + 1)
+        without = chosen(model, base, clip, SOURCE)
+        added = chosen(model, joined(base, rows.select(one, index)), clip, SOURCE)
+        replaced = chosen(model, joined(base, rows.select(other, index)), clip, SOURCE)
+        slack = ROUNDING * norm(without.total)
+        moved = distance(added.total, without.total)
+        assert moved <= added.sensitivity("add_or_remove") + slack
+        moved = distance(added.total, replaced.total)
+        assert moved <= added.sensitivity("replace_one") + slack
 
 
 @animals
 @pytest.mark.parametrize("kind", PER_UNIT)
 def test_one_unit_alone_is_no_longer_than_the_bound(kind, animal):
-    for scale in (1.0, 1e4, 1e12):
+    """Each rule and each of four units at each scale, in pairs that differ between animals."""
+    chosen, model, rules = _one(kind, animal), animal.model(), _bounding(kind)
+    for turned, scale in enumerate((1.0, 1e4, 1e12), ZOO.index(animal)):
         batch = animal.batch(4)  # among groups one of each number of rows
         batch["features"] = batch["features"] * scale
         for unit in range(4):
             single = rows.select(batch, slice(unit, unit + 1))
-            for clip in _bounding(kind):
-                total = _sum(kind, animal, single, clip)
-                assert norm(total.total) <= total.bound
-                assert BOUND <= total.bound <= 1.01 * BOUND
+            total = chosen(model, single, rules[(unit + turned) % len(rules)], SOURCE)
+            assert norm(total.total) <= total.bound
+            assert BOUND <= total.bound <= 1.01 * BOUND
 
 
 @animals
 @sums
 def test_every_sum_equals_the_loop(kind, animal):
-    batch = animal.batch(7)
-    for clip in _rules(kind):
-        for number, objective in enumerate(_objectives(animal)):
-            total = _sum(kind, animal, batch, clip, objective)
-            loop = _looped(animal, number, clip)
-            assert _close(total, loop)
-            assert total.bound == loop.bound
+    batch, objectives = animal.batch(7), list(_objectives(animal))
+    for clip, number in _pairs(kind, animal):
+        total = _sum(kind, animal, batch, clip, objectives[number])
+        loop = _looped(animal, number, clip)
+        assert _close(total, loop)
+        assert total.bound == loop.bound
 
 
 @animals
@@ -158,8 +175,7 @@ def test_totals_are_float32_and_cover_the_trainable_parameters(kind, animal):
 @sums
 def test_any_split_and_any_order_give_the_same_sum(kind, animal):
     batch = animal.batch(7)
-    for clip in _rules(kind):
-        objective = list(_objectives(animal))[1]
+    for clip, objective in _two(kind, animal):
         whole = _sum(kind, animal, batch, clip, objective)
         parts = [rows.select(batch, s) for s in (slice(0, 1), slice(1, 5), slice(5, 7))]
         a, b, c = (_sum(kind, animal, part, clip, objective) for part in parts)
@@ -186,7 +202,7 @@ def test_an_empty_draw_gives_the_zero_sum(kind, animal):
 def test_a_unit_that_is_not_finite_contributes_nothing(kind, animal):
     good, poisoned = animal.batch(3), animal.batch(4, seed=1)
     poisoned = rows.select(poisoned, slice(3, 4))  # among groups the one with every row
-    for clip in _rules(kind):
+    for clip, _ in _two(kind, animal):
         without = _sum(kind, animal, good, clip)
         for bad in (float("nan"), float("inf")):
             poisoned["features"] = torch.full_like(poisoned["features"], bad)
@@ -204,7 +220,7 @@ def test_padding_contributes_nothing_and_is_not_counted(kind, animal):
     batch = animal.batch(5)
     batch["present"][3:] = False
     batch["features"][4] = float("nan")
-    for clip, objective in _pairs(kind, animal):
+    for clip, objective in _two(kind, animal):
         padded = _sum(kind, animal, batch, clip, objective)
         short = _sum(kind, animal, rows.select(batch, slice(3)), clip, objective)
         assert _close(padded, short)
@@ -230,7 +246,7 @@ def test_the_model_is_left_as_it_was(kind, animal):
     model = animal.model().train()
     next(model.children()).eval()  # a mode of its own, which is to survive
     before = snapshot(model)
-    for clip, objective in _pairs(kind, animal):
+    for clip, objective in _two(kind, animal):
         _sum(kind, animal, animal.batch(3), clip, objective, model)
         assert snapshot(model) == before
 
@@ -279,17 +295,15 @@ def test_a_group_is_one_unit_however_many_rows_it_holds():
 @pytest.mark.parametrize("kind", PER_UNIT)
 def test_copies_of_a_unit_move_the_sum_by_one_bounded_share(kind, animal):
     """However many they are; and what stood in the batch before keeps its own copies."""
-    plain = StandardTraining().build(animal.task, FeatureSpace(animal.shape))
-    objective = Augmented(plain, Copies(count=4, flip=True, shift=1))
+    objective = Augmented(_plain(animal), Copies(count=4, flip=True, shift=1))
     base, one = animal.batch(4), animal.batch(3, seed=1)
-    for clip in _bounding(kind):
+    for number, clip in enumerate(_bounding(kind)):
         without = _sum(kind, animal, base, clip, objective)
-        for unit in range(3):
-            single = rows.select(one, slice(unit, unit + 1))
-            added = _sum(kind, animal, joined(base, single), clip, objective)
-            alone = _sum(kind, animal, single, clip, objective)
-            assert added.local.norms.shape[0] == 5
-            assert norm(alone.total) <= alone.bound
-            assert _close(added, without + alone)
-            moved = distance(added.total, without.total)
-            assert moved <= added.bound + ROUNDING * norm(without.total)
+        single = rows.select(one, slice(number % 3, number % 3 + 1))
+        added = _sum(kind, animal, joined(base, single), clip, objective)
+        alone = _sum(kind, animal, single, clip, objective)
+        assert added.local.norms.shape[0] == 5
+        assert norm(alone.total) <= alone.bound
+        assert _close(added, without + alone)
+        moved = distance(added.total, without.total)
+        assert moved <= added.bound + ROUNDING * norm(without.total)

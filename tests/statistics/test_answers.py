@@ -18,7 +18,7 @@ from nacre.differential_privacy.accounting.rdp import zcdp_rho
 from nacre.differential_privacy.queries import Count, Histogram, Mean, QueryOption, Sum
 from nacre.statistics.answers import Answer, answer, query_event
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched_once")]
 
 HUGE = 1e6  # an epsilon at which the noise is too small to see
 TABLE = pd.DataFrame(

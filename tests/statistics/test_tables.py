@@ -26,7 +26,7 @@ from nacre.differential_privacy.queries import (
 from nacre.statistics import answers, noisy_numbers
 from nacre.statistics.answers import answer, query_event
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched_once")]
 
 HUGE = 1e6  # an epsilon at which the noise is too small to see
 TABLE = pd.DataFrame(

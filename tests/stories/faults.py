@@ -30,17 +30,17 @@ KILLED = -signal.SIGKILL
 _PUBLIC: dict[str, Any] = {
     "data__size": 75,
     "data__public": {"share": 0.3},
-    "fine_tuning": {"kind": "full", "pretrain": {"steps": 30, "batch": 20}},
+    "fine_tuning": {"kind": "full", "pretrain": {"steps": 10, "batch": 20}},
     "compare": ["unprotected"],
     "ledger__path": "{run}/privacy.db",
     "training__checkpoint": 3,
 }
 RECIPES = {
-    "central": text(CENTRAL, **_PUBLIC, training__steps=150, training__batch=40),
+    "central": text(CENTRAL, **_PUBLIC, training__steps=60, training__batch=40),
     "banded": text(
         CENTRAL,
         **_PUBLIC,
-        training__steps=150,
+        training__steps=60,
         training__batch=10,
         training__sampling={"kind": "cyclic_poisson"},
         differential_privacy__noise={"kind": "banded", "bands": 5},
@@ -48,20 +48,20 @@ RECIPES = {
     "federated": text(
         FEDERATED,
         **_PUBLIC,
-        federated_learning__rounds=50,
+        federated_learning__rounds=20,
         training__batch=25,
         ledger__grant={"epsilon": 40, "delta": 1.0e-4, "rule": "rdp"},
     ),
     "search": text(
         CENTRAL,
         **_PUBLIC,
-        training__steps=40,
+        training__steps=20,
         training__batch=40,
         ledger__grant={"epsilon": 40, "delta": 1.0e-4, "rule": "rdp"},
-        tune={"trials": 4, "over": {"training.optimizer.lr": [0.001, 0.1]}},
+        tune={"trials": 3, "over": {"training.optimizer.lr": [0.001, 0.1]}},
     ),
 }
-"""Recipes that run for one to three seconds, pre-training and a twin included."""
+"""Recipes that run for about a second, pre-training and a twin included."""
 
 
 # -- processes -------------------------------------------------------------------------------------
@@ -320,5 +320,5 @@ def _killed(told: Story, moment: Moment) -> int:
 
 def _on_the_way(kind: str, draw: random.Random, seconds: float) -> Moment:
     if draw.random() < 0.6:
-        return Moment(seconds=draw.uniform(0.1, 0.5) * seconds)
+        return Moment(seconds=draw.uniform(0.2, 0.6) * seconds)
     return Moment(file=draw.choice(_MIDDLE[kind]), count=draw.randint(1, 10))

@@ -102,13 +102,13 @@ def test_two_processes_and_one_come_to_the_same_weights(tmp_path: Path, devices:
 
 
 def test_a_killed_process_ends_the_first_and_the_run_goes_on(tmp_path: Path) -> None:
-    run = begun(tmp_path, training__steps=150)
+    run = begun(tmp_path, training__steps=60)
     codes, said = train(2, tmp_path, run, kills=lambda: bool(saved(run)))
     assert codes == [1, KILLED]
     assert "nacre: another process of this run has ended" in said[0]
-    assert 0 < max(saved(run)) < 150
+    assert 0 < max(saved(run)) < 60
     assert train(2, tmp_path, run)[0] == [0, 0]
-    _complete(run, tmp_path, 150)
+    _complete(run, tmp_path, 60)
 
 
 def _complete(run: Path, folder: Path, steps: int) -> None:
