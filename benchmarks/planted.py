@@ -168,23 +168,29 @@ FAULTS = [
     ),
     Fault(
         "sampler: twice the declared rate", "data/sampling.py",
-        "        return torch.nonzero(coins < self.rate)[:, 0]",
-        "        return torch.nonzero(coins < 2 * self.rate)[:, 0]",
+        "        return torch.from_numpy(stream.heads(units, self.rate))",
+        "        return torch.from_numpy(stream.heads(units, min(1.0, 2 * self.rate)))",
         DRAWS,
     ),
     Fault(
         "sampler: the same units at every step", "data/sampling.py",
-        '        coins = source.child("poisson", step, entered).stream().uniform(units)\n'
+        '        stream = source.child("poisson", step, entered).stream()\n'
         "        return",
-        '        coins = source.child("poisson", 0, entered).stream().uniform(units)\n'
+        '        stream = source.child("poisson", 0, entered).stream()\n'
         "        return",
         DRAWS,
     ),
     Fault(
         "sampler: a fixed number of units", "data/sampling.py",
-        "        return torch.nonzero(coins < self.rate)[:, 0]",
-        "        return coins.argsort()[: round(self.rate * units)].sort().values",
+        "        return torch.from_numpy(stream.heads(units, self.rate))",
+        "        return stream.permutation(units)[: round(self.rate * units)].sort().values",
         DRAWS,
+    ),
+    Fault(
+        "sampler: ties of the first bits are always heads", "core/random.py",
+        "            stays[equal] = bits < np.uint64(rest)",
+        "            stays[equal] = True",
+        "tests/core/test_random.py",
     ),
     Fault(
         "account: half of the steps", "differential_privacy/events.py",
