@@ -30,6 +30,7 @@ VERBS = {
     "run": "Plan, train, audit and report in one go.",
     "export": "Write a run's model for transformers or PEFT.",
     "release": "Release private statistics of a table, charged to a ledger.",
+    "runs": "List the runs in a folder, or compare two.",
     "ledger": "Show, grant or verify privacy budgets.",
     "explain": "Explain a recipe's key, a kind or a refusal.",
     "finish": "End an open run; its key is destroyed.",

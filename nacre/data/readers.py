@@ -148,11 +148,8 @@ def _csv(opened: TextIO) -> _Columns:
     names = next(lines, None)
     if names is None:
         raise _Fault("is empty, so it has no header; its first line names columns")
-    if len(names) == 1 and (other := next((c for c in "\t;|" if c in names[0]), None)):
-        raise _Fault(
-            f"is separated by {_SEPARATORS[other]}; save it with "
-            f"{'tabs' if _by_tabs(opened) else 'commas, or with tabs as .tsv'}"
-        )
+    if fault := separation_fault(names, _by_tabs(opened)):
+        raise _Fault(fault)
     columns: list[list[object]] = [[] for _ in names]
     for number, line in enumerate(lines, start=1):
         if len(line) != len(names):
@@ -163,6 +160,20 @@ def _csv(opened: TextIO) -> _Columns:
         for column, value in zip(columns, line, strict=True):
             column.append(value)
     return names, columns
+
+
+def separation_fault(names: list[str], by_tabs: bool) -> str | None:
+    """What is wrong with a header that was read by the wrong separator, as the rest of a sentence
+    that begins with the file's name; None where nothing is.
+
+    >>> separation_fault(["a;b"], False)
+    'is separated by semicolons; save it with commas, or with tabs as .tsv'
+    """
+    other = next((c for c in "\t;|" if c in names[0]), None) if len(names) == 1 else None
+    if other is None:
+        return None
+    remedy = "tabs" if by_tabs else "commas, or with tabs as .tsv"
+    return f"is separated by {_SEPARATORS[other]}; save it with {remedy}"
 
 
 def _values(opened: TextIO) -> Iterator[list[str]]:

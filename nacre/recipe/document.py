@@ -41,6 +41,9 @@ MOST = 20_000
 LONGEST = 255
 """Bytes of a text between two slashes: what a file system takes as a name."""
 
+FILL = "FILL"
+"""What stands, without quotes, where `nacre init` leaves a value to be filled in."""
+
 _TAG = "tag:yaml.org,2002:"
 
 LinePlace = tuple[str | int, ...]
@@ -54,6 +57,7 @@ class Document:
     file: str
     values: dict[str, Any]
     lines: dict[str, int]  # key path -> line, counted from 1
+    unfilled: tuple[LinePlace, ...] = ()  # where `FILL` stands without quotes
 
     def has(self, place: LinePlace) -> bool:
         """Whether something is written at `place`."""
@@ -110,7 +114,7 @@ def parse(data: bytes, file: str) -> Document:
         raise RecipeError("must consist of keys and values, as `seed: 0`", file=file, line=line)
     walk = _Walk(file)
     values = walk.mapping(root, ())
-    return Document(file, values, walk.lines)
+    return Document(file, values, walk.lines, tuple(walk.unfilled))
 
 
 class _CoreSchema(BaseResolver):
@@ -179,6 +183,7 @@ class _Walk:
     def __init__(self, file: str) -> None:
         self.file = file
         self.lines: dict[str, int] = {}
+        self.unfilled: list[LinePlace] = []
         self._count = 0
 
     def mapping(self, node: MappingNode, place: LinePlace) -> dict[str, Any]:
@@ -220,6 +225,8 @@ class _Walk:
 
     def _scalar(self, node: ScalarNode, place: LinePlace) -> Any:
         if node.tag == _TAG + "str":
+            if node.value == FILL and node.style is None:
+                self.unfilled.append(place)
             return self._text(node, place)
         if node.tag != _PLAIN.resolve(ScalarNode, node.value, (True, False)):
             self._refuse(node, place, f"the tag {node.tag} is not allowed; remove it")
@@ -258,6 +265,18 @@ class _Walk:
         raise RecipeError(message, file=self.file, line=line, key=key_path(place))
 
 
+def without_credentials(text: str) -> str:
+    """The text without the credentials of its addresses.
+
+    >>> without_credentials("postgresql://me:secret@host/db")
+    'postgresql://…@host/db'
+    """
+    return _CREDENTIALS.sub("…", text)
+
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
 def dump(values: dict[str, Any]) -> str:
     """YAML that `parse` reads back as the same values."""
     stream = StringIO()
@@ -284,7 +303,7 @@ class _Dumper(Emitter, Serializer, SafeRepresenter, _CoreSchema):
 
     def represent_str(self, data: str) -> ScalarNode:
         # Left to itself PyYAML folds line breaks, and loses those that only Unicode knows.
-        style = None if data.isprintable() else '"'
+        style = None if data.isprintable() and data != FILL else '"'
         return self.represent_scalar(_TAG + "str", data, style=style)
 
 

@@ -13,7 +13,7 @@ from yaml import YAMLError  # pyright: ignore[reportMissingModuleSource]
 from nacre.core.errors import RecipeError
 from nacre.models import OWN, Code
 from nacre.recipe.audits import NOT_BUILT
-from nacre.recipe.document import Document, dump, parse, read_bytes
+from nacre.recipe.document import FILL, Document, dump, key_path, parse, read_bytes
 from nacre.recipe.mistakes import first_mistake
 from nacre.recipe.options import content, validator
 from nacre.recipe.schema import Origin, Recipe, recipe_digest
@@ -82,6 +82,7 @@ def read_options(path: Path, option: type[Option]) -> Option:
 def read_text(document: Document, option: type[Option]) -> Option:
     """The document as this option. Raises `RecipeError` for the first mistake in it."""
     _check_format(document)
+    _require_filled(document)
     try:
         return validator(option).validate_python(document.values)
     except ValidationError as error:
@@ -108,6 +109,25 @@ def _check_format(document: Document) -> None:
             f"{found!r} is a format that this version does not read; write `nacre: {FORMAT}`, or "
             "install the version that the file was written for",
         )
+
+
+def _require_filled(document: Document) -> None:
+    """Refuses a draft of `nacre init` in which something is left to be filled in."""
+    if not document.unfilled:
+        return
+    first = document.unfilled[0]
+    lines = sorted({document.lines[key_path(place)] for place in document.unfilled})
+    others = lines[1:]
+    named = ", ".join(map(str, others[:_NAMED])) + (" …" if len(others) > _NAMED else "")
+    more = f" (and on {len(others)} more lines: {named})" if others else ""
+    raise document.error(
+        first,
+        f"{FILL} stands where a value is needed{more}; write what can be known without these rows "
+        "(quote the word where it is meant as text)",
+    )
+
+
+_NAMED = 5  # lines that the refusal of a draft names
 
 
 def _spell_out_audits(document: Document) -> None:

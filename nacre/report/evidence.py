@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -15,6 +14,7 @@ from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
 from nacre.core.run_folder import RunFolder
 from nacre.core.strict import parsed
+from nacre.recipe.document import without_credentials
 from nacre.report.conform import conform
 from nacre.report.facts import (
     FORMAT,
@@ -51,7 +51,6 @@ _WRITERS = {
 """File of a run folder -> the verb that writes it again."""
 
 _SOURCES = (*_TRAINED, "findings.json", "comparison.json", "model.safetensors")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
@@ -102,7 +101,7 @@ def gather(run_folder: Path) -> Evidence:
         "comparison": _optional(run_folder, "comparison.json", Comparison),
         "ledger": _read(run_folder, "ledger.json", LedgerFacts) if charged else None,
         "model": _model(run_folder),
-        "recipe": _CREDENTIALS.sub("…", _text(run_folder, "recipe.yaml")),
+        "recipe": without_credentials(_text(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
     }
 

@@ -1,0 +1,206 @@
+"""Around the columns: why they are declared, and everything else that a recipe says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacre.recipe.document import FILL
+from nacre.recipe.drafting.yaml_text import as_flow, as_name
+
+EPSILON = 3
+"""Of the drafted run, and of the grant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeParts:
+    """What is known of the table."""
+
+    path: str
+    file: Path
+    columns: list[str]
+    dropped: list[str]
+    dropped_by_guess: list[str]
+    classes: tuple[str, ...] | None
+    target: str | None
+    unit: str | None
+    party: str | None
+    size: int | None
+    public: Path | None
+    number: str | None
+    """A column that may be a number, for the example of a query."""
+    category: str | None
+    people: str | None
+    """A column that may tell people apart."""
+
+    @property
+    def name(self) -> str:
+        """Of the recipe and of the account, after the file."""
+        stem = self.file.name.split(".")[0]
+        return re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-") or "table"
+
+    @property
+    def delta(self) -> str:
+        """A tenth of one in all units, at most; to be filled in where their number is not known."""
+        return FILL if self.size is None else f"1.0e-{len(str(self.size)) + 1}"
+
+
+def recipe_text(parts: RecipeParts) -> str:
+    """The whole recipe."""
+    return "\n".join([_head(parts), _data(parts), _rest(parts)])
+
+
+def _head(parts: RecipeParts) -> str:
+    file = as_name(parts.path)
+    lines = [
+        f"# A private model of {file}, drafted by `nacre init table` from its header alone: no row",
+        f"# was read. Where {FILL} stands something is missing; until then `nacre plan` refuses",
+        "# this file and names the lines. Every key: `nacre explain`.",
+        "#",
+        "# Ranges, categories, classes and sizes are declared and public. Taken from private rows",
+        "# they would tell of the people in them: a largest age is somebody's age, a rare value is",
+        "# somebody's. Write what is true of all people, what a data dictionary says",
+        "# (`--documented`), or what another file shows whose rows are public (`--public`).",
+        "#",
+        "# What nobody knows can be asked of the rows in private. The answers have noise, and each",
+        "# costs its epsilon of the grant from which the training is paid:",
+        *_asked(parts),
+        "",
+        "nacre: 1",
+        f"name: {as_name(parts.name)}",
+        "seed: 0",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _asked(parts: RecipeParts) -> list[str]:
+    """The commands, and a file of queries, that find ranges and categories at a price."""
+    account = parts.name if parts.party is None else f"{parts.name}/PARTY"
+    delta = "DELTA" if parts.delta == FILL else parts.delta
+    group = whose = ""
+    if parts.unit is not None:
+        group = f" --unit group --column {_in_shell(parts.unit, 'COLUMN')}"
+        whose = f", unit: {as_name(parts.unit)}, rows_per_unit: 1"
+    column, other = as_name(parts.number or "NAME"), as_name(parts.category or "NAME")
+    table = _in_shell(parts.path, "TABLE")
+    return [
+        f"#   nacre ledger grant privacy.db {account} --epsilon {EPSILON} --delta {delta}{group}",
+        f"#   nacre release {table} ranges.yaml --ledger privacy.db --account {account}",
+        "# with this in ranges.yaml, where low and high are ends that nobody can lie beyond:",
+        "#   nacre: 1",
+        "#   queries:",
+        f"#     - {{kind: quantiles, name: range, column: {column}, low: 0, high: 1000000,",
+        f"#        cells: 200, shares: [0.02, 0.98], epsilon: 0.1{whose}}}",
+        f"#     - {{kind: histogram, name: values, column: {other}, categories: [a, b],",
+        f"#        epsilon: 0.1{whose}}}   # one bar more for all other values",
+        "# (`kind: keys` finds values that nobody can list, but a grant of rule `pld` alone has",
+        "# room for it, which is for one release: nothing is left for training on the same rows.)",
+    ]
+
+
+def _in_shell(text: str, instead: str) -> str:
+    """A word of a command; `instead` of one that no line can hold."""
+    return shlex.quote(text) if text.isprintable() else instead
+
+
+def _data(parts: RecipeParts) -> str:
+    lines = ["data:", "  kind: table", f"  path: {as_name(parts.path)}", *_target(parts)]
+    lines += ["  columns:", *(f"    {line}" for line in parts.columns)]
+    if parts.dropped:
+        why = ""
+        if parts.dropped_by_guess:
+            guessed = len(parts.dropped_by_guess)
+            why = (
+                f"  # {guessed} of them by a guess from name or type; declare those the model needs"
+            )
+        lines.append(f"  drop: {as_flow(parts.dropped)}{why}")
+    if parts.unit is not None:
+        lines.append(f"  unit: {as_name(parts.unit)}  # all rows with one value of it are one unit")
+    else:
+        lines += [
+            f"  # unit: {as_name(parts.people) if parts.people else FILL}  # `--unit`: the "
+            "column that tells people apart, where",
+            "  #   a person has several rows (then `unit: group` below); else a row is hidden",
+        ]
+    if parts.party is not None:
+        lines.append(f"  party: {as_name(parts.party)}")
+    of = "units (values of that column)" if parts.unit else "rows"
+    lines.append(
+        f"  size: {FILL if parts.size is None else parts.size}  # {of} left after the holdout: "
+        "declared and public, never counted"
+    )
+    lines.append("  holdout: {share: 0.2}  # kept out of training, to score the model with")
+    if parts.public is not None:
+        lines.append(
+            "  on_out_of_range: clamp  # private values may lie beyond the range of public ones"
+        )
+    else:
+        lines.append("  # on_out_of_range: clamp  # or a value beyond its range is refused")
+    lines += ["  # on_missing: drop  # or a row that lacks a value is refused", ""]
+    return "\n".join(lines)
+
+
+def _target(parts: RecipeParts) -> list[str]:
+    if parts.target is None:
+        lines = [
+            f"  target: {FILL}  # the column to predict; remove its line under `columns`",
+        ]
+    else:
+        lines = [f"  target: {as_name(parts.target)}"]
+    if parts.classes:
+        return [*lines, f"  classes: {as_flow(parts.classes)}  # every value of the target"]
+    if parts.classes is not None:
+        return [*lines, "  task: regression  # the target is a number"]
+    return [
+        *lines,
+        f"  classes: [{FILL}, {FILL}]  # every value of the target; where it is a number, write",
+        "  #   `task: regression` and no classes",
+    ]
+
+
+def _rest(parts: RecipeParts) -> str:
+    size = parts.size
+    batch = 64 if size is None else max(1, min(256, size // 8))
+    lines = [
+        "model: {kind: mlp, hidden: [32]}",
+        "gradient_clipping: {kind: flat, norm: 1.0}   # how far one unit can move a step",
+        "",
+    ]
+    if parts.party is not None:
+        lines += [
+            "federated_learning:",
+            "  parties:",
+            "    kind: column",
+            f"    column: {as_name(parts.party)}",
+            f"    sizes: {{{FILL}: {FILL}}}  # every party, with its declared number of units",
+            "  rounds: 50",
+            "  local: {steps: 1}",
+            "",
+        ]
+    unit = "group" if parts.unit is not None else "example"
+    lines += ["differential_privacy:", f"  unit: {unit}"]
+    if parts.unit is not None:
+        lines.append(
+            f"  rows_per_unit: {FILL}  # more rows of one unit are left out by a keyed draw"
+        )
+    lines += [
+        f"  epsilon: {EPSILON}  # smaller is more private",
+        f"  delta: {parts.delta}  # well below 1 / size",
+        "",
+        "training:",
+        "  steps: 100",
+        f"  batch: {batch}  # units expected a step, at most `size`",
+        "  optimizer: {kind: adam, lr: 0.01}",
+        "",
+        "ledger:",
+        "  path: privacy.db  # every run and query on these rows is charged to it",
+        f"  dataset: {as_name(parts.name)}",
+        f"  grant: {{epsilon: {EPSILON}, delta: {parts.delta}}}  # once, by the owner of the data",
+        "",
+        "audit: [membership]",
+        "",
+    ]
+    return "\n".join(lines)

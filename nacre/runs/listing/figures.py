@@ -1,0 +1,128 @@
+"""The figures of a run that may be shown: those on public rows, which stand outside `local/`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nacre.runs.listing.reading import AbsentFile, UnfitFile, finite_number, object_in
+
+NOT_SHOWN = "not shown"
+"""A figure that was computed on private rows: it stays in `local/`."""
+NOT_MEASURED = "not measured"
+"""A figure that no audit computed."""
+
+
+@dataclass(frozen=True)
+class PublicFigure:
+    """A figure on public rows, and how far chance alone may have moved it."""
+
+    value: float
+    low: float
+    high: float
+    share: bool = True
+    """Whether it is a share of rows; or else a loss, or a difference that may be negative."""
+
+    def words(self) -> str:
+        """The figure, as the report writes it."""
+        return f"{100 * self.value:.1f}%" if self.share else f"{self.value:.4g}"
+
+    def in_full(self) -> str:
+        """The figure and its interval."""
+        ends = (self.low, self.high)
+        low, high = (f"{100 * end:.1f}%" if self.share else f"{end:.4g}" for end in ends)
+        return f"{self.words()} ({low} to {high})"
+
+
+@dataclass(frozen=True)
+class PublicFigures:
+    """What may be shown of a run, by name; and why there is no more."""
+
+    found: Mapping[str, PublicFigure] = field(default_factory=dict[str, PublicFigure])
+    missing: str = NOT_MEASURED
+
+    @property
+    def first(self) -> tuple[str, PublicFigure] | None:
+        """The figure that stands for the run: its accuracy, or else its loss."""
+        known = [name for name in ("accuracy", "loss") if name in self.found]
+        return (known[0], self.found[known[0]]) if known else None
+
+
+NAMES = ("accuracy", "loss", "accuracy under attack", "membership advantage")
+"""Every figure, in the order of the report."""
+
+
+def public_figures(run: Path, *, every: bool = True) -> PublicFigures:
+    """The figures in comparison.json and findings.json of a run folder, never those in `local/`;
+    without `every` the latter, which holds pictures, is read where the former has no figure alone.
+
+    A file that holds anything on private rows, where it does not belong, shows nothing.
+    """
+    try:
+        found = _of_comparison(run)
+        if every or not found:
+            found = {**_of_findings(_findings(run)), **found}
+    except UnfitFile as error:
+        return PublicFigures(missing=str(error))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return PublicFigures(missing="findings.json or comparison.json is damaged")
+    except _OnPrivateRows:
+        return PublicFigures(missing=NOT_SHOWN)
+    # Whether the file is there, not what it says.
+    private = os.path.lexists(run / "local" / "findings.json")
+    return PublicFigures(found, NOT_SHOWN if private else NOT_MEASURED)
+
+
+class _OnPrivateRows(Exception):
+    """findings.json holds a finding on private rows."""
+
+
+def _findings(run: Path) -> dict[str, dict[str, Any]]:
+    """Audit -> its first finding."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in _optional(run, "findings.json").get("findings", []):
+        if entry["public"] is not True:
+            raise _OnPrivateRows
+        found.setdefault(str(entry["audit"]), entry)
+    return found
+
+
+def _of_findings(findings: dict[str, dict[str, Any]]) -> dict[str, PublicFigure]:
+    found: dict[str, PublicFigure] = {}
+    if evasion := findings.get("evasion"):
+        found["accuracy under attack"] = _figure(evasion)
+        if clean := evasion["details"].get("clean"):
+            found["accuracy"] = _figure(clean)
+    if membership := findings.get("membership"):
+        found["membership advantage"] = _figure(membership, share=False)
+    return found
+
+
+def _of_comparison(run: Path) -> dict[str, PublicFigure]:
+    """Of the protected model; the names of other models do not count."""
+    found: dict[str, PublicFigure] = {}
+    for variant in _optional(run, "comparison.json").get("variants", []):
+        if variant["name"] == "protected":
+            if variant.get("accuracy") is not None:
+                found["accuracy"] = _figure(variant["accuracy"])
+            if variant.get("loss") is not None:
+                found["loss"] = _figure(variant["loss"], share=False)
+            break
+    return found
+
+
+def _figure(facts: dict[str, Any], *, share: bool = True) -> PublicFigure:
+    value, low, high = (finite_number(facts[name]) for name in ("value", "low", "high"))
+    return PublicFigure(value, low, high, share)
+
+
+def _optional(run: Path, name: str) -> dict[str, Any]:
+    try:
+        return object_in(run / name)
+    except AbsentFile:
+        return {}
+    except UnfitFile as error:
+        raise UnfitFile(f"{name} {error}") from error
