@@ -16,6 +16,7 @@ from torch import nn
 
 from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
+from nacre.core.strict import parsed
 from nacre.core.swapped import unmoved
 from nacre.core.theirs import cause, foreign_cause
 from nacre.models.callables import OWN, Code, PythonModel, called
@@ -219,8 +220,19 @@ def _without_copy(tokenizer: Mapping[str, Any] | None, known: Any) -> dict[str, 
     """What there is to say of a tokenizer beside the files that a pretrained model came with."""
     if tokenizer is None:
         return None
-    kept = isinstance(known, Stock) and "tokenizer.json" in known.files
-    return {**tokenizer, "file": None} if kept else dict(tokenizer)
+    if not (isinstance(known, Stock) and "tokenizer.json" in known.files):
+        return dict(tokenizer)
+    # transformers may read another tokenizer than tokenizer.json says, as tokenizer_config.json has
+    # a last word on case: then both are kept.
+    read, lies = _that_reads(tokenizer["file"]), _that_reads(known.files["tokenizer.json"])
+    return {**tokenizer, "file": None} if read == lies else dict(tokenizer)
+
+
+def _that_reads(file: str) -> list[Any]:
+    """What of a tokenizer.json decides the tokens of a plain text."""
+    said = parsed(file)
+    added = [token for token in said.get("added_tokens") or () if not token.get("special")]
+    return [said.get("normalizer"), said.get("pre_tokenizer"), said.get("model"), added]
 
 
 def saved(run: Path) -> SavedModel:

@@ -19,6 +19,7 @@ from nacre.models import Code, PythonModel, build, save
 from nacre.planning.plan import plan
 from nacre.prediction.predictor import Predictor
 from nacre.prediction.signature import read_signature, signature_of
+from nacre.prediction.texts import token_rows
 from nacre.recipe.load import load_recipe
 from nacre.runs.handover import hand_over
 from tests.prediction.conftest import TEXT, other
@@ -235,3 +236,27 @@ def test_an_open_run_and_code_of_others_are_refused(place: Path, tmp_path: Path)
     with pytest.raises(Refusal, match=r"--trust-code.*Code\(runs=True\)"):
         nacre.load_model(folder)
     assert isinstance(nacre.load_model(folder, code=Code(runs=True)), Predictor)
+
+
+@pytest.mark.parametrize("cased", [False, True])
+def test_text_becomes_the_tokens_that_training_read(
+    cased: bool, place: Path, tmp_path: Path
+) -> None:
+    """Also where tokenizer_config.json says otherwise than tokenizer.json, as of case."""
+    shutil.copytree(place / "bert", tmp_path / "bert")
+    config = tmp_path / "bert/tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"do_lower_case": not cased}))
+    texts = [" Good film ", "BAD very [SEP] dogs", "a b c " * 9]
+    frame = pd.DataFrame({"text": texts, "label": ["good", "bad", "good"]})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    made = recipe(tmp_path, TEXT, data__path="rows.csv")
+    trained = made.data.read(tmp_path, 0, bytes(32))
+    save(
+        made.build_model(made.schema), made.model, tmp_path, shape=(12,), outputs=2,
+        task="classification", scaler=None, folder=tmp_path, tokenizer=trained.tokenizer,
+        signature=signature_of(made.data).to_json(),
+    )  # fmt: skip
+    model = nacre.load_model(tmp_path)
+    assert model._tokenizer is not None
+    rows, faults = token_rows({"text": texts}, model.signature, model._tokenizer, True)
+    assert not faults and torch.equal(rows.features, trained.private.features)
