@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nacre.ledger.ledger import Ledger
     from nacre.models import CNN, GPT, MLP, Code, FormerRun, Pretrained, PythonModel, Scattering
     from nacre.planning.plan import plan
+    from nacre.prediction.predictor import load_model
     from nacre.recipe.audits import Evasion, Membership
     from nacre.recipe.load import dumps
     from nacre.recipe.load import load_recipe as load
@@ -74,6 +75,7 @@ _HOMES = {
     "nacre.recipe.tune": ("PrivateScore", "PublicScore", "Tune"),
     "nacre.report.evidence": ("write_report",),
     "nacre.planning.plan": ("plan",),
+    "nacre.prediction.predictor": ("load_model",),
     "nacre.statistics.release": ("release",),
     "nacre.runs.run": ("abandon", "finish", "open_run", "train"),
     "nacre.runs.tune": ("tune",),
@@ -141,6 +143,7 @@ __all__ = [
     "dumps",
     "finish",
     "load",
+    "load_model",
     "open_run",
     "plan",
     "release",

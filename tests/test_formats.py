@@ -18,6 +18,8 @@ from nacre.federated_learning import messages
 from nacre.ledger.chain import Entry
 from nacre.ledger.replay import Book
 from nacre.ledger.storage import migrations
+from nacre.models.load import FORMAT as MODEL_FORMAT
+from nacre.prediction.predictor import signature_in
 from nacre.report import facts, gather
 from nacre.report.conform import conform
 from tests.schema import faults
@@ -32,6 +34,7 @@ NUMBERS = {
     "message": messages.FORMAT,
     "evidence": facts.FORMAT,
     "run-folder": run_folder.FORMAT,
+    "model": MODEL_FORMAT,
 }
 
 
@@ -116,11 +119,22 @@ def fit_run(path: Path) -> list[str]:
     return found
 
 
+def read_model(path: Path, place: Path) -> None:
+    shutil.copy(path, place / "model.json")
+    signature, known = signature_in(place)
+    assert json.loads(json.dumps(signature.to_json())) == known.signature
+
+
+def fit_model(path: Path) -> list[str]:
+    return wrong(parsed(path), "model")
+
+
 KINDS = {
     "ledger-entry": (read_ledger, fit_ledger),
     "message": (read_message, fit_message),
     "evidence": (read_evidence, fit_evidence),
     "run-folder": (read_run, fit_run),
+    "model": (read_model, fit_model),
 }
 
 

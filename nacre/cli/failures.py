@@ -57,6 +57,17 @@ def resumable(verb: str, recipe: Path, into: Path) -> Generator[None]:
 
 
 @contextmanager
+def unfinished(said: str) -> Generator[None]:
+    """Turns Ctrl-C and SIGTERM into the sentence that the work is `interrupted; SAID`."""
+    try:
+        with _heard():
+            yield
+    except KeyboardInterrupt as error:
+        code = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
+        raise Interrupted(f"interrupted; {said}", code) from None
+
+
+@contextmanager
 def _heard() -> Generator[None]:
     """SIGTERM interrupts the block as Ctrl-C does; signals are heard by the main thread alone."""
     if threading.current_thread() is not threading.main_thread():

@@ -29,6 +29,7 @@ VERBS = {
     "report": "Write the evidence of a run as one page.",
     "run": "Plan, train, audit and report in one go.",
     "export": "Write a run's model for transformers or PEFT.",
+    "predict": "Predict from a file of rows by a run's model.",
     "release": "Release private statistics of a table, charged to a ledger.",
     "runs": "List the runs in a folder, or compare two.",
     "ledger": "Show, grant or verify privacy budgets.",

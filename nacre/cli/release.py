@@ -13,6 +13,7 @@ import click
 
 from nacre.cli.output import common_options, show
 from nacre.core.errors import Refusal, one_line
+from nacre.prediction.formulas import inert
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,17 +123,9 @@ def _records(
 def _csv(columns: Mapping[str, Sequence[object]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_inert, columns))
-    writer.writerows(map(_inert, row) for row in zip(*columns.values(), strict=True))
+    writer.writerow(map(inert, columns))
+    writer.writerows(map(inert, row) for row in zip(*columns.values(), strict=True))
     return text.getvalue().encode()
-
-
-def _inert(cell: object) -> object:
-    """Text that a spreadsheet would run as a formula, behind an apostrophe; numbers as they are."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _fields(answer: Answer, query: QueryOption) -> Mapping[str, Any]:

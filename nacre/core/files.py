@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -26,20 +26,33 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
     Raises `NacreError` with the system's reason (disk full, no right to write), and for a folder.
     """
+    with whole_file(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, mode: int = 0o644) -> Generator[BinaryIO]:
+    """A file to write to in parts, which takes its place at `path` when the block ends well. After
+    an error or an interrupt what stood there is untouched, and nothing is left beside it.
+
+    The block writes to this file alone: any `OSError` in it becomes a `NacreError` about `path`.
+    """
     if path.is_dir():
         raise NacreError(f"{path} is a folder, so no file can take its place; name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or str(error)
         raise NacreError(
             f"{path} could not be written ({reason}); what stood there before is untouched: "

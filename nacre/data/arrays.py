@@ -102,7 +102,7 @@ class Arrays(NoAssumptions):
     def _rows(self, file: Path, *, keyed: bool) -> Rows:
         wanted = [self.features, self.label]
         wanted += [name for name in (self.unit, self.party) if keyed and name is not None]
-        arrays = _npz(file, wanted)
+        arrays = read_npz(file, wanted)
         rows = _rows(file, arrays[self.features], arrays[self.label], self.schema())
         if not keyed:
             return rows
@@ -227,31 +227,38 @@ def _check_declared(size: int, shape: tuple[int, ...], classes: int) -> None:
     require.at_least(2, classes=classes)
 
 
-def _rows(file: Path, features: np.ndarray, label: np.ndarray, schema: Schema) -> Rows:
-    """Rows that fit the schema. Raises `DataError` for a wrong shape, type, range or class."""
+def checked_inputs(where: Path | str, features: np.ndarray, schema: Schema) -> np.ndarray:
+    """(N, *shape) float32 that fit the schema. Raises `DataError`, which begins with `where`, for a
+    wrong shape, type or range."""
     given = features.shape[1:]
     # A grey image is often stored without its channel, (28, 28) for (1, 28, 28).
     if [n for n in given if n != 1] != [n for n in schema.shape if n != 1] or not features.ndim:
         raise DataError(
-            f"{file} holds inputs of shape {given} and the recipe declares {schema.shape}; "
-            "correct `shape`"
+            f"{where} holds inputs of shape {given} where {schema.shape} is declared; correct "
+            "`shape`, or the file"
         )
+    if features.dtype.kind not in "buif":
+        raise DataError(f"{where} holds features of type {features.dtype}; store numbers")
+    values = features.astype(np.float32).reshape(len(features), *schema.shape)
+    _refuse(where, ~np.isfinite(values), "a feature is not a finite number", "correct them")
+    remedy = "correct them or widen `low` and `high`"
+    low = -math.inf if schema.low is None else schema.low
+    high = math.inf if schema.high is None else schema.high
+    outside = (values < low) | (values > high)
+    _refuse(where, outside, f"a feature is outside [{low}, {high}]", remedy)
+    return values
+
+
+def _rows(file: Path, features: np.ndarray, label: np.ndarray, schema: Schema) -> Rows:
+    """Rows that fit the schema. Raises `DataError` for a wrong shape, type, range or class."""
+    values = checked_inputs(file, features, schema)
     if label.shape not in ((len(features),), (len(features), 1)):
         raise DataError(
             f"{file} holds {len(features)} inputs and labels of shape {label.shape}; give one "
             "label an input"
         )
-    if features.dtype.kind not in "buif" or label.dtype.kind not in "bui":
-        raise DataError(
-            f"{file} holds features of type {features.dtype} and labels of type {label.dtype}; "
-            "store numbers and whole class numbers"
-        )
-    values = features.astype(np.float32).reshape(len(features), *schema.shape)
-    _refuse(file, ~np.isfinite(values), "a feature is not a finite number", "correct them")
-    remedy = "correct them or widen `low` and `high`"
-    low = -math.inf if schema.low is None else schema.low
-    high = math.inf if schema.high is None else schema.high
-    _refuse(file, (values < low) | (values > high), f"a feature is outside [{low}, {high}]", remedy)
+    if label.dtype.kind not in "bui":
+        raise DataError(f"{file} holds labels of type {label.dtype}; store whole class numbers")
     classes = label.reshape(-1).astype(np.int64)
     known = (classes >= 0) & (classes < len(schema.classes))
     fault = f"the label is none of 0 … {len(schema.classes) - 1}"
@@ -259,14 +266,14 @@ def _rows(file: Path, features: np.ndarray, label: np.ndarray, schema: Schema) -
     return Rows(torch.from_numpy(values), torch.from_numpy(classes))
 
 
-def _refuse(file: Path, faulty: np.ndarray, fault: str, remedy: str) -> None:
+def _refuse(file: Path | str, faulty: np.ndarray, fault: str, remedy: str) -> None:
     if faulty.any():
         rows: list[int] = np.flatnonzero(faulty.reshape(len(faulty), -1).any(axis=1)).tolist()
         raise DataError(f"{file}: {fault} in {rows_named(rows)}; {remedy}")
 
 
-def _npz(file: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """The named arrays. Raises `DataError`; nothing in the file is ever unpickled."""
+def read_npz(file: Path, names: list[str], others: bool = False) -> dict[str, np.ndarray]:
+    """The named arrays, and with `others` all. Raises `DataError`; nothing is ever unpickled."""
     try:
         with file.open("rb") as opened:
             loaded = np.load(opened, allow_pickle=False)
@@ -275,7 +282,7 @@ def _npz(file: Path, names: list[str]) -> dict[str, np.ndarray]:
                     f"{file} is a single array; save features and labels with `np.savez`"
                 )
             _has_arrays(file, loaded.files, names)
-            return {name: loaded[name] for name in names}
+            return {name: loaded[name] for name in (loaded.files if others else names)}
     except DataError:
         raise
     except Exception as error:  # damaged bytes make zipfile and NumPy raise almost anything

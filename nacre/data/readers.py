@@ -14,7 +14,8 @@ import math
 import sys
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -125,10 +126,16 @@ _Columns = tuple[list[str], list[list[object]]]
 
 
 def _read(file: Path, reader: Callable[[TextIO], _Columns]) -> _Columns:
+    with reading(file), open_text(file) as opened:
+        return reader(opened)
+
+
+@contextmanager
+def reading(file: Path) -> Generator[None]:
+    """Whatever goes wrong while the block reads `file` becomes a `DataError` that names it."""
     try:
-        with _opened(file) as opened:
-            return reader(opened)
-    except _Fault as fault:
+        yield
+    except FileFault as fault:
         raise DataError(f"{file} {fault}") from fault
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text; save it in UTF-8") from error
@@ -138,22 +145,18 @@ def _read(file: Path, reader: Callable[[TextIO], _Columns]) -> _Columns:
         raise unreadable(file, error) from error
 
 
-class _Fault(Exception):
+class FileFault(Exception):
     """What is wrong with a file, as the rest of a sentence that begins with its name."""
 
 
 def _csv(opened: TextIO) -> _Columns:
     csv.field_size_limit(sys.maxsize)  # a document may be longer than the 128 KiB of the default
-    lines = _values(opened)
-    names = next(lines, None)
-    if names is None:
-        raise _Fault("is empty, so it has no header; its first line names columns")
-    if fault := separation_fault(names, _by_tabs(opened)):
-        raise _Fault(fault)
+    lines = csv_lines(opened)
+    names = csv_header(opened, lines)
     columns: list[list[object]] = [[] for _ in names]
     for number, line in enumerate(lines, start=1):
         if len(line) != len(names):
-            raise _Fault(
+            raise FileFault(
                 f"row {number} has {len(line)} values and the header names "
                 f"{len(names)} columns; correct the row or quote values that hold commas"
             )
@@ -162,7 +165,7 @@ def _csv(opened: TextIO) -> _Columns:
     return names, columns
 
 
-def separation_fault(names: list[str], by_tabs: bool) -> str | None:
+def separation_fault(names: list[str], tabs: bool) -> str | None:
     """What is wrong with a header that was read by the wrong separator, as the rest of a sentence
     that begins with the file's name; None where nothing is.
 
@@ -172,20 +175,30 @@ def separation_fault(names: list[str], by_tabs: bool) -> str | None:
     other = next((c for c in "\t;|" if c in names[0]), None) if len(names) == 1 else None
     if other is None:
         return None
-    remedy = "tabs" if by_tabs else "commas, or with tabs as .tsv"
+    remedy = "tabs" if tabs else "commas, or with tabs as .tsv"
     return f"is separated by {_SEPARATORS[other]}; save it with {remedy}"
 
 
-def _values(opened: TextIO) -> Iterator[list[str]]:
+def csv_header(opened: TextIO, lines: Iterator[list[str]]) -> list[str]:
+    """The names of the columns, from the first of the lines. Raises `FileFault`."""
+    names = next(lines, None)
+    if names is None:
+        raise FileFault("is empty, so it has no header; its first line names columns")
+    if fault := separation_fault(names, by_tabs(opened)):
+        raise FileFault(fault)
+    return names
+
+
+def csv_lines(opened: TextIO) -> Iterator[list[str]]:
     """The values of each line that is not blank, without the spaces around them."""
     # The registered form of TSV (text/tab-separated-values) knows no quotes.
     plain = csv.reader(opened, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    for line in plain if _by_tabs(opened) else csv.reader(opened, strict=True):
+    for line in plain if by_tabs(opened) else csv.reader(opened, strict=True):
         if line:
             yield [value.strip() for value in line]
 
 
-def _by_tabs(opened: TextIO) -> bool:
+def by_tabs(opened: TextIO) -> bool:
     """Whether the file is TSV, by its name."""
     return suffix(Path(opened.name).name) == ".tsv"
 
@@ -193,29 +206,37 @@ def _by_tabs(opened: TextIO) -> bool:
 def _jsonl(opened: TextIO) -> _Columns:
     """One object a line; a key that a row lacks is None there."""
     columns: dict[str, list[object]] = {}
-    count = 0
+    for count, row in enumerate(json_rows(opened), start=1):
+        for name, value in row.items():
+            columns.setdefault(name, [None] * (count - 1)).append(value)
+        for column in columns.values():
+            if len(column) < count:
+                column.append(None)
+    return list(columns), list(columns.values())
+
+
+def json_rows(opened: TextIO) -> Iterator[dict[str, object]]:
+    """The object of each line that is not blank. Raises `FileFault`, with
+    the number of the line."""
     for number, line in enumerate(opened, start=1):
         if not line.strip():
             continue
         try:
             row: object = json.loads(line, object_pairs_hook=_object)
-        except _Fault as fault:
-            raise _Fault(f"line {number} {fault}") from fault
+        except FileFault as fault:
+            raise FileFault(f"line {number} {fault}") from fault
         except (ValueError, RecursionError) as error:
-            raise _Fault(f"line {number} is not JSON ({error}); write one object a line") from error
+            raise FileFault(
+                f"line {number} is not JSON ({error}); write one object a line"
+            ) from error
         if not isinstance(row, dict):
-            raise _Fault(f"line {number} is no JSON object; write one object a line")
-        if any(_nested(value, _DEEPEST) for value in row.values()):
-            raise _Fault(
+            raise FileFault(f"line {number} is no JSON object; write one object a line")
+        found: dict[str, object] = row
+        if any(_nested(value, _DEEPEST) for value in found.values()):
+            raise FileFault(
                 f"line {number} holds lists in lists, more than {_DEEPEST} deep; write it flatter"
             )
-        for name, value in row.items():
-            columns.setdefault(name, [None] * count).append(value)
-        count += 1
-        for column in columns.values():
-            if len(column) < count:
-                column.append(None)
-    return list(columns), list(columns.values())
+        yield found
 
 
 _DEEPEST = 32  # lists or objects in each other: a reader of the value may recurse
@@ -225,7 +246,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """The object, once it is certain that no key stands in it twice: the last one would win."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _Fault("names a key twice, so it is unclear which value is meant; keep one")
+        raise FileFault("names a key twice, so it is unclear which value is meant; keep one")
     return found
 
 
@@ -237,7 +258,8 @@ def _nested(value: object, left: int) -> bool:
     return left == 0 or any(_nested(part, left - 1) for part in parts)
 
 
-def _opened(file: Path) -> TextIO:
+def open_text(file: Path) -> TextIO:
+    """A file of UTF-8 text, plain or .gz, with the ends of its lines as they are."""
     if file.suffix == ".gz":
         return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
     return file.open(encoding="utf-8-sig", newline="")

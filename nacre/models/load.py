@@ -16,12 +16,13 @@ from torch import nn
 
 from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
+from nacre.core.strict import parsed
 from nacre.core.swapped import unmoved
 from nacre.core.theirs import cause, foreign_cause
 from nacre.models.callables import OWN, Code, PythonModel, called
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
-from nacre.models.pretrained import Pretrained, Stock, Transformer, pretrained, stock
+from nacre.models.pretrained import Pretrained, Stock, Transformer, own_names, pretrained, stock
 from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering, scattered
 from nacre.models.tabular import MLP, mlp
@@ -66,6 +67,9 @@ MODELS: tuple[type[ModelOption], ...] = get_args(ModelOption)
 
 _TASKS = tuple(task.kind for task in TASKS)
 
+FORMAT = 2
+"""Of model.json, as docs/formats/model.md has it; format 1 had no signature and is still read."""
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -76,6 +80,8 @@ class SavedModel:
     outputs: int
     task: str  # of the rows: one of `_TASKS`
     scaler: Mapping[str, Any] | None  # as `nacre.data.Scaler.to_json` wrote it
+    tokenizer: Mapping[str, Any] | None = None  # as `nacre.data` describes it; None for bytes
+    signature: Mapping[str, Any] | None = None  # what rows are; None in format 1
 
 
 def build(
@@ -192,18 +198,20 @@ def save(
     scaler: Mapping[str, Any] | None,
     folder: Path,  # what the option's paths are relative to
     tokenizer: Mapping[str, Any] | None = None,  # of the rows' text, as `nacre.data` describes it
+    signature: Mapping[str, Any] | None = None,  # what rows are, as `nacre.prediction` writes it
 ) -> None:
     """Writes model.safetensors, then model.json: whoever finds the second has both."""
     save_tensors(into / "model.safetensors", model.state_dict())
     known = model.described() if isinstance(model, Transformer) else architecture(option, folder)
     facts = {
-        "format": 1,
+        "format": FORMAT,
         "option": asdict(known),
         "shape": list(shape),
         "outputs": outputs,
         "task": task,
         "scaler": scaler,
         "tokenizer": _without_copy(tokenizer, known),
+        "signature": None if signature is None else dict(signature),
     }
     write_json(into / "model.json", facts)
 
@@ -212,8 +220,19 @@ def _without_copy(tokenizer: Mapping[str, Any] | None, known: Any) -> dict[str, 
     """What there is to say of a tokenizer beside the files that a pretrained model came with."""
     if tokenizer is None:
         return None
-    kept = isinstance(known, Stock) and "tokenizer.json" in known.files
-    return {**tokenizer, "file": None} if kept else dict(tokenizer)
+    if not (isinstance(known, Stock) and "tokenizer.json" in known.files):
+        return dict(tokenizer)
+    # transformers may read another tokenizer than tokenizer.json says, as tokenizer_config.json has
+    # a last word on case: then both are kept.
+    read, lies = _that_reads(tokenizer["file"]), _that_reads(known.files["tokenizer.json"])
+    return {**tokenizer, "file": None} if read == lies else dict(tokenizer)
+
+
+def _that_reads(file: str) -> list[Any]:
+    """What of a tokenizer.json decides the tokens of a plain text."""
+    said = parsed(file)
+    added = [token for token in said.get("added_tokens") or () if not token.get("special")]
+    return [said.get("normalizer"), said.get("pre_tokenizer"), said.get("model"), added]
 
 
 def saved(run: Path) -> SavedModel:
@@ -223,7 +242,7 @@ def saved(run: Path) -> SavedModel:
         raise RunError(f"{run} holds no finished model (no model.json); name a run that has ended")
     facts = read_json(file)
     try:
-        if facts["format"] != 1:
+        if facts["format"] not in (1, FORMAT):
             raise ValueError(f"format {facts['format']} is unknown to this version")
         if facts["task"] not in _TASKS:
             raise ValueError(f"task {facts['task']!r} is unknown")
@@ -233,6 +252,8 @@ def saved(run: Path) -> SavedModel:
             int(facts["outputs"]),
             facts["task"],
             facts["scaler"],
+            facts.get("tokenizer"),
+            facts["signature"] if facts["format"] == FORMAT else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileDamaged(
@@ -261,7 +282,9 @@ def load(
     file = run / "model.safetensors"
     weights, _ = load_tensors(file)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(
+            own_names(model, weights) if isinstance(model, Transformer) else weights
+        )
     except RuntimeError as error:
         raise FileDamaged(
             f"{file} does not fit model.json ({cause(error)}); restore both"

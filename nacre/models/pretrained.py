@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nacre.core import hub, require
 from nacre.core.errors import BadArgument, Refusal
 from nacre.core.theirs import cause
+from nacre.core.types import Tensors
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
 
@@ -165,6 +166,19 @@ class Transformer(nn.Module):
     def described(self) -> Stock:
         """The architecture as an option, its configuration and its tokenizer's files inside."""
         return Stock(config=configuration(self), task=self.task, files=self.files)
+
+
+def own_names(model: Transformer, weights: Tensors) -> Tensors:
+    """The state of the model from its weights as a run keeps them, or as `nacre export` writes them
+    for transformers: without the prefix, and of tied ones one."""
+    if any(name.startswith("network.") for name in weights):
+        return weights
+    state = {f"network.{name}": value for name, value in weights.items()}
+    tied: dict[str, str] = getattr(model.network, "all_tied_weights_keys", None) or {}
+    for name, source in tied.items():
+        if f"network.{source}" in state:
+            state.setdefault(f"network.{name}", state[f"network.{source}"])
+    return state
 
 
 def configuration(model: Transformer) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from nacre.core.types import Tensors
 from nacre.fine_tuning import export
 from nacre.models import save
 from nacre.planning.plan import Plan
+from nacre.prediction.signature import signature_of
 from nacre.runs import reservations
 from nacre.runs.loop import Outcome
 from nacre.runs.provenance import provenance
@@ -94,7 +95,7 @@ def end(
     save(
         plain, recipe.model, folder.path, shape=schema.shape, outputs=schema.outputs(),
         task=schema.task, scaler=held.scaler.to_json(), folder=recipe.folder,
-        tokenizer=held.tokenizer,
+        tokenizer=held.tokenizer, signature=signature_of(recipe.data).to_json(),
     )  # fmt: skip
     charges.settle()
     write_json(folder.path / "ledger.json", charges.extract())

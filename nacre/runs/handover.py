@@ -27,8 +27,9 @@ def hand_over(
 ) -> list[str]:
     """Writes the finished model of `run` into the folder `into`; gives the names of its files.
 
-    `merged` is the whole model: of a pretrained one a folder for `from_pretrained(into)`, with its
-    tokenizer and the names of its classes; of any other what `nacre.models.load(into)` reads.
+    `merged` is the whole model, which `nacre predict` and `nacre.load_model(into)` read; of a
+    pretrained one it is a folder for `from_pretrained(into)` as well, with its tokenizer and the
+    names of its classes.
     `adapter` is what LoRA learnt alone, for `peft.PeftModel.from_pretrained(base, into)`. Both are
     computed from releases, so handing them on costs no epsilon.
 
@@ -49,12 +50,12 @@ def hand_over(
     into.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Transformer):
         _name_classes(model, read_json(folder.plan))
-    elif form == "merged":
-        write_json(into / "model.json", facts)
     tokenizer: dict[str, Any] = facts.get("tokenizer") or {}
     if text := tokenizer.get("file"):
         write_bytes(into / "tokenizer.json", str(text).encode())
     export(model, into, form)
+    if form == "merged":  # last: a folder that holds it holds the weights
+        write_json(into / "model.json", facts)
     return sorted(path.name for path in into.iterdir())
 
 

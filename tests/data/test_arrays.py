@@ -59,7 +59,7 @@ def test_public_rows_and_a_holdout(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X[:, :2]}, r"inputs of shape \(2,\) and the recipe declares \(3,\)"),
+        ({"x": X[:, :2]}, r"inputs of shape \(2,\) where \(3,\) is declared"),
         ({"x": np.float64(3)}, r"inputs of shape \(\)"),
         ({"y": Y[:3]}, r"4 inputs and labels of shape \(3,\)"),
         ({"y": Y.astype(float)}, "labels of type float64"),

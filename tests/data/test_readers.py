@@ -62,7 +62,7 @@ def test_a_disk_that_fails_is_refused(tmp_path, monkeypatch):
     def fail(file):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("nacre.data.readers._opened", fail)
+    monkeypatch.setattr("nacre.data.readers.open_text", fail)
     with pytest.raises(DataError, match="input/output error"):
         read(tmp_path, "a\n1\n")
 

@@ -94,7 +94,7 @@ def test_an_unknown_run_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 3},
         {"task": "guessing"},
         {"option": {"kind": "gan"}},
         {"option": {"kind": "mlp", "width": 3}},

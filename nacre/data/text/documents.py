@@ -173,17 +173,17 @@ def read_documents(
     """The documents of a file; `keyed` ones say whose they are. Raises `DataError`."""
     if suffix(path) == ".txt":
         file, lines = read_lines(folder, path)
-        found = _split(lines, option.documents)
+        found = split_documents(lines, option.documents)
         if not found:
             raise DataError(f"{file} holds no document, so there is nothing to learn from")
         return Documents(file, option, {"text": found})
     return _Reader(option, read_table(folder, path)).documents(keyed=keyed)
 
 
-def _split(lines: Sequence[str], documents: Literal["line", "paragraph"]) -> list[str]:
+def split_documents(lines: Sequence[str], documents: Literal["line", "paragraph"]) -> list[str]:
     """The documents of a plain file; empty lines are none.
 
-    >>> _split(["a", "b", "", "c"], "paragraph")
+    >>> split_documents(["a", "b", "", "c"], "paragraph")
     ['a\\nb', 'c']
     """
     if documents == "line":
@@ -210,9 +210,9 @@ class _Reader:
         option = self._option
         tagged = option.task == "token_classification"
         read: dict[str, Callable[[object], Any]] = {
-            "text": _words if tagged else _document,
-            "prompt": _document,
-            "completion": _document,
+            "text": as_words if tagged else as_document,
+            "prompt": as_document,
+            "completion": as_document,
             "label": self._tags if tagged else self._label,
         }
         if keyed:
@@ -231,7 +231,7 @@ class _Reader:
     def _column(self, name: str, read: Callable[[object], Any]) -> list[Any]:
         """Each value as `read` gives it; those that it gives None for are judged."""
         given = self._raw.column(name)
-        if broken := [i for i, value in enumerate(given) if _broken(value)]:
+        if broken := [i for i, value in enumerate(given) if half_characters(value)]:
             raise DataError(
                 f"{self._raw.file} column {name!r}: half a character (a lone surrogate) in "
                 f"{rows_named(broken)}; write the text as UTF-8 anew",
@@ -293,10 +293,10 @@ class _Reader:
             )
 
 
-def _broken(value: object) -> bool:
+def half_characters(value: object) -> bool:
     """Whether text holds what JSON can escape and no encoding can write."""
     if isinstance(value, list):
-        return any(_broken(part) for part in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return any(half_characters(part) for part in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return (
         isinstance(value, str)
         and not value.isascii()
@@ -308,12 +308,13 @@ def _holds(entry: object, value: object) -> bool:
     return entry == value or (isinstance(entry, list) and value in entry)
 
 
-def _document(value: object) -> str | None:
+def as_document(value: object) -> str | None:
     """Text with something in it; None otherwise. `none` and `NA` are words like others here."""
     return value if isinstance(value, str) and value.strip() else None
 
 
-def _words(value: object) -> list[str] | None:
+def as_words(value: object) -> list[str] | None:
+    """The words of a list that has some; None otherwise."""
     if not isinstance(value, list) or not value:
         return None
     return [str(word) for word in value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

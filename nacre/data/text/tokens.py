@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -95,6 +95,10 @@ class Tokenizer(Protocol):
         """The tokens of each document, without any special one."""
         ...
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """What tokens say; special ones say nothing."""
+        ...
+
 
 class ByteTokenizer:
     """What `Bytes` says.
@@ -114,6 +118,10 @@ class ByteTokenizer:
     def encode(self, documents: Sequence[str]) -> list[list[int]]:
         """The bytes of each document."""
         return [list(text.encode()) for text in documents]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of these bytes; what is no UTF-8 becomes U+FFFD."""
+        return bytes(token for token in tokens if token < _END).decode(errors="replace")
 
 
 BYTES = ByteTokenizer()
@@ -157,6 +165,10 @@ class PieceTokenizer:
         """See `Tokenizer.encode`."""
         encoded = self._backend.encode_batch_fast(list(documents), add_special_tokens=False)
         return [list(one.ids) for one in encoded]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
+        return str(self._backend.decode(list(tokens), skip_special_tokens=True))
 
 
 def learnt(option: BPE, public: Iterable[str]) -> PieceTokenizer:
@@ -226,17 +238,25 @@ def _of_run(place: Path) -> PieceTokenizer:
     """The tokenizer that a finished run kept beside its model."""
     try:
         model = parsed((place / "model.json").read_text(encoding="utf-8"))
-        known = model["tokenizer"]
-        file = known["file"] or model["option"]["files"]["tokenizer.json"]
-        backend = _tokenizers().Tokenizer.from_str(file)
-        return PieceTokenizer(
-            backend, known["end"], (known["before"], known["after"]), known["vocabulary"]
-        )
+        files = (model.get("option") or {}).get("files") or {}
+        return of_description(model["tokenizer"], files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refusal(
             f"the run {place} kept no tokenizer ({type(error).__name__}), so its text cannot be "
             "read again; name the tokenizer that it used, as `tokenizer: {kind: bytes}`"
         ) from error
+
+
+def of_description(
+    known: Mapping[str, Any],  # as `described` gave it
+    files: Mapping[str, str],  # of the pretrained model: name and text
+) -> PieceTokenizer:
+    """The tokenizer that a finished run describes. Raises `KeyError`, `TypeError` or `ValueError`
+    for a description that nacre has not written, `Refusal` without the library tokenizers."""
+    backend = _tokenizers().Tokenizer.from_str(known["file"] or files["tokenizer.json"])
+    return PieceTokenizer(
+        backend, known["end"], (known["before"], known["after"]), known["vocabulary"]
+    )
 
 
 def described(tokenizer: Tokenizer) -> dict[str, Any] | None:

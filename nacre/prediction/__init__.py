@@ -1,0 +1,1 @@
+"""A finished model used: its signature, rows in, predictions out, in Python and by file."""
