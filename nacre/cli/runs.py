@@ -70,7 +70,7 @@ def _list(folders: tuple[Path, ...], depth: int, as_json: bool) -> None:
 
 
 def _compare(one: Path, other: Path, as_json: bool) -> None:
-    from nacre.runs.listing.comparing import named_run, side_by_side
+    from nacre.runs.listing.comparing import named_run, compared_runs
     from nacre.runs.listing.entry import answers_entry, run_entry
 
     both: list[RunEntry] = []
@@ -82,7 +82,7 @@ def _compare(one: Path, other: Path, as_json: bool) -> None:
             )
         assert entry is not None  # named_run says so
         both.append(entry)
-    found = side_by_side(both[0], both[1])
+    found = compared_runs(both[0], both[1])
     document = {
         "runs": [_facts(entry) for entry in both],
         "recipe": [_pair(row) for row in found.recipe],

@@ -40,7 +40,7 @@ class SideBySide:
     figures: list[BesideRow]
 
 
-def side_by_side(one: RunEntry, other: RunEntry) -> SideBySide:
+def compared_runs(one: RunEntry, other: RunEntry) -> SideBySide:
     """The comparison of two runs whose plans can be read."""
     both = (one, other)
     recipe = _beside(both, _recipe)
