@@ -70,7 +70,7 @@ def _list(folders: tuple[Path, ...], depth: int, as_json: bool) -> None:
 
 
 def _compare(one: Path, other: Path, as_json: bool) -> None:
-    from nacre.runs.listing.comparing import named_run, compared_runs
+    from nacre.runs.listing.comparing import compared_runs, named_run
     from nacre.runs.listing.entry import answers_entry, run_entry
 
     both: list[RunEntry] = []
