@@ -55,8 +55,8 @@ class Looped(RowSum):
     def learn(self, model: nn.Module, sample: Batch, source: Source) -> None:
         """Finds out whose the entries of each dropout are, on made-up units.
 
-        Packed sequences hide that, and a unit that stands alone owns all of its own: a dropout
-        beside the packed layer is the unit's, and one inside is refused where it would draw.
+        Packed rows hide that, and a unit that stands alone owns all of its own: a dropout on them
+        is the unit's, and one inside a recurrent layer is refused where it would draw.
         """
         with eager(model):
             batch = self.objective.perturb(model, held(sample), source)

@@ -94,6 +94,7 @@ class Taped(RowSum, ABC):
         forward = self._forward(losses, batch, source)
         with exact(losses.model):
             due = self.armed.due(self.verify, source)
+            due = due or (forward.tape.filled and self.verify != "never")
             shown = self._shown(forward, source, due=due)
             norms, finish = self.passes(forward, groups)
             if shown is not None:

@@ -202,18 +202,6 @@ def test_embeddings_that_look_at_other_units_are_refused():
         BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
 
 
-def test_packed_sequences_are_refused():
-    def forward(s, x):
-        packed = nn.utils.rnn.pack_padded_sequence(
-            x[..., None], torch.tensor([6, 5, 4, 3]), batch_first=True
-        )
-        return s.cells(packed)[1][0]
-
-    model, batch, objective = _failing(forward, cells=nn.GRU(1, 3, batch_first=True))
-    with pytest.raises(UnsupportedLayer, match="pack_padded_sequence"):
-        BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
-
-
 def test_the_armed_check_raises_where_the_tape_is_wrong(monkeypatch):
     from nacre.gradient_clipping import operations
 

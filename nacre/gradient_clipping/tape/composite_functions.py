@@ -1,7 +1,8 @@
 """Functions of torch that hide others, in the open: the tape has to see the operations inside.
 
 `multi_head_attention_forward` and `einsum` are Python, so their own code runs under the tape. What
-runs in C++ (`lstm`, `gru`, attention with dropout) is written out here in operations.
+runs in C++ (`lstm`, `gru`, attention with dropout) is written out here in operations. Packed
+sequences are read over padded steps: a sequence that has ended, or not begun, keeps its state.
 """
 
 # Parts of torch are untyped.
@@ -10,7 +11,8 @@ runs in C++ (`lstm`, `gru`, attention with dropout) is written out here in opera
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -100,7 +102,74 @@ def lstm_cell(
 
 
 class Packed(UnsupportedLayer):
-    """A recurrent layer reads packed sequences, whose rows cannot be opened step by step."""
+    """A dropout acts on packed rows, whose masks would hang on other units' lengths."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timetable:
+    """When the `B` sequences of a packed tensor of `N` rows run, over the `T` steps of the longest.
+
+    The place of a step that a sequence does not have is taken by the sequence's own last row, so
+    that nothing of another meets it.
+    """
+
+    entering: Tensor  # (T * B,) the packed row of each step of each sequence
+    leaving: Tensor  # (N,) where each packed row lies among those
+    order: Tensor  # (B,) which of the packed sequences each is
+    back: Tensor  # (B,) where each of the packed sequences is
+    running: tuple[Tensor | None, ...]  # T of (B, 1): which ones have this step; None for all
+
+    def tensors(self) -> list[Tensor]:
+        """All that it holds: made of lengths, and never of rows."""
+        held = [t for t in self.running if t is not None]
+        return [self.entering, self.leaving, self.order, self.back, *held]
+
+
+def timetable(
+    sizes: Tensor,  # (T,) how many sequences have each step, as the packed tensor tells
+    order: Tensor,  # (B,) in which order the packed sequences are taken
+) -> Timetable:
+    """When packed sequences run. Where nothing of a unit may meet another's, `order` says whose."""
+    sizes, places = sizes.to(order.device), order.argsort()
+    steps = torch.arange(len(sizes), device=order.device)[:, None]
+    lengths = (sizes[:, None] > order).sum(0)
+    before = sizes.cumsum(0) - sizes
+    entering = before[torch.minimum(steps, lengths - 1)] + order
+    runs = steps < lengths
+    leaving = (steps * len(order) + places)[sizes[:, None] > torch.arange(len(order)).to(order)]
+    running = tuple(
+        None if whole else run[:, None]
+        for run, whole in zip(runs, runs.all(1).tolist(), strict=True)
+    )
+    return Timetable(entering.flatten(), leaving, order, places, running)
+
+
+def reads_packed(function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a call is that of a recurrent layer on a packed tensor."""
+    return function in _STEPS and len(args) > 4 and not isinstance(args[3], bool)
+
+
+def refuse_dropout_inside(args: tuple[Any, ...]) -> None:
+    """Raises `Packed` where a recurrent layer drops packed rows between its layers."""
+    _, layers, dropout, training = args[4:8]
+    if dropout and training and layers > 1:
+        raise Packed(
+            "a recurrent layer that reads packed sequences has a dropout between its layers, whose "
+            "masks would hang on other units' lengths; pass padded sequences instead of "
+            "`pack_padded_sequence`, or take the dropout out"
+        )
+
+
+def over_packed(function: Any, table: Timetable, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """A recurrent layer on a packed tensor, in operations."""
+    x, _, hidden, weights, biased, layers, dropout, training, both_ways = args
+    hidden = (hidden,) if isinstance(hidden, Tensor) else hidden
+    starts = tuple(h.index_select(1, table.order) for h in hidden)
+    steps = x.index_select(0, table.entering).unflatten(0, (len(table.running), -1))
+    rest = (biased, layers, dropout, training, both_ways, False)
+    found, finals = _recurrent(_STEPS[function], steps, starts, weights, *rest, table.running)
+    last = (torch.stack(each).index_select(1, table.back) for each in zip(*finals, strict=True))
+    return found.flatten(0, 1).index_select(0, table.leaving), *last
 
 
 def _recurrent(
@@ -110,12 +179,7 @@ def _recurrent(
     weights: Any,
     *rest: Any,
 ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-    if not isinstance(rest[0], bool):
-        raise Packed(
-            "a recurrent layer reads packed sequences, in which the rows of one step belong to "
-            "varying units; pass padded sequences instead of `pack_padded_sequence`"
-        )
-    biased, layers, dropout, training, both_ways, batch_first = rest
+    biased, layers, dropout, training, both_ways, batch_first, *more = rest
     directions = 2 if both_ways else 1
     each = len(weights) // (layers * directions)
     axis = 1 if batch_first else 0
@@ -126,7 +190,7 @@ def _recurrent(
             index = layer * directions + direction
             own = weights[index * each : (index + 1) * each]
             start = tuple(h[index] for h in hidden)
-            outputs, last = _over_time(step, x, start, own, biased, axis, direction == 1)
+            outputs, last = _over_time(step, x, start, own, biased, axis, direction == 1, *more)
             found.append(outputs)
             finals.append(last)
         x = found[0] if directions == 1 else torch.cat(found, -1)
@@ -143,17 +207,22 @@ def _over_time(
     biased: bool,
     axis: int,
     backwards: bool,
+    running: Sequence[Tensor | None] = (),  # (B, 1) of each step; the others keep their state
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     from_input, from_hidden = weights[:2]
     shifts = weights[2:4] if biased else (None, None)
     projection = weights[-1] if len(weights) in (3, 5) else None
     entering = functional.linear(x, from_input, shifts[0]).unbind(axis)
     outputs: list[Tensor] = []
-    for inputs in reversed(entering) if backwards else entering:
+    timed = list(zip(entering, running or [None] * len(entering), strict=True))
+    for inputs, runs in reversed(timed) if backwards else timed:
+        before = state
         recalled = functional.linear(state[0], from_hidden, shifts[1])
         state = step(inputs, recalled, *state)
         if projection is not None:
             state = (functional.linear(state[0], projection), *state[1:])
+        if runs is not None:
+            state = tuple(torch.where(runs, *both) for both in zip(state, before, strict=True))
         outputs.append(state[0])
     return torch.stack(outputs[::-1] if backwards else outputs, axis), state
 
@@ -180,6 +249,15 @@ def _tanh_step(inputs: Tensor, recalled: Tensor, hidden: Tensor) -> tuple[Tensor
 
 def _relu_step(inputs: Tensor, recalled: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
     return ((inputs + recalled).relu(),)
+
+
+_STEPS: dict[Any, Callable[..., tuple[Tensor, ...]]] = {
+    torch.lstm: _lstm_step,
+    torch.gru: _gru_step,
+    torch.rnn_tanh: _tanh_step,
+    torch.rnn_relu: _relu_step,
+}
+"""One step of each recurrent layer."""
 
 
 def inside_of(function: Any, args: tuple[Any, ...], kwargs: Any) -> Callable[..., Any] | None:

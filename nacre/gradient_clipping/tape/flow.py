@@ -36,6 +36,8 @@ class Flow:
     """Where the tensors of one forward pass come from; what is not marked comes from the batch."""
 
     marks: dict[int, tuple[Tensor, int, int]] = field(default_factory=dict)  # id -> version, level
+    sizes: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    """Of packed sequences, how many of them have each step; by id, with its version."""
 
     def mark(self, values: Iterable[Tensor], level: int) -> None:
         """Notes where tensors come from, as they are now: a later write makes them data."""
@@ -52,12 +54,21 @@ class Flow:
     ) -> None:
         """Notes where the result of a call comes from, given what entered."""
         name = getattr(function, "__name__", "")
-        if name in LIKE:
+        if name in LIKE or (name == "__getitem__" and self._counts(*args)):
             self.mark(result, FIXED)
+        elif name == "_pack_padded_sequence":
+            self.sizes |= {id(t): (t, t._version) for t in list(result)[1:]}
         elif level < DATA and not _draws(name):
             self.mark(result, level)
             if name == "__setitem__":
                 self.mark(args[:1], level)
+
+    def _counts(self, values: Tensor, index: Any) -> bool:
+        """Whether it is asked how many packed sequences there are: all of them have a first step,
+        so that is a shape, and no value."""
+        found = self.sizes.get(id(values))
+        same = found is not None and found[1] == values._version
+        return same and isinstance(index, int) and index == 0
 
     def moved(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Moved]:
         """What a call moves by values of the batch, and along which axis."""
@@ -88,7 +99,15 @@ def shapes(flow: Flow, name: str, args: tuple[Any, ...], kwargs: Mapping[str, An
     return any(_data(flow, mask) for mask in masks)
 
 
-_SHAPED = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount"}
+_SHAPED = {
+    "pack_padded_sequence",
+    "nonzero",
+    "argwhere",
+    "unique",
+    "unique_consecutive",
+    "masked_select",
+    "bincount",
+}
 
 
 def _draws(name: str) -> bool:
@@ -221,6 +240,11 @@ def _looked_up(flow: Flow, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return [(table, 0)] if _from_batch(flow, table) and _data(flow, ids) else []
 
 
+def _packed(flow: Flow, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Moved]:
+    """Sequences are packed or padded: in whatever order they are, so many rows of each."""
+    return [(args[0], None)] if _from_batch(flow, args[0]) else []
+
+
 _ASKING: set[Any] = {
     T.item, T.tolist, T.__int__, T.__float__, T.__index__, T.numpy, T.__array__, torch.equal,
     T.equal, torch.allclose, T.allclose,
@@ -245,6 +269,7 @@ _RULES: list[tuple[Callable[..., list[Moved]], tuple[Any, ...]]] = [
     (_turned(2), (torch.roll, T.roll)),
     (_multiplied, (torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm, torch.bmm, T.bmm)),
     (_looked_up, (functional.embedding, functional.embedding_bag)),
+    (_packed, (torch._VF._pack_padded_sequence, torch._VF._pad_packed_sequence)),
 ]  # fmt: skip
 
 _MOVING = {function: rule for rule, functions in _RULES for function in functions}

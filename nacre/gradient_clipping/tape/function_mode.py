@@ -16,7 +16,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.tape.composite_functions import inside_of
+from nacre.gradient_clipping.tape.composite_functions import (
+    inside_of,
+    reads_packed,
+    refuse_dropout_inside,
+)
 
 ENTRY_DROPOUTS = (functional.dropout, torch.dropout)
 
@@ -46,6 +50,9 @@ class Watching(TorchFunctionMode):
         refuse_renormalising(func, args, kwargs)
         if _marks_again(func, args):
             return None
+        if reads_packed(func, args):
+            refuse_dropout_inside(args)
+            return self.packed(func, args, kwargs)
         inside = inside_of(func, args, kwargs)
         if inside is not None and self.opens(func, args, kwargs):
             with self:
@@ -62,6 +69,10 @@ class Watching(TorchFunctionMode):
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The result of a call."""
         return function(*args, **kwargs)
+
+    def packed(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The result of a recurrent layer that reads a packed tensor."""
+        return self.call(function, args, kwargs)
 
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -23,6 +23,7 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.gradient_clipping.operations.call import tensors_in
+from nacre.gradient_clipping.tape.composite_functions import Packed
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
     CallKey,
@@ -158,7 +159,8 @@ class Owners:
         for number, (entered, output) in enumerate(scout.dropouts):
             owner = answers.owner([output])
             if owner == SHARED and id(entered) not in known:
-                raise UnsupportedLayer(
+                kind = Packed if scout.flow.sizes else UnsupportedLayer
+                raise kind(
                     "a dropout acts on entries of which it cannot be told whose they are, so its "
                     "masks would follow the units' places; keep the units along one axis"
                 )
@@ -215,6 +217,7 @@ class _Scout(Watching):
         self.answers: list[Any] = []  # what was handed to Python as numbers
         self._moved = MoveCounter()
         self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
+        self.packing: dict[int, Tensor] = {}  # rows in the order of a packed sequence
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The result, which is noted where a gradient can reach it."""
@@ -244,6 +247,12 @@ class _Scout(Watching):
                     if not t.requires_grad and plain_rows(name, args, kwargs, t, self.units):
                         self.plain[id(t)] = t
         self.flow.follow(function, args, tensors_in(result), level)
+        if name == "pack_padded_sequence":
+            self.packing |= {id(result[0]): result[0]}
+        elif name != "pad_packed_sequence":
+            lengths = {len(t) for t in inputs if id(t) in self.packing}
+            found = (t for t in tensors_in(result) if t.dim() and len(t) in lengths)
+            self.packing |= {id(t): t for t in found}
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
             seen = CallOnTrial(
@@ -257,6 +266,11 @@ class _Scout(Watching):
     ) -> Any:
         """Everything, as a tensor of its own."""
         entered, path = args[0], self.path.digest
+        if id(entered) in self.packing:  # also where all are of one length, as other rows are not
+            raise Packed(
+                "a dropout acts on the rows of a packed sequence, so its masks would hang on other "
+                "units' lengths; drop before packing, or use `gradients: looped`"
+            )
         with self:
             output = masked(entered, torch.ones_like(entered), args, kwargs)
         self.path.digest = path  # a mask is made otherwise on a real batch

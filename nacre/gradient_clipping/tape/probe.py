@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
+from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations.call import Backward, ParameterShares, tensors_in
 from nacre.gradient_clipping.tape.carried_rows.single import Single
 from nacre.gradient_clipping.tape.layout import Ragged
@@ -119,3 +122,25 @@ def unanswered(what: str) -> Backward:
         return []
 
     return answer
+
+
+@contextmanager
+def guarded(parameters: Tensors) -> Generator[None]:
+    """Raises where autograd itself reaches a trainable tensor."""
+
+    def reached(name: str) -> Callable[[Tensor], NoReturn]:
+        def hook(gradient: Tensor) -> NoReturn:
+            raise UnsupportedLayer(
+                f"the gradient of {name!r} took a way that the tape does not see (activation "
+                "checkpointing, or a function of your own that hides it), so a unit's share in "
+                "it is unknown; switch checkpointing off, or use `gradients: looped`"
+            )
+
+        return hook
+
+    hooks = [p.register_hook(reached(name)) for name, p in parameters.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -14,9 +14,8 @@ use that the tape missed (activation checkpointing, a function behind the mode),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +36,9 @@ from nacre.gradient_clipping.tape.carried_rows.moves import (
     nothing_left,
     refuse_steps,
 )
+from nacre.gradient_clipping.tape.carried_rows.packed import fills_up, in_the_batchs_order
 from nacre.gradient_clipping.tape.carried_rows.tags import MIXED, NOBODY, Carried, CarriedStep
+from nacre.gradient_clipping.tape.composite_functions import over_packed
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
     CallPath,
@@ -58,6 +59,7 @@ from nacre.gradient_clipping.tape.owners import Owners
 from nacre.gradient_clipping.tape.probe import (
     Probe,
     fresh_base,
+    guarded,
     of_one,
     of_somebody,
     refuse_transforms,
@@ -94,6 +96,8 @@ class Tape(Watching):
         self.flow.mark(parameters.values(), WEIGHTS)
         self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
         self._masking, self._inside = False, 0
+        self.filled = False  # whether units were filled up to the longest of them
+        self._in_order = False  # inside a call whose rows lie along one axis by construction
         self._answered = 0  # numbers handed to Python so far
         self._learnt: Layout | None = None  # how the result of this call lies, by the trial
 
@@ -133,6 +137,24 @@ class Tape(Watching):
             refuse_steps(self.carried, function, args, kwargs)
         return True
 
+    def packed(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Over padded steps, in the order of the batch."""
+        self.opens(function, args, kwargs)
+        if self.carried is None and self._units > 1:
+            raise Unseen(f"{function_name(function)} of packed sequences")
+        table, owners = in_the_batchs_order(self.carried, function, args)
+        self.flow.mark(table.tensors(), FIXED)
+        self._in_order = self.carried is not None
+        try:
+            with self:
+                result = over_packed(function, table, args)
+        finally:
+            self._in_order = False
+        if self.carried is not None:
+            self._path.add(function_name(function))
+            self.carried.note(result, owners)
+        return result
+
     def dropout(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
@@ -159,10 +181,12 @@ class Tape(Watching):
                 level = max(level, WEIGHTS)
             elif level < DATA:
                 level = max(level, self.flow.level(t))
+        if self._in_order and not moving:
+            return function(*args, **kwargs)
         if moving and torch.is_grad_enabled():
             refuse_transforms()
         self._learnt = None
-        follows = level == DATA and self._units > 1 and not self._masking
+        follows = level == DATA and self._units > 1 and not (self._masking or self._in_order)
         must = follows and self._followed(function, args, kwargs)
         carried = self.carried if follows else None
         step = None if carried is None else begin_move(carried, function, args, kwargs)
@@ -185,12 +209,7 @@ class Tape(Watching):
 
     def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether values of this batch move rows between units, by this very call."""
-        if function_name(func) == "_pack_padded_sequence":
-            raise UnsupportedLayer(
-                "the model packs sequences, in which the rows of one step belong to varying units; "
-                "pass padded sequences instead of `pack_padded_sequence`, or use "
-                "`gradients: looped`"
-            )
+        self.filled = self.filled or fills_up(func, args)
         moved = self.flow.moved(func, args, kwargs)
         if not moved:
             return False
@@ -221,7 +240,7 @@ class Tape(Watching):
             fixed = {id(t): t.detach() for t in moving}
             return func(*replaced(args, fixed), **replaced(kwargs, fixed))
         names = names_of(self.known[id(t)].names for t in moving)
-        owner = self._owner(func, names)
+        owner = Layout(args[0].dim() - 2) if self._in_order else self._owner(func, names)
         if level < DATA:  # of weights and constants alone: a weight, whatever depends on it
             return self._derived(func, args, kwargs, names, known=True)
         held = None if step is None or not isinstance(step.owners, Tensor) else step.owners
@@ -366,28 +385,7 @@ class Tape(Watching):
         with torch.enable_grad():
             total = losses.sum()
         try:
-            with self._guarded():
+            with guarded(self.parameters):
                 torch.autograd.backward([total], inputs=anchors, retain_graph=again)
         finally:
             self.take = None  # it knows the tape: a circle would keep what the tape holds
-
-    @contextmanager
-    def _guarded(self) -> Generator[None]:
-        """Raises where autograd itself reaches a trainable tensor."""
-
-        def reached(name: str) -> Callable[[Tensor], NoReturn]:
-            def hook(gradient: Tensor) -> NoReturn:
-                raise UnsupportedLayer(
-                    f"the gradient of {name!r} took a way that the tape does not see (activation "
-                    "checkpointing, or a function of your own that hides it), so a unit's share in "
-                    "it is unknown; switch checkpointing off, or use `gradients: looped`"
-                )
-
-            return hook
-
-        hooks = [p.register_hook(reached(name)) for name, p in self.parameters.items()]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()

@@ -44,6 +44,7 @@ class Verification:
     expected: dict[Use, tuple[Tensor, Tensor]] = field(default_factory=dict)
     found: dict[Use, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Of each use: (B,) the products, and how large they are by chance."""
+    drawn: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def compare(self) -> None:
         """After the pass without powers. Raises `UnsupportedLayer` where a row's gradient is not
@@ -84,8 +85,12 @@ class Verification:
         self.tape.watch = note
 
     def _numbers(self, like: Tensor) -> Tensor:
-        draw = torch.Generator().manual_seed(self.seed)
-        return torch.randn(like.shape[1], generator=draw, dtype=like.dtype).to(like.device)
+        kind = like.shape[1], like.dtype
+        if kind not in self.drawn:
+            draw = torch.Generator().manual_seed(self.seed)
+            numbers = torch.randn(like.shape[1], generator=draw, dtype=like.dtype)
+            self.drawn[kind] = numbers.to(like.device)
+        return self.drawn[kind]
 
 
 def begin_verification(tape: Tape, losses: Tensor, stream: Stream) -> Verification:

@@ -41,6 +41,12 @@ from nacre.gradient_clipping.tape.carried_rows.indexing import (
     put,
     selected,
 )
+from nacre.gradient_clipping.tape.carried_rows.packed import (
+    elsewhere,
+    packed_rows,
+    padded_rows,
+    side_by_side_rows,
+)
 from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
 from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.flow import DATA, LIKE
@@ -86,6 +92,10 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (gathered, {"gather", "take_along_dim"}),
     (added, {"index_add", "index_copy", "scatter_add", "scatter"}),
     (put, {"setitem"}),
+    (elsewhere, {"cpu", "cuda"}),
+    (packed_rows, {"pack_padded_sequence"}),
+    (padded_rows, {"pad_packed_sequence"}),
+    (side_by_side_rows, {"pad_sequence"}),
 ]  # fmt: skip
 
 RULES: dict[str, CarryRule] = {name: rule for rule, names in _RULES for name in names}
