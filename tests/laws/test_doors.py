@@ -62,7 +62,7 @@ def test_one_row_moves_a_sum_of_a_loop_of_ones_own_and_nothing_else(
         place.mkdir()
         rows = TensorDataset(features[:count], label[:count])
         with private(
-            place, model, dataset=rows, batch=60, steps=3, folder=place / "run",
+            place, model, dataset=rows, batch=60, steps=6, folder=place / "run",
             privacy=_promised(adjacency),
         ) as run:  # fmt: skip
             list(run)
