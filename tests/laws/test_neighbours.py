@@ -56,7 +56,7 @@ PARTIES: dict[str, Any] = changed(
                 "kind": "column", "column": "hospital", "sizes": {"north": 24, "south": 24},
             },
             "rounds": 3,
-            "local": {"steps": 1},
+            "local": {"steps": 3},
             "stop": {"patience": 1, "min_delta": 100.0},
         },
     },
