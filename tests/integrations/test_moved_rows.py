@@ -41,5 +41,6 @@ def test_one_flagged_row_stops_the_run_before_its_step_is_released(flagged, tmp_
         with pytest.raises(UnsupportedLayer, match="answer to other units"):
             for number in run:
                 taken.append(number)
-    lines = (tmp_path / "run" / "released.jsonl").read_text().splitlines()
+    record = tmp_path / "run" / "released.jsonl"  # none where the first step was stopped
+    lines = record.read_text().splitlines() if record.exists() else []
     assert len(lines) == len(taken) < 60
