@@ -173,6 +173,7 @@ class Stream:
         blocks = np.empty((min(self._CHUNK, (count + 7) // 8), 2), dtype="<u8")
         blocks[:, 0] = self._SEQUENCE
         blocks[:, 1] = np.arange(self._position, self._position + len(blocks), dtype=np.uint64)
+        before = 8 * self._position  # so that no two calls share the bits of a tie
         self._position += (count + 7) // 8
         out = bytearray(blocks.nbytes + 15)  # the cipher asks for room for one more block
         encryptor = self._cipher.encryptor()
@@ -183,7 +184,7 @@ class Stream:
             draws = np.frombuffer(out, dtype="<u2", count=min(8 * size, count - start))
             low = np.flatnonzero(draws <= min(first, 2**16 - 1))
             equal = draws[low] == first
-            ties = (low[equal] + start).astype(np.uint64)
+            ties = (low[equal] + start + before).astype(np.uint64)
             bits = self._blocks(ties, np.full(ties.size, self._TIES))[::2] >> np.uint64(28)
             stays = ~equal
             stays[equal] = bits < np.uint64(rest)

@@ -42,18 +42,18 @@ class Masks:
         self._owners = owners  # of each dropout, in order
         self._units = units  # (B,) their own numbers
         self._source = source
-        self._number = 0
+        self.number = 0
 
     def output(
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor:
         """What the next dropout of the pass gives. Raises `Unseen` for one that was not tried."""
         refuse_checkpoints()
-        number, alone = self._number, len(self._units) == 1
+        number, alone = self.number, len(self._units) == 1
         if number not in self._owners and not alone:
             raise Unseen("a dropout")
         owner = self._owners.get(number, Layout(0))  # a single unit owns everything
-        self._number += 1
+        self.number += 1
         x: Tensor = args[0]
         result = masked(x, self._mask(function, x, share, number, owner), args, kwargs)
         if owner == UNANSWERED and result.requires_grad:

@@ -54,7 +54,8 @@ class Flow:
     ) -> None:
         """Notes where the result of a call comes from, given what entered."""
         name = getattr(function, "__name__", "")
-        if name in LIKE or (name == "__getitem__" and self._counts(*args)):
+        shaped = name in LIKE and not self._filled(args[1:])
+        if shaped or (name == "__getitem__" and self._counts(*args)):
             self.mark(result, FIXED)
         elif name == "_pack_padded_sequence":
             self.sizes |= {id(t): (t, t._version) for t in list(result)[1:]}
@@ -62,6 +63,13 @@ class Flow:
             self.mark(result, level)
             if name == "__setitem__":
                 self.mark(args[:1], level)
+
+    def _filled(self, given: Iterable[Any]) -> bool:
+        """Whether a value of the batch fills a tensor, or says how large it is."""
+        flat = [
+            t for value in given for t in (value if isinstance(value, list | tuple) else [value])
+        ]
+        return any(isinstance(t, Tensor) and self.level(t) == DATA for t in flat)
 
     def _counts(self, values: Tensor, index: Any) -> bool:
         """Whether it is asked how many packed sequences there are: all of them have a first step,

@@ -23,6 +23,7 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.gradient_clipping.operations.call import tensors_in
+from nacre.gradient_clipping.tape.carried_rows.handed import numbers_handed
 from nacre.gradient_clipping.tape.composite_functions import Packed
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
@@ -66,7 +67,7 @@ class Owners:
     unfollowed: str | None = None  # what lets values decide whose a row is, and where
     answers: list[Any] | None = None  # what a trial handed to Python as numbers
     doubt: str | None = None  # the first call that may lay rows otherwise on another batch
-    turns: set[tuple[bool, ...]] = field(default_factory=set)  # answers to `if`, on each trial
+    turns: set[tuple[bool | str, ...]] = field(default_factory=set)  # answers to `if`, and numbers
     paths: set[int] = field(
         default_factory=set
     )  # the calls of each trial, as `CallPath` counts them
@@ -209,7 +210,7 @@ class _Scout(Watching):
         self.plain = {id(t): t for t in batch.values() if t.dim()}  # rows as the batch has them
         self.units = len(batch["unit"]) if batch else 1
         self.doubt: str | None = None
-        self.turns: list[bool] = []
+        self.turns: list[bool | str] = []
         self.path = CallPath()
         self.trials: list[_Trial] = []
         self.flow = Flow()
@@ -223,6 +224,7 @@ class _Scout(Watching):
         """The result, which is noted where a gradient can reach it."""
         inputs = [*tensors_in(args), *tensors_in(kwargs)]
         level = max((self.flow.level(t) for t in inputs), default=FIXED)
+        self.turns += numbers_handed(self.flow, function, args, kwargs)
         came = [t for t in inputs if self.flow.level(t) == DATA]
         entered = tuple(t for t in came if t.requires_grad)
         numbers = [t for t in came if not t.requires_grad]
@@ -255,8 +257,10 @@ class _Scout(Watching):
             self.packing |= {id(t): t for t in found}
         outputs = [t for t in tensors_in(into if result is None else result) if t.requires_grad]
         if outputs:
+            # Which rows a call of `torch.ops` moves is not looked at, so it has no reason either.
+            known = name if not type(function).__name__.startswith("OpOverload") else f"{name} op"
             seen = CallOnTrial(
-                function, name, args, kwargs, entered, bool(numbers), strange, tuple(outputs)
+                function, known, args, kwargs, entered, bool(numbers), strange, tuple(outputs)
             )
             self.trials.append(_Trial(function, inputs, outputs, into, level, bool(entered), seen))
         return result

@@ -30,6 +30,7 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
+from nacre.gradient_clipping.tape.carried_rows.handed import numbers_handed
 from nacre.gradient_clipping.tape.carried_rows.moves import (
     begin_move,
     finish_move,
@@ -88,7 +89,7 @@ class Tape(Watching):
         self.uses: list[Use] = []
         self.take: Callable[[Use, ParameterShares], None] | None = None
         self.watch: Callable[[Use, Tensor], None] | None = None  # sees each output's gradient
-        self._turns: list[bool] = []
+        self._turns: list[bool | str] = []
         self._path = CallPath()
         self._owners, self._units, self._masks = owners, units, masks
         self._counter, self._moves = Counter(), MoveCounter()
@@ -159,17 +160,22 @@ class Tape(Watching):
         self, function: Any, share: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """By the units' own masks; the product is an operation of its own."""
-        if self.carried is not None and self.carried.holds_rows(args, kwargs):
+        c, mask = self.carried, self._owners.masks.get(self._masks.number)
+        if c is not None and (c.holds_rows(args, kwargs) or not c.lies_as(args[0], mask)):
             raise UnsupportedLayer(
                 "a dropout acts on rows that values of the batch have moved, so its masks would "
                 "not be the units' own; take the dropout out, or use `gradients: looped`"
             )
+        owners = None if c is None else c.seen(args[0])
         self._masking = True  # what draws a mask moves no row
         try:
             with self:
-                return self._masks.output(function, share, args, kwargs)
+                result = self._masks.output(function, share, args, kwargs)
         finally:
             self._masking = False
+        if c is not None and owners is not None:
+            c.note(result, owners)
+        return result
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The result, with a probe behind it where a trainable tensor entered."""
@@ -186,6 +192,8 @@ class Tape(Watching):
         if moving and torch.is_grad_enabled():
             refuse_transforms()
         self._learnt = None
+        if self._units > 1 and not (self._masking or self._in_order):
+            self._turns += numbers_handed(self.flow, function, args, kwargs)
         follows = level == DATA and self._units > 1 and not (self._masking or self._in_order)
         must = follows and self._followed(function, args, kwargs)
         carried = self.carried if follows else None
@@ -209,7 +217,7 @@ class Tape(Watching):
 
     def _followed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether values of this batch move rows between units, by this very call."""
-        self.filled = self.filled or fills_up(func, args)
+        self.filled = self.filled or fills_up(func)
         moved = self.flow.moved(func, args, kwargs)
         if not moved:
             return False
@@ -359,7 +367,7 @@ class Tape(Watching):
         learnt, held = owner
         if self.carried is None:
             return learnt if isinstance(learnt, Layout) else None
-        if isinstance(learnt, Layout) and (held is None or self.carried.regular(held)):
+        if isinstance(learnt, Layout) and (held is None or self.carried.follows(held, learnt)):
             self._learnt = learnt
             return learnt
         if held is None:

@@ -47,7 +47,13 @@ from nacre.gradient_clipping.tape.carried_rows.packed import (
     padded_rows,
     side_by_side_rows,
 )
-from nacre.gradient_clipping.tape.carried_rows.tags import Carried, CarriedStep, CarryRule, Unknown
+from nacre.gradient_clipping.tape.carried_rows.tags import (
+    NOBODY,
+    Carried,
+    CarriedStep,
+    CarryRule,
+    Unknown,
+)
 from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.flow import DATA, LIKE
 from nacre.gradient_clipping.tape.followed import RECURRENT, bare_name
@@ -150,7 +156,7 @@ def own_losses(c: Carried, losses: Tensor) -> None:
         return
     places = torch.arange(len(losses), device=losses.device)
     held = owners.expand(losses.shape)
-    if bool(((held != places) & (held >= 0)).any()):
+    if bool(((held != places) & (held != NOBODY)).any()):
         raise UnsupportedLayer(
             "the loss of one unit is computed from rows of another, which values of the batch or "
             "a loop over rows put in its place; no bound on a unit's share holds: keep each "

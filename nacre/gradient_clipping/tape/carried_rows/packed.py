@@ -59,13 +59,11 @@ def padded_rows(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     return rows, line.expand(len(x), 1)[: len(lengths), 0].cpu()
 
 
-def fills_up(function: Any, args: Args) -> bool:
-    """Whether sequences are filled up to the longest of the batch: then its length reaches the
-    others as a shape, and a mean over steps that are not theirs would hang on it."""
-    name = function_name(function)
-    return name == "pad_sequence" or (
-        name == "_pad_packed_sequence" and int(args[4]) <= len(args[1])
-    )
+def fills_up(function: Any) -> bool:
+    """Whether sequences are filled up, or taken apart by steps: then the longest of the batch may
+    reach the others as a shape, and a mean over steps that are not theirs would hang on it."""
+    named = ("pad_sequence", "_pad_packed_sequence", "_pack_padded_sequence")
+    return function_name(function) in named
 
 
 def side_by_side_rows(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:

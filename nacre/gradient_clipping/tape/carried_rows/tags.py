@@ -89,9 +89,9 @@ class Carried:
         return any(self.seen(t) is not None for t in tensors_in((args, kwargs)))
 
     def holds_rows(self, args: tuple[Any, ...], kwargs: Any) -> bool:
-        """Whether rows that a gradient may reach entered in an order of their own."""
+        """Whether rows entered in an order of their own."""
         for t in tensors_in((args, kwargs)):
-            found = self.tags.get(id(t)) if t.requires_grad else None
+            found = self.tags.get(id(t))
             # What was written into by way of a view lies in no order that is known.
             if found is not None and (found[3] or found[1] != t._version):
                 return True
@@ -135,6 +135,25 @@ class Carried:
             bool(((line == order) | (line == NOBODY)).all())
             for order in (blocks, place % self.units)
         )
+
+    def follows(self, owners: Tensor, learnt: Layout) -> bool:
+        """Whether owners lie as the trial found them, and not in another regular order."""
+        return self.regular(owners) and self._lies(owners, learnt)
+
+    def lies_as(self, tensor: Tensor, learnt: Any) -> bool:
+        """False where a tensor's owners are known to lie otherwise than the trial found."""
+        owners = self.seen(tensor)
+        return owners is None or not isinstance(learnt, Layout) or self._lies(owners, learnt)
+
+    def _lies(self, owners: Tensor, learnt: Layout) -> bool:
+        size = owners.shape[learnt.axis] if learnt.axis < owners.dim() else 1
+        if size == 1 or size % self.units:
+            return bool((owners == NOBODY).all()) or (size == 1 and self.regular(owners))
+        _, inner = learnt.split(size, self.units, "a call")
+        line = torch.arange(size, device=owners.device) // inner % self.units
+        shape = [1] * owners.dim()
+        shape[learnt.axis] = -1
+        return bool(((owners == line.reshape(shape)) | (owners == NOBODY)).all())
 
     def layout(self, owners: Tensor, shape: torch.Size) -> Ragged | None:
         """How the rows of a result lie, for what reads its gradient; None along several axes."""
