@@ -98,7 +98,10 @@ def _sentence(found: Predicted, prefix: str) -> str:
     """The counts for people."""
     parts = [f"{found.rows - found.without} of {found.rows} rows have a prediction"]
     if found.without:
-        parts.append(f"{found.without} have none (`{prefix}nacre_note` says why)")
+        none = (
+            "none of them has one" if found.without == found.rows else f"{found.without} have none"
+        )
+        parts.append(f"{none} (`{prefix}nacre_note` says why)")
     if found.clamped:
         parts.append(f"of {found.clamped} a value was moved into its range")
     return "; ".join(parts)

@@ -235,7 +235,9 @@ class _TableReading:
         place = {value: i for i, value in enumerate(known)}
         found = np.array([place.get(text(value), -1) for value in values])
         unknown = _where(has & (found < 0))
-        fault = f"{text(values[unknown[0]])!r} is not declared" if unknown else ""
+        others = len({text(values[row]) for row in unknown}) - 1
+        more = f" (and {others} other value{'s' if others > 1 else ''})" if others > 0 else ""
+        fault = f"{text(values[unknown[0]])!r}{more} is not declared" if unknown else ""
         self.judge(unknown, name, fault, policy, remedy)
         return np.maximum(found, 0)
 

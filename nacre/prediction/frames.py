@@ -41,6 +41,20 @@ def framed(frame: Frame, signature: Signature) -> Chunk:
     given: Any = frame if isinstance(frame, Mapping) else frame.columns
     names = [str(name) for name in given]
     needed = set(signature.needed())
+    if twice := sorted(name for name in needed if names.count(name) > 1):
+        raise BadArgument(
+            f"the frame has column {twice[0]!r} twice, so it is unclear which one is meant; rename "
+            "or drop one"
+        )
+    for name in names:
+        given_values: Any = frame[name]
+        if name in needed and (
+            isinstance(given_values, str | bytes) or not hasattr(given_values, "__len__")
+        ):
+            raise BadArgument(
+                f"the frame's {name!r} is a single value, and a column has one for each row; put "
+                f"it in a list, as {{{name!r}: [{given_values!r}]}}"
+            )
     columns = {name: _values(frame[name]) for name in names if name in needed}
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:

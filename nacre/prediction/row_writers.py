@@ -44,10 +44,13 @@ def writer_for(path: Path | None, sink: BinaryIO, names: Sequence[str]) -> RowWr
 
 def require_form(path: Path) -> None:
     """Raises `Refusal` for a name that says no form that is written."""
+    if path.is_dir():
+        raise Refusal(f"{path} is a folder, and predictions are one file; name a file in it")
     if path.suffix.lower() not in (".csv", ".parquet", ".pq", ".jsonl", ".ndjson"):
+        said = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
         raise Refusal(
-            f"{path} ends in {path.suffix or 'nothing'!r}, and predictions are written as .csv, "
-            ".parquet or .jsonl; choose one of these"
+            f"{path} {said}, and predictions are written as .csv, .parquet or .jsonl; choose one "
+            "of these"
         )
 
 

@@ -209,7 +209,7 @@ def test_a_wrong_place_or_file_of_arrays_is_refused(
     ):
         refused(nacre("predict", run, rows, "-o", out), words)
     (tmp_path / "dir.csv").mkdir()
-    refused(nacre("predict", run, rows, "-o", tmp_path / "dir.csv"), "is a folder", code=1)
+    refused(nacre("predict", run, rows, "-o", tmp_path / "dir.csv"), "is a folder")
     images = place / "images"
     refused(nacre("predict", images, rows), "give it an .npz with the array 'x'")
     np.savez(tmp_path / "run.npz", x=np.array([pickle.dumps], dtype=object))

@@ -260,3 +260,15 @@ def test_text_becomes_the_tokens_that_training_read(
     assert model._tokenizer is not None
     rows, faults = token_rows({"text": texts}, model.signature, model._tokenizer, True)
     assert not faults and torch.equal(rows.features, trained.private.features)
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (pd.concat([FRAME, FRAME[["age"]]], axis=1), "'age' twice"),
+        (FRAME.iloc[1].to_dict(), "'age' is a single value"),
+    ],
+)
+def test_a_frame_of_another_form_is_a_sentence(place: Path, frame: Any, said: str) -> None:
+    with pytest.raises(BadArgument, match=said):
+        nacre.load_model(place / "table").predict(frame)
