@@ -48,6 +48,25 @@ def hub_source(name: str, folder: Path) -> tuple[str, bool]:
     return name, False
 
 
+def file_beside(source: str, name: str) -> Path | None:
+    """A small file beside a model that not every model has; None where this one has none, or where
+    nobody can be asked.
+
+    `source` is what `hub_source` gave. What this machine has fetched before is not asked for again.
+    """
+    if (folder := Path(source)).is_dir():
+        return folder / name if (folder / name).is_file() else None
+    import huggingface_hub
+
+    known = huggingface_hub.try_to_load_from_cache(source, name)
+    if known is not None:  # a path, or the mark of a file that the hub said it does not have
+        return Path(known) if isinstance(known, str) else None
+    try:
+        return Path(huggingface_hub.hf_hub_download(source, name, etag_timeout=_SECONDS))
+    except Exception:  # the hub has none, or a network does whatever it does
+        return None
+
+
 def _remedy(place: Path) -> str:
     """What to do where a model's folder is missing: the one that may have been meant, if any."""
     beside = place.parent.glob("*/config.json") if place.parent.is_dir() else ()

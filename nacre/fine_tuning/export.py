@@ -11,7 +11,8 @@ from nacre.core.errors import Incompatible
 from nacre.core.files import save_tensors, write_bytes, write_json
 from nacre.core.types import Tensors
 from nacre.fine_tuning import adapters
-from nacre.models.pretrained import Transformer, configuration
+from nacre.models.pooling import Pooled, export_pooling
+from nacre.models.transformer import Transformer, configuration
 
 
 def merged(model: nn.Module) -> Tensors:
@@ -32,17 +33,21 @@ def export(
 
     `merged` gives model.safetensors, which `nacre.models.load` reads beside the run's model.json;
     of a pretrained model, a folder that transformers' `from_pretrained(folder)` reads, with the
-    tokenizer's files that came with it.
+    tokenizer's files that came with it; where its states are pooled, `AutoModel` reads the encoder
+    and sentence-transformers the whole.
     `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
     weights, then the configuration, so a folder with the second has both. Raises `Incompatible`
-    for `adapter` where the model has none.
+    for `adapter` where the model has none or pools its states.
     """
     if isinstance(model, Transformer):
         for name, text in model.files.items():
             write_bytes(folder / name, text.encode("utf-8"))
     if form == "merged":
         if isinstance(model, Transformer):
-            save_tensors(folder / "model.safetensors", _stock(model), {"format": "pt"})
+            state = _stock(model)
+            if isinstance(model.network, Pooled):
+                export_pooling(model.network, state, folder)
+            save_tensors(folder / "model.safetensors", state, {"format": "pt"})
             write_json(folder / "config.json", configuration(model))
             return
         save_tensors(folder / "model.safetensors", merged(model))
@@ -50,6 +55,10 @@ def export(
     if not adapters.adapted(model):
         raise Incompatible(
             "this model has no adapters to export: its own weights were trained; use form 'merged'"
+        )
+    if isinstance(model, Transformer) and isinstance(model.network, Pooled):
+        raise Incompatible(
+            "PEFT has no form for an encoder whose states are pooled for a head; use form 'merged'"
         )
     save_tensors(folder / "adapter_model.safetensors", adapters.weights(model))
     write_json(folder / "adapter_config.json", adapters.config(model))

@@ -14,7 +14,7 @@ from nacre.models.load import (
     save,
     saved,
 )
-from nacre.models.pretrained import Pretrained, Transformer
+from nacre.models.pretrained import Pretrained
 from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering
 from nacre.models.tabular import MLP
@@ -27,6 +27,7 @@ from nacre.models.tasks import (
     TokenClassification,
     task_for,
 )
+from nacre.models.transformer import Transformer
 
 __all__ = [
     "CNN",

@@ -5,30 +5,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nacre.core import hub, require
 from nacre.core.errors import BadArgument, Refusal
 from nacre.core.theirs import cause
-from nacre.core.types import Tensors
+from nacre.models.pooling import WORDS, Pooled, Pooling, pooling_of
+from nacre.models.transformer import (
+    TOKENIZER_FILES,
+    PretrainedTask,
+    Stock,
+    Transformer,
+    reads_tokens,
+)
 
-PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
-
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
-              "vocab.json", "merges.txt", "added_tokens.json",
-              "chat_template.jinja", "preprocessor_config.json")  # fmt: skip
-
-
-_POSITIONS = ("position_embeddings", "wpe")
-"""How the tables of learnt positions are named."""
+_POOLED = ("classification", "regression")
+"""The tasks that have one answer for a whole text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +46,21 @@ class Pretrained:
     """Take the architecture alone and start from random weights, by the recipe's seed."""
     dropout: float | None = None
     """Every dropout rate of the model, in [0, 1); None keeps the model's own."""
+    pooling: Pooling | None = None
+    """What a classifier or a regression reads of a text: the `mean` of its tokens' states, `cls`
+    (the first token's), `pooler`, each with a linear head that starts at zero, or `stock`: the head
+    that transformers gives the model. None takes what the base was trained for, by its
+    1_Pooling/config.json, and `stock` where it has none."""
 
     def sentence(self, folder: Path) -> str:
-        """Kind and name, and whether it starts from random weights."""
+        """Kind and name, what its head reads where that is not stock, and whether it starts from
+        random weights."""
+        pooling = pooled_as(self, folder)
+        read = "" if pooling == "stock" else f", read by {WORDS[pooling]}"
         if not starts_random(self, folder):
-            return f"{self.kind} {self.name}"
+            return f"{self.kind} {self.name}{read}"
         why = "" if self.from_scratch else ", since its folder holds none"
-        return f"{self.kind} {self.name} from random weights{why}"
+        return f"{self.kind} {self.name}{read}, from random weights{why}"
 
     def assumptions(self, folder: Path) -> list[str]:
         """What the weights were learnt from is outside epsilon."""
@@ -68,126 +75,11 @@ class Pretrained:
         if not self.name:
             raise BadArgument("name='' must name a folder or a model of the hub")
         require.below_one(dropout=self.dropout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stock:
-    """A transformer by its whole configuration: what a finished run keeps instead of a folder's
-    name, so that it loads where the folder is gone."""
-
-    kind: Literal["stock"] = "stock"
-    config: Mapping[str, Any]
-    """As transformers writes it to config.json."""
-    task: PretrainedTask
-    """What the model answers."""
-    files: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The tokenizer's files: name and text."""
-
-    def __post_init__(self) -> None:
-        # A model.json from elsewhere names them, and `nacre export` writes them into a folder.
-        for name, text in self.files.items():
-            if name not in _TOKENIZER:
-                raise BadArgument(f"files: {name!r} is no file of a tokenizer")
-            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"files: {name!r} must be text")
-
-
-class Transformer(nn.Module):
-    """A stock transformer that reads one tensor, and answers by its logits.
-
-    *Guarantee:* each row's logits are those that `network` gives to that row's real entries alone,
-    up to rounding: what pads a row is masked, whatever token stands there.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,  # a transformers.PreTrainedModel
-        task: PretrainedTask,
-        files: Mapping[str, str],  # the tokenizer's: name and text
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.task: PretrainedTask = task
-        self.files = dict(files)
-        settings: Any = network.config
-        self.tokens: int | None = settings.vocab_size if _reads_tokens(network) else None
-        # RoBERTa counts positions over what is not this token, so padding has to be this one.
-        # Some configurations say -1 for none, which no embedding can read.
-        padding = int(getattr(settings, "pad_token_id", None) or 0)
-        self._padding = padding if 0 <= padding < (self.tokens or 0) else 0
-        # A decoder's classifier answers at each position, and its own choice of the last one goes
-        # by the padding token, which real text may hold; so the choice is made here.
-        self._last = task in ("classification", "regression") and hasattr(network, "score")
-        # A cache of keys and values serves the writing of text and not training.
-        settings.use_cache = False
-
-    def forward(
-        self,
-        features: Tensor,  # (R, T) int64 tokens, -1 where a row is padded on its right; or images
-    ) -> Tensor:
-        """-> (R, K) logits, or (R, T, K) for causal_lm and token_classification."""
-        network: Any = self.network
-        if self.tokens is None:
-            return network(pixel_values=features).logits
-        real = features >= 0
-        length = torch.arange(features.shape[1], device=features.device)
-        # A row without any token is read as one of padding: attention to nothing is no number.
-        mask = (real | (length == 0)).long()
-        ids = torch.where(real, features, self._padding)
-        if not self._last:
-            return network(input_ids=ids, attention_mask=mask).logits
-        states = network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-        last = (mask * length).amax(1)
-        chosen = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))
-        return network.score(chosen.squeeze(1))
-
-    def positions(self) -> int | None:
-        """The longest row that the model's table of positions reaches; None where it has none, as
-        with rotary positions."""
-        for name, module in self.network.named_modules():
-            if name.endswith(_POSITIONS) and isinstance(module, nn.Embedding):
-                # RoBERTa counts from the place after its padding's.
-                before = 0 if module.padding_idx is None else module.padding_idx + 1
-                return module.num_embeddings - before
-        return None
-
-    def new_head(self) -> tuple[str, ...]:
-        """The modules that no base brings along: what stands beside it in a classifier. () for a
-        language model, whose head was learnt with it."""
-        if self.task == "causal_lm":
-            return ()
-        base = getattr(self.network, "base_model_prefix", "")
-        return tuple(
-            f"network.{name}"
-            for name, module in self.network.named_children()
-            if name != base and any(True for _ in module.parameters())
-        )
-
-    def described(self) -> Stock:
-        """The architecture as an option, its configuration and its tokenizer's files inside."""
-        return Stock(config=configuration(self), task=self.task, files=self.files)
-
-
-def own_names(model: Transformer, weights: Tensors) -> Tensors:
-    """The state of the model from its weights as a run keeps them, or as `nacre export` writes them
-    for transformers: without the prefix, and of tied ones one."""
-    if any(name.startswith("network.") for name in weights):
-        return weights
-    state = {f"network.{name}": value for name, value in weights.items()}
-    tied: dict[str, str] = getattr(model.network, "all_tied_weights_keys", None) or {}
-    for name, source in tied.items():
-        if f"network.{source}" in state:
-            state.setdefault(f"network.{name}", state[f"network.{source}"])
-    return state
-
-
-def configuration(model: Transformer) -> dict[str, Any]:
-    """What transformers reads from config.json to build this architecture again."""
-    settings: Any = model.network.config
-    described = json.loads(json.dumps(settings.to_dict()))
-    described.pop("use_cache", None)
-    described.pop("_name_or_path", None)  # a folder of the machine that trained it
-    return described | {"architectures": [type(model.network).__name__]}
+        if self.pooling not in (None, "stock") and self.task not in _POOLED:
+            raise BadArgument(
+                f"pooling={self.pooling!r} is for `task: classification` and `regression`; leave "
+                f"it out for {self.task}, which answers at each token"
+            )
 
 
 def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
@@ -200,12 +92,14 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
     local = place.is_dir()
     source, offline = hub.hub_source(option.name, folder)
     scratch = starts_random(option, folder)
+    pooling = pooled_as(option, folder)
     try:
-        kind, config = _architecture(library, option, outputs, source, offline)
+        kind, config = _architecture(library, option, pooling, outputs, source, offline)
         if scratch:
             network, missing = kind.from_config(config, trust_remote_code=False), ()
         else:
             network, missing = _loaded(library, kind, source, config, offline)
+        network = _headed(network, pooling, outputs)
     except Exception as error:  # whatever a file or the network makes transformers raise
         where = f"folder {place}" if local else f"{option.name!r} of the hub"
         raise Refusal(
@@ -214,6 +108,8 @@ def pretrained(option: Pretrained, outputs: int, folder: Path) -> Transformer:
         ) from error
     model = Transformer(network.train(), option.task, _tokenizer(place) if local else {})
     heads = tuple(f"{name.removeprefix('network.')}." for name in model.new_head())
+    if pooling in ("mean", "cls"):
+        heads = (*heads, "pooler.")
     if absent := sorted(name for name in missing if not name.startswith(heads)):
         raise Refusal(
             f"model {option.name!r} lacks the weights {absent[0]!r} ({len(absent)} in all), so it "
@@ -227,17 +123,43 @@ def parameters(option: Pretrained, outputs: int, folder: Path) -> int:
     it cannot be told: building the model says why. Raises as `hub.hub_source` does."""
     library = _library()
     source, offline = hub.hub_source(option.name, folder)
+    pooling = pooled_as(option, folder)
     try:
-        kind, config = _architecture(library, option, outputs, source, offline)
+        kind, config = _architecture(library, option, pooling, outputs, source, offline)
         with torch.device("meta"):
             network = kind.from_config(config, trust_remote_code=False)
+            network = _headed(network, pooling, outputs)
     except Exception as error:  # as above; a size that torch cannot even multiply is too large
         return 2**63 if "overflow" in str(error).lower() else 0
     return sum(weights.numel() for weights in network.parameters())
 
 
+def pooled_as(option: Pretrained, folder: Path) -> Pooling:
+    """What the head of an answer for a whole text reads: as asked for, or as the base was trained.
+    Raises as `hub.hub_source` and `pooling_of` do."""
+    if option.pooling is not None or option.task not in _POOLED:
+        return option.pooling or "stock"
+    source, _ = hub.hub_source(option.name, folder)
+    return pooling_of(source)
+
+
+def _headed(network: nn.Module, pooling: Pooling, outputs: int) -> nn.Module:
+    """A stock classifier as it is; an encoder with a head of ours. Raises `ValueError` for one that
+    reads no tokens or has no such answer."""
+    if pooling == "stock":
+        return network
+    if not reads_tokens(network):
+        raise ValueError(f"`pooling: {pooling}` is for models of text, and this one reads none")
+    return Pooled(network, pooling, outputs)
+
+
 def _architecture(
-    library: ModuleType, option: Pretrained, outputs: int, source: str, offline: bool
+    library: ModuleType,
+    option: Pretrained,
+    pooling: Pooling,
+    outputs: int,
+    source: str,
+    offline: bool,
 ) -> tuple[Any, Any]:
     """The class of transformers that builds the model, and its configuration as asked for."""
     config = library.AutoConfig.from_pretrained(
@@ -245,7 +167,7 @@ def _architecture(
     )
     _no_kernels(config)
     _set(config, option.task, outputs, option.dropout)
-    return _kind(library, option.task, config), config
+    return _kind(library, option.task, config, pooling), config
 
 
 def _loaded(
@@ -273,14 +195,16 @@ def _loaded(
     return network, facts["missing_keys"]
 
 
-def stock(option: Stock) -> Transformer:
+def stock(option: Stock, outputs: int) -> Transformer:
     """The architecture with random weights. Raises `Refusal` where transformers cannot build it."""
     library = _library()
     fields = dict(option.config)
     try:
         config = library.AutoConfig.for_model(fields.pop("model_type"), **fields)
         _no_kernels(config)
-        network = _kind(library, option.task, config).from_config(config, trust_remote_code=False)
+        kind = _kind(library, option.task, config, option.pooling)
+        network = kind.from_config(config, trust_remote_code=False)
+        network = _headed(network, option.pooling, outputs)
     except Exception as error:
         raise Refusal(
             f"the run's transformer cannot be built ({cause(error)}); install the version of "
@@ -332,8 +256,10 @@ def _no_kernels(config: Any) -> None:
                 )
 
 
-def _kind(library: ModuleType, task: PretrainedTask, config: Any) -> Any:
+def _kind(library: ModuleType, task: PretrainedTask, config: Any, pooling: Pooling) -> Any:
     """The class of transformers that builds this task."""
+    if pooling != "stock":
+        return library.AutoModel
     if task == "causal_lm":
         if getattr(config, "is_encoder_decoder", False):
             raise ValueError("an encoder with a decoder is no causal language model")
@@ -347,15 +273,11 @@ def _kind(library: ModuleType, task: PretrainedTask, config: Any) -> Any:
     return library.AutoModelForSequenceClassification
 
 
-def _reads_tokens(network: nn.Module) -> bool:
-    return getattr(network, "main_input_name", "") == "input_ids"
-
-
 def _tokenizer(place: Path) -> dict[str, str]:
     """The text of the tokenizer's files that there are; a binary one (tokenizer.model) is left: the
     tokenizer.json beside it says the same. Raises `Refusal` for one that is no text."""
     files: dict[str, str] = {}
-    for name in _TOKENIZER:
+    for name in TOKENIZER_FILES:
         path = place / name
         if path.is_file():
             try:

@@ -18,7 +18,7 @@ from nacre.data import Rows, Scaler
 from nacre.data.text import tokens
 from nacre.data.text.tokens import Tokenizer
 from nacre.models import OWN, Code, SavedModel, load, saved
-from nacre.models.pretrained import Stock
+from nacre.models.transformer import Stock
 from nacre.prediction.answers import Outcomes, answered, answered_text
 from nacre.prediction.columns import features_of
 from nacre.prediction.faults import Fault, FaultTally
