@@ -7,7 +7,7 @@ INTO ?= runs/clinic
 ARGS ?=
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: demo test dev check-fast lint types laws docs format bench clean help
+.PHONY: demo test dev check-fast lint types laws docs format bench gpu-check clean help
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
@@ -59,6 +59,9 @@ format: $(VENV)/dev.stamp ## rewrite the code as ruff likes it
 bench: $(VENV)/dev.stamp ## the figures of the demo and of the fault tests (long)
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/faults.py
+
+gpu-check: $(VENV)/dev.stamp ## exactness and cost of private steps on a CUDA device, in under eight minutes
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/gpu_check $(ARGS)
 
 clean: ## remove the environment and caches; runs and ledgers stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
