@@ -238,7 +238,7 @@ class _Scout(Watching):
         name = bare_name(function_name(function))
         if level == DATA:
             self.path.add(name)
-            if asks(function):
+            if asks(self.flow, function, args):
                 self.answers.append(numbers_alone(result))
             elif turns(function):
                 self.turns.append(bool(result))
@@ -248,7 +248,7 @@ class _Scout(Watching):
                 for t in tensors_in(result):
                     if not t.requires_grad and plain_rows(name, args, kwargs, t, self.units):
                         self.plain[id(t)] = t
-        self.flow.follow(function, args, tensors_in(result), level)
+        self.flow.follow(function, args, kwargs, tensors_in(result), level)
         if name == "pack_padded_sequence":
             self.packing |= {id(result[0]): result[0]}
         elif name != "pad_packed_sequence":

@@ -204,11 +204,11 @@ class Tape(Watching):
             result = self._moved(function, args, kwargs, moving, level, step)
         if follows:
             self._path.add(bare_name(function_name(function)))
-        if follows and asks(function):
+        if follows and asks(self.flow, function, args):
             self._asked(function, result)
         elif follows and turns(function):
             self._turns.append(bool(result))
-        self.flow.follow(function, args, tensors_in(result), level)
+        self.flow.follow(function, args, kwargs, tensors_in(result), level)
         if carried is not None and step is not None:
             finish_move(carried, function, args, kwargs, result, step, must=must)
             if self._learnt is not None and step.owners is None and isinstance(result, Tensor):

@@ -50,4 +50,4 @@ def numbers_handed(
         found += [t for t in given if t.dim() == 0 and not t.is_floating_point()]
     if name in _TOLD or (name == "one_hot" and len(args) < 2 and "num_classes" not in kwargs):
         found += tensors_in((args, dict(kwargs)))
-    return [str(t.tolist()) for t in found if flow.level(t) == DATA]
+    return [str(t.tolist()) for t in found if flow.level(t) == DATA and not flow.counted(t)]
