@@ -97,6 +97,9 @@ class Taped(RowSum, ABC):
     def _of(self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source) -> BoundedSum:
         groups = clip.groups(list(trainable(losses.model)))
         forward = self._forward(losses, batch, source)
+        if forward.tape.handed_otherwise:
+            del forward
+            return one_by_one(losses, batch, clip, self.owners, source)
         with exact(losses.model):
             due = self.armed.due(self.verify, source)
             shown = self._shown(forward, source, due=due)

@@ -1,14 +1,16 @@
 """Numbers of the batch that reach a call unseen: where they differ, rows may lie otherwise."""
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nacre.gradient_clipping.operations.call import tensors_in
 from nacre.gradient_clipping.tape.counters import function_name
@@ -51,3 +53,46 @@ def numbers_handed(
     if name in _TOLD or (name == "one_hot" and len(args) < 2 and "num_classes" not in kwargs):
         found += tensors_in((args, dict(kwargs)))
     return [str(t.tolist()) for t in found if flow.level(t) == DATA and not flow.counted(t)]
+
+
+def handed(turns: Sequence[bool | str]) -> list[str]:
+    """The numbers that were handed over, without the answers to `if`."""
+    return [turn for turn in turns if isinstance(turn, str)]
+
+
+_NUMBERS = {
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "argwhere", "masked_select",
+    "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount",
+}  # fmt: skip
+"""Operations by which values become numbers of the program, or the size of a tensor."""
+
+
+class Hidden(TorchDispatchMode):
+    """Sees the operations of a forward pass below the functions of torch.
+
+    Compiled code (`torch.jit.script`) calls those that no function mode is shown. Where one of them
+    makes a number of values, what becomes of it cannot be told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0  # how deep inside functions that are shown
+        self.number: str | None = None  # the first operation of which nothing tells
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = str(func.overloadpacket.__name__)
+        if not self.seen and name in _NUMBERS and self.number is None:
+            self.number = name
+        return func(*args, **(kwargs or {}))
+
+
+def told(hidden: Hidden | None) -> str | None:
+    """Why a model cannot be followed, where compiled code makes numbers of values."""
+    if hidden is None or hidden.number is None:
+        return None
+    return (
+        f"compiled code, as by `torch.jit.script`, makes numbers of values ({hidden.number}) where "
+        "nothing looks"
+    )
