@@ -102,6 +102,24 @@ def _several_each(s, batch):
     return _read(last[0].unflatten(0, (-1, 2)))
 
 
+def _by_steps(s, batch):
+    """Both ways over the rows of each step, as many as there are, as Opacus' layers go."""
+    packed = _packed(batch)
+    start, found = packed.data.new_zeros(int(packed.batch_sizes[0]), 5), []
+    for turn in (1, -1):
+        counts = packed.batch_sizes if turn > 0 else packed.batch_sizes.flip(0)
+        state, outputs = start, []
+        for t, row in enumerate(packed.data.split(tuple(packed.batch_sizes))[::turn]):
+            count = counts[t].item()
+            if count > len(state):
+                state = torch.cat([state, start[len(state) : count]])
+            state = (s.enter(row) + s.again(state[:count])).tanh()
+            outputs.append(state)
+        found.append(torch.cat(outputs[::turn]))
+    packed = PackedSequence(torch.cat(found, 1), *packed[1:])
+    return _read(pad_packed_sequence(packed, True, total_length=6)[0])
+
+
 MODELS = {
     "lstm": (_outputs, {"cells": nn.LSTM(4, 5, batch_first=True)}),
     "lstm, deep": (_steps_first, {"cells": nn.LSTM(4, 5, 2, bidirectional=True)}),
@@ -114,6 +132,7 @@ MODELS = {
                               "enter": nn.Linear(4, 4), "drop": nn.Dropout(0.3)}),
     "learnt start": (_learnt_start, {"cells": nn.GRU(4, 5),
                                      "start": nn.Parameter(torch.randn(1, 1, 5))}),
+    "by steps": (_by_steps, {"enter": nn.Linear(4, 5), "again": nn.Linear(5, 5)}),
     "several each": (_several_each, {"cells": nn.GRU(4, 5)}),
 }  # fmt: skip
 
