@@ -107,7 +107,9 @@ class Taped(RowSum, ABC):
             if shown is not None:
                 shown.compare()
             weighed = factors_of(norms, clip)
-            if bool(weighed.usable.all()) and self._others_reach(losses, batch, forward, norms, source):
+            if bool(weighed.usable.all()) and self._others_reach(
+                losses, batch, forward, norms, source
+            ):
                 self.armed.reached += 1
                 return one_by_one(losses, batch, clip, self.owners, source)
             if due:
