@@ -26,6 +26,7 @@ _SIZED = {
     "arange", "zeros", "ones", "full", "empty", "eye", "linspace", "randperm", "diagonal", "topk",
     "adaptive_avg_pool1d", "new_zeros", "new_ones", "new_full", "new_empty",
 }  # fmt: skip
+_SIZE = "size "
 _TOLD = {
     "is_nonzero", "contains", "complex", "format", "repr", "str", "to_sparse", "dlpack",
     "untyped_storage", "data_ptr", "local_scalar_dense",
@@ -50,14 +51,16 @@ def numbers_handed(
         rows = name in STATIC or name.startswith("new_")
         given = tensors_in((args[1:] if rows else args, dict(kwargs)))
         found += [t for t in given if t.dim() == 0 and not t.is_floating_point()]
+    kind = _SIZE
     if name in _TOLD or (name == "one_hot" and len(args) < 2 and "num_classes" not in kwargs):
-        found += tensors_in((args, dict(kwargs)))
-    return [str(t.tolist()) for t in found if flow.level(t) == DATA and not flow.counted(t)]
+        found, kind = [*tensors_in((args, dict(kwargs)))], ""
+    made = (t for t in found if flow.level(t) == DATA and not flow.counted(t))
+    return [f"{kind}{t.tolist()}" for t in made]
 
 
 def handed(turns: Sequence[bool | str]) -> list[str]:
-    """The numbers that were handed over, without the answers to `if`."""
-    return [turn for turn in turns if isinstance(turn, str)]
+    """The bounds and sizes that were handed over, without what is printed and what `if` heard."""
+    return [turn for turn in turns if isinstance(turn, str) and turn.startswith(_SIZE)]
 
 
 _NUMBERS = {
