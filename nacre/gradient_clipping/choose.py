@@ -131,6 +131,12 @@ def _try(chosen: Taped, model: nn.Module, sample: Batch, clip: Clip) -> None:
     chosen.learn(model, sample, source)
     exact = replace(chosen, verify="always", precision="float32", armed=Armed())
     seen = exact(model, sample, clip, source)
+    if exact.armed.reached:
+        raise UnsupportedLayer(
+            "a unit's loss hangs on how long the other sequences of its batch are (a mean over the "
+            "steps of the longest, or filling that is read); give `total_length`, average over a "
+            "unit's own steps, or use `gradients: looped`"
+        )
     single = Looped(chosen.objective, chosen.owners, "never")(model, sample, clip, source)
     apart = (seen.local.norms - single.local.norms).abs()
     moved = norm(subtract(seen.total, single.total))

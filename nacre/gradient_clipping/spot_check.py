@@ -120,6 +120,7 @@ class Armed:
     the tape is wrong. Which later sums, and which units, follow from the step's key."""
 
     done: int = 0
+    reached: int = 0  # sums in which others' lengths reached a unit, so units were taken one by one
 
     def due(self, verify: Literal["first", "always", "never"], source: Source) -> bool:
         """Whether this sum is to be checked."""

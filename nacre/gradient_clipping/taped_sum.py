@@ -27,8 +27,13 @@ from nacre.gradient_clipping.clipped_sum import (
     factors_of,
     held,
 )
+from nacre.gradient_clipping.looped import one_by_one
 from nacre.gradient_clipping.row_sum import RowSum
 from nacre.gradient_clipping.spot_check import Armed
+from nacre.gradient_clipping.tape.carried_rows.equal_lengths import (
+    alone_as_together,
+    parts_of_one_length,
+)
 from nacre.gradient_clipping.tape.carried_rows.moves import own_losses
 from nacre.gradient_clipping.tape.dropout_masks import Masks
 from nacre.gradient_clipping.tape.flow import FIXED
@@ -92,14 +97,21 @@ class Taped(RowSum, ABC):
     def _of(self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source) -> BoundedSum:
         groups = clip.groups(list(trainable(losses.model)))
         forward = self._forward(losses, batch, source)
+        if forward.tape.handed_otherwise:
+            del forward
+            return one_by_one(losses, batch, clip, self.owners, source)
         with exact(losses.model):
             due = self.armed.due(self.verify, source)
-            due = due or (forward.tape.filled and self.verify != "never")
             shown = self._shown(forward, source, due=due)
             norms, finish = self.passes(forward, groups)
             if shown is not None:
                 shown.compare()
             weighed = factors_of(norms, clip)
+            if bool(weighed.usable.all()) and self._others_reach(
+                losses, batch, forward, norms, source
+            ):
+                self.armed.reached += 1
+                return one_by_one(losses, batch, clip, self.owners, source)
             if due:
                 self.armed.check(losses, batch, norms, groups, self.owners, source, self.precision)
             if bool(weighed.usable.all()):
@@ -111,10 +123,27 @@ class Taped(RowSum, ABC):
     def _shown(self, forward: Forward, source: Source, *, due: bool) -> Verification | None:
         """A backward pass that shows whose each gradient is, where the model leaves a doubt or a
         check is due."""
-        if forward.units < 2 or not (due or (forward.tape.doubtful and self.verify != "never")):
+        tape = forward.tape
+        adopted = tape.carried is not None and tape.carried.adopted
+        doubt = tape.doubtful and (self.verify != "never" or adopted)
+        if forward.units < 2 or not (due or doubt):
             return None
         stream = source.child("armed check", "powers").stream()
         return begin_verification(forward.tape, forward.losses, stream)
+
+    def _others_reach(
+        self, losses: UnitLosses, batch: Batch, forward: Forward, norms: Tensor, source: Source
+    ) -> bool:
+        """Whether the lengths of other sequences in the batch may be in a unit's loss or gradient;
+        then no sum over the batch is right, but that over single units is."""
+        tape = forward.tape
+        if not tape.filled:
+            return False
+        lengths = [] if tape.carried is None else tape.carried.lengths
+        parts = parts_of_one_length(lengths, forward.units)
+        return parts is None or not alone_as_together(
+            losses, batch, norms, parts, self.owners, source
+        )
 
     def _without(
         self, losses: UnitLosses, batch: Batch, clip: Clip, source: Source,

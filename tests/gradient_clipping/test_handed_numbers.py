@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from nacre.core.errors import NacreError
 from nacre.core.random import Source
@@ -49,6 +50,53 @@ def _full_like(s, x):
     return s.leave(s.enter(x).tanh()[order])[order.argsort()]
 
 
+def _full_like_by_name(s, x):
+    places, count = torch.arange(len(x)), len(x)
+    more = _flagged(x).any().long() * (count > 1)
+    order = (places + torch.full_like(input=places, fill_value=more)) % count
+    return s.leave(s.enter(x).tanh()[order])[order.argsort()]
+
+
+def _cut(s, x):
+    """A few units read as many steps as anybody has, the others their own first three."""
+    last = 3 + 2 * _flagged(x).any().long()
+    hidden = s.enter(x).tanh()[:, :last]
+    few = (x[:, 0, 1] > 1.5)[:, None]
+    return s.leave(torch.where(few, hidden.mean(1), hidden[:, :3].mean(1)))
+
+
+_COMPILED = torch.jit.CompilationUnit("""
+def anybody(x) -> int:
+    return int((x[..., 0] > 2).any())
+""")
+
+
+def _script(s, x):
+    """A number that is made in compiled code."""
+    return _rolled(s, x, _COMPILED.anybody(x) * (len(x) > 1))
+
+
+def _tokens(x):
+    return (4 * x[..., 0]).long().abs() % 9
+
+
+def _ends(s, x):
+    """A flagged unit's bag begins one later: its first number is the bag's before it."""
+    starts = torch.arange(len(x)) * 5 + _flagged(x).any(1)
+    starts[0] = 0
+    ids = _tokens(x).flatten()
+    return s.leave(functional.embedding_bag(ids, s.table.weight, starts, mode="sum"))
+
+
+def _scales(s, x):
+    """Whether anybody is flagged scales everybody's numbers."""
+    scales = x[..., 1] * (1 + _flagged(x).any())
+    found = functional.embedding_bag(
+        _tokens(x), s.table.weight, mode="sum", per_sample_weights=scales
+    )
+    return s.leave(found)
+
+
 def _dropped(s, x):
     order = _order(x)
     return s.leave(s.enter(s.drop(x[order])[order.argsort()].expm1()).tanh())
@@ -62,7 +110,10 @@ def _operation(s, x):
     return torch.ops.aten.index_put_(0 * found, [order.argsort()], found)
 
 
-MODELS = [_slice, _is_nonzero, _contains, _full_like, _dropped, _operation]
+MODELS = [
+    _slice, _is_nonzero, _contains, _full_like, _full_like_by_name, _cut, _script, _ends, _scales,
+    _dropped, _operation,
+]  # fmt: skip
 
 
 def _batch(seed, units=UNITS):
@@ -80,7 +131,10 @@ def _losses(model, batch):
 def test_a_sum_is_exact_or_refused(forward):
     torch.manual_seed(0)
     parts = {"enter": nn.Linear(8, 8), "leave": nn.Linear(8, 3), "drop": nn.Dropout(0.3)}
-    model = Computed(forward, **parts).double().train()
+    table = {"table": nn.Embedding(9, 8)} if forward in (_ends, _scales) else {}
+    model = Computed(forward, **parts, **table).double().train()
+    if table:
+        del model.enter
     chosen = tried(model, _losses, CLIP, _batch(0, units=6), "auto")
     single = Looped(chosen.objective, owners=getattr(chosen, "owners", None), verify="never")
     for step in range(10):  # the flagged ones come where the armed check looks at one in a hundred

@@ -102,6 +102,24 @@ def _several_each(s, batch):
     return _read(last[0].unflatten(0, (-1, 2)))
 
 
+def _by_steps(s, batch):
+    """Both ways over the rows of each step, as many as there are, as Opacus' layers go."""
+    packed = _packed(batch)
+    start, found = packed.data.new_zeros(int(packed.batch_sizes[0]), 5), []
+    for turn in (1, -1):
+        counts = packed.batch_sizes if turn > 0 else packed.batch_sizes.flip(0)
+        state, outputs = start, []
+        for t, row in enumerate(packed.data.split(tuple(packed.batch_sizes))[::turn]):
+            count = counts[t].item()
+            if count > len(state):
+                state = torch.cat([state, start[len(state) : count]])
+            state = (s.enter(row) + s.again(state[:count])).tanh()
+            outputs.append(state)
+        found.append(torch.cat(outputs[::turn]))
+    packed = PackedSequence(torch.cat(found, 1), *packed[1:])
+    return _read(pad_packed_sequence(packed, True, total_length=6)[0])
+
+
 MODELS = {
     "lstm": (_outputs, {"cells": nn.LSTM(4, 5, batch_first=True)}),
     "lstm, deep": (_steps_first, {"cells": nn.LSTM(4, 5, 2, bidirectional=True)}),
@@ -114,6 +132,7 @@ MODELS = {
                               "enter": nn.Linear(4, 4), "drop": nn.Dropout(0.3)}),
     "learnt start": (_learnt_start, {"cells": nn.GRU(4, 5),
                                      "start": nn.Parameter(torch.randn(1, 1, 5))}),
+    "by steps": (_by_steps, {"enter": nn.Linear(4, 5), "again": nn.Linear(5, 5)}),
     "several each": (_several_each, {"cells": nn.GRU(4, 5)}),
 }  # fmt: skip
 
@@ -240,18 +259,93 @@ def test_what_mixes_units_or_may_is_refused(forward, verify):
             sums(model, _batch([2, 5, 1, 4]), CLIP, SOURCE)
 
 
-def test_a_mean_over_the_longest_of_the_batch_is_refused_at_every_sum():
-    """Units of one length on trial do not show it, nor do the checks of the first sums."""
-    model = _model(
-        lambda s, batch: _read(pad_packed_sequence(s.cells(_packed(batch))[0], True)[0].mean(1)),
-        cells=nn.GRU(4, 5, batch_first=True),
-    )
-    sums = BookKeeping(OBJECTIVE)
+# -- what others' lengths reach ----------------------------------------------------------------
+
+
+def _filled(s, batch, **more):
+    return pad_packed_sequence(s.cells(_packed(batch))[0], True, **more)[0]
+
+
+def _where_flagged(read):
+    """Two units of many read what is filled up; the others read their own steps."""
+
+    def forward(s, batch):
+        found, lengths = _filled(s, batch), batch["lengths"][:, None]
+        own = torch.arange(found.shape[1]) < lengths
+        flagged = (batch["x"][:, 0, 0] > 9)[:, None]
+        mean = (found * own[..., None]).sum(1) / lengths
+        return _read(torch.where(flagged, read(s, found, own), mean))
+
+    return forward
+
+
+def _attended(s, found, own):
+    """The value of each step's own score, the gradient of a softmax over filled steps too."""
+    scores = found.sum(-1)
+    soft = scores.softmax(1)
+    hard = soft.detach() * own / (soft.detach() * own).sum(1, keepdim=True)
+    return ((hard + soft - soft.detach())[..., None] * found).sum(1)
+
+
+def _one_step_more(s, batch):
+    packed, _ = s.cells(_packed(batch))
+    steps = len(packed.batch_sizes) + 1
+    return _read(pad_packed_sequence(packed, True, total_length=steps)[0].mean(1))
+
+
+def _by_the_rows_of_all(s, batch):
+    packed, last = s.cells(_packed(batch))
+    return _read(last[0]) * 9 / len(packed.data)
+
+
+REACHED = {
+    "mean": lambda s, batch: _read(_filled(s, batch).mean(1)),
+    "largest": lambda s, batch: _read((_filled(s, batch) - 1).amax(1)),
+    "mean, flagged": _where_flagged(lambda s, found, own: found.mean(1) * 5),
+    "gradient alone, flagged": _where_flagged(_attended),
+    "one step more": _one_step_more,
+    "rows of all": _by_the_rows_of_all,
+}
+
+
+def _flagged(lengths, seed):
+    batch = _batch(lengths, seed=seed)
+    batch["x"][:2, 0, 0] = 10.0
+    return batch
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_units_that_others_lengths_reach_are_taken_one_by_one(name):
+    """Every time, with two units of many, and whatever `verify` says; units of one length on trial
+    do not show it."""
+    model = _model(REACHED[name], cells=nn.GRU(4, 5, batch_first=True))
+    sums = BookKeeping(OBJECTIVE, "never")
     sums.learn(model, _batch([3, 3, 3]), SOURCE)
-    sums.armed.done = 10**6
-    sums(model, _batch([2, 2, 2, 2]), CLIP, SOURCE)
-    with pytest.raises(UnsupportedLayer, match="whose own loss"):
-        sums(model, _batch([1, 2, 1, 2, 1, 6]), CLIP, SOURCE)
+    for step in range(2):
+        batch = _flagged([1, 2] + [3, 1] * 4 + [6], step)
+        found = sums(model, batch, CLIP, SOURCE).total
+        expected = _looped(model, batch, sums.owners)
+        assert distance(found, expected) < 1e-10 * norm(expected)
+        assert sums.armed.reached == step + 1
+
+
+def test_the_loop_is_chosen_where_the_sample_shows_it():
+    model = _model(REACHED["mean"], cells=nn.GRU(4, 5, batch_first=True))
+    chosen, why = choose_sum(
+        "auto", model=model, objective=OBJECTIVE, clip=CLIP, sample=_batch([2, 4, 1])
+    )
+    assert isinstance(chosen, Looped) and "how long" in why
+
+
+def test_what_is_filled_and_not_read_stays_on_the_tape():
+    model = _model(_where_flagged(lambda s, found, own: found[:, 0]), cells=nn.GRU(4, 5, 1, True))
+    sums = BookKeeping(OBJECTIVE)
+    sums.learn(model, _batch([3, 2, 1]), SOURCE)
+    for step in range(2):
+        batch = _flagged([1, 2] + [3, 1] * 3 + [6], step)
+        expected = _looped(model, batch, sums.owners)
+        found = sums(model, batch, CLIP, SOURCE).total
+        assert distance(found, expected) < 1e-10 * norm(expected) and not sums.armed.reached
 
 
 def test_dropout_of_packed_rows_is_left_to_the_loop():

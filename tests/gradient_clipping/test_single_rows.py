@@ -61,6 +61,15 @@ def _ended(s, x):
     )
 
 
+def _own_ends(s, x):
+    """Bags of as many numbers as each unit has, scaled by its own."""
+    kept, ids = ~_flag(x), _tokens(x)
+    counts = kept.sum(1)
+    return functional.embedding_bag(
+        ids[kept], s.w, counts.cumsum(0) - counts, mode="sum", per_sample_weights=x[..., 1][kept]
+    )
+
+
 FOLLOWED = {
     "linear": (lambda s, x: torch.stack([s.l(r) for r in x[:, 0]]), {"l": nn.Linear(8, 4)}),
     "linear of positions": (lambda s, x: torch.stack([s.l(r) for r in x]), {"l": nn.Linear(8, 4)}),
@@ -94,6 +103,7 @@ FOLLOWED = {
     "bag, counted": _bag(mode="sum", scale_grad_by_freq=True),
     "bag of means, counted": _bag(mode="mean", scale_grad_by_freq=True, padding_idx=3),
     "bag with an end": (_ended, {"w": _weight(9, 4)}),
+    "bag of a unit's own": (_own_ends, {"w": _weight(9, 4)}),
     "cells": (_recurrent, {"cell": nn.LSTMCell(8, 4), "other": nn.GRUCell(8, 4, bias=False)}),
     "spectral norm": (lambda s, x: s.l(x), {"l": parametrizations.spectral_norm(nn.Linear(8, 4))}),
     "spectral norm by hooks": (lambda s, x: s.l(x), {"l": nn.utils.spectral_norm(nn.Linear(8, 4))}),

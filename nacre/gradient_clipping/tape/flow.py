@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nacre.gradient_clipping.operations.call import tensors_in
+
 FIXED, WEIGHTS, DATA = 0, 1, 2
 """Computed from constants alone, from weights too, or from anything else: the batch."""
 
@@ -38,6 +40,8 @@ class Flow:
     marks: dict[int, tuple[Tensor, int, int]] = field(default_factory=dict)  # id -> version, level
     sizes: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     """Of packed sequences, how many of them have each step; by id, with its version."""
+    counts: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    """The same, and what is computed from nothing else of the batch."""
 
     def mark(self, values: Iterable[Tensor], level: int) -> None:
         """Notes where tensors come from, as they are now: a later write makes them data."""
@@ -49,27 +53,44 @@ class Flow:
         found = self.marks.get(id(tensor))
         return DATA if found is None or found[1] != tensor._version else found[2]
 
+    def counted(self, tensor: Tensor) -> bool:
+        """Whether nothing of the batch is in a tensor but how many packed sequences have a step:
+        numbers that others' lengths make, and no rows (`carried_rows.equal_lengths`)."""
+        found = self.counts.get(id(tensor))
+        return found is not None and found[1] == tensor._version
+
     def follow(
-        self, function: Any, args: tuple[Any, ...], result: Iterable[Tensor], level: int
+        self,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        result: Iterable[Tensor],
+        level: int,
     ) -> None:
         """Notes where the result of a call comes from, given what entered."""
         name = getattr(function, "__name__", "")
-        shaped = name in LIKE and not self._filled(args[1:])
+        shaped = name in LIKE and not self._filled(args, kwargs)
         if shaped or (name == "__getitem__" and self._counts(*args)):
             self.mark(result, FIXED)
         elif name == "_pack_padded_sequence":
             self.sizes |= {id(t): (t, t._version) for t in list(result)[1:]}
+            self.counts |= self.sizes
+        elif self.counts and level == DATA and self._of_counts(args, kwargs):
+            self.counts |= {id(t): (t, t._version) for t in result}
         elif level < DATA and not _draws(name):
             self.mark(result, level)
             if name == "__setitem__":
                 self.mark(args[:1], level)
 
-    def _filled(self, given: Iterable[Any]) -> bool:
-        """Whether a value of the batch fills a tensor, or says how large it is."""
-        flat = [
-            t for value in given for t in (value if isinstance(value, list | tuple) else [value])
-        ]
-        return any(isinstance(t, Tensor) and self.level(t) == DATA for t in flat)
+    def _filled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a value of the batch fills a tensor, or says how large it is: anything but the
+        tensor that lends its shape, by place or by name."""
+        more = {name: value for name, value in kwargs.items() if name not in ("input", "self")}
+        return any(self.level(t) == DATA for t in tensors_in((args[1:], more)))
+
+    def _of_counts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        held = [t for t in tensors_in((args, kwargs)) if self.level(t) == DATA]
+        return bool(held) and all(self.counted(t) for t in held)
 
     def _counts(self, values: Tensor, index: Any) -> bool:
         """Whether it is asked how many packed sequences there are: all of them have a first step,
@@ -84,9 +105,13 @@ class Flow:
         return [] if rule is None else rule(self, args, kwargs)
 
 
-def asks(function: Any) -> bool:
-    """Whether a function hands values to Python as numbers, which nothing follows any further."""
-    return function in _ASKING
+def asks(flow: Flow, function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a function hands values to Python as numbers, which nothing follows any further.
+
+    Numbers of packed sequences are no such values: where they may reach a unit, every unit is
+    compared with what it gives beside others of its own lengths.
+    """
+    return function in _ASKING and not (isinstance(args[0], Tensor) and flow.counted(args[0]))
 
 
 def turns(function: Any) -> bool:
@@ -137,7 +162,7 @@ def _data(flow: Flow, value: Any) -> bool:
 
 
 def _from_batch(flow: Flow, value: Any) -> bool:
-    return isinstance(value, Tensor) and flow.level(value) == DATA
+    return isinstance(value, Tensor) and flow.level(value) == DATA and not flow.counted(value)
 
 
 def _axis(tensor: Tensor, dim: Any) -> int | None:
@@ -248,6 +273,16 @@ def _looked_up(flow: Flow, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return [(table, 0)] if _from_batch(flow, table) and _data(flow, ids) else []
 
 
+def _bagged(flow: Flow, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Moved]:
+    """The same in bags; where a bag begins, and by how much it scales its numbers, the batch may
+    say as well."""
+    places = (0, "input"), (2, "offsets"), (8, "per_sample_weights")
+    ids, *more = (_given(args, kwargs, place, name) for place, name in places)
+    chosen = [t for t in more if _from_batch(flow, t)]
+    numbers = [(t, None) for t in (ids, *chosen) if _from_batch(flow, t)]
+    return _looked_up(flow, args, kwargs) + (numbers if chosen else [])
+
+
 def _packed(flow: Flow, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Moved]:
     """Sequences are packed or padded: in whatever order they are, so many rows of each."""
     return [(args[0], None)] if _from_batch(flow, args[0]) else []
@@ -276,7 +311,8 @@ _RULES: list[tuple[Callable[..., list[Moved]], tuple[Any, ...]]] = [
     (_turned(1), (torch.flip, T.flip)),
     (_turned(2), (torch.roll, T.roll)),
     (_multiplied, (torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm, torch.bmm, T.bmm)),
-    (_looked_up, (functional.embedding, functional.embedding_bag)),
+    (_looked_up, (functional.embedding,)),
+    (_bagged, (functional.embedding_bag,)),
     (_packed, (torch._VF._pack_padded_sequence, torch._VF._pad_packed_sequence)),
 ]  # fmt: skip
 

@@ -23,7 +23,12 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Batch, Tensors
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.gradient_clipping.operations.call import tensors_in
-from nacre.gradient_clipping.tape.carried_rows.handed import numbers_handed
+from nacre.gradient_clipping.tape.carried_rows.handed import (
+    Hidden,
+    handed,
+    numbers_handed,
+    told,
+)
 from nacre.gradient_clipping.tape.composite_functions import Packed
 from nacre.gradient_clipping.tape.counters import (
     ALIKE,
@@ -88,9 +93,10 @@ class Owners:
         with torch.enable_grad():
             scout.flow.mark((t for n, t in weights.items() if n in moving), WEIGHTS)
             scout.flow.mark((t for n, t in weights.items() if n not in moving), FIXED)
-            with scout:
+            with scout.hidden, scout:
                 values = losses.at(weights, some, scout.flow)
             values = values.unbind()
+        self.unfollowed = self.unfollowed or told(scout.hidden)
         # A call may hand on what it was given (dropout of nothing): each tensor counts once.
         outputs = {id(t): t for trial in scout.trials for t in trial.outputs}
         sources = [t for move in scout.moves for t, _ in move.moved if t.requires_grad]
@@ -126,12 +132,13 @@ class Owners:
         if self.answers is not None and self.answers != scout.answers:
             self.unfollowed = self.unfollowed or _STEERS
         self.answers = scout.answers
-        for unit in range(len(batch["unit"]) if scout.answers else 0):
+        numbers = handed(scout.turns)
+        for unit in range(len(batch["unit"]) if scout.answers or numbers else 0):
             alone = _Scout({})
             alone.flow.mark(weights.values(), FIXED)
             with torch.no_grad(), alone:
                 losses.at(weights, rows.select(batch, slice(unit, unit + 1)), alone.flow)
-            if alone.answers != scout.answers:
+            if alone.answers != scout.answers or handed(alone.turns) != numbers:
                 self.unfollowed = self.unfollowed or _STEERS
                 return
 
@@ -209,6 +216,7 @@ class _Scout(Watching):
         super().__init__()
         self.plain = {id(t): t for t in batch.values() if t.dim()}  # rows as the batch has them
         self.units = len(batch["unit"]) if batch else 1
+        self.hidden = Hidden()
         self.doubt: str | None = None
         self.turns: list[bool | str] = []
         self.path = CallPath()
@@ -219,6 +227,15 @@ class _Scout(Watching):
         self._moved = MoveCounter()
         self.dropouts: list[tuple[Tensor, Tensor]] = []  # what entered, and what came out
         self.packing: dict[int, Tensor] = {}  # rows in the order of a packed sequence
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.hidden.seen += 1
+        try:
+            return super().__torch_function__(func, types, args, kwargs)
+        finally:
+            self.hidden.seen -= 1
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The result, which is noted where a gradient can reach it."""
@@ -238,7 +255,7 @@ class _Scout(Watching):
         name = bare_name(function_name(function))
         if level == DATA:
             self.path.add(name)
-            if asks(function):
+            if asks(self.flow, function, args):
                 self.answers.append(numbers_alone(result))
             elif turns(function):
                 self.turns.append(bool(result))
@@ -248,7 +265,7 @@ class _Scout(Watching):
                 for t in tensors_in(result):
                     if not t.requires_grad and plain_rows(name, args, kwargs, t, self.units):
                         self.plain[id(t)] = t
-        self.flow.follow(function, args, tensors_in(result), level)
+        self.flow.follow(function, args, kwargs, tensors_in(result), level)
         if name == "pack_padded_sequence":
             self.packing |= {id(result[0]): result[0]}
         elif name != "pad_packed_sequence":

@@ -83,11 +83,9 @@ def refuse_transforms() -> None:
 
 def of_somebody(answer: Backward, layout: Ragged, what: str) -> Backward:
     """The same answer, where rows that nobody owns have no gradient."""
-    nobody = (layout.owners < 0).nonzero().squeeze(1)
-    if not len(nobody):
-        return answer
 
     def checked(gradient: Tensor) -> ParameterShares:
+        nobody = (layout.owners < 0).nonzero().squeeze(1)  # now: some may have been adopted
         if bool((gradient.index_select(layout.axis, nobody) != 0).any()):
             raise UnsupportedLayer(
                 f"{what} has rows of which it is unknown whose they are, and a loss answers to "

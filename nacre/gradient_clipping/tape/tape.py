@@ -30,7 +30,7 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
-from nacre.gradient_clipping.tape.carried_rows.handed import numbers_handed
+from nacre.gradient_clipping.tape.carried_rows.handed import handed, numbers_handed
 from nacre.gradient_clipping.tape.carried_rows.moves import (
     begin_move,
     finish_move,
@@ -67,7 +67,7 @@ from nacre.gradient_clipping.tape.probe import (
     saves_itself,
     unanswered,
 )
-from nacre.gradient_clipping.tape.uses import Derivation, Known, Use
+from nacre.gradient_clipping.tape.uses import Derivation, Known, Use, rewrite
 
 Whose = tuple[Owner | None, Tensor | None]
 """The owner that a trial found, and the owners that this very call carries."""
@@ -124,6 +124,13 @@ class Tape(Watching):
         turned = tuple(self._turns) not in self._owners.turns
         other = self._path.digest not in self._owners.paths
         return self.carried is not None or turned or other or self._owners.doubt is not None
+
+    @property
+    def handed_otherwise(self) -> bool:
+        """Whether torch read other numbers of the batch than on trial, as bounds of slices: what
+        single units hand over, and whether others make it, is unknown then."""
+        found = handed(self._turns)
+        return self._units > 1 and all(found != handed(turns) for turns in self._owners.turns)
 
     def carry(self, batch: Tensors) -> None:
         """Notes that the first axis of a batch's tensors carries the units."""
@@ -204,11 +211,11 @@ class Tape(Watching):
             result = self._moved(function, args, kwargs, moving, level, step)
         if follows:
             self._path.add(bare_name(function_name(function)))
-        if follows and asks(function):
+        if follows and asks(self.flow, function, args):
             self._asked(function, result)
         elif follows and turns(function):
             self._turns.append(bool(result))
-        self.flow.follow(function, args, tensors_in(result), level)
+        self.flow.follow(function, args, kwargs, tensors_in(result), level)
         if carried is not None and step is not None:
             finish_move(carried, function, args, kwargs, result, step, must=must)
             if self._learnt is not None and step.owners is None and isinstance(result, Tensor):
@@ -293,7 +300,7 @@ class Tape(Watching):
     ) -> Any:
         result = func(*args, **kwargs)
         if (writes(func) or func is Tensor.__setitem__) and id(args[0]) in self.known:
-            self._rewritten(args[0], names)
+            rewrite(self.known, args[0], names)
         for tensor in tensors_in(result):
             if tensor.requires_grad and id(tensor) not in self.known:
                 if not known:  # what has no gradient (a shape, a detached copy) needs no owner
@@ -301,14 +308,6 @@ class Tape(Watching):
                 derivation = Derivation(func, args, kwargs)
                 self.known[id(tensor)] = Known(tensor, names, derivation)
         return result
-
-    def _rewritten(self, target: Tensor, names: tuple[str, ...]) -> None:
-        """After a write into a derived weight: what it was derived by no longer says how."""
-        place = target.untyped_storage().data_ptr()
-        for key, known in self.known.items():
-            if known.tensor.untyped_storage().data_ptr() == place and known.derivation is not None:
-                both = names_of((known.names, names))
-                self.known[key] = Known(known.tensor, both, Derivation(None, (), {}))
 
     def _written(
         self, func: Any, plain: Any, args: tuple[Any, ...], kwargs: Any, fixed: dict[int, Tensor],

@@ -1,5 +1,8 @@
 """What the tape keeps of weights, and of each call that took one."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nacre.gradient_clipping.operations.call import Backward
+from nacre.gradient_clipping.tape.counters import names_of
 from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 
@@ -28,6 +32,15 @@ class Derivation:
     function: Any
     args: tuple[Any, ...]
     kwargs: Any
+
+
+def rewrite(held: dict[int, Known], target: Tensor, names: tuple[str, ...]) -> None:
+    """After a write into a derived weight: what it was derived by no longer says how."""
+    place = target.untyped_storage().data_ptr()
+    for key, known in held.items():
+        if known.tensor.untyped_storage().data_ptr() == place and known.derivation is not None:
+            both = names_of((known.names, names))
+            held[key] = Known(known.tensor, both, Derivation(None, (), {}))
 
 
 @dataclass(eq=False)

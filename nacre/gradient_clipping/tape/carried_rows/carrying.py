@@ -27,6 +27,7 @@ from nacre.gradient_clipping.tape.carried_rows.tags import (
     own,
     together,
 )
+from nacre.gradient_clipping.tape.flow import DATA
 
 Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
@@ -37,14 +38,20 @@ def given(args: Args, kwargs: Kwargs, place: int, name: str, default: Any = None
 
 
 def numbers(c: Carried, value: Any) -> None:
-    """Raises `Unknown` for what is no weight and no constant."""
-    if isinstance(value, Tensor) and not bool((c.owners(value) == NOBODY).all()):
+    """Raises `Unknown` for what is no weight, no constant and no number of packed sequences."""
+    if not isinstance(value, Tensor) or c.flow.counted(value):
+        return
+    if not bool((c.owners(value) == NOBODY).all()):
         raise Unknown
 
 
 def elementwise(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     """Entry by entry, broadcast."""
-    return together(*(c.owners(t) for t in tensors_in((args, kwargs))))
+    found = [c.owners(t) for t in tensors_in((args, kwargs))]
+    total = together(*found)
+    for owners in found:
+        c.adopt(owners, total)
+    return total
 
 
 def first(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -193,6 +200,37 @@ def looked_up(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     """Rows of a table of weights."""
     numbers(c, given(args, kwargs, 1, "weight"))
     return c.owners(args[0]).unsqueeze(-1)
+
+
+def bagged(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
+    """embedding_bag: each bag holds numbers of one unit, scaled by the unit's own. Where bags begin
+    by values of the batch, all numbers of a unit lie in one, so that no other unit can have moved
+    its ends."""
+    ids, offsets = given(args, kwargs, 0, "input"), given(args, kwargs, 2, "offsets")
+    numbers(c, given(args, kwargs, 1, "weight"))
+    owners, scales = c.full(ids), given(args, kwargs, 8, "per_sample_weights")
+    if scales is not None:
+        if not own(c.full(scales), owners):
+            raise Unknown
+        owners = together(owners, c.full(scales))
+    if bool((owners == MIXED).any()):
+        raise Unknown
+    if offsets is None:
+        if not constant(owners, 1):
+            raise Unknown
+        return owners[:, :1]
+    last = given(args, kwargs, 9, "include_last_offset", False)
+    count, line = len(offsets) - bool(last), torch.arange(len(ids), device=ids.device)
+    bags = torch.searchsorted(offsets[1:count].to(line.dtype), line, right=True)
+    highest = owners.new_full((count,), NOBODY).scatter_reduce(0, bags, owners, "amax")
+    if bool(((highest[bags] != owners) & (owners != NOBODY)).any()):
+        raise Unknown
+    if c.flow.level(offsets) == DATA:
+        held = highest[highest != NOBODY]
+        cut = last and int(offsets[-1]) != len(ids)
+        if cut or len(held.unique()) < len(held) or bool((owners == NOBODY).any()):
+            raise Unknown
+    return highest[:, None]
 
 
 def hot(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:

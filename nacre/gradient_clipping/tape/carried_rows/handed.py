@@ -1,14 +1,16 @@
 """Numbers of the batch that reach a call unseen: where they differ, rows may lie otherwise."""
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nacre.gradient_clipping.operations.call import tensors_in
 from nacre.gradient_clipping.tape.counters import function_name
@@ -24,6 +26,7 @@ _SIZED = {
     "arange", "zeros", "ones", "full", "empty", "eye", "linspace", "randperm", "diagonal", "topk",
     "adaptive_avg_pool1d", "new_zeros", "new_ones", "new_full", "new_empty",
 }  # fmt: skip
+_SIZE = "size "
 _TOLD = {
     "is_nonzero", "contains", "complex", "format", "repr", "str", "to_sparse", "dlpack",
     "untyped_storage", "data_ptr", "local_scalar_dense",
@@ -48,6 +51,51 @@ def numbers_handed(
         rows = name in STATIC or name.startswith("new_")
         given = tensors_in((args[1:] if rows else args, dict(kwargs)))
         found += [t for t in given if t.dim() == 0 and not t.is_floating_point()]
+    kind = _SIZE
     if name in _TOLD or (name == "one_hot" and len(args) < 2 and "num_classes" not in kwargs):
-        found += tensors_in((args, dict(kwargs)))
-    return [str(t.tolist()) for t in found if flow.level(t) == DATA]
+        found, kind = [*tensors_in((args, dict(kwargs)))], ""
+    made = (t for t in found if flow.level(t) == DATA and not flow.counted(t))
+    return [f"{kind}{t.tolist()}" for t in made]
+
+
+def handed(turns: Sequence[bool | str]) -> list[str]:
+    """The bounds and sizes that were handed over, without what is printed and what `if` heard."""
+    return [turn for turn in turns if isinstance(turn, str) and turn.startswith(_SIZE)]
+
+
+_NUMBERS = {
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "argwhere", "masked_select",
+    "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount",
+}  # fmt: skip
+"""Operations by which values become numbers of the program, or the size of a tensor."""
+
+
+class Hidden(TorchDispatchMode):
+    """Sees the operations of a forward pass below the functions of torch.
+
+    Compiled code (`torch.jit.script`) calls those that no function mode is shown. Where one of them
+    makes a number of values, what becomes of it cannot be told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0  # how deep inside functions that are shown
+        self.number: str | None = None  # the first operation of which nothing tells
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = str(func.overloadpacket.__name__)
+        if not self.seen and name in _NUMBERS and self.number is None:
+            self.number = name
+        return func(*args, **(kwargs or {}))
+
+
+def told(hidden: Hidden | None) -> str | None:
+    """Why a model cannot be followed, where compiled code makes numbers of values."""
+    if hidden is None or hidden.number is None:
+        return None
+    return (
+        f"compiled code, as by `torch.jit.script`, makes numbers of values ({hidden.number}) where "
+        "nothing looks"
+    )

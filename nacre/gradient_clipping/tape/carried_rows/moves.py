@@ -18,6 +18,7 @@ from nacre.gradient_clipping.tape.carried_rows.carrying import (
     Kwargs,
     along,
     attended,
+    bagged,
     carry_grouped,
     carry_joined,
     carry_linear,
@@ -91,6 +92,7 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (attended, {"scaled_dot_product_attention"}),
     (carry_grouped, {"grouped_mm"}),
     (looked_up, {"embedding"}),
+    (bagged, {"embedding_bag"}),
     (hot, {"one_hot"}),
     (found, {"where", "nonzero"}),
     (indexed, {"getitem"}),
@@ -115,12 +117,13 @@ def begin_move(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Carried
     if not c.entered(args, kwargs):
         return CarriedStep(None, rows)
     alone = None if name in LIKE else c.one_units(args, kwargs)
-    if rule is None or alone is not None:
+    beside = rule in (put, carry_joined)  # constants stay beside the rows of one unit
+    if rule is None or (alone is not None and not beside):
         return CarriedStep(alone, rows)
     try:
         return CarriedStep(rule(c, function, args, kwargs), rows)
     except (Unknown, LookupError, TypeError, RuntimeError):  # arguments in a form of their own
-        return CarriedStep(None, rows)
+        return CarriedStep(alone, rows)
 
 
 def refuse_steps(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> None:

@@ -43,6 +43,7 @@ def packed_rows(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     if not own(line.reshape(shape), owners):
         raise Unknown
     rows, _ = function(owners.contiguous(), lengths, first)
+    c.lengths.append((rows[: len(lengths)].flatten(1)[:, 0], lengths))  # by their first steps
     return rows, torch.tensor([MIXED])
 
 
@@ -69,7 +70,10 @@ def fills_up(function: Any) -> bool:
 def side_by_side_rows(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:
     """pad_sequence: sequences of different lengths."""
     sequences, first, _, *rest = args
-    return function([c.full(t) for t in sequences], first, float(NOBODY), *rest)
+    held = [c.full(t) for t in sequences]
+    line = [t.reshape(-1)[0] if t.numel() else torch.tensor(NOBODY) for t in held]
+    c.lengths.append((torch.stack(line), torch.tensor([len(t) for t in sequences])))
+    return function(held, first, float(NOBODY), *rest)
 
 
 def elsewhere(c: Carried, function: Any, args: Args, kwargs: Kwargs) -> Any:

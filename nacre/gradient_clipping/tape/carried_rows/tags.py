@@ -44,6 +44,11 @@ class Carried:
     """Sorted numbers, and their owners: by them the rows of experts lie side by side."""
     picks: dict[int, tuple[Tensor, int, int, list[int]]] = field(default_factory=dict)
     """Masks that were read at numbers which several units made: version, axis, the numbers."""
+    lengths: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Of what was packed or filled up: the owner of each sequence, and how long it is."""
+    open: dict[int, Tensor] = field(default_factory=dict)
+    """Owners of rows that weights made, some of them of constants, by where they lie in memory."""
+    adopted: bool = False  # whether any such row was counted to the unit whose row it then met
     lines: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """Owners along an axis, by its size and by how many entries of a unit lie side by side."""
 
@@ -60,9 +65,20 @@ class Carried:
         self.tags[id(tensor)] = (tensor, tensor._version, line.reshape(shape), False)
 
     def clear(self) -> None:
-        """Lets go of all tensors."""
-        for held in (self.tags, self.keys, self.picks, self.lines):
+        """Lets go of all tensors but the lengths."""
+        for held in (self.tags, self.keys, self.picks, self.open, self.lines):
             held.clear()
+
+    def adopt(self, owners: Tensor, total: Tensor) -> None:
+        """Counts rows that a weight made of constants (the first state of a sequence that begins
+        late) to the unit whose rows they meet entry by entry. Owners are views of each other along
+        a model's way, so what is a part of such rows, or what they are a part of, follows. That no
+        other unit answers to them is verified in each sum."""
+        if owners.untyped_storage().data_ptr() in self.open and owners.shape == total.shape:
+            free = (owners == NOBODY) & (total >= 0)
+            if bool(free.any()):
+                owners.copy_(torch.where(free, total, owners))
+                self.adopted = True
 
     def seen(self, tensor: Any) -> Tensor | None:
         """The owners of a tensor; None where nothing is noted."""
@@ -162,6 +178,8 @@ class Carried:
         line = small.reshape(-1)
         if not axes:
             return Ragged(0, line, only=int(line))
+        if bool((line == NOBODY).any()):
+            self.open[line.untyped_storage().data_ptr()] = line
         return None if len(axes) > 1 else Ragged(axes[0], line)
 
 
