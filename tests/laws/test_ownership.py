@@ -13,6 +13,8 @@ from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped, c
 from tests.laws.networks import Computed, Objective
 from tests.laws.zoo import distance
 
+pytestmark = pytest.mark.slow
+
 B, T, D = 6, 5, 8
 
 

@@ -23,6 +23,8 @@ from nacre.runs import loop
 from nacre.runs.run import train
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, recipe
 
+pytestmark = pytest.mark.slow
+
 
 def draws(kind: str, adjacency: str, **more: Any) -> dict[str, Any]:
     return {
