@@ -14,11 +14,17 @@ import coverage
 import pytest
 
 _PACKAGE = Path(__file__).parents[1] / "nacre"
-_MEASURED = (
+_COUNTED = (
     "core", "gradient_clipping", "fine_tuning", "federated_learning", "differential_privacy",
     "adversarial_training",
 )  # fmt: skip
-_MEASURED_THOUGH_SLOW = ("test_every_sum_is_that_of_single_units",)
+_MEASURED = (*_COUNTED, "laws", "oracles", "statistics", "ledger")
+_MEASURED_THOUGH_SLOW = (
+    "test_every_sum_is_that_of_single_units",
+    "test_a_sum_of_the_tape_is_exact_or_refused",
+    "test_writes_into_rows_are_followed",
+)
+_FILES_MEASURED_THOUGH_SLOW = ("test_experts.py", "test_taped_refusals.py")
 _tracer: list[coverage.Coverage] = []  # pytest-cov's, while it is stopped
 
 
@@ -48,7 +54,7 @@ def pytest_collection() -> Generator[None, object, object]:
     """Where coverage is asked for, it is measured while the measured folders are imported, and then
     in some tests alone: collecting the others takes twice as long while each line is noted."""
     if tracer := coverage.Coverage.current():
-        for folder in _MEASURED:
+        for folder in _COUNTED:
             for path in sorted((_PACKAGE / folder).rglob("*.py")):
                 parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
                 importlib.import_module(".".join(parts).removesuffix(".__init__"))
@@ -86,8 +92,10 @@ def measured(item: pytest.Item) -> bool:
     """Whether a test counts for the coverage that `scripts/check` asks of the core and of the five
     techniques: their own tests and laws do. Whole runs would show little more of them, and slow
     tests take half as long again while each of their lines is noted."""
-    if not item.nodeid.startswith(tuple(f"tests/{name}/" for name in (*_MEASURED, "laws"))):
+    if not item.nodeid.startswith(tuple(f"tests/{name}/" for name in _MEASURED)):
         return False
+    if item.path.name in _FILES_MEASURED_THOUGH_SLOW:
+        return True
     name = getattr(item, "originalname", item.name)
     return name in _MEASURED_THOUGH_SLOW or not item.get_closest_marker("slow")
 
