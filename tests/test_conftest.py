@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import dealt
+
+pytestmark = pytest.mark.slow
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 LAWS = '''"""Laws of every sum of two numbers."""

@@ -249,8 +249,7 @@ class Extended:
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Extended]:
     """A copy of the package with all parts in it, and what its command line says."""
     folder = tmp_path_factory.mktemp("extended")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "nacre", folder / "nacre", ignore=ignored)
+    shutil.copytree(ROOT / "nacre", folder / "nacre")
     touched = {name: part.add(folder / "nacre") for name, part in PARTS.items()}
     for name, recipe in RECIPES.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))

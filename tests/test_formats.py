@@ -176,6 +176,7 @@ def test_every_refusal_has_its_example() -> None:
         assert stems == REFUSED[kind].keys() and stems, kind
 
 
+@pytest.mark.slow
 def test_the_examples_are_what_the_code_writes() -> None:
     """An example that nobody writes any more is no example: run scripts/examples."""
     script = runpy.run_path(str(ROOT / "scripts" / "examples"))

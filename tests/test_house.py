@@ -8,6 +8,8 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nacre"
 WIDE = {"nacre/cli", "nacre/gradient_clipping/operations"}  # a file a verb, a file a kind
@@ -50,6 +52,7 @@ def _circles() -> list[list[str]]:
         left = {name: others - ends for name, others in left.items() if name not in ends}
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_through_others() -> None:
     """Imports for types alone count: a reader follows them too."""
     assert _circles() == []

@@ -20,6 +20,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = nacre.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["import nacre", "import nacre.cli.main"])
 def test_importing_loads_no_torch(code):
     heavy = "torch pandas sklearn pydantic dp_accounting opendp psycopg"

@@ -63,6 +63,7 @@ def complaints(path: Path) -> list[str]:
     return [f"{line}: {word!r}" for line, part in parts for word in found(part)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", PLAIN)
 def test_a_folder_says_what_it_does_in_plain_words(folder: str) -> None:
     """Write instead what the table `INSTEAD` proposes, or the noun that is meant."""

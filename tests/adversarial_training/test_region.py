@@ -20,6 +20,7 @@ def _region(kind, radii=RADII, low=-WIDE, high=WIDE):
     return kind(radii, low, high)
 
 
+@pytest.mark.slow
 @kinds
 @given(
     x=st.lists(numbers, min_size=3, max_size=3),

@@ -71,6 +71,7 @@ def rare():
     return torch.from_numpy(np.stack(both))
 
 
+@pytest.mark.slow
 def test_rare_radii_go_on_where_32_bits_end(rare):
     """R² / 2 beyond 14 ln 2 is exponential again, as it has no memory."""
     excess = rare.square().sum(0) / 2 - 14 * math.log(2)

@@ -111,6 +111,7 @@ def test_vague_normals_go_to_intervals(monkeypatch):
     assert found[0] == 0.5 * round(20 * math.sqrt(2 * 57 * math.log(2)))
 
 
+@pytest.mark.slow
 def test_what_float64_leaves_open_goes_to_intervals(monkeypatch):
     """With a margin of nearly a half nothing is certain in float64, and the results are equal."""
     value = ROOT.child("few").stream().normal(900).float()

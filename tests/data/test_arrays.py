@@ -100,6 +100,7 @@ def test_a_single_array_is_not_enough(tmp_path):
         ARRAYS.read(tmp_path, 0, b"k")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=100), st.integers(0, 400))
 def test_no_bytes_at_all_escape_as_another_error(tmp_path_factory, content, cut):
     folder = tmp_path_factory.mktemp("fuzz")
@@ -212,6 +213,7 @@ def test_a_vanished_idx_file_is_refused(tmp_path):
         read_idx(tmp_path / "gone")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60))
 def test_no_idx_bytes_escape_as_another_error(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("fuzz") / "x.idx"

@@ -25,6 +25,7 @@ def held(parts):
     return {name: part.features[:, 0].tolist() for name, part in parts.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", SIMULATED)
 @given(count=st.integers(3, 60), seed=st.integers(0, 5))
 def test_every_row_has_one_party_and_sizes_are_as_declared(option, count, seed):
@@ -60,6 +61,7 @@ def largest_share(alpha):
     return sum(float(torch.bincount(p.label).max()) / len(p) for p in parts) / 10
 
 
+@pytest.mark.slow
 def test_a_small_alpha_parts_the_classes_and_a_large_one_does_not():
     assert largest_share(0.05) > 0.7
     assert largest_share(1000.0) < 0.35

@@ -84,6 +84,7 @@ def test_a_missing_column_names_those_that_are_there(tmp_path):
         read(tmp_path, "a,b\n1,2\n").column("c")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200))
 def test_no_bytes_at_all_escape_as_another_error(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("fuzz")

@@ -104,6 +104,7 @@ finite = st.floats(-1e6, 1e6, width=32)
 bound = st.one_of(finite, st.just(math.inf))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(finite, st.floats(0.125, 1e6, width=32), bound), min_size=1, max_size=4))
 def test_a_scaler_comes_back_from_json(entries):
     offset, scale, high = (torch.tensor(list(x)) for x in zip(*entries, strict=True))

@@ -25,6 +25,7 @@ def rows(count, groups=None):
     return Rows(features, torch.arange(count) % 2, group)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=8), st.floats(0, 1))
 def test_shares_add_up_and_are_within_one_of_the_quota(counts, part):
     total = int(part * sum(counts))
@@ -56,6 +57,7 @@ def test_a_holdout_by_row_may_part_a_unit():
     assert set(kept.group) & set(out.group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.83])
 def test_equal_rows_are_split_in_the_declared_share(share):
     """3,322 equal rows of 11,183 made a holdout of 0.2 into 0.14 or 0.44."""
@@ -68,6 +70,7 @@ def test_equal_rows_are_split_in_the_declared_share(share):
         assert abs(len(out) - 900 * share) < 80  # 599 coins: six deviations
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 3), st.integers(0, 30), st.data())
 def test_one_more_row_is_the_only_one_that_moves(values, more, place, data):
     """As multisets, whatever equals it and wherever it stands."""
@@ -87,6 +90,7 @@ def _sides(values, holdout):
     return [part.features[:, 0].tolist() for part in parts]
 
 
+@pytest.mark.slow
 def test_a_single_row_is_held_out_with_the_declared_chance():
     """4000 keys: six deviations of a coin of 0.3 are 174."""
     outs = sum(
@@ -110,6 +114,7 @@ def test_adding_a_row_moves_no_other():
     assert [x for x in more if x < 100] == few
 
 
+@pytest.mark.slow
 def test_the_share_held_out_is_as_declared_and_depends_on_the_key():
     # 4000 coins of 0.25: a deviation of 150 has probability below 1e-7 under a random key.
     outs = [held_out(rows(4000), Holdout(share=0.25), key)[1] for key in (b"a", b"b")]
@@ -133,6 +138,7 @@ def test_impossible_options_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_outsiders_are_distributed_as_the_private_rows():
     """Over 40 seeds the mean of the cohort's column agrees within four standard errors."""
     from pathlib import Path

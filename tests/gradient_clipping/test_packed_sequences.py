@@ -149,6 +149,7 @@ def _looped(model, batch, owners):
     return Looped(OBJECTIVE, owners=owners, verify="never")(model, batch, CLIP, SOURCE).total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_sequences_give_the_sum_of_single_units(name):
     """By what each row carries alone, too: without any check."""

@@ -18,6 +18,8 @@ from tests.laws.networks import Computed, Objective
 from tests.laws.test_ownership import flagged_batch
 from tests.laws.zoo import distance
 
+pytestmark = pytest.mark.slow
+
 SOURCE, CLIP = Source(bytes(32)), Flat(norm=0.5)
 
 

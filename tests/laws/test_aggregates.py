@@ -27,6 +27,7 @@ def _aggregate(kind, contributions, expected=None):
     return {name: value / expected for name, value in total.items()}
 
 
+@pytest.mark.slow
 @aggregates
 @given(columns, st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
@@ -70,6 +71,7 @@ def test_the_median_is_numpys_whatever_is_expected(rows, expected):
     assert np.allclose(found, np.median(np.array(rows), axis=0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 6), st.lists(numbers, min_size=13, max_size=13), st.data())
 @settings(max_examples=50, deadline=None)
 def test_fewer_than_half_cannot_move_the_median_out_of_the_honest_range(liars, values, data):

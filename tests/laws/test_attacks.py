@@ -198,6 +198,7 @@ def test_an_empty_batch_stays_empty(option):
         assert _run(variant, MLP.batch(0))["features"].shape == (0, 6)
 
 
+@pytest.mark.slow
 @attacks
 @given(
     features=st.lists(st.lists(numbers, min_size=6, max_size=6), min_size=1, max_size=3),

@@ -21,6 +21,7 @@ deltas = st.sampled_from([1e-3, 1e-5, 1e-9])
 some = settings(max_examples=15, deadline=None)
 
 
+@pytest.mark.slow
 @given(rate=rates, z=multipliers, count=counts, delta=deltas)
 @some
 def test_lower_lies_below_upper_however_fine_the_grid(

@@ -53,6 +53,7 @@ def test_no_unit_is_longer_than_the_bound(rule, seed, size):
         assert norm(total.total) <= total.bound == rule.bound(len(rule.groups(list(SHAPES))))
 
 
+@pytest.mark.slow
 @rules
 def test_no_unit_is_longer_than_the_bound_at_any_step(rule):
     """With moving rules too, whose norm each noised release moves."""

@@ -43,6 +43,8 @@ from tests.integrations.declared import linear, private, table
 from tests.integrations.texts import bert, sentences, trainer
 from tests.laws.conftest import Sums, moved, written
 
+pytestmark = pytest.mark.slow
+
 ONE_SIDED: list[Adjacency] = ["add_or_remove", "zero_out"]
 """What coins are priced for; under replace-one both adapters refuse."""
 

@@ -65,6 +65,7 @@ def test_price_falls_with_noise_and_rises_with_rate_and_steps(
     assert epsilon(sampled(rate, z, steps + 5), DELTA, accountant).epsilon * slack >= base
 
 
+@pytest.mark.slow
 @given(rate=rates, z=multipliers, steps=st.integers(1, 60))
 @few
 def test_sampling_only_helps_and_the_tight_price_is_below_the_curve(
@@ -87,6 +88,7 @@ def test_one_convention_for_every_adjacency_and_pricer(adjacency: Adjacency, z: 
     assert exact <= curve <= 1.12 * exact + 0.02
 
 
+@pytest.mark.slow
 def test_where_the_pricers_disagree() -> None:
     """Why the convention exists: one step, z = 1, asked under replace-one without conversion."""
     relation = dp.NeighboringRelation.REPLACE_ONE
@@ -106,6 +108,7 @@ def test_poisson_under_replace_one_is_refused() -> None:
     require_priced(sampled(0.1, 1.0, 5), "zero_out")
 
 
+@pytest.mark.slow
 def test_poisson_under_zero_out_costs_as_under_add_or_remove() -> None:
     """A zeroed unit adds nothing; dp-accounting's `REPLACE_SPECIAL` agrees."""
     relation = dp.NeighboringRelation.REPLACE_SPECIAL

@@ -57,6 +57,7 @@ def test_no_field_moves_the_event(tmp_path, base):
     assert len(events) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", ["auto", "one", "replicated", "sharded"])
 @pytest.mark.parametrize("portions", [None, 1, 8])
 def test_neither_devices_nor_portions_move_the_event(tmp_path, devices, portions):

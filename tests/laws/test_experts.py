@@ -145,6 +145,7 @@ def _batch(step, units=B):
     return {"x": x, "present": torch.ones(units, dtype=torch.bool), "unit": torch.arange(units)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLLOWED)
 @pytest.mark.parametrize("kind", [BookKeeping, Ghost, Grouped])
 def test_rows_that_values_move_are_followed_exactly(kind, name):

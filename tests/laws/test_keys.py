@@ -36,6 +36,8 @@ from nacre.training.step import Parts, State, entering, step
 from tests.integrations.declared import linear, private
 from tests.training.tiny import FEDERATED, TABLE, StopAfter, Stopped, changed, patients, recipe
 
+pytestmark = pytest.mark.slow
+
 KEY = bytes(range(32))
 ROOT = Source(KEY)
 Patch = pytest.MonkeyPatch

@@ -21,6 +21,8 @@ from nacre.differential_privacy.accounting.price import epsilon
 from nacre.ledger import Ledger, Request
 from nacre.ledger.rules import RuleName
 
+pytestmark = pytest.mark.slow
+
 RULES: list[RuleName] = ["rdp", "zcdp", "pld"]
 EVENTS = [dp.GaussianDpEvent(2.0), dp.GaussianDpEvent(5.0), dp.GaussianDpEvent(9.5)]
 GRANTED = 4.0

@@ -41,6 +41,7 @@ def _same(a, b):
         assert torch.equal(value.nan_to_num(), b.tensors[name].nan_to_num())
 
 
+@pytest.mark.slow
 @given(requests)
 @quick
 def test_a_request_goes_there_and_back(request):
@@ -52,6 +53,7 @@ def test_a_request_goes_there_and_back(request):
     assert back.digest() == request.digest()
 
 
+@pytest.mark.slow
 @given(replies)
 @quick
 def test_a_reply_goes_there_and_back(reply):
@@ -75,6 +77,7 @@ def test_any_bytes_are_refused_in_a_sentence(kind, data):
         kind.from_bytes(data)
 
 
+@pytest.mark.slow
 @messages
 @given(st.data())
 @settings(max_examples=150, deadline=None)
@@ -113,6 +116,7 @@ def _forged(original, facts=None):
     return save({"w": torch.ones(2)}, {"nacre": json.dumps({**known, **(facts or {})})})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", [REQUEST, REPLY])
 @given(
     st.sampled_from(["format", "message", "kind", "round", "recipe", "party", "how", "rows"]),

@@ -28,6 +28,8 @@ from nacre.runs.tune import tune
 from tests.laws.conftest import Sums, moved, written
 from tests.training.tiny import TABLE, changed, patients, recipe
 
+pytestmark = pytest.mark.slow
+
 MANY = "p999"  # a person with twelve rows, and the file's last ones
 UNITS = ["example", "group"]
 ADJACENCIES = ["add_or_remove", "replace_one", "zero_out"]

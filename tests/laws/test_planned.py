@@ -34,6 +34,8 @@ from nacre.training.step import Parts
 from tests.integrations.declared import private
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, recipe
 
+pytestmark = pytest.mark.slow
+
 Patch = pytest.MonkeyPatch
 
 

@@ -53,12 +53,14 @@ def seeded(model):
     return run
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("training", [True, False])
 def test_changing_a_row_moves_no_other(name, training):
     assert_rowwise(seeded(made(name).train(training)), inputs(), name)
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_check_of_a_plan_lets_it_pass(name):
     check(made(name), SHAPE)

@@ -8,17 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import orthogonal
-from torch.utils.checkpoint import checkpoint
 
 from nacre.core import rows
-from nacre.core.errors import UnsupportedLayer
 from nacre.core.random import Source
 from nacre.core.tensors import norm, trainable
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped
 from nacre.gradient_clipping.tape.dropout_masks import Masking, Masks
 from nacre.gradient_clipping.tape.tape import Tape
-from tests.laws.networks import NETWORKS, Computed, Objective, network
-from tests.laws.zoo import distance, snapshot
+from tests.laws.networks import NETWORKS, Objective, network
+from tests.laws.zoo import computing, distance, snapshot
 
 pytestmark = [
     pytest.mark.slow,
@@ -124,100 +122,6 @@ def test_taking_a_unit_away_moves_the_sum_by_at_most_the_bound(kind, name):
         assert distance(whole.total, without.total) <= whole.bound + slack
 
 
-def _failing(function, **parts):
-    model = Computed(function, **parts).train()
-    batch = {"x": torch.randn(4, 6, generator=torch.Generator().manual_seed(0))}
-    batch |= {"present": torch.ones(4, dtype=torch.bool), "unit": torch.arange(4)}
-    return model, batch, Objective(lambda model, batch: model(batch["x"]).square().sum(1))
-
-
-@sums
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_regions_are_refused(kind, reentrant):
-    """A square weight: recomputed outside the tape it would give a silently wrong gradient."""
-
-    def forward(s, x):
-        return s.head(checkpoint(s.square, s.enter(x), use_reentrant=reentrant).tanh())
-
-    parts = {name: nn.Linear(6, 6) for name in ("enter", "square", "head")}
-    model, batch, objective = _failing(forward, **parts)
-    with pytest.raises(UnsupportedLayer, match="checkpointing"):
-        kind(objective)(model, batch, Flat(norm=1.0), SOURCE)
-
-
-@sums
-def test_a_function_that_hides_a_weight_is_refused(kind):
-    class Hidden(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x, weight):
-            ctx.save_for_backward(x, weight)
-            return x @ weight
-
-        @staticmethod
-        def backward(ctx, gradient):
-            x, weight = ctx.saved_tensors
-            return gradient @ weight.T, x.T @ gradient
-
-    model, batch, objective = _failing(
-        lambda s, x: Hidden.apply(s.enter(x), s.weight),
-        enter=nn.Linear(6, 6),
-        weight=nn.Parameter(torch.randn(6, 6)),
-    )
-    with pytest.raises(UnsupportedLayer):
-        kind(objective)(model, batch, Flat(norm=1.0), SOURCE)
-
-
-@sums
-def test_an_input_that_is_written_into_later_is_refused(kind):
-    def forward(s, x):
-        hidden = x * 1.0
-        out = s.head(hidden)
-        hidden.mul_(2.0)
-        return out + hidden
-
-    model, batch, objective = _failing(forward, head=nn.Linear(6, 6))
-    with pytest.raises(UnsupportedLayer, match="changed in place"):
-        kind(objective)(model, batch, Flat(norm=1.0), SOURCE)
-
-
-@sums
-def test_gradient_penalties_are_refused(kind):
-    model, batch, _ = _failing(lambda s, x: s.head(x.tanh()), head=nn.Linear(6, 6))
-
-    def penalty(model, batch):
-        x = batch["x"].clone().requires_grad_()
-        outputs = model(x).square().sum(1)
-        (slope,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
-        return outputs + slope.square().sum(1)
-
-    with pytest.raises(UnsupportedLayer):
-        kind(Objective(penalty))(model, batch, Flat(norm=1.0), SOURCE)
-
-
-def test_embeddings_that_look_at_other_units_are_refused():
-    table = nn.Embedding(9, 3, max_norm=1.0)
-    model, batch, objective = _failing(lambda s, x: s.table(x.long()).sum(1), table=table)
-    batch["x"] = torch.arange(24).reshape(4, 6) % 9
-    with pytest.raises(UnsupportedLayer, match="max_norm"):
-        BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
-
-
-def test_the_armed_check_raises_where_the_tape_is_wrong(monkeypatch):
-    from nacre.gradient_clipping import operations
-
-    model, batch, objective = network("shared output gradients")
-    right = operations.RULES[nn.functional.linear]
-
-    def wrong(call):
-        answer = right(call)
-        return lambda gradient: answer(0.5 * gradient)
-
-    monkeypatch.setitem(operations.RULES, nn.functional.linear, wrong)
-    with pytest.raises(UnsupportedLayer, match="whose own loss has one of"):
-        BookKeeping(objective)(model, batch, Flat(norm=1.0), SOURCE)
-    BookKeeping(objective, verify="never")(model, batch, Flat(norm=1.0), SOURCE)
-
-
 @sums
 def test_a_unit_that_is_not_finite_is_left_out_under_dropout(kind):
     model, batch, objective = network("convolutions of images")
@@ -242,68 +146,11 @@ def test_half_precision_keeps_the_bound():
             assert norm(single.total) <= 0.1 * (1 + 1e-5)
 
 
-def _mixed(s, x):
-    """Units along one axis before the dropout for some of their rows, and behind it for others."""
-    inner, count = s.inner(x), len(x)
-    rows_of = torch.cat([inner[:, :2].reshape(-1, 6), inner[:, 2:].reshape(-1, 6)])
-    dropped = functional.dropout(rows_of, 0.5, True)
-    parts = (
-        dropped[: 2 * count].reshape(count, 2, 6),
-        dropped[2 * count :].reshape(count, -1, 6),
-    )
-    return s.head(torch.cat(parts, 1).sum(1))
-
-
-@pytest.mark.parametrize("kind", [Looped, *TAPED])
-def test_dropout_of_entries_whose_owner_cannot_be_told_is_refused(kind):
-    """One mask for the whole batch would follow the units' places: 5 C were measured."""
-    parts = {"inner": nn.Linear(6, 6), "head": nn.Linear(6, 3)}
-    model, batch, objective = _failing(_mixed, **parts)
-    batch["x"] = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(UnsupportedLayer, match="cannot be told whose"):
-        sums = kind(objective)
-        sums.learn(model, batch, SOURCE)
-        sums(model, batch, Flat(norm=1.0), SOURCE)
-
-
-@pytest.mark.parametrize("kind", [Looped, *TAPED])
-def test_a_dropout_that_answers_later_is_refused(kind):
-    """On trial nothing depended on it, so nobody knows whose its entries are."""
-
-    def forward(s, x):
-        return s.head(x) + s.scale * functional.dropout(s.side(x), 0.5, True)
-
-    parts = {"head": nn.Linear(6, 3), "side": nn.Linear(6, 3)}
-    model, batch, objective = _failing(forward, **parts)
-    model.scale = 0.0
-    sums = kind(objective)
-    sums.learn(model, batch, SOURCE)
-    model.scale = 1.0
-    with pytest.raises(UnsupportedLayer, match="answers to a loss now"):
-        sums(model, batch, Flat(norm=1.0), SOURCE)
-
-
-def test_dropout_inside_a_checkpointed_region_is_refused_in_the_loop_too():
-    """Recomputed, it would draw by place from PyTorch's own generator."""
-
-    def forward(s, x):
-        inner = checkpoint(lambda x: functional.dropout(s.enter(x), 0.5, True), x,
-                           use_reentrant=False)  # fmt: skip
-        return s.head(inner)
-
-    parts = {"enter": nn.Linear(6, 6), "head": nn.Linear(6, 3)}
-    model, batch, objective = _failing(forward, **parts)
-    looped = Looped(objective)
-    looped.learn(model, batch, SOURCE)
-    with pytest.raises(UnsupportedLayer, match="checkpointing"):
-        looped(model, batch, Flat(norm=1.0), SOURCE)
-
-
 @sums
 def test_a_compiled_model_gives_the_same_sum(kind):
     """The tape looks at operations, so it takes the model as it was before it was compiled."""
     plain = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).train()
-    _, batch, objective = _failing(lambda s, x: x)
+    _, batch, objective = computing(lambda s, x: x)
     compiled = torch.compile(plain, backend="eager")
     expected = Looped(objective)(plain, batch, Flat(norm=1.0), SOURCE).total
     found = kind(objective)(compiled, batch, Flat(norm=1.0), SOURCE).total
@@ -314,7 +161,7 @@ def test_a_compiled_model_gives_the_same_sum(kind):
 def test_nothing_of_a_sum_is_left_when_it_has_been_taken(kind):
     """A circle would keep the tape, and with it the activations, until the collector comes by."""
     plain = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).train()
-    _, batch, objective = _failing(lambda s, x: x)
+    _, batch, objective = computing(lambda s, x: x)
     taken = kind(objective)
     taken.learn(plain, batch, SOURCE)
     gc.collect()
@@ -343,7 +190,7 @@ def test_a_unit_that_is_not_finite_takes_no_other_with_it(kind, forward, parts):
     """Mapped over the units, an operation multiplies its NaN by the zeros of the others."""
     generator = torch.Generator().manual_seed(3)
     weights = {n: nn.Parameter(torch.randn(*s, generator=generator)) for n, s in parts.items()}
-    model, batch, objective = _failing(forward, **weights)
+    model, batch, objective = computing(forward, **weights)
     chosen = kind(objective)
     chosen.learn(model, batch, SOURCE)
     others = chosen(model, rows.select(batch, slice(1, 4)), Flat(norm=0.5), SOURCE)
@@ -365,7 +212,7 @@ def test_rounding_of_addends_that_cancel_keeps_the_bound(kind, width, scale):
         rows = x[:, :1].repeat(1, width)[:, None] * torch.linspace(0.5, 1.5, width)
         return (s.head(rows) - s.head(rows * (1 + 1e-6))).tanh()
 
-    model, batch, objective = _failing(forward, head=nn.Linear(width, width))
+    model, batch, objective = computing(forward, head=nn.Linear(width, width))
     batch["x"] = batch["x"] * scale
     objective = Objective(lambda model, batch: model(batch["x"]).flatten(1).sum(1))
     chosen = kind(objective, verify="never")
@@ -386,7 +233,7 @@ def test_weights_computed_by_a_backward_that_cancels_keep_the_bound(kind, how, s
     turned = orthogonal(nn.Linear(6, 6, bias=False), orthogonal_map=how)
     model = nn.ModuleDict({"turned": turned}).train()
     inputs = torch.randn(12, 6) * scale
-    _, batch, _ = _failing(lambda s, x: x)
+    _, batch, _ = computing(lambda s, x: x)
     batch = {name: value[:1].repeat(12, *[1] * (value.ndim - 1)) for name, value in batch.items()}
     batch |= {"x": inputs, "unit": torch.arange(12)}
     objective = Objective(lambda model, batch: model["turned"](batch["x"]).norm(dim=1))

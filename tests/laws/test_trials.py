@@ -64,6 +64,7 @@ def _is(model, before):
         assert list(after[name][2:]) == flags, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["auto", "ghost", "grouped", "vmapped", "looped"])
 def test_a_trial_leaves_a_module_under_two_names_as_it_was(kind):
     model, batch = Siamese().eval(), _batch()
@@ -176,6 +177,7 @@ def test_a_trial_changes_no_network(name, at):
     assert at is None or at > 9 or isinstance(raised, NacreError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
 @pytest.mark.parametrize("kind", ["auto", "grouped", "vmapped", "looped"])
 def test_a_trial_changes_no_animal(animal, kind):

@@ -10,6 +10,8 @@ from nacre.training import fit, step
 from tests.integrations.declared import cross_entropy, linear, private, sgd, table
 from tests.training.tiny import CENTRAL, FEDERATED, recipe
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import torch
 from torch import nn

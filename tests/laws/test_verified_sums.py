@@ -19,6 +19,8 @@ from tests.laws.networks import NETWORKS, Computed, Objective, network
 from tests.laws.test_ownership import OBJECTIVE, B, D, T, flagged_batch
 from tests.laws.zoo import distance
 
+pytestmark = pytest.mark.slow
+
 
 def _flagged(x):
     """Never set on the sample, and for some units of a real batch."""

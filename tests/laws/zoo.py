@@ -12,6 +12,7 @@ from torch.nn import functional
 from nacre.core.parts import Task
 from nacre.core.types import Batch, Tensors
 from nacre.models.tasks import Classification, Regression
+from tests.laws.networks import Computed, Objective
 
 
 @dataclass(frozen=True)
@@ -161,3 +162,12 @@ def snapshot(model: nn.Module) -> list[tuple[object, ...]]:
         (n, b.clone().numpy().tobytes()) for n, b in model.named_buffers()
     ]
     return modes + parameters + buffers
+
+
+def computing(function, **parts):
+    """A network of these parts and a function of them, four units, and the squares of what comes
+    out as an objective."""
+    model = Computed(function, **parts).train()
+    batch = {"x": torch.randn(4, 6, generator=torch.Generator().manual_seed(0))}
+    batch |= {"present": torch.ones(4, dtype=torch.bool), "unit": torch.arange(4)}
+    return model, batch, Objective(lambda model, batch: model(batch["x"]).square().sum(1))

@@ -20,9 +20,15 @@ GAUSSIAN = dp.GaussianDpEvent(2.0)
 SAMPLED = dp.PoissonSampledDpEvent(0.05, dp.GaussianDpEvent(1.0))
 
 
+@pytest.fixture(scope="session")
+def prices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests of the ledger: an event costs the same in each of them."""
+    return tmp_path_factory.mktemp("prices")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NACRE_CACHE", str(tmp_path / "cache"))
+def own_cache(prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NACRE_CACHE", str(prices))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 

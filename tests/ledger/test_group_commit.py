@@ -18,6 +18,7 @@ RUNS = 8
 STEPS = 12
 
 
+@pytest.mark.slow
 def test_every_thread_finds_its_own_entries_on_disk(ledger: Ledger) -> None:
     ledger.grant("clinic", "example", 1e4, 1e-5)
     charges = [
@@ -103,6 +104,7 @@ def test_an_interrupt_leaves_nobody_waiting() -> None:
     assert sum("nobody knows whether" in each for each in said) == 2
 
 
+@pytest.mark.slow
 def test_a_commit_that_fails_leaves_no_trace_in_memory(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_head_stays_good_while_the_ledger_grows_and_names_other_signers(
     assert "and not by" in ledger.verify(other, kept.signer)[0]
 
 
+@pytest.mark.slow
 def test_truncation_and_rollback_are_found_by_a_signed_head(
     ledger: Ledger, kept: SignedHead
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_head_of_another_ledger_is_named_as_such(kept: SignedHead, tmp_path: P
         assert "another ledger's" in other.verify(kept)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"number": 2}, {"hash": "0" * 64}, {"first": "0" * 64}, {"time": "2020"}, {"signer": "0" * 64},

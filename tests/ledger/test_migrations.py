@@ -88,6 +88,7 @@ BROKEN = Migration("fails half way", ("CREATE TABLE half (a)", "NOT SQL"),
 WHOLE = Migration("adds a table", ("CREATE TABLE more (a)",), ("CREATE TABLE more (a int)",))
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_changes_nothing_and_one_that_holds_runs_once(
     written: Path | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

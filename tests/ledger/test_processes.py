@@ -107,6 +107,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_acknowledged(path: Path, li
         assert ledger.run("shared", "run").journalled == before + 1
 
 
+@pytest.mark.slow
 def test_a_power_cut_loses_nothing_that_was_synced(path: Path, tmp_path: Path) -> None:
     """The log may be cut, or torn, anywhere behind what was synced when an entry returned."""
     granted(path)

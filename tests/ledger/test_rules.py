@@ -99,6 +99,7 @@ def test_pld_is_for_one_run_priced_as_a_whole() -> None:
     assert rule.epsilon([0.1]) == 0.1
 
 
+@pytest.mark.slow
 def test_queries_of_one_file_are_one_run_under_pld_and_cost_less_than_their_sum() -> None:
     rule = Pld(3.0, DELTA)
     parts = [pure_event(0.5), pure_event(1.0), dp.GaussianDpEvent(4.0)]

@@ -41,6 +41,7 @@ def left(path: Path, rule: RuleName, steps: int, span: int, taken: int) -> tuple
     return reserved, grant.spent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["rdp", "zcdp"])
 @pytest.mark.parametrize(("taken", "turns"), [(0, 0), (1, 1), (4, 1), (5, 2), (10, 3)])
 def test_the_first_step_of_a_span_pays_for_all_of_it(
@@ -52,6 +53,7 @@ def test_the_first_step_of_a_span_pays_for_all_of_it(
     assert (spans[1] == 0) == (turns == 0)
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_priced_by_its_turns(clinic: Path) -> None:
     left(clinic, "pld", 10, 4, 10)
     with Ledger.open(clinic) as ledger:

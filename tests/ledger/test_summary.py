@@ -17,6 +17,8 @@ from nacre.ledger.rules import RuleName
 
 from .conftest import GAUSSIAN, SAMPLED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("rule", ["rdp", "zcdp", "pld"])
 def test_shares_add_up_and_epsilon_never_passes_the_grant(ledger: Ledger, rule: RuleName) -> None:

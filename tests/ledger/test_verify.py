@@ -18,6 +18,8 @@ from nacre.ledger.storage.open import open_store
 
 from .conftest import GAUSSIAN
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def written(ledger: Ledger) -> Path | str:

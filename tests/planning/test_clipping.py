@@ -33,6 +33,8 @@ from tests.training.tiny import (
     recipe,
 )
 
+pytestmark = pytest.mark.slow
+
 RULES = {
     "automatic": {"kind": "automatic", "norm": 0.5},
     "per_layer": {"kind": "per_layer", "norm": 0.5},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from nacre.report import gather, write_report
 from nacre.runs import loop
 from nacre.runs.run import train
 from tests.training.tiny import CENTRAL, FEDERATED, StopAfter, Stopped, recipe
+
+pytestmark = pytest.mark.slow
 
 
 def draws(kind: str, adjacency: str, **more: Any) -> dict[str, Any]:
@@ -67,14 +68,6 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # changes, evid
     ),
 }
 EVERY = pytest.mark.parametrize("way", WAYS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """One for all tests: a way has the same price in each of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NACRE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

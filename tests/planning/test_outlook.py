@@ -21,6 +21,7 @@ def planned(folder: Path, kind: str, **changes: object) -> Plan:
     return plan(recipe(folder, CENTRAL, training__sampling=sampling, training__batch=30, **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["poisson", "cyclic_poisson", "full"])
 def test_prices_move_as_they_should(tmp_path: Path, kind: str) -> None:
     run = planned(tmp_path, kind)

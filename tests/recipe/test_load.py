@@ -107,6 +107,7 @@ def test_paths_are_relative_to_the_file_or_to_the_folder_asked_for(tmp_path: Pat
     assert load_recipe(path) == loads(SMALL, folder=Path("x"))
 
 
+@pytest.mark.slow
 def test_words_that_yaml_1_1_takes_for_something_else_are_text() -> None:
     text = SMALL.replace("name: small", "name: 1:30").replace("iris", "iris") + "compare: []\n"
     assert loads(text).name == "1:30"

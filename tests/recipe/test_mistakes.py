@@ -89,6 +89,7 @@ def test_the_place_and_the_remedy(old: str, new: str, line: int, key: str, says:
     assert says in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
@@ -113,6 +114,7 @@ def test_text_that_is_no_recipe(text: str, line: int | None, says: str) -> None:
     assert caught.value.line == line
 
 
+@pytest.mark.slow
 def test_aliases_cannot_blow_a_file_up() -> None:
     levels = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)

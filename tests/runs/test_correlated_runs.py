@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,12 @@ NOISES: dict[str, dict[str, Any]] = {
 EVERY = pytest.mark.parametrize("kind", NOISES)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NACRE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """One for all tests: a run of a kind has the same price in each of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NACRE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

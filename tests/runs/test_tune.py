@@ -279,19 +279,15 @@ def test_the_best_trial_wins_and_each_draws_for_itself(
         return made[-1][0]
 
     monkeypatch.setattr(tuning, "_score", score)
-    base = changed(SEARCH, {"tune.trials": 12, "training.steps": 2})
+    base = changed(SEARCH, {"tune.trials": 8, "training.steps": 2})
     base["tune"]["over"] = {"training.optimizer.lr": [0.001, 0.01, 0.1]}
     seen: Counter[int] = Counter()
-    chosen: Counter[float] = Counter()
     for number in range(4):
         made.clear()
         run = tune(plan(recipe(tmp_path, base)), tmp_path / f"run{number}")
         best = max(made, key=lambda pair: pair[0])[1]
         assert all(torch.equal(best[name], value) for name, value in _weights(run.path).items())
         seen[len(made)] += 1
-        chosen[
-            json.loads(run.folder.outcome.read_text())["search"]["chosen"]["training.optimizer.lr"]
-        ] += 1
     assert len(seen) > 1  # the chance of four equal numbers of trials is below 1e-3
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,7 +128,7 @@ def _leaf_curve(leaf: Leaf, orders: np.ndarray) -> np.ndarray:
         return np.max([rdp_curve(part, list(orders)) for part in parts], axis=0)
     if is_sampled_gaussian(leaf):
         rate, multiplier = leaf.sampling_probability, leaf.event.noise_multiplier
-        return np.array([_sampled_gaussian(rate, multiplier, float(a)) for a in orders])
+        return np.array(_sampled_curve(rate, multiplier, tuple(orders.tolist())))
     if is_fixed_size_gaussian(leaf):
         rate = leaf.sample_size / leaf.source_dataset_size
         return fixed_size_curve(rate, leaf.event.noise_multiplier, orders)
@@ -149,6 +149,11 @@ def _pure_curve(epsilon: float, orders: np.ndarray) -> np.ndarray:
         grown = np.log(-np.expm1(-orders * epsilon)) + np.log(-np.expm1((1 - orders) * epsilon))
     excess = (orders - 1) * epsilon + grown - np.logaddexp(0.0, -epsilon)
     return np.logaddexp(0.0, excess) / (orders - 1)
+
+
+@lru_cache(maxsize=256)  # a plan, its ledger and its report ask for one step many times
+def _sampled_curve(rate: float, multiplier: float, orders: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(_sampled_gaussian(rate, multiplier, order) for order in orders)
 
 
 def _sampled_gaussian(rate: float, multiplier: float, order: float) -> float:

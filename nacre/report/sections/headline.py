@@ -222,7 +222,8 @@ def key_figures(evidence: Evidence) -> list[Stat]:
     An attack that neither the recipe asked for nor `nacre audit` reported has no figure.
     """
     found = {entry["audit"]: entry["headline"] for entry in evidence["findings"]}
-    asked = {audit: label for audit, label in HEADLINES.items() if audit in _asked(evidence)}
+    named = _asked(evidence)
+    asked = {audit: label for audit, label in HEADLINES.items() if audit in named}
     known = {audit: label for audit, label in HEADLINES.items() if audit in asked | found}
     attacked = [_figure(evidence, audit, label) for audit, label in (known | found).items()]
     return [_epsilon(evidence), _accuracy(evidence), *attacked]
