@@ -23,7 +23,8 @@ from nacre.cli.output import common_options, show
 @common_options
 def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
     """Write the evidence of RUN: evidence.json, and a page that needs no network. Both hold public
-    and released facts only.
+    and released facts only. Where `nacre audit` left figures on private rows in RUN/local, a second
+    page, RUN/local/report.html, shows them too: it is for the holder of the rows alone.
 
     With --check RUN may also be the folder of a loop of your own, the output of a PrivateTrainer,
     or a file that `nacre release -o` wrote."""
@@ -31,9 +32,13 @@ def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
         _check(run, as_json)
         return
     from nacre.report.evidence import write_report
+    from nacre.report.sections.headline import HOLDERS_PAGE
 
-    page = write_report(run, output)
-    show({"report": str(page)}, f"wrote {page}", as_json)
+    page, own = write_report(run, output), run / HOLDERS_PAGE
+    people, private = f"wrote {page}", str(own) if own.exists() else None
+    if private is not None:
+        people += f", to hand on, and {own}, with figures on private rows: not for others"
+    show({"report": str(page), "local_report": private}, people, as_json)
 
 
 def _check(run: Path, as_json: bool) -> None:
