@@ -22,7 +22,7 @@ from nacre.report.facts import (
     Range,
     Released,
 )
-from nacre.report.held import held
+from nacre.report.held import HELD, held
 from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
 from nacre.report.reading import (
@@ -91,7 +91,7 @@ def gather(run_folder: Path) -> Evidence:
         "outcome": outcome,
         "released": _released(run_folder, plan),
         "findings": findings_in(run_folder, "findings.json"),
-        "findings_are_local": (run_folder / "local" / "findings.json").exists(),
+        "findings_are_local": any((run_folder / name).exists() for name in HELD),
         "comparison": comparison_in(run_folder, "comparison.json"),
         "ledger": json_in(run_folder, "ledger.json", LedgerFacts) if charged else None,
         "model": _model(run_folder),

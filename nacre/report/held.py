@@ -8,6 +8,8 @@ from nacre.report.facts import Comparison, Evidence, Variant
 from nacre.report.measured_facts import MeasuredFacts
 from nacre.report.reading import comparison_in, findings_in
 
+HELD = ("local/findings.json", "local/comparison.json")
+"""Where `nacre audit` leaves what it computed on private rows."""
 _MEASURES = ("accuracy", "loss", "attacked_accuracy", "membership_advantage")
 
 
@@ -17,8 +19,8 @@ def held(run: Path, evidence: Evidence) -> Evidence | None:
     It never goes into evidence.json, nor anywhere outside `local/` but the owner's terminal.
     Raises `FileDamaged` where a file there does not hold what the verb writes.
     """
-    findings = findings_in(run, "local/findings.json")
-    comparison = comparison_in(run, "local/comparison.json")
+    findings = findings_in(run, HELD[0])
+    comparison = comparison_in(run, HELD[1])
     if not findings and comparison is None:
         return None
     return {

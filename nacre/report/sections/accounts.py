@@ -57,8 +57,8 @@ def _bars(accounts: list[AccountFacts]) -> list[AnyBlock]:
     """The budgets; those of many accounts in a fold, after the one that stands worst."""
     if len(accounts) <= _SHOWN:
         return [Figures([_budgets("budgets", "Budgets", accounts)])]
-    worst = max(accounts, key=lambda each: each["spent"]["epsilon"] / each["granted"]["epsilon"])
-    title = f"The one of {len(accounts)} accounts of which most is spent"
+    worst = min(accounts, key=lambda each: each["granted"]["epsilon"] - each["spent"]["epsilon"])
+    title = f"The one of {len(accounts)} accounts that has least left"
     every = Figures([_budgets("budgets-all", "Budgets", accounts)])
     return [
         Figures([_budgets("budgets", title, [worst])]),
