@@ -113,7 +113,8 @@ def test_the_main_figures_are_said(evidence: Evidence) -> None:
     text = Walk(render(evidence)).text
     for said in ("3.98 to 4.00", "for one row, all three parties; at δ = 10⁻⁴, by PLD", "94.7%",
                  "83.3%", "0.021", "not distinguishable from none", "its unprotected twin: 97.4%",
-                 "charges nothing", "All 20 planned rounds", "20 models computed from the parties' noised sums",
+                 "charges nothing", "All 20 planned rounds",
+                 "20 models computed from the parties' noised sums",
                  "clean: 0", "mean radius", sample.HEAD, "Public demonstration", "−2.7",
                  "+42.1 points under attack"):  # fmt: skip
         assert said in text or said in render(evidence), said

@@ -99,7 +99,7 @@ def _reserved(account: AccountFacts) -> float:
 def _balance(account: AccountFacts) -> str:
     spent, granted = account["spent"]["epsilon"], account["granted"]["epsilon"]
     more = account["left"]["epsilon"]
-    fits = f"a run of {left(more)} fits" if more >= 0.01 else "no further run fits"
+    fits = f"a run of up to {left(more)} fits" if more >= 0.01 else "no further run fits"
     return f"{epsilon_text(spent)} of {epsilon_text(granted)}, {fits}"
 
 
