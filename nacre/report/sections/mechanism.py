@@ -81,7 +81,7 @@ def _clip(party: PartyFacts) -> str:
     if norm is None:
         return kind
     first = " at first" if clip.get("moves", False) else ""
-    return f"{kind}: a unit moves a sum by at most {number_text(norm)}{first}"
+    return f"{kind}, {number_text(norm)}{first}: no unit moves a sum by more"
 
 
 def _noise(party: PartyFacts) -> str:
