@@ -50,9 +50,11 @@ def _check(run: Path, as_json: bool) -> None:
         people = f"{_all(count, 'answer')} of {run} {_are(count)} as paid for"
         show({"answers": answers}, people, as_json)
         return
+    from nacre.planning.words import first_of
     from nacre.report.evidence import check_releases as held
     from nacre.report.evidence import loop_of_ones_own
     from nacre.report.repriced import repriced
+    from nacre.training.planned import CENTRAL
 
     found = held(run)
     prices = repriced(loop_of_ones_own(run) or run)
@@ -60,7 +62,11 @@ def _check(run: Path, as_json: bool) -> None:
     people = [f"{_all(count, 'release')} of {run} {_are(count)} what its plan says"]
     if prices:
         people.append("computed once more from the mechanism in plan.json:")
-        people += [f"  {price.sentence()}" for price in prices]
+        alike: dict[str, list[str]] = {}
+        for price in prices:
+            alike.setdefault(price.sentence(), []).append(price.name)
+        for said, names in alike.items():  # of one holder of all rows the name says nothing
+            people.append(f"  {said}" if names == [CENTRAL] else f"  {first_of(names)}: {said}")
     document = {"ranges": found, "epsilon": [price.to_json() for price in prices]}
     show(document, "\n".join(people), as_json)
 

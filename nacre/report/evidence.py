@@ -1,6 +1,6 @@
 """A run folder -> evidence.json, report.html, and local/report.html for the holder of the rows.
 
-`gather` reads what may be shared, never `local/`; `held` adds what lies there.
+`gather` reads what may be shared, never `local/`; `with_private_figures` adds what lies there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nacre.report.facts import (
     Range,
     Released,
 )
-from nacre.report.held import HELD, held
+from nacre.report.held import HELD, with_private_figures
 from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
 from nacre.report.reading import (
@@ -33,7 +33,7 @@ from nacre.report.reading import (
     json_in,
     release_lines,
     text_in,
-    unfit,
+    unlike_the_verbs,
 )
 from nacre.report.releases import ranges, require_planned
 from nacre.report.sections.headline import HOLDERS_PAGE
@@ -47,14 +47,14 @@ def write_report(run_folder: Path, output: Path | None = None) -> Path:
     """Writes RUN/evidence.json and the page to hand on (RUN/report.html, or `output`); gives the
     page's path. Where there are figures on private rows, RUN/local/report.html shows them too.
 
-    The same run folder always gives the same bytes. Raises as `gather` and `held` do,
-    `NotAsPlanned` where the record of the releases is not what the plan and the ledger say, and
-    `NacreError` where a file cannot be written.
+    The same run folder always gives the same bytes. Raises as `gather` and
+    `with_private_figures` do, `NotAsPlanned` where the record of the releases is not what the plan
+    and the ledger say, and `NacreError` where a file cannot be written.
     """
     _require_run(run_folder)
     evidence = gather(run_folder)
     require_recorded(run_folder, evidence["plan"], release_lines(run_folder))
-    page, private = render(evidence), held(run_folder, evidence)
+    page, private = render(evidence), with_private_figures(run_folder, evidence)
     write_json(run_folder / "evidence.json", evidence)
     path = output if output is not None else run_folder / "report.html"
     write_bytes(path, page.encode())
@@ -119,16 +119,16 @@ def _plan(run: Path) -> PlanFacts:
     """plan.json; it has a party, and each point of its curves has two numbers."""
     plan: PlanFacts = json_in(run, "plan.json", PlanFacts)
     if not plan["parties"]:
-        raise unfit(run, "plan.json", "it has no party")
+        raise unlike_the_verbs(run, "plan.json", "it has no party")
     if any(len(point) != 2 for party in plan["parties"] for point in party["epsilon_by_step"]):
-        raise unfit(run, "plan.json", "`epsilon_by_step` should hold pairs")
+        raise unlike_the_verbs(run, "plan.json", "`epsilon_by_step` should hold pairs")
     curves = [party.get("epsilon_by_delta", []) for party in plan["parties"]]
     if any(len(point) != 2 for points in curves for point in points):
-        raise unfit(run, "plan.json", "`epsilon_by_delta` should hold pairs")
+        raise unlike_the_verbs(run, "plan.json", "`epsilon_by_delta` should hold pairs")
     try:
         PlannedLevels.of(plan)
     except FileDamaged as error:
-        raise unfit(run, "plan.json", str(error)) from error
+        raise unlike_the_verbs(run, "plan.json", str(error)) from error
     return plan
 
 

@@ -13,7 +13,7 @@ HELD = ("local/findings.json", "local/comparison.json")
 _MEASURES = ("accuracy", "loss", "attacked_accuracy", "membership_advantage")
 
 
-def held(run: Path, evidence: Evidence) -> Evidence | None:
+def with_private_figures(run: Path, evidence: Evidence) -> Evidence | None:
     """The evidence with what `nacre audit` left in RUN/local; None where it left nothing there.
 
     It never goes into evidence.json, nor anywhere outside `local/` but the owner's terminal.

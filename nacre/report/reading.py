@@ -45,7 +45,9 @@ def text_in(run: Path, name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise unfit(run, name, getattr(error, "strerror", None) or "it is not text") from error
+        raise unlike_the_verbs(
+            run, name, getattr(error, "strerror", None) or "it is not text"
+        ) from error
 
 
 def _missing(run: Path, name: str) -> str:
@@ -78,7 +80,7 @@ def json_in(run: Path, name: str, hint: Any) -> Any:
         conform(value, hint)
     except (FileDamaged, ValueError) as error:
         reason = "it is not JSON" if isinstance(error, FileDamaged) else str(error)
-        raise unfit(run, name, reason) from error
+        raise unlike_the_verbs(run, name, reason) from error
     return value
 
 
@@ -87,7 +89,7 @@ def json_if_there(run: Path, name: str, hint: Any) -> Any:
     return json_in(run, name, hint) if (run / name).exists() else None
 
 
-def unfit(run: Path, name: str, reason: str) -> FileDamaged:
+def unlike_the_verbs(run: Path, name: str, reason: str) -> FileDamaged:
     """The error for a file that is not what the verbs write, with what brings it back."""
     return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {_remedy(run, name)}")
 
@@ -102,7 +104,7 @@ def release_lines(run: Path) -> list[dict[str, Any]]:
                 raise ValueError("how")
             float(facts["deviation"] if facts["how"] == "noised" else 0)
         except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-            raise unfit(run, "released.jsonl", f"line {number} is no release") from error
+            raise unlike_the_verbs(run, "released.jsonl", f"line {number} is no release") from error
         found.append(facts)
     return found
 
@@ -123,9 +125,11 @@ def findings_in(run: Path, name: str) -> list[FindingFacts]:
             shown = cast(FindingFacts, finding.to_json())
             _pixels_fit(shown)
         except (TypeError, ValueError) as error:
-            raise unfit(run, name, str(error)) from error
+            raise unlike_the_verbs(run, name, str(error)) from error
         if not finding.public and not name.startswith(LOCAL):
-            raise unfit(run, name, "it holds a finding on private rows, which belongs in local/")
+            raise unlike_the_verbs(
+                run, name, "it holds a finding on private rows, which belongs in local/"
+            )
         facts.append(shown)
     return facts
 
@@ -142,7 +146,9 @@ def comparison_in(run: Path, name: str) -> Comparison | None:
         figure["name"] for figure in found.get("figures", []) if not figure.get("public", True)
     ]
     if private := [*others, *found.get("on_private_rows", [])]:
-        raise unfit(run, name, f"it holds {private[0]} on private rows, which belongs in local/")
+        raise unlike_the_verbs(
+            run, name, f"it holds {private[0]} on private rows, which belongs in local/"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts
-from nacre.report.held import held
+from nacre.report.held import with_private_figures
 from nacre.report.sections.headline import (
     HOLDERS_PAGE,
     accuracy,
@@ -28,10 +28,10 @@ def run_figures(run_folder: Path) -> Table:
 
     It is for the terminal of the owner: figures on private rows are in it, each with the words
     that it is not for others. An attack that neither the recipe asked for nor `nacre audit`
-    reported has no row. Raises as `gather` and `held` do.
+    reported has no row. Raises as `gather` and `with_private_figures` do.
     """
     evidence = gather(run_folder)
-    shown = held(run_folder, evidence) or evidence
+    shown = with_private_figures(run_folder, evidence) or evidence
     table = Table(title=_plain(evidence["plan"]["name"]), title_justify="left")
     table.add_column("figure", style="cyan")
     table.add_column("value", justify="right")
@@ -62,7 +62,7 @@ def summary_json(run_folder: Path) -> dict[str, Any]:
     Figures on private rows stand under `on_private_rows` alone, null where there are none.
     """
     evidence = gather(run_folder)
-    private = held(run_folder, evidence)
+    private = with_private_figures(run_folder, evidence)
     page, own = run_folder / "report.html", run_folder / HOLDERS_PAGE
     return {
         "name": evidence["plan"]["name"],

@@ -24,8 +24,8 @@ def per_unit_clipping(facts: RecipeFacts) -> None:
         why = (
             "the recipe has none, so nothing bounds what one unit adds to a step and"
             if option is None
-            else f"{option.kind} clips the whole mean gradient at most, which bounds nobody's share "
-            "of it, so"
+            else f"{option.kind} clips the whole mean gradient at most, which bounds nobody's "
+            "share of it, so"
         )
         refuse(
             recipe,
