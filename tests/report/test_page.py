@@ -286,6 +286,10 @@ def test_the_card_has_what_the_recipe_declares_and_blanks(tmp_path: Path) -> Non
                  "for all rows of one patient"):  # fmt: skip
         assert said in text, said
     assert text.count("to be filled in") == 4
+    recipe = "data: {kind: text, path: notes.jsonl, label: urgent, unit: author}\n"
+    model = sample.MODEL | {"shape": [64]}
+    run = sample.write(tmp_path / "text", recipe=recipe, model=model)
+    assert "text, 64 tokens of a row" in Walk(render(gather(run))).text
 
 
 def luminance(colour: str) -> float:

@@ -87,6 +87,8 @@ def _columns(evidence: Evidence, data: Mapping[str, Any]) -> str:
     if ranges:
         return f"{len(ranges)} columns, each with its declared range"
     shape: list[Any] = list(evidence["model"].get("shape") or ())
+    if data.get("kind") == "text":
+        return f"text, {shape[0]} tokens of a row" if shape else "text"
     sizes = " × ".join(str(size) for size in shape)
     scaling: Any = data.get("scaling")
     clamp = cast(Mapping[str, Any], scaling).get("clamp") if isinstance(scaling, dict) else None
