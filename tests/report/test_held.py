@@ -50,6 +50,7 @@ def test_private_figures_are_on_the_holders_page_and_terminal_alone(tmp_path: Pa
         assert figure not in to_hand_on, figure
     assert all(figure in mine for figure in ("0.018", "0.8713", "73.2%", "fewer than 20 rows"))
     assert "For the holder of the rows." in mine
+    assert f"Membership advantage: {NOT_FOR_OTHERS}." in mine
     assert "For the holder" not in to_hand_on and NOT_FOR_OTHERS not in to_hand_on
     line = next(line for line in terminal.splitlines() if "membership" in line)
     assert "0.018" in line and NOT_FOR_OTHERS in line

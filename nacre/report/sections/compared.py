@@ -54,18 +54,20 @@ def utility(evidence: Evidence) -> Section:
         blocks: list[AnyBlock] = [absent(evidence, "Accuracy and comparison")]
         return Section("utility", "Utility and comparison", blocks)
     shown: list[Measure] = [m for m in MEASURES if _told(found, m)]
-    private: list[Measure] = [m for m in shown if private_measure(evidence, m)]
-    rows = "test rows" if private else "public test rows"
-    mine = f" Here {listed([MEASURES[m][0].lower() for m in private])} is " if private else ""
+    private = [m for m in MEASURES if _values(found, m) and private_measure(evidence, m)]
+    marked = f" {listed([MEASURES[m][0] for m in private])}: {NOT_FOR_OTHERS}." if private else ""
+    rows = f"{found['rows']:,} {'test' if private else 'public test'} rows"
+    several = len(found["variants"]) > 1
+    lead = f"Every model answered the same {rows}" if several else f"The model answered {rows}"
+    notes = FactList("", [(variant["name"], variant["note"]) for variant in found["variants"]])
     blocks = [
         TextBlock(
-            f"Every model answered the same {found['rows']:,} {rows}. Whiskers are intervals at "
-            f"{whole(found['confidence'])} confidence, one at a time."
-            + (f"{mine}{NOT_FOR_OTHERS}." if private else "")
+            f"{lead}. Whiskers are intervals at {whole(found['confidence'])} confidence, one at a "
+            f"time.{marked}"
         ),
         *([Figures([_panel(found, measure) for measure in shown])] if shown else []),
         *_by_chance(found),
-        FactList("", [(variant["name"], variant["note"]) for variant in found["variants"]]),
+        *([notes] if several else []),
         *_figures_table(found),
         *_why_free(found),
     ]
