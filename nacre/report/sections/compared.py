@@ -54,7 +54,9 @@ def utility(evidence: Evidence) -> Section:
         blocks: list[AnyBlock] = [absent(evidence, "Accuracy and comparison")]
         return Section("utility", "Utility and comparison", blocks)
     shown: list[Measure] = [m for m in MEASURES if _told(found, m)]
-    private = [m for m in MEASURES if _values(found, m) and private_measure(evidence, m)]
+    private: list[Measure] = [
+        m for m in MEASURES if _values(found, m) and private_measure(evidence, m)
+    ]
     marked = f" {listed([MEASURES[m][0] for m in private])}: {NOT_FOR_OTHERS}." if private else ""
     rows = f"{found['rows']:,} {'test' if private else 'public test'} rows"
     several = len(found["variants"]) > 1
