@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from nacre.cli.output import common_options, show
 
@@ -17,8 +20,26 @@ if TYPE_CHECKING:
     from nacre.recipe.explain import KeyExplanation
 
 
+EXPLAINED = Path(__file__).with_name("explained.txt")
+"""Every name that KEY can be, one a line, from `scripts/docs`: completion imports no torch."""
+
+
+def _complete(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names that begin so, up to their next dot."""
+    names = EXPLAINED.read_text(encoding="utf-8").split()
+    found = [name for name in names if name.startswith(incomplete)]
+    ends = (re.search(r"[.\[]", name[len(incomplete) :]) for name in found)
+    shown = {
+        name if end is None else name[: len(incomplete) + end.start()]
+        for name, end in zip(found, ends, strict=True)
+    }
+    return [CompletionItem(name) for name in sorted(shown - {""})]
+
+
 @click.command(short_help="Explain a recipe's key, a kind or a refusal.")
-@click.argument("key", default="")
+@click.argument("key", default="", shell_complete=_complete)
 @common_options
 def command(key: str, as_json: bool) -> None:
     """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, the kind (as `banded`)

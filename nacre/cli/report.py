@@ -23,7 +23,8 @@ from nacre.cli.output import common_options, show
 @common_options
 def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
     """Write the evidence of RUN: evidence.json, and a page that needs no network. Both hold public
-    and released facts only.
+    and released facts only. Where `nacre audit` left figures on private rows in RUN/local, a second
+    page, RUN/local/report.html, shows them too: it is for the holder of the rows alone.
 
     With --check RUN may also be the folder of a loop of your own, the output of a PrivateTrainer,
     or a file that `nacre release -o` wrote."""
@@ -31,9 +32,13 @@ def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
         _check(run, as_json)
         return
     from nacre.report.evidence import write_report
+    from nacre.report.sections.headline import HOLDERS_PAGE
 
-    page = write_report(run, output)
-    show({"report": str(page)}, f"wrote {page}", as_json)
+    page, own = write_report(run, output), run / HOLDERS_PAGE
+    people, private = f"wrote {page}", str(own) if own.exists() else None
+    if private is not None:
+        people += f", to hand on, and {own}, with figures on private rows: not for others"
+    show({"report": str(page), "local_report": private}, people, as_json)
 
 
 def _check(run: Path, as_json: bool) -> None:
@@ -45,9 +50,11 @@ def _check(run: Path, as_json: bool) -> None:
         people = f"{_all(count, 'answer')} of {run} {_are(count)} as paid for"
         show({"answers": answers}, people, as_json)
         return
+    from nacre.planning.words import first_of
     from nacre.report.evidence import check_releases as held
     from nacre.report.evidence import loop_of_ones_own
     from nacre.report.repriced import repriced
+    from nacre.training.planned import CENTRAL
 
     found = held(run)
     prices = repriced(loop_of_ones_own(run) or run)
@@ -55,7 +62,11 @@ def _check(run: Path, as_json: bool) -> None:
     people = [f"{_all(count, 'release')} of {run} {_are(count)} what its plan says"]
     if prices:
         people.append("computed once more from the mechanism in plan.json:")
-        people += [f"  {price.sentence()}" for price in prices]
+        alike: dict[str, list[str]] = {}
+        for price in prices:
+            alike.setdefault(price.sentence(), []).append(price.name)
+        for said, names in alike.items():  # of one holder of all rows the name says nothing
+            people.append(f"  {said}" if names == [CENTRAL] else f"  {first_of(names)}: {said}")
     document = {"ranges": found, "epsilon": [price.to_json() for price in prices]}
     show(document, "\n".join(people), as_json)
 

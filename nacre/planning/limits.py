@@ -70,7 +70,7 @@ def not_covered(recipe: Recipe) -> list[str]:
     if not recipe.data.public_demonstration:
         found.append(
             "Figures computed on private rows (membership, holdout accuracy): they stay in "
-            "`local/` and are not in this report."
+            "`local/`, on the page for the holder of the rows."
         )
     if recipe.federated_learning is not None:
         found.append(

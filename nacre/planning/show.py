@@ -89,9 +89,9 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
     table.add_column("account", overflow="fold")
     for name in ("units", "noise x sensitivity", "epsilon", "delta", "by", "of the grant"):
         table.add_column(name, justify="right", no_wrap=True)
+    alike: dict[tuple[str, ...], list[str]] = {}
     for level in levels:
-        table.add_row(
-            level.account,
+        row = (
             str(level.size),
             f"{level.multiplier:.4g} x {_sensitivity(level)}",
             rounded_up_to(level.price.epsilon, 3),
@@ -99,6 +99,13 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
             level.price.accountant,
             _taken(level),
         )
+        alike.setdefault(row, []).append(level.account)
+    for row, accounts in alike.items():
+        if len(accounts) > _ALIKE:
+            table.add_row(words.first_of(accounts), *row)
+        else:
+            for account in accounts:
+                table.add_row(account, *row)
     return table
 
 
@@ -120,13 +127,17 @@ def _sensitivity(level: PricedLevel) -> str:
 def _together(levels: Sequence[PricedLevel]) -> list[Text]:
     """What accounts stand at once this run is added to what they were charged before."""
     quotes = [level.quote for level in levels if isinstance(level, ChargedLevel)]
+    alike: dict[str, list[str]] = {}
+    for quote in quotes:
+        if quote.share_after > quote.share * (1 + 1e-9):
+            said = (
+                f" charged before: with this run {quote.share_after:.1%} of its grant is taken, "
+                f"epsilon {rounded_up_to(quote.epsilon_after, 3)} in all"
+            )
+            alike.setdefault(said, []).append(quote.account)
     return [
-        Text(
-            f"{quote.account} was charged before: with this run {quote.share_after:.1%} of its "
-            f"grant is taken, epsilon {rounded_up_to(quote.epsilon_after, 3)} in all"
-        )
-        for quote in quotes
-        if quote.share_after > quote.share * (1 + 1e-9)
+        Text(words.first_of(accounts) + (" was" if len(accounts) == 1 else " were") + said)
+        for said, accounts in alike.items()
     ]
 
 
@@ -141,6 +152,7 @@ def _by_step(level: PricedLevel) -> Table:
     return table
 
 
+_ALIKE = 3  # accounts of one row that are listed one by one
 _SHOWN = 24  # alternatives that fit on a screen
 
 

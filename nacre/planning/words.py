@@ -3,6 +3,7 @@ rests on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nacre.core.normals.box_muller import COMPILED
@@ -15,6 +16,16 @@ from nacre.recipe.schema import Recipe
 def counted_noun(count: int, name: str) -> str:
     """The count with its name, as `1 step` or `2 steps`."""
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Names as one, where what is said of them is alike.
+
+    >>> first_of(["clinic/east"]), first_of(["clinic/a", "clinic/b", "clinic/c"])
+    ('clinic/east', 'clinic/a and 2 others')
+    """
+    others = len(names) - 1
+    return names[0] + (f" and {counted_noun(others, 'other')}" if others else "")
 
 
 def holder(holder: Level) -> dict[str, Any]:

@@ -50,6 +50,12 @@ def explain(key: str = "") -> tuple[KeyExplanation, ...]:
     return found
 
 
+def explained() -> list[str]:
+    """Every key and kind that `explain` knows, in order of the alphabet."""
+    entries = [e for root in (Recipe, Queries, Records) for e in _entries(root)]
+    return sorted({e.key for e in _entries()} | {e.kind for e in entries if e.kind})
+
+
 def reference() -> str:
     """The page of all keys, in Markdown: a table for every option, at the first place it stands."""
     return (

@@ -11,6 +11,7 @@ from nacre.report.sections.blocks import (
     AnyBlock,
     Cell,
     CodeBlock,
+    Fold,
     Listing,
     Section,
     TableBlock,
@@ -42,7 +43,8 @@ def provenance_section(evidence: Evidence) -> Section:
         TextBlock("The recipe, as it was run:"),
         CodeBlock("recipe", evidence["recipe"].strip("\n")),
     ]
-    return Section("provenance", "Provenance", blocks)
+    said = f"Versions, seeds, the hashes of {len(files)} files, and the recipe"
+    return Section("provenance", "Provenance", [Fold(said, blocks)])
 
 
 def _cell(value: Any) -> Cell:

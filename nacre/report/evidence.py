@@ -1,72 +1,67 @@
-"""A run folder -> evidence.json and report.html. Reads what may be shared, never `local/`."""
+"""A run folder -> evidence.json, report.html, and local/report.html for the holder of the rows.
+
+`gather` reads what may be shared, never `local/`; `with_private_figures` adds what lies there.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from nacre.audit.finding import Finding
 from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
-from nacre.core.run_folder import RunFolder
-from nacre.core.strict import parsed
 from nacre.recipe.document import without_credentials
-from nacre.report.conform import conform
 from nacre.report.facts import (
     FORMAT,
-    Comparison,
     Evidence,
-    FindingFacts,
     LedgerFacts,
     OutcomeFacts,
     PlanFacts,
     Range,
     Released,
 )
+from nacre.report.held import HELD, with_private_figures
 from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
+from nacre.report.reading import (
+    TRAINED,
+    comparison_in,
+    findings_in,
+    json_if_there,
+    json_in,
+    release_lines,
+    text_in,
+    unlike_the_verbs,
+)
 from nacre.report.releases import ranges, require_planned
-from nacre.report.sections.pictures import pixel_list
+from nacre.report.sections.headline import HOLDERS_PAGE
 from nacre.runs.released import noised_steps
 from nacre.training.planned import PlannedLevels
 
-_TRAINED = (
-    "plan.json",
-    "recipe.yaml",
-    "outcome.json",
-    "released.jsonl",
-    "model.json",
-    "ledger.json",
-)
-"""What a run writes once: no verb writes it into a folder that exists."""
-_WRITERS = {
-    "findings.json": "`nacre audit {run}`",
-    "comparison.json": "`nacre audit {run}`",
-    "evidence.json": "`nacre report {run}`",
-}
-"""File of a run folder -> the verb that writes it again."""
-
-_SOURCES = (*_TRAINED, "findings.json", "comparison.json", "model.safetensors")
+_SOURCES = (*TRAINED, "findings.json", "comparison.json", "model.safetensors")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
-    """Writes RUN/evidence.json and the page (RUN/report.html, or `output`); gives the page's path.
+    """Writes RUN/evidence.json and the page to hand on (RUN/report.html, or `output`); gives the
+    page's path. Where there are figures on private rows, RUN/local/report.html shows them too.
 
-    The same run folder always gives the same bytes. Raises as `gather` does, `NotAsPlanned` where
-    the record of the releases is not what the plan and the ledger say, and `NacreError` where a
-    file cannot be written.
+    The same run folder always gives the same bytes. Raises as `gather` and
+    `with_private_figures` do, `NotAsPlanned` where the record of the releases is not what the plan
+    and the ledger say, and `NacreError` where a file cannot be written.
     """
     _require_run(run_folder)
     evidence = gather(run_folder)
-    require_recorded(run_folder, evidence["plan"], _lines(run_folder))
-    page = render(evidence)
+    require_recorded(run_folder, evidence["plan"], release_lines(run_folder))
+    page, private = render(evidence), with_private_figures(run_folder, evidence)
     write_json(run_folder / "evidence.json", evidence)
     path = output if output is not None else run_folder / "report.html"
     write_bytes(path, page.encode())
+    if private is not None:
+        write_bytes(run_folder / HOLDERS_PAGE, render(private, holder=True).encode(), mode=0o600)
+    else:
+        (run_folder / HOLDERS_PAGE).unlink(missing_ok=True)  # of figures that are there no more
     return path
 
 
@@ -88,27 +83,26 @@ def gather(run_folder: Path) -> Evidence:
     lie there.
     """
     plan = _plan(run_folder)
-    outcome: OutcomeFacts = _read(run_folder, "outcome.json", OutcomeFacts)
+    outcome: OutcomeFacts = json_in(run_folder, "outcome.json", OutcomeFacts)
     charged = any(party["account"] is not None for party in plan["parties"])
-    findings = _findings(run_folder)
     return {
         "format": FORMAT,
         "plan": plan,
         "outcome": outcome,
         "released": _released(run_folder, plan),
-        "findings": findings,
-        "findings_are_local": (run_folder / "local" / "findings.json").exists(),
-        "comparison": _optional(run_folder, "comparison.json", Comparison),
-        "ledger": _read(run_folder, "ledger.json", LedgerFacts) if charged else None,
+        "findings": findings_in(run_folder, "findings.json"),
+        "findings_are_local": any((run_folder / name).exists() for name in HELD),
+        "comparison": comparison_in(run_folder, "comparison.json"),
+        "ledger": json_in(run_folder, "ledger.json", LedgerFacts) if charged else None,
         "model": _model(run_folder),
-        "recipe": without_credentials(_text(run_folder, "recipe.yaml")),
+        "recipe": without_credentials(text_in(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
     }
 
 
 def _model(run: Path) -> dict[str, Any]:
     """model.json; of the long texts of a tokenizer only what SHA-256 makes of them."""
-    facts: dict[str, Any] = _read(run, "model.json", dict[str, Any])
+    facts: dict[str, Any] = json_in(run, "model.json", dict[str, Any])
     option, tokenizer = dict(facts.get("option") or {}), facts.get("tokenizer")
     if files := option.get("files"):
         option["files"] = {name: _fingerprint(text) for name, text in dict(files).items()}
@@ -121,73 +115,20 @@ def _fingerprint(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _text(run: Path, name: str) -> str:
-    """The text of a file that has to be there."""
-    path = run / name
-    if not path.is_file():
-        raise RunError(_missing(run, name))
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(run, name, getattr(error, "strerror", None) or "it is not text") from error
-
-
-def _missing(run: Path, name: str) -> str:
-    """That a file is not there, and what to do."""
-    if not any((run / other).is_file() for other in _TRAINED):
-        return f"{run} holds no {name} and no run: `nacre run RECIPE --into {run}` makes one"
-    ended = (run / "outcome.json").is_file()
-    if name == "outcome.json" and (run / "plan.json").is_file():
-        return f"{run} has no outcome to report: {RunFolder(run).unfinished()}"
-    if name == "released.jsonl" and not ended and (run / "recipe.yaml").is_file():
-        return f"{run} has released nothing yet: {RunFolder(run).unfinished()}"
-    if name == "released.jsonl" and not ended:
-        return f"{run} has released nothing yet: its program continues it (`resume=True`)"
-    return f"{run} holds no {name}: {_remedy(run, name)}"
-
-
-def _remedy(run: Path, name: str) -> str:
-    """How a file comes back that a run wrote once, or that a verb writes again."""
-    if name in _WRITERS:
-        return f"{_WRITERS[name].format(run=run)} writes it anew"
-    return "restore it from a copy; no `nacre` verb writes it a second time"
-
-
-def _read(run: Path, name: str, hint: Any) -> Any:
-    """The JSON of a file that has to be there, of the type `hint`."""
-    _text(run, name)
-    try:
-        value = read_json(run / name)
-        json.dumps(value, allow_nan=False)
-        conform(value, hint)
-    except (FileDamaged, ValueError) as error:
-        reason = "it is not JSON" if isinstance(error, FileDamaged) else str(error)
-        raise _damaged(run, name, reason) from error
-    return value
-
-
-def _optional(run: Path, name: str, hint: Any) -> Any:
-    return _read(run, name, hint) if (run / name).exists() else None
-
-
-def _damaged(run: Path, name: str, reason: str) -> FileDamaged:
-    return FileDamaged(f"{run / name} is not what nacre writes ({reason}): {_remedy(run, name)}")
-
-
 def _plan(run: Path) -> PlanFacts:
     """plan.json; it has a party, and each point of its curves has two numbers."""
-    plan: PlanFacts = _read(run, "plan.json", PlanFacts)
+    plan: PlanFacts = json_in(run, "plan.json", PlanFacts)
     if not plan["parties"]:
-        raise _damaged(run, "plan.json", "it has no party")
+        raise unlike_the_verbs(run, "plan.json", "it has no party")
     if any(len(point) != 2 for party in plan["parties"] for point in party["epsilon_by_step"]):
-        raise _damaged(run, "plan.json", "`epsilon_by_step` should hold pairs")
+        raise unlike_the_verbs(run, "plan.json", "`epsilon_by_step` should hold pairs")
     curves = [party.get("epsilon_by_delta", []) for party in plan["parties"]]
     if any(len(point) != 2 for points in curves for point in points):
-        raise _damaged(run, "plan.json", "`epsilon_by_delta` should hold pairs")
+        raise unlike_the_verbs(run, "plan.json", "`epsilon_by_delta` should hold pairs")
     try:
         PlannedLevels.of(plan)
     except FileDamaged as error:
-        raise _damaged(run, "plan.json", str(error)) from error
+        raise unlike_the_verbs(run, "plan.json", str(error)) from error
     return plan
 
 
@@ -201,10 +142,10 @@ def check_releases(run_folder: Path) -> list[Range]:
     own = loop_of_ones_own(run_folder)
     if own is not None:
         return _declared(own)
-    plan, lines = _plan(run_folder), _lines(run_folder)
+    plan, lines = _plan(run_folder), release_lines(run_folder)
     require_recorded(run_folder, plan, lines)
     found = ranges(plan, lines)
-    stated: Any = _optional(run_folder, "evidence.json", dict[str, Any])
+    stated: Any = json_if_there(run_folder, "evidence.json", dict[str, Any])
     if stated is not None and stated.get("released", {}).get("ranges") != found:
         raise NotAsPlanned(
             f"{run_folder / 'evidence.json'} does not state the releases of this run: write it "
@@ -219,10 +160,10 @@ def require_recorded(run: Path, plan: PlanFacts, lines: list[dict[str, Any]]) ->
     if not (run / "outcome.json").exists():
         require_planned(run, plan, lines, None)
         return
-    outcome: OutcomeFacts = _read(run, "outcome.json", OutcomeFacts)
+    outcome: OutcomeFacts = json_in(run, "outcome.json", OutcomeFacts)
     require_planned(run, plan, lines, outcome.get("released", outcome["done"]))
     charged = (run / "ledger.json").exists() and "search" not in plan  # which has two entries
-    extract: LedgerFacts | None = _read(run, "ledger.json", LedgerFacts) if charged else None
+    extract: LedgerFacts | None = json_in(run, "ledger.json", LedgerFacts) if charged else None
     journalled = journalled_steps(extract) if extract is not None else None
     recorded = noised_steps(lines) + outcome.get("unrecorded", 0)
     if journalled is not None and journalled != recorded:
@@ -247,7 +188,7 @@ def _declared(run: Path) -> list[Range]:
     """`check`, of what was declared without a recipe."""
     plan: Any = read_json(run / "plan.json")
     PlannedLevels.of(plan)  # raises where it says too little
-    lines, done = _lines(run), None
+    lines, done = release_lines(run), None
     if (run / "outcome.json").exists():
         outcome: Any = read_json(run / "outcome.json")
         if not isinstance(outcome, dict) or not isinstance(outcome.get("done"), int):  # pyright: ignore[reportUnknownMemberType]
@@ -257,24 +198,9 @@ def _declared(run: Path) -> list[Range]:
     return ranges(plan, lines)
 
 
-def _lines(run: Path) -> list[dict[str, Any]]:
-    """The lines of released.jsonl, each a release."""
-    found: list[dict[str, Any]] = []
-    for number, line in enumerate(_text(run, "released.jsonl").splitlines(), start=1):
-        try:
-            facts = parsed(line)
-            if facts["how"] not in ("noised", "inherited", "unprotected"):
-                raise ValueError("how")
-            float(facts["deviation"] if facts["how"] == "noised" else 0)
-        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-            raise _damaged(run, "released.jsonl", f"line {number} is no release") from error
-        found.append(facts)
-    return found
-
-
 def _released(run: Path, plan: PlanFacts) -> Released:
     """released.jsonl, counted."""
-    lines = _lines(run)
+    lines = release_lines(run)
     counts = Counter(line["how"] for line in lines)
     deviations = {float(line["deviation"]) for line in lines if line["how"] == "noised"}
     return {
@@ -285,36 +211,6 @@ def _released(run: Path, plan: PlanFacts) -> Released:
         "deviations": sorted(deviations),
         "ranges": ranges(plan, lines),
     }
-
-
-def _findings(run: Path) -> list[FindingFacts]:
-    """findings.json, each finding whole and public; [] where there is none."""
-    name = "findings.json"
-    found: dict[str, list[dict[str, Any]]] | None = _optional(
-        run, name, dict[str, list[dict[str, Any]]]
-    )
-    facts: list[FindingFacts] = []
-    for entry in (found or {}).get("findings", []):
-        try:
-            finding = Finding.from_json(entry)
-            conform(finding.to_json(), FindingFacts, finding.audit)
-            shown = cast(FindingFacts, finding.to_json())
-            _pixels_fit(shown)
-        except (TypeError, ValueError) as error:
-            raise _damaged(run, name, str(error)) from error
-        if not finding.public:
-            raise _damaged(run, name, "it holds a finding on private rows, which belongs in local/")
-        facts.append(shown)
-    return facts
-
-
-def _pixels_fit(finding: FindingFacts) -> None:
-    for picture in finding["details"].get("pictures", []):
-        if len(picture["shape"]) not in (2, 3):
-            raise ValueError(f"a picture of shape {picture['shape']} cannot be drawn")
-        for name in ("clean", "attacked"):
-            if len(pixel_list(picture[name])) != prod(picture["shape"]):
-                raise ValueError(f"`{name}` of a picture does not fit its shape")
 
 
 def _digests(run: Path) -> dict[str, str]:

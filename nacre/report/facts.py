@@ -12,6 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from nacre.audit.finding import Verdict
 from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import LedgerFacts
+from nacre.report.measured_facts import MeasuredFacts
 
 FORMAT = 1
 
@@ -278,6 +279,8 @@ class Change(TypedDict):
     feature: str
     before: float
     after: float
+    scaled: NotRequired[list[float]]
+    """Before and after in the model's units: of public scaling, standard deviations."""
 
 
 class AttackedRowFacts(TypedDict):
@@ -312,6 +315,8 @@ class Details(TypedDict):
     """The parts of a finding's details that the page shows; an audit may add others."""
 
     rows_tested: NotRequired[int]
+    ball: NotRequired[dict[str, Any]]
+    """How far an attack may move an input: `kind`, `radius`, `unit`."""
     clean: NotRequired[IntervalFacts]
     curve: NotRequired[list[Attacked]]
     pictures: NotRequired[list[Picture]]
@@ -360,6 +365,11 @@ class Comparison(TypedDict):
     """Test rows."""
     confidence: float
     radius: NotRequired[dict[str, Any]]
+    figures: NotRequired[list[MeasuredFacts]]
+    """What else was measured, in the order in which it is shown."""
+    on_private_rows: NotRequired[list[str]]
+    """Measures of the variants that private rows gave: on the page for their holder alone, and
+    never in evidence.json."""
 
 
 class Evidence(TypedDict):

@@ -11,13 +11,18 @@ from markupsafe import Markup, escape
 
 from nacre.report.checking import checks, limits, provenance_section
 from nacre.report.facts import FORMAT, Evidence
+from nacre.report.sections.accounts import ledger
 from nacre.report.sections.blocks import Section
-from nacre.report.sections.guarantee import ledger, privacy, protection
+from nacre.report.sections.card import card, status
+from nacre.report.sections.compared import utility
+from nacre.report.sections.guarantee import privacy, protection
 from nacre.report.sections.headline import abstract, key_figures, warnings
-from nacre.report.sections.measured import attacks, examples_section, training, utility
+from nacre.report.sections.measured import attacks, examples_section, training
 from nacre.report.sections.numbers import moment
+from nacre.report.sections.words import NOT_FOR_OTHERS
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
+    card,
     protection,
     privacy,
     utility,
@@ -32,8 +37,11 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
 """The parts of the page in reading order; a part may have nothing to say."""
 
 
-def render(evidence: Evidence) -> str:
-    """The page of this evidence; the same evidence always gives the same page."""
+def render(evidence: Evidence, *, holder: bool = False) -> str:
+    """The page of this evidence; the same evidence always gives the same page.
+
+    `holder` says that it may hold figures on private rows: the page then says whom it is for.
+    """
     sections = [section for part in SECTIONS if (section := part(evidence)) is not None]
     return _template().render(
         name=evidence["plan"]["name"],
@@ -41,6 +49,9 @@ def render(evidence: Evidence) -> str:
         digest=evidence["plan"]["recipe_digest"],
         format=FORMAT,
         private=evidence["plan"]["private"],
+        holder=holder,
+        status=status(evidence, holder),
+        mine=NOT_FOR_OTHERS,
         warnings=warnings(evidence),
         abstract=abstract(evidence),
         stats=key_figures(evidence),

@@ -40,7 +40,7 @@ class Repriced:
     def sentence(self) -> str:
         """The epsilon, rounded up, and what it is at."""
         bound = rounded_up(self.epsilon)
-        return f"{self.name}: epsilon {bound} at delta {self.delta:g}, by {self.accountant}"
+        return f"epsilon {bound} at delta {self.delta:g}, by {self.accountant}"
 
     def to_json(self) -> dict[str, Any]:
         """The same for programs."""

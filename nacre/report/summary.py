@@ -10,36 +10,44 @@ from rich.text import Text
 
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts
-from nacre.report.sections.headline import accuracy, finding, key_figures, loss, warnings
-from nacre.report.sections.numbers import delta, epsilon_text
+from nacre.report.held import with_private_figures
+from nacre.report.sections.headline import (
+    HOLDERS_PAGE,
+    accuracy,
+    epsilon_figure,
+    finding,
+    key_figures,
+    loss,
+    warnings,
+)
+from nacre.report.sections.words import NOT_FOR_OTHERS
 
 
 def run_figures(run_folder: Path) -> Table:
-    """Epsilon of each party, accuracy, accuracy under attack, membership, and where the page is.
+    """Epsilon of all parties, accuracy, accuracy under attack, membership, and where the pages are.
 
-    An attack that neither the recipe asked for nor `nacre audit` reported has no row. Raises as
-    `gather` does.
+    It is for the terminal of the owner: figures on private rows are in it, each with the words
+    that it is not for others. An attack that neither the recipe asked for nor `nacre audit`
+    reported has no row. Raises as `gather` and `with_private_figures` do.
     """
     evidence = gather(run_folder)
+    shown = with_private_figures(run_folder, evidence) or evidence
     table = Table(title=_plain(evidence["plan"]["name"]), title_justify="left")
     table.add_column("figure", style="cyan")
     table.add_column("value", justify="right")
     table.add_column("to be read with")
-    for party in evidence["plan"]["parties"]:
-        by = f"delta {delta(party['delta'])}, by {party['accountant']}"
-        promised = party["epsilon"] is not None
-        table.add_row(
-            _plain(f"epsilon, {party['name']}"),
-            epsilon_text(party["epsilon"]),
-            by if promised else "nothing is protected",
-        )
-    _, *measured = key_figures(evidence)
+    figure, detail = epsilon_figure(evidence)
+    table.add_row("epsilon", figure, _plain(detail))
+    _, *measured = key_figures(shown)
     for stat in measured:
-        table.add_row(stat.label.lower(), stat.value, _plain(stat.detail))
-    for warning in warnings(evidence):
+        said = f"{stat.detail}; {NOT_FOR_OTHERS}" if stat.private else stat.detail
+        table.add_row(stat.label.lower(), stat.value, _plain(said))
+    for warning in warnings(shown):
         table.add_row(Text("warning", style="bold red"), "", _plain(warning))
-    page = run_folder / "report.html"
+    page, own = run_folder / "report.html", run_folder / HOLDERS_PAGE
     table.add_row("report", "", _plain(page) if page.exists() else f"nacre report {run_folder}")
+    if own.exists():
+        table.add_row("with private figures", "", _plain(own))
     return table
 
 
@@ -49,9 +57,13 @@ def _plain(text: object) -> Text:
 
 
 def summary_json(run_folder: Path) -> dict[str, Any]:
-    """The same figures for programs; null where nothing was measured or may be shown."""
+    """The same figures for programs; null where nothing was measured or may be shown.
+
+    Figures on private rows stand under `on_private_rows` alone, null where there are none.
+    """
     evidence = gather(run_folder)
-    page = run_folder / "report.html"
+    private = with_private_figures(run_folder, evidence)
+    page, own = run_folder / "report.html", run_folder / HOLDERS_PAGE
     return {
         "name": evidence["plan"]["name"],
         "private": evidence["plan"]["private"],
@@ -59,12 +71,22 @@ def summary_json(run_folder: Path) -> dict[str, Any]:
             {name: party[name] for name in ("name", "account", "epsilon", "delta", "accountant")}
             for party in evidence["plan"]["parties"]
         ],
+        **_measured(evidence),
+        "on_private_rows": (
+            None if private is None else {"note": NOT_FOR_OTHERS, **_measured(private)}
+        ),
+        "warnings": warnings(evidence),
+        "report": str(page) if page.exists() else None,
+        "local_report": str(own) if own.exists() else None,
+    }
+
+
+def _measured(evidence: Evidence) -> dict[str, Any]:
+    return {
         "accuracy": _figure(accuracy(evidence)),
         "loss": _figure(loss(evidence)),
         "attacked_accuracy": _figure(finding(evidence, "evasion")),
         "membership_advantage": _membership(evidence),
-        "warnings": warnings(evidence),
-        "report": str(page) if page.exists() else None,
     }
 
 

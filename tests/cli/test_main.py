@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 
 from nacre.cli import main
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError, Refusal
@@ -150,6 +151,21 @@ def test_completion(nacre: Nacre, shell: str) -> None:
     result = nacre("completion", shell)
     assert result.exit_code == 0 and "_NACRE_COMPLETE" in result.stdout
     assert json.loads(nacre("completion", shell, "--json").stdout)["shell"] == shell
+
+
+@pytest.mark.parametrize(
+    ("begun", "offers"),
+    [
+        ("diff", ["differential_privacy"]),
+        ("differential_privacy.e", ["differential_privacy.epsilon"]),
+        ("data.columns.NAME.lo", ["data.columns.NAME.low"]),
+        ("per_unit_cl", ["per_unit_clipping"]),
+        ("nothing_begins_so", []),
+    ],
+)
+def test_keys_kinds_and_refusals_complete(begun: str, offers: list[str]) -> None:
+    complete = BashComplete(main.cli, {}, "nacre", "_NACRE_COMPLETE")
+    assert [item.value for item in complete.get_completions(["explain"], begun)] == offers
 
 
 def test_verbs_complete(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nacre.gradient_clipping import Adaptive, Unclipped
 from nacre.models import build
 from nacre.planning.plan import plan
 from nacre.planning.show import plan_tables
-from nacre.report.sections.guarantee import _clip
+from nacre.report.sections.mechanism import _clip
 from nacre.runs import checkpoint, loop
 from nacre.runs.run import train
 from nacre.training import pieces

@@ -149,16 +149,16 @@ def picture(shape: list[int] | None = None) -> dict[str, Any]:
 
 def row() -> dict[str, Any]:
     changes = [
-        ("mean radius", 14.22, 15.28),
-        ("worst texture", 27.6, 25.8),
-        ("area error", 23.1, 36.7),
+        ("mean radius", 14.22, 15.28, [0.58, 0.98]),
+        ("worst texture", 27.6, 25.8, [0.26, -0.01]),
+        ("area error", 23.1, 36.7, [-0.3, 0.1]),
     ]
     return {
         "label": "benign",
         "before": "benign",
         "after": "malignant",
         "share": 0.5,
-        "changes": [{"feature": n, "before": b, "after": a} for n, b, a in changes],
+        "changes": [{"feature": n, "before": b, "after": a, "scaled": s} for n, b, a, s in changes],
     }
 
 

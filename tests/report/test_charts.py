@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from nacre.report.sections import charts
-from nacre.report.sections.axes import ticks
+from nacre.report.sections.dots import Dot, Dumbbell, dots, dumbbells, hundreds
+from nacre.report.sections.drawing import WIDTH, Caption, ticks
 from nacre.report.sections.numbers import number_text, percent
 
-WORDS = charts.Caption(name="c", title="<title> & more", description="what it shows")
+WORDS = Caption(name="c", title="<title> & more", description="what it shows")
 FINITE = st.floats(-1e6, 1e6)
 
 
@@ -31,8 +32,8 @@ def texts(svg: Markup) -> list[str]:
     return [node.text or "" for node in parsed(svg).iter("text")]
 
 
-def bars(*entries: charts.Bar) -> Markup:
-    return charts.bars(WORDS, entries, form=percent, axis=number_text)
+def dotted(*entries: Dot, span: tuple[float, ...] = ()) -> Markup:
+    return dots(WORDS, entries, form=percent, axis=number_text, span=span)
 
 
 def lines(*series: charts.LineChart) -> Markup:
@@ -59,37 +60,60 @@ def test_equal_ends_get_room(value: float) -> None:
 
 
 def test_text_is_escaped() -> None:
-    svg = bars(charts.Bar(label="<script>alert(1)</script>", value=0.5))
+    svg = dotted(Dot(label="<script>alert(1)</script>", value=0.5))
     assert "<script>" not in svg
     assert "<script>alert(1)</script>" in texts(svg)
 
 
 def test_a_long_label_is_cut_and_whole_in_its_tooltip() -> None:
     label = "a hospital with a very long name " * 4
-    (title,) = (node.text for node in parsed(bars(charts.Bar(label=label, value=0.1))).iterfind(
+    (title,) = (node.text for node in parsed(dotted(Dot(label=label, value=0.1))).iterfind(
         ".//text/title"))  # fmt: skip
     assert title == label
-    assert any(text.endswith("…") for text in texts(bars(charts.Bar(label=label, value=0.1))))
+    assert any(text.endswith("…") for text in texts(dotted(Dot(label=label, value=0.1))))
 
 
-def test_bars_without_interval_have_no_whisker() -> None:
-    assert "whisker" not in bars(charts.Bar(label="a", value=0.5))
-    assert bars(charts.Bar(label="a", value=0.5, low=0.4, high=0.6)).count('class="whisker"') == 1
+def test_dots_without_interval_have_no_whisker() -> None:
+    assert "whisker" not in dotted(Dot(label="a", value=0.5))
+    assert dotted(Dot(label="a", value=0.5, low=0.4, high=0.6)).count('class="whisker"') == 1
 
 
-def test_bars_reach_below_zero() -> None:
-    svg = bars(charts.Bar(label="a", value=-0.4, low=-0.5, high=0.2))
-    assert "−0.5" in texts(svg)
-    (bar,) = parsed(svg).iter("rect")
-    assert float(bar.get("width", "0")) > 50
+def test_an_axis_that_does_not_begin_at_zero_says_so() -> None:
+    svg = dotted(Dot(label="a", value=0.8, low=0.7, high=0.9))
+    assert "axis cut: 0.7 to 0.9" in texts(svg)
+    assert not any(
+        text.startswith("axis cut") for text in texts(dotted(Dot(label="a", value=-0.4)))
+    )
+    wide = texts(dotted(Dot(label="a", value=0.8, low=0.7, high=0.9), span=(0.0,)))
+    assert not any(text.startswith("axis cut") for text in wide)
+
+
+@given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=5))
+def test_a_dumbbell_runs_from_its_ring_to_its_dot(pairs: list[tuple[float, float]]) -> None:
+    entries = [Dumbbell(label="a", figure="x", before=b, after=a) for b, a in pairs]
+    root = parsed(dumbbells(WORDS, entries, axis=number_text))
+    circles = list(root.iter("circle"))
+    for (before, after), ring, dot in zip(pairs, circles[::2], circles[1::2], strict=True):
+        assert (ring.get("class"), dot.get("class")) == ("ring", "fill-0")
+        places = float(ring.get("cx", "")), float(dot.get("cx", ""))
+        assert all(0 <= place <= WIDTH for place in places)
+        assert (places[0] <= places[1]) if before <= after else (places[0] >= places[1])
+
+
+@pytest.mark.parametrize("count", [0, 1, 55, 100])
+def test_of_a_hundred_outcomes_so_many_are_filled(count: int) -> None:
+    circles = list(parsed(hundreds(WORDS, [("left out", count)])).iter("circle"))
+    assert [circle.get("class") for circle in circles] == ["fill-1"] * count + ["empty"] * (
+        100 - count
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
-        bars(charts.Bar(label="a", value=bad))
+        dotted(Dot(label="a", value=bad))
     with pytest.raises(ValueError, match="finite"):
-        bars(charts.Bar(label="a", value=0.1, low=bad, high=0.2))
+        dotted(Dot(label="a", value=0.1, low=bad, high=0.2))
     with pytest.raises(ValueError, match="finite"):
         lines(charts.LineChart(label="a", points=[(0, bad)]))
     with pytest.raises(ValueError, match="finite"):
@@ -141,7 +165,7 @@ def test_tick_labels_of_one_axis_keep_apart() -> None:
 
 @pytest.mark.parametrize(
     ("granted", "spent", "kind", "width"),
-    [(4, 1, "fill-0", 87), (4, 0, "fill-0", 0), (4, 5, "over", 348), (0, 0, "fill-0", 348)],
+    [(4, 1, "fill-0", 90), (4, 0, "fill-0", 0), (4, 5, "over", 360), (0, 0, "fill-0", 360)],
 )
 def test_budgets(granted: float, spent: float, kind: str, width: float) -> None:
     entry = charts.BudgetBar(label="clinic", figure="1", granted=granted, spent=spent)

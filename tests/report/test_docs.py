@@ -8,14 +8,15 @@ from typing import Any, is_typeddict
 
 import pytest
 
-from nacre.report import facts, ledger_facts
+from nacre.report import facts, ledger_facts, measured_facts
 from nacre.report.conform import fields
 
 DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
-RECORDS = [value for value in {**vars(facts), **vars(ledger_facts)}.values() if is_typeddict(value)]
+MODULES = (facts, ledger_facts, measured_facts)
+RECORDS = {name: v for each in MODULES for name, v in vars(each).items() if is_typeddict(v)}
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+@pytest.mark.parametrize("record", RECORDS.values(), ids=lambda record: record.__name__)
 def test_the_object_is_documented(record: Any) -> None:
     text = DOCS.read_text(encoding="utf-8")
     found = re.search(rf"^### {record.__name__}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)

@@ -164,19 +164,6 @@ def test_the_deviations_of_the_noise_are_listed_once(tmp_path: Path) -> None:
     assert evidence["released"]["deviations"] == [1.0, 2.0]
 
 
-def test_local_is_never_read(tmp_path: Path) -> None:
-    run = sample.write(tmp_path / "run", findings=None, comparison=None)
-    secret = "value-of-a-private-row"
-    for name in ("findings.json", "comparison.json", "data.json", "run.key"):
-        (run / "local" / name).write_text(secret)
-    page = write_report(run)
-    evidence = (run / "evidence.json").read_text()
-    assert json.loads(evidence)["findings_are_local"]
-    assert json.loads(evidence)["findings"] == []
-    assert secret not in evidence + page.read_text()
-    assert "stays in local/" in page.read_text()
-
-
 def test_credentials_in_the_recipe_are_masked(tmp_path: Path) -> None:
     recipe = "ledger: {path: 'postgresql://nacre:hunter2@db.example/ledger'}\n"
     evidence = gather(sample.write(tmp_path / "run", recipe=recipe))

@@ -111,9 +111,12 @@ def test_tables_and_pictures_speak(evidence: Evidence) -> None:
 
 def test_the_main_figures_are_said(evidence: Evidence) -> None:
     text = Walk(render(evidence)).text
-    for said in ("east 3.98, north 4.00, south 4.00", "δ = 10⁻⁴, by PLD", "94.7%", "83.3%", "0.021",
-                 "not distinguishable from none", "its unprotected twin: 97.4%", "charges nothing",
-                 "All 20 planned rounds", "clean: 0", "mean radius", sample.HEAD):  # fmt: skip
+    for said in ("3.98 to 4.00", "for one row, all three parties; at δ = 10⁻⁴, by PLD", "94.7%",
+                 "83.3%", "0.021", "not distinguishable from none", "its unprotected twin: 97.4%",
+                 "charges nothing", "All 20 planned rounds",
+                 "20 models computed from the parties' noised sums",
+                 "clean: 0", "mean radius", sample.HEAD, "Public demonstration", "−2.7",
+                 "+42.1 points under attack"):  # fmt: skip
         assert said in text or said in render(evidence), said
 
 
@@ -170,9 +173,12 @@ def test_what_went_wrong_is_a_warning(evidence: Evidence) -> None:
 def test_findings_on_private_rows_stay_local(tmp_path: Path) -> None:
     run = sample.write(tmp_path / "run", findings=None, comparison=None)
     (run / "local" / "findings.json").write_text("{}")
+    private = sample.RECIPE.replace("public_demonstration: true", "unit: patient")
+    (run / "recipe.yaml").write_text(private)
     text = Walk(render(gather(run))).text
-    assert "not shown" in text
-    assert "it stays in local/" in text
+    assert "withheld" in text
+    assert "in local/report.html, for their holder alone" in text
+    assert "Private rows; utility withheld" in text
 
 
 def test_accuracy_comes_from_the_evasion_audit_where_nothing_is_compared(tmp_path: Path) -> None:
@@ -181,7 +187,7 @@ def test_accuracy_comes_from_the_evasion_audit_where_nothing_is_compared(tmp_pat
     assert "95% interval 90.7% to 98.7%" in text
 
 
-def test_gaps_are_called_not_measured(tmp_path: Path) -> None:
+def test_what_was_not_measured_has_no_chart(tmp_path: Path) -> None:
     comparison = sample.comparison()
     comparison["variants"] = comparison["variants"][:1]
     comparison["variants"][0] |= {"accuracy": None, "membership_advantage": None}
@@ -189,9 +195,10 @@ def test_gaps_are_called_not_measured(tmp_path: Path) -> None:
     found = {"findings": [sample.evasion(pictures=[], rows=[], curve=[], notes=[]), plain]}
     outcome = sample.outcome() | {"curve": [{"round": 1}], "seconds": {}, "done": 14}
     run = sample.write(tmp_path / "run", comparison=comparison, findings=found, outcome=outcome)
-    text = Walk(render(gather(run))).text
+    page = render(gather(run))
+    text = Walk(page).text
     assert "14 of 20 planned rounds" in text
-    assert "not measured" in text
+    assert 'id="accuracy-t"' not in page and 'id="attacked_accuracy-t"' in page
     assert "What an attack looks like" not in text
     assert "unprotected twin" not in text
 
@@ -207,9 +214,10 @@ def test_a_central_run_counts_steps(tmp_path: Path) -> None:
     plan["parties"] = [sample.party("all rows", 313, 2.0) | {"takes": None}]
     plan["techniques"]["federated_learning"] = None
     text = Walk(render(gather(sample.write(tmp_path / "run", plan=plan)))).text
-    assert "One model was trained on 313 declared units." in text
+    assert "One model was trained on 313 declared rows." in text
     assert "planned steps" in text
     assert "no grant" in text
+    assert "all one parties" not in text
 
 
 def test_a_federation_that_protects_parties(tmp_path: Path) -> None:
@@ -218,15 +226,70 @@ def test_a_federation_that_protects_parties(tmp_path: Path) -> None:
     plan["parties"] = [sample.party("all rows", 200, 2.0) | client]
     text = Walk(render(gather(sample.write(tmp_path / "run", plan=plan)))).text
     assert "200 parties trained one model" in text
-    assert "which of two values everything of one party had" in text
+    assert "with other values in place of everything of one party" in text
 
 
 def test_many_parties_fit(evidence: Evidence) -> None:
     one = evidence["plan"]["parties"][0]
     evidence["plan"]["parties"] = [copy.deepcopy(one) | {"name": f"p{i}"} for i in range(40)]  # type: ignore[misc]
-    text = Walk(render(evidence)).text
+    page = render(evidence)
+    text = Walk(page).text
     assert "40 parties trained" in text
-    assert "and 35 more" in text
+    assert "The mechanism and its price, all 40 parties" in text
+    tables = re.findall(r"<table.*?</table>", page, re.DOTALL)
+    assert max(len(re.findall("columnheader", table)) for table in tables) < 12
+    assert all(len(facts.findall(page)) == 1 for facts in map(re.compile, ROWS))
+
+
+ROWS = [
+    f"<dt>{name}</dt>" for name in ("promise", "protects", "draws", "clips", "noise", "account")
+]
+
+
+def test_rows_of_runs_audited_before_are_tables_in_a_fold(tmp_path: Path) -> None:
+    old = sample.row()
+    for change in old["changes"]:
+        del change["scaled"]
+    cases = {1: [sample.row()], 2: [old], 3: [sample.row(), old]}
+    for number, rows in cases.items():
+        found = {"findings": [sample.evasion(rows=rows)]}
+        page = render(gather(sample.write(tmp_path / str(number), findings=found)))
+        assert ('id="row-1-t"' in page) == (number != 2)
+        assert ("1 rows before and after" in page) == (number != 1)
+
+
+def test_a_curve_that_only_shows_chance_is_not_drawn(evidence: Evidence) -> None:
+    assert "Members found" not in render(evidence)
+    evidence["findings"][0]["low"] = 0.01
+    assert "Members found" in render(evidence)
+
+
+def test_a_curve_on_the_rows_of_the_base_gives_its_reason(tmp_path: Path) -> None:
+    recipe = sample.RECIPE + "fine_tuning: {kind: full, pretrain: {steps: 200}}\n"
+    for number, (text, reason) in enumerate(((sample.RECIPE, False), (recipe, True))):
+        page = render(gather(sample.write(tmp_path / str(number), recipe=text)))
+        assert ("The base was trained on these very rows" in page) == reason
+        assert ("watching it costs no privacy" in page) != reason
+
+
+def test_the_card_has_what_the_recipe_declares_and_blanks(tmp_path: Path) -> None:
+    recipe = (
+        "data: {kind: table, path: visits.csv, target: back, classes: ['no', 'yes'], unit: patient,"
+        " columns: {age: {low: 0, high: 120}, sex: {categories: [F, M]}}}\n"
+    )
+    plan = sample.plan()
+    plan["parties"] = [sample.party("all rows", 480, 2.0) | {"unit": "group"}]
+    plan["techniques"]["federated_learning"] = None
+    text = Walk(render(gather(sample.write(tmp_path / "run", recipe=recipe, plan=plan)))).text
+    for said in ("back: classification into no and yes", "age 0 to 120; sex F and M",
+                 "480 values of patient declared of visits.csv", "one holder of all rows",
+                 "for all rows of one patient"):  # fmt: skip
+        assert said in text, said
+    assert text.count("to be filled in") == 4
+    recipe = "data: {kind: text, path: notes.jsonl, label: urgent, unit: author}\n"
+    model = sample.MODEL | {"shape": [64]}
+    run = sample.write(tmp_path / "text", recipe=recipe, model=model)
+    assert "text, 64 tokens of a row" in Walk(render(gather(run))).text
 
 
 def luminance(colour: str) -> float:

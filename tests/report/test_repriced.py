@@ -37,7 +37,7 @@ def test_epsilon_is_the_one_that_was_planned(way: str, tmp_path: Path) -> None:
     write_json(tmp_path / "plan.json", planned.to_json())
     (found,) = repriced(tmp_path)
     assert found.epsilon == pytest.approx(planned.priced[0].price.epsilon, rel=1e-9)
-    assert found.sentence().startswith("all rows: epsilon ")
+    assert found.sentence().startswith("epsilon ")
 
 
 def test_each_party_has_its_own_and_a_run_without_privacy_none(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_check_says_epsilon_also_where_the_grant_is_used_up(tmp_path: Path) 
     train(plan(recipe(tmp_path, CENTRAL)), tmp_path / "run")
     said = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--check"])
     assert said.exit_code == 0
-    assert "all rows: epsilon 7.99" in said.output
+    assert "\n  epsilon 7.99" in said.output
     words = ["report", str(tmp_path / "run"), "--check", "--json"]
     (price,) = json.loads(CliRunner().invoke(cli, words).output)["epsilon"]
     assert price["epsilon"] <= 8

@@ -24,8 +24,8 @@ def test_the_closing_table(tmp_path: Path) -> None:
     assert f"nacre report {run}" in shown(run)
     page = write_report(run)
     text = shown(run)
-    for said in ("epsilon, north", "4.00", "delta 10⁻⁴, by pld", "94.7%", "83.3%", "0.021",
-                 str(page)):  # fmt: skip
+    for said in ("epsilon", "3.98 to 4.00", "all three parties; at δ = 10⁻⁴, by PLD", "94.7%",
+                 "83.3%", "0.021", str(page)):  # fmt: skip
         assert said in text, said
     assert "warning" not in text
 
@@ -33,8 +33,9 @@ def test_the_closing_table(tmp_path: Path) -> None:
 def test_markup_in_names_is_shown_as_it_stands(tmp_path: Path) -> None:
     plan = sample.plan()
     plan["name"] = "[bold]clinic[/bold]"
-    plan["parties"][0]["name"] = "[red]east"
-    text = shown(sample.write(tmp_path / "run", plan=plan))
+    recipe = sample.RECIPE.replace("public_demonstration: true", "unit: '[red]east'")
+    plan["parties"][0]["unit"] = "group"
+    text = shown(sample.write(tmp_path / "run", plan=plan, recipe=recipe))
     assert "[bold]clinic[/bold]" in text
     assert "[red]east" in text
 
@@ -65,7 +66,8 @@ def test_an_attack_that_nobody_asked_for_has_no_row(tmp_path: Path) -> None:
         assert ("accuracy under attack" in text, "membership advantage" in text) == rows
         page = write_report(run).read_text()
         assert ("Accuracy under attack" in page, "Membership advantage" in page) == rows
-        assert ("so it stays in local/findings.json" in text) == any(rows)
+        withheld = text.count("in local/report.html, for their holder alone")
+        assert withheld == 1 + sum(rows)  # the accuracy, and each attack that was asked for
 
 
 def test_a_language_model_has_a_loss_and_canaries(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_a_language_model_has_a_loss_and_canaries(tmp_path: Path) -> None:
         "high": 2.8,
     }
     outcome = sample.outcome() | {"curve": [{"round": 1, "loss": 2.5}, {"round": 2, "loss": 2.1}]}
-    cases = {"1.500": {"findings": [found]}, "local/findings.json": None}
+    cases = {"1.500": {"findings": [found]}, "in local/report.html": None}
     for number, (says, findings) in enumerate(cases.items()):
         run = sample.write(
             tmp_path / str(number),

@@ -271,9 +271,10 @@ def test_a_run_that_ended_early_says_what_its_ledger_says(tmp_path):
     run = finish(tmp_path / "run")
     page, standing = write_report(run.path).read_text(), _spent(tmp_path / "privacy.db", "iris")[0]
     assert standing.epsilon_fits > 16 - standing.epsilon_spent
-    assert f"one more run of up to {left(standing.epsilon_fits)} fits" in page
+    assert f"a run of up to {left(standing.epsilon_fits)} fits" in page
     reserved = planned.priced[0].quote.share
-    assert f"{percent(reserved)} was reserved; {percent(standing.spent)} is spent" in page
+    assert f"{percent(reserved)} of its grant was reserved" in page
+    assert f"{epsilon_text(standing.epsilon_spent)}, {percent(standing.spent)} of the grant" in page
     assert page.count(epsilon_text(planned.priced[0].quote.epsilon_after)) == 0
 
 

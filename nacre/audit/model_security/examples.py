@@ -93,12 +93,19 @@ def _picture(space: FeatureSpace, clean: Tensor, moved: Tensor) -> dict[str, Any
 
 
 def _changes(space: FeatureSpace, clean: Tensor, moved: Tensor) -> list[dict[str, Any]]:
-    """The features that moved the most in the model's units, with values in their own."""
+    """The features that moved the most in the model's units, with values in their own and, as
+    `scaled`, in the model's."""
     moves = (moved - clean).abs().flatten()
     before, after = (_raw(space, x).flatten() for x in (clean, moved))
+    inputs = torch.stack([clean.flatten(), moved.flatten()], dim=1).double()  # (D, 2)
     order: list[int] = moves.argsort(descending=True, stable=True)[:MOVED].tolist()
     return [
-        {"feature": space.names[i], "before": float(before[i]), "after": float(after[i])}
+        {
+            "feature": space.names[i],
+            "before": float(before[i]),
+            "after": float(after[i]),
+            "scaled": inputs[i].tolist(),
+        }
         for i in order
         if moves[i] > 0
     ]

@@ -20,12 +20,17 @@ def per_unit_clipping(facts: RecipeFacts) -> None:
     `adaptive` give one."""
     recipe = facts.recipe
     if recipe.differential_privacy is not None and pieces.unit_clip(recipe) is None:
-        kind = getattr(recipe.gradient_clipping, "kind", "absent")
+        option = recipe.gradient_clipping
+        why = (
+            "the recipe has none, so nothing bounds what one unit adds to a step and"
+            if option is None
+            else f"{option.kind} clips the whole mean gradient at most, which bounds nobody's "
+            "share of it, so"
+        )
         refuse(
             recipe,
             "gradient_clipping",
-            f"{kind} clips the whole mean gradient at most, which bounds nobody's share of it, so "
-            "noise would hide nobody; use `gradient_clipping: {kind: flat, norm: 1.0}`",
+            f"{why} noise would hide nobody; use `gradient_clipping: {{kind: flat, norm: 1.0}}`",
         )
 
 

@@ -20,7 +20,7 @@ class TextBlock:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of sentences."""
+    """A list of sentences, in two columns where there is room."""
 
     block: ClassVar[str] = "listing"
     items: Sequence[str]
@@ -50,7 +50,7 @@ class Cell:
     text: str
     detail: str = ""  # a second, quieter line
     title: str = ""  # the whole of a text that is shown short
-    span: int = 1
+    number: bool = False  # set on the right, so that digits stand under each other
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ class TableBlock:
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     stacked: bool = False  # on a narrow screen each row becomes a list of its cells
+
+
+@dataclass(frozen=True)
+class FactList:
+    """Names and what is known of each; what only people know is left for them to fill in."""
+
+    block: ClassVar[str] = "facts"
+    heading: str
+    items: Sequence[tuple[str, str]]  # (name, text); a text of "" is a blank
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,36 @@ class Gallery:
     items: Sequence[Example]
 
 
-AnyBlock = TextBlock | Listing | Terms | CodeBlock | TableBlock | Figures | Gallery
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that stay closed until a reader opens them; on paper they are open."""
+
+    block: ClassVar[str] = "fold"
+    summary: str
+    blocks: Sequence[AnyBlock]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Paragraphs with a figure beside them, where there is room."""
+
+    block: ClassVar[str] = "beside"
+    texts: Sequence[str]
+    figure: Figure
+
+
+AnyBlock = (
+    TextBlock
+    | Listing
+    | Terms
+    | CodeBlock
+    | TableBlock
+    | FactList
+    | Figures
+    | Gallery
+    | Fold
+    | Beside
+)
 
 
 @dataclass(frozen=True)
@@ -117,3 +155,4 @@ class Stat:
     value: str
     detail: str
     measured: bool = True
+    private: bool = False  # from private rows: for their holder alone

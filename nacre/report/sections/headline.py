@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, get_args
+from typing import get_args
 
-from nacre.core.errors import RecipeError
 from nacre.recipe.audits import AuditOption
-from nacre.recipe.document import parse
 from nacre.recipe.options import kinds
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts, PartyFacts, Variant
 from nacre.report.sections.blocks import Stat
+from nacre.report.sections.mechanism import spread
 from nacre.report.sections.numbers import (
     MISSING,
     count_in_words,
@@ -22,16 +20,13 @@ from nacre.report.sections.numbers import (
     signed_text,
     whole,
 )
+from nacre.report.sections.words import holders, moved_by, recipe_audits, unit_words, units_declared
 
-UNIT = {
-    "example": "one row",
-    "group": "all rows of one person or group",
-    "client": "everything of one party",
-}
-_SHOWN = 5  # parties that fit under a key figure
-STAYS_LOCAL = "from private rows, so it stays in local/"
-"""Why a figure is not shown; the file's name follows."""
-COMPARISON, FINDINGS = "comparison.json", "findings.json"
+_SHOWN = 5  # parties whose names fit into a sentence
+HOLDERS_PAGE = "local/report.html"
+"""Where the holder of the rows finds the figures on them, inside the run folder."""
+STAYS_LOCAL = f"on private rows: in {HOLDERS_PAGE}, for their holder alone"
+"""Why a figure is not shown, and where it is."""
 
 
 def finding(evidence: Evidence, audit: str) -> FindingFacts | None:
@@ -143,7 +138,9 @@ def abstract(evidence: Evidence) -> str:
 def _who(evidence: Evidence) -> str:
     parties = evidence["plan"]["parties"]
     if not evidence["plan"]["techniques"]["federated_learning"]:
-        return f"One model was trained on {parties[0]['size']:,} declared units."
+        units = units_declared(evidence, parties[0])
+        rows = "the rows of " if parties[0]["unit"] == "group" else ""
+        return f"One model was trained on {rows}{parties[0]['size']:,} declared {units}."
     if len(parties) == 1:
         count = count_in_words(parties[0]["size"], "parties").capitalize()
         return f"{count} trained one model, each on its own rows."
@@ -159,8 +156,8 @@ def _promise(evidence: Evidence) -> str:
         return "Nothing bounds what the model gives away about a row."
     most = " at most" if len(evidence["plan"]["parties"]) > 1 else ""
     return (
-        f"What the model can give away about {UNIT[party['unit']]} is bounded: epsilon is{most} "
-        f"{epsilon_text(party['epsilon'])} at delta {delta(party['delta'])}."
+        f"What the model can give away about {unit_words(evidence, party)} is bounded: epsilon is"
+        f"{most} {epsilon_text(party['epsilon'])} at delta {delta(party['delta'])}."
     )
 
 
@@ -185,9 +182,8 @@ def _attacked(evidence: Evidence) -> str:
         twin = variant(evidence, "unprotected")
         beside = _beside(twin["attacked_accuracy"]) if twin is not None else ""
         share = percent(evasion["value"])
-        sentences.append(
-            f"When an attacker may move each input a little, {share} stay correct{beside}."
-        )
+        moved = moved_by(evidence, evasion) or "each input moved a little"
+        sentences.append(f"With {moved} by an attacker, {share} stay correct{beside}.")
     if membership is not None:
         size = signed_text(membership["value"])
         sentences.append(
@@ -197,36 +193,19 @@ def _attacked(evidence: Evidence) -> str:
     return " ".join(sentences)
 
 
-def odds(party: PartyFacts) -> str:
-    """What epsilon means, as the error rates of the best test an observer could run."""
-    bound, slack = party["epsilon"] or 0.0, party["delta"] or 0.0
-    rate = 0.001
-    found = min(
-        1.0, math.exp(min(bound, 99)) * rate + slack, 1 - math.exp(-bound) * (1 - slack - rate)
-    )
-    if party["adjacency"] == "replace_one":
-        question = f"which of two values {UNIT[party['unit']]} had"
-    else:
-        question = f"whether {UNIT[party['unit']]} took part"
-    return (
-        f"No test of {question}, by anyone who sees everything that was released and knows "
-        "whatever else, has a true positive rate above exp(ε) times its false positive rate plus "
-        f"δ. At ε = {epsilon_text(bound)} and one false alarm in a thousand, it detects at most "
-        f"{percent(found)}."
-    )
-
-
 def key_figures(evidence: Evidence) -> list[Stat]:
-    """Privacy, accuracy, accuracy under attack, membership advantage, exposure of canaries.
+    """Privacy, accuracy, the price of protection, accuracy under attack, membership advantage,
+    exposure of canaries.
 
-    An attack that neither the recipe asked for nor `nacre audit` reported has no figure.
+    An attack that neither the recipe asked for nor `nacre audit` reported has no figure, and
+    without an unprotected twin protection has no price.
     """
     found = {entry["audit"]: entry["headline"] for entry in evidence["findings"]}
     named = _asked(evidence)
     asked = {audit: label for audit, label in HEADLINES.items() if audit in named}
     known = {audit: label for audit, label in HEADLINES.items() if audit in asked | found}
     attacked = [_figure(evidence, audit, label) for audit, label in (known | found).items()]
-    return [_epsilon(evidence), _accuracy(evidence), *attacked]
+    return [_epsilon(evidence), _accuracy(evidence), *attacked, *_price(evidence)]
 
 
 HEADLINES = {kind: option.headline for kind, option in kinds(get_args(AuditOption)).items()}
@@ -236,51 +215,99 @@ HEADLINES = {kind: option.headline for kind, option in kinds(get_args(AuditOptio
 def _asked(evidence: Evidence) -> set[str]:
     """The audits that the recipe names; those that nearly every recipe asks for where it can no
     longer be read."""
-    try:
-        found: Any = parse(evidence["recipe"].encode(), "recipe.yaml").values.get("audit")
-        return {audit if isinstance(audit, str) else str(audit["kind"]) for audit in found or ()}
-    except (RecipeError, TypeError, KeyError):
-        return {"evasion", "membership"}
+    found = recipe_audits(evidence)
+    return {"evasion", "membership"} if found is None else found
+
+
+def epsilon_figure(evidence: Evidence) -> tuple[str, str]:
+    """Epsilon as one figure or from the least to the greatest party, and what it has to be read
+    with; `unbounded` where nothing is promised."""
+    promised = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
+    if not promised:
+        return "unbounded", "no differential privacy: nothing is protected"
+    whose = "; ".join(dict.fromkeys(unit_words(evidence, party) for party in promised))
+    by = ", ".join(dict.fromkeys(str(party["accountant"]).upper() for party in promised))
+    deltas = spread([party["delta"] or 0.0 for party in promised], delta)
+    each = f", {holders(promised)}" if len(promised) > 1 else ""
+    figure = spread([party["epsilon"] or 0.0 for party in promised], epsilon_text)
+    return figure, f"for {whose}{each}; at δ = {deltas}, by {by}"
 
 
 def _epsilon(evidence: Evidence) -> Stat:
-    party, parties = worst(evidence), evidence["plan"]["parties"]
-    if party is None:
-        return Stat("Privacy loss ε", "unbounded", "no differential privacy", False)
-    each = ", ".join(f"{p['name']} {epsilon_text(p['epsilon'])}" for p in parties[:_SHOWN])
-    each += f" and {len(parties) - _SHOWN} more" if len(parties) > _SHOWN else ""
-    by = f"at δ = {delta(party['delta'])}, by {str(party['accountant']).upper()}"
-    label = "Privacy loss ε, largest" if len(parties) > 1 else "Privacy loss ε"
-    return Stat(label, epsilon_text(party["epsilon"]), f"{each}; {by}" if len(parties) > 1 else by)
+    figure, detail = epsilon_figure(evidence)
+    return Stat("Privacy loss ε", figure, detail, worst(evidence) is not None)
+
+
+def private_measure(evidence: Evidence, measure: str) -> bool:
+    """Whether a measure of the models compared is from private rows."""
+    found = evidence["comparison"]
+    return found is not None and measure in found.get("on_private_rows", [])
 
 
 def _accuracy(evidence: Evidence) -> Stat:
     figure, lost = accuracy(evidence), loss(evidence)
-    beside = evidence["comparison"] or finding(evidence, "evasion")
+    evasion = finding(evidence, "evasion")
+    beside = evidence["comparison"] or evasion
     if lost is not None and beside is not None:
         ends = f"{number_text(lost['low'])} to {number_text(lost['high'])}"
-        detail = f"{whole(beside['confidence'])} interval {ends}; e^loss is the perplexity"
-        return Stat("Mean loss", number_text(lost["value"]), detail)
+        lm = "; e^loss is the perplexity" if evidence["plan"]["task"] == "causal_lm" else ""
+        detail = f"{whole(beside['confidence'])} interval {ends}{lm}"
+        private = private_measure(evidence, "loss")
+        return Stat("Mean loss", number_text(lost["value"]), detail, private=private)
     if figure is None:
-        label = "Mean loss" if by_loss(evidence) else "Accuracy"
-        return _absent(label, evidence, COMPARISON)
+        return _absent("Mean loss" if by_loss(evidence) else "Accuracy", evidence)
     level = f"{whole(beside['confidence'])} " if beside is not None else ""
-    return Stat("Accuracy", percent(figure["value"]), f"{level}interval {interval(figure)}")
+    model = variant(evidence, "protected")
+    compared = model is not None and model["accuracy"] is not None
+    private = (
+        private_measure(evidence, "accuracy")
+        if compared
+        else evasion is not None and not evasion["public"]
+    )
+    detail = f"{level}interval {interval(figure)}"
+    return Stat("Accuracy", percent(figure["value"]), detail, private=private)
 
 
 def _figure(evidence: Evidence, audit: str, label: str) -> Stat:
     """The key figure of an audit. A share that was only measured needs no verdict beside it."""
     entry = finding(evidence, audit)
     if entry is None:
-        return _absent(label, evidence, FINDINGS)
+        return _absent(label, evidence)
     value, ends = figure_words(entry)
     plain = entry["unit"] == "share" and entry["verdict"] == "measured"
     verdict = "" if plain else f"; {entry['verdict']}"
-    return Stat(label, value, f"{whole(entry['confidence'])} interval {ends}{verdict}")
+    detail = f"{whole(entry['confidence'])} interval {ends}{verdict}"
+    return Stat(label, value, detail, private=not entry["public"])
 
 
-def _absent(label: str, evidence: Evidence, file: str) -> Stat:
-    """A figure that this page cannot show, why, and in which file of local/ it stands."""
+def _absent(label: str, evidence: Evidence) -> Stat:
+    """A figure that this page cannot show, and why."""
     if evidence["findings_are_local"]:
-        return Stat(label, "not shown", STAYS_LOCAL + file, False)
+        return Stat(label, "withheld", STAYS_LOCAL, False)
     return Stat(label, MISSING, "no audit measured it", False)
+
+
+def _price(evidence: Evidence) -> list[Stat]:
+    """What protection costs, against the unprotected twin; nothing without one."""
+    model, twin = variant(evidence, "protected"), variant(evidence, "unprotected")
+    if model is None or twin is None:
+        return []
+    lost, free = model.get("loss"), twin.get("loss")
+    if lost is not None and free is not None:
+        more = signed_text(lost["value"] - free["value"])
+        return [Stat("Price of protection", more, "of mean loss, against the unprotected twin")]
+    clean = _points(model["accuracy"], twin["accuracy"])
+    if clean is None:
+        return []
+    attacked = _points(model["attacked_accuracy"], twin["attacked_accuracy"])
+    under = f", {attacked} points under attack" if attacked is not None else ""
+    detail = f"points on clean rows{under}, against the unprotected twin"
+    return [Stat("Price of protection", clean, detail)]
+
+
+def _points(one: IntervalFacts | None, other: IntervalFacts | None) -> str | None:
+    """The difference of two shares in points, with its sign; None where one was not measured."""
+    if one is None or other is None:
+        return None
+    points = round(100 * (one["value"] - other["value"]), 1) + 0.0
+    return f"{points:+.1f}".replace("-", "−") if points else "0.0"

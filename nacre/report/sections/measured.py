@@ -1,4 +1,4 @@
-"""Sections on what was measured: utility, attacks, attacked inputs, training."""
+"""Sections on what was measured: attacks, attacked inputs, training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from nacre.audit.finding import MEANING, Verdict
-from nacre.report.facts import AttackedRowFacts, Comparison, Evidence, FindingFacts, Picture
+from nacre.report.facts import AttackedRowFacts, Evidence, FindingFacts, Picture
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
     AnyBlock,
@@ -14,163 +14,57 @@ from nacre.report.sections.blocks import (
     Example,
     Figure,
     Figures,
+    Fold,
     Gallery,
     Listing,
     Section,
     TableBlock,
     TextBlock,
 )
+from nacre.report.sections.compared import MEASURES, absent
+from nacre.report.sections.dots import Dumbbell, dumbbells
+from nacre.report.sections.drawing import Caption
 from nacre.report.sections.headline import (
-    COMPARISON,
-    FINDINGS,
-    STAYS_LOCAL,
     by_loss,
     figure_words,
-    interval,
-    signed_interval,
     steps,
 )
 from nacre.report.sections.numbers import (
-    MISSING,
     epsilon_text,
     listed,
     number_text,
     percent,
     seconds,
-    signed_text,
     whole,
 )
 from nacre.report.sections.pictures import difference, png
-
-Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
-_MEASURES: dict[Measure, tuple[str, charts.TickFormat]] = {
-    "accuracy": ("Accuracy", percent),
-    "loss": ("Mean loss", number_text),
-    "attacked_accuracy": ("Accuracy under attack", percent),
-    "membership_advantage": ("Membership advantage", signed_text),
-}
-_TONES = {"protected": 0, "unprotected": 1, "public base": 2}
-
-
-def _absent(evidence: Evidence, what: str, file: str) -> TextBlock:
-    if evidence["findings_are_local"]:
-        return TextBlock(f"{what}: {STAYS_LOCAL}{file}. Whoever holds the rows finds it there.")
-    return TextBlock(f"{what}: {MISSING}. `nacre audit` measures it.")
-
-
-def utility(evidence: Evidence) -> Section:
-    """The protected model beside its unprotected twin and the public base."""
-    found = evidence["comparison"]
-    if found is None:
-        blocks: list[AnyBlock] = [_absent(evidence, "Accuracy and comparison", COMPARISON)]
-        return Section("utility", "Utility and comparison", blocks)
-    blocks = [
-        TextBlock(
-            f"Every model answered the same {found['rows']:,} public test rows. Whiskers are "
-            f"intervals at {whole(found['confidence'])} confidence, one at a time."
-        ),
-        Figures([_panel(found, measure) for measure in _MEASURES if _values(found, measure)]),
-        _compared(found),
-        *_why_free(found),
-    ]
-    return Section("utility", "Utility and comparison", blocks)
-
-
-def _values(found: Comparison, measure: Measure) -> list[charts.Bar]:
-    return [
-        charts.Bar(
-            label=variant["name"],
-            value=figure["value"],
-            low=figure["low"],
-            high=figure["high"],
-            tone=_TONES.get(variant["name"], 3),
-        )
-        for variant in found["variants"]
-        if (figure := variant.get(measure)) is not None
-    ]
-
-
-def _panel(found: Comparison, measure: Measure) -> Figure:
-    """One measure of every model as bars."""
-    label, form = _MEASURES[measure]
-    entries = _values(found, measure)
-    said = ", ".join(f"{bar.label} {form(bar.value)}" for bar in entries)
-    words = charts.Caption(name=measure, title=label, description=said)
-    if measure == "loss":
-        svg = charts.bars(words, entries, form=form, axis=number_text)
-        return Figure(svg, label, "On the test rows as they are: less is better.")
-    if measure == "membership_advantage":
-        svg = charts.bars(words, entries, form=form, axis=number_text, low=-0.1, high=0.1)
-        return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
-    svg = charts.bars(words, entries, form=form, axis=whole)
-    moved = "on inputs that an attacker moved" if measure == "attacked_accuracy" else "as they are"
-    return Figure(svg, label, f"Share of test rows answered rightly, {moved}.")
-
-
-def _compared(found: Comparison) -> TableBlock:
-    shown: list[Measure] = [
-        m for m in _MEASURES if m != ("accuracy" if _values(found, "loss") else "loss")
-    ]
-    head = ["model", *(_MEASURES[measure][0].lower() for measure in shown), "what it is"]
-    rows = [
-        [
-            Cell(variant["name"]),
-            *(_figure(variant.get(measure), measure) for measure in shown),
-            Cell(variant["note"]),
-        ]
-        for variant in found["variants"]
-    ]
-    return TableBlock("The models compared", head, rows, stacked=True)
-
-
-def _figure(figure: Any, measure: Measure) -> Cell:
-    if figure is None:
-        return Cell(MISSING)
-    if measure == "loss":
-        ends = f"{number_text(figure['low'])} to {number_text(figure['high'])}"
-        return Cell(number_text(figure["value"]), detail=ends)
-    if measure == "membership_advantage":
-        return Cell(signed_text(figure["value"]), detail=signed_interval(figure))
-    return Cell(percent(figure["value"]), detail=interval(figure))
-
-
-def _why_free(found: Comparison) -> list[AnyBlock]:
-    if not any(variant["name"] == "unprotected" for variant in found["variants"]):
-        return []
-    text = (
-        "The unprotected twin is the same recipe without its protection. It charges nothing to "
-        "any account because its rows are declared public: there is nothing to protect, and on "
-        "rows that are not public Nacre refuses to train it."
-    )
-    return [TextBlock(text)]
+from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
 
 
 def attacks(evidence: Evidence) -> Section:
     """What was tried against the finished model, and what came of it."""
     found = evidence["findings"]
     if not found:
-        return Section("attacks", "Attacks", [_absent(evidence, "What attacks achieve", FINDINGS)])
-    blocks: list[AnyBlock] = [_findings(found)]
-    figures = [figure for entry in found for figure in _figures(entry)]
+        return Section("attacks", "Attacks", [absent(evidence, "What attacks achieve")])
+    blocks: list[AnyBlock] = [_findings(evidence, found)]
+    figures = [figure for entry in found for figure in _figures(evidence, entry)]
     if figures:
         blocks.append(Figures(figures))
     notes = [note for entry in found for note in _notes(entry)]
-    if notes:
-        blocks += [TextBlock("To be read with it:"), Listing(notes)]
     verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
-    meanings = [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
-    blocks += [TextBlock("How to read the verdicts:"), Listing(meanings)]
+    notes += [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
+    blocks += [TextBlock("To be read with it:"), Listing(notes)]
     return Section("attacks", "Attacks", blocks)
 
 
-def _findings(found: Sequence[FindingFacts]) -> TableBlock:
+def _findings(evidence: Evidence, found: Sequence[FindingFacts]) -> TableBlock:
     rows = [
         [
             Cell(entry["audit"]),
-            Cell(entry["claim"]),
+            Cell(_claim(evidence, entry)),
             Cell(entry["measure"]),
             _result(entry),
-            Cell(entry["verdict"]),
+            Cell(entry["verdict"], detail="" if entry["public"] else NOT_FOR_OTHERS),
         ]
         for entry in found
     ]
@@ -178,6 +72,12 @@ def _findings(found: Sequence[FindingFacts]) -> TableBlock:
     return TableBlock(
         f"Findings, with intervals at {_levels(found)} confidence", head, rows, stacked=True
     )
+
+
+def _claim(evidence: Evidence, entry: FindingFacts) -> str:
+    """The claim; of moved inputs with the move in plain words."""
+    moved = moved_by(evidence, entry)
+    return f"none: nothing is certified; tried with {moved}" if moved else entry["claim"]
 
 
 def _notes(entry: FindingFacts) -> list[str]:
@@ -197,11 +97,11 @@ def _levels(found: Sequence[FindingFacts]) -> str:
 
 def _result(entry: FindingFacts) -> Cell:
     value, ends = figure_words(entry)
-    return Cell(value, detail=ends)
+    return Cell(value, detail=ends, number=True)
 
 
-def _figures(entry: FindingFacts) -> list[Figure]:
-    """The curves that an audit gave."""
+def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
+    """The curves that an audit gave, where they show more than chance."""
     figures: list[Figure] = []
     if curve := entry["details"].get("curve"):
         line = charts.LineChart(
@@ -210,17 +110,13 @@ def _figures(entry: FindingFacts) -> list[Figure]:
             intervals=[(point["low"], point["high"]) for point in curve],
         )
         ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
-        words = charts.Caption(
-            name=f"{entry['audit']}-curve",
-            title="Accuracy by radius",
-            description=f"Accuracy falls {ends} as the attacker may move inputs further.",
+        caption = f"Accuracy {ends}, {moved_by(evidence, entry) or 'as inputs move further'}."
+        words = Caption(
+            name=f"{entry['audit']}-curve", title="Accuracy by radius", description=caption
         )
-        svg = charts.lines(
-            words, [line], x=("radius", number_text), y=("accuracy", whole), floor=0.0, ceiling=1.0
-        )
-        caption = f"Accuracy {ends} as the attacker may move inputs further."
-        figures.append(Figure(svg, "Accuracy by radius", caption))
-    if roc := entry["details"].get("roc"):
+        svg = charts.lines(words, [line], x=("radius", number_text), y=("accuracy", whole))
+        figures.append(Figure(svg, "Accuracy by radius", f"{caption} The axis is cut."))
+    if entry["low"] > 0 and (roc := entry["details"].get("roc")):
         figures.append(_roc(entry["audit"], [(rate["fpr"], rate["tpr"]) for rate in roc]))
     return figures
 
@@ -230,7 +126,7 @@ def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
         charts.LineChart(label="the attack", points=sorted({(0.0, 0.0), *points, (1.0, 1.0)})),
         charts.LineChart(label="guessing", points=[(0, 0), (1, 1)], tone=3, dashed=True),
     ]
-    words = charts.Caption(
+    words = Caption(
         name=f"{audit}-roc",
         title="Members found against outsiders accused",
         description="; ".join(f"{percent(tpr)} at {percent(fpr)}" for fpr, tpr in points),
@@ -256,8 +152,20 @@ def examples_section(evidence: Evidence) -> Section | None:
     ]
     if pictures:
         blocks.append(Gallery([_example(picture) for picture in pictures]))
-    blocks += [_moved(row, place) for place, row in enumerate(rows, start=1)]
+    charted = [_moved(row, place) for place, row in enumerate(rows, start=1)]
+    if drawn := [figure for figure in charted if figure is not None]:
+        axis = "standard deviations from the mean" if _standard(evidence) else "the model's inputs"
+        legend = f"Ring: before. Dot: after. The axis is in {axis}; figures are in own units."
+        blocks += [Figures(drawn), TextBlock(legend, aside=True)]
+    if left := [row for row, figure in zip(rows, charted, strict=True) if figure is None]:
+        blocks.append(Fold(f"{len(left)} rows before and after", [_table(row) for row in left]))
     return Section("examples", "What an attack looks like", blocks)
+
+
+def _standard(evidence: Evidence) -> bool:
+    """Whether the model's inputs are in standard deviations of the public rows."""
+    scaling: Any = recipe_section(evidence, "data").get("scaling")
+    return isinstance(scaling, dict) and scaling.get("kind") == "public"  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _example(picture: Picture) -> Example:
@@ -276,16 +184,36 @@ def _changed(entry: Picture | AttackedRowFacts) -> str:
     return f"Label {entry['label']}: answered {entry['before']}, then {entry['after']}{at}."
 
 
-def _moved(row: AttackedRowFacts, place: int) -> TableBlock:
+def _moved(row: AttackedRowFacts, place: int) -> Figure | None:
+    """What an attack moved in one row, on the axis of the model's inputs; None where it is not
+    known there, as of runs audited by an earlier version."""
+    entries = [
+        Dumbbell(
+            label=change["feature"],
+            figure=f"{number_text(change['before'])} → {number_text(change['after'])}",
+            before=scaled[0],
+            after=scaled[1],
+        )
+        for change in row["changes"]
+        if len(scaled := [*change.get("scaled", ())]) == 2
+    ]
+    if not entries or len(entries) < len(row["changes"]):
+        return None
+    said = "; ".join(f"{entry.label} {entry.figure}" for entry in entries)
+    words = Caption(name=f"row-{place}", title=f"Row {place}", description=said)
+    return Figure(dumbbells(words, entries, axis=number_text), _changed(row), "")
+
+
+def _table(row: AttackedRowFacts) -> TableBlock:
     rows = [
         [
             Cell(change["feature"]),
-            Cell(number_text(change["before"])),
-            Cell(number_text(change["after"])),
+            Cell(number_text(change["before"]), number=True),
+            Cell(number_text(change["after"]), number=True),
         ]
         for change in row["changes"]
     ]
-    return TableBlock(f"Row {place}. {_changed(row)}", ["feature", "before", "after"], rows)
+    return TableBlock(_changed(row), ["feature", "before", "after"], rows)
 
 
 def training(evidence: Evidence) -> Section:
@@ -295,22 +223,20 @@ def training(evidence: Evidence) -> Section:
     taken = outcome.get("released", done)
     run = f"All {planned:,}" if taken == planned else f"{taken:,} of {planned:,}"
     kinds = {
-        "noised": released["noised"],
-        "computed from noised ones": released["inherited"],
+        "noised sums": released["noised"],
+        "models computed from the parties' noised sums": released["inherited"],
         "unprotected": released["unprotected"],
     }
-    said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["none"])
+    said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["nothing"])
+    spent = ", ".join(f"{name} {seconds(took)}" for name, took in outcome["seconds"].items())
     blocks: list[AnyBlock] = [
         TextBlock(
-            f"{run} planned {unit} were run ({outcome['stopped']}){_older(evidence)}. "
-            f"{released['count']:,} releases left the private side: {said}. Losses on private rows "
-            "were not recorded."
+            f"{run} planned {unit} were run ({outcome['stopped']}){_older(evidence)}. What left "
+            f"the private side: {said}. Losses on private rows were not recorded."
+            + (f" Time: {spent}." if spent else "")
         ),
         *_curve(evidence),
     ]
-    if outcome["seconds"]:
-        rows = [[Cell(name), Cell(seconds(spent))] for name, spent in outcome["seconds"].items()]
-        blocks.append(TableBlock("Time", ["stage", "took"], rows))
     return Section("training", "Training", blocks)
 
 
@@ -328,13 +254,13 @@ def _older(evidence: Evidence) -> str:
 def _curve(evidence: Evidence) -> list[AnyBlock]:
     """The loss of models that predict numbers or tokens, the accuracy of others."""
     measure: Literal["loss", "accuracy"] = "loss" if by_loss(evidence) else "accuracy"
-    label, form = _MEASURES[measure]
+    label, form = MEASURES[measure]
     curve = evidence["outcome"]["curve"]
     points = [(p["round"], value) for p in curve if (value := p.get(measure)) is not None]
     if not points:
         return []
     title = f"{label} on public rows"
-    words = charts.Caption(
+    words = Caption(
         name="training-curve",
         title=title,
         description=f"From {form(points[0][1])} to {form(points[-1][1])}.",
@@ -342,5 +268,13 @@ def _curve(evidence: Evidence) -> list[AnyBlock]:
     line = charts.LineChart(label=label.lower(), points=points)
     y = (label.lower(), number_text if measure == "loss" else whole)
     svg = charts.lines(words, [line], x=(steps(evidence), number_text), y=y)
-    caption = "Measured on public rows as training went on; watching it costs no privacy."
-    return [Figures([Figure(svg, title, caption)])]
+    if not recipe_section(evidence, "fine_tuning").get("pretrain"):
+        caption = "Measured on public rows as training went on; watching it costs no privacy."
+        return [Figures([Figure(svg, title, caption)])]
+    caption = (
+        "The base was trained on these very rows, so it knows them better than rows that it has "
+        "not seen, and steps on other rows lead away from them. This is no "
+        f"{label.lower()} on new rows."
+    )
+    figure = Figures([Figure(svg, "", caption)])
+    return [Fold(f"{label} on the public rows that the base was trained on", [figure])]

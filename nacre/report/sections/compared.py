@@ -1,0 +1,171 @@
+"""The section on utility: the protected model beside others, on the same test rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nacre.report.facts import Comparison, Evidence
+from nacre.report.measured_facts import MeasuredFacts
+from nacre.report.sections.blocks import (
+    AnyBlock,
+    Cell,
+    FactList,
+    Figure,
+    Figures,
+    Section,
+    TableBlock,
+    TextBlock,
+)
+from nacre.report.sections.dots import Dot, dots
+from nacre.report.sections.drawing import Caption, TickFormat
+from nacre.report.sections.headline import STAYS_LOCAL, private_measure
+from nacre.report.sections.numbers import (
+    MISSING,
+    listed,
+    number_text,
+    percent,
+    signed_text,
+    whole,
+)
+from nacre.report.sections.words import NOT_FOR_OTHERS
+
+Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
+MEASURES: dict[Measure, tuple[str, TickFormat]] = {
+    "accuracy": ("Accuracy", percent),
+    "loss": ("Mean loss", number_text),
+    "attacked_accuracy": ("Accuracy under attack", percent),
+    "membership_advantage": ("Membership advantage", signed_text),
+}
+_TONES = {"protected": 0, "unprotected": 1, "public base": 2}
+_UNITS: dict[str, TickFormat] = {"share": percent, "signed": signed_text, "number": number_text}
+
+
+def absent(evidence: Evidence, what: str) -> TextBlock:
+    """That a figure is withheld or was not measured."""
+    if evidence["findings_are_local"]:
+        return TextBlock(f"{what}: {STAYS_LOCAL}.")
+    return TextBlock(f"{what}: {MISSING}. `nacre audit` measures it.")
+
+
+def utility(evidence: Evidence) -> Section:
+    """The protected model beside its unprotected twin and the public base."""
+    found = evidence["comparison"]
+    if found is None:
+        blocks: list[AnyBlock] = [absent(evidence, "Accuracy and comparison")]
+        return Section("utility", "Utility and comparison", blocks)
+    shown: list[Measure] = [m for m in MEASURES if _told(found, m)]
+    private: list[Measure] = [
+        m for m in MEASURES if _values(found, m) and private_measure(evidence, m)
+    ]
+    marked = f" {listed([MEASURES[m][0] for m in private])}: {NOT_FOR_OTHERS}." if private else ""
+    rows = f"{found['rows']:,} {'test' if private else 'public test'} rows"
+    several = len(found["variants"]) > 1
+    lead = f"Every model answered the same {rows}" if several else f"The model answered {rows}"
+    notes = FactList("", [(variant["name"], variant["note"]) for variant in found["variants"]])
+    blocks = [
+        TextBlock(
+            f"{lead}. Whiskers are intervals at {whole(found['confidence'])} confidence, one at a "
+            f"time.{marked}"
+        ),
+        *([Figures([_panel(found, measure) for measure in shown])] if shown else []),
+        *_by_chance(found),
+        *([notes] if several else []),
+        *_figures_table(found),
+        *_why_free(found),
+    ]
+    return Section("utility", "Utility and comparison", blocks)
+
+
+def _values(found: Comparison, measure: Measure) -> list[Dot]:
+    return [
+        Dot(
+            label=variant["name"],
+            value=figure["value"],
+            low=figure["low"],
+            high=figure["high"],
+            tone=_TONES.get(variant["name"], 3),
+        )
+        for variant in found["variants"]
+        if (figure := variant.get(measure)) is not None
+    ]
+
+
+def _told(found: Comparison, measure: Measure) -> bool:
+    """Whether a chart of the measure shows more than chance."""
+    values = _values(found, measure)
+    if measure == "membership_advantage":
+        return any(dot.low is not None and dot.low > 0 for dot in values)
+    return bool(values)
+
+
+def _panel(found: Comparison, measure: Measure) -> Figure:
+    """One measure of every model, as dots with their intervals."""
+    label, form = MEASURES[measure]
+    entries = _values(found, measure)
+    said = ", ".join(f"{dot.label} {form(dot.value)}" for dot in entries)
+    words = Caption(name=measure, title=label, description=said)
+    if measure == "loss":
+        svg = dots(words, entries, form=form, axis=number_text)
+        return Figure(svg, label, "On the test rows as they are: less is better.")
+    if measure == "membership_advantage":
+        svg = dots(words, entries, form=form, axis=number_text, span=(0.0,))
+        return Figure(svg, label, "0 is guessing; 1 tells every member from every outsider.")
+    # Both shares of rows stand on one axis, so that they can be compared.
+    both = [*_values(found, "accuracy"), *_values(found, "attacked_accuracy")]
+    span = [n for dot in both for n in (dot.value, dot.low, dot.high) if n is not None]
+    svg = dots(words, entries, form=form, axis=whole, span=span)
+    moved = "on inputs that an attacker moved" if measure == "attacked_accuracy" else "as they are"
+    return Figure(svg, label, f"Share of test rows answered rightly, {moved}.")
+
+
+def _by_chance(found: Comparison) -> list[AnyBlock]:
+    """What is not drawn because chance alone explains it."""
+    values = _values(found, "membership_advantage")
+    if not values or _told(found, "membership_advantage"):
+        return []
+    said = listed([f"{dot.label} {signed_text(dot.value)}" for dot in values])
+    return [
+        TextBlock(
+            f"Membership advantage ({said}): every interval holds 0, which is guessing, so it has "
+            "no chart."
+        )
+    ]
+
+
+def _figures_table(found: Comparison) -> list[AnyBlock]:
+    """What else was measured, a row for each figure; a name that repeats is said once."""
+    figures = found.get("figures", [])
+    if not figures:
+        return []
+    rows: list[list[Cell]] = []
+    last = ""
+    for figure in figures:
+        rows.append([Cell(figure["name"] if figure["name"] != last else ""), *_measured(figure)])
+        last = figure["name"]
+    head = ["figure", "of", "value", "interval", "rows"]
+    caption = f"Further figures, with intervals at {whole(found['confidence'])} confidence"
+    return [TableBlock(caption, head, rows, stacked=True)]
+
+
+def _measured(figure: MeasuredFacts) -> list[Cell]:
+    form = _UNITS[figure.get("unit", "number")]
+    value, low, high = figure["value"], figure.get("low"), figure.get("high")
+    ends = "" if low is None or high is None else f"{form(low)} to {form(high)}"
+    count = figure.get("rows")
+    notes = [figure.get("note", ""), "" if figure.get("public", True) else NOT_FOR_OTHERS]
+    return [
+        Cell(figure.get("of", ""), detail="; ".join(note for note in notes if note)),
+        Cell(MISSING if value is None else form(value), number=True),
+        Cell(ends, number=True),
+        Cell("" if count is None else f"{count:,}", number=True),
+    ]
+
+
+def _why_free(found: Comparison) -> list[AnyBlock]:
+    if not any(variant["name"] == "unprotected" for variant in found["variants"]):
+        return []
+    text = (
+        "The unprotected twin charges nothing to any account because its rows are declared public; "
+        "on rows that are not public Nacre refuses to train it."
+    )
+    return [TextBlock(text, aside=True)]

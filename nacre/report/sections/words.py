@@ -1,0 +1,99 @@
+"""What a recipe says of rows and attacks, in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, cast
+
+from nacre.core.errors import RecipeError
+from nacre.recipe.document import parse
+from nacre.report.facts import Evidence, FindingFacts, PartyFacts
+from nacre.report.sections.numbers import count_in_words, number_text, whole
+
+NOT_FOR_OTHERS = "on private rows: not for others"
+"""Stands beside each figure that private rows gave."""
+
+UNIT = {
+    "example": "one row",
+    "group": "all rows of one person or group",
+    "client": "everything of one party",
+}
+
+
+@cache
+def _values(recipe: str) -> Mapping[str, Any]:
+    try:
+        return parse(recipe.encode(), "recipe.yaml").values
+    except RecipeError:  # of another version: then the page says less, and no figure hangs on it
+        return {}
+
+
+def recipe_section(evidence: Evidence, name: str) -> Mapping[str, Any]:
+    """A section of the recipe as plain values; {} where it has none or cannot be read."""
+    found: Any = _values(evidence["recipe"]).get(name)
+    return cast(Mapping[str, Any], found) if isinstance(found, dict) else {}
+
+
+def recipe_audits(evidence: Evidence) -> set[str] | None:
+    """The kinds of audits that the recipe names; None where it cannot be read."""
+    values = _values(evidence["recipe"])
+    asked: Any = values.get("audit") or ()
+    try:
+        found = {audit if isinstance(audit, str) else str(audit["kind"]) for audit in asked}
+    except (TypeError, KeyError):
+        return None
+    return found if values else None
+
+
+def public_demonstration(evidence: Evidence) -> bool:
+    """Whether the owner declares every row public."""
+    return recipe_section(evidence, "data").get("public_demonstration") is True
+
+
+def unit_words(evidence: Evidence, party: PartyFacts) -> str:
+    """Whom epsilon protects, as `one row` or `all rows of one author`."""
+    column = recipe_section(evidence, "data").get("unit")
+    if party["unit"] == "group" and isinstance(column, str):
+        return f"all rows of one {column}"
+    return UNIT[party["unit"]]
+
+
+def units_declared(evidence: Evidence, party: PartyFacts) -> str:
+    """What a party's size counts."""
+    column = recipe_section(evidence, "data").get("unit")
+    if party["unit"] == "group":
+        return f"values of {column}" if isinstance(column, str) else "people or groups"
+    return {"example": "rows", "client": "parties"}[party["unit"]]
+
+
+def holders(parties: list[PartyFacts]) -> str:
+    """Of whom a figure is that all parties share, as `all 24 parties`; one holder is not named."""
+    return f"all {count_in_words(len(parties), 'parties')}" if len(parties) > 1 else ""
+
+
+def moved_by(evidence: Evidence, found: FindingFacts) -> str | None:
+    """How far an attack could move an input, as `each measurement moved by up to 0.4 standard
+    deviations`; None where the finding does not say."""
+    ball = found["details"].get("ball")
+    if ball is None or not isinstance(ball.get("radius"), int | float):
+        return None
+    picture = len(list(evidence["model"].get("shape") or ())) > 1
+    one, many = ("pixel", "pixels") if picture else ("measurement", "measurements")
+    size = _size(evidence, float(ball["radius"]), ball)
+    if ball.get("kind") == "linf":
+        return f"each {one} moved by up to {size}"
+    return f"all {many} together moved by a distance of up to {size}"
+
+
+def _size(evidence: Evidence, radius: float, ball: Mapping[str, Any]) -> str:
+    """The radius with its unit; a declared range is two units long in the model's."""
+    if ball.get("unit") == "features":
+        return f"{number_text(radius)} in its own unit"
+    scaling = recipe_section(evidence, "data").get("scaling")
+    kind: Any = cast(Mapping[str, Any], scaling).get("kind") if isinstance(scaling, dict) else None
+    if kind == "public":
+        return f"{number_text(radius)} standard deviations"
+    if kind == "declared" and ball.get("kind") == "linf":
+        return f"{whole(radius / 2)} of its declared range"
+    return f"{number_text(radius)} in the model's units"
