@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
+from nacre.figures.measured import MeasuredFigures
 from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import LedgerFacts
 
@@ -190,6 +191,16 @@ class CurvePoint(TypedDict):
     accuracy: NotRequired[float]
     loss: NotRequired[float]
     """Mean loss, in nats for classes and tokens."""
+    balanced_accuracy: NotRequired[float]
+    """This and what follows: where the recipe names it, and the rows define it."""
+    auroc: NotRequired[float]
+    average_precision: NotRequired[float]
+    f1: NotRequired[float]
+    brier: NotRequired[float]
+    calibration_error: NotRequired[float]
+    mae: NotRequired[float]
+    rmse: NotRequired[float]
+    r2: NotRequired[float]
 
 
 class OutcomeFacts(TypedDict):
@@ -349,6 +360,8 @@ class Variant(TypedDict):
     """Mean loss in nats, of a language model and where a number is predicted."""
     attacked_accuracy: IntervalFacts | None
     membership_advantage: IntervalFacts | None
+    figures: NotRequired[MeasuredFigures | None]
+    """Every figure of the task on the test rows; null for a language model."""
     note: str
 
 

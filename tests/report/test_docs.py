@@ -8,11 +8,15 @@ from typing import Any, is_typeddict
 
 import pytest
 
+from nacre.figures import intervals, measured
 from nacre.report import facts, ledger_facts
 from nacre.report.conform import fields
 
 DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
-RECORDS = [value for value in {**vars(facts), **vars(ledger_facts)}.values() if is_typeddict(value)]
+HOMES = (facts, ledger_facts, intervals, measured)
+RECORDS = list(
+    {v.__name__: v for home in HOMES for v in vars(home).values() if is_typeddict(v)}.values()
+)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)

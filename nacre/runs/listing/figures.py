@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nacre.figures.names import KINDS
 from nacre.runs.listing.reading import AbsentFile, UnfitFile, finite_number, object_in
 
 NOT_SHOWN = "not shown"
@@ -21,8 +22,9 @@ class PublicFigure:
     """A figure on public rows, and how far chance alone may have moved it."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, as `high`, where the rows tell no interval."""
+    high: float | None
     share: bool = True
     """Whether it is a share of rows; or else a loss, or a difference that may be negative."""
 
@@ -32,6 +34,8 @@ class PublicFigure:
 
     def in_full(self) -> str:
         """The figure and its interval."""
+        if self.low is None or self.high is None:
+            return self.words()
         ends = (self.low, self.high)
         low, high = (f"{100 * end:.1f}%" if self.share else f"{end:.4g}" for end in ends)
         return f"{self.words()} ({low} to {high})"
@@ -51,7 +55,11 @@ class PublicFigures:
         return (known[0], self.found[known[0]]) if known else None
 
 
-NAMES = ("accuracy", "loss", "accuracy under attack", "membership advantage")
+_MORE = {str(name): kind for name, kind in KINDS.items() if name not in ("accuracy", "loss")}
+
+ALWAYS = ("accuracy", "accuracy under attack", "membership advantage")
+"""Figures that are listed as missing where a run has none; others only where one has them."""
+NAMES = ("accuracy", "loss", *(kind.words for kind in _MORE.values()), *ALWAYS[1:])
 """Every figure, in the order of the report."""
 
 
@@ -110,7 +118,23 @@ def _of_comparison(run: Path) -> dict[str, PublicFigure]:
                 found["accuracy"] = _figure(variant["accuracy"])
             if variant.get("loss") is not None:
                 found["loss"] = _figure(variant["loss"], share=False)
+            found |= _measured(variant.get("figures"))
             break
+    return found
+
+
+def _measured(facts: dict[str, Any] | None) -> dict[str, PublicFigure]:
+    """The figures of all test rows; those that the rows leave undefined are missing."""
+    found: dict[str, PublicFigure] = {}
+    for name, kind in _MORE.items():
+        figure: dict[str, Any] = ((facts or {}).get("figures") or {}).get(name) or {}
+        if figure.get("value") is not None:
+            value = finite_number(figure["value"])
+            low, high = (
+                None if figure[end] is None else finite_number(figure[end])
+                for end in ("low", "high")
+            )
+            found[kind.words] = PublicFigure(value, low, high, kind.share)
     return found
 
 
