@@ -120,6 +120,13 @@ def _searchable(recipe: Recipe, tune: Tune, protection: Protection) -> None:
             "the model brings the tokens of the text, so it may not differ between trials; leave "
             "keys under `model` out",
         )
+    if recipe.data.holdout is not None and recipe.data.holdout.protected:
+        refuse(
+            recipe,
+            "data.holdout.protected",
+            "each trial of a search would release a figure of its own, and nothing of a trial may "
+            "leave; leave this out, or train without `tune`",
+        )
     _scored(recipe, tune)
 
 

@@ -14,6 +14,7 @@ from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
 from nacre.core.run_folder import RunFolder
 from nacre.core.strict import parsed
+from nacre.figures.protected import ProtectedFigure
 from nacre.recipe.document import without_credentials
 from nacre.report.conform import conform
 from nacre.report.facts import (
@@ -29,6 +30,7 @@ from nacre.report.facts import (
 )
 from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
+from nacre.report.protected import require_protected
 from nacre.report.releases import ranges, require_planned
 from nacre.report.sections.pictures import pixel_list
 from nacre.runs.released import noised_steps
@@ -50,7 +52,10 @@ _WRITERS = {
 }
 """File of a run folder -> the verb that writes it again."""
 
-_SOURCES = (*_TRAINED, "findings.json", "comparison.json", "model.safetensors")
+EVALUATION = "evaluation.json"
+"""The protected figure, written once by the run whose plan promises it."""
+
+_SOURCES = (*_TRAINED, EVALUATION, "findings.json", "comparison.json", "model.safetensors")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
@@ -89,9 +94,10 @@ def gather(run_folder: Path) -> Evidence:
     """
     plan = _plan(run_folder)
     outcome: OutcomeFacts = _read(run_folder, "outcome.json", OutcomeFacts)
+    evaluated: ProtectedFigure | None = _optional(run_folder, EVALUATION, ProtectedFigure)
     charged = any(party["account"] is not None for party in plan["parties"])
     findings = _findings(run_folder)
-    return {
+    found: Evidence = {
         "format": FORMAT,
         "plan": plan,
         "outcome": outcome,
@@ -104,6 +110,7 @@ def gather(run_folder: Path) -> Evidence:
         "recipe": without_credentials(_text(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
     }
+    return found if evaluated is None else {**found, "evaluation": evaluated}
 
 
 def _model(run: Path) -> dict[str, Any]:
@@ -220,6 +227,7 @@ def require_recorded(run: Path, plan: PlanFacts, lines: list[dict[str, Any]]) ->
         require_planned(run, plan, lines, None)
         return
     outcome: OutcomeFacts = _read(run, "outcome.json", OutcomeFacts)
+    require_protected(run, plan, outcome, _optional(run, EVALUATION, ProtectedFigure))
     require_planned(run, plan, lines, outcome.get("released", outcome["done"]))
     charged = (run / "ledger.json").exists() and "search" not in plan  # which has two entries
     extract: LedgerFacts | None = _read(run, "ledger.json", LedgerFacts) if charged else None

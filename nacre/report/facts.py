@@ -11,6 +11,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
 from nacre.figures.measured import MeasuredFigures
+from nacre.figures.protected import EvaluationDraws, ProtectedFigure
 from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import LedgerFacts
 
@@ -107,12 +108,14 @@ class PartyFacts(TypedDict):
     clip: ClipFacts
     noise: NoiseFacts
     steps: int
+    evaluation: NotRequired[EvaluationDraws]
+    """Where a protected figure is released after the steps; epsilon is that of both."""
     epsilon: float | None
     """An upper bound for the whole run; null where nothing is promised."""
     delta: float | None
     accountant: str | None
     epsilon_by_step: list[list[float]]
-    """`[step, epsilon]` pairs, steps ascending."""
+    """`[step, epsilon]` pairs, steps ascending; draws of a protected figure count as steps."""
     epsilon_by_delta: NotRequired[list[list[float]]]
     """`[delta, epsilon]` pairs: each of them holds, of the whole run; none where nothing is
     promised."""
@@ -192,7 +195,7 @@ class CurvePoint(TypedDict):
     loss: NotRequired[float]
     """Mean loss, in nats for classes and tokens."""
     balanced_accuracy: NotRequired[float]
-    """This and what follows: where the recipe names it, and the rows define it."""
+    """As the others below: where the recipe names it, and the rows define it."""
     auroc: NotRequired[float]
     average_precision: NotRequired[float]
     f1: NotRequired[float]
@@ -236,6 +239,8 @@ class Range(TypedDict):
     """Least and greatest standard deviation of the noise; empty where none was added."""
     bound: list[float]
     """Least and greatest L2 norm by which one unit moves a sum; empty where it is not recorded."""
+    evaluation: NotRequired[bool]
+    """True for draws of a protected figure, which follow the steps."""
     as_planned: bool
     """Whether each deviation is the planned multiplier times the sensitivity under the planned
     adjacency and bound, recomputed from plan.json and released.jsonl."""
@@ -387,6 +392,8 @@ class Evidence(TypedDict):
     findings_are_local: bool
     """Whether findings exist that were computed on private rows and therefore stay in local/."""
     comparison: Comparison | None
+    evaluation: NotRequired[ProtectedFigure]
+    """Where the recipe asks for a protected figure, and the training was completed."""
     ledger: LedgerFacts | None
     model: dict[str, Any]
     """What model.json says: architecture, input shape, task, scaling."""

@@ -19,8 +19,12 @@ def ranges(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> list[Range]:
     for line, fault in zip(lines, _faults(plan, lines), strict=True):
         step, how, fits = int(line.get("step", 0)), str(line["how"]), fault is None
         last = found[-1] if found else None
-        if last is None or (last["how"], last["as_planned"]) != (how, fits):
+        drawn = bool(line.get("evaluation", False))
+        kind = (how, fits, drawn)
+        if last is None or kind != (last["how"], last["as_planned"], last.get("evaluation", False)):
             last = Range(first=step, last=step, how=how, deviation=[], bound=[], as_planned=fits)
+            if drawn:
+                last["evaluation"] = True
             found.append(last)
         last["last"] = step
         last["deviation"] = _reach([*last["deviation"], *_numbers(line, "deviation")])
@@ -72,11 +76,19 @@ def _faults(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> Iterator[str | Non
 
 
 def _each(levels: PlannedLevels, rounds: int, lines: Sequence[ReleaseLine]) -> Iterator[str | None]:
-    bound = levels.outer.bound if levels.outer.how == "noised" else 0.0
+    noised = levels.outer.how == "noised"
+    bound = levels.outer.bound if noised else 0.0
+    evaluation = levels.outer.evaluation if noised else None
     for number, line in enumerate(lines, start=1):
         fault: str | None = None
         if line.get("step") != number:
             fault = f"step {number} is missing or out of order"
+        elif evaluation is not None and number > levels.outer.steps:
+            fault, _ = _noised(evaluation, number, line, evaluation.bound)
+            if not line.get("evaluation", False):
+                fault = "it is a step where a draw of held-out units is planned"
+        elif line.get("evaluation", False):
+            fault = "it is a draw of held-out units where a step is planned"
         elif levels.outer.how == "inherited":
             fault = _inherited(levels, rounds, number, line)
         elif levels.outer.how == "noised":

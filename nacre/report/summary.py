@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from nacre.figures.intervals import MeasuredFigure
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts
 from nacre.report.sections.headline import accuracy, finding, key_figures, loss, warnings
@@ -36,11 +37,23 @@ def run_figures(run_folder: Path) -> Table:
     _, *measured = key_figures(evidence)
     for stat in measured:
         table.add_row(stat.label.lower(), stat.value, _plain(stat.detail))
+    protected = evidence.get("evaluation")
+    if protected is not None:
+        value, words = _protected(protected["accuracy"])
+        table.add_row("protected accuracy", value, words)
     for warning in warnings(evidence):
         table.add_row(Text("warning", style="bold red"), "", _plain(warning))
     page = run_folder / "report.html"
     table.add_row("report", "", _plain(page) if page.exists() else f"nacre report {run_folder}")
     return table
+
+
+def _protected(figure: MeasuredFigure) -> tuple[str, str]:
+    """(value, interval) of a figure that epsilon covers; the reason where it has none."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None or low is None or high is None:
+        return "undefined", str(figure["why"])
+    return f"{value:.1%}", f"95% interval {low:.1%} to {high:.1%}, noise included; may be shown"
 
 
 def _plain(text: object) -> Text:
@@ -60,6 +73,9 @@ def summary_json(run_folder: Path) -> dict[str, Any]:
             for party in evidence["plan"]["parties"]
         ],
         "accuracy": _figure(accuracy(evidence)),
+        "protected_accuracy": (
+            evidence["evaluation"]["accuracy"] if "evaluation" in evidence else None
+        ),
         "loss": _figure(loss(evidence)),
         "attacked_accuracy": _figure(finding(evidence, "evasion")),
         "membership_advantage": _membership(evidence),

@@ -21,11 +21,13 @@ def line(
     number: int,
     release: Release,
     heard: Mapping[str, Inherited] | None = None,
+    *,
+    evaluation: bool = False,
 ) -> dict[str, Any]:
     """What left at this step and by what right.
 
     `heard` has, for each party whose change entered the step, the noised steps that the change was
-    computed from.
+    computed from. `evaluation`: it is a draw of a protected figure, and no step.
     """
     how = release.how
     facts: dict[str, Any] = {"step": number, "how": type(how).__name__.lower()}
@@ -38,6 +40,8 @@ def line(
         facts["sources"] = list(how.sources)
     else:
         facts["reason"] = how.reason
+    if evaluation:
+        facts["evaluation"] = True
     if heard:
         facts["parties"] = {
             name: [_noised(step) for step in right.steps] for name, right in sorted(heard.items())
@@ -84,12 +88,18 @@ class Log:
         self._file = path.open("a", encoding="utf-8")
 
     def add(
-        self, number: int, release: Release, heard: Mapping[str, Inherited] | None = None
+        self,
+        number: int,
+        release: Release,
+        heard: Mapping[str, Inherited] | None = None,
+        *,
+        evaluation: bool = False,
     ) -> None:
         """One more line, on its way to the disk; nothing for a step that is on record."""
         if number <= self._last:
             return
-        self._file.write(json.dumps(line(number, release, heard)) + "\n")
+        facts = line(number, release, heard, evaluation=evaluation)
+        self._file.write(json.dumps(facts) + "\n")
         self._file.flush()
 
     def sync(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nacre.figures.measured import MOST_CLASSES
 from nacre.figures.names import FigureName, figures_of
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
@@ -32,6 +33,45 @@ def figures_fit_the_task(facts: RecipeFacts) -> None:
             "what is shown while a run trains is computed on public rows, and the recipe declares "
             "none; declare `data: {public: …}`, or leave this out: `nacre audit` gives every "
             "figure on the test rows",
+        )
+
+
+def protected_figures_are_covered(facts: RecipeFacts) -> None:
+    """A protected figure is made of further draws of the run's own mechanism over held-out units,
+    so that mechanism must be one Gaussian release of independent draws at a time."""
+    recipe, key = facts.recipe, "data.holdout.protected"
+    holdout, privacy = recipe.data.holdout, recipe.differential_privacy
+    if holdout is None or not holdout.protected:
+        return
+    if privacy is None:
+        refuse(
+            recipe,
+            key,
+            "the figure is noised as the steps are, and the recipe has no differential_privacy "
+            "section; add one, or leave this out: the scores then stay in `local/`",
+        )
+    if facts.schema.task != "classification" or facts.schema.outputs() > MOST_CLASSES:
+        refuse(
+            recipe,
+            key,
+            f"right answers are counted of at most {MOST_CLASSES} classes, and the task is "
+            f"{facts.schema.task} with {facts.schema.outputs()} outputs; leave this out",
+        )
+    if recipe.federated_learning is not None:
+        refuse(
+            recipe,
+            key,
+            "parties have no mechanism in common whose draws could be continued; leave this out, "
+            "or train without `federated_learning`",
+        )
+    sampling = recipe.training.sampling.kind
+    if privacy.noise.kind != "gaussian" or sampling not in ("poisson", "full"):
+        refuse(
+            recipe,
+            key,
+            f"held-out units are drawn and noised as a step does, one draw at a time, which noise "
+            f"of kind {privacy.noise.kind} with {sampling} sampling does not allow; use `noise: "
+            "{kind: gaussian}` and `sampling: {kind: poisson}` or `{kind: full}`",
         )
 
 

@@ -50,16 +50,18 @@ class PublicFigures:
 
     @property
     def first(self) -> tuple[str, PublicFigure] | None:
-        """The figure that stands for the run: its accuracy, or else its loss."""
-        known = [name for name in ("accuracy", "loss") if name in self.found]
+        """The figure that stands for the run: its accuracy, its loss, or a protected accuracy."""
+        known = [name for name in ("accuracy", "loss", PROTECTED) if name in self.found]
         return (known[0], self.found[known[0]]) if known else None
 
 
 _MORE = {str(name): kind for name, kind in KINDS.items() if name not in ("accuracy", "loss")}
 
+PROTECTED = "protected accuracy"
+"""Of held-out rows, noised: the run's epsilon covers it."""
 ALWAYS = ("accuracy", "accuracy under attack", "membership advantage")
 """Figures that are listed as missing where a run has none; others only where one has them."""
-NAMES = ("accuracy", "loss", *(kind.words for kind in _MORE.values()), *ALWAYS[1:])
+NAMES = ("accuracy", "loss", PROTECTED, *(kind.words for kind in _MORE.values()), *ALWAYS[1:])
 """Every figure, in the order of the report."""
 
 
@@ -70,13 +72,13 @@ def public_figures(run: Path, *, every: bool = True) -> PublicFigures:
     A file that holds anything on private rows, where it does not belong, shows nothing.
     """
     try:
-        found = _of_comparison(run)
+        found = {**_of_evaluation(run), **_of_comparison(run)}
         if every or not found:
             found = {**_of_findings(_findings(run)), **found}
     except UnfitFile as error:
         return PublicFigures(missing=str(error))
     except (KeyError, TypeError, ValueError, AttributeError):
-        return PublicFigures(missing="findings.json or comparison.json is damaged")
+        return PublicFigures(missing="findings.json, comparison.json or evaluation.json is damaged")
     except _OnPrivateRows:
         return PublicFigures(missing=NOT_SHOWN)
     # Whether the file is there, not what it says.
@@ -107,6 +109,14 @@ def _of_findings(findings: dict[str, dict[str, Any]]) -> dict[str, PublicFigure]
     if membership := findings.get("membership"):
         found["membership advantage"] = _figure(membership, share=False)
     return found
+
+
+def _of_evaluation(run: Path) -> dict[str, PublicFigure]:
+    """The protected accuracy, where the votes stood out of the noise."""
+    facts = _optional(run, "evaluation.json").get("accuracy")
+    if facts is None or facts["value"] is None:
+        return {}
+    return {PROTECTED: _figure(facts)}
 
 
 def _of_comparison(run: Path) -> dict[str, PublicFigure]:
