@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,25 @@ GroupRows = Mapping[str, Mapping[str, npt.NDArray[np.bool_]]]
 """Column -> its values -> which rows have that value, (N,) bool."""
 
 _BY_CLASS: tuple[FigureName, ...] = ("auroc", "average_precision", "f1")
+
+
+class CurvePoint(TypedDict):
+    """A figure on public rows after a round (or step)."""
+
+    round: int
+    accuracy: NotRequired[float]
+    loss: NotRequired[float]
+    """Mean loss, in nats for classes and tokens."""
+    balanced_accuracy: NotRequired[float]
+    """As the others below: where the recipe names it, and the rows define it."""
+    auroc: NotRequired[float]
+    average_precision: NotRequired[float]
+    f1: NotRequired[float]
+    brier: NotRequired[float]
+    calibration_error: NotRequired[float]
+    mae: NotRequired[float]
+    rmse: NotRequired[float]
+    r2: NotRequired[float]
 
 
 class ClassFigures(TypedDict):

@@ -70,7 +70,7 @@ class Recipe:
     tune: Tune | None = None
     """What `nacre tune` searches over; without it the recipe is one run."""
     evaluate: Evaluate | None = None
-    """Which figures of the model are told, and for which groups of rows."""
+    """Which figures are shown of the model, and for which groups of rows."""
     audit: tuple[AuditOption, ...] = ()
     """Attacks on the finished model, by name or with options."""
     compare: tuple[Literal["unprotected", "public_base"], ...] = ()

@@ -33,7 +33,7 @@ from nacre.report.page import render
 from nacre.report.protected import require_protected
 from nacre.report.releases import ranges, require_planned
 from nacre.report.sections.pictures import pixel_list
-from nacre.runs.released import noised_steps
+from nacre.runs.released import noised_steps, of_steps
 from nacre.training.planned import PlannedLevels
 
 _TRAINED = (
@@ -227,8 +227,9 @@ def require_recorded(run: Path, plan: PlanFacts, lines: list[dict[str, Any]]) ->
         require_planned(run, plan, lines, None)
         return
     outcome: OutcomeFacts = _read(run, "outcome.json", OutcomeFacts)
-    require_protected(run, plan, outcome, _optional(run, EVALUATION, ProtectedFigure))
     require_planned(run, plan, lines, outcome.get("released", outcome["done"]))
+    figure: ProtectedFigure | None = _optional(run, EVALUATION, ProtectedFigure)
+    require_protected(run, plan, outcome, figure, len(lines) - len(of_steps(lines)))
     charged = (run / "ledger.json").exists() and "search" not in plan  # which has two entries
     extract: LedgerFacts | None = _read(run, "ledger.json", LedgerFacts) if charged else None
     journalled = journalled_steps(extract) if extract is not None else None
@@ -282,17 +283,20 @@ def _lines(run: Path) -> list[dict[str, Any]]:
 
 def _released(run: Path, plan: PlanFacts) -> Released:
     """released.jsonl, counted."""
-    lines = _lines(run)
+    recorded = _lines(run)
+    lines = of_steps(recorded)
     counts = Counter(line["how"] for line in lines)
     deviations = {float(line["deviation"]) for line in lines if line["how"] == "noised"}
-    return {
+    found: Released = {
         "count": len(lines),
         "noised": counts["noised"],
         "inherited": counts["inherited"],
         "unprotected": counts["unprotected"],
         "deviations": sorted(deviations),
-        "ranges": ranges(plan, lines),
+        "ranges": ranges(plan, recorded),
     }
+    drawn = len(recorded) - len(lines)
+    return {**found, "evaluation": drawn} if drawn else found
 
 
 def _findings(run: Path) -> list[FindingFacts]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
-from nacre.figures.measured import MeasuredFigures
+from nacre.figures.measured import CurvePoint, MeasuredFigures
 from nacre.figures.protected import EvaluationDraws, ProtectedFigure
 from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import LedgerFacts
@@ -187,25 +187,6 @@ class PlanFacts(TypedDict):
     """Where epsilon is that of a whole search."""
 
 
-class CurvePoint(TypedDict):
-    """A figure on public rows after a round (or step)."""
-
-    round: int
-    accuracy: NotRequired[float]
-    loss: NotRequired[float]
-    """Mean loss, in nats for classes and tokens."""
-    balanced_accuracy: NotRequired[float]
-    """As the others below: where the recipe names it, and the rows define it."""
-    auroc: NotRequired[float]
-    average_precision: NotRequired[float]
-    f1: NotRequired[float]
-    brier: NotRequired[float]
-    calibration_error: NotRequired[float]
-    mae: NotRequired[float]
-    rmse: NotRequired[float]
-    r2: NotRequired[float]
-
-
 class OutcomeFacts(TypedDict):
     """How the training ended."""
 
@@ -247,7 +228,7 @@ class Range(TypedDict):
 
 
 class Released(TypedDict):
-    """What left the private side, counted from released.jsonl."""
+    """What left the private side, counted from released.jsonl: that of steps, but for ranges."""
 
     count: int
     noised: int
@@ -258,6 +239,8 @@ class Released(TypedDict):
     """Covered by nothing."""
     deviations: list[float]
     """The standard deviations of the noise that was added, each once, ascending."""
+    evaluation: NotRequired[int]
+    """Draws of a protected figure, each noised, beside these."""
     ranges: list[Range]
     """The releases in order, steps alike taken together, each held against plan.json."""
 

@@ -14,22 +14,27 @@ _SAME = 1e-9
 
 
 def require_protected(
-    run: Path, plan: PlanFacts, outcome: OutcomeFacts, found: ProtectedFigure | None
+    run: Path,
+    plan: PlanFacts,
+    outcome: OutcomeFacts,
+    found: ProtectedFigure | None,
+    recorded: int,  # draws on record
 ) -> None:
     """Raises `NotAsPlanned` where the figure is not the one that the plan promises: missing, of
     other draws or noise, or with an accuracy that does not follow from its votes."""
     planned = PlannedLevels.of(plan).outer.evaluation
     due = planned is not None and outcome["stopped"] == "completed"
     if planned is None or not due or found is None:
-        if due is not (found is not None):
-            problem = "it is missing" if due else "the plan promises none"
-            raise _broken(run, problem)
+        if due or found is not None or recorded:
+            raise _broken(run, "it is missing" if due else "none is due")
         return
     party = plan["parties"][0]
     draws = planned.steps - party["steps"]
     rate, deviation = float(party["sampling"]["rate"]), planned.deviation(1, planned.bound)
     votes = found["votes"]
     square = len(votes) == len(found["classes"]) and all(len(row) == len(votes) for row in votes)
+    if recorded != draws:
+        raise _broken(run, f"released.jsonl has {recorded} of its {draws} draws")
     known = {"draws": draws, "rate": rate, "deviation": deviation}
     for name, value in known.items():
         if not math.isclose(float(found[name]), value, rel_tol=_SAME):

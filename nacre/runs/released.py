@@ -16,6 +16,9 @@ from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
 from nacre.federated_learning.messages import Reply
 
+ReleaseFacts = Mapping[str, Any]
+"""A line of released.jsonl."""
+
 
 def line(
     number: int,
@@ -118,18 +121,23 @@ def beyond(
 ) -> dict[str, int]:
     """What outcome.json says where more has left than the model was made of; {} elsewhere.
 
-    `released` are the lines on record. `unrecorded` are steps that were journalled and are on no
+    `released` are the steps on record. `unrecorded` are steps that were journalled and are on no
     line, as where their process died before it wrote one.
     """
     lines = [parsed(text) for text in _lines(path)]
-    missing = journalled - noised_steps(lines)
-    return ({"released": len(lines)} if len(lines) != done else {}) | (
+    taken, missing = len(of_steps(lines)), journalled - noised_steps(lines)
+    return ({"released": taken} if taken != done else {}) | (
         {"unrecorded": missing} if missing > 0 else {}
     )
 
 
-def noised_steps(lines: Sequence[Mapping[str, Any]]) -> int:
-    """How many noised steps these lines hold, those of parties included."""
+def of_steps(lines: Sequence[ReleaseFacts]) -> list[ReleaseFacts]:
+    """The lines of steps, without the draws of a protected figure, which move no model."""
+    return [line for line in lines if not line.get("evaluation", False)]
+
+
+def noised_steps(lines: Sequence[ReleaseFacts]) -> int:
+    """How many noised steps these lines hold, those of parties and draws included."""
     return sum(
         (line["how"] == "noised") + sum(map(len, line.get("parties", {}).values()))
         for line in lines
