@@ -9,7 +9,7 @@ from nacre.adversarial_training.ascent import evaluating
 from nacre.core.parts import Task
 from nacre.core.rows import select
 from nacre.core.types import Batch
-from nacre.models.scoring import answered, scored
+from nacre.models.scoring import outputs_of, scored
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
 
@@ -27,7 +27,7 @@ def answers(
 ) -> Tensor:  # (R, outputs)
     """The model's outputs, without dropout."""
     with evaluating(model):
-        return answered(model, task, features)
+        return outputs_of(model, task, features)
 
 
 def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:

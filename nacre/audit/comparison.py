@@ -63,7 +63,7 @@ def group_rows(
     return {name: found[name] for name in names}
 
 
-def variant(
+def variant_entry(
     name: str, target: Target, findings: Sequence[Finding], groups: GroupRows
 ) -> dict[str, Any]:
     """One variant's entry: accuracy or loss, what the audits found, and all figures of its task."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nacre.audit.catalogue import AUDITS
-from nacre.audit.comparison import FILE, group_rows, variant
+from nacre.audit.comparison import FILE, group_rows, variant_entry
 from nacre.audit.data_privacy.cohorts import one_of_each_group
 from nacre.audit.finding import Finding
 from nacre.audit.target import HeldCanaries, Target
@@ -56,11 +56,11 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     comparison = {"rows": len(held.test) if held.test else 0, "confidence": CONFIDENCE}
     groups = _groups(run.recipe, held)
     if some_private or not held.test_is_public:
-        rows = [variant(name, variants[name], found[name], groups) for name in variants]
+        rows = [variant_entry(name, variants[name], found[name], groups) for name in variants]
         write_json(run.folder.local / FILE, comparison | {"variants": rows})
     if held.test_is_public:
         rows = [
-            variant(name, variants[name], [f for f in found[name] if f.public], groups)
+            variant_entry(name, variants[name], [f for f in found[name] if f.public], groups)
             for name in variants
         ]
         write_json(run.path / FILE, comparison | {"variants": rows})

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
+Reals = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 class ClassAnswers:
     """Probabilities of classes beside the right class, row by row."""
 
-    probabilities: Floats
+    probabilities: Reals
     """(N, K); rows sum to 1. A row of NaN stands for an answer that is no number."""
     label: Ints
     """(N,) from 0 to K - 1."""
@@ -57,9 +57,9 @@ class ClassAnswers:
 class NumberAnswers:
     """Predicted numbers beside the right ones, row by row."""
 
-    predicted: Floats
+    predicted: Reals
     """(N,) in the unit of the target."""
-    label: Floats
+    label: Reals
     """(N,) in the unit of the target."""
 
     def __len__(self) -> int:

@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nacre.core.random import Stream
-from nacre.figures.answers import AnyAnswers, ClassAnswers, Floats, Ints, NumberAnswers
+from nacre.figures.answers import AnyAnswers, ClassAnswers, Ints, NumberAnswers, Reals
 from nacre.figures.names import FigureName
 from nacre.figures.values import BINS, confidence, of_interest
 
 _Bools = npt.NDArray[np.bool_]
-_Ranked = Callable[[Floats, Floats], Floats]
+_Ranked = Callable[[Reals, Reals], Reals]
 
 
 def drawn_counts(
     strata: Ints,  # (N,) the stratum of each row
     resamples: int,
     stream: Stream,
-) -> Floats:  # (resamples, N) how often each row was drawn
+) -> Reals:  # (resamples, N) how often each row was drawn
     """Resamples with replacement, within each stratum as many rows as it has.
 
     *Source:* Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 3.2.
@@ -39,8 +39,8 @@ def drawn_counts(
 def resampled(
     name: FigureName,
     answers: AnyAnswers,  # that have this figure
-    counts: Floats,  # (R, N), each row of it with every class that occurs
-) -> Floats:  # (R,)
+    counts: Reals,  # (R, N), each row of it with every class that occurs
+) -> Reals:  # (R,)
     """The figure of each resample. With counts of 1 it is `nacre.figures.values.value`, as with any
     counts it is what scikit-learn gives to `sample_weight`.
 
@@ -51,7 +51,7 @@ def resampled(
     return _of_numbers(name, answers, counts)
 
 
-def _of_classes(name: FigureName, answers: ClassAnswers, counts: Floats) -> Floats:
+def _of_classes(name: FigureName, answers: ClassAnswers, counts: Reals) -> Reals:
     label, guessed = answers.label, answers.guessed
     match name:
         case "accuracy":
@@ -78,7 +78,7 @@ def _of_classes(name: FigureName, answers: ClassAnswers, counts: Floats) -> Floa
             raise ValueError(f"classes have no figure {name!r}")
 
 
-def _of_numbers(name: FigureName, answers: NumberAnswers, counts: Floats) -> Floats:
+def _of_numbers(name: FigureName, answers: NumberAnswers, counts: Reals) -> Reals:
     label = answers.label
     error = label - answers.predicted
     match name:
@@ -95,24 +95,24 @@ def _of_numbers(name: FigureName, answers: NumberAnswers, counts: Floats) -> Flo
             raise ValueError(f"numbers have no figure {name!r}")
 
 
-def _mean(counts: Floats, values: Floats) -> Floats:
+def _mean(counts: Reals, values: Reals) -> Reals:
     return (counts @ values) / counts.sum(1)
 
 
-def _share(counts: Floats, of: _Bools, those: _Bools) -> Floats:
+def _share(counts: Reals, of: _Bools, those: _Bools) -> Reals:
     """(R,) the share of the rows in `of` that are in `those` too."""
     return (counts @ (of & those).astype(np.float64)) / (counts @ of.astype(np.float64))
 
 
-def _f1(counts: Floats, actual: _Bools, guessed: _Bools) -> Floats:
+def _f1(counts: Reals, actual: _Bools, guessed: _Bools) -> Reals:
     both = counts @ (actual & guessed).astype(np.float64)
     return 2 * both / (counts @ actual.astype(np.float64) + counts @ guessed.astype(np.float64))
 
 
-def _by_rank(answers: ClassAnswers, counts: Floats, score: _Ranked) -> Floats:
+def _by_rank(answers: ClassAnswers, counts: Reals, score: _Ranked) -> Reals:
     """(R,) the mean over classes of a score of (rows of the class, others) at each distinct score,
     the highest first."""
-    found: list[Floats] = []
+    found: list[Reals] = []
     for k in of_interest(answers):
         scores = answers.probabilities[:, k]
         order = np.argsort(-scores, kind="stable")
@@ -128,14 +128,14 @@ def _by_rank(answers: ClassAnswers, counts: Floats, score: _Ranked) -> Floats:
     return np.mean(found, axis=0)
 
 
-def _auroc(own: Floats, others: Floats) -> Floats:
+def _auroc(own: Reals, others: Reals) -> Reals:
     """The chance that a row of the class is ranked above another; ties count by half (Mann and
     Whitney 1947)."""
     above = np.cumsum(own, axis=1) - own / 2
     return (others * above).sum(1) / (own.sum(1) * others.sum(1))
 
 
-def _average_precision(own: Floats, others: Floats) -> Floats:
+def _average_precision(own: Reals, others: Reals) -> Reals:
     """The precision at each distinct score, weighted by the recall gained there."""
     found, seen = np.cumsum(own, axis=1), np.cumsum(own + others, axis=1)
     precision = np.divide(found, seen, out=np.zeros_like(seen), where=seen > 0)

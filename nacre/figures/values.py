@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nacre.figures.answers import AnyAnswers, ClassAnswers, Floats, Ints, NumberAnswers
+from nacre.figures.answers import AnyAnswers, ClassAnswers, Ints, NumberAnswers, Reals
 from nacre.figures.names import FigureName
 from nacre.figures.undefined import why_undefined
 
@@ -79,7 +79,7 @@ def of_interest(answers: ClassAnswers) -> list[int]:
     return [1] if answers.classes == 2 else answers.occurring
 
 
-def _mean(score: Callable[[Ints, Floats], float], answers: ClassAnswers) -> float:
+def _mean(score: Callable[[Ints, Reals], float], answers: ClassAnswers) -> float:
     """The mean of a binary score, each class against the rest."""
     found = [
         float(score((answers.label == k).astype(np.int64), answers.probabilities[:, k]))
@@ -88,7 +88,7 @@ def _mean(score: Callable[[Ints, Floats], float], answers: ClassAnswers) -> floa
     return sum(found) / len(found)
 
 
-def confidence(answers: ClassAnswers) -> tuple[Ints, Floats, Floats]:
+def confidence(answers: ClassAnswers) -> tuple[Ints, Reals, Reals]:
     """(bin of each row, its confidence, 1 where it is right): what calibration is judged by. The
     confidence is the largest probability; a bin holds its upper end."""
     sure = answers.probabilities.max(1)
@@ -96,7 +96,7 @@ def confidence(answers: ClassAnswers) -> tuple[Ints, Floats, Floats]:
     return place, sure, (answers.guessed == answers.label).astype(np.float64)
 
 
-def calibration_error(place: Ints, sure: Floats, right: Floats) -> float:
+def calibration_error(place: Ints, sure: Reals, right: Reals) -> float:
     """The expected calibration error: how far confidence and accuracy lie apart in a bin, averaged
     over the rows. Small samples raise it: each bin's share differs from its chance by chance.
 

@@ -39,7 +39,7 @@ def scored(
 
 
 @torch.no_grad()
-def answered(
+def outputs_of(
     model: nn.Module,  # in the mode that the caller wants
     task: Task,
     features: Tensor,  # (R, *shape)

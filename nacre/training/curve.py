@@ -11,7 +11,7 @@ from nacre.data.dataset import Rows
 from nacre.figures.answers import answers_of
 from nacre.figures.names import KINDS, FigureName
 from nacre.figures.values import value
-from nacre.models.scoring import answered, scored
+from nacre.models.scoring import outputs_of, scored
 
 
 def figure_in_words(point: Mapping[str, float], name: FigureName) -> str:
@@ -39,7 +39,7 @@ def figures(
     found = {"accuracy": float(right.double().mean()), "loss": float(losses.mean())}
     more: list[FigureName] = [name for name in dict.fromkeys(names) if name not in found]
     if more:
-        outputs = answered(model, task, rows.features)
+        outputs = outputs_of(model, task, rows.features)
         answers = answers_of(task.kind, outputs, rows.label)
         assert answers is not None  # planning has refused figures of other tasks
         known = {name: value(name, answers) for name in more}

@@ -143,7 +143,7 @@ def test_a_figure_that_was_changed_is_refused(tmp_path: Path) -> None:
         check_releases(run)
     file.write_text(json.dumps(facts))
     for old, new, says in (
-        (', "evaluation": true', "", "a step where a draw of held-out units is planned"),
+        (', "evaluation": true', "", "holds 3 releases and 2 steps were"),
         ('"bound": 1.0, "evaluation"', '"bound": 2.0, "evaluation"', "by up to 2 where 1 is"),
     ):
         assert old in written
