@@ -9,7 +9,7 @@ from nacre.adversarial_training.ascent import evaluating
 from nacre.core.parts import Task
 from nacre.core.rows import select
 from nacre.core.types import Batch
-from nacre.models.scoring import scored
+from nacre.models.scoring import outputs_of, scored
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
 
@@ -27,12 +27,7 @@ def answers(
 ) -> Tensor:  # (R, outputs)
     """The model's outputs, without dropout."""
     with evaluating(model):
-        return torch.cat(
-            [
-                task.predict(model, features[start : start + CHUNK])
-                for start in range(0, len(features), CHUNK)
-            ]
-        )
+        return outputs_of(model, task, features)
 
 
 def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:

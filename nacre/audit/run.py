@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
-from nacre.audit.answers import right, row_losses
-from nacre.audit.bounds import clopper_pearson
 from nacre.audit.catalogue import AUDITS
+from nacre.audit.comparison import FILE, group_rows, variant_entry
 from nacre.audit.data_privacy.cohorts import one_of_each_group
 from nacre.audit.finding import Finding
 from nacre.audit.target import HeldCanaries, Target
@@ -25,17 +23,16 @@ from nacre.data import Text
 from nacre.data.dataset import Rows
 from nacre.data.split import Test
 from nacre.data.text import canaries
+from nacre.figures.intervals import CONFIDENCE
+from nacre.figures.measured import GroupRows
 from nacre.models import load
-from nacre.recipe.audits import CanaryAudit, Evasion, Membership
+from nacre.recipe.audits import CanaryAudit
 from nacre.recipe.schema import Recipe
 from nacre.runs.begin import trained_on
 from nacre.runs.progress import Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.run import Run
 from nacre.training import pieces
-
-_CONFIDENCE = 0.95
-_DEVIATIONS = 1.959964  # of the normal law that the mean of many losses follows, at 0.95
 
 
 def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
@@ -56,17 +53,26 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
         _write_findings(run.folder.local, findings)
     if public or not some_private:
         _write_findings(run.path, public)
-    comparison = {"rows": len(held.test) if held.test else 0, "confidence": _CONFIDENCE}
+    comparison = {"rows": len(held.test) if held.test else 0, "confidence": CONFIDENCE}
+    groups = _groups(run.recipe, held)
     if some_private or not held.test_is_public:
-        rows = [_variant(name, variants[name], found[name]) for name in variants]
-        write_json(run.folder.local / "comparison.json", comparison | {"variants": rows})
+        rows = [variant_entry(name, variants[name], found[name], groups) for name in variants]
+        write_json(run.folder.local / FILE, comparison | {"variants": rows})
     if held.test_is_public:
         rows = [
-            _variant(name, variants[name], [f for f in found[name] if f.public])
+            variant_entry(name, variants[name], [f for f in found[name] if f.public], groups)
             for name in variants
         ]
-        write_json(run.path / "comparison.json", comparison | {"variants": rows})
+        write_json(run.path / FILE, comparison | {"variants": rows})
     return findings
+
+
+def _groups(recipe: Recipe, held: Holdings) -> GroupRows:
+    """The groups that the recipe declares, among the test rows."""
+    names = recipe.evaluate.groups if recipe.evaluate is not None else ()
+    if not names or held.test is None:
+        return {}
+    return group_rows(held.schema.columns, held.test.features, names)
 
 
 def _write_findings(folder: Path, findings: Sequence[Finding]) -> None:
@@ -220,45 +226,3 @@ def _batch_of(parts: Sequence[Rows]) -> Batch:
     features = torch.cat([rows.features for rows in parts])
     label = torch.cat([rows.label for rows in parts])
     return flatten(_batch(Rows(features, label)))
-
-
-def _utility(target: Target) -> dict[str, dict[str, float] | None]:
-    """The share of test rows answered rightly, or, where answers are not right or wrong, the mean
-    loss; each with its interval."""
-    if target.test is None:
-        return {"accuracy": None, "loss": None}
-    if target.task.kind not in ("classification", "token_classification"):
-        losses = row_losses(target.model, target.task, target.test)
-        mean, spread = float(losses.mean()), float(losses.std()) / len(losses) ** 0.5
-        reach = _DEVIATIONS * spread if len(losses) > 1 else math.inf
-        found = {"value": mean, "low": mean - reach, "high": mean + reach}
-        return {"accuracy": None, "loss": found if math.isfinite(mean + reach) else None}
-    answered = int(right(target.model, target.task, target.test).sum())
-    count = len(target.test["label"])
-    low, high = clopper_pearson(answered, count, _CONFIDENCE)
-    return {"accuracy": {"value": answered / count, "low": low, "high": high}, "loss": None}
-
-
-def _variant(name: str, target: Target, findings: Sequence[Finding]) -> dict[str, Any]:
-    by_kind = {finding.audit: finding for finding in findings}
-    return {
-        "name": name,
-        **_utility(target),
-        "attacked_accuracy": _figure(by_kind.get(Evasion().kind)),
-        "membership_advantage": _figure(by_kind.get(Membership().kind)),
-        "note": _NOTES[name],
-    }
-
-
-_NOTES = {
-    "protected": "the model of this run",
-    "unprotected": "the same recipe without noise, per-unit clipping and adversarial training; "
-    "trained on rows declared public, so it charges nothing",
-    "public base": "the model before any private row was used",
-}
-
-
-def _figure(finding: Finding | None) -> dict[str, float] | None:
-    if finding is None:
-        return None
-    return {"value": finding.value, "low": finding.low, "high": finding.high}

@@ -21,15 +21,25 @@ if TYPE_CHECKING:
 @code_options
 @common_options
 def command(run: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
-    """Attack the model of RUN as its recipe's `audit` says. Findings on rows that are not public
-    stay in RUN/local."""
+    """Attack the model of RUN as its recipe's `audit` says, and measure how good it is on the test
+    rows. What is found on rows that are not public stays in RUN/local."""
+    from rich.console import Group
+
+    from nacre.audit.comparison import own_figures
     from nacre.audit.run import audit_run
+    from nacre.cli.figures import figures_table
     from nacre.cli.progress import watcher
     from nacre.runs.run import open_run
 
-    findings = audit_run(open_run(run, code=code_of(packages, trust_code)), observe=watcher())
-    document = {"findings": [finding.to_json() for finding in findings]}
-    show(document, _table(findings), as_json)
+    opened = open_run(run, code=code_of(packages, trust_code))
+    findings = audit_run(opened, observe=watcher())
+    own = own_figures(opened.folder)
+    document = {
+        "findings": [finding.to_json() for finding in findings],
+        "model": None if own is None else {"public": own.public, **own.facts},
+    }
+    tables = [_table(findings)] if findings or own is None else []
+    show(document, Group(*tables, *([figures_table(own)] if own is not None else [])), as_json)
 
 
 def _table(findings: Sequence[Finding]) -> Table:

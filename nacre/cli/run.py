@@ -28,7 +28,11 @@ def command(
     """Do everything that RECIPE says, into a new run folder: plan, train, audit, report.
 
     An interrupted run continues with --resume."""
+    from rich.console import Group
+
+    from nacre.audit.comparison import own_figures
     from nacre.audit.run import audit_run
+    from nacre.cli.figures import figures_table
     from nacre.cli.progress import watcher
     from nacre.report.evidence import write_report
     from nacre.report.summary import run_figures, summary_json
@@ -40,4 +44,6 @@ def command(
             return  # the first process audits and reports
         audit_run(run, observe=watch)
         write_report(into, None)
-    show(summary_json(into), run_figures(into), as_json)
+    own = own_figures(run.folder)
+    tables = [figures_table(own)] if own is not None else []
+    show(summary_json(into), Group(run_figures(into), *tables), as_json)

@@ -37,22 +37,19 @@ class Test:
 
 @dataclass(frozen=True, kw_only=True)
 class Holdout:
-    """Private rows kept out of training, chosen by a keyed hash; scores on them stay local."""
+    """Private rows kept out of training, chosen by a keyed hash; scores on them stay local, but for
+    a protected figure."""
 
     share: float = 0.2
     """Share of the units (or rows), between 0 and 1."""
     by: Literal["unit", "row"] = "unit"
     """What is kept together: all rows of a unit, or each row for itself."""
     protected: bool = False
-    """Reserved; must be false. Private release of holdout scores is not implemented."""
+    """Release an accuracy and a confusion matrix of these rows with noise that the run's epsilon
+    pays for, so that they may be shown to others. For classes, and runs without parties."""
 
     def __post_init__(self) -> None:
         _between("share", self.share)
-        if self.protected:
-            raise BadArgument(
-                "protected=True needs private evaluation, which is not built; leave it false and "
-                "the scores stay local"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

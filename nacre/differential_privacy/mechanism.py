@@ -47,10 +47,18 @@ class Mechanism:
     clip: Clip
     noise: BuiltNoise | NoNoise
     steps: int
+    evaluation: int = 0
+    """Draws after the steps, of the same rate, sensitivity and noise: those of a protected figure
+    on held-out units."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise BadArgument(f"steps={self.steps} must be at least 1")
+        if self.evaluation < 0 or (self.evaluation and self.span > 1):
+            raise BadArgument(
+                f"evaluation={self.evaluation} must be at least 0, and 0 where one event covers "
+                "several steps, since a further draw is then no event of its own"
+            )
         if not isinstance(self.noise, NoNoise) and not math.isfinite(self.clip.bound(1)):
             raise Unbounded(
                 "noise was asked for, but the clip rule bounds no unit; use "
@@ -62,6 +70,11 @@ class Mechanism:
     def span(self) -> int:
         """How many steps one event covers."""
         return span(self.sampling, self.noise)
+
+    @property
+    def releases(self) -> int:
+        """The steps, and the draws of the evaluation."""
+        return self.steps + self.evaluation
 
     @property
     def multiplier(self) -> float:
@@ -81,21 +94,21 @@ class Mechanism:
         return replace(self, noise=replace(noise, multiplier=multiplier))
 
     def event(self, steps: int | None = None) -> DpEvent:
-        """What `steps` steps (all of them by default) reveal at most about one unit.
+        """What `steps` releases (all of them by default) reveal at most about one unit.
 
         The clip rule has no part in it, a moving one neither: a step is Gaussian noise in units of
         the present bound of everything that it releases (an adaptive rule's answers included), and
         that bound is a function of earlier releases, so steps compose as if it had been fixed.
         """
-        count = self.steps if steps is None else steps
+        count = self.releases if steps is None else steps
         return event(self.sampling, self.noise, count, self.adjacency)
 
     def request(self, run: str, *, rows_per_unit: int | None = None, column: str = "") -> Request:
-        """What all its steps ask of an account under the run's name; see `Request.of`."""
+        """What all its releases ask of an account under the run's name; see `Request.of`."""
         return Request.of(
             run,
             self.event(1),
-            steps=self.steps,
+            steps=self.releases,
             unit=self.unit,
             adjacency=self.adjacency,
             rows_per_unit=rows_per_unit,

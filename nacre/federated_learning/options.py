@@ -13,6 +13,7 @@ from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
 from nacre.federated_learning.gather import Plain
+from nacre.figures.names import FigureName, goodness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,8 @@ class StopWhenFlat:
     """
 
     kind: Literal["flat"] = "flat"
-    figure: Literal["loss", "accuracy"] = "loss"
-    """Which figure: loss falls, accuracy (classification only) rises."""
+    figure: FigureName = "loss"
+    """Which figure of the task; whether higher or lower is better comes with the figure."""
     patience: int = 5
     """Rounds in a row without an improvement."""
     min_delta: float = 0.0
@@ -90,11 +91,10 @@ class StopWhenFlat:
         >>> StopWhenFlat(patience=2, figure="accuracy").flat([0.5, 0.9, 0.9])
         False
         """
-        sign = 1.0 if self.figure == "accuracy" else -1.0
         best, rounds = -math.inf, 0
         for figure in figures:
-            better = sign * figure > best + self.min_delta
-            best, rounds = (sign * figure, 0) if better else (best, rounds + 1)
+            good = goodness(self.figure, figure)
+            best, rounds = (good, 0) if good > best + self.min_delta else (best, rounds + 1)
         return rounds >= self.patience
 
 

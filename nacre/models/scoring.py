@@ -38,6 +38,17 @@ def scored(
     return losses, right
 
 
+@torch.no_grad()
+def outputs_of(
+    model: nn.Module,  # in the mode that the caller wants
+    task: Task,
+    features: Tensor,  # (R, *shape)
+) -> Tensor:  # (R, outputs), as the task reads them
+    """What the model puts out for each row, in the order of the rows."""
+    with theirs("the model", "rows were judged", surely=False):
+        return torch.cat([task.predict(model, some).cpu() for some in features.split(_ROWS)])
+
+
 def _pieces(task: Task, features: Tensor) -> list[Tensor]:
     """Places of rows, of about the same length each where rows are tokens."""
     if features.is_floating_point():

@@ -12,6 +12,7 @@ from pydantic_core import ValidationError
 from nacre.core.errors import RecipeError, Refusal
 from nacre.data import Text
 from nacre.planning.protection import Protection
+from nacre.planning.refusals.evaluation import require_figure
 from nacre.recipe.document import Document
 from nacre.recipe.mistakes import first_mistake
 from nacre.recipe.options import content, validator
@@ -119,14 +120,20 @@ def _searchable(recipe: Recipe, tune: Tune, protection: Protection) -> None:
             "the model brings the tokens of the text, so it may not differ between trials; leave "
             "keys under `model` out",
         )
+    if recipe.data.holdout is not None and recipe.data.holdout.protected:
+        refuse(
+            recipe,
+            "data.holdout.protected",
+            "each trial of a search would release a figure of its own, and nothing of a trial may "
+            "leave; leave this out, or train without `tune`",
+        )
     _scored(recipe, tune)
 
 
 def _scored(recipe: Recipe, tune: Tune) -> None:
     """Raises `Incompatible` where no score can be computed from what the recipe declares."""
-    by_class = recipe.schema.task in ("classification", "token_classification")
     if isinstance(tune.score, PrivateScore):
-        if not by_class or recipe.schema.task == "token_classification":
+        if recipe.schema.task != "classification":
             refuse(
                 recipe,
                 "tune.score",
@@ -147,9 +154,4 @@ def _scored(recipe: Recipe, tune: Tune) -> None:
             "trials are compared on public rows, and the recipe declares none; declare `data: "
             "{public: …}`, or use `score: {kind: private}`, which is paid for",
         )
-    if tune.score.figure == "accuracy" and not by_class:
-        refuse(
-            recipe,
-            "tune.score.figure",
-            f"the task is {recipe.schema.task}, which has no accuracy; use `loss`",
-        )
+    require_figure(recipe, "tune.score.figure", tune.score.figure)

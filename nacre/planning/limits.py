@@ -62,10 +62,11 @@ def not_covered(recipe: Recipe) -> list[str]:
         found.insert(0, "Privacy: this run has no differential privacy; nothing bounds a leak.")
     if recipe.adversarial_training is None:
         found.append("Robustness: this run trains on clean inputs only.")
-    if recipe.data.holdout is not None:
+    holdout = recipe.data.holdout
+    if holdout is not None:
         found.append(
             "The people in the holdout: scores on their rows are computed without noise and stay "
-            "in `local/`."
+            "in `local/`" + (", but for the protected figure." if holdout.protected else ".")
         )
     if not recipe.data.public_demonstration:
         found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from nacre.core.errors import Incompatible
@@ -38,6 +39,15 @@ def row_steps(recipe: Recipe) -> int:
     return federation.rounds * federation.local.steps
 
 
+def evaluation_draws(recipe: Recipe, rate: float, steps: int) -> int:
+    """Draws of a protected figure: as many as show each unit once on average, and a tenth of the
+    steps at most, so that it adds little to the price. 0 where the recipe asks for none."""
+    holdout = recipe.data.holdout
+    if holdout is None or not holdout.protected:
+        return 0
+    return min(math.ceil(1 / rate), max(1, steps // 10))
+
+
 def over_rows(recipe: Recipe, size: int) -> Mechanism:
     """What happens over the rows of one holder."""
     privacy, steps = recipe.differential_privacy, row_steps(recipe)
@@ -46,6 +56,7 @@ def over_rows(recipe: Recipe, size: int) -> Mechanism:
     noise: Noise = UNPROTECTED if privacy is None else NOT_YET
     if privacy is not None and noisy:
         noise = privacy.noise.build(steps, sampling.separation)
+    rate = float(sampling.facts()["rate"])
     return Mechanism(
         unit=privacy.unit if privacy is not None and noisy else "example",
         adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
@@ -53,6 +64,7 @@ def over_rows(recipe: Recipe, size: int) -> Mechanism:
         clip=pieces.clip(recipe),
         noise=noise,
         steps=steps,
+        evaluation=evaluation_draws(recipe, rate, steps) if noisy else 0,
     )
 
 

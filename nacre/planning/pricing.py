@@ -28,7 +28,7 @@ def priced(recipe: Recipe, protection: Protection, level: Level) -> PricedLevel:
     except UnsupportedEvent as error:
         refuse(recipe, "differential_privacy", str(error), UnsupportedEvent)
     by_step = epsilon_by_step(
-        mechanism.event, mechanism.steps, privacy.delta, by, adjacency=mechanism.adjacency
+        mechanism.event, mechanism.releases, privacy.delta, by, adjacency=mechanism.adjacency
     )
     return PricedLevel(
         name=level.name,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from nacre.figures.names import KINDS, FigureName, usual
 from nacre.planning.alternatives import settings_in_words
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PublicScore, Settings, Tune
@@ -67,14 +68,12 @@ def figure(recipe: Recipe, tune: Tune) -> str:
     score = tune.score
     if not isinstance(score, PublicScore):
         return f"a count of right answers to private units, with noise of {score.deviation:g}"
-    return f"{public_figure(recipe, score)} on public rows"
+    return f"{KINDS[public_figure(recipe, score)].words} on public rows"
 
 
-def public_figure(recipe: Recipe, score: PublicScore) -> Literal["accuracy", "loss"]:
+def public_figure(recipe: Recipe, score: PublicScore) -> FigureName:
     """The figure on public rows that decides."""
-    if score.figure is not None:
-        return score.figure
-    return "loss" if recipe.schema.task in ("causal_lm", "regression") else "accuracy"
+    return score.figure if score.figure is not None else usual(recipe.schema.task)
 
 
 _ASSUMED = (

@@ -8,9 +8,11 @@ from typing import Any
 
 from nacre.core.normals.box_muller import COMPILED
 from nacre.core.parts import Sampling
+from nacre.differential_privacy.mechanism import Mechanism
 from nacre.gradient_clipping.rules import UNIT
 from nacre.planning.levels import Level
 from nacre.recipe.schema import Recipe
+from nacre.statistics.votes import COVERED, VOTE
 
 
 def counted_noun(count: int, name: str) -> str:
@@ -41,8 +43,16 @@ def holder(holder: Level) -> dict[str, Any]:
         "clip": mechanism.clip.facts(),
         "noise": mechanism.noise.facts(),
         "steps": mechanism.steps,
+        **_evaluation(mechanism),
         **holder.promise(),
     }
+
+
+def _evaluation(mechanism: Mechanism) -> dict[str, Any]:
+    """The draws of a protected figure; {} where there are none."""
+    if not mechanism.evaluation:
+        return {}
+    return {"evaluation": {"draws": mechanism.evaluation, "bound": VOTE}}
 
 
 def techniques(recipe: Recipe) -> dict[str, str | None]:
@@ -96,10 +106,12 @@ def _privacy(recipe: Recipe) -> str | None:
         "group": f"all rows with one value of `{getattr(recipe.data, 'unit', '')}`",
         "client": "everything one party holds",
     }[option.unit]
-    return (
+    said = (
         f"{option.noise.sentence()} hides {unit}: epsilon at most {option.epsilon:g} at delta "
         f"{option.delta:g}, neighbours by {option.adjacency.replace('_', '-')}."
     )
+    holdout = recipe.data.holdout
+    return f"{said} {COVERED}" if holdout is not None and holdout.protected else said
 
 
 def noise_words(recipe: Recipe) -> str | None:

@@ -87,7 +87,7 @@ def _mistake(error: ErrorDetails, document: Document, root: type) -> RecipeError
             )
         case "literal_error" if isinstance(given, str):
             known = [str(word) for word in get_args(without_none(hint)[0])]
-            return document.error(place, f"{_short(given)} is unknown; {nearest(given, known)}")
+            return document.error(place, f"{_short(given)} is unknown; {nearest(given, known, 12)}")
         case "value_error":
             return _from_option(str(error.get("ctx", {})["error"]), place, document)
         case "greater_than_equal" | "less_than_equal":

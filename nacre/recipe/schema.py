@@ -20,7 +20,7 @@ from nacre.gradient_clipping import ClippingOption
 from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained, build
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
-from nacre.recipe.sections import Execution, LedgerChoice, Training
+from nacre.recipe.sections import Evaluate, Execution, LedgerChoice, Training
 from nacre.recipe.tune import Tune
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Recipe:
     """Where the privacy budget is kept."""
     tune: Tune | None = None
     """What `nacre tune` searches over; without it the recipe is one run."""
+    evaluate: Evaluate | None = None
+    """Which figures are shown of the model, and for which groups of rows."""
     audit: tuple[AuditOption, ...] = ()
     """Attacks on the finished model, by name or with options."""
     compare: tuple[Literal["unprotected", "public_base"], ...] = ()

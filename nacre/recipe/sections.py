@@ -10,6 +10,7 @@ from nacre.core.errors import BadArgument
 from nacre.core.optimizers import SGD, Average, OptimizerOption, Schedule
 from nacre.data.augment import Copies
 from nacre.data.sampling import PoissonSampling, SamplingOption
+from nacre.figures.names import FigureName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,22 @@ class Training:
 
     def __post_init__(self) -> None:
         require.at_least(1, steps=self.steps, batch=self.batch, checkpoint=self.checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is measured of a model beside accuracy and loss, and for whom."""
+
+    figure: FigureName | None = None
+    """The figure that is shown of public rows while a run trains. None: accuracy, and loss where
+    answers are numbers or tokens."""
+    groups: tuple[str, ...] = ()
+    """Columns with categories: `nacre audit` gives every figure on test rows also for the rows of
+    each category."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.groups)) < len(self.groups):
+            raise BadArgument(f"groups={self.groups} name a column twice; remove one")
 
 
 @dataclass(frozen=True, kw_only=True)

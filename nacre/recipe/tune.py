@@ -11,6 +11,7 @@ from typing import Any, Literal
 from nacre.core.errors import BadArgument
 from nacre.differential_privacy.selection.search import Search
 from nacre.differential_privacy.selection.trials import Trials
+from nacre.figures.names import FigureName
 
 Settings = dict[str, Any]
 """Key path of the recipe -> one of its values."""
@@ -35,9 +36,9 @@ class PublicScore:
     """By a figure on the rows that are declared public; it costs nothing."""
 
     kind: Literal["public"] = "public"
-    figure: Literal["accuracy", "loss"] | None = None
-    """`accuracy` is best when high, `loss` when low. None: accuracy, and loss where answers are
-    numbers or tokens."""
+    figure: FigureName | None = None
+    """A figure of the task; whether higher or lower is better comes with the figure. None:
+    accuracy, and loss where answers are numbers or tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,19 @@ class PrivateScore:
     For classes, and not for federations."""
 
     kind: Literal["private"] = "private"
+    figure: FigureName = "accuracy"
+    """`accuracy` alone: one unit moves the count of right answers by 1 at most."""
     deviation: float = 10.0
     """Of the noise on the count, in units. More is cheaper, and tells close trials apart less
     well."""
 
     def __post_init__(self) -> None:
+        if self.figure != "accuracy":
+            raise BadArgument(
+                f"figure={self.figure} cannot choose on private units: how far one of them moves "
+                "it depends on all the others, so no noise on it has a price; use `figure: "
+                "accuracy`, or `kind: public`"
+            )
         if not 0.1 <= self.deviation <= 1e9:
             raise BadArgument(f"deviation={self.deviation} must lie between 0.1 and 1e9")
 

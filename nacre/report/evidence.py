@@ -12,6 +12,7 @@ from typing import Any
 
 from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
+from nacre.figures.protected import ProtectedFigure
 from nacre.recipe.document import without_credentials
 from nacre.report.facts import (
     FORMAT,
@@ -25,6 +26,7 @@ from nacre.report.facts import (
 from nacre.report.held import HELD, with_private_figures
 from nacre.report.ledger_facts import journalled_steps
 from nacre.report.page import render
+from nacre.report.protected import require_protected
 from nacre.report.reading import (
     TRAINED,
     comparison_in,
@@ -37,10 +39,13 @@ from nacre.report.reading import (
 )
 from nacre.report.releases import ranges, require_planned
 from nacre.report.sections.headline import HOLDERS_PAGE
-from nacre.runs.released import noised_steps
+from nacre.runs.released import noised_steps, of_steps
 from nacre.training.planned import PlannedLevels
 
-_SOURCES = (*TRAINED, "findings.json", "comparison.json", "model.safetensors")
+EVALUATION = "evaluation.json"
+"""The protected figure, written once by the run whose plan promises it."""
+
+_SOURCES = (*TRAINED, EVALUATION, "findings.json", "comparison.json", "model.safetensors")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
@@ -84,8 +89,9 @@ def gather(run_folder: Path) -> Evidence:
     """
     plan = _plan(run_folder)
     outcome: OutcomeFacts = json_in(run_folder, "outcome.json", OutcomeFacts)
+    evaluated: ProtectedFigure | None = json_if_there(run_folder, EVALUATION, ProtectedFigure)
     charged = any(party["account"] is not None for party in plan["parties"])
-    return {
+    found: Evidence = {
         "format": FORMAT,
         "plan": plan,
         "outcome": outcome,
@@ -98,6 +104,7 @@ def gather(run_folder: Path) -> Evidence:
         "recipe": without_credentials(text_in(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
     }
+    return found if evaluated is None else {**found, "evaluation": evaluated}
 
 
 def _model(run: Path) -> dict[str, Any]:
@@ -162,6 +169,8 @@ def require_recorded(run: Path, plan: PlanFacts, lines: list[dict[str, Any]]) ->
         return
     outcome: OutcomeFacts = json_in(run, "outcome.json", OutcomeFacts)
     require_planned(run, plan, lines, outcome.get("released", outcome["done"]))
+    figure: ProtectedFigure | None = json_if_there(run, EVALUATION, ProtectedFigure)
+    require_protected(run, plan, outcome, figure, len(lines) - len(of_steps(lines)))
     charged = (run / "ledger.json").exists() and "search" not in plan  # which has two entries
     extract: LedgerFacts | None = json_in(run, "ledger.json", LedgerFacts) if charged else None
     journalled = journalled_steps(extract) if extract is not None else None
@@ -200,17 +209,20 @@ def _declared(run: Path) -> list[Range]:
 
 def _released(run: Path, plan: PlanFacts) -> Released:
     """released.jsonl, counted."""
-    lines = release_lines(run)
+    recorded = release_lines(run)
+    lines = of_steps(recorded)
     counts = Counter(line["how"] for line in lines)
     deviations = {float(line["deviation"]) for line in lines if line["how"] == "noised"}
-    return {
+    found: Released = {
         "count": len(lines),
         "noised": counts["noised"],
         "inherited": counts["inherited"],
         "unprotected": counts["unprotected"],
         "deviations": sorted(deviations),
-        "ranges": ranges(plan, lines),
+        "ranges": ranges(plan, recorded),
     }
+    drawn = len(recorded) - len(lines)
+    return {**found, "evaluation": drawn} if drawn else found
 
 
 def _digests(run: Path) -> dict[str, str]:

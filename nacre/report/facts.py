@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.finding import Verdict
+from nacre.figures.measured import CurvePoint, MeasuredFigures
+from nacre.figures.protected import EvaluationDraws, ProtectedFigure
 from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import LedgerFacts
-from nacre.report.measured_facts import MeasuredFacts
 
 FORMAT = 1
 
@@ -107,12 +108,14 @@ class PartyFacts(TypedDict):
     clip: ClipFacts
     noise: NoiseFacts
     steps: int
+    evaluation: NotRequired[EvaluationDraws]
+    """Where a protected figure is released after the steps; epsilon is that of both."""
     epsilon: float | None
     """An upper bound for the whole run; null where nothing is promised."""
     delta: float | None
     accountant: str | None
     epsilon_by_step: list[list[float]]
-    """`[step, epsilon]` pairs, steps ascending."""
+    """`[step, epsilon]` pairs, steps ascending; draws of a protected figure count as steps."""
     epsilon_by_delta: NotRequired[list[list[float]]]
     """`[delta, epsilon]` pairs: each of them holds, of the whole run; none where nothing is
     promised."""
@@ -184,15 +187,6 @@ class PlanFacts(TypedDict):
     """Where epsilon is that of a whole search."""
 
 
-class CurvePoint(TypedDict):
-    """A figure on public rows after a round (or step)."""
-
-    round: int
-    accuracy: NotRequired[float]
-    loss: NotRequired[float]
-    """Mean loss, in nats for classes and tokens."""
-
-
 class OutcomeFacts(TypedDict):
     """How the training ended."""
 
@@ -226,13 +220,15 @@ class Range(TypedDict):
     """Least and greatest standard deviation of the noise; empty where none was added."""
     bound: list[float]
     """Least and greatest L2 norm by which one unit moves a sum; empty where it is not recorded."""
+    evaluation: NotRequired[bool]
+    """True for draws of a protected figure, which follow the steps."""
     as_planned: bool
     """Whether each deviation is the planned multiplier times the sensitivity under the planned
     adjacency and bound, recomputed from plan.json and released.jsonl."""
 
 
 class Released(TypedDict):
-    """What left the private side, counted from released.jsonl."""
+    """What left the private side, counted from released.jsonl: that of steps, but for ranges."""
 
     count: int
     noised: int
@@ -243,6 +239,8 @@ class Released(TypedDict):
     """Covered by nothing."""
     deviations: list[float]
     """The standard deviations of the noise that was added, each once, ascending."""
+    evaluation: NotRequired[int]
+    """Draws of a protected figure, each noised, beside these."""
     ranges: list[Range]
     """The releases in order, steps alike taken together, each held against plan.json."""
 
@@ -354,6 +352,8 @@ class Variant(TypedDict):
     """Mean loss in nats, of a language model and where a number is predicted."""
     attacked_accuracy: IntervalFacts | None
     membership_advantage: IntervalFacts | None
+    figures: NotRequired[MeasuredFigures | None]
+    """Every figure of the task on the test rows; null for a language model."""
     note: str
 
 
@@ -365,8 +365,6 @@ class Comparison(TypedDict):
     """Test rows."""
     confidence: float
     radius: NotRequired[dict[str, Any]]
-    figures: NotRequired[list[MeasuredFacts]]
-    """What else was measured, in the order in which it is shown."""
     on_private_rows: NotRequired[list[str]]
     """Measures of the variants that private rows gave: on the page for their holder alone, and
     never in evidence.json."""
@@ -384,6 +382,8 @@ class Evidence(TypedDict):
     findings_are_local: bool
     """Whether findings exist that were computed on private rows and therefore stay in local/."""
     comparison: Comparison | None
+    evaluation: NotRequired[ProtectedFigure]
+    """Where the recipe asks for a protected figure, and the training was completed."""
     ledger: LedgerFacts | None
     model: dict[str, Any]
     """What model.json says: architecture, input shape, task, scaling."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from nacre.report.facts import Comparison, Evidence, Variant
-from nacre.report.measured_facts import MeasuredFacts
 from nacre.report.reading import comparison_in, findings_in
 
 HELD = ("local/findings.json", "local/comparison.json")
 """Where `nacre audit` leaves what it computed on private rows."""
-_MEASURES = ("accuracy", "loss", "attacked_accuracy", "membership_advantage")
+_MEASURES = ("accuracy", "loss", "attacked_accuracy", "membership_advantage", "figures")
 
 
 def with_private_figures(run: Path, evidence: Evidence) -> Evidence | None:
@@ -37,15 +36,7 @@ def _marked(found: Comparison | None, public: Comparison | None) -> Comparison |
         return None
     marked, shown = found.copy(), _shown(public)
     marked["on_private_rows"] = [name for name in _MEASURES if name in _shown(found) - shown]
-    known = public.get("figures", []) if public is not None else []
-    marked["figures"] = [_figure(figure, figure in known) for figure in found.get("figures", [])]
     return marked
-
-
-def _figure(figure: MeasuredFacts, public: bool) -> MeasuredFacts:
-    told = figure.copy()
-    told["public"] = public
-    return told
 
 
 def _shown(found: Comparison | None) -> set[str]:

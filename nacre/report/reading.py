@@ -142,10 +142,7 @@ def comparison_in(run: Path, name: str) -> Comparison | None:
     found: Comparison | None = json_if_there(run, name, Comparison)
     if found is None or name.startswith(LOCAL):
         return found
-    others = [
-        figure["name"] for figure in found.get("figures", []) if not figure.get("public", True)
-    ]
-    if private := [*others, *found.get("on_private_rows", [])]:
+    if private := found.get("on_private_rows"):
         raise unlike_the_verbs(
             run, name, f"it holds {private[0]} on private rows, which belongs in local/"
         )

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from nacre.core.errors import FileDamaged, NotAsPlanned
 from nacre.report.facts import PlanFacts, Range
+from nacre.runs.released import ReleaseFacts, of_steps
 from nacre.training.planned import Planned, PlannedLevels
 
-ReleaseLine = Mapping[str, Any]
 
-
-def ranges(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> list[Range]:
+def ranges(plan: PlanFacts, lines: Sequence[ReleaseFacts]) -> list[Range]:
     """The lines of released.jsonl in order; neighbours of one kind are taken together."""
     found: list[Range] = []
     for line, fault in zip(lines, _faults(plan, lines), strict=True):
         step, how, fits = int(line.get("step", 0)), str(line["how"]), fault is None
         last = found[-1] if found else None
-        if last is None or (last["how"], last["as_planned"]) != (how, fits):
+        drawn = bool(line.get("evaluation", False))
+        kind = (how, fits, drawn)
+        if last is None or kind != (last["how"], last["as_planned"], last.get("evaluation", False)):
             last = Range(first=step, last=step, how=how, deviation=[], bound=[], as_planned=fits)
+            if drawn:
+                last["evaluation"] = True
             found.append(last)
         last["last"] = step
         last["deviation"] = _reach([*last["deviation"], *_numbers(line, "deviation")])
@@ -31,14 +33,15 @@ def ranges(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> list[Range]:
 def require_planned(
     run: Path,
     plan: PlanFacts,
-    lines: Sequence[ReleaseLine],
+    lines: Sequence[ReleaseFacts],
     done: int | None,  # steps that outcome.json says; None for an open run
 ) -> None:
     """Raises `NotAsPlanned` for the first release that is not what the plan promises, or is
     missing."""
-    if done is not None and len(lines) != done:
+    taken = len(of_steps(lines))
+    if done is not None and taken != done:
         raise NotAsPlanned(
-            f"{run}/released.jsonl holds {len(lines)} releases and {done} steps were taken, so "
+            f"{run}/released.jsonl holds {taken} releases and {done} steps were taken, so "
             "what left is not on record: put the file back"
         )
     for place, fault in enumerate(_faults(plan, lines), start=1):
@@ -53,7 +56,7 @@ def _reach(values: list[float]) -> list[float]:
     return [min(values), max(values)] if values else []
 
 
-def _numbers(line: ReleaseLine, key: str) -> list[float]:
+def _numbers(line: ReleaseFacts, key: str) -> list[float]:
     """The line's own number, else those of the parties' steps."""
     if line.get(key) is not None:
         return [float(line[key])]
@@ -61,7 +64,7 @@ def _numbers(line: ReleaseLine, key: str) -> list[float]:
     return [float(s[key]) for steps in heard for s in steps if s.get(key) is not None]
 
 
-def _faults(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> Iterator[str | None]:
+def _faults(plan: PlanFacts, lines: Sequence[ReleaseFacts]) -> Iterator[str | None]:
     """For each line how it differs from the plan, in words; None where it does not."""
     try:
         yield from _each(PlannedLevels.of(plan), plan["rounds"], lines)
@@ -71,12 +74,22 @@ def _faults(plan: PlanFacts, lines: Sequence[ReleaseLine]) -> Iterator[str | Non
         ) from error
 
 
-def _each(levels: PlannedLevels, rounds: int, lines: Sequence[ReleaseLine]) -> Iterator[str | None]:
-    bound = levels.outer.bound if levels.outer.how == "noised" else 0.0
+def _each(
+    levels: PlannedLevels, rounds: int, lines: Sequence[ReleaseFacts]
+) -> Iterator[str | None]:
+    noised = levels.outer.how == "noised"
+    bound = levels.outer.bound if noised else 0.0
+    evaluation = levels.outer.evaluation if noised else None
     for number, line in enumerate(lines, start=1):
         fault: str | None = None
         if line.get("step") != number:
             fault = f"step {number} is missing or out of order"
+        elif evaluation is not None and number > levels.outer.steps:
+            fault, _ = _noised(evaluation, number, line, evaluation.bound)
+            if not line.get("evaluation", False):
+                fault = "it is a step where a draw of held-out units is planned"
+        elif line.get("evaluation", False):
+            fault = "it is a draw of held-out units where a step is planned"
         elif levels.outer.how == "inherited":
             fault = _inherited(levels, rounds, number, line)
         elif levels.outer.how == "noised":
@@ -85,7 +98,7 @@ def _each(levels: PlannedLevels, rounds: int, lines: Sequence[ReleaseLine]) -> I
 
 
 def _noised(
-    planned: Planned, number: int, line: ReleaseLine, bound: float
+    planned: Planned, number: int, line: ReleaseFacts, bound: float
 ) -> tuple[str | None, float]:
     """The fault of a noised release, and the bound of the next one."""
     if line["how"] != "noised":
@@ -101,7 +114,7 @@ def _noised(
     return fault, bound
 
 
-def _inherited(levels: PlannedLevels, rounds: int, number: int, line: ReleaseLine) -> str | None:
+def _inherited(levels: PlannedLevels, rounds: int, number: int, line: ReleaseFacts) -> str | None:
     """The fault of a release that was computed from the parties' noised steps."""
     if line["how"] != "inherited":
         return f"it is {line['how']} where inherited is planned"

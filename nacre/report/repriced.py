@@ -71,7 +71,7 @@ def _party(run: Path, party: Mapping[str, Any]) -> Repriced:
     done = event(
         _drawn(party["sampling"], int(party["size"])),
         replace(noise, multiplier=float(party["noise"]["multiplier"])),
-        steps,
+        steps + int(party.get("evaluation", {}).get("draws", 0)),
         party["adjacency"],
     )
     found = epsilon(

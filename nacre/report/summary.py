@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from nacre.figures.intervals import MeasuredFigure
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts
 from nacre.report.held import with_private_figures
@@ -42,6 +43,10 @@ def run_figures(run_folder: Path) -> Table:
     for stat in measured:
         said = f"{stat.detail}; {NOT_FOR_OTHERS}" if stat.private else stat.detail
         table.add_row(stat.label.lower(), stat.value, _plain(said))
+    protected = evidence.get("evaluation")
+    if protected is not None:
+        value, words = _protected(protected["accuracy"])
+        table.add_row("protected accuracy", value, words)
     for warning in warnings(shown):
         table.add_row(Text("warning", style="bold red"), "", _plain(warning))
     page, own = run_folder / "report.html", run_folder / HOLDERS_PAGE
@@ -49,6 +54,14 @@ def run_figures(run_folder: Path) -> Table:
     if own.exists():
         table.add_row("with private figures", "", _plain(own))
     return table
+
+
+def _protected(figure: MeasuredFigure) -> tuple[str, str]:
+    """(value, interval) of a figure that epsilon covers; the reason where it has none."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None or low is None or high is None:
+        return "undefined", str(figure["why"])
+    return f"{value:.1%}", f"95% interval {low:.1%} to {high:.1%}, noise included; may be shown"
 
 
 def _plain(text: object) -> Text:
@@ -72,6 +85,9 @@ def summary_json(run_folder: Path) -> dict[str, Any]:
             for party in evidence["plan"]["parties"]
         ],
         **_measured(evidence),
+        "protected_accuracy": (
+            evidence["evaluation"]["accuracy"] if "evaluation" in evidence else None
+        ),
         "on_private_rows": (
             None if private is None else {"note": NOT_FOR_OTHERS, **_measured(private)}
         ),

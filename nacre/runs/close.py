@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nacre.core.files import write_json
+from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Tensors
 from nacre.fine_tuning import export
@@ -17,6 +18,7 @@ from nacre.models import save
 from nacre.planning.plan import Plan
 from nacre.prediction.signature import signature_of
 from nacre.runs import reservations
+from nacre.runs.evaluation.protected import protected_figure
 from nacre.runs.loop import Outcome
 from nacre.runs.provenance import provenance
 from nacre.runs.released import beyond
@@ -65,8 +67,12 @@ def close(
     outcome: Outcome,
     charges: reservations.Charges,
     seconds: dict[str, float],
+    source: Source,
 ) -> None:
-    """Ends a run with the model of its loop. See `end`."""
+    """Ends a run with the model of its loop, after its protected figure. See `end`."""
+    weights = export.merged(outcome.model)
+    if outcome.stopped == "completed":  # what ends early gives back the draws of its figure
+        protected_figure(plan, folder, held, weights, charges, source)
     facts: dict[str, Any] = {
         "done": outcome.done,
         "planned": plan.rounds,
@@ -77,7 +83,7 @@ def close(
         "curve": list(outcome.curve),
     }
     write_json(folder.local / "seconds.json", seconds)
-    end(plan, folder, held, export.merged(outcome.model), charges, facts)
+    end(plan, folder, held, weights, charges, facts)
 
 
 def end(

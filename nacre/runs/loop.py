@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
+from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
@@ -284,6 +286,12 @@ class _Watcher:
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
         self._stop = federation.stop if federation is not None else None
+        evaluate = plan.recipe.evaluate
+        asked = evaluate.figure if evaluate is not None else None
+        self._shown: FigureName = asked if asked is not None else usual(plan.schema.task)
+        self._watched: list[FigureName] = [self._shown]
+        if self._stop is not None:
+            self._watched.append(self._stop.figure)
 
     def __call__(self, state: State, release: Release) -> bool:
         if self._log is not None:
@@ -302,7 +310,7 @@ class _Watcher:
         if due or flat:
             self._save(state)
         curve = self._outcome.curve
-        self._advance(1, figure_in_words(curve[-1], self._plan.schema.task) if curve else "")
+        self._advance(1, figure_in_words(curve[-1], self._shown) if curve else "")
         return flat
 
     def ended(self, state: State) -> bool:
@@ -313,13 +321,14 @@ class _Watcher:
         if self._rows is not None and self._around.devices.group.first:
             average = self._average
             with average.shown(state.model) if average is not None else nullcontext():
-                found = figures(state.model, self._task, self._rows)
+                found = figures(state.model, self._task, self._rows, self._watched)
             self._outcome.curve.append({"round": state.done, **found})
 
     def _flat(self) -> bool:
         if self._stop is None:
             return False
-        return self._stop.flat([point[self._stop.figure] for point in self._outcome.curve])
+        name = self._stop.figure
+        return self._stop.flat([point.get(name, math.nan) for point in self._outcome.curve])
 
     def _save(self, state: State) -> None:
         group, folder = self._around.devices.group, self._around.folder

@@ -16,16 +16,21 @@ from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
 from nacre.federated_learning.messages import Reply
 
+ReleaseFacts = Mapping[str, Any]
+"""A line of released.jsonl."""
+
 
 def line(
     number: int,
     release: Release,
     heard: Mapping[str, Inherited] | None = None,
+    *,
+    evaluation: bool = False,
 ) -> dict[str, Any]:
     """What left at this step and by what right.
 
     `heard` has, for each party whose change entered the step, the noised steps that the change was
-    computed from.
+    computed from. `evaluation`: it is a draw of a protected figure, and no step.
     """
     how = release.how
     facts: dict[str, Any] = {"step": number, "how": type(how).__name__.lower()}
@@ -38,6 +43,8 @@ def line(
         facts["sources"] = list(how.sources)
     else:
         facts["reason"] = how.reason
+    if evaluation:
+        facts["evaluation"] = True
     if heard:
         facts["parties"] = {
             name: [_noised(step) for step in right.steps] for name, right in sorted(heard.items())
@@ -84,12 +91,18 @@ class Log:
         self._file = path.open("a", encoding="utf-8")
 
     def add(
-        self, number: int, release: Release, heard: Mapping[str, Inherited] | None = None
+        self,
+        number: int,
+        release: Release,
+        heard: Mapping[str, Inherited] | None = None,
+        *,
+        evaluation: bool = False,
     ) -> None:
         """One more line, on its way to the disk; nothing for a step that is on record."""
         if number <= self._last:
             return
-        self._file.write(json.dumps(line(number, release, heard)) + "\n")
+        facts = line(number, release, heard, evaluation=evaluation)
+        self._file.write(json.dumps(facts) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -108,18 +121,23 @@ def beyond(
 ) -> dict[str, int]:
     """What outcome.json says where more has left than the model was made of; {} elsewhere.
 
-    `released` are the lines on record. `unrecorded` are steps that were journalled and are on no
+    `released` are the steps on record. `unrecorded` are steps that were journalled and are on no
     line, as where their process died before it wrote one.
     """
     lines = [parsed(text) for text in _lines(path)]
-    missing = journalled - noised_steps(lines)
-    return ({"released": len(lines)} if len(lines) != done else {}) | (
+    taken, missing = len(of_steps(lines)), journalled - noised_steps(lines)
+    return ({"released": taken} if taken != done else {}) | (
         {"unrecorded": missing} if missing > 0 else {}
     )
 
 
-def noised_steps(lines: Sequence[Mapping[str, Any]]) -> int:
-    """How many noised steps these lines hold, those of parties included."""
+def of_steps(lines: Sequence[ReleaseFacts]) -> list[ReleaseFacts]:
+    """The lines of steps, without the draws of a protected figure, which move no model."""
+    return [line for line in lines if not line.get("evaluation", False)]
+
+
+def noised_steps(lines: Sequence[ReleaseFacts]) -> int:
+    """How many noised steps these lines hold, those of parties and draws included."""
     return sum(
         (line["how"] == "noised") + sum(map(len, line.get("parties", {}).values()))
         for line in lines

@@ -122,7 +122,9 @@ def _train(
             group.on_rank_zero(lambda: train_twin(plan.recipe, held, source, folder, twin), None)
             clock.lap("unprotected twin")
         seconds = clock.seconds
-        group.on_rank_zero(lambda: close(plan, folder, held, outcome, charges, seconds), None)
+        group.on_rank_zero(
+            lambda: close(plan, folder, held, outcome, charges, seconds, source), None
+        )
     return Run(folder, plan.recipe)
 
 

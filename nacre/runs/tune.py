@@ -32,6 +32,7 @@ from nacre.core.types import Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.discrete import discrete_gaussian
 from nacre.differential_privacy.selection.trials import best
+from nacre.figures.names import goodness
 from nacre.fine_tuning import export
 from nacre.models.scoring import scored
 from nacre.planning.plan import Plan
@@ -227,7 +228,10 @@ def _moved(trial: Path, folder: RunFolder) -> None:
 
 def _outcome(own: Plan, search: SearchFacts, found: dict[str, Any]) -> dict[str, Any]:
     """outcome.json; no seconds, which would tell how many trials there were."""
-    value = None if found["score"] is None else abs(float(found["score"]))
+    score = search.tune.score
+    value = None if found["score"] is None else float(found["score"])
+    if value is not None and isinstance(score, PublicScore):
+        value = goodness(public_figure(own.recipe, score), value)  # turns the sign back
     return {
         "done": found["done"],
         "planned": own.rounds,
@@ -246,8 +250,8 @@ def _score(
     task = pieces.task_of(held.schema)
     if not isinstance(score, PrivateScore):
         assert held.public is not None  # alternatives() has refused the rest
-        found = figures(model, task, held.public)
-        return found["accuracy"] if public_figure(recipe, score) == "accuracy" else -found["loss"]
+        name = public_figure(recipe, score)
+        return goodness(name, figures(model, task, held.public, [name]).get(name, math.nan))
     rows = held.private[""]
     mode = model.training
     model.eval()

@@ -1,31 +1,48 @@
-"""The figure on public rows that a run may watch: it costs nothing, since the rows are public."""
+"""The figures on public rows that a run may watch: they cost nothing, since the rows are public."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
 from nacre.core.parts import Task
 from nacre.data.dataset import Rows
-from nacre.models.scoring import scored
+from nacre.figures.answers import answers_of
+from nacre.figures.names import KINDS, FigureName
+from nacre.figures.values import value
+from nacre.models.scoring import outputs_of, scored
 
 
-def figure_in_words(point: Mapping[str, float], task: str) -> str:
-    """The figure of a point in words: the loss of numbers and tokens, the accuracy of classes.
+def figure_in_words(point: Mapping[str, float], name: FigureName) -> str:
+    """One figure of a point in words; a point lacks a figure that its rows leave undefined.
 
-    >>> figure_in_words({"accuracy": 0.5, "loss": 0.7}, "classification")
+    >>> figure_in_words({"accuracy": 0.5, "loss": 0.7}, "accuracy")
     'public accuracy 50.0%'
+    >>> figure_in_words({"accuracy": 0.5, "loss": 0.7}, "auroc")
+    'public AUROC undefined'
     """
-    if task in ("causal_lm", "regression"):
-        return f"public loss {point['loss']:.3g}"
-    return f"public accuracy {point['accuracy']:.1%}"
+    kind, found = KINDS[name], point.get(name)
+    if found is None:
+        return f"public {kind.words} undefined"
+    return f"public {kind.words} {found:.1%}" if kind.share else f"public {kind.words} {found:.3g}"
 
 
-def figures(model: nn.Module, task: Task, rows: Rows) -> dict[str, float]:
-    """Accuracy (0 to 1) and mean loss of the model on these rows, in evaluation mode."""
+def figures(
+    model: nn.Module, task: Task, rows: Rows, names: Collection[FigureName] = ()
+) -> dict[str, float]:
+    """Accuracy (0 to 1) and mean loss of the model on these rows, in evaluation mode, and the named
+    figures of its task, but for those that these rows leave undefined."""
     mode = model.training
     model.eval()
     losses, right = scored(model, task, rows.features, rows.label)
+    found = {"accuracy": float(right.double().mean()), "loss": float(losses.mean())}
+    more: list[FigureName] = [name for name in dict.fromkeys(names) if name not in found]
+    if more:
+        outputs = outputs_of(model, task, rows.features)
+        answers = answers_of(task.kind, outputs, rows.label)
+        assert answers is not None  # planning has refused figures of other tasks
+        known = {name: value(name, answers) for name in more}
+        found |= {name: each for name, each in known.items() if each is not None}
     model.train(mode)
-    return {"accuracy": float(right.double().mean()), "loss": float(losses.mean())}
+    return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -51,6 +51,16 @@ class Planned:
     def steps(self) -> int:
         """Steps of the whole run."""
         return int(self.party["steps"])
+
+    @property
+    def evaluation(self) -> Planned | None:
+        """What is promised of the draws of a protected figure, which follow the steps; None where
+        there are none."""
+        facts = self.party.get("evaluation")
+        if facts is None:
+            return None
+        draws = {"clip": {"norm": facts["bound"]}, "steps": self.steps + int(facts["draws"])}
+        return replace(self, party={**self.party, **draws, "evaluation": None})
 
     @property
     def bound(self) -> float:
@@ -133,7 +143,9 @@ class PlannedLevels:
             return cls(NOTHING, {})
         noised = {name: Planned(how="noised", party=party) for name, party in parties.items()}
         for planned in noised.values():
-            planned.deviation(1, planned.bound)  # raises where a number is missing
+            for part in (planned, planned.evaluation):
+                if part is not None:
+                    part.deviation(1, part.bound)  # raises where a number is missing
         if facts["techniques"]["federated_learning"] is None:
             return cls(noised[CENTRAL], {"": noised[CENTRAL]})
         if any(party["unit"] == "client" for party in parties.values()):

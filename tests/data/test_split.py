@@ -127,7 +127,6 @@ def test_the_share_held_out_is_as_declared_and_depends_on_the_key():
     [
         (lambda: Test(share=1.0), "share=1.0 must lie between"),
         (lambda: Holdout(share=0), "share=0 must lie between"),
-        (lambda: Holdout(protected=True), "protected=True needs private evaluation"),
         (lambda: PublicCohort(share=2), "share=2 must lie between"),
         (lambda: PublicCohort(share=0.2, smallest=0, column="x"), "smallest=0 must be above 0"),
         (lambda: PublicCohort(share=0.2, smallest=0.5), "needs `column`"),

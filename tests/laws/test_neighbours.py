@@ -261,3 +261,42 @@ def test_the_fixture_sees_what_goes_around_the_release(
     one, two = written(first), written(other)
     assert one["model.safetensors"] == two["model.safetensors"]
     assert json.dumps(one["outcome.json"]) != json.dumps(two["outcome.json"])
+
+
+PROTECTED: dict[str, Any] = changed(WHOLE, {"data.holdout": {"share": 0.3, "protected": True}})
+
+
+@pytest.mark.parametrize(
+    ("unit", "adjacency"),
+    [("group", "add_or_remove"), ("example", "replace_one"), ("example", "zero_out")],
+)
+def test_one_unit_moves_a_protected_figure_by_a_vote_and_nothing_else(
+    tmp_path: Path, cut: Sums, unit: str, adjacency: str
+) -> None:
+    """A unit that is held out moves the votes alone, and one that is trained on the steps' sums
+    alone, since each sum is cut before it moves the weights. It is the last of its side: coins fall
+    by place."""
+    file = _rows(tmp_path)
+    planned = _planned(tmp_path, PROTECTED, unit, adjacency)
+    first = _ran(planned, tmp_path, "one")
+    one, found = cut.copy(), written(first)
+    steps, draws = planned.rounds, planned.priced[0].mechanism.evaluation
+    assert len(one) == steps + draws and [each.bound for each in one[steps:]] == [1.0] * draws
+    kept_out = _held_out(planned.recipe, first)
+    table = file.read_text().splitlines(keepends=True)
+    for held_out in (True, False):
+        side = [line for line in table[1:] if (line.split(",")[0] in kept_out) is held_out]
+        last = max(line.split(",")[0] for line in side)
+        ours = (
+            [line for line in side if line.startswith(f"{last},")] if unit == "group" else side[-1:]
+        )
+        changes = {line: _other(line) if adjacency == "replace_one" else "" for line in ours}
+        file.write_text("".join(changes.get(line, line) for line in table))
+        cut[:] = one
+        second = _ran(planned, tmp_path, f"other {held_out}")
+        distances = moved(cut)
+        training, votes = distances[:steps], distances[steps:]
+        still, moving = (training, votes) if held_out else (votes, training)
+        assert max(still) == 0 < max(moving) <= _reach(adjacency)
+        assert found == written(second)
+    assert found["evaluation.json"]["draws"] == draws

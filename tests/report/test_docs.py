@@ -8,12 +8,13 @@ from typing import Any, is_typeddict
 
 import pytest
 
-from nacre.report import facts, ledger_facts, measured_facts
+from nacre.figures import intervals, measured
+from nacre.report import facts, ledger_facts
 from nacre.report.conform import fields
 
 DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
-MODULES = (facts, ledger_facts, measured_facts)
-RECORDS = {name: v for each in MODULES for name, v in vars(each).items() if is_typeddict(v)}
+MODULES = (facts, ledger_facts, intervals, measured)
+RECORDS = {v.__name__: v for each in MODULES for v in vars(each).values() if is_typeddict(v)}
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=lambda record: record.__name__)

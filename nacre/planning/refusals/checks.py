@@ -31,6 +31,11 @@ from nacre.planning.refusals.clipping import (
     sums_carry_the_rule,
 )
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
+from nacre.planning.refusals.evaluation import (
+    figures_fit_the_task,
+    groups_are_declared,
+    protected_figures_are_covered,
+)
 from nacre.planning.refusals.inputs import (
     balls_fit_the_features,
     model_reads_the_inputs,
@@ -341,4 +346,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     parties_are_one_process,
     schedules_know_their_end,
     averages_are_whole,
+    figures_fit_the_task,
+    groups_are_declared,
+    protected_figures_are_covered,
 )

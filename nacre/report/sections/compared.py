@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from nacre.report.facts import Comparison, Evidence
-from nacre.report.measured_facts import MeasuredFacts
 from nacre.report.sections.blocks import (
     AnyBlock,
-    Cell,
     FactList,
     Figure,
     Figures,
     Section,
-    TableBlock,
     TextBlock,
 )
 from nacre.report.sections.dots import Dot, dots
 from nacre.report.sections.drawing import Caption, TickFormat
+from nacre.report.sections.further import further_figures, protected_figure
 from nacre.report.sections.headline import STAYS_LOCAL, private_measure
 from nacre.report.sections.numbers import (
     MISSING,
@@ -37,7 +35,6 @@ MEASURES: dict[Measure, tuple[str, TickFormat]] = {
     "membership_advantage": ("Membership advantage", signed_text),
 }
 _TONES = {"protected": 0, "unprotected": 1, "public base": 2}
-_UNITS: dict[str, TickFormat] = {"share": percent, "signed": signed_text, "number": number_text}
 
 
 def absent(evidence: Evidence, what: str) -> TextBlock:
@@ -50,8 +47,9 @@ def absent(evidence: Evidence, what: str) -> TextBlock:
 def utility(evidence: Evidence) -> Section:
     """The protected model beside its unprotected twin and the public base."""
     found = evidence["comparison"]
+    protected = protected_figure(evidence.get("evaluation"))
     if found is None:
-        blocks: list[AnyBlock] = [absent(evidence, "Accuracy and comparison")]
+        blocks: list[AnyBlock] = [*protected, absent(evidence, "Accuracy and comparison")]
         return Section("utility", "Utility and comparison", blocks)
     shown: list[Measure] = [m for m in MEASURES if _told(found, m)]
     private: list[Measure] = [
@@ -67,10 +65,11 @@ def utility(evidence: Evidence) -> Section:
             f"{lead}. Whiskers are intervals at {whole(found['confidence'])} confidence, one at a "
             f"time.{marked}"
         ),
+        *protected,
         *([Figures([_panel(found, measure) for measure in shown])] if shown else []),
         *_by_chance(found),
         *([notes] if several else []),
-        *_figures_table(found),
+        *further_figures(found),
         *_why_free(found),
     ]
     return Section("utility", "Utility and comparison", blocks)
@@ -129,35 +128,6 @@ def _by_chance(found: Comparison) -> list[AnyBlock]:
             f"Membership advantage ({said}): every interval holds 0, which is guessing, so it has "
             "no chart."
         )
-    ]
-
-
-def _figures_table(found: Comparison) -> list[AnyBlock]:
-    """What else was measured, a row for each figure; a name that repeats is said once."""
-    figures = found.get("figures", [])
-    if not figures:
-        return []
-    rows: list[list[Cell]] = []
-    last = ""
-    for figure in figures:
-        rows.append([Cell(figure["name"] if figure["name"] != last else ""), *_measured(figure)])
-        last = figure["name"]
-    head = ["figure", "of", "value", "interval", "rows"]
-    caption = f"Further figures, with intervals at {whole(found['confidence'])} confidence"
-    return [TableBlock(caption, head, rows, stacked=True)]
-
-
-def _measured(figure: MeasuredFacts) -> list[Cell]:
-    form = _UNITS[figure.get("unit", "number")]
-    value, low, high = figure["value"], figure.get("low"), figure.get("high")
-    ends = "" if low is None or high is None else f"{form(low)} to {form(high)}"
-    count = figure.get("rows")
-    notes = [figure.get("note", ""), "" if figure.get("public", True) else NOT_FOR_OTHERS]
-    return [
-        Cell(figure.get("of", ""), detail="; ".join(note for note in notes if note)),
-        Cell(MISSING if value is None else form(value), number=True),
-        Cell(ends, number=True),
-        Cell("" if count is None else f"{count:,}", number=True),
     ]
 
 

@@ -11,7 +11,7 @@ from nacre.core.errors import RecipeError
 from nacre.differential_privacy.upward import rounded_up, rounded_up_to
 from nacre.recipe.document import parse, without_credentials
 from nacre.runs.listing.entry import RunEntry
-from nacre.runs.listing.figures import NAMES
+from nacre.runs.listing.figures import ALWAYS, NAMES
 from nacre.runs.listing.reading import UnfitFile, plain_file
 
 ABSENT = "-"
@@ -129,7 +129,7 @@ def delta_words(entry: RunEntry) -> str:
 def _figures(entry: RunEntry) -> dict[str, str]:
     figures = entry.figures
     missing = figures.missing or ABSENT
-    shown = [name for name in NAMES if name != "loss" or name in figures.found]
+    shown = [name for name in NAMES if name in ALWAYS or name in figures.found]
     return {
         name: figures.found[name].in_full() if name in figures.found else missing for name in shown
     }

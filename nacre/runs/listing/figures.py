@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nacre.figures.names import KINDS
 from nacre.runs.listing.reading import AbsentFile, UnfitFile, finite_number, object_in
 
 NOT_SHOWN = "not shown"
@@ -21,8 +22,9 @@ class PublicFigure:
     """A figure on public rows, and how far chance alone may have moved it."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, as `high`, where the rows tell no interval."""
+    high: float | None
     share: bool = True
     """Whether it is a share of rows; or else a loss, or a difference that may be negative."""
 
@@ -32,6 +34,8 @@ class PublicFigure:
 
     def in_full(self) -> str:
         """The figure and its interval."""
+        if self.low is None or self.high is None:
+            return self.words()
         ends = (self.low, self.high)
         low, high = (f"{100 * end:.1f}%" if self.share else f"{end:.4g}" for end in ends)
         return f"{self.words()} ({low} to {high})"
@@ -46,12 +50,18 @@ class PublicFigures:
 
     @property
     def first(self) -> tuple[str, PublicFigure] | None:
-        """The figure that stands for the run: its accuracy, or else its loss."""
-        known = [name for name in ("accuracy", "loss") if name in self.found]
+        """The figure that stands for the run: its accuracy, its loss, or a protected accuracy."""
+        known = [name for name in ("accuracy", "loss", PROTECTED) if name in self.found]
         return (known[0], self.found[known[0]]) if known else None
 
 
-NAMES = ("accuracy", "loss", "accuracy under attack", "membership advantage")
+_MORE = {str(name): kind for name, kind in KINDS.items() if name not in ("accuracy", "loss")}
+
+PROTECTED = "protected accuracy"
+"""Of held-out rows, noised: the run's epsilon covers it."""
+ALWAYS = ("accuracy", "accuracy under attack", "membership advantage")
+"""Figures that are listed as missing where a run has none; others only where one has them."""
+NAMES = ("accuracy", "loss", PROTECTED, *(kind.words for kind in _MORE.values()), *ALWAYS[1:])
 """Every figure, in the order of the report."""
 
 
@@ -62,13 +72,13 @@ def public_figures(run: Path, *, every: bool = True) -> PublicFigures:
     A file that holds anything on private rows, where it does not belong, shows nothing.
     """
     try:
-        found = _of_comparison(run)
+        found = {**_of_evaluation(run), **_of_comparison(run)}
         if every or not found:
             found = {**_of_findings(_findings(run)), **found}
     except UnfitFile as error:
         return PublicFigures(missing=str(error))
     except (KeyError, TypeError, ValueError, AttributeError):
-        return PublicFigures(missing="findings.json or comparison.json is damaged")
+        return PublicFigures(missing="findings.json, comparison.json or evaluation.json is damaged")
     except _OnPrivateRows:
         return PublicFigures(missing=NOT_SHOWN)
     # Whether the file is there, not what it says.
@@ -101,6 +111,14 @@ def _of_findings(findings: dict[str, dict[str, Any]]) -> dict[str, PublicFigure]
     return found
 
 
+def _of_evaluation(run: Path) -> dict[str, PublicFigure]:
+    """The protected accuracy, where the votes stood out of the noise."""
+    facts = _optional(run, "evaluation.json").get("accuracy")
+    if facts is None or facts["value"] is None:
+        return {}
+    return {PROTECTED: _figure(facts)}
+
+
 def _of_comparison(run: Path) -> dict[str, PublicFigure]:
     """Of the protected model; the names of other models do not count."""
     found: dict[str, PublicFigure] = {}
@@ -110,7 +128,23 @@ def _of_comparison(run: Path) -> dict[str, PublicFigure]:
                 found["accuracy"] = _figure(variant["accuracy"])
             if variant.get("loss") is not None:
                 found["loss"] = _figure(variant["loss"], share=False)
+            found |= _measured(variant.get("figures"))
             break
+    return found
+
+
+def _measured(facts: dict[str, Any] | None) -> dict[str, PublicFigure]:
+    """The figures of all test rows; those that the rows leave undefined are missing."""
+    found: dict[str, PublicFigure] = {}
+    for name, kind in _MORE.items():
+        figure: dict[str, Any] = ((facts or {}).get("figures") or {}).get(name) or {}
+        if figure.get("value") is not None:
+            value = finite_number(figure["value"])
+            low, high = (
+                None if figure[end] is None else finite_number(figure[end])
+                for end in ("low", "high")
+            )
+            found[kind.words] = PublicFigure(value, low, high, kind.share)
     return found
 
 

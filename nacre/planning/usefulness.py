@@ -1,0 +1,143 @@
+"""Whether a planned run can be of use: its noise beside the largest gradient, and what would help.
+
+A step's noise is `multiplier x sensitivity` in each of d coordinates, and the mean over the
+declared batch is at most as long as the clip norm. Over T steps whose gradients all point one way,
+the noise is `sqrt(d T)` times one coordinate's, and the gradients T clip norms at most. Real
+gradients are shorter and point in different ways, so a run whose noise is longer than that learns
+next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from nacre.core.types import BoundedSum
+from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.noise.independent import Gaussian
+from nacre.differential_privacy.upward import rounded_up_to
+from nacre.planning.levels import PricedLevel
+from nacre.planning.plan import Plan
+
+LARGE_EPSILON = 20.0
+"""Above it the odds on any guess about a unit may change by more than e^20, 485 million."""
+_DOUBLINGS = 6
+"""Of the batch, and of the steps, that are tried as remedies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usefulness:
+    """Noise of the mean gradient in units of the largest mean gradient, and what is to be said."""
+
+    each_step: float | None
+    """In one coordinate of one step; None for correlated noise, which later steps take back in
+    part, and for a search."""
+    whole_run: float | None
+    """Over all trained weights and all steps, where every gradient is as long as it may be and they
+    all point one way."""
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain facts, all of them public."""
+        return asdict(self)
+
+    def lines(self) -> Group:
+        """For people: the figures, then warnings in red."""
+        found: list[Text] = []
+        if self.each_step is not None and self.whole_run is not None:
+            found.append(
+                Text(
+                    f"noise of a mean gradient: {self.each_step:.2g} of the longest one in each "
+                    f"coordinate, {self.whole_run:.2g} in all coordinates over all steps"
+                )
+            )
+        found += [Text(f"warning: {each}", style="bold red") for each in self.warnings]
+        return Group(*found)
+
+
+def usefulness(plan: Plan) -> Usefulness | None:
+    """What can be said of the first account's run; None where nothing is private."""
+    if not plan.priced:
+        return None
+    level, trained = plan.priced[0], plan.estimate.trained
+    warnings = list(_too_large(level))
+    if not isinstance(level.basis, Mechanism) or not isinstance(level.mechanism.noise, Gaussian):
+        return Usefulness(each_step=None, whole_run=None, warnings=tuple(warnings))
+    # The mean over as many parties, each with noise of its own.
+    apart = level.mechanism.unit != "client" and plan.outer is not None
+    parties = plan.outer.sampling.expected if apart and plan.outer is not None else 1.0
+    run = _RunNoise(trained, parties)
+    each = run.each_step(level.mechanism)
+    whole = run.whole(level.mechanism)
+    if whole > 1:
+        warnings.insert(0, _useless(level, run, whole, federated=plan.outer is not None))
+    return Usefulness(each_step=each, whole_run=whole, warnings=tuple(warnings))
+
+
+@dataclass(frozen=True)
+class _RunNoise:
+    """Lengths of noise, in units of the longest mean gradient."""
+
+    trained: int  # coordinates
+    parties: float  # whose noise is averaged
+
+    def each_step(self, mechanism: Mechanism) -> float:
+        """In one coordinate of one step."""
+        moved = BoundedSum({}, 1.0).sensitivity(mechanism.adjacency)
+        return mechanism.multiplier * moved / mechanism.sampling.expected / self.parties**0.5
+
+    def whole(self, mechanism: Mechanism) -> float:
+        """In all coordinates over all steps."""
+        return self.each_step(mechanism) * math.sqrt(self.trained / mechanism.steps)
+
+    def short_enough(self, mechanism: Mechanism) -> Mechanism:
+        """The same mechanism with noise as long as the gradients."""
+        return mechanism.with_multiplier(mechanism.multiplier / self.whole(mechanism))
+
+
+def _useless(level: PricedLevel, run: _RunNoise, whole: float, *, federated: bool) -> str:
+    """That the noise is longer than the gradients, and what would bring it down."""
+    enough = run.short_enough(level.mechanism).price(level.delta, level.accountant).epsilon
+    found = [f"epsilon {rounded_up_to(enough, 2)}", *_remedies(level, run, federated=federated)]
+    others = "" if len(found) > 1 else "; no larger batch and no more steps would do it alone"
+    return (
+        f"over the whole run the noise is {whole:.2g} times as long as all gradients together can "
+        f"be, so little can be learnt; it would be as long with {' or '.join(found)}{others}; "
+        "more units, or fewer trained weights (`fine_tuning`), help as well"
+    )
+
+
+def _remedies(level: PricedLevel, run: _RunNoise, *, federated: bool) -> Iterator[str]:
+    """The least batch, and the fewest steps, that shorten the noise enough at the same epsilon."""
+    mechanism = level.mechanism
+    batches = (mechanism.sampling.resized(2.0**k) for k in range(1, _DOUBLINGS + 1))
+    larger = (replace(mechanism, sampling=each) for each in batches if each is not None)
+    longer = (replace(mechanism, steps=mechanism.steps * 2**k) for k in range(1, _DOUBLINGS + 1))
+    for other in larger:
+        if _affordable(level, run, other):
+            yield f"a batch of {other.sampling.expected:g}"
+            break
+    for other in longer:
+        if _affordable(level, run, other):
+            yield f"{other.steps} {'local ' if federated else ''}steps"
+            break
+
+
+def _affordable(level: PricedLevel, run: _RunNoise, other: Mechanism) -> bool:
+    """Whether noise as long as the gradients costs no more than the plan."""
+    price = run.short_enough(other).price(level.delta, level.accountant)
+    return price.epsilon <= level.price.epsilon
+
+
+def _too_large(level: PricedLevel) -> Iterator[str]:
+    promised = level.price.epsilon
+    if promised > LARGE_EPSILON:
+        yield (
+            f"epsilon {rounded_up_to(promised, 2)} promises next to nothing: the odds on a guess "
+            f"about one unit may change by e^{promised:.0f}; use `epsilon: 8` or less"
+        )
