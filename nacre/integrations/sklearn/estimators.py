@@ -1,0 +1,265 @@
+"""A private classifier and a private regressor for tables of numbers.
+
+    PrivateClassifier(bounds=…, classes=…, epsilon=…, delta=…, size=…, ledger=…).fit(X, y)
+
+They are no second engine: `fit` takes the steps of `nacre.integrations.torch.Private`.
+"""
+
+# scikit-learn is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from nacre.core.errors import BadArgument
+from nacre.core.optimizers import Adam
+from nacre.gradient_clipping import Flat
+from nacre.integrations.arguments import require_count
+from nacre.integrations.sklearn.bounded import Bounded
+from nacre.integrations.sklearn.declarations import (
+    column_bounds,
+    known_classes,
+    places_of,
+    privacy_of,
+    target_bounds,
+)
+from nacre.integrations.torch import Private
+from nacre.ledger import is_url
+from nacre.models import Classification, Regression
+from nacre.recipe.sections import LedgerChoice
+
+_PASSWORD = re.compile(r"(?<=[^/]):[^/@]*(?=@)|(?<=[?&])(ssl)?password=[^&]*&?")
+"""In the URL of a database."""
+
+
+class _PrivateEstimator(BaseEstimator):
+    """What both have in common. `fit` alone touches private rows; what it leaves on the estimator
+    is computed from releases and from what was declared: no row, no key, nothing of the ledger."""
+
+    bounds: Any
+    epsilon: float | None
+    delta: float | None
+    size: int | None
+    ledger: LedgerChoice | None
+    rows_per_unit: int | None
+    steps: int
+    batch: int | None
+    hidden: tuple[int, ...]
+    clip_norm: float
+    learning_rate: float
+    random_state: Any
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = True  # noise that came twice could be subtracted
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: a password in the ledger's URL is left out (`~/.pgpass` keeps it)."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        choice = state["ledger"]
+        if isinstance(choice, LedgerChoice) and is_url(choice.path):
+            path = _PASSWORD.sub("", choice.path)
+            state["ledger"] = replace(choice, path=path)
+        return state
+
+    def _trained(
+        self,
+        features: NDArray[np.float64],  # (N, F)
+        label: Tensor,  # (N,)
+        groups: Any,
+        task: Classification | Regression,
+        made_up: Tensor,  # (8,) labels
+    ) -> None:
+        """Takes all steps, and puts `module_`, `epsilon_` on the estimator."""
+        privacy = privacy_of(self.epsilon, self.delta, self.rows_per_unit)
+        if not isinstance(self.ledger, LedgerChoice):
+            raise BadArgument(
+                f"ledger={self.ledger!r} names no ledger, and one that is made and thrown away "
+                "would forget what was spent on these rows; name it and the account of the data, "
+                "as `ledger=LedgerChoice(path='privacy.db', dataset='visits', grant=Grant(epsilon="
+                "8, delta=1e-5))`"
+            )
+        for name in ("size", "steps", "batch"):
+            if getattr(self, name) is not None or name != "batch":
+                require_count(name, getattr(self, name))
+        assert self.size is not None
+        bounds = column_bounds(
+            self.bounds, features.shape[1], getattr(self, "feature_names_in_", None)
+        )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        module = Bounded(bounds, tuple(self.hidden), task.outputs, seed)
+        optimizer = Adam(lr=self.learning_rate).build(module.parameters())
+
+        def losses(model: torch.nn.Module, rows: Tensor, label: Tensor) -> Tensor:
+            return task.row_losses(model(rows), label)
+
+        with Private(
+            module,
+            optimizer,
+            TensorDataset(torch.from_numpy(features.copy()), label),
+            losses,
+            privacy=privacy,
+            clip=Flat(norm=self.clip_norm),
+            ledger=self.ledger,
+            size=self.size,
+            batch=self.batch or _batch(self.size),
+            steps=self.steps,
+            sample=(module.made_up(), made_up),
+        ) as steps:
+            for _ in steps:
+                pass
+            self.epsilon_ = steps.finish()
+        self.module_ = module.eval()
+
+    def _outputs(self, X: Any) -> NDArray[np.float64]:
+        """(N, outputs): what the network answers."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, reset=False, dtype=np.float64)
+        with torch.no_grad():
+            found: Tensor = self.module_(torch.from_numpy(rows.copy()))
+        return found.double().numpy()
+
+
+class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
+    """A small network that tells declared classes apart, trained with differential privacy.
+
+    *Guarantee:* each `fit` is (epsilon, delta)-private for one row, and is charged to the ledger
+    before it begins. Several fits on rows of the same people add up: the account says to what. Not
+    covered is what is computed from private rows otherwise: `score` on them, and a choice made by
+    such scores.
+    """
+
+    def __init__(
+        self,
+        *,
+        bounds: Any = None,  # one (low, high), or one a column, or {name: (low, high)}
+        classes: Any = None,  # every class that a row may have
+        epsilon: float | None = None,  # of one `fit`
+        delta: float | None = None,
+        size: int | None = None,  # rows that `fit` is given, declared
+        ledger: LedgerChoice | None = None,
+        steps: int = 200,
+        batch: int | None = None,  # rows expected a step; None: a tenth of `size`, 64 at least
+        hidden: tuple[int, ...] = (32,),
+        clip_norm: float = 1.0,
+        learning_rate: float = 0.02,
+        random_state: Any = None,  # of the first weights alone
+    ) -> None:
+        self.bounds = bounds
+        self.classes = classes
+        self.epsilon = epsilon
+        self.delta = delta
+        self.size = size
+        self.ledger = ledger
+        self.steps = steps
+        self.batch = batch
+        self.hidden = hidden
+        self.clip_norm = clip_norm
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+
+    rows_per_unit = None
+
+    def fit(self, X: Any, y: Any) -> PrivateClassifier:
+        """Trains on private rows X (N, F) and their classes y (N,), and charges the ledger.
+
+        Values outside `bounds` are clipped to them. Raises `BadArgument` (a `ValueError`) for what
+        is not declared or does not fit, `BudgetExceeded` where the account does not cover it.
+        """
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        self.classes_ = known_classes(self.classes)
+        count = len(self.classes_)
+        label = torch.from_numpy(places_of(labels, self.classes_))
+        self._trained(rows, label, None, Classification(count), torch.arange(8) % count)
+        return self
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """(N,) of two classes, above 0 for the second; (N, C) logits of more."""
+        found = self._outputs(X)
+        return found[:, 1] - found[:, 0] if found.shape[1] == 2 else found
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """(N, C): the probability of each class, in the order of `classes_`."""
+        return torch.softmax(torch.from_numpy(self._outputs(X)), 1).numpy()
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """(N,): the likeliest class of each row."""
+        outputs = self._outputs(X)
+        return self.classes_[outputs.argmax(1)]
+
+
+class PrivateRegressor(RegressorMixin, _PrivateEstimator):
+    """A small network that tells a number in a declared range, trained with differential privacy.
+
+    *Guarantee:* that of `PrivateClassifier`.
+    """
+
+    def __init__(
+        self,
+        *,
+        bounds: Any = None,  # one (low, high), or one a column, or {name: (low, high)}
+        target_range: Any = None,  # (low, high) of the target
+        epsilon: float | None = None,  # of one `fit`
+        delta: float | None = None,
+        size: int | None = None,  # rows that `fit` is given, declared
+        ledger: LedgerChoice | None = None,
+        steps: int = 200,
+        batch: int | None = None,  # rows expected a step; None: a tenth of `size`, 64 at least
+        hidden: tuple[int, ...] = (32,),
+        clip_norm: float = 1.0,
+        learning_rate: float = 0.02,
+        random_state: Any = None,  # of the first weights alone
+    ) -> None:
+        self.bounds = bounds
+        self.target_range = target_range
+        self.epsilon = epsilon
+        self.delta = delta
+        self.size = size
+        self.ledger = ledger
+        self.steps = steps
+        self.batch = batch
+        self.hidden = hidden
+        self.clip_norm = clip_norm
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+
+    rows_per_unit = None
+
+    def fit(self, X: Any, y: Any) -> PrivateRegressor:
+        """Trains on private rows X (N, F) and their targets y (N,), and charges the ledger.
+
+        Values outside `bounds`, and targets outside `target_range`, are clipped to them. Raises
+        what `PrivateClassifier.fit` raises.
+        """
+        rows, targets = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        low, high = target_bounds(self.target_range)
+        inside = (np.clip(targets, low, high) - (low + high) / 2) / ((high - low) / 2)
+        label = torch.from_numpy(inside.astype(np.float32))
+        self._trained(rows, label, None, Regression(), torch.linspace(-1, 1, 8))
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """(N,): the target of each row, inside `target_range`."""
+        found = self._outputs(X)[:, 0]
+        low, high = target_bounds(self.target_range)
+        return np.clip(found * ((high - low) / 2) + (low + high) / 2, low, high)
+
+
+def _batch(size: int) -> int:
+    """Rows expected a step where none are declared: a function of what is declared."""
+    return min(size, max(64, size // 10))
