@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import SkipTestWarning
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
@@ -190,6 +191,22 @@ def test_every_fold_and_candidate_is_charged_to_the_account_of_the_rows(tmp_path
     search = GridSearchCV(steps, grid, cv=2, refit=True, error_score="raise").fit(ROWS, LABEL)
     assert runs(tmp_path) == 3 + 2 * 2 + 1
     assert 1.5 < search.best_estimator_[-1].epsilon_ <= 2
+
+
+def test_people_with_several_rows_are_protected_whole_also_in_folds(tmp_path):
+    people = np.repeat(np.arange(20), 3)
+    model = classifier(tmp_path, size=20, batch=10, rows_per_unit=2, column="patient")
+    with config_context(enable_metadata_routing=True):
+        model.set_fit_request(groups=True)
+        found = cross_val_score(
+            model, ROWS, LABEL, cv=GroupKFold(3), params={"groups": people}, error_score="raise"
+        )
+    assert len(found) == 3 and runs(tmp_path) == 3
+    with Ledger.open(tmp_path / "privacy.db") as ledger:
+        assert [grant.unit for grant in ledger.summary("rows").grants] == ["group"]
+    for changed, groups in (({"rows_per_unit": None}, people), ({}, None)):
+        with pytest.raises(ValueError, match="declares `rows_per_unit` and `column`"):
+            clone(model).set_params(**changed).fit(ROWS, LABEL, groups)
 
 
 def test_an_account_that_is_spent_ends_the_folds(tmp_path):

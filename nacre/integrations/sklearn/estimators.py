@@ -55,6 +55,7 @@ class _PrivateEstimator(BaseEstimator):
     size: int | None
     ledger: LedgerChoice | None
     rows_per_unit: int | None
+    column: str | None
     steps: int
     batch: int | None
     hidden: tuple[int, ...]
@@ -80,12 +81,19 @@ class _PrivateEstimator(BaseEstimator):
         self,
         features: NDArray[np.float64],  # (N, F)
         label: Tensor,  # (N,)
-        groups: Any,
+        groups: Any,  # (N,): whose each row is, or None
         task: Classification | Regression,
         made_up: Tensor,  # (8,) labels
     ) -> None:
         """Takes all steps, and puts `module_`, `epsilon_` on the estimator."""
         privacy = privacy_of(self.epsilon, self.delta, self.rows_per_unit)
+        if (groups is None) != (self.rows_per_unit is None):
+            raise BadArgument(
+                f"rows_per_unit={self.rows_per_unit!r} and "
+                f"{'no groups are' if groups is None else 'groups are'} given: who protects people "
+                "with several rows declares `rows_per_unit` and `column`, and gives `fit(X, y, "
+                "groups=…)`, whose each row is; who protects single rows gives none of them"
+            )
         if not isinstance(self.ledger, LedgerChoice):
             raise BadArgument(
                 f"ledger={self.ledger!r} names no ledger, and one that is made and thrown away "
@@ -118,6 +126,8 @@ class _PrivateEstimator(BaseEstimator):
             size=self.size,
             batch=self.batch or _batch(self.size),
             steps=self.steps,
+            groups=groups,
+            column=self.column if groups is not None else None,
             sample=(module.made_up(), made_up),
         ) as steps:
             for _ in steps:
@@ -137,8 +147,8 @@ class _PrivateEstimator(BaseEstimator):
 class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
     """A small network that tells declared classes apart, trained with differential privacy.
 
-    *Guarantee:* each `fit` is (epsilon, delta)-private for one row, and is charged to the ledger
-    before it begins. Several fits on rows of the same people add up: the account says to what. Not
+    *Guarantee:* each `fit` is (epsilon, delta)-private for one row, or with `groups` for all rows of
+    one person, and is charged to the ledger before it begins. Several fits on rows of the same people add up: the account says to what. Not
     covered is what is computed from private rows otherwise: `score` on them, and a choice made by
     such scores.
     """
@@ -150,10 +160,12 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
         classes: Any = None,  # every class that a row may have
         epsilon: float | None = None,  # of one `fit`
         delta: float | None = None,
-        size: int | None = None,  # rows that `fit` is given, declared
+        size: int | None = None,  # rows (or people) that `fit` is given, declared
         ledger: LedgerChoice | None = None,
+        rows_per_unit: int | None = None,  # of one person at most, where people are protected
+        column: str | None = None,  # what people are told apart by, as "patient"
         steps: int = 200,
-        batch: int | None = None,  # rows expected a step; None: a tenth of `size`, 64 at least
+        batch: int | None = None,  # units expected a step; None: a tenth of `size`, 64 at least
         hidden: tuple[int, ...] = (32,),
         clip_norm: float = 1.0,
         learning_rate: float = 0.02,
@@ -165,6 +177,8 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
         self.delta = delta
         self.size = size
         self.ledger = ledger
+        self.rows_per_unit = rows_per_unit
+        self.column = column
         self.steps = steps
         self.batch = batch
         self.hidden = hidden
@@ -172,12 +186,10 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
         self.learning_rate = learning_rate
         self.random_state = random_state
 
-    rows_per_unit = None
-
-    def fit(self, X: Any, y: Any) -> PrivateClassifier:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> PrivateClassifier:
         """Trains on private rows X (N, F) and their classes y (N,), and charges the ledger.
 
-        Values outside `bounds` are clipped to them. Raises `BadArgument` (a `ValueError`) for what
+        `groups` (N,) says whose each row is, where people are protected. Values outside `bounds` are clipped to them. Raises `BadArgument` (a `ValueError`) for what
         is not declared or does not fit, `BudgetExceeded` where the account does not cover it.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
@@ -185,7 +197,7 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
         self.classes_ = known_classes(self.classes)
         count = len(self.classes_)
         label = torch.from_numpy(places_of(labels, self.classes_))
-        self._trained(rows, label, None, Classification(count), torch.arange(8) % count)
+        self._trained(rows, label, groups, Classification(count), torch.arange(8) % count)
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -216,10 +228,12 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
         target_range: Any = None,  # (low, high) of the target
         epsilon: float | None = None,  # of one `fit`
         delta: float | None = None,
-        size: int | None = None,  # rows that `fit` is given, declared
+        size: int | None = None,  # rows (or people) that `fit` is given, declared
         ledger: LedgerChoice | None = None,
+        rows_per_unit: int | None = None,  # of one person at most, where people are protected
+        column: str | None = None,  # what people are told apart by, as "patient"
         steps: int = 200,
-        batch: int | None = None,  # rows expected a step; None: a tenth of `size`, 64 at least
+        batch: int | None = None,  # units expected a step; None: a tenth of `size`, 64 at least
         hidden: tuple[int, ...] = (32,),
         clip_norm: float = 1.0,
         learning_rate: float = 0.02,
@@ -231,6 +245,8 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
         self.delta = delta
         self.size = size
         self.ledger = ledger
+        self.rows_per_unit = rows_per_unit
+        self.column = column
         self.steps = steps
         self.batch = batch
         self.hidden = hidden
@@ -238,9 +254,7 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
         self.learning_rate = learning_rate
         self.random_state = random_state
 
-    rows_per_unit = None
-
-    def fit(self, X: Any, y: Any) -> PrivateRegressor:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> PrivateRegressor:
         """Trains on private rows X (N, F) and their targets y (N,), and charges the ledger.
 
         Values outside `bounds`, and targets outside `target_range`, are clipped to them. Raises
@@ -250,7 +264,7 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
         low, high = target_bounds(self.target_range)
         inside = (np.clip(targets, low, high) - (low + high) / 2) / ((high - low) / 2)
         label = torch.from_numpy(inside.astype(np.float32))
-        self._trained(rows, label, None, Regression(), torch.linspace(-1, 1, 8))
+        self._trained(rows, label, groups, Regression(), torch.linspace(-1, 1, 8))
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -261,5 +275,5 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
 
 
 def _batch(size: int) -> int:
-    """Rows expected a step where none are declared: a function of what is declared."""
+    """Units expected a step where none are declared: a function of what is declared."""
     return min(size, max(64, size // 10))
