@@ -10,26 +10,27 @@ import click
 from nacre.cli.output import code_of, code_options, common_options, show
 
 
-@click.command(short_help="Write a run's model for transformers or PEFT.")
+@click.command(short_help="Write a run's model for transformers, PEFT or ONNX.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--form", type=click.Choice(["merged", "adapter"]), default="merged", show_default=True,
-    help="The whole model, or what LoRA learnt alone.",
+    "--form", "--to", "form", type=click.Choice(["merged", "adapter", "onnx"]), default="merged",
+    show_default=True, help="The whole model, what LoRA learnt alone, or one ONNX graph.",
 )  # fmt: skip
 @code_options
 @common_options
 def command(
     run: Path,
     folder: Path,
-    form: Literal["merged", "adapter"],
+    form: Literal["merged", "adapter", "onnx"],
     packages: tuple[str, ...],
     trust_code: bool,
     as_json: bool,
 ) -> None:
     """Write the finished model of RUN into FOLDER, with its tokenizer and a card (README.md) that
     says what evidence says of it. A pretrained model loads there by `from_pretrained`, an adapter
-    by `peft.PeftModel.from_pretrained(base, FOLDER)`. It costs no epsilon."""
+    by `peft.PeftModel.from_pretrained(base, FOLDER)`; a graph reads raw rows, its signature is in
+    its metadata. It costs no epsilon."""
     from nacre.core.files import write_bytes
     from nacre.report.card import model_card
     from nacre.report.evidence import gather

@@ -18,10 +18,18 @@ _BLANK = "*To be filled in by those who publish the model.*"
 _FOR_PEOPLE = (
     ("Intended use", "What is it for, and who is to use it?"),
     ("Not intended for", "Which decisions must not rest on it?"),
-    ("The people in the data", "Who are they, when and how were the rows collected, on what terms?"),
+    (
+        "The people in the data",
+        "Who are they, when and how were the rows collected, on what terms?",
+    ),
     ("Known errors", "For whom or where does it fail, and how was that looked for?"),
     ("Licence and contact", "Who answers for it?"),
 )
+_HELD = {
+    "merged": "`model.json` holds it",
+    "adapter": "the run's `model.json` holds it",
+    "onnx": "the graph's metadata hold it under `nacre.signature`",
+}
 _TASKS = {
     "classification": "tells classes apart",
     "regression": "tells a number",
@@ -30,14 +38,15 @@ _TASKS = {
 }
 
 
-def model_card(evidence: Evidence, form: Literal["merged", "adapter"]) -> str:
+def model_card(evidence: Evidence, form: Literal["merged", "adapter", "onnx"]) -> str:
     """The text of README.md. The same evidence gives the same text.
 
     Where evidence contradicts the plan, the card says so before any epsilon.
     """
     plan = evidence["plan"]
     stock = evidence["model"].get("option", {}).get("kind") == "stock"
-    library = "peft" if form == "adapter" else "transformers" if stock else "nacre"
+    merged = "transformers" if stock else "nacre"
+    library = {"merged": merged, "adapter": "peft", "onnx": "onnx"}[form]
     tags = ["nacre", *(["differential-privacy"] if plan["private"] else [])]
     parts = [
         f"---\nlibrary_name: {library}\ntags: [{', '.join(tags)}]\n---",
@@ -45,7 +54,7 @@ def model_card(evidence: Evidence, form: Literal["merged", "adapter"]) -> str:
         *(f"> **{_text(warning)}**" for warning in warnings(evidence)),
         f"## What it was trained for\n\n{_purpose(evidence)}",
         f"## Privacy\n\n{_privacy(evidence)}",
-        f"## What it reads\n\n{_inputs(evidence['model'].get('signature'))}",
+        f"## What it reads\n\n{_inputs(evidence['model'].get('signature'), _HELD[form])}",
         f"## What was measured\n\n{_measured(evidence)}",
         f"## What this rests on\n\n{_list(plan['assumptions'])}",
         f"## Limits\n\n{_list(plan['not_covered'])}",
@@ -99,7 +108,7 @@ def _unit(party: PartyFacts, evidence: Evidence) -> str:
     return UNIT[party["unit"]] + named
 
 
-def _inputs(signature: dict[str, Any] | None) -> str:
+def _inputs(signature: dict[str, Any] | None, where: str) -> str:
     if signature is None:
         return f"Its files do not say (they are of an older format). {_BLANK}"
     if columns := signature["columns"]:
@@ -120,10 +129,7 @@ def _inputs(signature: dict[str, Any] | None) -> str:
         shape = " × ".join(map(str, signature["shape"]))
         ends = f"{_end(signature['low'])} to {_end(signature['high'])}"
         what = f"Arrays of shape {shape}, with entries from {ends}."
-    return (
-        f"{what}\n\nAll of it was declared before a private row was read; `model.json` holds it for "
-        "programs."
-    )
+    return f"{what}\n\nAll of it was declared before a private row was read; {where} for programs."
 
 
 def _end(value: float | None) -> str:

@@ -99,7 +99,11 @@ class Declaring(PrivateClassifier):
 
 
 def test_checks_of_several_classes_pass_once_each_fit_declares_its_own(tmp_path):
-    ours = "check_classifiers_classes", "check_classifiers_train", "check_decision_proba_consistency"
+    ours = (
+        "check_classifiers_classes",
+        "check_classifiers_train",
+        "check_decision_proba_consistency",
+    )
     made = Declaring(**declared(tmp_path, steps=8, learning_rate=1.0, bounds=(-3, 3)))
     names = []
     for estimator, check in estimator_checks_generator(made):
@@ -142,7 +146,9 @@ def test_what_is_not_declared_is_refused_before_a_ledger_is_made(tmp_path, made,
 
 def test_a_ledger_in_a_run_folder_is_refused(tmp_path):
     with pytest.raises(Incompatible, match="fresh budget"):
-        classifier(tmp_path, ledger=LedgerChoice(path="{run}/p.db", dataset="rows")).fit(ROWS, LABEL)
+        classifier(tmp_path, ledger=LedgerChoice(path="{run}/p.db", dataset="rows")).fit(
+            ROWS, LABEL
+        )
 
 
 def test_a_value_outside_its_range_counts_as_the_nearest_one_inside(tmp_path):

@@ -27,7 +27,9 @@ class Bounded(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, bounds: NDArray[np.float64], hidden: tuple[int, ...], outputs: int, seed: int):
+    def __init__(
+        self, bounds: NDArray[np.float64], hidden: tuple[int, ...], outputs: int, seed: int
+    ):
         super().__init__()
         self.register_buffer("low", torch.from_numpy(bounds[:, 0].copy()))  # (F,) float64
         self.register_buffer("high", torch.from_numpy(bounds[:, 1].copy()))
