@@ -2,9 +2,6 @@
 probabilities or numbers out, for runtimes that know nothing of Nacre or of PyTorch.
 """
 
-# Parts of torch and all of onnx are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import importlib
@@ -101,7 +98,7 @@ def _package(name: str) -> Any:
 
 
 def _traced(whole: nn.Module, rows: Tensor, name: str) -> bytes:
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # The exporter by tracing: it needs `onnx` alone, and takes a tenth of the time of the

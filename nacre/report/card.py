@@ -72,7 +72,7 @@ def _purpose(evidence: Evidence) -> str:
         said += f", as the column `{_code(target)}` has them"
     if classes := signature.get("classes"):
         said += f": {', '.join(_text(name) for name in classes)}"
-    techniques = [text for text in evidence["plan"]["techniques"].values() if text]
+    techniques = [str(text) for text in evidence["plan"]["techniques"].values() if text]
     return f"{said}.\n\n{_list(techniques)}"
 
 
@@ -95,10 +95,10 @@ def _privacy(evidence: Evidence) -> str:
     released = evidence["released"]
     return (
         f"{_table(heads, rows)}\n\n"
-        f"{released['noised']} noised releases are on record, {released['inherited']} computed from "
-        f"releases, {released['unprotected']} without protection. Epsilon bounds what this model tells "
-        "of one unit, whatever else is known. It is that of this run alone: other runs on the same "
-        "people add to it, and their ledger says to what."
+        f"{released['noised']} noised releases are on record, {released['inherited']} computed "
+        f"from releases, {released['unprotected']} without protection. Epsilon bounds what this "
+        "model tells of one unit, whatever else is known. It is that of this run alone: other runs "
+        "on the same people add to it, and their ledger says to what."
     )
 
 
@@ -147,8 +147,8 @@ def _origin(evidence: Evidence) -> str:
     return (
         f"Made by Nacre {_text(plan['nacre'])} on {plan['created'][:10]}; the recipe's SHA-256 is "
         f"`{plan['recipe_digest']}`, that of the run's weights "
-        f"`{evidence['files'].get('model.safetensors', 'not on record')}`. `nacre report RUN --check` "
-        "recomputes what is said of privacy from the run folder."
+        f"`{evidence['files'].get('model.safetensors', 'not on record')}`. `nacre report RUN "
+        "--check` recomputes what is said of privacy from the run folder."
     )
 
 

@@ -33,7 +33,8 @@ def hand_over(
     pretrained one it is a folder for `from_pretrained(into)` as well, with its tokenizer and the
     names of its classes.
     `adapter` is what LoRA learnt alone, for `peft.PeftModel.from_pretrained(base, into)`. `onnx` is
-    one graph, model.onnx, from raw rows to answers (`nacre.prediction.graph`). All are computed from releases, so handing them on costs no epsilon.
+    one graph, model.onnx, from raw rows to answers (`nacre.prediction.graph`). All are computed
+    from releases, so handing them on costs no epsilon.
 
     Raises `RunError` for a run that is open or a folder that holds files, `Incompatible` for
     `adapter` where none was trained, `Refusal` for a Python model without `code.runs`,

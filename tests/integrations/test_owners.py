@@ -177,7 +177,7 @@ def test_owners_are_named_in_many_forms(tmp_path, owners):
 def test_the_account_is_bound_to_what_owners_are_told_apart_by(tmp_path):
     """A thousand visits of one patient under the same account would be another promise."""
     owned(tmp_path, steps=1).close()
-    with pytest.raises(LedgerError, match="unit=group in column 'patient'.* and not .*'visit'"):
+    with pytest.raises(LedgerError, match=r"unit=group in column 'patient'.* and not .*'visit'"):
         owned(tmp_path, steps=1, column="visit", owners=list(range(120)))
 
 

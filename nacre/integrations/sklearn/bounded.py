@@ -1,8 +1,5 @@
 """A network that reads rows in their own units: it clips and scales them itself."""
 
-# Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 from pathlib import Path

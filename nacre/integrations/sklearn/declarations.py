@@ -3,9 +3,6 @@ target, classes, and the promise. Each is refused in a sentence where it is miss
 form; none is ever learnt from a row.
 """
 
-# Declarations may be anything.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

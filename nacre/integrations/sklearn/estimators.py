@@ -5,9 +5,6 @@
 They are no second engine: `fit` takes the steps of `nacre.integrations.torch.Private`.
 """
 
-# scikit-learn is untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 import re
@@ -69,8 +66,9 @@ class _PrivateEstimator(BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle holds: a password in the ledger's URL is left out (`~/.pgpass` keeps it)."""
-        state: dict[str, Any] = dict(super().__getstate__())
+        """What a pickle holds: of a ledger's URL no password, which `~/.pgpass` keeps."""
+        held: Any = super().__getstate__()
+        state: dict[str, Any] = dict(held)
         choice = state["ledger"]
         if isinstance(choice, LedgerChoice) and is_url(choice.path):
             path = _PASSWORD.sub("", choice.path)
@@ -138,7 +136,7 @@ class _PrivateEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         """(N, outputs): what the network answers."""
         check_is_fitted(self)
-        rows = validate_data(self, X, reset=False, dtype=np.float64)
+        rows: Any = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
             found: Tensor = self.module_(torch.from_numpy(rows.copy()))
         return found.double().numpy()
@@ -147,10 +145,10 @@ class _PrivateEstimator(BaseEstimator):
 class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
     """A small network that tells declared classes apart, trained with differential privacy.
 
-    *Guarantee:* each `fit` is (epsilon, delta)-private for one row, or with `groups` for all rows of
-    one person, and is charged to the ledger before it begins. Several fits on rows of the same people add up: the account says to what. Not
-    covered is what is computed from private rows otherwise: `score` on them, and a choice made by
-    such scores.
+    *Guarantee:* each `fit` is (epsilon, delta)-private for one row, or with `groups` for all rows
+    of one person, and is charged to the ledger before it begins. Several fits on rows of the same
+    people add up: the account says to what. Not covered is what is computed from private rows
+    otherwise: `score` on them, and a choice made by such scores.
     """
 
     def __init__(
@@ -189,10 +187,12 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
     def fit(self, X: Any, y: Any, groups: Any = None) -> PrivateClassifier:
         """Trains on private rows X (N, F) and their classes y (N,), and charges the ledger.
 
-        `groups` (N,) says whose each row is, where people are protected. Values outside `bounds` are clipped to them. Raises `BadArgument` (a `ValueError`) for what
-        is not declared or does not fit, `BudgetExceeded` where the account does not cover it.
+        `groups` (N,) says whose each row is, where people are protected. Values outside `bounds`
+        are clipped to them. Raises `BadArgument` (a `ValueError`) for what is not declared or does
+        not fit, `BudgetExceeded` where the account does not cover it.
         """
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        checked: Any = validate_data(self, X, y, dtype=np.float64)
+        rows, labels = checked
         check_classification_targets(labels)
         self.classes_ = known_classes(self.classes)
         count = len(self.classes_)
@@ -260,7 +260,8 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
         Values outside `bounds`, and targets outside `target_range`, are clipped to them. Raises
         what `PrivateClassifier.fit` raises.
         """
-        rows, targets = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        checked: Any = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        rows, targets = checked
         low, high = target_bounds(self.target_range)
         inside = (np.clip(targets, low, high) - (low + high) / 2) / ((high - low) / 2)
         label = torch.from_numpy(inside.astype(np.float32))

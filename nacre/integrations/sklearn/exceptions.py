@@ -1,8 +1,8 @@
 """Which of scikit-learn's own estimator checks privacy rules out, and why.
 
-`check_estimator(estimator, expected_failed_checks=EXPECTED_FAILED_CHECKS)` passes for a classifier of
-`classes=(0, 1, 2, 3)` and a regressor of `target_range=(-10, 10)`, both with `bounds=(-10, 10)`, and
-with an epsilon so large that noise hides nothing: some checks ask for accuracy.
+`check_estimator(estimator, expected_failed_checks=EXPECTED_FAILED_CHECKS)` passes for a classifier
+of `classes=(0, 1, 2, 3)` and `bounds=(-10, 10)`, and for a regressor of `target_range=(-3, 3)` and
+`bounds=(-3, 3)`, with an epsilon so large that noise hides nothing: some checks ask for accuracy.
 """
 
 _NOISE = (
