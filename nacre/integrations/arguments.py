@@ -21,7 +21,7 @@ from nacre.core.theirs import theirs
 from nacre.data.files import rows_named
 from nacre.data.readers import is_missing, unit_name
 from nacre.differential_privacy.options import Privacy
-from nacre.integrations.trial import Gradients
+from nacre.integrations.trial import Gradients, Precision
 from nacre.recipe.sections import LedgerChoice
 
 ROW_LOSSES = (
@@ -61,17 +61,21 @@ def require_count(name: str, value: Any) -> None:
 
 
 def require_parts(
-    model: Any, optimizer: Any, gradients: Any, microbatch: Any = None, folder: Any = None
-) -> None:
-    """Raises `BadArgument` for what is no model, no optimizer, no gradient sum, no number of rows
-    or no folder."""
+    model: Any, optimizer: Any, gradients: Any, microbatch: Any = None, folder: Any = None,
+    precision: Any = "float32",
+) -> None:  # fmt: skip
+    """Raises `BadArgument` for what is no model, no optimizer, no gradient sum, no number of rows,
+    no folder or no precision."""
     if not isinstance(model, nn.Module):
         raise _bad("model", model, "a `torch.nn.Module`, made and not wrapped")
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise _bad("optimizer", optimizer, "one of `torch.optim`, as `SGD(model.parameters(), …)`")
-    if gradients not in get_args(Gradients):
-        known = ", ".join(repr(name) for name in get_args(Gradients))
-        raise _bad("gradients", gradients, f"one of {known}")
+    for name, value, known in (
+        ("gradients", gradients, get_args(Gradients)),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if value not in known:
+            raise _bad(name, value, f"one of {', '.join(map(repr, known))}")
     if microbatch is not None:
         require_count("microbatch", microbatch)
     if folder is not None and not isinstance(folder, str | Path):

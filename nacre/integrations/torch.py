@@ -92,12 +92,13 @@ class Private:
         column: str | None = None,  # what owners are told apart by; the account is bound to it
         microbatch: int | None = None,  # units at a time, to save memory
         gradients: trial.Gradients = "auto",
+        precision: trial.Precision = "float32",  # of the model's passes; sums are float32
         sample: tuple[Tensor, Tensor] | None = None,  # made-up or public (features, label)
         folder: Path | str | None = None,  # of the run; None: it cannot be saved or resumed
         resume: bool = False,
     ) -> None:
         require_rows(dataset)
-        require_parts(model, optimizer, gradients, microbatch, folder)
+        require_parts(model, optimizer, gradients, microbatch, folder, precision)
         require_losses(losses, ROW_LOSSES)
         owners = owners_of(groups, column, len(dataset))
         promise = Promise(
@@ -109,7 +110,7 @@ class Private:
         tried_on = _sample(dataset, sample, model)
         if privacy.rows_per_unit is not None:
             tried_on = _as_owned(tried_on, privacy.rows_per_unit)
-        sums = trial.tried(model, row_losses, clip, tried_on, gradients)
+        sums = trial.tried(model, row_losses, clip, tried_on, gradients, precision)
         own_rows = alone(Fetcher(dataset))
         mechanism = promise.mechanism()
         place = None if folder is None else Path(folder)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from nacre.core.errors import Incompatible, LedgerError
 from nacre.core.random import Source
+from nacre.core.rows import select
 from nacre.core.tensors import detached, trainable
 from nacre.data.dataset import Rows
 from nacre.data.units import Units
@@ -20,7 +21,7 @@ from nacre.gradient_clipping import Flat, Looped
 from nacre.integrations.examples import Owned, OwnedRows
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.torch import Private, _Paired, _pairs
-from nacre.integrations.trial import OwnLoss
+from nacre.integrations.trial import OwnLoss, tried
 from nacre.ledger import Ledger
 from nacre.report.evidence import check_releases
 from tests.integrations.declared import cross_entropy, linear, same, sgd, stepped, table
@@ -96,6 +97,32 @@ def test_taking_one_person_away_moves_a_sum_by_their_clipped_share_alone(person)
         torch.testing.assert_close(value - share[name], total(rest)[name], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("gradients", ["bookkeeping", "ghost"])
+def test_a_model_in_halves_keeps_the_bound_of_one_person(gradients):
+    """bfloat16 rounds what a model computes, not the bound: norms are of what enters the sum."""
+    torch.manual_seed(0)
+    model, clip = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), Flat(norm=0.05)
+    everybody, names = units(table(), PEOPLE)
+    batch = next(everybody.micro(torch.arange(len(names)), None))
+    loss = _Paired(cross_entropy)
+    half, full = (tried(model, loss, clip, batch, gradients, p) for p in ("bfloat16", "float32"))
+
+    def total(sums, units_taken):
+        return sums(model.train(), units_taken, clip, Source(bytes(32))).total
+
+    whole = total(half, batch)
+    exact = total(full, batch)
+    assert any(not torch.equal(value, exact[name]) for name, value in whole.items())
+    for person in range(0, len(names), 10):
+        left = torch.arange(len(names)) != person
+        rest, share = total(half, select(batch, left)), total(half, select(batch, ~left))
+        moved = sum(float((whole[n] - rest[n]).square().sum()) for n in whole) ** 0.5
+        assert moved <= 0.05 * (1 + 1e-4)
+        assert sum(float(value.square().sum()) for value in share.values()) ** 0.5 <= 0.05
+        for name, value in whole.items():
+            torch.testing.assert_close(value - share[name], rest[name], atol=1e-6, rtol=1e-5)
+
+
 def test_a_person_of_many_rows_counts_no_more_than_the_cap():
     owners = tuple("many" if place < 100 else f"p{place}" for place in range(120))
     found, names = units(table(), owners)
@@ -147,6 +174,19 @@ def test_a_run_is_charged_by_person_and_its_releases_are_as_planned(tmp_path):
     assert [run.end for run in account.runs] == ["settled"]
     assert [grant.unit for grant in account.grants] == ["group"]
     assert [part["as_planned"] for part in check_releases(tmp_path / "run")] == [True]
+
+
+def test_a_run_in_halves_takes_its_steps(tmp_path):
+    model = linear()
+    with owned(tmp_path, model, precision="bfloat16", steps=2) as run:
+        assert list(run) == [1, 2]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for changed, told in (
+        ({"gradients": "looped", "precision": "bfloat16"}, "for the sums of the tape"),
+        ({"precision": "float16"}, "one of 'float32', 'bfloat16'"),
+    ):
+        with pytest.raises((ValueError, Incompatible), match=told):
+            owned(tmp_path, **changed)
 
 
 def test_a_run_by_person_goes_on_to_the_same_weights(tmp_path, known_key):

@@ -25,7 +25,6 @@ from nacre.core.errors import BadArgument
 from nacre.core.optimizers import Adam
 from nacre.gradient_clipping import Flat
 from nacre.integrations.arguments import require_count
-from nacre.integrations.sklearn.bounded import Bounded
 from nacre.integrations.sklearn.declarations import (
     column_bounds,
     known_classes,
@@ -33,6 +32,7 @@ from nacre.integrations.sklearn.declarations import (
     privacy_of,
     target_bounds,
 )
+from nacre.integrations.sklearn.ranged import RangedNetwork
 from nacre.integrations.torch import Private
 from nacre.ledger import is_url
 from nacre.models import Classification, Regression
@@ -107,7 +107,7 @@ class _PrivateEstimator(BaseEstimator):
             self.bounds, features.shape[1], getattr(self, "feature_names_in_", None)
         )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        module = Bounded(bounds, tuple(self.hidden), task.outputs, seed)
+        module = RangedNetwork(bounds, tuple(self.hidden), task.outputs, seed)
         optimizer = Adam(lr=self.learning_rate).build(module.parameters())
 
         def losses(model: torch.nn.Module, rows: Tensor, label: Tensor) -> Tensor:

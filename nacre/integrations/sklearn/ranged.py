@@ -14,7 +14,7 @@ from nacre.models import MLP, build
 _TRIED = 8  # made-up rows, from the lowest of each column to the highest
 
 
-class Bounded(nn.Module):
+class RangedNetwork(nn.Module):
     """Clips each column into its declared range, scales it to [-1, 1], and asks the network.
 
     *Guarantee:* a row's answer is a function of that row and of declared numbers; so a value
