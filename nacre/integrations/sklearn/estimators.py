@@ -99,9 +99,7 @@ class _PrivateEstimator(BaseEstimator):
                 "as `ledger=LedgerChoice(path='privacy.db', dataset='visits', grant=Grant(epsilon="
                 "8, delta=1e-5))`"
             )
-        for name in ("size", "steps", "batch"):
-            if getattr(self, name) is not None or name != "batch":
-                require_count(name, getattr(self, name))
+        self._require_settings()
         assert self.size is not None
         bounds = column_bounds(
             self.bounds, features.shape[1], getattr(self, "feature_names_in_", None)
@@ -132,6 +130,23 @@ class _PrivateEstimator(BaseEstimator):
                 pass
             self.epsilon_ = steps.finish()
         self.module_ = module.eval()
+
+    def _require_settings(self) -> None:
+        """Raises `BadArgument` for counts, widths and numbers of another form."""
+        for name in ("size", "steps", "batch"):
+            if getattr(self, name) is not None or name != "batch":
+                require_count(name, getattr(self, name))
+        if not isinstance(self.hidden, tuple | list):
+            raise BadArgument(
+                f"hidden={self.hidden!r} is no list of widths; give one, as `hidden=(32,)`, or "
+                "`hidden=()` for a linear model"
+            )
+        for width in self.hidden:
+            require_count("hidden", width)
+        for name in ("clip_norm", "learning_rate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise BadArgument(f"{name}={value!r} is no number; give one above 0")
 
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         """(N, outputs): what the network answers."""
