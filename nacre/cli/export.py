@@ -10,28 +10,38 @@ import click
 from nacre.cli.output import code_of, code_options, common_options, show
 
 
-@click.command(short_help="Write a run's model for transformers or PEFT.")
+@click.command(short_help="Write a run's model for transformers, PEFT or ONNX.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--form", type=click.Choice(["merged", "adapter"]), default="merged", show_default=True,
-    help="The whole model, or what LoRA learnt alone.",
+    "--form", "--to", "form", type=click.Choice(["merged", "adapter", "onnx"]), default="merged",
+    show_default=True, help="The whole model, what LoRA learnt alone, or one ONNX graph.",
 )  # fmt: skip
 @code_options
 @common_options
 def command(
     run: Path,
     folder: Path,
-    form: Literal["merged", "adapter"],
+    form: Literal["merged", "adapter", "onnx"],
     packages: tuple[str, ...],
     trust_code: bool,
     as_json: bool,
 ) -> None:
-    """Write the finished model of RUN into FOLDER, with its tokenizer. A pretrained model loads
-    there by `from_pretrained`, an adapter by `peft.PeftModel.from_pretrained(base, FOLDER)`. It
-    costs no epsilon."""
+    """Write the finished model of RUN into FOLDER, with its tokenizer and a card (README.md) that
+    says what evidence says of it. A pretrained model loads there by `from_pretrained`, an adapter
+    by `peft.PeftModel.from_pretrained(base, FOLDER)`; a graph reads raw rows, its signature is in
+    its metadata. It costs no epsilon."""
+    from nacre.core.files import write_bytes
+    from nacre.report.card import model_card
+    from nacre.report.evidence import gather
     from nacre.runs.handover import hand_over
+    from nacre.runs.run import open_run
 
-    files = hand_over(run, folder, form, code=code_of(packages, trust_code))
+    code = code_of(packages, trust_code)
+    open_run(run, code=code)  # refuses an open one before its evidence is asked for
+    card = model_card(gather(run), form)
+    files = hand_over(run, folder, form, code=code)
+    write_bytes(folder / "README.md", card.encode())
+    files = sorted([*files, "README.md"])
     document = {"run": str(run), "folder": str(folder), "form": form, "files": files}
     show(document, f"wrote {', '.join(files)} into {folder}", as_json)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -45,7 +45,7 @@ class Units:
         self._rows = rows
         self._places: Tensor | None = None  # (U, K) int64, -1 where a group has fewer rows
         if unit == "group":
-            self._places = _places(rows, rows_per_unit, source)
+            self._places = kept_rows(_named_groups(rows), rows_per_unit, source)
             self._ids = _numbers(_groups(rows), source)
         else:
             self._ids = _numbers(_contents(rows), source)
@@ -159,15 +159,25 @@ def _contents(rows: Rows) -> Iterator[bytes]:
         yield hashlib.sha256(feature.tobytes() + label.tobytes()).digest()
 
 
-def _places(rows: Rows, rows_per_unit: int | None, source: Source) -> Tensor:
-    """(U, K): the rows that each group keeps, in the order of the file, padded by -1."""
+def _named_groups(rows: Rows) -> tuple[str, ...]:
+    """(N,): whose each row is. Raises `Incompatible` where the data do not say so."""
     if rows.group is None:
         raise Incompatible(
             "unit `group` needs a column that names each row's group and the data declare none; "
             "set `unit` under `data` or protect unit `example`"
         )
+    return rows.group
+
+
+def kept_rows(
+    group: Sequence[str],  # (N,): whose each row is
+    rows_per_unit: int | None,  # None keeps every row of the widest group
+    source: Source,
+) -> Tensor:
+    """(U, K): the rows that each group keeps, in the order of the rows, padded by -1; the groups in
+    the order of their names. Which rows a group keeps depends on its own name and size alone."""
     members: dict[str, list[int]] = {}
-    for place, name in enumerate(rows.group):
+    for place, name in enumerate(group):
         members.setdefault(name, []).append(place)
     width = rows_per_unit or max((len(places) for places in members.values()), default=1)
     table = torch.full((len(members), width), -1, dtype=torch.int64)

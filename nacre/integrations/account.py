@@ -129,10 +129,13 @@ def _reserved(
         if rows is not None:
             if grant is not None:
                 ledger.grant_if_new(
-                    choice.dataset, unit, grant.epsilon, grant.delta, grant.rule, adjacency
-                )
+                    choice.dataset, unit, grant.epsilon, grant.delta, grant.rule, adjacency,
+                    promise.column,
+                )  # fmt: skip
             record_rows(ledger, [choice.dataset], rows)
-        charge = ledger.reserve(choice.dataset, mechanism.request(name))
+        cap = promise.privacy.rows_per_unit
+        asked = mechanism.request(name, rows_per_unit=cap, column=promise.column)
+        charge = ledger.reserve(choice.dataset, asked)
         if folder is None:
             held.callback(charge.abandon)  # nothing, where the run was settled before
         multiplier = mechanism.noise.multiplier

@@ -18,8 +18,10 @@ from torch.utils.data import DataLoader
 
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.theirs import theirs
+from nacre.data.files import rows_named
+from nacre.data.readers import is_missing, unit_name
 from nacre.differential_privacy.options import Privacy
-from nacre.integrations.trial import Gradients
+from nacre.integrations.trial import Gradients, Precision
 from nacre.recipe.sections import LedgerChoice
 
 ROW_LOSSES = (
@@ -59,17 +61,21 @@ def require_count(name: str, value: Any) -> None:
 
 
 def require_parts(
-    model: Any, optimizer: Any, gradients: Any, microbatch: Any = None, folder: Any = None
-) -> None:
-    """Raises `BadArgument` for what is no model, no optimizer, no gradient sum, no number of rows
-    or no folder."""
+    model: Any, optimizer: Any, gradients: Any, microbatch: Any = None, folder: Any = None,
+    precision: Any = "float32",
+) -> None:  # fmt: skip
+    """Raises `BadArgument` for what is no model, no optimizer, no gradient sum, no number of rows,
+    no folder or no precision."""
     if not isinstance(model, nn.Module):
         raise _bad("model", model, "a `torch.nn.Module`, made and not wrapped")
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise _bad("optimizer", optimizer, "one of `torch.optim`, as `SGD(model.parameters(), …)`")
-    if gradients not in get_args(Gradients):
-        known = ", ".join(repr(name) for name in get_args(Gradients))
-        raise _bad("gradients", gradients, f"one of {known}")
+    for name, value, known in (
+        ("gradients", gradients, get_args(Gradients)),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if value not in known:
+            raise _bad(name, value, f"one of {', '.join(map(repr, known))}")
     if microbatch is not None:
         require_count("microbatch", microbatch)
     if folder is not None and not isinstance(folder, str | Path):
@@ -113,6 +119,41 @@ def require_rows(dataset: Any, name: str = "dataset") -> None:
         )
     with theirs("the data set", "its rows were counted"):
         len(dataset)
+
+
+def owners_of(groups: Any, column: Any, count: int) -> tuple[str, ...] | None:
+    """(N,): whose each row is, by name; None where rows are units themselves.
+
+    Raises `BadArgument` unless `groups` names an owner for each of the `count` rows and `column`
+    says what owners are told apart by: the account is bound to it.
+    """
+    if groups is None:
+        if column is not None:
+            raise _bad("column", column, "`groups` with it: the owner of each row")
+        return None
+    if not isinstance(column, str) or not column.strip() or not column.isprintable():
+        raise _bad(
+            "column", column,
+            "the name of what tells owners apart, as `column='patient'`; the account is bound to "
+            "it, since visits of a patient under the same account would be another promise",
+        )  # fmt: skip
+    listed: Any = groups.tolist() if hasattr(groups, "tolist") else groups
+    if not isinstance(listed, list | tuple) or any(
+        not isinstance(value, str | int) and not is_missing(value) for value in listed
+    ):
+        raise _bad("groups", groups, "a list of whose each row is, as names or whole numbers")
+    if len(listed) != count:
+        raise BadArgument(
+            f"`groups` names the owner of {len(listed)} rows and there are {count}: give one for "
+            "each row, in the order of the data set"
+        )
+    lacking = [place for place, value in enumerate(listed) if is_missing(value)]
+    if lacking:
+        raise BadArgument(
+            f"`groups` names no owner in {rows_named(lacking)}, and a row of nobody is covered by "
+            "no promise: name one, or leave the row out"
+        )
+    return tuple(unit_name(value) for value in listed)
 
 
 def _columns(features: Any, label: Any) -> bool:

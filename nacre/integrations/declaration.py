@@ -26,28 +26,25 @@ class Promise:
     """
 
     privacy: Privacy
-    """Epsilon and delta of the whole run, for one row of the data."""
+    """Epsilon and delta of the whole run, for one row of the data or for all rows of one owner."""
     clip: Clip
-    """How each row's gradient is bounded."""
+    """How each unit's gradient is bounded."""
     ledger: LedgerChoice
     """Where the budget is kept, and the name of the account."""
     size: int
-    """Rows of the data, declared: what a draw's rate is computed from."""
+    """Units of the data, declared: what a draw's rate is computed from."""
     batch: int
-    """Rows expected a step, and what each sum is divided by."""
+    """Units expected a step, and what each sum is divided by."""
     steps: int
     """Steps of the whole run."""
+    column: str = ""
+    """What owners of rows are told apart by, in the account's words; "" where units are rows."""
 
     def __post_init__(self) -> None:
         require_declared(
             self.privacy, self.clip, self.ledger, size=self.size, batch=self.batch, steps=self.steps
         )
-        if self.privacy.unit != "example":
-            raise Incompatible(
-                f"unit={self.privacy.unit} needs to know which rows belong together, and a data "
-                "set of single rows does not say so: use `unit: example`, or a recipe, which "
-                "gathers the rows of one person or party"
-            )
+        self._require_units()
         if self.privacy.delta >= 1 / self.size:
             raise Incompatible(
                 f"delta={self.privacy.delta:g} is not below 1 / size = {1 / self.size:.3g}, so "
@@ -57,6 +54,28 @@ class Promise:
             raise Incompatible(
                 f"a ledger at {self.ledger.path} would give every run on these rows a fresh "
                 "budget; keep one beside the data, as `path='privacy.db'`"
+            )
+
+    def _require_units(self) -> None:
+        """Raises `Incompatible` where what is protected is not what is declared of the rows."""
+        privacy = self.privacy
+        if privacy.unit == "group" and self.column and privacy.rows_per_unit is None:
+            raise Incompatible(
+                "an owner's rows are taken together, and how many there may be is not declared: "
+                "use `Privacy(unit='group', rows_per_unit=…)` (rows beyond it are left out by a "
+                "keyed draw)"
+            )
+        if privacy.unit == "example" and self.column:
+            raise Incompatible(
+                "`groups` says whose each row is, and the promise protects single rows: use "
+                "`Privacy(unit='group', rows_per_unit=…)`, or leave `groups` out"
+            )
+        if privacy.unit == "client" or (privacy.unit == "group" and not self.column):
+            raise Incompatible(
+                f"unit={privacy.unit} needs to know which rows belong together, and a data "
+                "set of single rows does not say so: use `unit: example`, or for one person's rows "
+                "`groups` and `column` of `nacre.integrations.torch.Private`, or a recipe, which "
+                "gathers the rows of one person or party"
             )
 
     @property
@@ -105,7 +124,7 @@ class Promise:
             )
         noise = self.privacy.noise.build(self.steps)
         uncalibrated = Mechanism(
-            unit="example",
+            unit=self.privacy.unit,
             adjacency=self.privacy.adjacency,
             sampling=PoissonSampling().build(self.batch, self.size),
             clip=self.clip,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nacre.core.random import Source
 from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
 from nacre.data.cells import Cells
+from nacre.data.units import kept_rows
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.mixing import Alone
 
@@ -61,15 +63,91 @@ class Examples:
     def micro(self, indices: Tensor, size: int | None) -> Iterator[Batch]:
         """The drawn rows in batches of at most `size`; nothing for an empty draw."""
         if self._alone is not None:
-            self._alone.check(indices.tolist(), self._source)
+            self._alone.check(self._places(indices), self._source)
         if len(indices):
             for part in indices.split(size or len(indices)):
                 yield self._batch(part)
 
+    def _places(self, indices: Tensor) -> list[int]:
+        """The rows of these units."""
+        return indices.tolist()
+
     def _batch(self, indices: Tensor) -> Batch:
-        places: list[int] = indices.tolist()
-        items = self._fetcher.rows(places, self._source)
+        items = self._fetcher.rows(self._places(indices), self._source)
         return batch_of(collated(self._collate, items), self.numbers(indices), self._device)
+
+
+@dataclass(frozen=True, eq=False)
+class Owned:
+    """Which rows each owner keeps in a run."""
+
+    names: tuple[str, ...]  # (U,) of the owners, in order
+    places: Tensor  # (U, K) int64: rows of the data set, -1 where an owner has fewer
+
+    @classmethod
+    def of(cls, owners: Sequence[str], rows_per_unit: int, source: Source) -> Owned:
+        """Of whose each row is, by a draw under the run's key. What an owner keeps depends on the
+        owner's own name and number of rows alone."""
+        return cls(tuple(sorted(set(owners))), kept_rows(owners, rows_per_unit, source))
+
+
+class OwnedRows(Examples):
+    """The units of a step: unit i is everything that one owner keeps.
+
+    *Guarantee:* what an owner's rows draw is keyed by the step, the owner's name and the row's
+    place among the owner's own; so taking one owner away, with all of their rows, changes nothing
+    of what is computed from the others'. How many owners there are is private.
+    """
+
+    def __init__(
+        self,
+        rows: Fetcher | Alone,
+        collate: Collate,
+        device: torch.device,
+        source: Source,  # of the step
+        owned: Owned,
+    ) -> None:
+        super().__init__(rows, collate, device, source)
+        self._owned = owned
+
+    def __len__(self) -> int:
+        return len(self._owned.places)
+
+    def numbers(self, indices: Tensor) -> Tensor:
+        """(b,) int64: a number of each owner's own."""
+        names = [self._owned.names[i] for i in indices.tolist()]
+        return torch.tensor([self._source.number("unit", name) >> 15 for name in names])
+
+    def _places(self, indices: Tensor) -> list[int]:
+        places = self._owned.places[indices]
+        return places[places >= 0].tolist()
+
+    def _batch(self, indices: Tensor) -> Batch:
+        places = self._owned.places[indices]  # (b, K)
+        held = places >= 0
+        names = [
+            f"{place} of {self._owned.names[owner]}"
+            for owner, own in zip(indices.tolist(), held.tolist(), strict=True)
+            for place, there in enumerate(own)
+            if there
+        ]
+        items = self._fetcher.rows(self._places(indices), self._source, names)
+        flat = batch_of(collated(self._collate, items), torch.arange(len(items)), self._device)
+        return in_units(flat, held.to(self._device), self.numbers(indices).to(self._device))
+
+
+def in_units(
+    flat: Batch,  # (R, …): the rows of all units, one unit's after another's
+    held: Tensor,  # (B, K) bool: which places of each unit hold a row; the first always does
+    numbers: Tensor,  # (B,) int64, of the units
+) -> Batch:
+    """The rows as units, (B, K, …). A place without a row repeats the unit's first one, which a
+    loss can be computed of, and does not count."""
+    order = (held.reshape(-1).cumsum(0) - 1).reshape(held.shape)
+    places = torch.where(held, order, order[:, :1])
+    units = {n: value[places] for n, value in flat.items() if n not in ("present", "unit")}
+    present = torch.ones(len(held), dtype=torch.bool, device=held.device)
+    return {**units, "rows": held, "present": present, "unit": numbers}
 
 
 def collated(collate: Collate, items: Sequence[Any]) -> Mapping[str, Any]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from nacre.core.random import Source
+from nacre.core.random import Label, Source
 from nacre.core.theirs import theirs
 from nacre.integrations.storage import generators
 
@@ -49,14 +49,17 @@ class Fetcher:
         """The same for a copy of the data set, which holds the same generators."""
         return Fetcher(dataset, self._own)
 
-    def rows(self, places: Iterable[int], source: Source) -> list[Any]:
-        """The rows at these places, fetched in this order."""
+    def rows(
+        self, places: Iterable[int], source: Source, names: Sequence[Label] | None = None
+    ) -> list[Any]:
+        """The rows at these places, fetched in this order; what each draws is keyed by its name,
+        which is its place where none are given."""
         if self._plain:
             return [self.dataset[i] for i in places]
         items: list[Any] = []
         with self._restored():
-            for i in places:
-                self._seed(source.number("fetch", i))
+            for number, i in enumerate(places):
+                self._seed(source.number("fetch", i if names is None else names[number]))
                 with theirs("the data set", "a row of it is fetched"):
                     items.append(self.dataset[i])
         return items

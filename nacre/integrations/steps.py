@@ -12,13 +12,14 @@ from torch import nn
 
 from nacre.core.errors import Incompatible, RunError
 from nacre.core.parts import GradientSum
+from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import Release
 from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.account import Standing
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import Collate, Examples
+from nacre.integrations.examples import Collate, Examples, Owned, OwnedRows
 from nacre.integrations.mixing import Alone
 from nacre.runs.released import Log
 from nacre.training.fit import Journalled
@@ -44,8 +45,17 @@ class PrivateSteps:
         mechanism: Mechanism,
         standing: Standing,
         microbatch: int | None,
+        owners: tuple[str, ...] | None = None,  # of the rows; None where each is a unit
     ) -> None:
+        """Raises `NotAsPlanned` where the units are not those that plan.json protects."""
         self.standing = standing
+        self._owned = None
+        if owners is not None:
+            cap, key = promise.privacy.rows_per_unit, standing.source.child("run", "rows")
+            self._owned = Owned.of(owners, cap or 1, key)
+        rows_held = len(rows.fetcher.dataset)
+        units = rows_held if self._owned is None else len(self._owned.names)
+        standing.planned.require_units(units, rows_held, owners)
         self._model = model
         self._rows, self._collate = rows, collate
         self._promise, self._mechanism = promise, mechanism
@@ -89,7 +99,7 @@ class PrivateSteps:
         if self._unmoved is None:
             self._unmoved = Unmoved(self._model)
         device = next(iter(trainable(self._model).values())).device
-        units = Examples(self._rows, self._collate, device, source.child("rows", number))
+        units = self._units(device, source.child("rows", number))
         state = State(self._model.train(), optimizer, self.clip, done=done)
         before = entering(state, source, self._fixed())
         try:
@@ -104,6 +114,11 @@ class PrivateSteps:
         self.guard(optimizer)
         if first:
             self.require_unmoved()
+
+    def _units(self, device: torch.device, source: Source) -> Examples:
+        if self._owned is None:
+            return Examples(self._rows, self._collate, device, source)
+        return OwnedRows(self._rows, self._collate, device, source, self._owned)
 
     def _record(self, number: int, release: Release) -> None:
         """One more line of released.jsonl, durable when this returns."""

@@ -16,6 +16,7 @@ before the release) happens inside one call, so no order of lines in the loop ca
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +29,20 @@ from torch.utils.data import default_collate
 from nacre.core.errors import BadArgument, DataError, Incompatible
 from nacre.core.parts import Clip
 from nacre.core.random import Source
+from nacre.core.rows import flatten, grouped, per_unit, select
 from nacre.core.theirs import cause, form_of
 from nacre.core.types import Batch
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
 from nacre.integrations.arguments import (
     ROW_LOSSES,
+    owners_of,
     require_losses,
     require_parts,
     require_rows,
 )
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import batch_of, cells
+from nacre.integrations.examples import batch_of, cells, in_units
 from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.mixing import alone
 from nacre.integrations.steps import PrivateSteps
@@ -55,10 +58,11 @@ _MADE_UP = 4  # rows that a model is tried on: a first, a last and two in betwee
 class Private:
     """The private steps of a loop of your own. Iterating takes them, one a turn.
 
-    *Guarantee:* (epsilon, delta)-differential privacy of the weights after every step, for one row
-    of the data set, as `privacy` declares it: rows are drawn by independent coins at the declared
-    rate, each row's gradient is clipped alone, the sum is noised, and only the noised sum, divided
-    by the declared `batch`, reaches the optimizer. Nothing that was computed from private rows
+    *Guarantee:* (epsilon, delta)-differential privacy of the weights after every step, for one unit
+    of the data set, as `privacy` declares it: units are drawn by independent coins at the declared
+    rate, each unit's gradient is clipped alone, the sum is noised, and only the noised sum, divided
+    by the declared `batch`, reaches the optimizer. A unit is a row, or with `groups` all rows of
+    one owner, whose loss is the mean of theirs. Nothing that was computed from private rows
     (losses, norms, how many were drawn) comes out. It covers the weights that *these* steps made:
     what was in them before, and what your loop computes from the rows elsewhere, is not covered.
 
@@ -81,25 +85,32 @@ class Private:
         privacy: Privacy,
         clip: Clip,
         ledger: LedgerChoice,
-        size: int,  # rows of the data set, declared
-        batch: int,  # rows expected a step
+        size: int,  # units of the data set, declared
+        batch: int,  # units expected a step
         steps: int,
-        microbatch: int | None = None,  # rows at a time, to save memory
+        groups: Any = None,  # (N,): whose each row is; None: each row is a unit of its own
+        column: str | None = None,  # what owners are told apart by; the account is bound to it
+        microbatch: int | None = None,  # units at a time, to save memory
         gradients: trial.Gradients = "auto",
+        precision: trial.Precision = "float32",  # of the model's passes; sums are float32
         sample: tuple[Tensor, Tensor] | None = None,  # made-up or public (features, label)
         folder: Path | str | None = None,  # of the run; None: it cannot be saved or resumed
         resume: bool = False,
     ) -> None:
         require_rows(dataset)
-        require_parts(model, optimizer, gradients, microbatch, folder)
+        require_parts(model, optimizer, gradients, microbatch, folder, precision)
         require_losses(losses, ROW_LOSSES)
+        owners = owners_of(groups, column, len(dataset))
         promise = Promise(
-            privacy=privacy, clip=clip, ledger=ledger, size=size, batch=batch, steps=steps
-        )
+            privacy=privacy, clip=clip, ledger=ledger, size=size, batch=batch, steps=steps,
+            column=unicodedata.normalize("NFC", column or ""),
+        )  # fmt: skip
         trial.require_optimizer(model, optimizer, new=not resume)
         row_losses = _Paired(losses)
         tried_on = _sample(dataset, sample, model)
-        sums = trial.tried(model, row_losses, clip, tried_on, gradients)
+        if privacy.rows_per_unit is not None:
+            tried_on = _as_owned(tried_on, privacy.rows_per_unit)
+        sums = trial.tried(model, row_losses, clip, tried_on, gradients, precision)
         own_rows = alone(Fetcher(dataset))
         mechanism = promise.mechanism()
         place = None if folder is None else Path(folder)
@@ -119,7 +130,7 @@ class Private:
         """What `save` was given, after a resume."""
         self._model, self._optimizer, self._folder = model, optimizer, place
         self._steps = PrivateSteps(
-            model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch
+            model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch, owners
         )
         if resume:
             self._restore()
@@ -212,12 +223,18 @@ class Private:
 
 @dataclass(frozen=True, eq=False)
 class _Paired:
-    """A loss of (model, features, label) as one of (model, batch)."""
+    """A loss of (model, features, label) as one of (model, batch); that of an owner is the mean of
+    those of their rows."""
 
     losses: RowLosses
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.losses(model, batch["features"], batch["label"])
+        flat = flatten(batch)
+        found = self.losses(model, flat["features"], flat["label"])
+        if not grouped(batch):
+            return found
+        trial.require_one_a_row(found, len(flat["present"]))
+        return per_unit(found, batch)
 
 
 def _pairs(items: Sequence[Any]) -> dict[str, Tensor]:
@@ -259,6 +276,17 @@ def _sample(dataset: Dataset, sample: tuple[Tensor, Tensor] | None, model: nn.Mo
     device = next(model.parameters()).device
     ids = torch.arange(len(features))
     return batch_of({"features": features, "label": label}, ids, device)
+
+
+def _as_owned(sample: Batch, rows_per_unit: int) -> Batch:
+    """The rows that the model is tried on as units, some of one row and some of more."""
+    count = len(sample["present"])
+    device = sample["present"].device
+    places = torch.arange(rows_per_unit, device=device)
+    first = torch.arange(count, device=device)
+    held = places < 1 + first[:, None] % rows_per_unit
+    flat = select(sample, (first[:, None] + places)[held] % count)
+    return in_units(flat, held, sample["unit"])
 
 
 def _two(sample: Any) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,9 @@ from nacre.models.repair import check_layers, check_trace
 
 Gradients = Literal["auto", "bookkeeping", "grouped", "ghost", "vmapped", "looped"]
 
+Precision = Literal["float32", "bfloat16"]
+"""What a model computes in; norms and sums are float32 either way."""
+
 _TOLERANCE = 1e-4  # relative: another batch size may round differently
 
 
@@ -73,6 +76,7 @@ def tried(
     clip: Clip,
     sample: Batch,  # made-up or public rows, at least two of them different
     gradients: Gradients,
+    precision: Precision = "float32",
 ) -> GradientSum:
     """The gradient sum for this model and loss, once both were tried on `sample` in training mode.
 
@@ -94,7 +98,10 @@ def tried(
             raise Incompatible("the model has no trainable parameters; set `requires_grad` on some")
         given = OwnLoss(losses)
         with theirs("the model or its loss", "its gradients were tried", surely=False):
-            sums, _ = choose_sum(gradients, model=model, objective=given, clip=clip, sample=sample)
+            sums, _ = choose_sum(
+                gradients, model=model, objective=given, clip=clip, sample=sample,
+                precision=precision,
+            )  # fmt: skip
         _repeats(model, sums, clip, sample)
     return sums
 

@@ -56,7 +56,9 @@ class Predictor:
         """The bare network, in evaluation mode; its inputs are scaled rows or tokens."""
         self.signature = signature
         """What a row is, and what is answered."""
-        self._scaler, self._tokenizer = scaler, tokenizer
+        self.scaler = scaler
+        """What inputs are centred, divided and clamped by; None where they are not."""
+        self._tokenizer = tokenizer
 
     def predict(self, frame: Frame) -> Any:
         """(N,): classes by name, or numbers; for words a list of tags a row; for a language model
@@ -151,9 +153,9 @@ class Predictor:
         return found.answers, found.without
 
     def _scaled(self, features: Tensor) -> Tensor:
-        if self._scaler is None:
+        if self.scaler is None:
             return features
-        return self._scaler.apply(Rows(features, torch.zeros(len(features)))).features
+        return self.scaler.apply(Rows(features, torch.zeros(len(features)))).features
 
 
 def load_model(run: Path | str, *, code: Code = OWN) -> Predictor:

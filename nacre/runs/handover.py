@@ -15,11 +15,13 @@ from nacre.core.types import Tensors
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.export import export, merged
 from nacre.models import OWN, Code, Transformer, load, saved
+from nacre.prediction.graph import onnx_graph
+from nacre.prediction.predictor import load_model
 from nacre.recipe.schema import Recipe
 from nacre.runs import checkpoint
 from nacre.runs.run import open_run
 
-HandoverForm = Literal["merged", "adapter"]
+HandoverForm = Literal["merged", "adapter", "onnx"]
 
 
 def hand_over(
@@ -30,8 +32,9 @@ def hand_over(
     `merged` is the whole model, which `nacre predict` and `nacre.load_model(into)` read; of a
     pretrained one it is a folder for `from_pretrained(into)` as well, with its tokenizer and the
     names of its classes.
-    `adapter` is what LoRA learnt alone, for `peft.PeftModel.from_pretrained(base, into)`. Both are
-    computed from releases, so handing them on costs no epsilon.
+    `adapter` is what LoRA learnt alone, for `peft.PeftModel.from_pretrained(base, into)`. `onnx` is
+    one graph, model.onnx, from raw rows to answers (`nacre.prediction.graph`). All are computed
+    from releases, so handing them on costs no epsilon.
 
     Raises `RunError` for a run that is open or a folder that holds files, `Incompatible` for
     `adapter` where none was trained, `Refusal` for a Python model without `code.runs`,
@@ -42,6 +45,11 @@ def hand_over(
         raise RunError(f"{into} exists and is not an empty folder; name another one")
     recipe, folder = finished.recipe, finished.folder
     # All that can fail comes before the first file.
+    if form == "onnx":
+        graph = onnx_graph(load_model(run, code=code))
+        into.mkdir(parents=True, exist_ok=True)
+        write_bytes(into / "model.onnx", graph)
+        return ["model.onnx"]
     if form == "merged":
         model = load(run, recipe.folder, code=recipe.code, own=recipe.model)
     else:

@@ -128,7 +128,8 @@ def test_a_model_is_handed_over(
 ) -> None:
     folder, into = finished[0], tmp_path / "model"
     told = document(nacre("export", folder, into, "--json"))
-    assert told["files"] == ["model.json", "model.safetensors"] == sorted(os.listdir(into))
+    expected = ["README.md", "model.json", "model.safetensors"]
+    assert told["files"] == expected == sorted(os.listdir(into))
     states = [model_of(place).state_dict() for place in (folder, into)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
     again = nacre("export", folder, into)

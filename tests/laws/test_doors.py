@@ -14,6 +14,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -35,7 +36,9 @@ from nacre.differential_privacy.queries import (
     Sum,
     Variance,
 )
+from nacre.integrations.sklearn import PrivateClassifier
 from nacre.ledger import Ledger
+from nacre.recipe.sections import GrantOption, LedgerChoice
 from nacre.report.evidence import check_releases
 from nacre.statistics import answers, noisy_numbers
 from nacre.statistics.release import release
@@ -74,6 +77,51 @@ def test_one_row_moves_a_sum_of_a_loop_of_ones_own_and_nothing_else(
     assert 0 < max(moved(cut)) <= 1 + 1e-5
     assert written(tmp_path / "one" / "run") == written(tmp_path / "other" / "run")
     assert all(torch.equal(value, handed[1][name]) for name, value in handed[0].items())
+
+
+def test_one_person_moves_a_sum_of_a_loop_of_ones_own_and_nothing_else(
+    tmp_path: Path, cut: Sums
+) -> None:
+    """All rows of one person are in the one data set, none in the other."""
+    features, label = table().tensors
+    people = [f"p{place * 7 % 30:02}" for place in range(len(label))]
+    handed: list[dict[str, torch.Tensor]] = []
+    for name, last in (("one", "p29"), ("other", "p28")):
+        place, model = tmp_path / name, linear()
+        place.mkdir()
+        kept = [row for row, person in enumerate(people) if person <= last]
+        with private(
+            place, model, dataset=TensorDataset(features[kept], label[kept]), batch=15, size=30,
+            folder=place / "run", groups=[people[row] for row in kept], column="patient",
+            privacy=Privacy(unit="group", rows_per_unit=3, epsilon=8, delta=1e-4),
+        ) as run:  # fmt: skip
+            list(run)
+            run.save({"epsilon": run.epsilon()})
+            run.finish()
+        handed.append(dict(trainable(model)))
+    assert 0 < max(moved(cut)) <= 1 + 1e-5
+    assert written(tmp_path / "one" / "run") == written(tmp_path / "other" / "run")
+    assert all(torch.equal(value, handed[1][name]) for name, value in handed[0].items())
+
+
+def test_one_row_moves_a_sum_of_an_estimator_and_nothing_else(tmp_path: Path, cut: Sums) -> None:
+    """What a fitted estimator holds and answers is the same, its ledger's place aside."""
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    told: list[Any] = []
+    for name, count in (("one", 60), ("other", 59)):
+        (tmp_path / name).mkdir()
+        grant = GrantOption(epsilon=8, delta=1e-4)
+        model = PrivateClassifier(
+            bounds=(-2, 2), classes=(0, 1), epsilon=8, delta=1e-4, size=60, batch=30, steps=6,
+            hidden=(), random_state=0,
+            ledger=LedgerChoice(path=str(tmp_path / name / "p.db"), dataset="rows", grant=grant),
+        ).fit(rows[:count], (rows.sum(1) > 0)[:count].astype(int))  # fmt: skip
+        held = {key: value for key, value in vars(model).items() if key.endswith("_")}
+        weights = held.pop("module_").state_dict()
+        told.append((repr(sorted(held.items())), weights, model.predict_proba(rows)))
+    assert 0 < max(moved(cut)) <= 1 + 1e-5
+    assert told[0][0] == told[1][0] and np.array_equal(told[0][2], told[1][2])
+    assert all(torch.equal(value, told[1][1][key]) for key, value in told[0][1].items())
 
 
 @pytest.mark.parametrize("adjacency", ONE_SIDED)

@@ -13,6 +13,7 @@ from nacre.core.errors import FileDamaged, Incompatible, RunError
 from nacre.core.files import load_tensors, save_tensors
 from nacre.models import load
 from nacre.planning.plan import plan
+from nacre.prediction.predictor import load_model
 from nacre.runs.handover import hand_over
 from nacre.runs.run import train
 from tests.data.tokenizer_folders import encoder
@@ -53,6 +54,21 @@ def test_a_tuned_model_is_one_of_transformers(place, tmp_path):
     assert tokenizer("good film")["input_ids"] == [2, 4, 6, 3]
     with torch.no_grad():
         torch.testing.assert_close(logits(model), load(place / "run")(IDS))
+
+
+def test_a_run_an_export_and_a_copy_elsewhere_predict_bit_for_bit_the_same(place, tmp_path):
+    """Also once the run and the base that it was tuned from are gone."""
+    frame = {"text": ["good a b a", "bad b b b", "a b"]}
+    whole = tmp_path / "whole"
+    shutil.copytree(place, whole)
+    own = load_model(whole / "run").predict_proba(frame)
+    hand_over(whole / "run", tmp_path / "m")
+    shutil.rmtree(whole)
+    assert (load_model(tmp_path / "m").predict_proba(frame) == own).all()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(tmp_path / "m" / name, tmp_path / "elsewhere")
+    assert (load_model(tmp_path / "elsewhere").predict_proba(frame) == own).all()
 
 
 def test_adapters_go_beside_their_base(place, tmp_path):

@@ -41,6 +41,9 @@ def test_a_model_is_trained_handed_on_and_used(
         assert row["prediction"] == kinds[shares.index(max(shares))]
         assert sum(shares) == pytest.approx(1, abs=1e-6)
     nacre("export", "run", "model")
+    card = Path("model/README.md").read_text()
+    for told in ("| petal width (cm) | number |", "setosa", "| one row | add-or-remove |"):
+        assert told in card
     Path("elsewhere").mkdir()
     shutil.move("model", "elsewhere/model")
     shutil.rmtree("run")
