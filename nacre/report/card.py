@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from nacre.core.errors import one_line
 from nacre.report.facts import Evidence, PartyFacts
-from nacre.report.sections.headline import UNIT, key_figures, warnings
+from nacre.report.sections.headline import key_figures, warnings
 from nacre.report.sections.numbers import delta, epsilon_text
+from nacre.report.sections.words import UNIT
 
 _BLANK = "*To be filled in by those who publish the model.*"
 _FOR_PEOPLE = (
