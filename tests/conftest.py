@@ -18,13 +18,12 @@ _COUNTED = (
     "core", "gradient_clipping", "fine_tuning", "federated_learning", "differential_privacy",
     "adversarial_training",
 )  # fmt: skip
-_MEASURED = (*_COUNTED, "laws", "oracles", "statistics", "ledger")
-_MEASURED_THOUGH_SLOW = (
-    "test_every_sum_is_that_of_single_units",
-    "test_a_sum_of_the_tape_is_exact_or_refused",
-    "test_writes_into_rows_are_followed",
+_MEASURED = tuple(
+    [f"tests/{name}/" for name in (*_COUNTED, "laws", "oracles", "statistics", "ledger")]
+    + [f"nacre/{name}/" for name in _COUNTED]
 )
-_FILES_MEASURED_THOUGH_SLOW = ("test_experts.py", "test_taped_refusals.py")
+_MEASURED_THOUGH_SLOW = ("tests/gradient_clipping/", "tests/laws/")
+_TOO_SLOW = "tests/laws/test_gradient_sums.py"  # what it runs, the sums of the tape run too
 _tracer: list[coverage.Coverage] = []  # pytest-cov's, while it is stopped
 
 
@@ -92,12 +91,11 @@ def measured(item: pytest.Item) -> bool:
     """Whether a test counts for the coverage that `scripts/check` asks of the core and of the five
     techniques: their own tests and laws do. Whole runs would show little more of them, and slow
     tests take half as long again while each of their lines is noted."""
-    if not item.nodeid.startswith(tuple(f"tests/{name}/" for name in _MEASURED)):
+    if not item.nodeid.startswith(_MEASURED):
         return False
-    if item.path.name in _FILES_MEASURED_THOUGH_SLOW:
-        return True
-    name = getattr(item, "originalname", item.name)
-    return name in _MEASURED_THOUGH_SLOW or not item.get_closest_marker("slow")
+    if item.nodeid.startswith(_MEASURED_THOUGH_SLOW):
+        return not item.nodeid.startswith(_TOO_SLOW)
+    return not item.get_closest_marker("slow")
 
 
 def dealt(slow: list[pytest.Item], fast: list[pytest.Item], workers: int) -> list[pytest.Item]:
