@@ -17,7 +17,7 @@ import pytest
 
 from nacre.core.errors import DataError
 from nacre.data import ColumnSpec, NoScaling, Table
-from nacre.prediction.columns import features_of
+from nacre.prediction.columns import read_features
 from nacre.prediction.faults import FaultTally
 from nacre.prediction.row_files import open_rows
 from nacre.prediction.signature import signature_of
@@ -57,8 +57,8 @@ def seen(option: Table, folder: Path) -> tuple[Any, list[bool]]:
     file = open_rows(folder / option.path, signature_of(option))
     tally, parts, kept, count = FaultTally(option.path), [], [], 0
     for chunk in file.chunks():
-        features, faults = features_of(chunk.columns, signature_of(option), chunk.count)
-        without = set(tally.add(faults, count).tolist())
+        features, faults = read_features(chunk.columns, signature_of(option), chunk.count)
+        without = set(tally.add(faults, count, chunk.count).tolist())
         kept += [place not in without for place in range(chunk.count)]
         parts.append(features)
         count += chunk.count
