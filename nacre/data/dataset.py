@@ -53,7 +53,7 @@ class Schema:
         return tuple(name for column in self.columns for name in column.entries())
 
     def bounds(self) -> list[tuple[str, float | None, float | None]]:
-        """(name, low, high) of everything that has a range of its own; codes of 0 and 1 have none."""
+        """(name, low, high) of everything that has a range of its own, as codes have not."""
         if not self.columns:
             return [("the inputs", self.low, self.high)]
         return [

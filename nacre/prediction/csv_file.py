@@ -73,7 +73,9 @@ class CsvRows:
             reader = arrow_csv.open_csv(
                 pa.PythonFile(self._bytes, mode="r"),
                 arrow_csv.ReadOptions(
-                    column_names=places, block_size=self._block, use_threads=False,
+                    column_names=places,
+                    block_size=self._block,
+                    use_threads=False,
                     encoding="utf8" if self._encoding.startswith("utf-8") else self._encoding,
                 ),
                 arrow_csv.ParseOptions(
@@ -125,9 +127,7 @@ class _Counted:
 
     closed = False
 
-    def __init__(
-        self, opened: BinaryIO, plain: BinaryIO, size: int, quote: str | None
-    ) -> None:
+    def __init__(self, opened: BinaryIO, plain: BinaryIO, size: int, quote: str | None) -> None:
         self._opened, self._plain, self._size = opened, plain, max(1, size)
         self._quote = None if quote is None else quote.encode()
         self.quotes = 0

@@ -318,7 +318,9 @@ def test_a_flood_of_faults_is_cut_short(tmp_path: Path) -> None:
     names = [f"column number {i}" for i in range(60)]
     body = f"{','.join(names)},y\n{','.join(['x' * 100] * 60)},no\n{','.join(['1'] * 60)},yes\n"
     (tmp_path / "rows.csv").write_text(body)
-    with pytest.raises(DataError, match=r"has 60 faults, in 1 of 2 rows: .*; and 5\d more; ") as told:
+    with pytest.raises(
+        DataError, match=r"has 60 faults, in 1 of 2 rows: .*; and 5\d more; "
+    ) as told:
         table({name: ColumnSpec(low=0, high=1) for name in names}).read(tmp_path, 0, b"k")
     assert len(str(told.value)) < 1000
 

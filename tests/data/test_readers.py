@@ -38,7 +38,7 @@ def test_parquet_keeps_values(tmp_path):
         ("", "is empty, so it has no header"),
         ("\n\n", "is empty, so it has no header"),
         ("a,b\n", "holds no rows"),
-        ("a;b\nx, y;z\n", "by semicolons; declare `dialect: {separator: \";\"}`, or save it with c"),
+        ("a;b\nx, y;z\n", 'by semicolons; declare `dialect: {separator: ";"}`, or save it with c'),
         ("a\tb\nx\tz\n", "by tabs; declare `dialect: {separator: tab}`, or save it with commas"),
         ("a,b,a\n1,2,3\n", "has column 'a' twice"),
         (b"a\n\xff\xfe\n", "is not UTF-8 text"),

@@ -39,7 +39,7 @@ WHOLE: dict[str, Any] = changed(
         "data.public": {"path": "public.csv"},
         "data.scaling": {"kind": "public"},
         "fine_tuning": {"kind": "full", "pretrain": {"steps": 2, "batch": 16}},
-        "training.batch": 47,  # of 48: a unit is drawn within two steps, whatever the digest of the recipe
+        "training.batch": 47,  # of 48: each unit is drawn within two steps, whatever the digest
         "training.steps": 2,
         "training.checkpoint": 1,
     },

@@ -184,9 +184,7 @@ def test_many_random_rows_over_several_chunks(
     assert same_as_training(option, tmp_path) > 50
 
 
-GERMAN = Dialect(
-    separator=";", decimal=",", thousands=".", encoding="latin-1", missing=("?", "-9")
-)
+GERMAN = Dialect(separator=";", decimal=",", thousands=".", encoding="latin-1", missing=("?", "-9"))
 DECLARED = {
     "x": ColumnSpec(low=-100, high=1e4, missing=FillMissing(value=7, flag=True)),
     "p": ColumnSpec(low=-100, high=1e4, coding=PiecewiseLinear(edges=(0, 2.5, 10))),

@@ -12,7 +12,7 @@ ColumnCoding = Literal["plain", "bins", "piecewise"]
 MissingPolicy = Literal["refuse", "drop", "fill"]
 
 
-class Entry(NamedTuple):
+class InputEntry(NamedTuple):
     """One entry of the model's input."""
 
     name: str
@@ -45,7 +45,7 @@ class Column:
     fill: Any = None  # the value that stands in for none
     flag: bool = False  # whether an entry says that a value was missing
 
-    def layout(self) -> tuple[Entry, ...]:
+    def layout(self) -> tuple[InputEntry, ...]:
         """The input entries that this column fills, in their order."""
         flag = (_coded(f"{self.name} (missing)"),) if self.flag else ()
         return (*self._own(), *flag)
@@ -61,14 +61,16 @@ class Column:
     def _parts(self) -> tuple[Any, ...]:
         return () if self.dates is None else self.dates.parts
 
-    def _own(self) -> tuple[Entry, ...]:
+    def _own(self) -> tuple[InputEntry, ...]:
         if self.coding != "plain":
             pairs = zip(self.edges, self.edges[1:], strict=False)
             return tuple(_coded(f"{self.name}={low:g}..{high:g}") for low, high in pairs)
         match self.kind:
             case "category":
                 others = ("(other)",) if self.other else ()
-                return tuple(_coded(f"{self.name}={value}") for value in (*self.categories, *others))
+                return tuple(
+                    _coded(f"{self.name}={value}") for value in (*self.categories, *others)
+                )
             case "hash":
                 return tuple(_coded(f"{self.name}=#{place}") for place in range(self.buckets))
             case "boolean":
@@ -76,13 +78,13 @@ class Column:
             case "date" if self._parts():
                 return tuple(entry for part in self._parts() for entry in self._of_part(part))
             case _:
-                return (Entry(self.name, self.low, self.high, False),)
+                return (InputEntry(self.name, self.low, self.high, False),)
 
-    def _of_part(self, part: Any) -> tuple[Entry, ...]:
+    def _of_part(self, part: Any) -> tuple[InputEntry, ...]:
         if part == "year":
-            return (Entry(f"{self.name}=year", self.low, self.high, False),)
+            return (InputEntry(f"{self.name}=year", self.low, self.high, False),)
         return tuple(_coded(f"{self.name}={part} {value}") for value in PART_VALUES[part])
 
 
-def _coded(name: str) -> Entry:
-    return Entry(name, 0.0, 1.0, True)
+def _coded(name: str) -> InputEntry:
+    return InputEntry(name, 0.0, 1.0, True)

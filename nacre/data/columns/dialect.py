@@ -33,7 +33,7 @@ class Dialect:
     """What encloses a value that holds the separator; absent: `"`, and nothing in a .tsv that
     declares no separator."""
     encoding: Literal["utf-8", "utf-8-sig", "latin-1", "cp1252"] = "utf-8"
-    """How the file stores letters; a mark at the start of UTF-8 (`utf-8-sig`) is read either way."""
+    """How the file stores letters; UTF-8 is read with a mark at its start, or without."""
     decimal: Literal[".", ","] = "."
     """What stands between whole and fraction."""
     thousands: Literal[",", ".", " ", "'"] | None = None

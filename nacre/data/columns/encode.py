@@ -255,7 +255,9 @@ def fill_problem(column: Column) -> str | None:
     return f"value={column.fill!r} fills column {column.name!r}, where {reading.faults[0].words}"
 
 
-_NO_REMEDIES: Remedies = dict.fromkeys(("missing", "no number", "no date", "outside", "unlisted"), "")
+_NO_REMEDIES: Remedies = dict.fromkeys(
+    ("missing", "no number", "no date", "outside", "unlisted"), ""
+)
 
 
 def features_of(

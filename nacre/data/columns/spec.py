@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from nacre.core.errors import BadArgument
@@ -228,4 +229,4 @@ def _check_edges(count: int | None, edges: tuple[float, ...]) -> None:
 
 
 def _rise(edges: tuple[float, ...]) -> bool:
-    return all(first < second for first, second in zip(edges, edges[1:], strict=False))
+    return all(first < second for first, second in pairwise(edges))

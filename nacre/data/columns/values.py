@@ -8,7 +8,7 @@ everybody reads the same way is parsed by Arrow or NumPy, of all else each diffe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ def _listed_at_once(values: list[object], dialect: Dialect) -> FloatColumn | Non
         if not dialect.plain and any(isinstance(value, str) for value in values):
             if dialect.thousands is not None or dialect.decimal != ",":
                 return None
-            joined = "\n".join(values)  # pyright: ignore[reportArgumentType] - or TypeError
+            joined = "\n".join(cast(list[str], values))  # else TypeError
             if "." in joined or joined.count("\n") != len(values) - 1:
                 return None
             numbers = np.array(joined.replace(",", ".").split("\n"), dtype=np.float64)
