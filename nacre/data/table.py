@@ -132,6 +132,12 @@ class Table(NoAssumptions):
         width = sum(len(column.layout()) for column in columns)
         return Schema((width,), columns, self.task, self.classes)
 
+    def look(self, folder: Path) -> None:
+        """Reads and checks both files. Raises `DataError` with everything that is refused."""
+        for path, keyed in ((self.path, True), (self.public and self.public.path, False)):
+            if path:
+                _encoded(self, read_table(folder, path, self.dialect), keyed=keyed)
+
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads both files against the declaration; the holdout is chosen under `split_key`."""
         raw = read_table(folder, self.path, self.dialect)

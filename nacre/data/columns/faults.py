@@ -22,7 +22,7 @@ FaultKind = Literal[
 SHOWN = 40
 """Characters of a value that a message shows."""
 _FAULTS = 20  # that a refusal tells apart
-_LONGEST = 700  # characters of all of them
+_LONGEST = 560  # characters of all of them
 _NAMED = 5  # rows that a refusal names
 
 
