@@ -200,7 +200,7 @@ class _HeaderText:
 
     def _in_western(self, line: bytearray, error: UnicodeDecodeError) -> str:
         try:
-            if b"\0" in line or line[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16
+            if b"\0" in line or line.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
                 raise error
             self.western = True
             return line.decode("cp1252")
