@@ -21,6 +21,7 @@ def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code)
     from nacre.core.run_folder import refuse_existing
     from nacre.planning.plan import Plan, plan
     from nacre.recipe.load import load_recipe
+    from nacre.runs.rows import look
     from nacre.runs.run import train
     from nacre.training.devices.group import join
 
@@ -31,7 +32,10 @@ def trained(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code)
                 return plan(load_recipe(recipe, code=code), ledger=False)
             if not resume:
                 refuse_existing(into)  # at once, and not after the noise is calibrated
-            return plan(load_recipe(recipe, code=code), resume=into if resume else None)
+            found = load_recipe(recipe, code=code)
+            if not resume:
+                look(found)  # which is quick, and calibrating is not
+            return plan(found, resume=into if resume else None)
 
         run = train(group.all_or_raise(planned), into=into, resume=resume, observe=watch)
         return run if group.first else None

@@ -3,8 +3,10 @@
 from nacre.data.arrays import Arrays, Images
 from nacre.data.augment import Copies
 from nacre.data.builtin import Builtin
+from nacre.data.columns.column import Column
+from nacre.data.columns.spec import ColumnSpec
 from nacre.data.data_option import DataOption
-from nacre.data.dataset import Cohorts, Column, Rows, Schema
+from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
 from nacre.data.sampling import (
     SAMPLINGS,
@@ -31,7 +33,7 @@ from nacre.data.scaling import (
     fit_scaling,
 )
 from nacre.data.split import Holdout, PublicCohort, PublicFile, Test
-from nacre.data.table import ColumnSpec, Table
+from nacre.data.table import Table
 from nacre.data.text.text import Text
 from nacre.data.text.tokens import BPE, Bytes, OfModel
 from nacre.data.units import Units

@@ -15,7 +15,8 @@ import torch
 
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import BadArgument
-from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
+from nacre.data.columns.column import Column
+from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import PublicCohort, Test, demonstration, like_private, sizes
 from nacre.data.text.token_cache import Aids

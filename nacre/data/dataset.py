@@ -13,26 +13,10 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import BadArgument, DataError
+from nacre.data.columns.column import Column
 
 if TYPE_CHECKING:
     from nacre.data.cells import Cells
-
-
-@dataclass(frozen=True)
-class Column:
-    """A declared column of a table: a number with its range, or a category with its values."""
-
-    name: str
-    kind: Literal["number", "category"]
-    low: float | None = None  # in the column's own unit; None where no bound is declared
-    high: float | None = None
-    categories: tuple[str, ...] = ()
-
-    def entries(self) -> tuple[str, ...]:
-        """The names of the input entries that this column fills: one a category, or one."""
-        if self.kind == "number":
-            return (self.name,)
-        return tuple(f"{self.name}={value}" for value in self.categories)
 
 
 @dataclass(frozen=True)
@@ -69,10 +53,15 @@ class Schema:
         return tuple(name for column in self.columns for name in column.entries())
 
     def bounds(self) -> list[tuple[str, float | None, float | None]]:
-        """(name, low, high) of everything that has a range of its own; categories have none."""
+        """(name, low, high) of everything that has a range of its own, as codes have not."""
         if not self.columns:
             return [("the inputs", self.low, self.high)]
-        return [(f"column {c.name!r}", c.low, c.high) for c in self.columns if c.kind == "number"]
+        return [
+            (f"column {column.name!r}", entry.low, entry.high)
+            for column in self.columns
+            for entry in column.layout()
+            if not entry.coded
+        ]
 
 
 @dataclass(frozen=True)

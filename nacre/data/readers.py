@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import TextIO
 
 from nacre.core.errors import DataError
+from nacre.data.columns.dialect import MISSING, PLAIN, Dialect
 from nacre.data.files import located, unreadable
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
-"""What stands for no value in a CSV file, in any case; declared categories come first."""
-
-
-_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas"}
 
 _NAMED = 8  # columns that a refusal names
 
@@ -76,15 +73,20 @@ def _listed(names: list[str]) -> str:
     return first if len(names) <= _NAMED else f"{first} and {len(names) - _NAMED} more"
 
 
-def read_table(folder: Path, path: str) -> RawTable:
+def read_table(folder: Path, path: str, dialect: Dialect = PLAIN) -> RawTable:
     """The file at `path`: Parquet, JSONL or TSV by its suffix, else CSV; all but Parquet plain or
-    .gz. Raises `DataError`."""
+    .gz. Of the dialect, separator, quotes and encoding count here. Raises `DataError`."""
     file = located(folder, path)
     kind = suffix(path)
     if kind in (".parquet", ".pq"):
         names, columns = _parquet(file)
     else:
-        names, columns = _read(file, _jsonl if kind in (".jsonl", ".ndjson") else _csv)
+        lines = kind in (".jsonl", ".ndjson")
+
+        def parsed(opened: TextIO) -> _Columns:
+            return _jsonl(opened) if lines else _csv(opened, dialect)
+
+        names, columns = _read(file, parsed, dialect.encoding)
     for name in names:
         if names.count(name) > 1:
             raise DataError(
@@ -125,8 +127,8 @@ def read_lines(folder: Path, path: str) -> tuple[Path, list[str]]:
 _Columns = tuple[list[str], list[list[object]]]
 
 
-def _read(file: Path, reader: Callable[[TextIO], _Columns]) -> _Columns:
-    with reading(file), open_text(file) as opened:
+def _read(file: Path, reader: Callable[[TextIO], _Columns], encoding: str = "utf-8") -> _Columns:
+    with reading(file), open_text(file, encoding) as opened:
         return reader(opened)
 
 
@@ -138,69 +140,113 @@ def reading(file: Path) -> Generator[None]:
     except FileFault as fault:
         raise DataError(f"{file} {fault}") from fault
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text; save it in UTF-8") from error
+        raise DataError(f"{file} {encoding_fault(error.encoding)}") from error
     except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file} cannot be read ({error}); write it anew") from error
     except OSError as error:
         raise unreadable(file, error) from error
 
 
+def encoding_fault(encoding: str) -> str:
+    """What is wrong with a file of another encoding, as the rest of a sentence.
+
+    >>> encoding_fault("utf-8")
+    'is not UTF-8 text; save it in UTF-8, or declare `dialect: {encoding: cp1252}` (or latin-1)'
+    """
+    if encoding.startswith("utf-8"):
+        return (
+            "is not UTF-8 text; save it in UTF-8, or declare `dialect: {encoding: cp1252}` (or "
+            "latin-1)"
+        )
+    return f"is no text in {encoding}; correct `dialect.encoding`, or save the file in UTF-8"
+
+
 class FileFault(Exception):
     """What is wrong with a file, as the rest of a sentence that begins with its name."""
 
 
-def _csv(opened: TextIO) -> _Columns:
+def _csv(opened: TextIO, dialect: Dialect) -> _Columns:
     csv.field_size_limit(sys.maxsize)  # a document may be longer than the 128 KiB of the default
-    lines = csv_lines(opened)
-    names = csv_header(opened, lines)
+    form = csv_form(opened.name, dialect)
+    lines = csv_lines(opened, form)
+    names = csv_header(lines, form)
     columns: list[list[object]] = [[] for _ in names]
     for number, line in enumerate(lines, start=1):
         if len(line) != len(names):
             raise FileFault(
                 f"row {number} has {len(line)} values and the header names "
-                f"{len(names)} columns; correct the row or quote values that hold commas"
+                f"{len(names)} columns; correct the row or quote values that hold "
+                f"{form.held()}"
             )
         for column, value in zip(columns, line, strict=True):
             column.append(value)
     return names, columns
 
 
-def separation_fault(names: list[str], tabs: bool) -> str | None:
+@dataclass(frozen=True)
+class CsvForm:
+    """What stands between the values of a line, and around them."""
+
+    separator: str
+    quote: str | None  # None where nothing does
+
+    def held(self) -> str:
+        """The separators as a sentence names them."""
+        return _SEPARATORS[self.separator]
+
+
+def csv_form(name: str | Path, dialect: Dialect = PLAIN) -> CsvForm:
+    """The form of a file, by what is declared, or else by its name.
+
+    >>> csv_form("rows.tsv"), csv_form("rows.csv", Dialect(separator=";"))
+    (CsvForm(separator='\\t', quote=None), CsvForm(separator=';', quote='"'))
+    """
+    # The registered form of TSV (text/tab-separated-values) knows no quotes.
+    tabs = dialect.separator is None and suffix(Path(name).name) == ".tsv"
+    separator = "\t" if tabs or dialect.separator == "tab" else dialect.separator or ","
+    quote = dialect.quote or ("none" if tabs else '"')
+    return CsvForm(separator, None if quote == "none" else quote)
+
+
+def separation_fault(names: list[str], form: CsvForm) -> str | None:
     """What is wrong with a header that was read by the wrong separator, as the rest of a sentence
     that begins with the file's name; None where nothing is.
 
-    >>> separation_fault(["a;b"], False)
-    'is separated by semicolons; save it with commas, or with tabs as .tsv'
+    >>> separation_fault(["a;b"], csv_form("rows.csv"))
+    'is separated by semicolons; declare `dialect: {separator: ";"}`, or save it with commas'
     """
-    other = next((c for c in "\t;|" if c in names[0]), None) if len(names) == 1 else None
-    if other is None:
+    if len(names) != 1:
         return None
-    remedy = "tabs" if tabs else "commas, or with tabs as .tsv"
-    return f"is separated by {_SEPARATORS[other]}; save it with {remedy}"
+    other = next((c for c in "\t;|," if c in names[0] and c != form.separator), None)
+    if other is None or (other == "," and form.separator == "\t"):
+        return None
+    word = "tab" if other == "\t" else f'"{other}"'
+    declared = f"declare `dialect: {{separator: {word}}}`"
+    return f"is separated by {_SEPARATORS[other]}; {declared}, or save it with {form.held()}"
 
 
-def csv_header(opened: TextIO, lines: Iterator[list[str]]) -> list[str]:
+def csv_header(lines: Iterator[list[str]], form: CsvForm) -> list[str]:
     """The names of the columns, from the first of the lines. Raises `FileFault`."""
     names = next(lines, None)
     if names is None:
         raise FileFault("is empty, so it has no header; its first line names columns")
-    if fault := separation_fault(names, by_tabs(opened)):
+    if fault := separation_fault(names, form):
         raise FileFault(fault)
     return names
 
 
-def csv_lines(opened: TextIO) -> Iterator[list[str]]:
+def csv_lines(opened: TextIO, form: CsvForm) -> Iterator[list[str]]:
     """The values of each line that is not blank, without the spaces around them."""
-    # The registered form of TSV (text/tab-separated-values) knows no quotes.
-    plain = csv.reader(opened, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    for line in plain if by_tabs(opened) else csv.reader(opened, strict=True):
+    if form.quote is None:
+        quoting, quote = csv.QUOTE_NONE, None
+    else:
+        quoting, quote = csv.QUOTE_MINIMAL, form.quote
+    reader = csv.reader(
+        opened, delimiter=form.separator, quoting=quoting, quotechar=quote, strict=True
+    )
+    for line in reader:
         if line:
             yield [value.strip() for value in line]
-
-
-def by_tabs(opened: TextIO) -> bool:
-    """Whether the file is TSV, by its name."""
-    return suffix(Path(opened.name).name) == ".tsv"
 
 
 def _jsonl(opened: TextIO) -> _Columns:
@@ -258,11 +304,12 @@ def _nested(value: object, left: int) -> bool:
     return left == 0 or any(_nested(part, left - 1) for part in parts)
 
 
-def open_text(file: Path) -> TextIO:
-    """A file of UTF-8 text, plain or .gz, with the ends of its lines as they are."""
+def open_text(file: Path, encoding: str = "utf-8") -> TextIO:
+    """A file of text, plain or .gz, with the ends of its lines as they are."""
+    known = "utf-8-sig" if encoding == "utf-8" else encoding
     if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
+        return gzip.open(file, "rt", encoding=known, newline="")
+    return file.open(encoding=known, newline="")
 
 
 def _parquet(file: Path) -> tuple[list[str], list[list[object]]]:

@@ -85,7 +85,7 @@ class Scaler:
     def space(self, schema: Schema) -> FeatureSpace:
         """What the model's inputs mean; names are those of `schema.feature_names()`."""
         categorical = tuple(
-            name for c in schema.columns if c.kind == "category" for name in c.entries()
+            entry.name for column in schema.columns for entry in column.layout() if entry.coded
         )
         return FeatureSpace(
             schema.shape,
@@ -171,20 +171,15 @@ def fit_scaling(option: ScalingOption, schema: Schema, public: Rows | None) -> S
 
 
 def _declared(schema: Schema) -> tuple[Tensor, Tensor, Tensor]:
-    """(low, high, whether an entry is one-hot); an undeclared bound is infinite."""
+    """(low, high, whether an entry is a code); an undeclared bound is infinite."""
     if not schema.columns:
         least = -math.inf if schema.low is None else float(schema.low)
         most = math.inf if schema.high is None else float(schema.high)
         return torch.tensor(least), torch.tensor(most), torch.tensor(False)
-    low: list[float] = []
-    high: list[float] = []
-    category: list[bool] = []
-    for column in schema.columns:
-        count = len(column.entries())
-        one_hot = column.kind == "category"
-        low += [0.0 if one_hot else -math.inf if column.low is None else column.low] * count
-        high += [1.0 if one_hot else math.inf if column.high is None else column.high] * count
-        category += [one_hot] * count
+    entries = [entry for column in schema.columns for entry in column.layout()]
+    low = [-math.inf if entry.low is None else entry.low for entry in entries]
+    high = [math.inf if entry.high is None else entry.high for entry in entries]
+    category = [entry.coded for entry in entries]
     return (
         torch.tensor(low, dtype=torch.float32),
         torch.tensor(high, dtype=torch.float32),

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,44 +16,18 @@ from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import BadArgument, DataError
 from nacre.data.cells import of_table
-from nacre.data.dataset import Cohorts, Column, Rows, Schema, checked
+from nacre.data.columns.column import Column
+from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.columns.encode import ColumnReading, Remedies, features_of, fill_problem
+from nacre.data.columns.faults import refusal
+from nacre.data.columns.spec import ColumnSpec
+from nacre.data.columns.values import as_column, as_everywhere, different, lacks_value
+from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
-from nacre.data.readers import (
-    RawTable,
-    as_number,
-    form_problem,
-    is_missing,
-    read_table,
-    text,
-    unit_name,
-)
+from nacre.data.readers import RawTable, form_problem, read_table, suffix, unit_name
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnSpec:
-    """A column that the model sees: a number, or one of the listed categories."""
-
-    low: float | None = None
-    """Smallest legal value, in the column's own unit."""
-    high: float | None = None
-    """Largest legal value, in the column's own unit."""
-    categories: tuple[str, ...] = ()
-    """Every legal value, as text; empty for a number."""
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise BadArgument(f"{name}={value} must be finite; leave it out for no bound")
-            if value is not None and self.categories:
-                raise BadArgument(f"{name}={value} and categories exclude each other; keep one")
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            raise BadArgument(f"low={self.low} must be below high={self.high}")
-        if len(set(self.categories)) < len(self.categories):
-            raise BadArgument(f"categories={self.categories} must differ from each other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +38,8 @@ class Table(NoAssumptions):
     kind: Literal["table"] = "table"
     path: str
     """The file, relative to the recipe: .csv, .csv.gz, .parquet or .pq."""
+    dialect: Dialect = PLAIN
+    """How the file writes its values; the same for `public`, and for files that are predicted."""
     target: str
     """The column to predict."""
     columns: dict[str, ColumnSpec]
@@ -114,9 +88,33 @@ class Table(NoAssumptions):
                 "keep one"
             )
         _check_classes(self.task, self.classes)
+        self._check_file()
+        self._check_columns()
         problem = scaling_problem(self.scaling, self.schema(), self.has_public)
         if problem:
             raise BadArgument(problem)
+
+    def _check_file(self) -> None:
+        if suffix(self.path) not in (".parquet", ".pq", ".jsonl", ".ndjson"):
+            return
+        for name in ("separator", "quote", "encoding"):
+            if (value := getattr(self.dialect, name)) != getattr(PLAIN, name):
+                raise BadArgument(
+                    f"dialect.{name}: {value!r} is of text in columns, and {self.path} is none; "
+                    "leave it out"
+                )
+
+    def _check_columns(self) -> None:
+        columns = self.schema().columns
+        for column in columns:
+            if problem := fill_problem(column):
+                raise BadArgument(f"columns.{column.name}: {problem}; declare a legal value")
+        names = [name for column in columns for name in column.entries()]
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise BadArgument(
+                f"columns would give the model two inputs called {name!r}; rename a column"
+            )
 
     @property
     def has_public(self) -> bool:
@@ -130,28 +128,30 @@ class Table(NoAssumptions):
 
     def schema(self, folder: Path = Path()) -> Schema:
         """What a row looks like, from the declared columns in their order."""
-        columns = tuple(
-            Column(
-                name, "category" if spec.categories else "number", spec.low, spec.high,
-                spec.categories,
-            )
-            for name, spec in self.columns.items()
-        )  # fmt: skip
-        width = sum(len(column.entries()) for column in columns)
+        columns = tuple(spec.column(name, self.on_missing) for name, spec in self.columns.items())
+        width = sum(len(column.layout()) for column in columns)
         return Schema((width,), columns, self.task, self.classes)
+
+    def look(self, folder: Path) -> None:
+        """Reads and checks both files. Raises `DataError` with everything that is refused."""
+        for path, keyed in ((self.path, True), (self.public and self.public.path, False)):
+            if path:
+                _encoded(self, read_table(folder, path, self.dialect), keyed=keyed)
 
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads both files against the declaration; the holdout is chosen under `split_key`."""
-        raw = read_table(folder, self.path)
+        raw = read_table(folder, self.path, self.dialect)
         private, notes = _encoded(self, raw, keyed=True)
         test = public = None
         if self.holdout:
             private, test = held_out(private, self.holdout, split_key)
         if self.public:
-            public, more = _encoded(self, read_table(folder, self.public.path), keyed=False)
+            public, more = _encoded(
+                self, read_table(folder, self.public.path, self.dialect), keyed=False
+            )
             notes += more
         shown = self.public_demonstration
-        cells = of_table(raw.columns)
+        cells = of_table(as_everywhere(raw.columns, self.dialect))
         cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
 
@@ -164,111 +164,90 @@ def _check_classes(task: str, classes: tuple[str, ...]) -> None:
 
 
 class _TableReading:
-    """One file while it is read: which rows stay, and what was done to the others."""
+    """One file while it is read: what is wrong with its rows, which of them stay."""
 
     def __init__(self, table: Table, raw: RawTable) -> None:
         self.table, self.raw = table, raw
-        self.keep = np.ones(len(raw), dtype=bool)
-        self.notes: list[str] = []
+        self.reading = ColumnReading(table.dialect, table.on_out_of_range, _REMEDIES)
 
-    def judge(self, rows: Sequence[int], name: str, fault: str, policy: str, remedy: str) -> None:
-        """Refuses or drops these rows; `fault` says what is wrong, `remedy` what to do."""
-        if not rows:
-            return
-        if policy == "refuse":
-            raise DataError(
-                f"{self.raw.file} column {name!r}: {fault} in {rows_named(rows)}; {remedy}",
-                column=name,
-            )
-        self.keep[list(rows)] = False
-        self.notes.append(f"{self.raw.file}: dropped {rows_named(rows)}, {fault} in {name!r}")
+    def features(self) -> np.ndarray:
+        """(N, F) float32: what the model sees."""
+        declared = self.table.schema().columns
+        columns = {column.name: self.raw.column(column.name) for column in declared}
+        return features_of(columns, declared, self.reading, len(self.raw))
 
-    def present(self, name: str, values: list[object], known: Sequence[str] = ()) -> np.ndarray:
-        """(N,) bool: which rows have a value; those without one are judged."""
-        has = np.array([text(value) in known or not is_missing(value) for value in values])
-        remedy = "fill them or set `on_missing: drop`"
-        self.judge(_where(~has), name, "there is no value", self.table.on_missing, remedy)
-        return has
-
-    def numbers(self, name: str, low: float | None, high: float | None) -> np.ndarray:
-        """(N,) float64 values of a number column, clamped where the recipe says so."""
-        has, numbers = self._parsed(name)
-        least = -math.inf if low is None else low
-        most = math.inf if high is None else high
-        policy = self.table.on_out_of_range
-        if policy == "clamp":
-            inside = np.clip(numbers, least, most)
-            moved = _where(has & (inside != numbers))
-            if moved:
-                what = f"clamped {rows_named(moved)} of {name!r} to the declared range"
-                self.notes.append(f"{self.raw.file}: {what}")
-            numbers, policy = inside, "refuse"
-        largest = float(np.finfo(np.float32).max)  # beyond it a feature would become infinite
-        outside = (numbers < max(least, -largest)) | (numbers > min(most, largest))
-        self.judge(
-            _where(has & outside), name, f"the value lies outside {_range(low, high)}", policy,
-            "correct them, widen the range, or set `on_out_of_range`",
-        )  # fmt: skip
-        return np.where(outside, 0.0, numbers)
-
-    def _parsed(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) bool, which rows have a value, and (N,) float64, 0 where they have none."""
-        values = self.raw.column(name)
-        numbers = _all_finite(values)
-        if numbers is not None:
-            return np.ones(len(values), dtype=bool), numbers
-        has = self.present(name, values)
-        read = [as_number(value) if ok else 0.0 for value, ok in zip(values, has, strict=True)]
-        wrong = [i for i, value in enumerate(read) if value is None]
-        shown = text(values[wrong[0]])[:_SHOWN] if wrong else ""
-        self.judge(
-            wrong, name, f"{shown!r} is not a number", "refuse",
-            "correct it, or where it stands for no value leave the cell empty and set "
-            "`on_missing: drop`, or drop the column",
-        )  # fmt: skip
-        return has, np.array(read, dtype=np.float64)
-
-    def choices(self, name: str, known: Sequence[str], policy: str, remedy: str) -> np.ndarray:
-        """(N,) int64 places in `known`; 0 where the row is dropped."""
-        values = self.raw.column(name)
-        has = self.present(name, values, known)
-        place = {value: i for i, value in enumerate(known)}
-        found = np.array([place.get(text(value), -1) for value in values])
-        unknown = _where(has & (found < 0))
-        others = len({text(values[row]) for row in unknown}) - 1
-        more = f" (and {others} other value{'s' if others > 1 else ''})" if others > 0 else ""
-        fault = f"{text(values[unknown[0]])!r}{more} is not declared" if unknown else ""
-        self.judge(unknown, name, fault, policy, remedy)
-        return np.maximum(found, 0)
+    def label(self) -> np.ndarray:
+        """(N,) int64 places among the classes, or float32 numbers."""
+        table = self.table
+        values = as_column(self.raw.column(table.target))
+        if table.task == "regression":
+            target = Column(table.target, "number", missing=table.on_missing)
+            has, numbers = self.reading.numbers(values, target)
+            self.reading.missing(target, has)
+            return numbers.astype(np.float32)
+        target = Column(
+            table.target, "category", categories=table.classes, missing=table.on_missing
+        )
+        classes = ColumnReading(table.dialect, "refuse", _OF_CLASSES, self.reading.faults)
+        has, places = classes.choices(values, target)
+        classes.missing(target, has)
+        return places
 
     def names(self, name: str | None) -> list[str] | None:
         """(N,) text of a unit or party column."""
         if name is None:
             return None
-        values = self.raw.column(name)
-        self.present(name, values)
-        return [unit_name(value) for value in values]
+        words, codes = different(as_column(self.raw.column(name)))
+        has = ~np.array([lacks_value(word, self.table.dialect) for word in words], np.bool_)
+        self.reading.missing(Column(name, "category", missing=self.table.on_missing), has[codes])
+        known = [unit_name(word) for word in words]
+        return [known[code] for code in codes.tolist()]
+
+    def kept(self) -> tuple[list[int], tuple[str, ...]]:
+        """(the rows that stay, what was done to the others). Raises `DataError` with everything
+        that is refused."""
+        faults, keep, notes = self.reading.faults, np.ones(len(self.raw), np.bool_), list[str]()
+        if refused := [fault for fault in faults if fault.policy == "refuse"]:
+            raise refusal(str(self.raw.file), refused, len(self.raw))
+        for fault in faults:
+            rows = rows_named(fault.rows.tolist())
+            if fault.policy == "clamp":
+                done = f"clamped {rows} of {fault.column!r} to the declared range"
+            else:
+                keep[fault.rows] = False
+                done = f"dropped {rows}, {fault.words} in {fault.column!r}"
+            notes.append(f"{self.raw.file}: {done}")
+        found: list[int] = np.flatnonzero(keep).tolist()
+        return found, tuple(notes)
+
+
+_REMEDIES: Remedies = {
+    "missing": "fill them or set `on_missing: drop`, or declare `missing` for the column",
+    "no number": "correct it, say how numbers are written (`dialect: {decimal: …}`), declare it "
+    "under `dialect: {missing: […]}` where it stands for no value, or drop the column",
+    "no date": "correct it, or declare how dates are written (`date: {format: …}`)",
+    "outside": "correct them, widen the range, or set `on_out_of_range`",
+    "unlisted": "add it to `categories`, set `other: true` for all that are not listed, or set "
+    "`on_out_of_range: drop`",
+}
+_OF_CLASSES: Remedies = {**_REMEDIES, "unlisted": "add it to `classes` or correct the rows"}
 
 
 def _encoded(table: Table, raw: RawTable, *, keyed: bool) -> tuple[Rows, tuple[str, ...]]:
     """(rows, notes); unit and party are read where `keyed`. Raises `DataError`."""
     _all_declared(table, raw, keyed=keyed)
     reading = _TableReading(table, raw)
-    blocks = [_block(reading, column) for column in table.schema().columns]
-    if table.task == "classification":
-        remedy = "add it to `classes` or correct the rows"
-        label = reading.choices(table.target, table.classes, "refuse", remedy)
-    else:
-        label = reading.numbers(table.target, None, None).astype(np.float32)
+    features, label = reading.features(), reading.label()
     group = reading.names(table.unit) if keyed else None
     party = reading.names(table.party) if keyed else None
     rows = Rows(
-        torch.from_numpy(np.concatenate(blocks, axis=1, dtype=np.float32)),
+        torch.from_numpy(features),
         torch.from_numpy(label),
         None if group is None else tuple(group),
         None if party is None else tuple(party),
     )
-    return rows.take(_where(reading.keep)), tuple(reading.notes)
+    kept, notes = reading.kept()
+    return rows if len(kept) == len(rows) else rows.take(kept), notes
 
 
 def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
@@ -283,38 +262,3 @@ def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
                 f"{raw.file} has a column {name!r} that is neither declared nor dropped; add it "
                 "to `columns` or to `drop`"
             )
-
-
-def _block(reading: _TableReading, column: Column) -> np.ndarray:
-    """(N, entries) float64: the input entries that one column fills."""
-    if column.kind == "number":
-        return reading.numbers(column.name, column.low, column.high)[:, None]
-    # No number stands for an unlisted category, so there is nothing to clamp it to.
-    policy = "drop" if reading.table.on_out_of_range == "drop" else "refuse"
-    remedy = "add it to `categories` or set `on_out_of_range: drop`"
-    places = reading.choices(column.name, column.categories, policy, remedy)
-    return np.eye(len(column.categories))[places]
-
-
-_SHOWN = 40
-"""Characters of a value that a message shows."""
-
-
-def _all_finite(values: list[object]) -> np.ndarray | None:
-    """The values at once, ten times as fast as one by one; None unless all are finite numbers."""
-    try:
-        numbers = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if numbers.ndim == 1 and np.isfinite(numbers).all() else None
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if low is None and high is None:
-        return "the finite numbers"
-    return f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
-
-
-def _where(mask: np.ndarray) -> list[int]:
-    found: list[int] = np.flatnonzero(mask).tolist()
-    return found

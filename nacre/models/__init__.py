@@ -1,6 +1,7 @@
 """Models that never mix rows, and what their outputs mean."""
 
 from nacre.models.callables import OWN, Code, PythonModel
+from nacre.models.first_bias import start_at
 from nacre.models.gpt import GPT
 from nacre.models.images import CNN
 from nacre.models.load import (
@@ -55,5 +56,6 @@ __all__ = [
     "random_inputs",
     "save",
     "saved",
+    "start_at",
     "task_for",
 ]

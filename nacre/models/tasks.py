@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,6 +50,8 @@ class Classification(_OfRows):
     """
 
     classes: int
+    weights: tuple[float, ...] = ()
+    """What the loss of a row of each class is multiplied by; () for 1."""
     kind: Literal["classification"] = "classification"
 
     @property
@@ -58,15 +61,19 @@ class Classification(_OfRows):
 
     def sentence(self) -> str:
         """The classes and the cross-entropy."""
-        return f"one of {self.classes} classes, by cross-entropy"
+        weighted = " weighted by class" if self.weights else ""
+        return f"one of {self.classes} classes, by cross-entropy{weighted}"
 
     def row_losses(
         self,
         outputs: Tensor,  # (R, classes)
         label: Tensor,  # (R,) int64
     ) -> Tensor:
-        """-> (R,): minus the log-probability of the right class."""
-        return functional.cross_entropy(outputs, label, reduction="none")
+        """-> (R,): minus the log-probability of the right class, times the class's weight."""
+        weights = None
+        if self.weights:
+            weights = torch.tensor(self.weights, dtype=outputs.dtype, device=outputs.device)
+        return functional.cross_entropy(outputs, label, weights, reduction="none")
 
     def divergence(self, reference: Tensor, outputs: Tensor) -> Tensor:
         """(R, classes) twice -> (R,): KL(reference ‖ outputs) of the class probabilities."""

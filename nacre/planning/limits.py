@@ -11,6 +11,11 @@ def assumptions(recipe: Recipe) -> list[str]:
         "The run key in `local/` stays secret while the run is open; it is destroyed at its end.",
         "The declared sizes, ranges and classes are public knowledge, not read off the rows.",
     ]
+    if recipe.training.class_prior is not None:
+        found.append(
+            "The shares in `training.class_prior` are public knowledge too: they set first biases"
+            + (" and weights of the loss." if recipe.training.class_weights != "none" else ".")
+        )
     option = recipe.differential_privacy
     if option is not None:
         found += [

@@ -36,7 +36,7 @@ from nacre.planning.pricing import charged, priced, searched
 from nacre.planning.protection import Protection, protection_of
 from nacre.planning.refusals.checks import CHECKS
 from nacre.planning.refusals.clipping import parts_fit
-from nacre.planning.refusals.inputs import same_task
+from nacre.planning.refusals.inputs import same_task, shares_are_of_the_classes
 from nacre.planning.refusals.size import adapters_fit, fits
 from nacre.planning.search_facts import SearchFacts
 from nacre.recipe.load import recipe_digest, require_writable
@@ -181,6 +181,7 @@ def _draft(recipe: Recipe) -> _Draft:
     """One run: resolved, refused where it is unsound, built, and its cost estimated."""
     schema, sizes = _schema(recipe), declared_sizes(recipe)
     same_task(recipe)
+    shares_are_of_the_classes(recipe)
     fits(recipe, schema)
     model = _built(recipe, schema)
     space = FeatureSpace(schema.shape, schema.feature_names())

@@ -15,7 +15,7 @@ from nacre.planning.alternatives import settings_in_words
 from nacre.planning.levels import ChargedLevel, PricedLevel
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
-from nacre.training.pieces import task_of
+from nacre.training.pieces import learnt_task
 
 
 def plan_tables(plan: Plan) -> RenderableType:
@@ -42,7 +42,7 @@ def _what(plan: Plan) -> Table:
         table.add_row("tune", plan.search.sentence())
     table.add_row("data", words.data_words(plan.recipe))
     table.add_row("model", f"{words.model_words(plan.recipe)}, {_model(plan)}")
-    table.add_row("answers", task_of(plan.schema).sentence())
+    table.add_row("answers", learnt_task(plan.recipe, plan.schema).sentence())
     table.add_row("steps", _steps(plan))
     table.add_row("optimizer", plan.recipe.training.optimizer.sentence())
     for audit in plan.recipe.audit:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from nacre.core.errors import DataError
 from nacre.core.theirs import theirs
+from nacre.data.columns.faults import rows_listed
 from nacre.models.tasks import CausalLM
-from nacre.prediction.faults import rows_listed
 from nacre.prediction.signature import Signature
 from nacre.prediction.texts import TokenRows
 

@@ -14,7 +14,16 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from nacre.core.errors import DataError
-from nacre.data.readers import FileFault, by_tabs, csv_header, csv_lines, open_text, reading
+from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.readers import (
+    FileFault,
+    csv_form,
+    csv_header,
+    csv_lines,
+    encoding_fault,
+    open_text,
+    reading,
+)
 
 CHUNK = 1 << 15
 """Rows that are scored together. Always as many, so that a row's answer does not depend on how the
@@ -26,16 +35,16 @@ thirty such blocks ahead."""
 
 
 class CsvRows:
-    """A file of comma- or tab-separated values, plain or .gz, with names in its first row."""
+    """A file of separated values, plain or .gz, with names in its first row."""
 
-    def __init__(self, file: Path, block: int = NARROW) -> None:
+    def __init__(self, file: Path, block: int = NARROW, dialect: Dialect = PLAIN) -> None:
         csv.field_size_limit(sys.maxsize)
-        with reading(file), open_text(file) as opened:
-            lines = csv_lines(opened)
-            self.names = csv_header(opened, lines)
+        self._form, self._encoding = csv_form(file, dialect), dialect.encoding
+        with reading(file), open_text(file, self._encoding) as opened:
+            lines = csv_lines(opened, self._form)
+            self.names = csv_header(lines, self._form)
             if next(lines, None) is None:
                 raise FileFault("holds no rows, so there is nothing to predict; add rows to it")
-            self._tabs = by_tabs(opened)
         once_each(file, self.names)
         self._file, self._block = file, block
         self._bytes: _Counted | None = None
@@ -47,9 +56,10 @@ class CsvRows:
             plain = stack.enter_context(self._file.open("rb"))
             packed = self._file.suffix == ".gz"
             opened = stack.enter_context(gzip.open(plain)) if packed else plain
-            self._bytes = _Counted(cast(BinaryIO, opened), plain, self._file.stat().st_size)
+            quote = self._form.quote
+            self._bytes = _Counted(cast(BinaryIO, opened), plain, self._file.stat().st_size, quote)
             yield from _of_one_size(self._batches())
-            if self._bytes.quotes % 2 and not self._tabs:
+            if self._bytes.quotes % 2:
                 self._require_closed()
 
     def share(self) -> float:
@@ -63,12 +73,15 @@ class CsvRows:
             reader = arrow_csv.open_csv(
                 pa.PythonFile(self._bytes, mode="r"),
                 arrow_csv.ReadOptions(
-                    column_names=places, block_size=self._block, use_threads=False
+                    column_names=places,
+                    block_size=self._block,
+                    use_threads=False,
+                    encoding="utf8" if self._encoding.startswith("utf-8") else self._encoding,
                 ),
                 arrow_csv.ParseOptions(
-                    delimiter="\t" if self._tabs else ",",
-                    quote_char=False if self._tabs else '"',
-                    newlines_in_values=not self._tabs,
+                    delimiter=self._form.separator,
+                    quote_char=self._form.quote or False,
+                    newlines_in_values=self._form.quote is not None,
                     invalid_row_handler=self._note_wrong,
                 ),
                 arrow_csv.ConvertOptions(
@@ -94,17 +107,18 @@ class CsvRows:
             place = f"row {row.number - 1}" if row.number else "a row"
             return (
                 f"{place} has {row.actual_columns} values and the header names "
-                f"{row.expected_columns} columns; correct the row or quote values that hold commas"
+                f"{row.expected_columns} columns; correct the row or quote values that hold "
+                f"{self._form.held()}"
             )
         said = " ".join(str(error).split())
         if "UTF8" in said or "UTF-8" in said:
-            return "is not UTF-8 text; save it in UTF-8"
+            return encoding_fault(self._encoding)
         return f"cannot be read as CSV ({said}); write it anew"
 
     def _require_closed(self) -> None:
         """Arrow takes a quote that is never closed for one that is closed at the end."""
-        with open_text(self._file) as opened:
-            for _ in csv_lines(opened):
+        with open_text(self._file, self._encoding) as opened:
+            for _ in csv_lines(opened, self._form):
                 pass
 
 
@@ -113,14 +127,16 @@ class _Counted:
 
     closed = False
 
-    def __init__(self, opened: BinaryIO, plain: BinaryIO, size: int) -> None:
+    def __init__(self, opened: BinaryIO, plain: BinaryIO, size: int, quote: str | None) -> None:
         self._opened, self._plain, self._size = opened, plain, max(1, size)
+        self._quote = None if quote is None else quote.encode()
         self.quotes = 0
 
     def read(self, count: int = -1) -> bytes:
         """The next bytes."""
         data = self._opened.read(count)
-        self.quotes += data.count(b'"')
+        if self._quote is not None:
+            self.quotes += data.count(self._quote)
         return data
 
     def readable(self) -> bool:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from nacre.core.errors import BadArgument, FileDamaged, RunError
 from nacre.core.run_folder import RunFolder
 from nacre.data import Rows, Scaler
+from nacre.data.columns.faults import Fault
 from nacre.data.text import tokens
 from nacre.data.text.tokens import Tokenizer
 from nacre.models import OWN, Code, SavedModel, load, saved
 from nacre.models.transformer import Stock
 from nacre.prediction.answers import Outcomes, answered, answered_text
-from nacre.prediction.columns import features_of
-from nacre.prediction.faults import Fault, FaultTally
+from nacre.prediction.columns import read_features
+from nacre.prediction.faults import FaultTally
 from nacre.prediction.frames import Frame, framed
 from nacre.prediction.generate import continued
 from nacre.prediction.row_files import Chunk, require_columns
@@ -123,16 +124,16 @@ class Predictor:
             if self.signature.scores_text():
                 lacking = {int(i) for fault in faults for i in fault.rows}
                 faults += too_short(rows, lacking)
-            without = tally.add(faults, first)
-            if tally.refused is not None:
+            without = tally.add(faults, first, chunk.count)
+            if tally.refused:
                 return Scored(None, faults, without)
             return Scored(answered_text(self.module, self.signature, rows), faults, without)
         faults: list[Fault] = []
         inputs = chunk.inputs
         if inputs is None:
-            inputs, faults = features_of(chunk.columns, self.signature, chunk.count)
-        without = tally.add(faults, first)
-        if tally.refused is not None:
+            inputs, faults = read_features(chunk.columns, self.signature, chunk.count)
+        without = tally.add(faults, first, chunk.count)
+        if tally.refused:
             return Scored(None, faults, without)
         features = self._scaled(torch.from_numpy(np.ascontiguousarray(inputs)))
         return Scored(answered(self.module, self.signature, features), faults, without)

@@ -145,7 +145,8 @@ class _Csv:
 
 
 def _csv(file: Path, signature: Signature) -> RowFile:
-    return _Csv(CsvRows(file, WIDE if signature.form == "text" else NARROW))
+    block = WIDE if signature.form == "text" else NARROW
+    return _Csv(CsvRows(file, block, signature.dialect))
 
 
 class ParquetRows:

@@ -10,6 +10,10 @@ from typing import Any, Literal, get_args
 
 from nacre.core.errors import FileDamaged
 from nacre.data import AnyData, Arrays, Column, Table, Text
+from nacre.data.columns.column import ColumnCoding, ColumnKind, MissingPolicy
+from nacre.data.columns.dates import Dates
+from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.columns.encode import fill_problem
 from nacre.data.dataset import Schema
 from nacre.models.tasks import TaskKind
 
@@ -56,6 +60,7 @@ class Signature:
     on_missing: Literal["refuse", "drop"] = "refuse"
     on_out_of_range: Literal["refuse", "clamp", "drop"] = "refuse"
     scaling: str = "none"  # the kind; the numbers are the scaler's
+    dialect: Dialect = PLAIN  # of files of rows
     versions: tuple[tuple[str, str], ...] = ()  # of the packages that trained the model
 
     @property
@@ -78,7 +83,9 @@ class Signature:
 
     def may_be_empty(self) -> bool:
         """Whether a row may stay without a prediction, instead of being refused."""
-        return self.on_missing == "drop" or self.on_out_of_range == "drop" or self.scores_text()
+        drops = any(column.missing == "drop" for column in self.columns)
+        drops = drops or (self.on_missing == "drop" and self.form == "text")
+        return drops or self.on_out_of_range == "drop" or self.scores_text()
 
     def scores_text(self) -> bool:
         """Whether the answer is how likely a document is."""
@@ -120,6 +127,7 @@ def signature_of(data: AnyData) -> Signature:
         on_missing=table.on_missing if table else "refuse",
         on_out_of_range=table.on_out_of_range if table else "refuse",
         scaling=data.scaling.kind,
+        dialect=table.dialect if table else PLAIN,
         versions=versions,
     )
 
@@ -136,7 +144,7 @@ def read_signature(value: Any, where: str) -> Signature:
             _one_of(value["task"], _TASKS),
             tuple(_count(length) for length in value["shape"]),
             _words(value["classes"]),
-            tuple(_column(column) for column in value["columns"]),
+            tuple(_column(column, value["on_missing"]) for column in value["columns"]),
             _bound(value["low"]),
             _bound(value["high"]),
             _name(value["array"]),
@@ -148,9 +156,10 @@ def read_signature(value: Any, where: str) -> Signature:
             _one_of(value["on_missing"], ("refuse", "drop")),
             _one_of(value["on_out_of_range"], ("refuse", "clamp", "drop")),
             _word(value["scaling"]),
+            _dialect(value.get("dialect")),
             tuple((_word(name), _word(number)) for name, number in value["versions"].items()),
         )
-        width = sum(len(column.entries()) for column in found.columns)
+        width = sum(len(column.layout()) for column in found.columns)
         if found.columns and found.shape != (width,):
             raise ValueError(f"its columns fill {width} inputs and its shape is {found.shape}")
         if found.form == "array" and found.array is None:
@@ -164,14 +173,63 @@ def read_signature(value: Any, where: str) -> Signature:
         ) from error
 
 
-def _column(value: Mapping[str, Any]) -> Column:
-    kind = _one_of(value["kind"], ("number", "category"))
-    categories = _words(value["categories"])
-    if (kind == "category") != bool(categories):
-        raise ValueError(f"column {value['name']!r} is a {kind} with categories {categories}")
-    return Column(
-        _word(value["name"]), kind, _bound(value["low"]), _bound(value["high"]), categories
+def _column(value: Mapping[str, Any], on_missing: Any) -> Column:
+    """What stands there of one column; a signature that is older than a key of it says less."""
+    kind = _one_of(value["kind"], get_args(ColumnKind))
+    categories, edges = _words(value["categories"]), value.get("edges", [])
+    dates = value.get("dates")
+    fill = value.get("fill")
+    found = Column(
+        _word(value["name"]),
+        kind,
+        _bound(value["low"]),
+        _bound(value["high"]),
+        categories,
+        other=_truth(value.get("other", False)),
+        buckets=_count(value["buckets"]) if kind == "hash" else 0,
+        yes=_words(value.get("yes", [])),
+        no=_words(value.get("no", [])),
+        dates=None if dates is None else Dates(**_plain_keys(dates)),
+        coding=_one_of(value.get("coding", "plain"), get_args(ColumnCoding)),
+        edges=tuple(_number(edge) for edge in edges),
+        missing=_one_of(value.get("missing", on_missing), get_args(MissingPolicy)),
+        fill=fill if isinstance(fill, str) else _bound(fill),
+        flag=_truth(value.get("flag", False)),
     )
+    whole = {
+        "category": bool(categories), "boolean": bool(found.yes and found.no),
+        "date": found.dates is not None, "hash": True, "number": True,
+    }  # fmt: skip
+    rises = all(a < b for a, b in zip(found.edges, found.edges[1:], strict=False))
+    if not whole[kind] or (kind != "category" and categories):
+        raise ValueError(f"column {found.name!r} is a {kind} with categories {categories}")
+    if (found.coding != "plain") != (len(edges) > 1) or not rises:
+        raise ValueError(f"column {found.name!r} has a coding with edges {found.edges}")
+    if problem := fill_problem(found):
+        raise ValueError(problem)
+    return found
+
+
+def _dialect(value: Mapping[str, Any] | None) -> Dialect:
+    if value is None:  # of a model that is older than dialects
+        return PLAIN
+    found = Dialect(**_plain_keys(value))
+    known = {
+        "separator": (None, ",", ";", "|", "tab"), "quote": (None, '"', "'", "none"),
+        "encoding": ("utf-8", "utf-8-sig", "latin-1", "cp1252"), "decimal": (".", ","),
+        "thousands": (None, ",", ".", " ", "'"),
+    }  # fmt: skip
+    for name, words in known.items():
+        _one_of(getattr(found, name), words)
+    return found
+
+
+def _plain_keys(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts, and lists of texts as tuples."""
+    return {
+        name: _words(each) if isinstance(each, list) else _name(each)
+        for name, each in value.items()
+    }
 
 
 def _text(value: Mapping[str, Any]) -> TextInputs:
@@ -187,7 +245,7 @@ def _text(value: Mapping[str, Any]) -> TextInputs:
 
 def _one_of(value: Any, known: tuple[Any, ...]) -> Any:
     if value not in known:
-        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        raise ValueError(f"{value!r} is none of {', '.join(map(str, known))}")
     return value
 
 
@@ -212,6 +270,19 @@ def _count(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{value!r} should be a whole number of at least 1")
     return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} should be true or false")
+    return value
+
+
+def _number(value: Any) -> float:
+    found = _bound(value)
+    if found is None:
+        raise TypeError("a number is missing")
+    return found
 
 
 def _bound(value: Any) -> float | None:

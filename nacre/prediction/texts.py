@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from nacre.data.columns.faults import Fault
 from nacre.data.text.documents import as_document, as_words, half_characters
 from nacre.data.text.encode import NOT_COUNTED, Encoder
 from nacre.data.text.tokens import Tokenizer
-from nacre.prediction.faults import Fault
 from nacre.prediction.signature import Signature, TextInputs
 
 

@@ -17,7 +17,7 @@ from nacre.differential_privacy.options import Privacy
 from nacre.federated_learning.options import FederatedLearning
 from nacre.fine_tuning.choices import FineTuningOption
 from nacre.gradient_clipping import ClippingOption
-from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained, build
+from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained, build, start_at
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
 from nacre.recipe.sections import Evaluate, Execution, LedgerChoice, Training
@@ -109,11 +109,15 @@ class Recipe:
         return privacy.rows_per_unit if privacy is not None else None
 
     def build_model(self, schema: Schema) -> nn.Module:
-        """The model before training, for rows of this schema; its first weights follow the seed.
+        """The model before training, for rows of this schema; its first weights follow the seed,
+        and the bias of its last layer the declared shares of the classes.
 
-        Raises what `nacre.models.build` raises.
+        Raises what `nacre.models.build` and `start_at` raise.
         """
-        return build(self.model, schema.shape, schema.outputs(), self.seed, self.folder, self.code)
+        model = build(self.model, schema.shape, schema.outputs(), self.seed, self.folder, self.code)
+        if shares := self.training.first_shares(schema.classes):
+            start_at(model, shares)
+        return model
 
     @property
     def lines(self) -> dict[str, tuple[str, int]]:

@@ -32,11 +32,57 @@ class Training:
     With a federation, over its rounds."""
     augment: Copies | None = None
     """Copies of each image, flipped and shifted, that a step takes instead of the image itself."""
+    class_prior: dict[str, float] | None = None
+    """The share of each class among all people, as far as it is known without these rows (they are
+    never counted): the bias of the model's last layer starts at its logarithm."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` multiplies the loss of a row by 1 / (classes x declared share of its class), so
+    that rare classes count as much as frequent ones; needs `class_prior`. The weight comes before
+    the clip, so the bound and the price stay as they are. Answers are those of a population in
+    which classes are equally frequent."""
     checkpoint: int = 10
     """Steps (or rounds, in a federation) between two checkpoints."""
 
     def __post_init__(self) -> None:
         require.at_least(1, steps=self.steps, batch=self.batch, checkpoint=self.checkpoint)
+        prior = self.class_prior
+        if prior is not None:
+            for name, share in prior.items():
+                if not 0 < share < 1:
+                    raise BadArgument(
+                        f"class_prior={{{name}: {share}}} must lie between 0 and 1; a class that "
+                        "nobody has is none"
+                    )
+            if abs(sum(prior.values()) - 1) > _SUM_WITHIN:
+                raise BadArgument(
+                    f"class_prior has shares of sum {sum(prior.values()):g}, and all classes "
+                    "together are 1; correct them"
+                )
+        elif self.class_weights != "none":
+            raise BadArgument(
+                f"class_weights={self.class_weights!r} needs `class_prior`: shares that are "
+                "counted on private rows would tell of them"
+            )
+
+    def shares(self, classes: tuple[str, ...]) -> tuple[float, ...]:
+        """The declared share of each class; () where none is declared."""
+        prior = self.class_prior
+        return () if prior is None else tuple(prior[name] for name in classes)
+
+    def loss_weights(self, classes: tuple[str, ...]) -> tuple[float, ...]:
+        """What the loss of a row of each class is multiplied by; () for 1."""
+        if self.class_weights == "none":
+            return ()
+        return tuple(1 / (len(classes) * share) for share in self.shares(classes))
+
+    def first_shares(self, classes: tuple[str, ...]) -> tuple[float, ...]:
+        """Where answers start: the shares of the classes as the loss weighs them; () for where the
+        model's own first weights lie."""
+        shares, weights = self.shares(classes), self.loss_weights(classes)
+        return tuple(1 / len(classes) for _ in shares) if weights else shares
+
+
+_SUM_WITHIN = 1e-3  # of 1: declared shares are rounded
 
 
 @dataclass(frozen=True, kw_only=True)

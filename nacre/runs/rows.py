@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nacre.core.errors import DataError
 from nacre.core.random import digest
 from nacre.core.types import FeatureSpace
+from nacre.data import Table
 from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.scaling import Scaler, fit_scaling
@@ -123,7 +124,7 @@ _AT_ONCE = 1 << 22  # numbers
 
 
 def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
-    """What the holder should know where the declared size is far from the units at hand.
+    """What the holder should know where the declared size is not that of the units at hand.
 
     For the local terminal only: how many units there are is private, so nothing is refused.
     """
@@ -132,13 +133,36 @@ def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
     by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
     units = len(set(rows.group or ())) if by_group else len(rows)
     declared = recipe.data.size
-    if declared / 2 <= units <= declared * 2:
+    if abs(units - declared) <= _NEAR * declared:
         return []
+    what = f"values of {recipe.data.unit!r}" if by_group else "rows"
+    batch = recipe.training.batch
     return [
-        f"`data.size` says {declared} and there are {units} units to train on: the guarantee "
-        "holds, but each step draws a share of the declared number, so the batches are of "
-        "another size than `training.batch`"
+        f"READ {units:,} {what} to train on, DECLARED {declared:,} (`data.size`): the guarantee "
+        f"holds, but a step draws about {batch * units / declared:.3g} units and divides by the "
+        f"{batch} of `training.batch`; correct `data.size` if it is a mistake"
     ]
+
+
+_NEAR = 0.1  # of the declared number: no more is worth a line
+
+
+def look(recipe: Recipe) -> None:
+    """Reads and checks a table as `read` does and keeps nothing of it, so that faults are told
+    before noise is calibrated. Raises `DataError`, with the place in the recipe. Larger files than
+    64 MiB and other data are left to `read`."""
+    data = recipe.data
+    if isinstance(data, Table):
+        file = recipe.folder / data.path
+        if not file.is_file() or file.stat().st_size > _SMALL:
+            return
+        try:
+            data.look(recipe.folder)
+        except DataError as error:
+            refuse(recipe, _key(recipe, error), str(error), DataError)
+
+
+_SMALL = 64 << 20  # bytes
 
 
 def _hmac(cohorts: Cohorts, key: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.gradient_clipping import ByNorm, ByValue, RowSum, Unclipped, UnitClip, Whole, choose_sum
-from nacre.models import AnyTask, random_inputs, task_for
+from nacre.models import AnyTask, Classification, random_inputs, task_for
 from nacre.recipe.schema import Recipe
 from nacre.recipe.sections import Training
 from nacre.training import compiled
@@ -24,6 +25,13 @@ from nacre.training.augmented import Augmented
 def task_of(schema: Schema) -> AnyTask:
     """What the model's outputs mean."""
     return task_for(schema.task, schema.outputs())
+
+
+def learnt_task(recipe: Recipe, schema: Schema) -> AnyTask:
+    """What is learnt: the task with the declared weights of its classes. A weight is a factor of
+    one unit's loss and comes before its gradient is clipped, so no bound depends on it."""
+    task, weights = task_of(schema), recipe.training.loss_weights(schema.classes)
+    return replace(task, weights=weights) if isinstance(task, Classification) else task
 
 
 def objective(recipe: Recipe, task: Task, space: FeatureSpace) -> Objective:
@@ -64,7 +72,7 @@ def sums(
     decided: bool | None = None,  # what the run was started with; None tries it out
 ) -> tuple[RowSum, str]:
     """The gradient sum over rows, and why this one; tried on random rows."""
-    losses, copies = objective(recipe, task_of(schema), space), recipe.training.augment
+    losses, copies = objective(recipe, learnt_task(recipe, schema), space), recipe.training.augment
     units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
     with unmoved(model):
         chosen, why = choose_sum(

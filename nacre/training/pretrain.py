@@ -31,7 +31,7 @@ def pretrain(
     observe: Observe,
 ) -> None:
     """Trains `model` in place on public rows. They owe nobody privacy, so nothing is charged."""
-    task = pieces.task_of(setting.schema)
+    task = pieces.learnt_task(setting.recipe, setting.schema)
     robust = option.adversarial and setting.recipe.adversarial_training is not None
     objective = pieces.objective(setting.recipe, task, setting.space) if robust else Standard(task)
     model.train()

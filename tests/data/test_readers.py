@@ -38,8 +38,8 @@ def test_parquet_keeps_values(tmp_path):
         ("", "is empty, so it has no header"),
         ("\n\n", "is empty, so it has no header"),
         ("a,b\n", "holds no rows"),
-        ("a;b\nx, y;z\n", "is separated by semicolons; save it with commas, or with tabs as .tsv"),
-        ("a\tb\nx\tz\n", "is separated by tabs; save it with commas, or with tabs as .tsv"),
+        ("a;b\nx, y;z\n", 'by semicolons; declare `dialect: {separator: ";"}`, or save it with c'),
+        ("a\tb\nx\tz\n", "by tabs; declare `dialect: {separator: tab}`, or save it with commas"),
         ("a,b,a\n1,2,3\n", "has column 'a' twice"),
         (b"a\n\xff\xfe\n", "is not UTF-8 text"),
         ("a,b\n1,2\n1\n", "row 2 has 1 values and the header names 2 columns"),
@@ -59,7 +59,7 @@ def test_a_damaged_gzip_is_refused(tmp_path, content):
 
 
 def test_a_disk_that_fails_is_refused(tmp_path, monkeypatch):
-    def fail(file):
+    def fail(file, encoding):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("nacre.data.readers.open_text", fail)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import DataError, FileDamaged, Incompatible
-from nacre.data.dataset import Column, Rows, Schema
+from nacre.data.columns.column import Column
+from nacre.data.dataset import Rows, Schema
 from nacre.data.scaling import (
     DeclaredScaling,
     NoScaling,

@@ -102,12 +102,18 @@ def test_a_demonstration_may_show_everything(tmp_path):
     [
         (with_row("dan,a,,f,no"), r"column 'age': there is no value in row 5; fill them or set"),
         (with_row("dan,a,120,f,no"), r"lies outside \[0, 100\] in row 5"),
-        (with_row("dan,a,inf,f,no\neve,a,-1,f,no"), r"2 rows \(first: row 5\)"),
-        (with_row("dan,a,old,f,no"), "'age': 'old' is not a number in row 5; correct it, or where"),
-        (with_row("dan,a,?,f,no"), "'age': '[?]' is not a number in row 5; .* `on_missing: drop`"),
-        (with_row("dan,a,-nan,f,no"), "'age': '-nan' is not a number in row 5"),
-        (with_row("dan,a,9,x,no"), "'sex': 'x' is not declared in row 5; add it to `categories`"),
-        (with_row("dan,a,9,f,maybe"), "'ill': 'maybe' is not declared in row 5; add it to `clas"),
+        (with_row("dan,a,inf,f,no\neve,a,-1,f,no"), r"outside \[0, 100\] in rows 5 and 6"),
+        (
+            with_row("dan,a,old,f,no"),
+            "'age': 'old': it is not a number in row 5; correct it, say how",
+        ),
+        (with_row("dan,a,?,f,no"), "'age': '[?]': it is not a number in row 5; .* {missing: "),
+        (with_row("dan,a,-nan,f,no"), "'age': '-nan': it is not a number in row 5"),
+        (with_row("dan,a,9,x,no"), "'sex': 'x': it is none of f, m in row 5; add it to `cat"),
+        (
+            with_row("dan,a,9,f,maybe"),
+            "'ill': 'maybe': it is none of no, yes in row 5; add it to `cl",
+        ),
         (with_row("dan,a,9,f,"), "'ill': there is no value"),
         (with_row(",a,9,f,no"), "'who': there is no value"),
         (with_row("dan,,9,f,no"), "'ward': there is no value"),
@@ -142,7 +148,7 @@ def test_numbers_out_of_range_are_clamped_where_declared(tmp_path):
 
 def test_a_category_cannot_be_clamped(tmp_path):
     table = replace(TABLE, on_out_of_range="clamp")
-    with pytest.raises(DataError, match="'x' is not declared"):
+    with pytest.raises(DataError, match="'x': it is none of f, m"):
         read(tmp_path, table, with_row("dan,a,9,x,no"))
 
 

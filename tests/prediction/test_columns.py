@@ -7,6 +7,7 @@ import json
 import math
 import random
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from nacre.core.errors import DataError
+from nacre.core.errors import DataError, FileDamaged
 from nacre.data import ColumnSpec, NoScaling, Table
-from nacre.prediction.columns import features_of
+from nacre.data.columns.dates import Dates
+from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.columns.spec import Bins, DropMissing, FillMissing, PiecewiseLinear, Truths
+from nacre.prediction.columns import read_features
 from nacre.prediction.faults import FaultTally
 from nacre.prediction.row_files import open_rows
-from nacre.prediction.signature import signature_of
+from nacre.prediction.signature import read_signature, signature_of
 
 NUMBERS = [
     "1", " 2 ", "+3", "-4.5", ".5", "5.", "1e2", "1E-3", "1_0", "٣", "0x10", "inf", "-inf", "nan",
@@ -57,8 +61,8 @@ def seen(option: Table, folder: Path) -> tuple[Any, list[bool]]:
     file = open_rows(folder / option.path, signature_of(option))
     tally, parts, kept, count = FaultTally(option.path), [], [], 0
     for chunk in file.chunks():
-        features, faults = features_of(chunk.columns, signature_of(option), chunk.count)
-        without = set(tally.add(faults, count).tolist())
+        features, faults = read_features(chunk.columns, signature_of(option), chunk.count)
+        without = set(tally.add(faults, count, chunk.count).tolist())
         kept += [place not in without for place in range(chunk.count)]
         parts.append(features)
         count += chunk.count
@@ -178,6 +182,93 @@ def test_many_random_rows_over_several_chunks(
     option = table("rows.csv", **POLICIES[0])
     write(tmp_path / option.path, cells)
     assert same_as_training(option, tmp_path) > 50
+
+
+GERMAN = Dialect(separator=";", decimal=",", thousands=".", encoding="latin-1", missing=("?", "-9"))
+DECLARED = {
+    "x": ColumnSpec(low=-100, high=1e4, missing=FillMissing(value=7, flag=True)),
+    "p": ColumnSpec(low=-100, high=1e4, coding=PiecewiseLinear(edges=(0, 2.5, 10))),
+    "b": ColumnSpec(low=-100, high=1e4, coding=Bins(count=5), missing=DropMissing()),
+    "c": ColumnSpec(categories=CHOICES, other=True, missing=FillMissing(value="a")),
+    "h": ColumnSpec(hash=6),
+    "d": ColumnSpec(
+        low=-99, high=99, date=Dates(format="%d.%m.%Y", unit="years"),
+        missing=FillMissing(value="01.01.2000", flag=True),
+    ),
+    "q": ColumnSpec(low=1900, high=2100, date=Dates(parts=("year", "month", "weekday", "day"))),
+    "t": ColumnSpec(boolean=Truths(yes=("ja", "1"), no=("nein", "0"))),
+}  # fmt: skip
+CELLS = {
+    "x": [*NUMBERS, "1.234,5", "1,25", "-9", "-9,0", "9.999", "1.2.3"],
+    "p": [*NUMBERS, "1.234,5", "1,25", "2,5", "10", "-9"], "b": [*NUMBERS, "2.500,0", "?"],
+    "c": [*WORDS, "?", "-9"], "h": [*WORDS, "E11.9", "?", "-9", "-9.0"],
+    "d": ["31.12.1999", "1.1.2020", "?", "29.02.2023", "2020-01-01", ""],
+    "q": ["2020-02-29", "?", " 1999-12-31 ", "20200101", "1899-01-01", ""],
+    "t": ["ja", "NEIN", " 1 ", "0", "?", "x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "dialect"), [("csv", GERMAN), ("jsonl", PLAIN), ("parquet", GERMAN)]
+)
+def test_every_declared_column_is_read_as_training_reads_it(
+    tmp_path: Path, form: str, dialect: Dialect
+) -> None:
+    """Through a signature that went to JSON and back, one odd cell among plain ones."""
+    if form != "csv":
+        dialect = replace(dialect, separator=None, encoding="utf-8")
+    plain = dict(zip(DECLARED, ["1", "2", "3", "a", "k", "31.12.1999", "2020-02-29", "ja"],
+                     strict=True))  # fmt: skip
+    option = Table(
+        path=f"rows.{form}", target="y", classes=("no", "yes"), size=1, scaling=NoScaling(),
+        columns=DECLARED, dialect=dialect, on_out_of_range="clamp",
+    )  # fmt: skip
+    stayed = 0
+    for name, values in CELLS.items():
+        for value in values:
+            columns = {key: [cell, value if key == name else cell] for key, cell in plain.items()}
+            columns["y"] = ["no", "yes"]
+            file = tmp_path / option.path
+            write(file, columns)
+            if form == "csv" and dialect is GERMAN:
+                with file.open(newline="") as opened:
+                    lines = [*csv.reader(opened)]
+                with file.open("w", newline="", encoding="latin-1", errors="replace") as opened:
+                    csv.writer(opened, delimiter=";").writerows(lines)
+            stayed += same_as_training(option, tmp_path)
+    assert stayed > 100
+
+
+def test_a_signature_that_was_tampered_with_is_refused() -> None:
+    option = Table(path="r.csv", target="y", classes=("n", "y"), size=1, columns=DECLARED,
+                   dialect=GERMAN)  # fmt: skip
+    known = json.loads(json.dumps(signature_of(option).to_json()))
+    assert read_signature(known, "model.json") == signature_of(option)
+    by_name = {column["name"]: place for place, column in enumerate(known["columns"])}
+    for name, changes in (
+        ("x", {"fill": 1e9}), ("p", {"edges": [3, 1]}), ("b", {"coding": "plain"}),
+        ("h", {"buckets": 0}), ("d", {"dates": None}), ("q", {"dates": {"format": "%d"}}),
+        ("t", {"yes": []}), ("c", {"kind": "hash"}), ("x", {"missing": "mean"}),
+        ("x", {"flag": "yes"}),
+    ):  # fmt: skip
+        bad = json.loads(json.dumps(known))
+        bad["columns"][by_name[name]] |= changes
+        with pytest.raises(FileDamaged, match="is not what nacre writes"):
+            read_signature(bad, "model.json")
+    for changes in ({"separator": "#"}, {"decimal": "."}, {"quotes": "x"}, {"missing": 3}):
+        bad = json.loads(json.dumps(known))
+        bad["dialect"] |= changes
+        with pytest.raises(FileDamaged, match="is not what nacre writes"):
+            read_signature(bad, "model.json")
+
+
+def test_a_signature_from_before_dialects_reads_as_it_did() -> None:
+    option = table("rows.csv", on_missing="drop")
+    older = json.loads(json.dumps(signature_of(option).to_json()))
+    del older["dialect"]
+    keys = ("name", "kind", "low", "high", "categories")
+    older["columns"] = [{key: column[key] for key in keys} for column in older["columns"]]
+    assert read_signature(older, "model.json") == signature_of(option)
 
 
 def test_a_refusal_names_column_value_rows_and_remedy(tmp_path: Path) -> None:

@@ -144,7 +144,10 @@ def test_a_refused_row_leaves_no_file(place: Path, rows: Path, nacre: Any) -> No
     out = rows.with_name("out.csv")
     out.write_text("mine")
     rows.write_text(HEADER + ROWS.replace("west", "north").replace("_0", "k"))
-    words = "column 'age': '1k': it is not a number in row 4 (1 more like this in other columns)"
+    words = (
+        "has 2 faults, in 2 of 4 rows: column 'age': '1k': it is not a number in row 4; column "
+        "'ward': 'north': it is none of east, west, 3 in row 3; "
+    )
     refused(nacre("predict", place / "table", rows, "-o", out), words)
     assert out.read_text() == "mine"
     assert sorted(path.name for path in rows.parent.iterdir()) == ["out.csv", "rows.csv"]

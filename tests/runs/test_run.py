@@ -1,6 +1,7 @@
 """Whole runs, from Python: resumed to the same bits, charged once, refused when changed."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -535,7 +536,8 @@ def test_a_declared_size_that_is_far_off_is_told_to_the_holder_only(tmp_path):
     patients(tmp_path / "patients.csv")
     run = train(plan(recipe(tmp_path, TABLE, data__size=500)), tmp_path / "run", observe=Watch(-1))
     (sentence,) = told
-    assert "`data.size` says 500" in sentence
+    assert re.match(r"READ \d+ values of 'patient' to train on, DECLARED 500 ", sentence)
+    assert re.search(r"draws about 2\.\d+ units and divides by the 24 of", sentence)
     kept = [path for path in run.path.rglob("*") if path.is_file()]
     assert not any(sentence.encode() in path.read_bytes() for path in kept)
 

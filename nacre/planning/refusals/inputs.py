@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nacre.core.errors import Refusal
 from nacre.data.text.tokens import BPE, Bytes
-from nacre.models import Pretrained, PythonModel
+from nacre.models import FormerRun, Pretrained, PythonModel
 from nacre.models.pretrained import starts_random
 from nacre.planning.facts import RecipeFacts, balls
 from nacre.recipe.places import refuse
@@ -19,6 +19,29 @@ def same_task(recipe: Recipe) -> None:
             recipe,
             "model.task",
             f"the model is to answer {model.task} and the data are for {task}; make both the same",
+        )
+
+
+def shares_are_of_the_classes(recipe: Recipe) -> None:
+    """Declared shares are of the classes of the data, all of them; a base keeps its own bias."""
+    prior, schema = recipe.training.class_prior, recipe.schema
+    if prior is None:
+        return
+    key = "training.class_prior"
+    if schema.task != "classification":
+        refuse(recipe, key, f"shares are of classes, and the task is {schema.task}; leave it out")
+    if set(prior) != set(schema.classes):
+        refuse(
+            recipe,
+            key,
+            f"it has shares of {', '.join(prior)} and the classes are "
+            f"{', '.join(schema.classes)}; declare one for each",
+        )
+    if isinstance(recipe.model, FormerRun):
+        refuse(
+            recipe,
+            key,
+            "the model goes on from a former run, whose answers it starts with; leave it out",
         )
 
 

@@ -60,7 +60,8 @@ def drafted(file: Path, path: str, roles: TableRoles) -> Draft:
         )
     dropped = [name for name, guess in guesses.items() if guess.kind == "drop"]
     parts = RecipeParts(
-        path=path, file=file, columns=_column_lines(seen), dropped=[*roles.drop, *dropped],
+        path=path, file=file, dialect=header.dialect, columns=_column_lines(seen),
+        dropped=[*roles.drop, *dropped],
         dropped_by_guess=dropped, classes=classes, target=roles.target, unit=roles.unit,
         party=roles.party, size=roles.size, public=roles.public,
         people=next((n for n in dropped if names_people(n)), None),

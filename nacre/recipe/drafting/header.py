@@ -13,7 +13,8 @@ from __future__ import annotations
 import csv
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nacre.core.errors import DataError
-from nacre.data.readers import as_number, form_problem, separation_fault, suffix
+from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.readers import CsvForm, as_number, csv_form, form_problem, suffix
 
 LONGEST_HEADER = 1 << 20
 """Bytes that a header may have."""
@@ -36,6 +38,8 @@ class TableHeader:
 
     file: Path
     forms: dict[str, ColumnForm]
+    dialect: Dialect = PLAIN
+    """What the header alone says of how the file writes values: separator and encoding."""
 
     @property
     def names(self) -> list[str]:
@@ -61,9 +65,9 @@ def table_header(file: Path) -> TableHeader:
             raise _HeaderFault("is a folder; name the table itself, as CSV or Parquet")
         if suffix(str(file)) in (".parquet", ".pq"):
             return TableHeader(file, _forms(_parquet_columns(file)))
-        names = _csv_names(file)
+        names, dialect = _csv_names(file)
         _refuse_rows(names)
-        return TableHeader(file, _forms([(name, "unknown") for name in names]))
+        return TableHeader(file, _forms([(name, "unknown") for name in names]), dialect)
     except _HeaderFault as fault:
         raise DataError(f"{file} {fault}") from fault
     except OSError as error:
@@ -103,53 +107,107 @@ def _refuse_rows(names: list[str]) -> None:
         )
 
 
-def _csv_names(file: Path) -> list[str]:
+def _csv_names(file: Path) -> tuple[list[str], Dialect]:
+    """(the names, what they show of the dialect)"""
     csv.field_size_limit(sys.maxsize)
-    by_tabs = suffix(str(file)) == ".tsv"
     with FileIO(file) as opened:
-        lines = _lines(_unpacked(opened) if file.suffix == ".gz" else _plain(opened))
-        plain = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        reader = plain if by_tabs else csv.reader(lines, strict=True)
+        text = _HeaderText(_unpacked(opened) if file.suffix == ".gz" else _plain(opened))
         try:
-            names = next((line for line in reader if line), None)
+            names, separator = _separated(text, csv_form(file))
         except csv.Error as error:
             raise _HeaderFault(
                 f"has a header that is no CSV ({error}); correct its quotes, or save it anew"
             ) from error
         except (zlib.error, EOFError) as error:
             raise _HeaderFault("is no whole .gz file; pack it anew") from error
-    if names is None:
-        raise _HeaderFault("is empty, so it has no header; its first line names columns")
-    if fault := separation_fault(names, by_tabs):
-        raise _HeaderFault(fault)
-    return [name.strip() for name in names]
+    encoding = "cp1252" if text.western else "utf-8"
+    return [name.strip() for name in names], Dialect(separator=separator, encoding=encoding)
 
 
-def _lines(signs: Iterator[bytes]) -> Iterator[str]:
-    """Lines with their ends, each decoded when it is asked for."""
-    line, first = bytearray(), True
-    for count, sign in enumerate(signs, start=1):
-        line += sign
-        if count > LONGEST_HEADER:
-            raise _HeaderFault(
-                f"has no header that ends within {LONGEST_HEADER >> 20} MiB; close its quotes, or "
-                "put a line of names in front"
-            )
-        if sign in (b"\n", b"\r"):
-            yield _decoded(line, first)
-            line, first = bytearray(), False
-    if line:
-        yield _decoded(line, first)
+Separator = Literal[",", ";", "|", "tab"]
+_SEPARATORS: dict[str, Separator] = {"\t": "tab", ";": ";", "|": "|", ",": ","}
 
 
-def _decoded(line: bytearray, first: bool) -> str:
+def _separated(text: _HeaderText, form: CsvForm) -> tuple[list[str], Separator | None]:
+    """(the names, the separator where it is not the one that the file's name says)
+
+    Other separators are tried on the lines that were read for the first one alone: a wrong one
+    might take a row for a part of the header.
+    """
+    fault = None
     try:
-        text = line.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError as error:
-        raise _HeaderFault("is not UTF-8 text; save it as CSV in UTF-8, or as Parquet") from error
-    if "\0" in text:
-        raise _HeaderFault("is binary and no text; save it as CSV or as Parquet")
-    return text
+        names = _first_line(text, form)
+    except csv.Error as error:  # `"a";"b"`, where a comma is looked for
+        names, fault = [], error
+    if len(names) > 1:
+        return names, None
+    found: dict[str, list[str]] = {}
+    for sign in _SEPARATORS:
+        with suppress(csv.Error):
+            found[sign] = _first_line(text.lines, CsvForm(sign, '"'))
+    sign = max(found, key=lambda sign: len(found[sign]), default=form.separator)
+    if found and len(found[sign]) > max(1, len(names)):
+        return found[sign], _SEPARATORS[sign]
+    if fault is not None:
+        raise fault
+    if not names:
+        raise _HeaderFault("is empty, so it has no header; its first line names columns")
+    return names, None
+
+
+def _first_line(lines: Iterable[str], form: CsvForm) -> list[str]:
+    if form.quote is None:
+        reader = csv.reader(lines, delimiter=form.separator, quoting=csv.QUOTE_NONE, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter=form.separator, quotechar=form.quote, strict=True)
+    return next((line for line in reader if line), [])
+
+
+class _HeaderText:
+    """The lines of a header with their ends, each read and decoded when it is asked for."""
+
+    def __init__(self, signs: Iterator[bytes]) -> None:
+        self._signs = signs
+        self.lines: list[str] = []
+        """Those that were asked for."""
+        self.western = False
+        """Whether a line is no UTF-8, so that it was read in the encoding of Western Windows."""
+
+    def __iter__(self) -> Iterator[str]:
+        line = bytearray()
+        for count, sign in enumerate(self._signs, start=1):
+            line += sign
+            if count > LONGEST_HEADER:
+                raise _HeaderFault(
+                    f"has no header that ends within {LONGEST_HEADER >> 20} MiB; close its quotes, "
+                    "or put a line of names in front"
+                )
+            if sign in (b"\n", b"\r"):
+                yield self._decoded(line)
+                line = bytearray()
+        if line:
+            yield self._decoded(line)
+
+    def _decoded(self, line: bytearray) -> str:
+        try:
+            text = line.decode("utf-8" if self.lines else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            text = self._in_western(line, error)
+        if "\0" in text:
+            raise _HeaderFault("is binary and no text; save it as CSV or as Parquet")
+        self.lines.append(text)
+        return text
+
+    def _in_western(self, line: bytearray, error: UnicodeDecodeError) -> str:
+        try:
+            if b"\0" in line or line.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+                raise error
+            self.western = True
+            return line.decode("cp1252")
+        except UnicodeDecodeError as fault:
+            raise _HeaderFault(
+                "is not UTF-8 text; save it as CSV in UTF-8, or as Parquet"
+            ) from fault
 
 
 def _plain(file: FileIO) -> Iterator[bytes]:

@@ -10,10 +10,11 @@ from typing import Any, cast
 
 from nacre.core.errors import DataError, RecipeError, Refusal
 from nacre.core.strict import parsed
-from nacre.data.readers import RawTable, as_number, is_missing, read_table, text
+from nacre.data.columns.dialect import PLAIN
+from nacre.data.readers import RawTable, as_number, is_missing, read_table, suffix, text
 from nacre.recipe.document import LONGEST, parse, read_bytes
 from nacre.recipe.drafting.guesses import ColumnGuess
-from nacre.recipe.drafting.header import TableHeader
+from nacre.recipe.drafting.header import TableHeader, table_header
 
 MANY = 50
 """Different texts of a column above which they are not taken as its categories."""
@@ -22,7 +23,9 @@ MANY = 50
 def public_table(file: Path, header: TableHeader) -> RawTable:
     """The rows of a file that is declared public. Raises `DataError`, also where it is the private
     file itself or shares no column with it."""
-    found = read_table(Path(), str(file))
+    known = suffix(str(file)) in (".jsonl", ".ndjson") or not file.is_file()
+    dialect = PLAIN if known else table_header(file).dialect
+    found = read_table(Path(), str(file), dialect)
     if file.samefile(header.file):
         raise DataError(
             f"{file} is the table itself: what is learnt from its rows would tell of them; name "

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from nacre.data.columns.dialect import Dialect
 from nacre.recipe.document import FILL
 from nacre.recipe.drafting.yaml_text import as_flow, as_name
 
@@ -20,6 +21,7 @@ class RecipeParts:
 
     path: str
     file: Path
+    dialect: Dialect
     columns: list[str]
     dropped: list[str]
     dropped_by_guess: list[str]
@@ -107,8 +109,15 @@ def _in_shell(text: str, instead: str) -> str:
 
 
 def _data(parts: RecipeParts) -> str:
-    lines = ["data:", "  kind: table", f"  path: {as_name(parts.path)}", *_target(parts)]
-    lines += ["  columns:", *(f"    {line}" for line in parts.columns)]
+    lines = ["data:", "  kind: table", f"  path: {as_name(parts.path)}"]
+    lines += [*_dialect(parts.dialect), *_target(parts)]
+    lines += [
+        '  # A column may also be {date: {format: "%d.%m.%Y"}, low: …, high: …} (days since 1970),',
+        "  # {boolean: {}} for yes and no, {hash: 64} for codes; a number has `coding` (bins,",
+        "  # piecewise), categories `other: true`; any has `missing: {kind: fill, value: …}`.",
+        "  columns:",
+        *(f"    {line}" for line in parts.columns),
+    ]
     if parts.dropped:
         why = ""
         if parts.dropped_by_guess:
@@ -141,6 +150,28 @@ def _data(parts: RecipeParts) -> str:
         lines.append("  # on_out_of_range: clamp  # or a value beyond its range is refused")
     lines += ["  # on_missing: drop  # or a row that lacks a value is refused", ""]
     return "\n".join(lines)
+
+
+def _dialect(dialect: Dialect) -> list[str]:
+    """What the header shows of it, and in comments what it cannot."""
+    known: list[str] = []
+    if dialect.separator is not None:
+        known.append(f'    separator: "{dialect.separator}"  # as the header shows')
+    if dialect.encoding != "utf-8":
+        known.append(f"    encoding: {dialect.encoding}  # the header is no UTF-8; or latin-1")
+    if not known:
+        return [
+            "  # How the file writes its values, where that is not the usual way:",
+            '  # dialect: {decimal: ",", thousands: ".", encoding: cp1252, missing: ["?", "-9"]}',
+        ]
+    lines = ["  dialect:", *known]
+    if dialect.encoding == "utf-8":
+        lines.append("    # encoding: cp1252  # where the file is no UTF-8; or latin-1")
+    return [
+        *lines,
+        '    # decimal: ","  # and thousands: "." where numbers are written as 1.234,5',
+        '    # missing: ["?", "-9"]  # words for no value, in place of NA, null and the like',
+    ]
 
 
 def _target(parts: RecipeParts) -> list[str]:
