@@ -9,19 +9,22 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
+import io
 import json
 import math
 import sys
 import unicodedata
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 from nacre.core.errors import DataError
 from nacre.data.files import located, unreadable
+from nacre.data.reading.values import Listed, Values
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands for no value in a CSV file, in any case; declared categories come first."""
@@ -48,12 +51,12 @@ class RawTable:
     """The columns of a file as they stand there: text from CSV, any value from Parquet or JSON."""
 
     file: Path
-    columns: dict[str, list[object]]
+    columns: dict[str, Values]
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def column(self, name: str) -> list[object]:
+    def column(self, name: str) -> Values:
         """The values of a column. Raises `DataError` where the file has none of this name."""
         if name not in self.columns:
             near = difflib.get_close_matches(name, self.columns, n=1)
@@ -76,15 +79,22 @@ def _listed(names: list[str]) -> str:
     return first if len(names) <= _NAMED else f"{first} and {len(names) - _NAMED} more"
 
 
-def read_table(folder: Path, path: str) -> RawTable:
+def read_table(folder: Path, path: str, numbers: Collection[str] = ()) -> RawTable:
     """The file at `path`: Parquet, JSONL or TSV by its suffix, else CSV; all but Parquet plain or
-    .gz. Raises `DataError`."""
+    .gz. Raises `DataError`.
+
+    Of a column among `numbers` nothing is wanted but the numbers that its cells are read as: from
+    CSV, a cell of digits is a float there, so `007` is 7.
+    """
     file = located(folder, path)
     kind = suffix(path)
     if kind in (".parquet", ".pq"):
         names, columns = _parquet(file)
+    elif kind in (".jsonl", ".ndjson"):
+        names, columns = _read(file, _jsonl)
     else:
-        names, columns = _read(file, _jsonl if kind in (".jsonl", ".ndjson") else _csv)
+        with reading(file):
+            names, columns = _csv(file, numbers)
     for name in names:
         if names.count(name) > 1:
             raise DataError(
@@ -116,13 +126,13 @@ def read_lines(folder: Path, path: str) -> tuple[Path, list[str]]:
     """The lines of a text file, plain or .gz, without their ends. Raises `DataError`."""
     file = located(folder, path)
 
-    def lines(opened: TextIO) -> tuple[list[str], list[list[object]]]:
+    def lines(opened: TextIO) -> tuple[list[str], list[Values]]:
         return [line.rstrip("\r\n") for line in opened], []
 
     return file, _read(file, lines)[0]
 
 
-_Columns = tuple[list[str], list[list[object]]]
+_Columns = tuple[list[str], list[Values]]
 
 
 def _read(file: Path, reader: Callable[[TextIO], _Columns]) -> _Columns:
@@ -149,20 +159,49 @@ class FileFault(Exception):
     """What is wrong with a file, as the rest of a sentence that begins with its name."""
 
 
-def _csv(opened: TextIO) -> _Columns:
+_ROWS = 1 << 15
+"""Rows that are in memory as Python objects at a time."""
+
+
+def _csv(file: Path, numbers: Collection[str]) -> _Columns:
+    """Plain blocks as Arrow reads them, then the rest by Python's `csv`; see `csv_blocks`."""
+    from nacre.data.reading.arrow_values import TextColumn  # half a second to import pyarrow
+    from nacre.data.reading.csv_blocks import plain_blocks
+
     csv.field_size_limit(sys.maxsize)  # a document may be longer than the 128 KiB of the default
-    lines = csv_lines(opened)
-    names = csv_header(opened, lines)
-    columns: list[list[object]] = [[] for _ in names]
-    for number, line in enumerate(lines, start=1):
-        if len(line) != len(names):
+    with open_text(file) as opened:
+        names = csv_header(opened, csv_lines(opened))
+        tabs = by_tabs(opened)
+    columns = [TextColumn(name in numbers) for name in names]
+    end = rows = 0  # the header is a row
+    with _open_bytes(file) as given:
+        for stop, texts in plain_blocks(given, len(names), tabs):
+            end = stop
+            for column, block in zip(columns, texts, strict=True):
+                column.add(block if rows else block[1:])
+            rows += len(texts[0])
+        if rows and given.tell() == end and not given.read(1):
+            return names, [column.values() for column in columns]
+    with open_text(file, end) as opened:
+        lines = csv_lines(opened)
+        if not rows:
+            next(lines)
+        checked = _of_width(lines, len(names), max(rows, 1))
+        while listed := list(islice(checked, _ROWS)):
+            for column, cells in zip(columns, zip(*listed, strict=True), strict=True):
+                column.add_listed(cells)
+    return names, [column.values() for column in columns]
+
+
+def _of_width(lines: Iterable[list[str]], width: int, first: int) -> Iterator[list[str]]:
+    """The same lines. Raises `FileFault` at the one of another width; the first is row `first`."""
+    for number, line in enumerate(lines, start=first):
+        if len(line) != width:
             raise FileFault(
                 f"row {number} has {len(line)} values and the header names "
-                f"{len(names)} columns; correct the row or quote values that hold commas"
+                f"{width} columns; correct the row or quote values that hold commas"
             )
-        for column, value in zip(columns, line, strict=True):
-            column.append(value)
-    return names, columns
+        yield line
 
 
 def separation_fault(names: list[str], tabs: bool) -> str | None:
@@ -212,7 +251,7 @@ def _jsonl(opened: TextIO) -> _Columns:
         for column in columns.values():
             if len(column) < count:
                 column.append(None)
-    return list(columns), list(columns.values())
+    return list(columns), [Listed(column) for column in columns.values()]
 
 
 def json_rows(opened: TextIO) -> Iterator[dict[str, object]]:
@@ -258,20 +297,36 @@ def _nested(value: object, left: int) -> bool:
     return left == 0 or any(_nested(part, left - 1) for part in parts)
 
 
-def open_text(file: Path) -> TextIO:
-    """A file of UTF-8 text, plain or .gz, with the ends of its lines as they are."""
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
+def open_text(file: Path, start: int = 0) -> TextIO:
+    """A file of UTF-8 text, plain or .gz, from this byte on, with the ends of its lines as they
+    are."""
+    opened = _open_bytes(file)
+    opened.seek(start)
+    return io.TextIOWrapper(opened, encoding="utf-8" if start else "utf-8-sig", newline="")
 
 
-def _parquet(file: Path) -> tuple[list[str], list[list[object]]]:
-    import pyarrow.parquet  # half a second to import, and only needed here
+def _open_bytes(file: Path) -> BinaryIO:
+    """The bytes of a file, plain or .gz."""
+    return cast(BinaryIO, gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")
+
+
+def _parquet(file: Path) -> _Columns:
+    import pyarrow as pa  # half a second to import
+    import pyarrow.parquet
+
+    from nacre.data.reading.arrow_values import of_arrow
 
     try:
         # One file: with a data set reader, folders named `a=b` would turn into columns.
-        table = pyarrow.parquet.ParquetFile(file).read()
-        return list(table.column_names), [column.to_pylist() for column in table.columns]
+        with pa.parquet.ParquetFile(file) as opened:
+            table = opened.read(use_threads=False)
+        names, columns = list(table.column_names), table.columns
+        del table
+        columns.reverse()
+        found: list[Values] = []
+        while columns:  # one by one, so that no column is in memory twice for long
+            found.append(of_arrow(columns.pop()))
+        return names, found
     except Exception as error:  # damaged bytes make pyarrow raise more than its own errors
         reason = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as Parquet ({reason}); write it anew") from error

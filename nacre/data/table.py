@@ -29,6 +29,7 @@ from nacre.data.readers import (
     text,
     unit_name,
 )
+from nacre.data.reading.values import Values
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
@@ -140,15 +141,23 @@ class Table(NoAssumptions):
         width = sum(len(column.entries()) for column in columns)
         return Schema((width,), columns, self.task, self.classes)
 
+    def _numbers(self) -> set[str]:
+        """The columns of which nothing is read but numbers."""
+        found = {column.name for column in self.schema().columns if column.kind == "number"}
+        return found if self.task == "classification" else found | {self.target}
+
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads both files against the declaration; the holdout is chosen under `split_key`."""
-        raw = read_table(folder, self.path)
+        numbers = self._numbers()
+        raw = read_table(folder, self.path, numbers)
         private, notes = _encoded(self, raw, keyed=True)
         test = public = None
         if self.holdout:
             private, test = held_out(private, self.holdout, split_key)
         if self.public:
-            public, more = _encoded(self, read_table(folder, self.public.path), keyed=False)
+            public, more = _encoded(
+                self, read_table(folder, self.public.path, numbers), keyed=False
+            )
             notes += more
         shown = self.public_demonstration
         cells = of_table(raw.columns)
@@ -171,7 +180,7 @@ class _TableReading:
         self.keep = np.ones(len(raw), dtype=bool)
         self.notes: list[str] = []
 
-    def judge(self, rows: Sequence[int], name: str, fault: str, policy: str, remedy: str) -> None:
+    def judge(self, rows: list[int], name: str, fault: str, policy: str, remedy: str) -> None:
         """Refuses or drops these rows; `fault` says what is wrong, `remedy` what to do."""
         if not rows:
             return
@@ -183,12 +192,16 @@ class _TableReading:
         self.keep[list(rows)] = False
         self.notes.append(f"{self.raw.file}: dropped {rows_named(rows)}, {fault} in {name!r}")
 
-    def present(self, name: str, values: list[object], known: Sequence[str] = ()) -> np.ndarray:
+    def present(self, name: str, values: Values, known: Sequence[str] = ()) -> np.ndarray:
         """(N,) bool: which rows have a value; those without one are judged."""
-        has = np.array([text(value) in known or not is_missing(value) for value in values])
+        has = values.each(lambda value: text(value) in known or not is_missing(value), bool)
+        self._lacking(has, name)
+        return has
+
+    def _lacking(self, has: np.ndarray, name: str) -> None:
+        """Judges the rows without a value."""
         remedy = "fill them or set `on_missing: drop`"
         self.judge(_where(~has), name, "there is no value", self.table.on_missing, remedy)
-        return has
 
     def numbers(self, name: str, low: float | None, high: float | None) -> np.ndarray:
         """(N,) float64 values of a number column, clamped where the recipe says so."""
@@ -214,26 +227,27 @@ class _TableReading:
     def _parsed(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(N,) bool, which rows have a value, and (N,) float64, 0 where they have none."""
         values = self.raw.column(name)
-        numbers = _all_finite(values)
-        if numbers is not None:
-            return np.ones(len(values), dtype=bool), numbers
-        has = self.present(name, values)
-        read = [as_number(value) if ok else 0.0 for value, ok in zip(values, has, strict=True)]
-        wrong = [i for i, value in enumerate(read) if value is None]
+        numbers = values.parsed(as_number)
+        has = np.ones(len(values), dtype=bool)
+        wrong = _where(np.isnan(numbers))
+        lacking = [row for row in wrong if is_missing(values[row])]
+        has[lacking] = False
+        self._lacking(has, name)
+        wrong = [row for row in wrong if has[row]]
         shown = text(values[wrong[0]])[:_SHOWN] if wrong else ""
         self.judge(
             wrong, name, f"{shown!r} is not a number", "refuse",
             "correct it, or where it stands for no value leave the cell empty and set "
             "`on_missing: drop`, or drop the column",
         )  # fmt: skip
-        return has, np.array(read, dtype=np.float64)
+        return has, np.where(has, numbers, 0.0)
 
     def choices(self, name: str, known: Sequence[str], policy: str, remedy: str) -> np.ndarray:
         """(N,) int64 places in `known`; 0 where the row is dropped."""
         values = self.raw.column(name)
         has = self.present(name, values, known)
         place = {value: i for i, value in enumerate(known)}
-        found = np.array([place.get(text(value), -1) for value in values])
+        found = values.each(lambda value: place.get(text(value), -1), np.int64)
         unknown = _where(has & (found < 0))
         others = len({text(values[row]) for row in unknown}) - 1
         more = f" (and {others} other value{'s' if others > 1 else ''})" if others > 0 else ""
@@ -247,14 +261,20 @@ class _TableReading:
             return None
         values = self.raw.column(name)
         self.present(name, values)
-        return [unit_name(value) for value in values]
+        return values.each(unit_name).tolist()
 
 
 def _encoded(table: Table, raw: RawTable, *, keyed: bool) -> tuple[Rows, tuple[str, ...]]:
     """(rows, notes); unit and party are read where `keyed`. Raises `DataError`."""
     _all_declared(table, raw, keyed=keyed)
     reading = _TableReading(table, raw)
-    blocks = [_block(reading, column) for column in table.schema().columns]
+    columns = table.schema().columns
+    # Filled in place: beside the table there is one column in float64 at a time.
+    features = np.zeros((len(raw), sum(len(c.entries()) for c in columns)), dtype=np.float32)
+    place = 0
+    for column in columns:
+        _fill(reading, column, features[:, place : place + len(column.entries())])
+        place += len(column.entries())
     if table.task == "classification":
         remedy = "add it to `classes` or correct the rows"
         label = reading.choices(table.target, table.classes, "refuse", remedy)
@@ -263,12 +283,14 @@ def _encoded(table: Table, raw: RawTable, *, keyed: bool) -> tuple[Rows, tuple[s
     group = reading.names(table.unit) if keyed else None
     party = reading.names(table.party) if keyed else None
     rows = Rows(
-        torch.from_numpy(np.concatenate(blocks, axis=1, dtype=np.float32)),
+        torch.from_numpy(features),
         torch.from_numpy(label),
         None if group is None else tuple(group),
         None if party is None else tuple(party),
     )
-    return rows.take(_where(reading.keep)), tuple(reading.notes)
+    if not reading.keep.all():
+        rows = rows.take(_where(reading.keep))
+    return rows, tuple(reading.notes)
 
 
 def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
@@ -285,28 +307,20 @@ def _all_declared(table: Table, raw: RawTable, *, keyed: bool) -> None:
             )
 
 
-def _block(reading: _TableReading, column: Column) -> np.ndarray:
-    """(N, entries) float64: the input entries that one column fills."""
+def _fill(reading: _TableReading, column: Column, entries: np.ndarray) -> None:
+    """Writes the input entries of one column, (N, entries) float32, which hold zeros."""
     if column.kind == "number":
-        return reading.numbers(column.name, column.low, column.high)[:, None]
+        entries[:, 0] = reading.numbers(column.name, column.low, column.high)
+        return
     # No number stands for an unlisted category, so there is nothing to clamp it to.
     policy = "drop" if reading.table.on_out_of_range == "drop" else "refuse"
     remedy = "add it to `categories` or set `on_out_of_range: drop`"
     places = reading.choices(column.name, column.categories, policy, remedy)
-    return np.eye(len(column.categories))[places]
+    entries[np.arange(len(places)), places] = 1
 
 
 _SHOWN = 40
 """Characters of a value that a message shows."""
-
-
-def _all_finite(values: list[object]) -> np.ndarray | None:
-    """The values at once, ten times as fast as one by one; None unless all are finite numbers."""
-    try:
-        numbers = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if numbers.ndim == 1 and np.isfinite(numbers).all() else None
 
 
 def _range(low: float | None, high: float | None) -> str:
