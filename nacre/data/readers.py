@@ -24,7 +24,7 @@ from typing import BinaryIO, TextIO, cast
 
 from nacre.core.errors import DataError
 from nacre.data.files import located, unreadable
-from nacre.data.reading.values import Listed, Values
+from nacre.data.reading.values import Values, listed
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands for no value in a CSV file, in any case; declared categories come first."""
@@ -251,7 +251,7 @@ def _jsonl(opened: TextIO) -> _Columns:
         for column in columns.values():
             if len(column) < count:
                 column.append(None)
-    return list(columns), [Listed(column) for column in columns.values()]
+    return list(columns), [listed(column) for column in columns.values()]
 
 
 def json_rows(opened: TextIO) -> Iterator[dict[str, object]]:
@@ -311,14 +311,13 @@ def _open_bytes(file: Path) -> BinaryIO:
 
 
 def _parquet(file: Path) -> _Columns:
-    import pyarrow as pa  # half a second to import
-    import pyarrow.parquet
+    from pyarrow.parquet import ParquetFile  # half a second to import
 
     from nacre.data.reading.arrow_values import of_arrow
 
     try:
         # One file: with a data set reader, folders named `a=b` would turn into columns.
-        with pa.parquet.ParquetFile(file) as opened:
+        with ParquetFile(file, pre_buffer=False) as opened:
             table = opened.read(use_threads=False)
         names, columns = list(table.column_names), table.columns
         del table

@@ -160,7 +160,7 @@ class Table(NoAssumptions):
             )
             notes += more
         shown = self.public_demonstration
-        cells = of_table(raw.columns)
+        cells = () if shown else of_table(raw.columns)  # of public rows no ledger keeps a sketch
         cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
 

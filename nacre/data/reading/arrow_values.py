@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as compute
 import pyarrow.types as kinds
 from numpy.typing import NDArray
 
 from nacre.data.reading.values import Coded, Floats, Listed, Numbers, Places, ReadNumber, Values
 
+_compute: Any = compute  # its functions are made when it is imported
 _CHARACTERS = b"0123456789+-.eE"
 _NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 _NONE = np.zeros(0, dtype=np.int64)
@@ -37,7 +38,7 @@ def plain_numbers(texts: pa.Array) -> tuple[Floats, NDArray[np.bool_]]:
         found = _cast(texts)
         if found is not None:
             return found, everything
-    plain = pc.match_substring_regex(texts, _NUMBER).to_numpy(zero_copy_only=False)
+    plain = _compute.match_substring_regex(texts, _NUMBER).to_numpy(zero_copy_only=False)
     numbers = np.full(len(texts), np.nan)
     found = _cast(texts.filter(pa.array(plain)))
     if found is None:
@@ -49,7 +50,7 @@ def plain_numbers(texts: pa.Array) -> tuple[Floats, NDArray[np.bool_]]:
 def _cast(texts: pa.Array) -> Floats | None:
     """All of them as finite numbers, or None."""
     try:
-        found: Floats = pc.cast(texts, pa.float64()).to_numpy()
+        found: Floats = _compute.cast(texts, pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         return None
     return found if np.isfinite(found).all() else None
@@ -86,9 +87,9 @@ def of_arrow(column: pa.ChunkedArray) -> Values:
     if kinds.is_integer(kind) or kinds.is_float32(kind) or kinds.is_float64(kind):
         return _numbers(column)
     if kinds.is_string(kind) or kinds.is_large_string(kind):
-        return _coded(pc.dictionary_encode(column), CodedTexts)
+        return _coded(_compute.dictionary_encode(column), CodedTexts)
     if kinds.is_boolean(kind) or kinds.is_temporal(kind) or kinds.is_decimal(kind):
-        return _coded(pc.dictionary_encode(column), Coded)
+        return _coded(_compute.dictionary_encode(column), Coded)
     return Listed(column.to_pylist())
 
 
@@ -96,7 +97,7 @@ def _numbers(column: pa.ChunkedArray) -> Numbers:
     if not column.null_count:
         return Numbers(column.to_numpy(), _NONE, ())
     missing = np.flatnonzero(column.is_null().to_numpy())
-    return Numbers(pc.fill_null(column, 0).to_numpy(), missing, [None] * len(missing))
+    return Numbers(_compute.fill_null(column, 0).to_numpy(), missing, [None] * len(missing))
 
 
 def _coded(column: pa.ChunkedArray, kind: type[Coded]) -> Coded:
@@ -105,7 +106,7 @@ def _coded(column: pa.ChunkedArray, kind: type[Coded]) -> Coded:
     if isinstance(whole, pa.ChunkedArray):  # of no chunk, or of more than fit into one
         whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else whole.cast(pa.null())
     cells: list[object] = whole.dictionary.to_pylist()
-    codes: NDArray[Any] = pc.fill_null(whole.indices, len(cells)).to_numpy()
+    codes: NDArray[Any] = _compute.fill_null(whole.indices, len(cells)).to_numpy()
     return kind(codes, [*cells, None] if whole.null_count else cells)
 
 
@@ -124,7 +125,7 @@ class TextColumn:
         if self._number:
             numbers, plain = plain_numbers(texts)
             if not plain.all():
-                texts = pc.utf8_trim(texts, _SPACES)
+                texts = _compute.utf8_trim(texts, _SPACES)
                 numbers, plain = plain_numbers(texts)
             others = np.flatnonzero(~plain)
             self._blocks.append(numbers)

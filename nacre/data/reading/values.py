@@ -12,7 +12,7 @@ says what that rests on.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -78,6 +78,9 @@ class Listed(Values):
     def _at(self, place: int) -> object:
         return self._cells[place]
 
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._cells)
+
     def parsed(self, read: ReadNumber) -> Floats:
         """See `Values.parsed`."""
         if set(map(type, self._cells)) <= {int, float}:  # a bool is neither: it may be a word
@@ -104,6 +107,11 @@ class Numbers(Values):
         cells: Sequence[object],  # (M,) those cells
     ) -> None:
         self._numbers, self._others, self._cells = numbers, others, cells
+
+    @property
+    def others(self) -> Sequence[object]:
+        """The cells that are no numbers, in order."""
+        return self._cells
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -147,6 +155,9 @@ class Coded(Values):
     def _at(self, place: int) -> object:
         return self._cells[self._codes[place]]
 
+    def __iter__(self) -> Iterator[object]:
+        return map(self._cells.__getitem__, self._codes.tolist())
+
     def parsed(self, read: ReadNumber) -> Floats:
         """See `Values.parsed`."""
         return self._parsed_cells(read)[self._codes]
@@ -159,6 +170,14 @@ class Coded(Values):
         """See `Values.coded`."""
         codes = self._codes if places is None else self._codes[places]
         return codes.astype(np.int64), self._cells
+
+
+def listed(cells: list[object]) -> Values:
+    """These cells, the equal ones once where all are texts or None."""
+    if not set(map(type, cells)) <= {str, type(None)}:
+        return Listed(cells)
+    place = {cell: i for i, cell in enumerate(dict.fromkeys(cells))}
+    return Coded(np.fromiter(map(place.__getitem__, cells), np.int32, len(cells)), list(place))
 
 
 def values_of(column: Sequence[object]) -> Values:
