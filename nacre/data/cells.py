@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacre.data.readers import as_number, is_missing, text
-from nacre.data.reading.values import Listed, Numbers, Values, values_of
+from nacre.data.reading.values import Listed, NumberColumn, Values, values_of
 
 Hashes = NDArray[np.uint64]
 """One number a cell, row or part; 0 stands for nothing."""
@@ -223,7 +223,7 @@ def of_table(columns: Mapping[str, Sequence[object]]) -> tuple[Cells, ...]:
 
 def _long_texts(column: Values) -> list[str]:
     """The texts of a column that are long, row by row."""
-    column = Listed(column.others) if isinstance(column, Numbers) else column
+    column = Listed(column.others) if isinstance(column, NumberColumn) else column
     codes, cells = column.coded()
     long = [isinstance(cell, str) and cell.count(" ") >= _LONG for cell in cells]
     if not any(long):

@@ -24,7 +24,7 @@ from typing import BinaryIO, TextIO, cast
 
 from nacre.core.errors import DataError
 from nacre.data.files import located, unreadable
-from nacre.data.reading.values import Values, listed
+from nacre.data.reading.values import Values, equal_once
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands for no value in a CSV file, in any case; declared categories come first."""
@@ -251,7 +251,7 @@ def _jsonl(opened: TextIO) -> _Columns:
         for column in columns.values():
             if len(column) < count:
                 column.append(None)
-    return list(columns), [listed(column) for column in columns.values()]
+    return list(columns), [equal_once(column) for column in columns.values()]
 
 
 def json_rows(opened: TextIO) -> Iterator[dict[str, object]]:

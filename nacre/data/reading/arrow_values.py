@@ -22,7 +22,15 @@ import pyarrow.compute as compute
 import pyarrow.types as kinds
 from numpy.typing import NDArray
 
-from nacre.data.reading.values import Coded, Floats, Listed, Numbers, Places, ReadNumber, Values
+from nacre.data.reading.values import (
+    Coded,
+    Listed,
+    NumberColumn,
+    Parsed,
+    ReadNumber,
+    RowNumbers,
+    Values,
+)
 
 _compute: Any = compute  # its functions are made when it is imported
 _CHARACTERS = b"0123456789+-.eE"
@@ -30,7 +38,7 @@ _NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-def plain_numbers(texts: pa.Array) -> tuple[Floats, NDArray[np.bool_]]:
+def plain_numbers(texts: pa.Array) -> tuple[Parsed, NDArray[np.bool_]]:
     """(numbers, plain) of texts without nulls: which of them are certainly read as `float` reads
     them and finite; NaN stands for the others."""
     everything = np.ones(len(texts), dtype=np.bool_)
@@ -47,10 +55,10 @@ def plain_numbers(texts: pa.Array) -> tuple[Floats, NDArray[np.bool_]]:
     return numbers, plain
 
 
-def _cast(texts: pa.Array) -> Floats | None:
+def _cast(texts: pa.Array) -> Parsed | None:
     """All of them as finite numbers, or None."""
     try:
-        found: Floats = _compute.cast(texts, pa.float64()).to_numpy()
+        found: Parsed = _compute.cast(texts, pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         return None
     return found if np.isfinite(found).all() else None
@@ -69,7 +77,7 @@ def _bytes(texts: pa.Array) -> bytes:
 class CodedTexts(Coded):
     """`Coded` whose cells are texts, or None."""
 
-    def _parsed_cells(self, read: ReadNumber) -> Floats:
+    def _parsed_cells(self, read: ReadNumber) -> Parsed:
         texts = pa.array(["" if cell is None else cell for cell in self._cells], pa.large_string())
         numbers, plain = plain_numbers(texts)
         for place in np.flatnonzero(~plain).tolist():
@@ -93,11 +101,11 @@ def of_arrow(column: pa.ChunkedArray) -> Values:
     return Listed(column.to_pylist())
 
 
-def _numbers(column: pa.ChunkedArray) -> Numbers:
+def _numbers(column: pa.ChunkedArray) -> NumberColumn:
     if not column.null_count:
-        return Numbers(column.to_numpy(), _NONE, ())
+        return NumberColumn(column.to_numpy(), _NONE, ())
     missing = np.flatnonzero(column.is_null().to_numpy())
-    return Numbers(_compute.fill_null(column, 0).to_numpy(), missing, [None] * len(missing))
+    return NumberColumn(_compute.fill_null(column, 0).to_numpy(), missing, [None] * len(missing))
 
 
 def _coded(column: pa.ChunkedArray, kind: type[Coded]) -> Coded:
@@ -116,7 +124,7 @@ class TextColumn:
     def __init__(self, number: bool) -> None:
         self._number = number  # whether its texts are wanted for the numbers in them alone
         self._blocks: list[Any] = []
-        self._others: list[Places] = []
+        self._others: list[RowNumbers] = []
         self._cells: list[object] = []
         self._rows = 0
 
@@ -146,7 +154,7 @@ class TextColumn:
             return Listed(())
         if not self._number:
             return _coded(pa.chunked_array(blocks), CodedTexts)
-        return Numbers(np.concatenate(blocks), np.concatenate(self._others), self._cells)
+        return NumberColumn(np.concatenate(blocks), np.concatenate(self._others), self._cells)
 
 
 _SPACES = "".join(character for character in map(chr, range(1 << 16)) if character.isspace())

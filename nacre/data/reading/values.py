@@ -18,8 +18,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Places = NDArray[np.int64]
+Parsed = NDArray[np.float64]
+RowNumbers = NDArray[np.int64]
 
 ReadNumber = Callable[[Any], float | None]
 """A cell as a number, None where it is none. Of an `int`, of a `float` and of a text of digits it
@@ -34,11 +34,11 @@ class Values(Sequence[object]):
         """The cell of this row, 0 <= place < N."""
 
     @abstractmethod
-    def parsed(self, read: ReadNumber) -> Floats:
+    def parsed(self, read: ReadNumber) -> Parsed:
         """(N,) float64, each cell as `read` gives it; NaN for None."""
 
     @abstractmethod
-    def coded(self, places: Places | None = None) -> tuple[Places, list[object]]:
+    def coded(self, places: RowNumbers | None = None) -> tuple[RowNumbers, list[object]]:
         """(codes, cells): `cells[codes[i]]` is the cell at `places[i]`; None stands for all rows.
         A cell may stand there twice, or never be pointed to."""
 
@@ -81,7 +81,7 @@ class Listed(Values):
     def __iter__(self) -> Iterator[object]:
         return iter(self._cells)
 
-    def parsed(self, read: ReadNumber) -> Floats:
+    def parsed(self, read: ReadNumber) -> Parsed:
         """See `Values.parsed`."""
         if set(map(type, self._cells)) <= {int, float}:  # a bool is neither: it may be a word
             try:
@@ -90,20 +90,20 @@ class Listed(Values):
                 pass
         return _read(self._cells, read)
 
-    def coded(self, places: Places | None = None) -> tuple[Places, list[object]]:
+    def coded(self, places: RowNumbers | None = None) -> tuple[RowNumbers, list[object]]:
         """See `Values.coded`; every cell counts as another."""
         if places is None:
             return np.arange(len(self._cells)), self._cells
         return np.arange(len(places)), [self._cells[place] for place in places.tolist()]
 
 
-class Numbers(Values):
+class NumberColumn(Values):
     """Numbers in an array, and the few other cells beside it."""
 
     def __init__(
         self,
         numbers: NDArray[Any],  # (N,) integers or floats; anything where another cell stands
-        others: Places,  # (M,) rows of the other cells, in order
+        others: RowNumbers,  # (M,) rows of the other cells, in order
         cells: Sequence[object],  # (M,) those cells
     ) -> None:
         self._numbers, self._others, self._cells = numbers, others, cells
@@ -122,14 +122,14 @@ class Numbers(Values):
             return self._cells[found]
         return self._numbers[place].item()
 
-    def parsed(self, read: ReadNumber) -> Floats:
+    def parsed(self, read: ReadNumber) -> Parsed:
         """See `Values.parsed`."""
         found = self._numbers.astype(np.float64)  # correctly rounded, as `float` of an integer is
         if len(self._others):
             found[self._others] = _read(self._cells, read)
         return found
 
-    def coded(self, places: Places | None = None) -> tuple[Places, list[object]]:
+    def coded(self, places: RowNumbers | None = None) -> tuple[RowNumbers, list[object]]:
         """See `Values.coded`; floats are the same where their bits are."""
         rows = np.arange(len(self._numbers)) if places is None else places
         numbers = self._numbers[rows]
@@ -158,21 +158,21 @@ class Coded(Values):
     def __iter__(self) -> Iterator[object]:
         return map(self._cells.__getitem__, self._codes.tolist())
 
-    def parsed(self, read: ReadNumber) -> Floats:
+    def parsed(self, read: ReadNumber) -> Parsed:
         """See `Values.parsed`."""
         return self._parsed_cells(read)[self._codes]
 
-    def _parsed_cells(self, read: ReadNumber) -> Floats:
+    def _parsed_cells(self, read: ReadNumber) -> Parsed:
         """(M,) of the different cells."""
         return _read(self._cells, read)
 
-    def coded(self, places: Places | None = None) -> tuple[Places, list[object]]:
+    def coded(self, places: RowNumbers | None = None) -> tuple[RowNumbers, list[object]]:
         """See `Values.coded`."""
         codes = self._codes if places is None else self._codes[places]
         return codes.astype(np.int64), self._cells
 
 
-def listed(cells: list[object]) -> Values:
+def equal_once(cells: list[object]) -> Values:
     """These cells, the equal ones once where all are texts or None."""
     if not set(map(type, cells)) <= {str, type(None)}:
         return Listed(cells)
@@ -185,6 +185,6 @@ def values_of(column: Sequence[object]) -> Values:
     return column if isinstance(column, Values) else Listed(column)
 
 
-def _read(cells: Sequence[object], read: ReadNumber) -> Floats:
+def _read(cells: Sequence[object], read: ReadNumber) -> Parsed:
     found = (read(cell) for cell in cells)
     return np.array([np.nan if number is None else number for number in found], dtype=np.float64)
