@@ -29,13 +29,15 @@ import hashlib
 import hmac
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from torch import Tensor
 
 from nacre.core.types import Tensors
@@ -54,6 +56,20 @@ def _encode(label: Label) -> bytes:
     else:
         kind, body = b"i", str(int(label)).encode()
     return kind + len(body).to_bytes(8, "big") + body
+
+
+def keyed_hash(key: bytes, start: bytes) -> Callable[[bytes], bytes]:
+    """HMAC-SHA-256 of `start` and a message, as a function of the message: key and start are taken
+    in once, which is most of the work where messages are short."""
+    begun = HMAC(key, SHA256())
+    begun.update(start)
+
+    def code(message: bytes) -> bytes:
+        state = begun.copy()
+        state.update(message)
+        return state.finalize()
+
+    return code
 
 
 class Source:
@@ -86,9 +102,17 @@ class Source:
 
     def number(self, *labels: Label) -> int:
         """One number from 0 to 2**63 - 1 for these labels: to name many things, not for noise."""
-        message = b"".join(_encode(label) for label in labels)
-        code = hmac.new(self._key, b"number" + message, hashlib.sha256).digest()
-        return int.from_bytes(code[:8], "big") >> 1
+        return self.numbering()(*labels)
+
+    def numbering(self) -> Callable[..., int]:
+        """`number`, ready to be called many times: the key is taken in once."""
+        code = keyed_hash(self._key, b"number")
+
+        def number(*labels: Label) -> int:
+            message = b"".join(map(_encode, labels))
+            return int.from_bytes(code(message)[:8], "big") >> 1
+
+        return number
 
     def secret(self, *labels: Label) -> bytes:
         """32 secret bytes for these labels: the key of a cipher, never shown."""

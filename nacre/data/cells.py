@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacre.data.readers import as_number, is_missing, text
+from nacre.data.reading.values import Listed, NumberColumn, Values, values_of
 
 Hashes = NDArray[np.uint64]
 """One number a cell, row or part; 0 stands for nothing."""
@@ -52,38 +53,82 @@ class Hashing:
     def numbers(self, values: NDArray[np.float64]) -> Hashes:
         """Numbers, by six significant digits; NaN is nothing."""
         plain = np.asarray(values, dtype=np.float64)
+        flat = plain.reshape(-1)
+        found = np.empty(flat.shape, dtype=np.uint64)
+        for start in range(0, len(flat), _IN_CACHE):
+            part = slice(start, start + _IN_CACHE)
+            found[part] = self._numbers(flat[part])
+        return found.reshape(plain.shape)
+
+    def _numbers(self, plain: NDArray[np.float64]) -> Hashes:
         finite = np.isfinite(plain) & (plain != 0)
         power = np.floor(np.log10(np.abs(np.where(finite, plain, 1.0)))) - 5
-        power = np.clip(power, -300, 300)
-        rounded = np.where(finite, np.rint(plain / 10.0**power), plain)
+        power = np.clip(power, -300, 300).astype(np.int64)
+        rounded = np.where(finite, np.rint(plain / _POWERS[power + 300]), plain)
         # The rounded digits may reach seven: 9.999999 is written as 10.
         seven = finite & (np.abs(rounded) >= 1e6)
         rounded, power = np.where(seven, rounded / 10, rounded), power + seven
-        power = np.where(finite, power, 0.0)
-        bits = (rounded + 0.0).view(np.uint64) ^ self.mixed((power + 1e4).view(np.uint64))
+        power = np.where(finite, power, 0)
+        bits = (rounded + 0.0).view(np.uint64) ^ self._of_powers[power + 300]
         return np.where(np.isnan(plain), np.uint64(0), self.mixed(bits))
+
+    @cached_property
+    def _of_powers(self) -> Hashes:
+        """A hash of each power of ten, from -300 to 301."""
+        return self.mixed((np.arange(-300.0, 302.0) + 1e4).view(np.uint64))
 
     def words(self, values: Iterable[str]) -> Hashes:
         """Words, after `plain`."""
-        known: dict[str, int] = {}
-        found = [known.get(word) or known.setdefault(word, self._word(word)) for word in values]
+        known = self._known
+        found = [known.get(word) or self._learnt(word) for word in values]
         return np.array(found, dtype=np.uint64)
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return {}  # words that were hashed: texts are made of few
+
+    def _learnt(self, word: str) -> int:
+        if len(self._known) >= _WORDS:
+            self._known.clear()
+        return self._known.setdefault(word, self._word(word))
 
     def values(self, column: Sequence[object]) -> Hashes:
         """Values as a file gives them: numbers where they can be read as such, or else words."""
-        read = [None if isinstance(v, bool) or is_missing(v) else as_number(v) for v in column]
-        numbers = np.array([np.nan if v is None else v for v in read], np.float64)
-        if running(numbers) or _calendar(column):
+        given = values_of(column)
+        numbers = given.parsed(_number)
+        places = np.flatnonzero(np.isnan(numbers))
+        if running(numbers):
             return np.zeros(len(numbers), np.uint64)
         found = self.numbers(numbers)
-        places = [i for i, v in enumerate(read) if v is None and not is_missing(column[i])]
-        if places:
-            found[places] = self.words(text(column[i]) for i in places)
+        if len(places):
+            codes, cells = given.coded(places)
+            if len(places) == len(numbers) and _calendar([cells[i] for i in np.unique(codes)]):
+                return np.zeros(len(numbers), np.uint64)
+            found[places] = self._words_of(cells)[codes]
         return found
 
+    def _words_of(self, cells: Sequence[object]) -> Hashes:
+        """Cells that are no numbers, as words; 0 for no value."""
+        missing = np.array([is_missing(cell) for cell in cells], dtype=np.bool_)
+        return np.where(missing, np.uint64(0), self.words(text(cell) for cell in cells))
+
+    @cached_property
+    def _keyed(self) -> hashlib.blake2b:
+        return hashlib.blake2b(digest_size=8, key=self.key[:64])
+
     def _word(self, word: str) -> int:
-        state = hashlib.blake2b(plain(word).encode(), digest_size=8, key=self.key[:64])
+        state = self._keyed.copy()
+        state.update(plain(word).encode())
         return int.from_bytes(state.digest(), "big") or 1
+
+
+def _number(value: object) -> float | None:
+    return None if isinstance(value, bool) or is_missing(value) else as_number(value)
+
+
+_POWERS = 10.0 ** np.arange(-300.0, 301.0)
+_WORDS = 1 << 18  # hashes of words that are kept
+_IN_CACHE = 1 << 14  # numbers at a time: what is computed on the way stays near the processor
 
 
 def running(numbers: NDArray[np.float64]) -> bool:
@@ -127,14 +172,29 @@ class Cells:
     """Columns of values; an array (N, …) of numbers, or blocks of one that is made again at each
     call; under "sequence" one entry a row: a text, or a list of numbers."""
 
-    def hashed(self, hashing: Hashing) -> Iterator[list[Hashes]]:
-        """Blocks of rows; under "cells" every row of a block has as many entries."""
-        if self.form == "sequence":
-            assert not callable(self.source)
-            yield [self._sequence(hashing, row) for row in self.source]
-        elif callable(self.source):
+    def sequences(self, hashing: Hashing) -> Iterator[tuple[Hashes, NDArray[np.int64]]]:
+        """(values, lengths) of many rows at a time under "sequence": the rows one after the other,
+        and how many values each has."""
+        assert self.form == "sequence" and not callable(self.source)
+        for start in range(0, len(self.source), _ROWS):
+            rows = [_sequence(row) for row in self.source[start : start + _ROWS]]
+            lengths = np.array([len(row) for row in rows], dtype=np.int64)
+            worded = np.array([isinstance(row, list) for row in rows], dtype=np.bool_)
+            found = np.empty(int(lengths.sum()), dtype=np.uint64)
+            words = (word for row in rows if isinstance(row, list) for word in row)
+            numbers = [row for row in rows if not isinstance(row, list)]
+            of_word = np.repeat(worded, lengths)
+            found[of_word] = hashing.words(words)
+            if numbers:
+                found[~of_word] = hashing.numbers(np.concatenate(numbers))
+            yield found, lengths
+
+    def columns(self, hashing: Hashing) -> Iterator[list[Hashes]]:
+        """Blocks of rows under "cells", each as its columns."""
+        assert self.form == "cells"
+        if callable(self.source):
             for block in self.source():
-                yield from Cells("cells", block).hashed(hashing)
+                yield from Cells("cells", block).columns(hashing)
         elif isinstance(self.source, np.ndarray):
             flat = self.source.reshape(len(self.source), -1)
             step = max(1, _AT_ONCE // max(1, flat.shape[1]))
@@ -142,29 +202,35 @@ class Cells:
                 part = flat[start : start + step].astype(np.float64)
                 if step >= len(flat):
                     part = np.where([running(column) for column in part.T], np.nan, part)
-                yield list(hashing.numbers(part))
+                yield list(np.ascontiguousarray(hashing.numbers(part).T))
         else:
-            columns = [hashing.values(column) for column in self.source]
-            yield list(np.stack(columns, axis=1)) if columns else []
+            yield [hashing.values(column) for column in self.source]
 
-    @staticmethod
-    def _sequence(hashing: Hashing, row: object) -> Hashes:
-        if isinstance(row, str):
-            return hashing.words(_WORD.findall(plain(row)))
-        return hashing.numbers(np.asarray(row, dtype=np.float64).reshape(-1))
+
+def _sequence(row: object) -> list[str] | NDArray[np.float64]:
+    """The words of a text, or the numbers of a list."""
+    if isinstance(row, str):
+        return _WORD.findall(plain(row))
+    return np.asarray(row, dtype=np.float64).reshape(-1)
 
 
 def of_table(columns: Mapping[str, Sequence[object]]) -> tuple[Cells, ...]:
     """The cells of a table as its file gives them, and the words of its long texts."""
     found = Cells("cells", list(columns.values()))
-    texts = [
-        value
-        for column in columns.values()
-        for value in column
-        if isinstance(value, str) and value.count(" ") >= _LONG
-    ]
+    texts = [text for column in columns.values() for text in _long_texts(values_of(column))]
     return (found, Cells("sequence", texts)) if texts else (found,)
 
 
+def _long_texts(column: Values) -> list[str]:
+    """The texts of a column that are long, row by row."""
+    column = Listed(column.others) if isinstance(column, NumberColumn) else column
+    codes, cells = column.coded()
+    long = [isinstance(cell, str) and cell.count(" ") >= _LONG for cell in cells]
+    if not any(long):
+        return []
+    return [str(cells[code]) for code in codes[np.array(long)[codes]].tolist()]
+
+
+_ROWS = 1 << 12  # sequences at a time
 _LONG = 8  # blanks in a value that is read as a text too
 _AT_ONCE = 1 << 22  # cells in memory at once, of arrays whose rows are wide

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,10 +91,15 @@ class Rows:
         return Rows(
             self.features[places],
             self.label[places],
-            None if self.group is None else tuple(self.group[i] for i in chosen),
-            None if self.party is None else tuple(self.party[i] for i in chosen),
-            None if self.content is None else tuple(self.content[i] for i in chosen),
+            None if self.group is None else tuple(map(self.group.__getitem__, chosen)),
+            None if self.party is None else tuple(map(self.party.__getitem__, chosen)),
+            None if self.content is None else tuple(map(self.content.__getitem__, chosen)),
         )
+
+    def in_bytes(self) -> Iterator[bytes]:
+        """Each row as its features and its label lie in memory."""
+        features, label = (_rows_in_memory(part) for part in (self.features, self.label))
+        return map(bytes.__add__, features, label)
 
     def __add__(self, other: Rows) -> Rows:
         """These rows, then the others. What only one side declares is dropped."""
@@ -108,6 +114,13 @@ class Rows:
             both(self.party, other.party),
             both(self.content, other.content),
         )
+
+
+def _rows_in_memory(values: Tensor) -> Iterator[bytes]:
+    """The bytes of each row of (N, …) values."""
+    whole = values.contiguous().numpy().reshape(-1).view(np.uint8).data
+    width = len(whole) // len(values) if len(values) else 0
+    return (bytes(whole[i * width : (i + 1) * width]) for i in range(len(values)))
 
 
 @dataclass(frozen=True)

@@ -40,3 +40,7 @@ def rows_named(rows: Sequence[int]) -> str:
     """
     first = f"row {int(rows[0]) + 1}"
     return first if len(rows) == 1 else f"{len(rows)} rows (first: {first})"
+
+
+class FileFault(Exception):
+    """What is wrong with a file, as the rest of a sentence that begins with its name."""

@@ -9,20 +9,23 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
-import json
+import io
 import math
 import sys
 import unicodedata
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 from nacre.core.errors import DataError
 from nacre.data.columns.dialect import MISSING, PLAIN, Dialect
-from nacre.data.files import located, unreadable
+from nacre.data.files import FileFault, located, unreadable
+from nacre.data.reading.json_lines import json_rows
+from nacre.data.reading.values import Values, equal_once
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas"}
 
@@ -45,12 +48,12 @@ class RawTable:
     """The columns of a file as they stand there: text from CSV, any value from Parquet or JSON."""
 
     file: Path
-    columns: dict[str, list[object]]
+    columns: dict[str, Values]
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def column(self, name: str) -> list[object]:
+    def column(self, name: str) -> Values:
         """The values of a column. Raises `DataError` where the file has none of this name."""
         if name not in self.columns:
             near = difflib.get_close_matches(name, self.columns, n=1)
@@ -73,20 +76,25 @@ def _listed(names: list[str]) -> str:
     return first if len(names) <= _NAMED else f"{first} and {len(names) - _NAMED} more"
 
 
-def read_table(folder: Path, path: str, dialect: Dialect = PLAIN) -> RawTable:
+def read_table(
+    folder: Path, path: str, dialect: Dialect = PLAIN, numbers: Collection[str] = ()
+) -> RawTable:
     """The file at `path`: Parquet, JSONL or TSV by its suffix, else CSV; all but Parquet plain or
-    .gz. Of the dialect, separator, quotes and encoding count here. Raises `DataError`."""
+    .gz. Of the dialect, separator, quotes and encoding count here. Raises `DataError`.
+
+    Of a column among `numbers` nothing is wanted but the numbers that its cells are read as: from
+    CSV, a cell of digits is a float there, so `007` is 7. The dialect has to write numbers as
+    Python does.
+    """
     file = located(folder, path)
     kind = suffix(path)
     if kind in (".parquet", ".pq"):
         names, columns = _parquet(file)
+    elif kind in (".jsonl", ".ndjson"):
+        names, columns = _read(file, _jsonl)
     else:
-        lines = kind in (".jsonl", ".ndjson")
-
-        def parsed(opened: TextIO) -> _Columns:
-            return _jsonl(opened) if lines else _csv(opened, dialect)
-
-        names, columns = _read(file, parsed, dialect.encoding)
+        with reading(file):
+            names, columns = _csv(file, dialect, numbers)
     for name in names:
         if names.count(name) > 1:
             raise DataError(
@@ -118,13 +126,13 @@ def read_lines(folder: Path, path: str) -> tuple[Path, list[str]]:
     """The lines of a text file, plain or .gz, without their ends. Raises `DataError`."""
     file = located(folder, path)
 
-    def lines(opened: TextIO) -> tuple[list[str], list[list[object]]]:
+    def lines(opened: TextIO) -> tuple[list[str], list[Values]]:
         return [line.rstrip("\r\n") for line in opened], []
 
     return file, _read(file, lines)[0]
 
 
-_Columns = tuple[list[str], list[list[object]]]
+_Columns = tuple[list[str], list[Values]]
 
 
 def _read(file: Path, reader: Callable[[TextIO], _Columns], encoding: str = "utf-8") -> _Columns:
@@ -161,26 +169,52 @@ def encoding_fault(encoding: str) -> str:
     return f"is no text in {encoding}; correct `dialect.encoding`, or save the file in UTF-8"
 
 
-class FileFault(Exception):
-    """What is wrong with a file, as the rest of a sentence that begins with its name."""
+_ROWS = 1 << 15
+"""Rows that are in memory as Python objects at a time."""
 
 
-def _csv(opened: TextIO, dialect: Dialect) -> _Columns:
+def _csv(file: Path, dialect: Dialect, numbers: Collection[str]) -> _Columns:
+    """Plain blocks as Arrow reads them, then the rest by Python's `csv`; see `csv_blocks`."""
+    from nacre.data.reading.arrow_values import TextColumn  # half a second to import pyarrow
+    from nacre.data.reading.csv_blocks import plain_blocks
+
     csv.field_size_limit(sys.maxsize)  # a document may be longer than the 128 KiB of the default
-    form = csv_form(opened.name, dialect)
-    lines = csv_lines(opened, form)
-    names = csv_header(lines, form)
-    columns: list[list[object]] = [[] for _ in names]
-    for number, line in enumerate(lines, start=1):
-        if len(line) != len(names):
+    form, encoding = csv_form(file, dialect), dialect.encoding
+    with open_text(file, encoding) as opened:
+        names = csv_header(csv_lines(opened, form), form)
+    columns = [TextColumn(name in numbers) for name in names]
+    end = rows = 0  # the header is a row
+    if encoding.startswith("utf-8"):
+        with _open_bytes(file) as given:
+            for stop, texts in plain_blocks(given, len(names), form.separator, form.quote):
+                end = stop
+                for column, block in zip(columns, texts, strict=True):
+                    column.add(block if rows else block[1:])
+                rows += len(texts[0])
+            if rows and given.tell() == end and not given.read(1):
+                return names, [column.values() for column in columns]
+    with open_text(file, encoding, end) as opened:
+        lines = csv_lines(opened, form)
+        if not rows:
+            next(lines)
+        checked = _of_width(lines, len(names), max(rows, 1), form)
+        while listed := list(islice(checked, _ROWS)):
+            for column, cells in zip(columns, zip(*listed, strict=True), strict=True):
+                column.add_listed(cells)
+    return names, [column.values() for column in columns]
+
+
+def _of_width(
+    lines: Iterable[list[str]], width: int, first: int, form: CsvForm
+) -> Iterator[list[str]]:
+    """The same lines. Raises `FileFault` at the one of another width; the first is row `first`."""
+    for number, line in enumerate(lines, start=first):
+        if len(line) != width:
             raise FileFault(
                 f"row {number} has {len(line)} values and the header names "
-                f"{len(names)} columns; correct the row or quote values that hold "
-                f"{form.held()}"
+                f"{width} columns; correct the row or quote values that hold {form.held()}"
             )
-        for column, value in zip(columns, line, strict=True):
-            column.append(value)
-    return names, columns
+        yield line
 
 
 @dataclass(frozen=True)
@@ -258,67 +292,40 @@ def _jsonl(opened: TextIO) -> _Columns:
         for column in columns.values():
             if len(column) < count:
                 column.append(None)
-    return list(columns), list(columns.values())
+    return list(columns), [equal_once(column) for column in columns.values()]
 
 
-def json_rows(opened: TextIO) -> Iterator[dict[str, object]]:
-    """The object of each line that is not blank. Raises `FileFault`, with
-    the number of the line."""
-    for number, line in enumerate(opened, start=1):
-        if not line.strip():
-            continue
-        try:
-            row: object = json.loads(line, object_pairs_hook=_object)
-        except FileFault as fault:
-            raise FileFault(f"line {number} {fault}") from fault
-        except (ValueError, RecursionError) as error:
-            raise FileFault(
-                f"line {number} is not JSON ({error}); write one object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise FileFault(f"line {number} is no JSON object; write one object a line")
-        found: dict[str, object] = row
-        if any(_nested(value, _DEEPEST) for value in found.values()):
-            raise FileFault(
-                f"line {number} holds lists in lists, more than {_DEEPEST} deep; write it flatter"
-            )
-        yield found
+def open_text(file: Path, encoding: str = "utf-8", start: int = 0) -> TextIO:
+    """A file of text, plain or .gz, from this byte on, with the ends of its lines as they are."""
+    known = encoding
+    if encoding.startswith("utf-8"):
+        known = "utf-8" if start else "utf-8-sig"  # which takes a mark at the start, or none
+    opened = _open_bytes(file)
+    opened.seek(start)
+    return io.TextIOWrapper(opened, encoding=known, newline="")
 
 
-_DEEPEST = 32  # lists or objects in each other: a reader of the value may recurse
+def _open_bytes(file: Path) -> BinaryIO:
+    """The bytes of a file, plain or .gz."""
+    return cast(BinaryIO, gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object, once it is certain that no key stands in it twice: the last one would win."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise FileFault("names a key twice, so it is unclear which value is meant; keep one")
-    return found
+def _parquet(file: Path) -> _Columns:
+    from pyarrow.parquet import ParquetFile  # half a second to import
 
-
-def _nested(value: object, left: int) -> bool:
-    """Whether values stand in each other more than `left` deep."""
-    if not isinstance(value, list | dict):
-        return False
-    parts = value.values() if isinstance(value, dict) else value
-    return left == 0 or any(_nested(part, left - 1) for part in parts)
-
-
-def open_text(file: Path, encoding: str = "utf-8") -> TextIO:
-    """A file of text, plain or .gz, with the ends of its lines as they are."""
-    known = "utf-8-sig" if encoding == "utf-8" else encoding
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding=known, newline="")
-    return file.open(encoding=known, newline="")
-
-
-def _parquet(file: Path) -> tuple[list[str], list[list[object]]]:
-    import pyarrow.parquet  # half a second to import, and only needed here
+    from nacre.data.reading.arrow_values import of_arrow
 
     try:
         # One file: with a data set reader, folders named `a=b` would turn into columns.
-        table = pyarrow.parquet.ParquetFile(file).read()
-        return list(table.column_names), [column.to_pylist() for column in table.columns]
+        with ParquetFile(file, pre_buffer=False) as opened:
+            table = opened.read(use_threads=False)
+        names, columns = list(table.column_names), table.columns
+        del table
+        columns.reverse()
+        found: list[Values] = []
+        while columns:  # one by one, so that no column is in memory twice for long
+            found.append(of_arrow(columns.pop()))
+        return names, found
     except Exception as error:  # damaged bytes make pyarrow raise more than its own errors
         reason = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as Parquet ({reason}); write it anew") from error

@@ -75,12 +75,18 @@ class Scaler:
     low: Tensor
     high: Tensor
 
-    def apply(self, rows: Rows) -> Rows:
-        """The same rows with scaled features, (N, *shape) float32; tokens stay as they are."""
+    def apply(self, rows: Rows, *, overwrite: bool = False) -> Rows:
+        """The same rows with scaled features, (N, *shape) float32; tokens stay as they are.
+
+        With `overwrite` they take the place of the raw ones in memory, which nobody may need again.
+        """
         if not rows.features.is_floating_point():
             return rows
-        scaled = (rows.features - self.offset) / self.scale
-        return replace(rows, features=torch.clamp(scaled, self.low, self.high))
+        scaled = rows.features if overwrite else torch.empty_like(rows.features)
+        for given, into in zip(rows.features.split(_ROWS), scaled.split(_ROWS), strict=True):
+            torch.sub(given, self.offset, out=into)
+            into.div_(self.scale).clamp_(self.low, self.high)
+        return replace(rows, features=scaled)
 
     def space(self, schema: Schema) -> FeatureSpace:
         """What the model's inputs mean; names are those of `schema.feature_names()`."""
@@ -121,6 +127,9 @@ class Scaler:
         if not (torch.isfinite(parts["offset"]).all() and (parts["scale"] > 0).all()):
             raise FileDamaged("a saved scaler holds an offset or a scale that is no number")
         return cls(**parts)
+
+
+_ROWS = 1 << 12  # scaled at a time, while they are near the processor
 
 
 def _finite_or_none(value: Tensor) -> list[float | None]:

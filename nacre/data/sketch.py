@@ -25,10 +25,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nacre.data.cells import Cells, Hashes, Hashing
 
@@ -99,27 +101,22 @@ def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
     """The sketch of all rows of these sources under `key`."""
     hashing = Hashing(key)
     rows: list[Hashes] = []
-    parts: list[Hashes] = []
-    owners: list[Hashes] = []
+    parts = _Parts()
     columns: set[int] = set()
     for source in sources:
-        for block in source.hashed(hashing):
-            if not block:
-                continue
-            if source.form == "sequence":
-                whole, found, owner = _of_sequences(hashing, block)
-            else:
-                cells, digests = _judged(hashing, np.stack(block))
-                columns |= digests
-                whole, found, owner = _of_cells(hashing, cells)
-            rows.append(whole)
-            parts.append(found)
-            owners.append(owner)
-    whole = np.concatenate(rows) if rows else np.zeros(0, np.uint64)
+        if source.form == "sequence":
+            for flat, lengths in source.sequences(hashing):
+                rows.append(_of_sequences(hashing, flat, lengths, parts))
+            continue
+        for block in source.columns(hashing):
+            kept, digests = _judged(hashing, block)
+            columns |= digests
+            rows.append(_of_cells(hashing, kept, parts))
+    whole = np.concatenate([*rows, np.zeros(0, np.uint64)])
     smallest, by_row = _smallest_rows(whole)
-    telling, reach, by_part = _telling(parts, owners)
+    telling, reach, by_part = parts.telling()
     return Sketch(
-        table=_multiset(hashing, whole),
+        table=_multiset(hashing, *np.unique(whole, return_counts=True)),
         columns=frozenset(sorted(columns)[:_COLUMNS]),
         rows=smallest,
         parts=telling,
@@ -129,79 +126,97 @@ def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
     )
 
 
-def _judged(hashing: Hashing, cells: Hashes) -> tuple[Hashes, set[int]]:
+def _judged(hashing: Hashing, cells: list[Hashes]) -> tuple[list[Hashes], set[int]]:
     """The columns that tell rows apart, and digests of those that would not be equal by chance.
 
     A constant column and the copy of another say nothing; running numbers came as nothing.
     """
-    if cells.shape[1] > _JUDGED:
+    if len(cells) > _JUDGED:
         return cells, set()
     kept: dict[int, Hashes] = {}
     digests: set[int] = set()
-    for column in cells.T:
-        values = np.unique(column)
+    for column in cells:
+        values, counts = np.unique(column, return_counts=True)
         if len(values) < 2:
             continue
-        digest = _multiset(hashing, column)
+        digest = _multiset(hashing, values, counts)
         kept.setdefault(digest, column)
         information = (len(values) - 1) / 2 * math.log2(len(column))
         if information >= _BITS:
             digests.add(digest)
-    if not kept:
-        return cells[:, :0], digests
-    return np.stack(list(kept.values()), axis=1), digests
+    return list(kept.values()), digests
 
 
-def _of_cells(hashing: Hashing, cells: Hashes) -> tuple[Hashes, Hashes, Hashes]:
-    """(rows, parts, the row of each part), whatever the order of the columns."""
-    if not cells.shape[1]:
-        none = np.zeros(0, np.uint64)
-        return none, none, none
-    with np.errstate(over="ignore"):
-        once = np.where(cells == 0, np.uint64(0), hashing.mixed(cells))
-        whole = hashing.mixed(once.sum(1, dtype=np.uint64))
-        distinct = np.unique(whole, return_index=True)[1]
-        chosen = np.sort(np.where(once == 0, ~np.uint64(0), once)[distinct], axis=1)[:, :_PAIRED]
-        places = np.triu_indices(chosen.shape[1], 1)
-        pairs = hashing.mixed(chosen[:, places[0]] + hashing.mixed(chosen[:, places[1]]))
-    none = ~np.uint64(0)
-    real = (chosen[:, places[0]] != none) & (chosen[:, places[1]] != none)
-    owner = np.broadcast_to(whole[distinct][:, None], pairs.shape)
-    return whole, pairs[real], owner[real]
+def _of_cells(hashing: Hashing, columns: list[Hashes], parts: _Parts) -> Hashes:
+    """The rows, whatever the order of the columns; their pairs of cells go to `parts`."""
+    count = len(columns[0]) if columns else 0
+    whole = np.empty(count, np.uint64)
+    for start in range(0, count, _AT_ONCE):
+        once = _cells_once(hashing, columns, slice(start, start + _AT_ONCE))
+        whole[start : start + _AT_ONCE] = hashing.mixed(once.sum(1, dtype=np.uint64))
+    distinct = np.sort(np.unique(whole, return_index=True)[1])
+    places = np.triu_indices(min(len(columns), _PAIRED), 1)
+    for start in range(0, len(distinct), _AT_ONCE):
+        some = distinct[start : start + _AT_ONCE]
+        once = _cells_once(hashing, columns, some)
+        chosen = _smallest(np.where(once == 0, _NONE, once), _PAIRED)
+        with np.errstate(over="ignore"):
+            pairs = hashing.mixed(chosen[:, places[0]] + hashing.mixed(chosen)[:, places[1]])
+        held = chosen != _NONE
+        if held.all():
+            parts.add(pairs, whole[some, None])
+        else:
+            real = held[:, places[0]] & held[:, places[1]]
+            parts.add(pairs[real], np.broadcast_to(whole[some, None], pairs.shape)[real])
+    return whole
 
 
-def _of_sequences(hashing: Hashing, block: Iterable[Hashes]) -> tuple[Hashes, Hashes, Hashes]:
-    """(rows, parts, the row of each part) of texts or tokens."""
-    rows: list[np.uint64] = []
-    parts: list[Hashes] = []
-    owners: list[Hashes] = []
+def _smallest(rows: Hashes, count: int) -> Hashes:
+    """(N, count at most) the smallest entries of each row, in order."""
+    if rows.shape[1] > count:
+        rows = np.partition(rows, count - 1, axis=1)[:, :count]
+    return np.sort(rows, axis=1)
+
+
+_NONE = np.uint64(_ALL)
+_AT_ONCE = 1 << 12  # rows whose pairs are in memory together
+
+
+def _cells_once(hashing: Hashing, columns: list[Hashes], rows: slice | NDArray[Any]) -> Hashes:
+    """(rows, columns): the cells, hashed; 0 for no value."""
+    cells = np.stack([column[rows] for column in columns], axis=1)
+    return np.where(cells == 0, np.uint64(0), hashing.mixed(cells))
+
+
+def _of_sequences(
+    hashing: Hashing,
+    flat: Hashes,  # the values of all rows
+    lengths: NDArray[np.int64],  # of the rows
+    parts: _Parts,
+) -> Hashes:
+    """The rows of texts or tokens that are not empty; their windows go to `parts`."""
+    lengths = lengths[lengths > 0]
+    if not len(lengths):
+        return np.zeros(0, np.uint64)
+    starts = np.cumsum(lengths) - lengths
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    within = np.arange(len(flat)) - starts[row]
+    order = hashing.mixed(np.arange(1, int(lengths.max()) + 1, dtype=np.uint64)) | np.uint64(1)
     weights = hashing.mixed(np.arange(1, _WINDOW + 1, dtype=np.uint64)) | np.uint64(1)
     with np.errstate(over="ignore"):
-        for row in block:
-            size = min(_WINDOW, len(row))
-            if not size:
-                continue
-            windows = np.lib.stride_tricks.sliding_window_view(row, size)
-            found = hashing.mixed((windows * weights[:size]).sum(1, dtype=np.uint64))
-            order = hashing.mixed(np.arange(1, len(row) + 1, dtype=np.uint64)) | np.uint64(1)
-            whole = hashing.mixed((row * order).sum(keepdims=True, dtype=np.uint64))
-            rows.append(whole[0])
-            if len(row) >= _WINDOW:
-                parts.append(found)
-                owners.append(np.broadcast_to(whole, found.shape))
-    none = np.zeros(0, np.uint64)
-    return (
-        np.array(rows, np.uint64),
-        np.concatenate([*parts, none]),
-        np.concatenate([*owners, none]),
-    )
+        whole = hashing.mixed(np.add.reduceat(flat * order[within], starts))
+        first = np.flatnonzero(within + _WINDOW <= lengths[row])
+        total = np.zeros(len(first), np.uint64)
+        for place, weight in enumerate(weights):
+            total += flat[first + place] * weight
+    parts.add(hashing.mixed(total), whole[row[first]])
+    return whole
 
 
-def _multiset(hashing: Hashing, hashes: Hashes) -> int:
+def _multiset(hashing: Hashing, values: Hashes, counts: NDArray[np.int64]) -> int:
     """A digest of values and their shares, whatever their order: each value twice is the same."""
-    if not len(hashes):
+    if not len(values):
         return 0
-    values, counts = np.unique(hashes, return_counts=True)
     shares = counts // np.gcd.reduce(counts)
     with np.errstate(over="ignore"):
         each = hashing.mixed(values + hashing.mixed(shares.astype(np.uint64)))
@@ -218,26 +233,53 @@ def _smallest_rows(rows: Hashes) -> tuple[frozenset[int], float]:
     return frozenset(values[:KEPT].tolist()) - {0}, chance
 
 
-def _telling(
-    parts: Sequence[Hashes], owners: Sequence[Hashes]
-) -> tuple[frozenset[int], int, float]:
-    """The smallest hashes of parts that one distinct row has, how far they were looked for, and
-    how often chance meets them."""
-    total = sum(len(part) for part in parts)
-    if not total:
-        return frozenset(), _ALL, 1.0
-    reach = _ALL if total <= _SAMPLED else _ALL * _SAMPLED // total
-    near = [part <= np.uint64(reach) for part in parts]
-    part = np.concatenate([p[n] for p, n in zip(parts, near, strict=True)])
-    owner = np.concatenate([o[n] for o, n in zip(owners, near, strict=True)])
-    both = np.unique(np.stack([part, owner], axis=1), axis=0)[:, 0]
-    values, counts = np.unique(both, return_counts=True)
-    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    chance = min(1.0, 2 * twice / once) if once else 1.0
-    telling = values[counts == 1]
-    if len(telling) > KEPT:
-        reach = int(telling[KEPT - 1])
-    return frozenset(telling[:KEPT].tolist()) - {0}, reach, chance
+class _Parts:
+    """The parts of rows as they come, of which those with the smallest hashes are kept."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._parts: list[Hashes] = []
+        self._owners: list[Hashes] = []
+
+    @property
+    def _reach(self) -> int:
+        """How far parts are looked at; the more there are, the less far."""
+        return _ALL if self._total <= _SAMPLED else _ALL * _SAMPLED // self._total
+
+    def add(self, parts: Hashes, owners: Hashes) -> None:
+        """More parts, and the row of each, of a shape that is broadcast to theirs."""
+        self._total += parts.size
+        near = parts <= np.uint64(self._reach)
+        self._parts.append(parts[near])
+        self._owners.append(np.broadcast_to(owners, parts.shape)[near])
+        if sum(map(len, self._parts)) > 4 * _SAMPLED:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Keeps what is still within reach."""
+        part = np.concatenate([*self._parts, np.zeros(0, np.uint64)])
+        owner = np.concatenate([*self._owners, np.zeros(0, np.uint64)])
+        near = part <= np.uint64(self._reach)
+        self._parts, self._owners = [part[near]], [owner[near]]
+
+    def telling(self) -> tuple[frozenset[int], int, float]:
+        """The smallest hashes of parts that one distinct row has, how far they were looked for, and
+        how often chance meets them."""
+        if not self._total:
+            return frozenset(), _ALL, 1.0
+        self._cut()
+        part, owner, reach = self._parts[0], self._owners[0], self._reach
+        order = np.lexsort((owner, part))
+        part, owner = part[order], owner[order]
+        new = np.ones(len(part), np.bool_)
+        new[1:] = (part[1:] != part[:-1]) | (owner[1:] != owner[:-1])
+        values, counts = np.unique(part[new], return_counts=True)
+        once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+        chance = min(1.0, 2 * twice / once) if once else 1.0
+        telling = values[counts == 1]
+        if len(telling) > KEPT:
+            reach = int(telling[KEPT - 1])
+        return frozenset(telling[:KEPT].tolist()) - {0}, reach, chance
 
 
 _Side = tuple[frozenset[int], int, float]  # hashes, how far they are complete, chance

@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nacre.core.errors import BadArgument, DataError
-from nacre.core.random import Source
+from nacre.core.random import Source, keyed_hash
 from nacre.data.dataset import Rows, Schema
 
 
@@ -223,7 +222,9 @@ def held_out(rows: Rows, holdout: Holdout, key: bytes) -> tuple[Rows, Rows]:
     tables differ by that row.
     """
     if holdout.by == "unit" and rows.group is not None:
-        sides = [_uniform(key, b"group" + name.encode()) < holdout.share for name in rows.group]
+        code = keyed_hash(key, b"nacre holdoutgroup")
+        side = {name: _uniform(code(name.encode())) < holdout.share for name in set(rows.group)}
+        sides = [side[name] for name in rows.group]
     else:
         sides = _by_content(rows, holdout.share, key)
     out = torch.tensor(sides, dtype=torch.bool)
@@ -233,24 +234,20 @@ def held_out(rows: Rows, holdout: Holdout, key: bytes) -> tuple[Rows, Rows]:
 def _by_content(rows: Rows, share: float, key: bytes) -> list[bool]:
     """Whether each row is held out: every 1 / share-th of equal rows, from a start drawn by their
     content. A single row is held out with chance `share`."""
-    seen: dict[bytes, int] = {}
+    seen: Counter[bytes] = Counter()
     sides: list[bool] = []
-    for i in range(len(rows)):
-        name = b"row" + _content(rows.features[i], rows.label[i])
+    code = keyed_hash(key, b"nacre holdoutrow")
+    for i, name in enumerate(rows.in_bytes()):
         if rows.group is not None:  # rows of two units are equal in all but their unit
             name += b"of" + rows.group[i].encode()
-        before = seen.get(name, 0)
-        seen[name] = before + 1
-        start = _uniform(key, name)
+        known = code(name)  # of 32 bytes: no two rows have one
+        before = seen[known]
+        seen[known] += 1
+        start = _uniform(known)
         sides.append(math.floor(start + share * (before + 1)) > math.floor(start + share * before))
     return sides
 
 
-def _content(features: Tensor, label: Tensor) -> bytes:
-    return features.contiguous().numpy().tobytes() + label.numpy().tobytes()
-
-
-def _uniform(key: bytes, name: bytes) -> float:
+def _uniform(code: bytes) -> float:
     """A number in [0, 1) that is fixed by key and name, and random to who lacks the key."""
-    code = hmac.new(key, b"nacre holdout" + name, hashlib.sha256).digest()
     return int.from_bytes(code[:8], "big") / 2**64

@@ -132,26 +132,35 @@ class Table(NoAssumptions):
         width = sum(len(column.layout()) for column in columns)
         return Schema((width,), columns, self.task, self.classes)
 
+    def _numbers(self) -> set[str]:
+        """The columns of which nothing is read but numbers, written as Python writes them."""
+        if not self.dialect.plain:
+            return set()
+        found = {column.name for column in self.schema().columns if column.kind == "number"}
+        return found if self.task == "classification" else found | {self.target}
+
     def look(self, folder: Path) -> None:
         """Reads and checks both files. Raises `DataError` with everything that is refused."""
         for path, keyed in ((self.path, True), (self.public and self.public.path, False)):
             if path:
-                _encoded(self, read_table(folder, path, self.dialect), keyed=keyed)
+                _encoded(self, self._raw(folder, path), keyed=keyed)
+
+    def _raw(self, folder: Path, path: str) -> RawTable:
+        return read_table(folder, path, self.dialect, self._numbers())
 
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads both files against the declaration; the holdout is chosen under `split_key`."""
-        raw = read_table(folder, self.path, self.dialect)
+        raw = self._raw(folder, self.path)
         private, notes = _encoded(self, raw, keyed=True)
         test = public = None
         if self.holdout:
             private, test = held_out(private, self.holdout, split_key)
         if self.public:
-            public, more = _encoded(
-                self, read_table(folder, self.public.path, self.dialect), keyed=False
-            )
+            public, more = _encoded(self, self._raw(folder, self.public.path), keyed=False)
             notes += more
         shown = self.public_demonstration
-        cells = of_table(as_everywhere(raw.columns, self.dialect))
+        # Of public rows no ledger keeps a sketch.
+        cells = () if shown else of_table(as_everywhere(raw.columns, self.dialect))
         cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
 

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nacre.core import require
@@ -45,10 +47,12 @@ class Units:
         self._rows = rows
         self._places: Tensor | None = None  # (U, K) int64, -1 where a group has fewer rows
         if unit == "group":
-            self._places = kept_rows(_named_groups(rows), rows_per_unit, source)
-            self._ids = _numbers(_groups(rows), source)
+            names, members = grouped(_named_groups(rows))
+            self._places = kept_rows(names, members, rows_per_unit, source)
+            self._ids = _numbers((name.encode() for name in names), source)
         else:
-            self._ids = _numbers(_contents(rows), source)
+            contents = (hashlib.sha256(row).digest() for row in rows.in_bytes())
+            self._ids = _numbers(contents, source)
         self._widths = _widths(rows.features, self._places)  # (U,), None for numbers
 
     def __len__(self) -> int:
@@ -139,24 +143,11 @@ def _numbers(names: Iterable[bytes], source: Source) -> Tensor:
     """
     seen: Counter[bytes] = Counter()
     numbers: list[int] = []
-    keyed = source.child("unit")
+    number = source.child("unit").numbering()
     for name in names:
         seen[name] += 1
-        numbers.append(keyed.number(name, seen[name]) >> (63 - _ID_BITS))
+        numbers.append(number(name, seen[name]) >> (63 - _ID_BITS))
     return torch.tensor(numbers, dtype=torch.int64)
-
-
-def _groups(rows: Rows) -> list[bytes]:
-    """The groups' names in the order of `_places`."""
-    return [name.encode() for name in sorted(set(rows.group or ()))]
-
-
-def _contents(rows: Rows) -> Iterator[bytes]:
-    """The content of each row, as it enters training."""
-    features = rows.features.flatten(1).numpy()
-    labels = rows.label.numpy()
-    for feature, label in zip(features, labels, strict=True):
-        yield hashlib.sha256(feature.tobytes() + label.tobytes()).digest()
 
 
 def _named_groups(rows: Rows) -> tuple[str, ...]:
@@ -169,22 +160,32 @@ def _named_groups(rows: Rows) -> tuple[str, ...]:
     return rows.group
 
 
+def grouped(group: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """(the different names in order, the place among them of each row's group)."""
+    names = sorted(set(group))
+    place = {name: i for i, name in enumerate(names)}
+    return names, np.fromiter(map(place.__getitem__, group), np.int64, len(group))
+
+
 def kept_rows(
-    group: Sequence[str],  # (N,): whose each row is
+    names: Sequence[str],  # of the groups
+    members: NDArray[np.int64],  # (N,) the group of each row
     rows_per_unit: int | None,  # None keeps every row of the widest group
     source: Source,
 ) -> Tensor:
-    """(U, K): the rows that each group keeps, in the order of the rows, padded by -1; the groups in
-    the order of their names. Which rows a group keeps depends on its own name and size alone."""
-    members: dict[str, list[int]] = {}
-    for place, name in enumerate(group):
-        members.setdefault(name, []).append(place)
-    width = rows_per_unit or max((len(places) for places in members.values()), default=1)
-    table = torch.full((len(members), width), -1, dtype=torch.int64)
-    for i, name in enumerate(sorted(members)):
-        kept = torch.tensor(members[name])
-        if len(kept) > width:
-            order = source.child("rows", name).stream().permutation(len(kept))
-            kept = kept[order[:width].sort().values]
-        table[i, : len(kept)] = kept
-    return table
+    """(U, K): the rows that each group keeps, in the order of the rows, padded by -1. Which rows a
+    group keeps depends on its own name and size alone."""
+    order = np.argsort(members, kind="stable")
+    counts = np.bincount(members, minlength=len(names))
+    starts = np.cumsum(counts) - counts
+    width = rows_per_unit or int(counts.max(initial=1))
+    table = np.full((len(names), width), -1, dtype=np.int64)
+    group = members[order]
+    within = np.arange(len(order)) - starts[group]
+    whole = counts[group] <= width
+    table[group[whole], within[whole]] = order[whole]
+    for i in np.flatnonzero(counts > width).tolist():
+        kept = order[starts[i] : starts[i] + counts[i]]
+        drawn = source.child("rows", names[i]).stream().permutation(len(kept)).numpy()
+        table[i] = kept[np.sort(drawn[:width])]
+    return torch.from_numpy(table)

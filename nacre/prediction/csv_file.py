@@ -15,8 +15,8 @@ import pyarrow.csv as arrow_csv
 
 from nacre.core.errors import DataError
 from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.files import FileFault
 from nacre.data.readers import (
-    FileFault,
     csv_form,
     csv_header,
     csv_lines,

@@ -20,12 +20,12 @@ from nacre.data.arrays import checked_inputs, read_idx, read_npz
 from nacre.data.files import located
 from nacre.data.readers import (
     form_problem,
-    json_rows,
     open_text,
     read_lines,
     reading,
     suffix,
 )
+from nacre.data.reading.json_lines import json_rows
 from nacre.data.text.documents import split_documents
 from nacre.prediction.csv_file import CHUNK, NARROW, WIDE, CsvRows, once_each
 from nacre.prediction.signature import Signature

@@ -58,6 +58,7 @@ def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holding
     except DataError as error:
         refuse(recipe, _key(recipe, error), str(error), DataError)
     scaler = fit_scaling(recipe.data.scaling, schema, cohorts.public)
+    hmac = _hmac(cohorts, holder_key)  # before raw rows may be overwritten by scaled ones
     return Holdings(
         schema=schema,
         scaler=scaler,
@@ -69,7 +70,7 @@ def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holding
         test_is_public=cohorts.test_is_public,
         private_is_public=cohorts.private_is_public,
         notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
-        hmac=_hmac(cohorts, holder_key),
+        hmac=hmac,
         cells=_cells(cohorts),
         tokenizer=cohorts.tokenizer,
         canaries=0 if cohorts.canaries is None else len(cohorts.canaries),
@@ -183,7 +184,8 @@ def _scaled(scaler: Scaler, rows: Rows | None) -> Rows | None:
 
 
 def _dealt(recipe: Recipe, cohorts: Cohorts, scaler: Scaler) -> dict[str, Rows]:
-    rows = scaler.apply(cohorts.private)
+    # Rows that come with the cells of their file are not read again, and are nobody else's.
+    rows = scaler.apply(cohorts.private, overwrite=bool(cohorts.cells))
     if cohorts.canaries is not None:
         rows = rows + cohorts.canaries
     if recipe.federated_learning is None:

@@ -17,6 +17,7 @@ from nacre.core.errors import BudgetExceeded, DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.cells import of_table
 from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
+from nacre.data.reading.values import Listed, Values
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,
@@ -229,7 +230,7 @@ def _raw(table: pd.DataFrame) -> RawTable:
     """Its cells as a file would give them; whatever pandas takes for no value is none."""
     if not len(table):
         raise DataError("the table holds no rows, so there is nothing to tell of; add rows to it")
-    columns: dict[str, list[object]] = {}
+    columns: dict[str, Values] = {}
     for place, name in enumerate(map(str, table.columns)):
         if name in columns:
             raise DataError(
@@ -237,7 +238,7 @@ def _raw(table: pd.DataFrame) -> RawTable:
                 "rename one"
             )
         cells = table.iloc[:, place].astype(object)
-        columns[name] = list(cells.where(cells.notna(), None))
+        columns[name] = Listed(list(cells.where(cells.notna(), None)))
     return RawTable(Path("the table"), columns)
 
 

@@ -17,19 +17,24 @@ def read(folder, content, name="rows.csv"):
     return read_table(folder, name)
 
 
+def cells(raw):
+    return {name: list(column) for name, column in raw.columns.items()}
+
+
 def test_csv_keeps_text_as_it_stands(tmp_path):
     raw = read(tmp_path, '\ufeffa, b\n1 ,"x, y"\n\n007,z\n')
-    assert raw.columns == {"a": ["1", "007"], "b": ["x, y", "z"]}
+    assert cells(raw) == {"a": ["1", "007"], "b": ["x, y", "z"]}
     assert len(raw) == 2
 
 
 def test_csv_may_be_packed(tmp_path):
-    assert read(tmp_path, gzip.compress(b"a\n1\n", mtime=0), "rows.csv.gz").columns == {"a": ["1"]}
+    raw = read(tmp_path, gzip.compress(b"a\n1\n", mtime=0), "rows.csv.gz")
+    assert cells(raw) == {"a": ["1"]}
 
 
 def test_parquet_keeps_values(tmp_path):
     pq.write_table(pa.table({"a": [1, None], "b": ["x", "y"]}), tmp_path / "rows.parquet")
-    assert read_table(tmp_path, "rows.parquet").columns == {"a": [1, None], "b": ["x", "y"]}
+    assert cells(read_table(tmp_path, "rows.parquet")) == {"a": [1, None], "b": ["x", "y"]}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import hashlib
+import hmac
+import math
 from collections import Counter
 
 import numpy as np
@@ -161,3 +164,33 @@ def test_outsiders_are_distributed_as_the_private_rows():
     gaps, shifts = torch.tensor(gaps), torch.tensor(shifts)
     assert abs(gaps.mean()) < 4 * gaps.std() / 40**0.5
     assert shifts.mean() < -4 * shifts.std() / 40**0.5  # the whole test set is not: smaller tumours
+
+
+@pytest.mark.parametrize("by", ["unit", "row"])
+@pytest.mark.parametrize("named", [True, False])
+def test_sides_are_those_of_one_row_at_a_time(by, named):
+    """The split of earlier versions: an HMAC of the group, or of the row's own bytes."""
+    draw = torch.Generator().manual_seed(5)
+    features = torch.randint(0, 2, (80, 2), generator=draw).float() * -1.0  # has negative zeros
+    label = torch.randint(0, 2, (80,), generator=draw)
+    group = tuple("äbcdefgh"[i] for i in torch.randint(0, 8, (80,), generator=draw))
+    rows = Rows(features, label, group if named else None)
+
+    def uniform(name):
+        code = hmac.new(bytes(32), b"nacre holdout" + name, hashlib.sha256).digest()
+        return int.from_bytes(code[:8], "big") / 2**64
+
+    sides, seen = [], Counter()
+    for i in range(80):
+        name = b"row" + features[i].numpy().tobytes() + label[i].numpy().tobytes()
+        name += b"of" + group[i].encode() if named else b""
+        start, before = uniform(name), seen[name]
+        seen[name] += 1
+        side = math.floor(start + 0.3 * (before + 1)) > math.floor(start + 0.3 * before)
+        sides.append(
+            uniform(b"group" + group[i].encode()) < 0.3 if named and by == "unit" else side
+        )
+    kept, out = held_out(rows, Holdout(share=0.3, by=by), bytes(32))
+    for found, wanted in ((kept, False), (out, True)):
+        places = [i for i, side in enumerate(sides) if side is wanted]
+        assert found.features.equal(features[places]) and found.label.equal(label[places])

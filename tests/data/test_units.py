@@ -1,3 +1,7 @@
+import hashlib
+import hmac
+from collections import Counter
+
 import pytest
 import torch
 
@@ -110,3 +114,45 @@ def test_equal_rows_have_numbers_of_their_own():
     two = Units(twins.take([0, 2]), "example", None, KEY).batch(torch.arange(2))["unit"].tolist()
     assert len(set(three)) == 3
     assert two == three[:2]  # whichever of them goes, the same numbers are left
+
+
+def test_numbers_and_places_are_those_of_one_unit_at_a_time():
+    """In arrays or one by one: the same kept rows, and numbers by HMAC of the unit's own name."""
+    draw = torch.Generator().manual_seed(3)
+    names = [
+        ["", "a", "b", "ä", "a b", "Z", "10", "9"][i]
+        for i in torch.randint(0, 8, (60,), generator=draw)
+    ]
+    some = Rows(
+        torch.randn(60, 3, generator=draw).round(), torch.randint(0, 2, (60,)), tuple(names)
+    )
+    some = some.take([*range(60), 3, 3])  # equal rows have numbers of their own
+    key = hmac.new(bytes(32), b"child" + b"s" + (4).to_bytes(8, "big") + b"unit", "sha256").digest()
+
+    def number(name, seen):
+        labels = [(b"b", name), (b"i", str(seen).encode())]
+        message = b"".join(kind + len(body).to_bytes(8, "big") + body for kind, body in labels)
+        code = hmac.new(key, b"number" + message, "sha256").digest()
+        return int.from_bytes(code[:8], "big") >> 1 >> 15
+
+    units = Units(some, "group", 4, Source(bytes(32)))
+    order = sorted(set(some.group))
+    assert units.numbers(torch.arange(len(units))).tolist() == [
+        number(n.encode(), 1) for n in order
+    ]
+    batch = units.batch(torch.arange(len(units)))
+    for i, name in enumerate(order):
+        places = [place for place, other in enumerate(some.group) if other == name]
+        if len(places) > 4:
+            drawn = Source(bytes(32)).child("rows", name).stream().permutation(len(places))[:4]
+            places = [places[j] for j in sorted(drawn.tolist())]
+        assert batch["features"][i, batch["rows"][i]].equal(some.features[places])
+    seen, expected = Counter(), []
+    for feature, label in zip(some.features, some.label, strict=True):
+        name = hashlib.sha256(feature.numpy().tobytes() + label.numpy().tobytes()).digest()
+        seen[name] += 1
+        expected.append(number(name, seen[name]))
+    assert (
+        Units(some, "example", None, Source(bytes(32))).numbers(torch.arange(62)).tolist()
+        == expected
+    )

@@ -1,8 +1,9 @@
 """A column's values, a whole column at a time: which are missing, which are numbers, which differ.
 
-Values come as a list (of CSV and JSON), a NumPy array, or an array of Arrow (of Parquet, and of
-the files that predictions read). Whatever they come as, each is read to the same bits: text that
-everybody reads the same way is parsed by Arrow or NumPy, of all else each different value once.
+Values come as `reading.Values` (of a file that training reads), a list, a NumPy array, or an array
+of Arrow (of the files that predictions read). Whatever they come as, each is read to the same bits:
+text that everybody reads the same way is parsed by Arrow or NumPy, of all else each different value
+once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.readers import as_number, text
+from nacre.data.reading.values import NumberColumn, Values
 
 RowMask = NDArray[np.bool_]
 FloatColumn = NDArray[np.float64]
@@ -41,8 +43,9 @@ def lacks_value(value: object, dialect: Dialect) -> bool:
 
 
 def as_column(values: Any) -> Any:
-    """An Arrow array of numbers, booleans or text, in one piece; else a list of plain values."""
-    if isinstance(values, list):
+    """`Values` as they are; an Arrow array of numbers, booleans or text, in one piece; else a list
+    of plain values."""
+    if isinstance(values, list | Values):
         return values
     import pyarrow as pa  # half a second to import, and not needed for CSV
 
@@ -65,11 +68,15 @@ def as_column(values: Any) -> Any:
 def shown_value(values: Any, place: int) -> str:
     """A value as a message shows it."""
     value = values[place]
-    return text(value if isinstance(values, list) else value.as_py())
+    return text(value if isinstance(values, list | Values) else value.as_py())
 
 
 def different(values: Any) -> tuple[list[object], RowCodes]:
-    """(the different values, (N,) the place of each row's value among them)."""
+    """(the different values, (N,) the place of each row's value among them). Of `Values`, one may
+    stand there twice, or be no row's."""
+    if isinstance(values, Values):
+        codes, cells = values.coded()
+        return cells, codes
     if isinstance(values, list):
         listed: list[object] = values
         if not all(type(value) is str for value in listed):
@@ -96,6 +103,7 @@ def numbers_in(values: Any, dialect: Dialect) -> tuple[RowMask, FloatColumn, Row
         return has, numbers, left
     if isinstance(values, list):
         return _by_hand(values, np.arange(len(values)), np.zeros(len(values)), dialect)
+    numbers[left] = 0.0
     has, numbers, wrong = _by_hand(values, left, numbers, dialect)
     if dialect.numbers:
         has &= ~np.isin(numbers, dialect.numbers)
@@ -105,6 +113,10 @@ def numbers_in(values: Any, dialect: Dialect) -> tuple[RowMask, FloatColumn, Row
 
 def _at_once(values: Any, dialect: Dialect) -> FloatColumn | None:
     """(N,) float64, NaN for what is to be read by hand; None for all of it."""
+    if isinstance(values, Values):
+        # What numbers in texts are, `parsed` takes from Python alone.
+        known = dialect.plain or isinstance(values, NumberColumn)
+        return values.parsed(lambda value: number_in(value, dialect)) if known else None
     if isinstance(values, list):
         return _listed_at_once(values, dialect)
     import pyarrow as pa
@@ -158,7 +170,10 @@ def _by_hand(
 ) -> tuple[RowMask, FloatColumn, RowCodes]:
     """The rows at `places` cell by cell, each different value once; the others are in `numbers`."""
     has = np.ones(len(numbers), np.bool_)
-    found, codes = different(_taken(values, places))
+    if isinstance(values, Values):
+        codes, found = values.coded(places)
+    else:
+        found, codes = different(_taken(values, places))
     lacking = np.array([lacks_value(value, dialect) for value in found], np.bool_)
     read = [
         None if gone else number_in(value, dialect)

@@ -1,0 +1,1 @@
+"""How a file becomes columns, in blocks and without one Python object a cell."""
