@@ -56,8 +56,10 @@ def group_rows(
         width = len(column.entries())
         if column.name in names:
             hot = features[:, start : start + width].cpu().numpy() > 0.5
+            others = ("(other)",) if column.other else ()
             found[column.name] = {
-                name: np.ascontiguousarray(hot[:, i]) for i, name in enumerate(column.categories)
+                name: np.ascontiguousarray(hot[:, i])
+                for i, name in enumerate((*column.categories, *others))
             }
         start += width
     return {name: found[name] for name in names}

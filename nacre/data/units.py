@@ -47,7 +47,7 @@ class Units:
         self._rows = rows
         self._places: Tensor | None = None  # (U, K) int64, -1 where a group has fewer rows
         if unit == "group":
-            names, members = grouped(_named_groups(rows))
+            names, members = members_of(_named_groups(rows))
             self._places = kept_rows(names, members, rows_per_unit, source)
             self._ids = _numbers((name.encode() for name in names), source)
         else:
@@ -160,7 +160,7 @@ def _named_groups(rows: Rows) -> tuple[str, ...]:
     return rows.group
 
 
-def grouped(group: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+def members_of(group: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     """(the different names in order, the place among them of each row's group)."""
     names = sorted(set(group))
     place = {name: i for i, name in enumerate(names)}

@@ -19,7 +19,7 @@ from nacre.core.errors import Incompatible, Refusal
 from nacre.core.tensors import detached
 from nacre.core.types import Tensors
 from nacre.fine_tuning.layers import is_linear, is_transposed, submodule
-from nacre.models.transformer import Transformer
+from nacre.models.stock.transformer import Transformer
 
 _ADAPTER = "default"  # PEFT's name for the only adapter of a model
 

@@ -23,7 +23,7 @@ from nacre.fine_tuning.layers import (
     submodule,
 )
 from nacre.models.gpt import Decoder
-from nacre.models.transformer import Transformer
+from nacre.models.stock.transformer import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)

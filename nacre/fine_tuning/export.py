@@ -11,8 +11,8 @@ from nacre.core.errors import Incompatible
 from nacre.core.files import save_tensors, write_bytes, write_json
 from nacre.core.types import Tensors
 from nacre.fine_tuning import adapters
-from nacre.models.pooling import Pooled, export_pooling
-from nacre.models.transformer import Transformer, configuration
+from nacre.models.stock.pooling import Pooled, export_pooling
+from nacre.models.stock.transformer import Transformer, configuration
 
 
 def merged(model: nn.Module) -> Tensors:

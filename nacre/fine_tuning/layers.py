@@ -11,7 +11,7 @@ from torch import nn
 
 from nacre.core.errors import Incompatible
 from nacre.models.gpt import Decoder
-from nacre.models.transformer import Transformer
+from nacre.models.stock.transformer import Transformer
 
 # What GPT-2 calls Conv1D is a linear layer whose weight is (inputs, outputs). It is known by name,
 # so that models without text need no transformers.

@@ -18,7 +18,7 @@ from nacre.core.random import Source
 from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
 from nacre.data.cells import Cells
-from nacre.data.units import grouped, kept_rows
+from nacre.data.units import kept_rows, members_of
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.mixing import Alone
 
@@ -88,7 +88,7 @@ class Owned:
     def of(cls, owners: Sequence[str], rows_per_unit: int, source: Source) -> Owned:
         """Of whose each row is, by a draw under the run's key. What an owner keeps depends on the
         owner's own name and number of rows alone."""
-        names, members = grouped(owners)
+        names, members = members_of(owners)
         return cls(tuple(names), kept_rows(names, members, rows_per_unit, source))
 
 

@@ -15,9 +15,10 @@ from nacre.models.load import (
     save,
     saved,
 )
-from nacre.models.pretrained import Pretrained
 from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering
+from nacre.models.stock.pretrained import Pretrained
+from nacre.models.stock.transformer import Transformer
 from nacre.models.tabular import MLP
 from nacre.models.tasks import (
     TASKS,
@@ -28,7 +29,6 @@ from nacre.models.tasks import (
     TokenClassification,
     task_for,
 )
-from nacre.models.transformer import Transformer
 
 __all__ = [
     "CNN",

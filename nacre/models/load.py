@@ -22,12 +22,12 @@ from nacre.core.theirs import cause, foreign_cause
 from nacre.models.callables import OWN, Code, PythonModel, called
 from nacre.models.gpt import GPT, gpt
 from nacre.models.images import CNN, cnn
-from nacre.models.pretrained import Pretrained, pretrained, stock
 from nacre.models.random_inputs import random_inputs
 from nacre.models.scattering import Scattering, scattered
+from nacre.models.stock.pretrained import Pretrained, pretrained, stock
+from nacre.models.stock.transformer import Stock, Transformer, own_names
 from nacre.models.tabular import MLP, mlp
 from nacre.models.tasks import TASKS
-from nacre.models.transformer import Stock, Transformer, own_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ class _RawRows(nn.Module):
         self.scaler = scaler
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(N, columns), a category being its place in the declared list, or (N, *shape), both
-        float32 -> (N, classes) probabilities, or (N,) numbers."""
+        """(N, columns), a category being its place in the declared list (all others the next) and
+        yes or no 1 or 0, or (N, *shape), both float32 -> (N, classes) probabilities, or (N,)
+        numbers."""
         inputs = rows
         if self.columns:
             inputs = torch.cat([_entries(c, rows[:, i]) for i, c in enumerate(self.columns)], 1)
@@ -53,10 +55,29 @@ def _entries(
     column: Column,
     values: Tensor,  # (N,)
 ) -> Tensor:
-    """(N, entries): the number itself, or one-hot."""
-    if column.kind == "number":
+    """(N, entries): the number itself or its code, or one-hot."""
+    if column.kind == "category":
+        places = torch.arange(len(column.entries())).float()
+        return (values[:, None] == places).float()
+    if column.coding == "plain":
         return values[:, None]
-    return (values[:, None] == torch.arange(len(column.categories)).float()).float()
+    edges = torch.tensor(column.edges, dtype=torch.float32)
+    if column.coding == "piecewise":
+        return ((values[:, None] - edges[:-1]) / (edges[1:] - edges[:-1])).clamp(0.0, 1.0)
+    passed = (values[:, None] >= edges[1:-1]).float()  # how many inner edges lie below
+    ends = torch.ones_like(values[:, None]), torch.zeros_like(values[:, None])
+    return torch.cat([ends[0], passed], 1) - torch.cat([passed, ends[1]], 1)
+
+
+def _require_carried(columns: Sequence[Column]) -> None:
+    """Raises `Incompatible` for a column whose values are no numbers and no places in a list."""
+    for column in columns:
+        if column.kind in ("date", "hash") or column.flag:
+            what = "says by an input whether a value was missing" if column.flag else column.kind
+            raise Incompatible(
+                f"column {column.name!r} ({what}) is read from its text, and an ONNX graph takes "
+                "numbers alone; use `--form merged`, a folder that `nacre predict` reads"
+            )
 
 
 def onnx_graph(predictor: Predictor) -> bytes:
@@ -65,8 +86,9 @@ def onnx_graph(predictor: Predictor) -> bytes:
 
     Rows beyond a declared range are clamped by the scaling and not refused. The graph is computed
     on made-up rows before it is given back, and held against the model to 1e-5. Raises
-    `Incompatible` for a model that reads text, where the package `onnx` is not installed, where
-    PyTorch cannot write the model's operations, and where the graph answers otherwise.
+    `Incompatible` for a model that reads text, dates or hashed codes, where the package `onnx` is
+    not installed, where PyTorch cannot write the model's operations, and where the graph answers
+    otherwise.
     """
     signature = predictor.signature
     if signature.form == "text":
@@ -75,6 +97,7 @@ def onnx_graph(predictor: Predictor) -> bytes:
             "merged`, a folder that `nacre predict` reads, and transformers where it is a "
             "pretrained one"
         )
+    _require_carried(signature.columns)
     onnx: Any = _package("onnx")
     whole = _RawRows(predictor.module, signature, predictor.scaler).eval()
     rows = _made_up(signature)
@@ -145,8 +168,9 @@ def _made_up(signature: Signature) -> Tensor:
 
 
 def _values(column: Column, drawn: torch.Generator) -> Tensor:
-    if column.kind == "category":
-        return torch.randint(len(column.categories), (_TRIED,), generator=drawn).float()
+    if column.kind in ("category", "boolean"):
+        places = len(column.entries()) if column.kind == "category" else 2
+        return torch.randint(places, (_TRIED,), generator=drawn).float()
     low, high = _range(column.low, column.high)
     return low + (high - low) * torch.rand(_TRIED, generator=drawn)
 

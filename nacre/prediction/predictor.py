@@ -19,7 +19,7 @@ from nacre.data.columns.faults import Fault
 from nacre.data.text import tokens
 from nacre.data.text.tokens import Tokenizer
 from nacre.models import OWN, Code, SavedModel, load, saved
-from nacre.models.transformer import Stock
+from nacre.models.stock.transformer import Stock
 from nacre.prediction.answers import Outcomes, answered, answered_text
 from nacre.prediction.columns import read_features
 from nacre.prediction.faults import FaultTally

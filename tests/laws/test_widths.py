@@ -11,7 +11,7 @@ from nacre.data.dataset import Rows
 from nacre.data.units import Units
 from nacre.gradient_clipping import BookKeeping, Flat, Looped
 from nacre.models import Classification
-from nacre.models.pretrained import Pretrained, pretrained
+from nacre.models.stock.pretrained import Pretrained, pretrained
 from tests.models.transformer_folders import TOKENS, folder_of
 
 pytestmark = [

@@ -11,7 +11,7 @@ from nacre.core.files import load_tensors
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.export import export
 from nacre.models import Pretrained, build, load, random_inputs, repair, save
-from nacre.models.pooling import SAID_IN
+from nacre.models.stock.pooling import SAID_IN
 from tests.models.transformer_folders import TOKENS, T, folder_of
 
 ENCODERS = ("Bert", "Roberta", "DistilBert")

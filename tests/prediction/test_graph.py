@@ -90,6 +90,29 @@ def test_a_graph_of_numbers(low: float | None) -> None:
     np.testing.assert_allclose(answers(onnx_graph(model), rows), own, rtol=1e-5)
 
 
+CODED = (
+    Column("age", "number", 0, 30, coding="piecewise", edges=(0, 10, 20, 30)),
+    Column("dose", "number", 0, 9, coding="bins", edges=(0, 3, 6, 9)),
+    Column("ward", "category", categories=("a", "b"), other=True),
+    Column("smoker", "boolean", yes=("yes",), no=("no",)),
+)
+
+
+def test_a_graph_of_declared_codes() -> None:
+    torch.manual_seed(0)
+    shape, wide = (3 + 3 + 3 + 1,), torch.full((10,), torch.inf)
+    scaler = Scaler(torch.zeros(10), torch.ones(10), -wide, wide)
+    signature = Signature("table", "regression", shape, (), CODED)
+    model = Predictor(nn.Linear(10, 1).eval(), signature, scaler, None)
+    words = {"ward": ["a", "b", "z", "a"], "smoker": ["yes", "no", "no", "yes"]}
+    frame = pd.DataFrame({"age": [0, 12.5, 30, 10], "dose": [0, 3, 9, 5.5], **words})
+    rows = np.array([[0, 0, 0, 1], [12.5, 3, 1, 0], [30, 9, 2, 0], [10, 5.5, 0, 1]], np.float32)
+    np.testing.assert_allclose(answers(onnx_graph(model), rows), model.predict(frame), rtol=1e-5)
+    dated = Signature("table", "regression", (8,), (), (Column("icd", "hash", buckets=8),))
+    with pytest.raises(Incompatible, match=r"'icd' \(hash\) is read from its text"):
+        onnx_graph(Predictor(nn.Linear(8, 1).eval(), dated, None, None))
+
+
 class ByValue(nn.Module):
     """Takes another way for other values, which a trace does not hold."""
 

@@ -136,7 +136,8 @@ class _PrivateEstimator(BaseEstimator):
         for name in ("size", "steps", "batch"):
             if getattr(self, name) is not None or name != "batch":
                 require_count(name, getattr(self, name))
-        if not isinstance(self.hidden, tuple | list):
+        hidden: Any = self.hidden
+        if not isinstance(hidden, tuple | list):
             raise BadArgument(
                 f"hidden={self.hidden!r} is no list of widths; give one, as `hidden=(32,)`, or "
                 "`hidden=()` for a linear model"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nacre.core.errors import Refusal
 from nacre.data.text.tokens import BPE, Bytes
 from nacre.models import FormerRun, Pretrained, PythonModel
-from nacre.models.pretrained import starts_random
+from nacre.models.stock.pretrained import starts_random
 from nacre.planning.facts import RecipeFacts, balls
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe

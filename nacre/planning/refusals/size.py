@@ -17,7 +17,7 @@ from nacre.core.tensors import trainable
 from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.layers import is_linear
 from nacre.models import CNN, GPT, MLP, Pretrained, Scattering
-from nacre.models.pretrained import parameters
+from nacre.models.stock.pretrained import parameters
 from nacre.recipe.places import refuse
 from nacre.training.pieces import physical_memory
 

@@ -17,8 +17,8 @@ from torch import nn
 from nacre.core import hub, require
 from nacre.core.errors import BadArgument, Refusal
 from nacre.core.theirs import cause
-from nacre.models.pooling import WORDS, Pooled, Pooling, pooling_of
-from nacre.models.transformer import (
+from nacre.models.stock.pooling import WORDS, Pooled, Pooling, pooling_of
+from nacre.models.stock.transformer import (
     TOKENIZER_FILES,
     PretrainedTask,
     Stock,

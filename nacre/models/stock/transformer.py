@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nacre.core.errors import BadArgument
 from nacre.core.types import Tensors
-from nacre.models.pooling import Pooled, Pooling
+from nacre.models.stock.pooling import Pooled, Pooling
 
 PretrainedTask = Literal["classification", "regression", "causal_lm", "token_classification"]
 

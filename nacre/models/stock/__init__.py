@@ -1,0 +1,1 @@
+"""Stock transformers, as their own library has them, behind one tensor of inputs."""
