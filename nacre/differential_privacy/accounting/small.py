@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from scipy import fft
-from scipy.signal import lfilter
 
 from nacre.differential_privacy.accounting.arrays import Array
 from nacre.differential_privacy.accounting.loss_distribution import Unsettled
@@ -227,6 +226,8 @@ def _hockey(small: Small, order: float, first: int, size: int) -> Array:
 
     D(e) is the integral over t > e of exp(e - t) times the mass above t: a sum of positive terms.
     """
+    from scipy.signal import lfilter  # almost a second to import, and seldom needed
+
     masses, width = _masses(small, order, first, size), small.width
     over = np.append(masses[:0:-1].cumsum()[::-1], 0.0)
     found: Any = lfilter([-math.expm1(-width)], [1.0, -math.exp(-width)], over[::-1])
