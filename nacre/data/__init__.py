@@ -4,7 +4,17 @@ from nacre.data.arrays import Arrays, Images
 from nacre.data.augment import Copies
 from nacre.data.builtin import Builtin
 from nacre.data.columns.column import Column
-from nacre.data.columns.spec import ColumnSpec
+from nacre.data.columns.dates import Dates
+from nacre.data.columns.dialect import Dialect
+from nacre.data.columns.spec import (
+    Bins,
+    ColumnSpec,
+    DropMissing,
+    FillMissing,
+    PiecewiseLinear,
+    RefuseMissing,
+    Truths,
+)
 from nacre.data.data_option import DataOption
 from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.partition import ByColumn, Dirichlet, PartitionOption, Uniform
@@ -53,6 +63,7 @@ __all__ = [
     "Arrays",
     "BallsInBins",
     "BallsInBinsSampling",
+    "Bins",
     "Builtin",
     "ByColumn",
     "Bytes",
@@ -63,8 +74,12 @@ __all__ = [
     "CyclicPoisson",
     "CyclicPoissonSampling",
     "DataOption",
+    "Dates",
     "DeclaredScaling",
+    "Dialect",
     "Dirichlet",
+    "DropMissing",
+    "FillMissing",
     "FixedSize",
     "FixedSizeSampling",
     "FullBatch",
@@ -73,11 +88,13 @@ __all__ = [
     "NoScaling",
     "OfModel",
     "PartitionOption",
+    "PiecewiseLinear",
     "Poisson",
     "PoissonSampling",
     "PublicCohort",
     "PublicFile",
     "PublicScaling",
+    "RefuseMissing",
     "Rows",
     "SamplingOption",
     "Scaler",
@@ -88,6 +105,7 @@ __all__ = [
     "Table",
     "Test",
     "Text",
+    "Truths",
     "Uniform",
     "Units",
     "fit_scaling",
