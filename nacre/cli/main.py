@@ -28,7 +28,7 @@ VERBS = {
     "audit": "Attack the finished model of a run.",
     "report": "Write the evidence of a run as one page.",
     "run": "Plan, train, audit and report in one go.",
-    "export": "Write a run's model for transformers or PEFT.",
+    "export": "Write a run's model for transformers, PEFT or ONNX.",
     "predict": "Predict from a file of rows by a run's model.",
     "release": "Release private statistics of a table, charged to a ledger.",
     "runs": "List the runs in a folder, or compare two.",
