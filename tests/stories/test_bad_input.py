@@ -178,12 +178,12 @@ def _one_class(cells: list[list[str]]) -> None:
     [
         (_no_rows, ("holds no rows",)),
         (_no_column, ("has no column 'dose'", "correct the name")),
-        (_cell(2, "nan"), ("2 rows (first: row 3)", "'age'", "`on_missing: drop`")),
-        (_cell(2, "121"), ("2 rows (first: row 3)", "[0.0, 120.0]", "`on_out_of_range`")),
-        (_cell(4, "inf"), ("2 rows (first: row 3)", "'dose'", "[0.0, 10.0]")),
-        (_cell(4, "much"), ("2 rows (first: row 3)", "not a number")),
-        (_cell(3, "x"), ("2 rows (first: row 3)", "'x' is not declared", "`categories`")),
-        (_cell(5, "maybe"), ("2 rows (first: row 3)", "`classes`")),
+        (_cell(2, "nan"), ("in rows 3 and 7", "'age'", "`on_missing: drop`")),
+        (_cell(2, "121"), ("in rows 3 and 7", "[0, 120]", "`on_out_of_range`")),
+        (_cell(4, "inf"), ("in rows 3 and 7", "'dose'", "[0, 10]")),
+        (_cell(4, "much"), ("in rows 3 and 7", "not a number")),
+        (_cell(3, "x"), ("in rows 3 and 7", "'x': it is none of", "`categories`")),
+        (_cell(5, "maybe"), ("in rows 3 and 7", "`classes`")),
         (_one_class, ("class",)),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_table_of_another_form(place: Place) -> None:
         place.refused(f"{place.recipe}:{place.line('path')} ", *says, words=words)
     place.write(TABLE)
     table.write_text(table.read_text().replace(",", ";"))
-    place.refused("is separated by semicolons; save it with commas")
+    place.refused("is separated by semicolons; declare")
 
 
 def test_a_table_that_is_missing_or_empty(place: Place) -> None:

@@ -71,7 +71,7 @@ def _draw(party: PartyFacts) -> str:
     if "epoch" in sampling:
         return f"{kind}: a unit enters once in each {sampling['epoch']} steps at most"
     if sampling.get("cycle", 1) > 1:
-        return f"{kind}: a unit may enter in every {sampling.get('cycle', 1)}th step"
+        return f"{kind}: a unit enters once in every {sampling['cycle']} steps at most"
     return f"{kind}: each unit" if sampling["rate"] < 1 else kind
 
 
