@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.data import ColumnSpec, DeclaredScaling, Table, fit_scaling
 from nacre.data.cells import of_table
 from nacre.data.columns.dates import Dates
@@ -262,10 +262,50 @@ def test_one_table_in_every_dialect_is_the_same_rows_and_the_same_account(tmp_pa
 
 def test_a_wrong_dialect_gives_the_same_data_no_second_account(tmp_path: Path) -> None:
     """Who declares other words for no value takes these cells out of the sketch, and no others."""
-    option, _ = written(tmp_path, "utf-8.csv")
+    option, file = written(tmp_path, "utf-8.csv")
     honest = sketched(option.read(tmp_path, 0, b"k").cells, b"key")
-    liar = replace(option, dialect=Dialect(missing=("NA", "Mainz")), on_missing="drop")
+    sizes = {line.split(",")[0] for line in file.read_text().splitlines()[1:]}
+    liar = replace(option, dialect=Dialect(missing=("NA", *sizes)), on_missing="drop")
     assert sketched(liar.read(tmp_path, 0, b"k").cells, b"key").same_data(honest)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words", "where"),
+    [
+        (ColumnSpec(categories=("a", "B")), ("?", "b"), "'B' as .* and columns.x as a value"),
+        (ColumnSpec(categories=("-9.0", "1")), ("-9",), "'-9.0' as .* and columns.x as a value"),
+        (ColumnSpec(boolean=Truths()), ("TRUE",), "'true' as .* and columns.x as a value"),
+        (ColumnSpec(low=0, high=1), ("No",), "'no' as .* and classes as a value"),
+    ],
+)
+def test_a_declared_value_is_no_word_for_no_value(
+    spec: ColumnSpec, words: tuple[str, ...], where: str
+) -> None:
+    """Training would read it, and the ledger's sketch would not: a second budget."""
+    with pytest.raises(BadArgument, match=f"dialect.missing declares {where}; take it out"):
+        table({"x": spec}, dialect=Dialect(missing=words))
+    table({"x": spec}, dialect=Dialect(missing=("?", "k.A.")))
+
+
+def test_a_column_of_words_is_sketched_as_words_in_every_dialect(tmp_path: Path) -> None:
+    """Training reads "1,5" as the category that it is, also where a comma is decimal."""
+    codes = [f"{a},{b}" for a in range(1, 8) for b in range(1, 8)]
+    draw = random.Random(3)
+    lines = [
+        "a;b;y",
+        *(
+            f"{draw.choice(codes)};{draw.choice(codes)};{draw.choice(['no', 'yes'])}"
+            for _ in range(200)
+        ),
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    spec = ColumnSpec(categories=tuple(codes))
+    found = [
+        table({"a": spec, "b": spec}, size=200, dialect=dialect).read(tmp_path, 0, b"k").cells
+        for dialect in (Dialect(separator=";"), Dialect(separator=";", decimal=","))
+    ]
+    one, other = (sketched(cells, b"key") for cells in found)
+    assert one == other
 
 
 @pytest.mark.parametrize(

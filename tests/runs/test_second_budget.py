@@ -265,6 +265,24 @@ def test_a_sketch_has_one_size_and_survives_its_bytes() -> None:
         Sketch.from_bytes(b"x")
 
 
+@pytest.mark.parametrize("cell", ["x", None, "", "NA", "2024-01-01"])
+def test_rows_that_nothing_tells_from_others_are_refused(cell: object, book: Path) -> None:
+    """Their sketch is empty: it is not that of other such rows, and no new data either."""
+    columns: dict[str, list[object]] = {"row": list(range(40)), "said": [cell] * 40}
+    empty = sketched(of_table(columns), KEY)
+    assert empty.is_empty
+    assert not empty.same_data(empty)
+    with pytest.raises(LedgerError, match="nothing tells these rows from those of other data"):
+        released(pd.DataFrame(columns), book, "ward")
+
+
+def test_a_single_row_is_known_again(book: Path) -> None:
+    released(visits(0, 1), book, "ward")
+    with pytest.raises(LedgerError, match=REFUSED):
+        released(visits(0, 1), book, "again")
+    released(visits(1, 1), book, "again")
+
+
 def test_a_sketch_depends_on_its_key() -> None:
     table = of_table({name: list(c) for name, c in visits().items()})  # type: ignore[misc]
     ours, theirs = sketched(table, KEY), sketched(table, bytes(32))
