@@ -18,11 +18,18 @@ from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import BadArgument, DataError
 from nacre.data.cells import of_table
 from nacre.data.columns.column import Column
+from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.columns.encode import ColumnReading, Remedies, features_of, fill_problem
 from nacre.data.columns.faults import refusal
 from nacre.data.columns.spec import ColumnSpec
-from nacre.data.columns.values import as_column, as_everywhere, different, lacks_value
+from nacre.data.columns.values import (
+    as_column,
+    as_everywhere,
+    as_moments,
+    different,
+    lacks_value,
+)
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.readers import RawTable, form_problem, read_table, suffix, unit_name
@@ -190,7 +197,12 @@ class Table(NoAssumptions):
         return checked(cohorts, self.schema(), str(raw.file))
 
     def _as_sketched(self, raw: RawTable) -> Mapping[str, Sequence[object]]:
-        return as_everywhere(raw.columns, self.dialect, self._words())
+        """The columns as training reads them, for the ledger's sketch."""
+        columns = dict(as_everywhere(raw.columns, self.dialect, self._words()))
+        for name, spec in self.columns.items():
+            if spec.date is not None and spec.date.format != Dates().format:
+                columns[name] = as_moments(columns[name], spec.date)
+        return columns
 
 
 def _check_classes(task: str, classes: tuple[str, ...]) -> None:

@@ -260,6 +260,59 @@ def test_one_table_in_every_dialect_is_the_same_rows_and_the_same_account(tmp_pa
     assert not sketched(other, b"key").same_data(sketched(first.cells, b"key"))
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_quotes_make_no_second_account(tmp_path: Path, quote: str, decimal: Any) -> None:
+    """A file whose values are all quoted, read with its quotes and without them."""
+    draw, words = random.Random(2), [f"w{n}" for n in range(12)]
+    codes = [f"{n / 2}".replace(".", decimal) for n in range(12)]
+    rows = [
+        [draw.choice(words), draw.choice(codes), draw.choice(["no", "yes"])] for _ in range(200)
+    ]
+    lines = [";".join(f"{quote}{cell}{quote}" for cell in row) for row in [["a", "b", "y"], *rows]]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    found: list[Any] = []
+    for form, mark in ((quote, ""), ("none", quote)):
+        shown = [
+            [f"{mark}{cell}{mark}" for cell in cells]
+            for cells in (words, codes, ["no", "yes"], ["a", "b", "y"])
+        ]
+        columns = {
+            name: ColumnSpec(categories=tuple(cells))
+            for name, cells in zip(shown[3], shown[:2], strict=False)
+        }
+        dialect = Dialect(separator=";", quote=form, decimal=decimal)  # type: ignore[arg-type]
+        option = table(
+            columns, size=200, dialect=dialect, target=shown[3][2], classes=tuple(shown[2])
+        )
+        found.append(sketched(option.read(tmp_path, 0, b"k").cells, b"key"))
+    assert found[0] == found[1]
+
+
+def test_dates_are_sketched_as_training_reads_them(tmp_path: Path) -> None:
+    """Days in words are no data of one's own; times of the day are the same in every format."""
+    draw = random.Random(1)
+    first = datetime.datetime(2024, 1, 1)
+    for step, formats in (
+        (1440, ("%d %b %Y", "%Y-%m-%d")),
+        (7, ("%d.%m.%y %H:%M", "%Y/%m/%d %H:%M")),
+    ):
+        moments = [first + datetime.timedelta(minutes=step * n) for n in range(300)]
+        found: list[Any] = []
+        values = [(f"{draw.random():.6f}", draw.choice(["no", "yes"])) for _ in moments]
+        for form in formats:
+            lines = [
+                f"{m.strftime(form)},{v},{y}" for m, (v, y) in zip(moments, values, strict=True)
+            ]
+            (tmp_path / "rows.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+            columns = {
+                "a": ColumnSpec(date=Dates(format=form), low=0, high=1e5),
+                "b": ColumnSpec(low=0, high=1),
+            }
+            found.append(sketched(table(columns, size=300).read(tmp_path, 0, b"k").cells, b"key"))
+        assert found[0] == found[1]
+
+
 def test_a_wrong_dialect_gives_the_same_data_no_second_account(tmp_path: Path) -> None:
     """Who declares other words for no value takes these cells out of the sketch, and no others."""
     option, file = written(tmp_path, "utf-8.csv")

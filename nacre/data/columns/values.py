@@ -14,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.columns.dates import Dates
+from nacre.data.columns.dialect import PLAIN, Dialect, unquoted
 from nacre.data.readers import as_number, text
 from nacre.data.reading.values import NumberColumn, Values
 
@@ -215,6 +216,13 @@ def as_everywhere(
     }
 
 
+def as_moments(values: Any, dates: Dates) -> list[object]:
+    """A column of dates as date and time, however its file writes them; None for no date."""
+    found, codes = different(as_column(values))
+    moments = [dates.moment(value) for value in found]
+    return [moments[code] for code in codes.tolist()]
+
+
 def _as_everywhere(values: Any, dialect: Dialect, worded: bool) -> list[object]:
     column = as_column(values)
     found, codes = different(column)
@@ -225,6 +233,7 @@ def _as_everywhere(values: Any, dialect: Dialect, worded: bool) -> list[object]:
 def _cell(value: object, dialect: Dialect, worded: bool) -> object:
     if lacks_value(value, dialect):
         return None
+    value = unquoted(value)
     if isinstance(value, str) and not dialect.plain and not worded:
         number = number_in(value, dialect)
         return value if number is None else number
@@ -232,6 +241,6 @@ def _cell(value: object, dialect: Dialect, worded: bool) -> object:
 
 
 __all__ = [
-    "PLAIN", "FloatColumn", "RowCodes", "RowMask", "as_column", "as_everywhere", "different",
-    "lacks_value", "number_in", "numbers_in", "shown_value",
+    "PLAIN", "FloatColumn", "RowCodes", "RowMask", "as_column", "as_everywhere", "as_moments",
+    "different", "lacks_value", "number_in", "numbers_in", "shown_value",
 ]  # fmt: skip
