@@ -302,14 +302,16 @@ def test_the_same_days_are_no_same_data(form: str) -> None:
 
 
 def test_small_whole_numbers_do_not_count_their_rows() -> None:
-    """300 rows of numbers up to 255 are data; a number a row or a patient, with gaps, is none."""
+    """Rows of numbers up to 255 are data, however many there are; a number a row or a patient is
+    none, also with gaps: tables of other people have the same."""
     draw = np.random.default_rng(0)
     cells = draw.integers(0, 256, (300, 5))
     one, other = (sketched([Cells("cells", c)], KEY) for c in (cells, cells[draw.permutation(300)]))
     assert not one.is_empty
     assert one.same_data(other)
     assert not one.same_data(sketched([Cells("cells", draw.integers(0, 256, (300, 5)))], KEY))
-    gaps = np.delete(np.arange(300.0), draw.integers(0, 300, 20))
+    assert not any(running(draw.integers(0, 256, rows) * 1.0) for rows in range(100, 1000, 9))
+    gaps = draw.permutation(500)[:300] * 1.0
     for counting in (np.arange(7.0, 307.0), np.arange(300.0) * 60, gaps, np.repeat(gaps, 3)):
         assert running(draw.permutation(counting))
 
