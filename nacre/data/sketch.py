@@ -63,9 +63,15 @@ class Sketch:
     rows_by_chance: float  # share of another sample's rows that are expected here
     parts_by_chance: float
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept: all rows are alike, or hold nothing but days and numbers that
+        count the rows. Such rows are neither the same as others nor new."""
+        return not (self.rows or self.parts or self.columns)
+
     def same_data(self, other: Sketch) -> bool:
         """Whether both are of the same rows, up to what is stated at the head of this module."""
-        if self.table == other.table or self.columns & other.columns:
+        if self.table == other.table != 0 or self.columns & other.columns:
             return True
         ours = (self.rows, _ALL, self.rows_by_chance)
         theirs = (other.rows, _ALL, other.rows_by_chance)
@@ -129,7 +135,8 @@ def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
 def _judged(hashing: Hashing, cells: list[Hashes]) -> tuple[list[Hashes], set[int]]:
     """The columns that tell rows apart, and digests of those that would not be equal by chance.
 
-    A constant column and the copy of another say nothing; running numbers came as nothing.
+    A constant column and the copy of another say nothing; running numbers came as nothing. Of a
+    single row nothing is constant.
     """
     if len(cells) > _JUDGED:
         return cells, set()
@@ -137,7 +144,7 @@ def _judged(hashing: Hashing, cells: list[Hashes]) -> tuple[list[Hashes], set[in
     digests: set[int] = set()
     for column in cells:
         values, counts = np.unique(column, return_counts=True)
-        if len(values) < 2:
+        if len(values) < min(2, len(column)) or not values[-1]:
             continue
         digest = _multiset(hashing, values, counts)
         kept.setdefault(digest, column)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,11 +18,18 @@ from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import BadArgument, DataError
 from nacre.data.cells import of_table
 from nacre.data.columns.column import Column
+from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.columns.encode import ColumnReading, Remedies, features_of, fill_problem
 from nacre.data.columns.faults import refusal
 from nacre.data.columns.spec import ColumnSpec
-from nacre.data.columns.values import as_column, as_everywhere, different, lacks_value
+from nacre.data.columns.values import (
+    as_column,
+    as_everywhere,
+    as_moments,
+    different,
+    lacks_value,
+)
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.readers import RawTable, form_problem, read_table, suffix, unit_name
@@ -88,6 +96,7 @@ class Table(NoAssumptions):
                 "keep one"
             )
         _check_classes(self.task, self.classes)
+        self._check_missing()
         self._check_file()
         self._check_columns()
         problem = scaling_problem(self.scaling, self.schema(), self.has_public)
@@ -102,6 +111,19 @@ class Table(NoAssumptions):
                 raise BadArgument(
                     f"dialect.{name}: {value!r} is of text in columns, and {self.path} is none; "
                     "leave it out"
+                )
+
+    def _check_missing(self) -> None:
+        """Training reads a declared word before the words for no value, and the ledger's sketch
+        sees no value: with every word in both lists it would see an empty table."""
+        if self.dialect.missing is None:
+            return
+        declared = [(f"columns.{c.name}", (*c.categories, *c.yes, *c.no)) for c in self._columns()]
+        for key, words in (*declared, ("classes", self.classes)):
+            if found := [word for word in words if lacks_value(word, self.dialect)]:
+                raise BadArgument(
+                    f"dialect.missing declares {found[0]!r} as a word for no value, and {key} as "
+                    "a value; take it out of one of them"
                 )
 
     def _check_columns(self) -> None:
@@ -128,9 +150,19 @@ class Table(NoAssumptions):
 
     def schema(self, folder: Path = Path()) -> Schema:
         """What a row looks like, from the declared columns in their order."""
-        columns = tuple(spec.column(name, self.on_missing) for name, spec in self.columns.items())
+        columns = self._columns()
         width = sum(len(column.layout()) for column in columns)
         return Schema((width,), columns, self.task, self.classes)
+
+    def _columns(self) -> tuple[Column, ...]:
+        return tuple(spec.column(name, self.on_missing) for name, spec in self.columns.items())
+
+    def _words(self) -> set[str]:
+        """The columns that are read as words, whatever they look like."""
+        found = {c.name for c in self._columns() if c.kind in ("category", "hash", "boolean")}
+        if self.task == "classification":
+            found.add(self.target)
+        return found | {name for name in (self.unit, self.party) if name is not None}
 
     def _numbers(self) -> set[str]:
         """The columns of which nothing is read but numbers, written as Python writes them."""
@@ -160,9 +192,17 @@ class Table(NoAssumptions):
             notes += more
         shown = self.public_demonstration
         # Of public rows no ledger keeps a sketch.
-        cells = () if shown else of_table(as_everywhere(raw.columns, self.dialect))
+        cells = () if shown else of_table(self._as_sketched(raw))
         cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
+
+    def _as_sketched(self, raw: RawTable) -> Mapping[str, Sequence[object]]:
+        """The columns as training reads them, for the ledger's sketch."""
+        columns = dict(as_everywhere(raw.columns, self.dialect, self._words()))
+        for name, spec in self.columns.items():
+            if spec.date is not None and spec.date.format != Dates().format:
+                columns[name] = as_moments(columns[name], spec.date)
+        return columns
 
 
 def _check_classes(task: str, classes: tuple[str, ...]) -> None:

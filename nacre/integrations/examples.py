@@ -185,17 +185,20 @@ def cells(rows: Fetcher, collate: Collate) -> tuple[Cells, ...]:
     are fetched with the same ones every time."""
     if not len(rows.dataset):
         return ()
-    first = _values(collate, rows, [0])[0]
+    example = collated(collate, rows.rows([0], _SAME))
+    first = _flat(example)
     listed = np.issubdtype(first.dtype, np.integer) and first.size >= _LISTED
-    if listed or first.size <= _NARROW:
-        held = [row for block in _blocks(rows, collate) for row in block]
-        if listed or len({row.size for row in held}) > 1:
-            return (Cells("sequence", held),)
-        return (Cells("cells", np.stack(held)),)
-    return (Cells("cells", lambda: (np.stack(block) for block in _blocks(rows, collate))),)
+    blocks = Cells("cells", lambda: (np.stack(block) for block in _blocks(rows, collate)))
+    if not listed and first.size > _NARROW:
+        return (blocks,)
+    held = [row for block in _blocks(rows, collate) for row in block]
+    if len({row.size for row in held}) > 1 or (listed and "input_ids" in example):
+        return (Cells("sequence", held),)
+    table = Cells("cells", np.stack(held)) if first.size <= _NARROW else blocks
+    return (Cells("sequence", held), table) if listed else (table,)  # tokens, or measurements
 
 
-_LISTED = 16  # whole numbers a row, from which on their order is taken to say something: tokens
+_LISTED = 16  # whole numbers a row, from which on their order may say something: tokens
 _NARROW = 256  # values of a row, up to which all rows are held at once
 
 
@@ -207,8 +210,10 @@ def _blocks(rows: Fetcher, collate: Collate) -> Iterator[list[np.ndarray]]:
 
 def _values(collate: Collate, rows: Fetcher, places: Iterable[int]) -> list[np.ndarray]:
     """All values of each row in one array; of tokens those that stand under its mask."""
-    source = Source(bytes(32))  # public: fixes what a row draws, hides nothing
-    return [_flat(collated(collate, [item])) for item in rows.rows(places, source)]
+    return [_flat(collated(collate, [item])) for item in rows.rows(places, _SAME)]
+
+
+_SAME = Source(bytes(32))  # public: fixes what a row draws, hides nothing
 
 
 def _flat(row: Mapping[str, Any]) -> np.ndarray:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from nacre.core.errors import DataError
+from nacre.core.errors import BadArgument, DataError
 from nacre.data import ColumnSpec, DeclaredScaling, Table, fit_scaling
 from nacre.data.cells import of_table
 from nacre.data.columns.dates import Dates
@@ -260,12 +260,105 @@ def test_one_table_in_every_dialect_is_the_same_rows_and_the_same_account(tmp_pa
     assert not sketched(other, b"key").same_data(sketched(first.cells, b"key"))
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_quotes_make_no_second_account(tmp_path: Path, quote: str, decimal: Any) -> None:
+    """A file whose values are all quoted, read with its quotes and without them."""
+    draw, words = random.Random(2), [f"w{n}" for n in range(12)]
+    codes = [f"{n / 2}".replace(".", decimal) for n in range(12)]
+    rows = [
+        [draw.choice(words), draw.choice(codes), draw.choice(["no", "yes"])] for _ in range(200)
+    ]
+    lines = [";".join(f"{quote}{cell}{quote}" for cell in row) for row in [["a", "b", "y"], *rows]]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    found: list[Any] = []
+    for form, mark in ((quote, ""), ("none", quote)):
+        shown = [
+            [f"{mark}{cell}{mark}" for cell in cells]
+            for cells in (words, codes, ["no", "yes"], ["a", "b", "y"])
+        ]
+        columns = {
+            name: ColumnSpec(categories=tuple(cells))
+            for name, cells in zip(shown[3], shown[:2], strict=False)
+        }
+        dialect = Dialect(separator=";", quote=form, decimal=decimal)  # type: ignore[arg-type]
+        option = table(
+            columns, size=200, dialect=dialect, target=shown[3][2], classes=tuple(shown[2])
+        )
+        found.append(sketched(option.read(tmp_path, 0, b"k").cells, b"key"))
+    assert found[0] == found[1]
+
+
+def test_dates_are_sketched_as_training_reads_them(tmp_path: Path) -> None:
+    """Days in words are no data of one's own; times of the day are the same in every format."""
+    draw = random.Random(1)
+    first = datetime.datetime(2024, 1, 1)
+    for step, formats in (
+        (1440, ("%d %b %Y", "%Y-%m-%d")),
+        (7, ("%d.%m.%y %H:%M", "%Y/%m/%d %H:%M")),
+    ):
+        moments = [first + datetime.timedelta(minutes=step * n) for n in range(300)]
+        found: list[Any] = []
+        values = [(f"{draw.random():.6f}", draw.choice(["no", "yes"])) for _ in moments]
+        for form in formats:
+            lines = [
+                f"{m.strftime(form)},{v},{y}" for m, (v, y) in zip(moments, values, strict=True)
+            ]
+            (tmp_path / "rows.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+            columns = {
+                "a": ColumnSpec(date=Dates(format=form), low=0, high=1e5),
+                "b": ColumnSpec(low=0, high=1),
+            }
+            found.append(sketched(table(columns, size=300).read(tmp_path, 0, b"k").cells, b"key"))
+        assert found[0] == found[1]
+
+
 def test_a_wrong_dialect_gives_the_same_data_no_second_account(tmp_path: Path) -> None:
     """Who declares other words for no value takes these cells out of the sketch, and no others."""
-    option, _ = written(tmp_path, "utf-8.csv")
+    option, file = written(tmp_path, "utf-8.csv")
     honest = sketched(option.read(tmp_path, 0, b"k").cells, b"key")
-    liar = replace(option, dialect=Dialect(missing=("NA", "Mainz")), on_missing="drop")
+    sizes = {line.split(",")[0] for line in file.read_text().splitlines()[1:]}
+    liar = replace(option, dialect=Dialect(missing=("NA", *sizes)), on_missing="drop")
     assert sketched(liar.read(tmp_path, 0, b"k").cells, b"key").same_data(honest)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words", "where"),
+    [
+        (ColumnSpec(categories=("a", "B")), ("?", "b"), "'B' as .* and columns.x as a value"),
+        (ColumnSpec(categories=("-9.0", "1")), ("-9",), "'-9.0' as .* and columns.x as a value"),
+        (ColumnSpec(boolean=Truths()), ("TRUE",), "'true' as .* and columns.x as a value"),
+        (ColumnSpec(low=0, high=1), ("No",), "'no' as .* and classes as a value"),
+    ],
+)
+def test_a_declared_value_is_no_word_for_no_value(
+    spec: ColumnSpec, words: tuple[str, ...], where: str
+) -> None:
+    """Training would read it, and the ledger's sketch would not: a second budget."""
+    with pytest.raises(BadArgument, match=f"dialect.missing declares {where}; take it out"):
+        table({"x": spec}, dialect=Dialect(missing=words))
+    table({"x": spec}, dialect=Dialect(missing=("?", "k.A.")))
+
+
+def test_a_column_of_words_is_sketched_as_words_in_every_dialect(tmp_path: Path) -> None:
+    """Training reads "1,5" as the category that it is, also where a comma is decimal."""
+    codes = [f"{a},{b}" for a in range(1, 8) for b in range(1, 8)]
+    draw = random.Random(3)
+    lines = [
+        "a;b;y",
+        *(
+            f"{draw.choice(codes)};{draw.choice(codes)};{draw.choice(['no', 'yes'])}"
+            for _ in range(200)
+        ),
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    spec = ColumnSpec(categories=tuple(codes))
+    found = [
+        table({"a": spec, "b": spec}, size=200, dialect=dialect).read(tmp_path, 0, b"k").cells
+        for dialect in (Dialect(separator=";"), Dialect(separator=";", decimal=","))
+    ]
+    one, other = (sketched(cells, b"key") for cells in found)
+    assert one == other
 
 
 @pytest.mark.parametrize(

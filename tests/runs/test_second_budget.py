@@ -5,6 +5,7 @@
 # pyright: reportPrivateUsage=false
 
 import csv
+import datetime
 import json
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch.utils.data import TensorDataset
 
 import nacre
 from nacre.core.errors import LedgerError
-from nacre.data.cells import Cells, of_table
+from nacre.data.cells import Cells, of_table, running
 from nacre.data.sketch import KEPT, Sketch, sketched
 from nacre.differential_privacy.queries import Count
 from nacre.ledger import Ledger
@@ -212,6 +213,33 @@ def test_a_loop_of_ones_own_after_arrays_has_no_second_budget(tmp_path: Path) ->
     assert not mine.same_data(sketch(cells(Fetcher(fresh), _pairs)))
 
 
+@pytest.mark.parametrize("width", [20, 300])
+def test_whole_numbers_of_a_loop_are_those_of_a_table(width: int) -> None:
+    """Rows of 16 whole numbers and more may be tokens, or measurements: both are sketched."""
+    from nacre.integrations.examples import cells
+    from nacre.integrations.fetching import Fetcher
+    from nacre.integrations.torch import _pairs
+
+    draw = np.random.default_rng(4)
+
+    def sketch(features: np.ndarray, kind: torch.dtype) -> Sketch:
+        label = torch.tensor(features[:, 0] % 2)
+        rows = TensorDataset(torch.tensor(features).to(kind), label)
+        return sketched(cells(Fetcher(rows), _pairs), KEY)
+
+    whole = draw.integers(0, 256, (300, width))
+    one = sketch(whole, torch.int64)
+    for other in (
+        sketch(whole[5:], torch.float32),
+        sketch(whole[:, : width * 2 // 3], torch.int64),
+    ):
+        assert one.same_data(other)
+        assert other.same_data(one)
+    fresh = draw.integers(0, 256, (300, width))
+    for kind in (torch.int64, torch.float32):
+        assert not one.same_data(sketch(fresh, kind))
+
+
 def test_texts_cut_or_grouped_otherwise_are_the_same() -> None:
     notes = [str(note) for note in visits()["note"]]
     whole = sketched(of_table({"text": notes}), KEY)
@@ -247,6 +275,47 @@ def test_few_categories_of_other_people_are_no_same_data(columns: int) -> None:
         assert one.same_data(table(a[::-1]))
 
 
+WRITTEN_DAYS: dict[str, Callable[[datetime.date], object]] = {
+    "ISO": str,
+    "German": lambda day: day.strftime("%d.%m.%Y"),
+    "slashes": lambda day: day.strftime("%m/%d/%Y"),
+    "ISO at midnight": lambda day: f"{day} 00:00:00",
+    "zone at midnight": lambda day: f"{day}T00:00:00Z",
+    "dates": lambda day: day,
+    "times": lambda day: datetime.datetime(day.year, day.month, day.day),
+    "gaps": lambda day: None if day.day == 13 else str(day),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN_DAYS)
+def test_the_same_days_are_no_same_data(form: str) -> None:
+    """Other people's table over the same year, however days are written in it."""
+    start = datetime.date(2024, 1, 1)
+    days = [WRITTEN_DAYS[form](start + datetime.timedelta(n)) for n in range(366)]
+
+    def table(seed: int, days: list[object] = days) -> Sketch:
+        found: list[float] = np.random.default_rng(seed).normal(size=len(days)).tolist()
+        return sketched(of_table({"day": days, "value": found}), KEY)
+
+    assert not table(0).same_data(table(1))
+    assert table(0).same_data(table(0, days[::-1]))
+
+
+def test_small_whole_numbers_do_not_count_their_rows() -> None:
+    """Rows of numbers up to 255 are data, however many there are; a number a row or a patient is
+    none, also with gaps: tables of other people have the same."""
+    draw = np.random.default_rng(0)
+    cells = draw.integers(0, 256, (300, 5))
+    one, other = (sketched([Cells("cells", c)], KEY) for c in (cells, cells[draw.permutation(300)]))
+    assert not one.is_empty
+    assert one.same_data(other)
+    assert not one.same_data(sketched([Cells("cells", draw.integers(0, 256, (300, 5)))], KEY))
+    assert not any(running(draw.integers(0, 256, rows) * 1.0) for rows in range(100, 1000, 9))
+    gaps = draw.permutation(500)[:300] * 1.0
+    for counting in (np.arange(7.0, 307.0), np.arange(300.0) * 60, gaps, np.repeat(gaps, 3)):
+        assert running(draw.permutation(counting))
+
+
 def test_the_sketch_of_a_large_table_finds_a_small_part_of_it() -> None:
     draw = np.random.default_rng(0)
     large = draw.normal(size=(20_000, 4))
@@ -263,6 +332,24 @@ def test_a_sketch_has_one_size_and_survives_its_bytes() -> None:
         assert Sketch.from_bytes(sketch.to_bytes()) == sketch
     with pytest.raises(ValueError, match="bytes, and not"):
         Sketch.from_bytes(b"x")
+
+
+@pytest.mark.parametrize("cell", ["x", None, "", "NA", "2024-01-01"])
+def test_rows_that_nothing_tells_from_others_are_refused(cell: object, book: Path) -> None:
+    """Their sketch is empty: it is not that of other such rows, and no new data either."""
+    columns: dict[str, list[object]] = {"row": list(range(40)), "said": [cell] * 40}
+    empty = sketched(of_table(columns), KEY)
+    assert empty.is_empty
+    assert not empty.same_data(empty)
+    with pytest.raises(LedgerError, match="nothing tells these rows from those of other data"):
+        released(pd.DataFrame(columns), book, "ward")
+
+
+def test_a_single_row_is_known_again(book: Path) -> None:
+    released(visits(0, 1), book, "ward")
+    with pytest.raises(LedgerError, match=REFUSED):
+        released(visits(0, 1), book, "again")
+    released(visits(1, 1), book, "again")
 
 
 def test_a_sketch_depends_on_its_key() -> None:

@@ -99,6 +99,19 @@ class Dialect:
         return re.compile(rf"[+-]?[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+(?:{decimal}[0-9]*)?")
 
 
+def unquoted(value: object) -> object:
+    """A value without the quotes around it, if a dialect left them there.
+
+    >>> unquoted('"ill"'), unquoted("'"), unquoted(3)
+    ('ill', "'", 3)
+    """
+    if not isinstance(value, str):
+        return value
+    found = value.strip()
+    enclosed = len(found) > 1 and found[0] == found[-1] and found[0] in "\"'"
+    return found[1:-1] if enclosed else value
+
+
 PLAIN = Dialect()
 """What is read where nothing is declared."""
 
