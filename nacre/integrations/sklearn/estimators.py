@@ -7,7 +7,6 @@ They are no second engine: `fit` takes the steps of `nacre.integrations.torch.Pr
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +33,9 @@ from nacre.integrations.sklearn.declarations import (
 )
 from nacre.integrations.sklearn.ranged import RangedNetwork
 from nacre.integrations.torch import Private
-from nacre.ledger import is_url
 from nacre.models import Classification, Regression
+from nacre.recipe.credentials import without_credentials, without_password
 from nacre.recipe.sections import LedgerChoice
-
-_PASSWORD = re.compile(r"(?<=[^/]):[^/@]*(?=@)|(?<=[?&])(ssl)?password=[^&]*&?")
-"""In the URL of a database."""
 
 
 class _PrivateEstimator(BaseEstimator):
@@ -70,9 +66,10 @@ class _PrivateEstimator(BaseEstimator):
         held: Any = super().__getstate__()
         state: dict[str, Any] = dict(held)
         choice = state["ledger"]
-        if isinstance(choice, LedgerChoice) and is_url(choice.path):
-            path = _PASSWORD.sub("", choice.path)
-            state["ledger"] = replace(choice, path=path)
+        if isinstance(choice, LedgerChoice):
+            state["ledger"] = replace(choice, path=without_password(choice.path))
+        elif isinstance(choice, str):  # which `fit` refuses
+            state["ledger"] = without_password(choice)
         return state
 
     def _trained(
@@ -93,10 +90,11 @@ class _PrivateEstimator(BaseEstimator):
                 "groups=…)`, whose each row is; who protects single rows gives none of them"
             )
         if not isinstance(self.ledger, LedgerChoice):
+            shown = without_credentials(repr(self.ledger))
             raise BadArgument(
-                f"ledger={self.ledger!r} names no ledger, and one that is made and thrown away "
-                "would forget what was spent on these rows; name it and the account of the data, "
-                "as `ledger=LedgerChoice(path='privacy.db', dataset='visits', grant=Grant(epsilon="
+                f"ledger={shown} names no ledger, and one that is made and thrown away would "
+                "forget what was spent on these rows; name it and the account of the data, as "
+                "`ledger=LedgerChoice(path='privacy.db', dataset='visits', grant=Grant(epsilon="
                 "8, delta=1e-5))`"
             )
         self._require_settings()
