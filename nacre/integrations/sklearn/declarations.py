@@ -61,7 +61,7 @@ def column_bounds(
     return found.copy()
 
 
-def require_finite(
+def refuse_missing_cells(
     rows: NDArray[np.float64],  # (N, F)
     names: Sequence[str] | None,  # of the columns, where the rows have a header
 ) -> None:

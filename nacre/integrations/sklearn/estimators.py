@@ -32,7 +32,7 @@ from nacre.integrations.sklearn.declarations import (
     known_classes,
     places_of,
     privacy_of,
-    require_finite,
+    refuse_missing_cells,
     target_bounds,
 )
 from nacre.integrations.sklearn.ranged import RangedNetwork
@@ -176,7 +176,7 @@ class _PrivateEstimator(BaseEstimator):
         """(N, outputs): what the network answers."""
         check_is_fitted(self)
         rows: Any = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
-        require_finite(rows, self._names())
+        refuse_missing_cells(rows, self._names())
         with torch.no_grad():
             found: Tensor = self.module_(torch.from_numpy(rows.copy()))
         return found.double().numpy()
@@ -234,7 +234,7 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
         with self._whole():
             checked: Any = validate_data(self, X, y, dtype=np.float64, ensure_all_finite=False)
             rows, labels = checked
-            require_finite(rows, self._names())
+            refuse_missing_cells(rows, self._names())
             check_classification_targets(labels)
             classes = known_classes(self.classes)
             count = len(classes)
@@ -308,7 +308,7 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
                 self, X, y, dtype=np.float64, y_numeric=True, ensure_all_finite=False
             )
             rows, targets = checked
-            require_finite(rows, self._names())
+            refuse_missing_cells(rows, self._names())
             low, high = target_bounds(self.target_range)
             inside = (np.clip(targets, low, high) - (low + high) / 2) / ((high - low) / 2)
             label = torch.from_numpy(inside.astype(np.float32))
