@@ -87,6 +87,8 @@ def test_a_cell_is_clamped_where_float32_would_round_it() -> None:
 class _Keeping(nn.Module):
     """Keeps the row that it answers third, and centres all later ones by it."""
 
+    count: torch.Tensor
+    first: torch.Tensor
     kept: ClassVar[list[torch.Tensor]] = []  # of the class, as a global variable: no copy undoes it
 
     def __init__(self, where: str) -> None:
