@@ -265,18 +265,6 @@ class _Walk:
         raise RecipeError(message, file=self.file, line=line, key=key_path(place))
 
 
-def without_credentials(text: str) -> str:
-    """The text without the credentials of its addresses.
-
-    >>> without_credentials("postgresql://me:secret@host/db")
-    'postgresql://…@host/db'
-    """
-    return _CREDENTIALS.sub("…", text)
-
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-
-
 def dump(values: dict[str, Any]) -> str:
     """YAML that `parse` reads back as the same values."""
     stream = StringIO()

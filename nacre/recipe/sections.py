@@ -11,6 +11,8 @@ from nacre.core.optimizers import SGD, Average, OptimizerOption, Schedule
 from nacre.data.augment import Copies
 from nacre.data.sampling import PoissonSampling, SamplingOption
 from nacre.figures.names import FigureName
+from nacre.ledger import is_url
+from nacre.recipe.credentials import without_credentials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,3 +177,10 @@ class LedgerChoice:
     def __post_init__(self) -> None:
         if not self.dataset or any(c in self.dataset for c in "/\n"):
             raise BadArgument(f"dataset={self.dataset!r} must be a name without slashes")
+        if is_url(self.path) and any(c.isspace() for c in self.path):
+            raise BadArgument("path: the URL of a database holds a space; write it as %20")
+
+    def __repr__(self) -> str:
+        """As a dataclass has it, without the credentials of the URL."""
+        path = without_credentials(self.path)
+        return f"LedgerChoice(path={path!r}, dataset={self.dataset!r}, grant={self.grant!r})"

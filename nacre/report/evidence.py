@@ -13,7 +13,7 @@ from typing import Any
 from nacre.core.errors import FileDamaged, NotAsPlanned, RunError
 from nacre.core.files import read_json, write_bytes, write_json
 from nacre.figures.protected import ProtectedFigure
-from nacre.recipe.document import without_credentials
+from nacre.recipe.credentials import recipe_without_credentials
 from nacre.report.facts import (
     FORMAT,
     Evidence,
@@ -101,7 +101,7 @@ def gather(run_folder: Path) -> Evidence:
         "comparison": comparison_in(run_folder, "comparison.json"),
         "ledger": json_in(run_folder, "ledger.json", LedgerFacts) if charged else None,
         "model": _model(run_folder),
-        "recipe": without_credentials(text_in(run_folder, "recipe.yaml")),
+        "recipe": recipe_without_credentials(text_in(run_folder, "recipe.yaml")),
         "files": _digests(run_folder),
     }
     return found if evaluated is None else {**found, "evaluation": evaluated}

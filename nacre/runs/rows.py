@@ -133,15 +133,23 @@ def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
     rows = cohorts.private
     by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
     units = len(set(rows.group or ())) if by_group else len(rows)
-    declared = recipe.data.size
+    what = f"values of {recipe.data.unit!r}" if by_group else "rows"
+    keys = ("data.size", "training.batch")
+    return size_notes(units, what, recipe.data.size, recipe.training.batch, keys)
+
+
+def size_notes(
+    units: int, what: str, declared: int, batch: int, keys: tuple[str, str]
+) -> list[str]:
+    """What to say of `units` at hand where `declared` is far from them; nothing where it is near.
+    `keys` are the names of the declared size and of the batch. For the local terminal only."""
     if abs(units - declared) <= _NEAR * declared:
         return []
-    what = f"values of {recipe.data.unit!r}" if by_group else "rows"
-    batch = recipe.training.batch
+    size, of_step = keys
     return [
-        f"READ {units:,} {what} to train on, DECLARED {declared:,} (`data.size`): the guarantee "
+        f"READ {units:,} {what} to train on, DECLARED {declared:,} (`{size}`): the guarantee "
         f"holds, but a step draws about {batch * units / declared:.3g} units and divides by the "
-        f"{batch} of `training.batch`; correct `data.size` if it is a mistake"
+        f"{batch} of `{of_step}`; correct `{size}` if it is a mistake"
     ]
 
 

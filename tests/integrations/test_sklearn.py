@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
-from nacre.core.errors import BudgetExceeded, Incompatible, LedgerError
+from nacre.core.errors import BadArgument, BudgetExceeded, Incompatible, LedgerError
 from nacre.core.random import Source
 from nacre.integrations.sklearn import (
     EXPECTED_FAILED_CHECKS,
@@ -25,6 +25,8 @@ from nacre.integrations.sklearn import (
 from nacre.integrations.torch import Private
 from nacre.ledger import Ledger
 from nacre.recipe.sections import GrantOption, LedgerChoice
+
+pytestmark = pytest.mark.filterwarnings("ignore:READ ")  # folds and checks of other sizes
 
 DRAWN = np.random.default_rng(0)
 ROWS = DRAWN.normal(size=(60, 3))
@@ -188,6 +190,49 @@ def test_ranges_by_name_follow_the_columns_of_a_frame(tmp_path):
         model.set_params(bounds=bounds).fit(frame, LABEL)
 
 
+@pytest.mark.parametrize("made", [classifier, regressor])
+def test_missing_and_infinite_values_are_refused_in_a_sentence_of_privacy(tmp_path, made):
+    """In `fit`, before a ledger is made, and in `predict`; with a remedy that tells of no row."""
+    for value, told in ((np.nan, "X holds NaN, a missing value"), (np.inf, "X holds infinity")):
+        rows = ROWS.copy()
+        rows[7, 1] = value
+        frame = pd.DataFrame(rows, columns=["age", "pulse", "weight"])
+        for given, column in ((rows, "number 1, counted from 0"), (frame, "'pulse'")):
+            with pytest.raises(BadArgument, match=f"{told},? in the column {column}.*declared"):
+                made(tmp_path).fit(given, LABEL)
+        assert not (tmp_path / "privacy.db").exists()
+    with pytest.raises(BadArgument, match="X holds infinity"):
+        made(tmp_path).fit(ROWS, LABEL).predict(rows)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_declared_size_far_from_the_rows_is_told(tmp_path):
+    with pytest.warns(UserWarning, match=r"^READ 60 rows .*DECLARED 50 \(`size`\).*`batch`"):
+        classifier(tmp_path, size=50).fit(ROWS, LABEL)
+    people = np.repeat(np.arange(20), 3)
+    owned = {"rows_per_unit": 3, "column": "patient", "batch": 10}
+    with pytest.warns(UserWarning, match=r"^READ 20 values of 'patient'"):
+        classifier(tmp_path, size=60, ledger=account(tmp_path, "people"), **owned).fit(
+            10 * ROWS + 1, LABEL, people
+        )
+    classifier(tmp_path, size=62).fit(ROWS, LABEL)
+
+
+@pytest.mark.parametrize("made", [classifier, regressor])
+def test_a_second_fit_that_is_refused_leaves_the_first_one_whole(tmp_path, made):
+    model = made(tmp_path, ledger=account(tmp_path, epsilon=101, delta=1e-5)).fit(ROWS, LABEL)
+    before = {name: value for name, value in vars(model).items() if name.endswith("_")}
+    answers = model.predict(ROWS)
+    other = {"classes": ("a", "b", "c")} if made is classifier else {"target_range": (0, 1)}
+    label = np.array(["a", "b"])[LABEL] if made is classifier else LABEL
+    model.set_params(**other)
+    for rows in (ROWS, ROWS[:, :2]):
+        with pytest.raises(BudgetExceeded):
+            model.fit(rows, label)
+        assert all(vars(model)[name] is value for name, value in before.items())
+        assert np.array_equal(model.predict(ROWS), answers)
+
+
 # -- what it costs -----------------------------------------------------------------------------
 
 
@@ -278,7 +323,10 @@ def test_a_pickle_holds_no_key_and_no_row(tmp_path, monkeypatch):
     ("path", "kept"),
     [
         ("postgresql://ada:s3cret@db:5432/book", "postgresql://ada@db:5432/book"),
-        ("postgresql://db/book?password=s3cret&user=ada", "postgresql://db/book?user=ada"),
+        (
+            "postgresql://db/book?password=s3cret&user=ada",
+            "postgresql://db/book?password=&user=ada",
+        ),
         ("postgresql://db:5432/book", "postgresql://db:5432/book"),
         ("a:b@c.db", "a:b@c.db"),
     ],

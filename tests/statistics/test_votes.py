@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 
+from nacre.core.errors import CallFailed, Incompatible
 from nacre.core.random import Source
 from nacre.data.dataset import Rows
 from nacre.data.units import Units
@@ -22,9 +25,12 @@ def _rows() -> Rows:
     return Rows(features, label, GROUPS)
 
 
-def _votes(model: nn.Module, rows: Rows, unit: str, expected: float = 6.0) -> tuple[Votes, Units]:
+def _votes(
+    model: nn.Module, rows: Rows, unit: str, expected: float = 6.0, own_code: bool = False
+) -> tuple[Votes, Units]:
     units = Units(rows, unit, None, Source(bytes(32)))  # type: ignore[arg-type]
-    return Votes(model.eval(), Classification(3), units, expected), units
+    task = Classification(3)
+    return Votes(model.eval(), task, units, expected, own_code=own_code), units
 
 
 def _model() -> nn.Module:
@@ -76,3 +82,52 @@ def test_a_cell_is_clamped_where_float32_would_round_it() -> None:
     votes, units = _votes(_model(), rows, "example", expected=0.0)
     found = votes.total(torch.arange(len(units))).total["votes"]
     assert found.max() == 64.0
+
+
+class _Keeping(nn.Module):
+    """Keeps the row that it answers third, and centres all later ones by it."""
+
+    count: torch.Tensor
+    first: torch.Tensor
+    kept: ClassVar[list[torch.Tensor]] = []  # of the class, as a global variable: no copy undoes it
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.layer, self.where, self.seen = _model(), where, list[torch.Tensor]()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("first", torch.zeros(4))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if self.where == "buffer":
+            self.count += 1
+            if self.count == 3:
+                self.first.copy_(rows[0])
+            return self.layer((rows - self.first) * 50)
+        seen = self.seen if self.where == "attribute" else self.kept
+        seen.append(rows[0].clone())
+        return self.layer((rows - seen[2]) * 50 if len(seen) > 2 else rows)
+
+
+@pytest.mark.parametrize("where", ["attribute", "buffer"])
+def test_a_model_that_keeps_a_row_moves_the_sum_by_one_vote_all_the_same(where: str) -> None:
+    votes, units = _votes(_Keeping(where), _rows(), "example", own_code=True)
+    everyone = torch.arange(len(units))
+    whole = votes.total(everyone).total["votes"]
+    for place in range(len(units)):
+        fresh, _ = _votes(_Keeping(where), _rows(), "example", own_code=True)
+        rest = fresh.total(everyone[everyone != place]).total["votes"]
+        assert (whole - rest).norm() <= VOTE
+
+
+def test_a_model_whose_answers_no_copy_keeps_apart_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Keeping, "kept", [])
+    votes, units = _votes(_Keeping("class"), _rows(), "example", own_code=True)
+    with pytest.raises(Incompatible, match="otherwise once it has answered others"):
+        votes.cast(torch.arange(len(units)))
+    uncopied = _Keeping("attribute")
+    uncopied.lock = (i for i in range(3))  # type: ignore[assignment]
+    votes, _ = _votes(uncopied, _rows(), "example", own_code=True)
+    with pytest.raises(CallFailed, match="while it was copied"):
+        votes.cast(torch.arange(3))

@@ -61,6 +61,23 @@ def column_bounds(
     return found.copy()
 
 
+def refuse_missing_cells(
+    rows: NDArray[np.float64],  # (N, F)
+    names: Sequence[str] | None,  # of the columns, where the rows have a header
+) -> None:
+    """Raises `BadArgument` for rows in which a value is missing or infinite."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(0))
+    if len(bad):
+        place = int(bad[0])
+        column = f"number {place}, counted from 0" if names is None else repr(names[place])
+        kind = "NaN, a missing value," if np.isnan(rows[:, place]).any() else "infinity"
+        raise BadArgument(
+            f"X holds {kind} in the column {column}, and a network reads finite numbers: write a "
+            "declared number in its place before `fit` and `predict`, as `np.nan_to_num(X, nan=0)` "
+            "does, or leave the column out; never a number that private rows decide, as their mean"
+        )
+
+
 def target_bounds(target_range: Any) -> tuple[float, float]:
     """The lowest and the highest target. Raises `BadArgument` for what is no such pair."""
     form = "a pair of its lowest and highest value, as `target_range=(0, 100)`"

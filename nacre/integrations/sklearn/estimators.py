@@ -7,7 +7,9 @@ They are no second engine: `fit` takes the steps of `nacre.integrations.torch.Pr
 
 from __future__ import annotations
 
-import re
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,22 +26,21 @@ from torch.utils.data import TensorDataset
 from nacre.core.errors import BadArgument
 from nacre.core.optimizers import Adam
 from nacre.gradient_clipping import Flat
-from nacre.integrations.arguments import require_count
+from nacre.integrations.arguments import owners_of, require_count
 from nacre.integrations.sklearn.declarations import (
     column_bounds,
     known_classes,
     places_of,
     privacy_of,
+    refuse_missing_cells,
     target_bounds,
 )
 from nacre.integrations.sklearn.ranged import RangedNetwork
 from nacre.integrations.torch import Private
-from nacre.ledger import is_url
 from nacre.models import Classification, Regression
+from nacre.recipe.credentials import without_credentials, without_password
 from nacre.recipe.sections import LedgerChoice
-
-_PASSWORD = re.compile(r"(?<=[^/]):[^/@]*(?=@)|(?<=[?&])(ssl)?password=[^&]*&?")
-"""In the URL of a database."""
+from nacre.runs.rows import size_notes
 
 
 class _PrivateEstimator(BaseEstimator):
@@ -70,9 +71,10 @@ class _PrivateEstimator(BaseEstimator):
         held: Any = super().__getstate__()
         state: dict[str, Any] = dict(held)
         choice = state["ledger"]
-        if isinstance(choice, LedgerChoice) and is_url(choice.path):
-            path = _PASSWORD.sub("", choice.path)
-            state["ledger"] = replace(choice, path=path)
+        if isinstance(choice, LedgerChoice):
+            state["ledger"] = replace(choice, path=without_password(choice.path))
+        elif isinstance(choice, str):  # which `fit` refuses
+            state["ledger"] = without_password(choice)
         return state
 
     def _trained(
@@ -83,7 +85,7 @@ class _PrivateEstimator(BaseEstimator):
         task: Classification | Regression,
         made_up: Tensor,  # (8,) labels
     ) -> None:
-        """Takes all steps, and puts `module_`, `epsilon_` on the estimator."""
+        """Takes all steps, and puts `module_`, `epsilon_` on the estimator once all are taken."""
         privacy = privacy_of(self.epsilon, self.delta, self.rows_per_unit)
         if (groups is None) != (self.rows_per_unit is None):
             raise BadArgument(
@@ -93,17 +95,23 @@ class _PrivateEstimator(BaseEstimator):
                 "groups=…)`, whose each row is; who protects single rows gives none of them"
             )
         if not isinstance(self.ledger, LedgerChoice):
+            shown = without_credentials(repr(self.ledger))
             raise BadArgument(
-                f"ledger={self.ledger!r} names no ledger, and one that is made and thrown away "
-                "would forget what was spent on these rows; name it and the account of the data, "
-                "as `ledger=LedgerChoice(path='privacy.db', dataset='visits', grant=Grant(epsilon="
+                f"ledger={shown} names no ledger, and one that is made and thrown away would "
+                "forget what was spent on these rows; name it and the account of the data, as "
+                "`ledger=LedgerChoice(path='privacy.db', dataset='visits', grant=Grant(epsilon="
                 "8, delta=1e-5))`"
             )
         self._require_settings()
         assert self.size is not None
-        bounds = column_bounds(
-            self.bounds, features.shape[1], getattr(self, "feature_names_in_", None)
-        )
+        bounds = column_bounds(self.bounds, features.shape[1], self._names())
+        batch = self.batch or _batch(self.size)
+        column = None if groups is None else self.column
+        owners = owners_of(groups, column, len(features))
+        people = len(features) if owners is None else len(set(owners))
+        what = "rows" if owners is None else f"values of {column!r}"
+        for note in size_notes(people, what, self.size, batch, ("size", "batch")):
+            warnings.warn(note, stacklevel=3)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         module = RangedNetwork(bounds, tuple(self.hidden), task.outputs, seed)
         optimizer = Adam(lr=self.learning_rate).build(module.parameters())
@@ -120,16 +128,20 @@ class _PrivateEstimator(BaseEstimator):
             clip=Flat(norm=self.clip_norm),
             ledger=self.ledger,
             size=self.size,
-            batch=self.batch or _batch(self.size),
+            batch=batch,
             steps=self.steps,
             groups=groups,
-            column=self.column if groups is not None else None,
+            column=column,
             sample=(module.made_up(), made_up),
         ) as steps:
             for _ in steps:
                 pass
-            self.epsilon_ = steps.finish()
-        self.module_ = module.eval()
+            spent = steps.finish()
+        self.module_, self.epsilon_ = module.eval(), spent
+
+    def _names(self) -> Sequence[str] | None:
+        """Of the columns, where the rows that `fit` was given had names."""
+        return getattr(self, "feature_names_in_", None)
 
     def _require_settings(self) -> None:
         """Raises `BadArgument` for counts, widths and numbers of another form."""
@@ -149,10 +161,22 @@ class _PrivateEstimator(BaseEstimator):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise BadArgument(f"{name}={value!r} is no number; give one above 0")
 
+    @contextmanager
+    def _whole(self) -> Generator[None]:
+        """A `fit` that ends early leaves the estimator as it was, fitted before or not at all."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         """(N, outputs): what the network answers."""
         check_is_fitted(self)
-        rows: Any = validate_data(self, X, reset=False, dtype=np.float64)
+        rows: Any = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
+        refuse_missing_cells(rows, self._names())
         with torch.no_grad():
             found: Tensor = self.module_(torch.from_numpy(rows.copy()))
         return found.double().numpy()
@@ -207,13 +231,16 @@ class PrivateClassifier(ClassifierMixin, _PrivateEstimator):
         are clipped to them. Raises `BadArgument` (a `ValueError`) for what is not declared or does
         not fit, `BudgetExceeded` where the account does not cover it.
         """
-        checked: Any = validate_data(self, X, y, dtype=np.float64)
-        rows, labels = checked
-        check_classification_targets(labels)
-        self.classes_ = known_classes(self.classes)
-        count = len(self.classes_)
-        label = torch.from_numpy(places_of(labels, self.classes_))
-        self._trained(rows, label, groups, Classification(count), torch.arange(8) % count)
+        with self._whole():
+            checked: Any = validate_data(self, X, y, dtype=np.float64, ensure_all_finite=False)
+            rows, labels = checked
+            refuse_missing_cells(rows, self._names())
+            check_classification_targets(labels)
+            classes = known_classes(self.classes)
+            count = len(classes)
+            label = torch.from_numpy(places_of(labels, classes))
+            self._trained(rows, label, groups, Classification(count), torch.arange(8) % count)
+            self.classes_ = classes
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -276,18 +303,23 @@ class PrivateRegressor(RegressorMixin, _PrivateEstimator):
         Values outside `bounds`, and targets outside `target_range`, are clipped to them. Raises
         what `PrivateClassifier.fit` raises.
         """
-        checked: Any = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        rows, targets = checked
-        low, high = target_bounds(self.target_range)
-        inside = (np.clip(targets, low, high) - (low + high) / 2) / ((high - low) / 2)
-        label = torch.from_numpy(inside.astype(np.float32))
-        self._trained(rows, label, groups, Regression(), torch.linspace(-1, 1, 8))
+        with self._whole():
+            checked: Any = validate_data(
+                self, X, y, dtype=np.float64, y_numeric=True, ensure_all_finite=False
+            )
+            rows, targets = checked
+            refuse_missing_cells(rows, self._names())
+            low, high = target_bounds(self.target_range)
+            inside = (np.clip(targets, low, high) - (low + high) / 2) / ((high - low) / 2)
+            label = torch.from_numpy(inside.astype(np.float32))
+            self._trained(rows, label, groups, Regression(), torch.linspace(-1, 1, 8))
+            self.target_range_ = (low, high)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """(N,): the target of each row, inside `target_range`."""
         found = self._outputs(X)[:, 0]
-        low, high = target_bounds(self.target_range)
+        low, high = self.target_range_
         return np.clip(found * ((high - low) / 2) + (low + high) / 2, low, high)
 
 

@@ -18,6 +18,7 @@ from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Noised, Tensors
 from nacre.figures.protected import protected_accuracy
+from nacre.models import FormerRun, PythonModel
 from nacre.planning.plan import Plan
 from nacre.runs.released import Log
 from nacre.runs.reservations import Charges
@@ -44,7 +45,7 @@ def protected_figure(
 
     As a step's, sampling is keyed by the weights and the number of the draw, and noise by the sum
     as well: done again after a crash it gives the same answer, and is charged once. Raises as
-    `Journalled.add`.
+    `Votes.cast`, before anything is journalled, and as `Journalled.add`.
     """
     planned = PlannedLevels.of(read_json(folder.plan)).outer.evaluation
     if planned is None or held.test is None:
@@ -54,15 +55,19 @@ def protected_figure(
     model.load_state_dict(weights)
     task, own = pieces.task_of(plan.schema), source.child("evaluation")
     drawn_from = units(recipe, held.test, own)
-    votes = Votes(model.eval(), task, drawn_from, _expected(plan))
+    own_code = isinstance(recipe.model, PythonModel | FormerRun)  # which may hold such a model
+    votes = Votes(model.eval(), task, drawn_from, _expected(plan), own_code=own_code)
     entered = own.digest("entering", weights)
+    numbers = range(mechanism.steps, mechanism.releases)
+    coins = own.child("sampling")
+    draws = [mechanism.sampling.draw(len(drawn_from), i, coins, entered) for i in numbers]
+    votes.cast(torch.cat(draws))  # a model that would be refused is, before anything is journalled
     held_to = HeldToPlan(planned, mechanism.sampling, mechanism.clip, 0)
     counts = torch.zeros(task.outputs, task.outputs, dtype=torch.float64)
     deviation = 0.0
     log = Log(folder.path / "released.jsonl")
     try:
-        for number in range(mechanism.steps, mechanism.releases):
-            drawn = mechanism.sampling.draw(len(drawn_from), number, own.child("sampling"), entered)
+        for number, drawn in zip(numbers, draws, strict=True):
             total = votes.total(drawn)
             scale = repr((mechanism.multiplier, mechanism.adjacency, total.bound))
             summed_up = own.digest("sum", entered, drawn, total.total, scale)

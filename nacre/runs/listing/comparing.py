@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from nacre.core.errors import RecipeError
 from nacre.differential_privacy.upward import rounded_up, rounded_up_to
-from nacre.recipe.document import parse, without_credentials
+from nacre.recipe.credentials import recipe_without_credentials
+from nacre.recipe.document import parse
 from nacre.runs.listing.entry import RunEntry
 from nacre.runs.listing.figures import ALWAYS, NAMES
 from nacre.runs.listing.reading import UnfitFile, plain_file
@@ -65,7 +66,7 @@ def _recipe(entry: RunEntry) -> dict[str, str]:
     found: dict[str, str] = {}
     if entry.kind in ("train", "tune"):
         try:
-            text = without_credentials(
+            text = recipe_without_credentials(
                 plain_file(entry.path / "recipe.yaml").decode(errors="replace")
             )
             found = dict(_flat(parse(text.encode(), "recipe.yaml").values))
