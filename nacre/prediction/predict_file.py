@@ -73,7 +73,7 @@ def predict_file(
     if into is not None:
         _require_place(run, rows, into)
     added = added_columns(signature, prefix)
-    if signature.form == "table" and (doubt := encoding_doubt(rows, signature.dialect)):
+    if signature.form == "columns" and (doubt := encoding_doubt(rows, signature.dialect)):
         doubts(doubt)
     with contextlib.closing(open_rows(rows, signature)) as opened:
         if taken := [name for name in added if name in opened.names]:

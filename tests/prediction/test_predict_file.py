@@ -88,7 +88,7 @@ def test_a_file_in_another_encoding_is_told_of(place: Path, tmp_path: Path, nacr
         file.write_text(text, encoding="utf-8")
         result = nacre("predict", model, file)
         assert result.exit_code == code, result.output
-        assert result.stderr.startswith(said) == told and result.stderr.count(said) == told
+        assert result.stderr.count(said) == told
 
 
 def test_every_form_holds_the_same(place: Path, rows: Path, nacre: Any) -> None:

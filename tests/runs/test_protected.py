@@ -74,7 +74,7 @@ def test_it_is_priced_with_the_training_and_released_for_others(tmp_path: Path) 
     _shown_in_full(planned, run.path, page, figure["accuracy"])
 
 
-def _shown_in_full(planned: Plan, run: Path, page: str, found: dict[str, Any]) -> None:
+def _shown_in_full(planned: Plan, run: Path, page: str, found: Any) -> None:
     """With its interval, what it counts and the baseline, wherever it is shown."""
     ends = f"{found['low']:.1%} to {found['high']:.1%}"
     full = f"{found['value']:.1%} ({ends})"
