@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nacre.cli.output import common_options, show
+from nacre.cli.output import common_options, note, show
 from nacre.core.errors import Refusal
 
 PRESETS = ("table", "image", "text", "queries")
@@ -95,7 +95,15 @@ def _draft(table: Path, output: Path, roles: dict[str, Any], as_json: bool) -> N
         "columns": draft.columns,
         "guessed": draft.guessed,
         "to_fill": draft.to_fill,
+        "unmatched": list(draft.unmatched),
     }
+    for name, near in list(draft.unmatched.items())[:_NAMED]:
+        meant = f"; did you mean {near!r}?" if near is not None else ""
+        note(
+            one_line(f"{roles['documented']} names {name!r}, which is no column of {table}{meant}")
+        )
+    if len(draft.unmatched) > _NAMED:
+        note(f"and {len(draft.unmatched) - _NAMED} more that are no columns of {table}")
     count = f"{draft.columns} column{'s' if draft.columns != 1 else ''}"
     guessed = ", ".join(draft.guessed[:_NAMED]) + " …" * (len(draft.guessed) > _NAMED)
     by_name = f", {len(draft.guessed)} guessed from names ({guessed})" if draft.guessed else ""

@@ -85,6 +85,7 @@ def command(
             prefix=prefix,
             code=code_of(packages, trust_code),
             progress=progress,
+            doubts=note,
         )
     said = _sentence(found, prefix)
     if output is None:

@@ -145,7 +145,7 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
     if not entry.is_run:
         return (_shown(entry.path), "", "", "", f"{entry.state}: {entry.reason}")
     first = entry.figures.first
-    figure = f"{first[0]} {first[1].words()}" if first else entry.figures.missing
+    figure = f"{first[0]} {first[1].in_full()}" if first else entry.figures.missing
     date = entry.created[:16].replace("T", " ")
     return (
         _shown(entry.path), entry.name, date, str(entry.kind), _state(entry),

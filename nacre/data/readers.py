@@ -185,7 +185,7 @@ def _csv(file: Path, dialect: Dialect, numbers: Collection[str]) -> _Columns:
     columns = [TextColumn(name in numbers) for name in names]
     end = rows = 0  # the header is a row
     if encoding.startswith("utf-8"):
-        with _open_bytes(file) as given:
+        with open_bytes(file) as given:
             for stop, texts in plain_blocks(given, len(names), form.separator, form.quote):
                 end = stop
                 for column, block in zip(columns, texts, strict=True):
@@ -300,12 +300,12 @@ def open_text(file: Path, encoding: str = "utf-8", start: int = 0) -> TextIO:
     known = encoding
     if encoding.startswith("utf-8"):
         known = "utf-8" if start else "utf-8-sig"  # which takes a mark at the start, or none
-    opened = _open_bytes(file)
+    opened = open_bytes(file)
     opened.seek(start)
     return io.TextIOWrapper(opened, encoding=known, newline="")
 
 
-def _open_bytes(file: Path) -> BinaryIO:
+def open_bytes(file: Path) -> BinaryIO:
     """The bytes of a file, plain or .gz."""
     return cast(BinaryIO, gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")
 

@@ -34,7 +34,11 @@ class ProtectedFigure(TypedDict):
     votes: list[list[float]]
     """Noised, summed over the draws: units of class i that were answered by class j."""
     accuracy: MeasuredFigure
-    """The share of votes that are right; the interval counts the noise and the rows."""
+    """The share of votes that are right, so of units and not of rows; the interval counts the noise
+    and the rows."""
+    majority: float | None
+    """The share of votes for the most frequent class, which one answer to all would reach; computed
+    from the noised votes, and null where the accuracy is."""
     covered: str
     """Why it may be shown."""
 
@@ -89,6 +93,39 @@ def protected_accuracy(
         "high": _end(off, 1.0, share),
         "why": None,
     }
+
+
+def majority_share(votes: Sequence[Sequence[float]]) -> float:
+    """The share of the most frequent true class among the votes, which must not sum to 0.
+
+    >>> majority_share([[40, 10], [5, 45]])
+    0.5
+    """
+    of_classes = list(map(math.fsum, votes))
+    return min(max(max(of_classes) / math.fsum(of_classes), 0.0), 1.0)
+
+
+def counted_words(found: ProtectedFigure) -> str:
+    """What the accuracy counts, and what it has to be held against; a part of a sentence."""
+    rows = found["unit"] == "example"
+    counts = (
+        "counts rows, one vote each"
+        if rows
+        else ("counts units and not rows: each has one vote, shared by its rows")
+    )
+    if found["majority"] is None:
+        return counts
+    return f"{counts}; the most frequent class has {found['majority']:.1%} of the votes"
+
+
+def expected_accuracy(
+    votes: float, classes: int, *, draws: int, rate: float, deviation: float, share: float
+) -> MeasuredFigure:
+    """`protected_accuracy` of as many votes over all draws, spread evenly over the classes, of
+    which this share is right, with the noise where it is expected: at 0."""
+    each, wrong = votes / classes, (1 - share) / (classes - 1)
+    matrix = [[each * (share if i == j else wrong) for j in range(classes)] for i in range(classes)]
+    return protected_accuracy(matrix, draws=draws, rate=rate, deviation=deviation)
 
 
 def _end(off: Callable[[float], float], outer: float, inner: float) -> float:

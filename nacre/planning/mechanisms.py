@@ -48,6 +48,14 @@ def evaluation_draws(recipe: Recipe, rate: float, steps: int) -> int:
     return min(math.ceil(1 / rate), max(1, steps // 10))
 
 
+def held_out_expected(recipe: Recipe, mechanism: Mechanism) -> float:
+    """Held-out units in a draw, from declared numbers: `data.size` counts what is left of all units
+    once the holdout's share is taken."""
+    holdout = recipe.data.holdout
+    share = holdout.share if holdout is not None else 0.0
+    return mechanism.sampling.expected * share / (1 - share)
+
+
 def over_rows(recipe: Recipe, size: int) -> Mechanism:
     """What happens over the rows of one holder."""
     privacy, steps = recipe.differential_privacy, row_steps(recipe)

@@ -10,11 +10,14 @@ from rich.text import Text
 
 from nacre.core.types import BoundedSum
 from nacre.differential_privacy.upward import rounded_up_to
+from nacre.figures.protected import expected_accuracy
 from nacre.planning import words
 from nacre.planning.alternatives import settings_in_words
 from nacre.planning.levels import ChargedLevel, PricedLevel
+from nacre.planning.mechanisms import held_out_expected
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
+from nacre.statistics.votes import VOTE
 from nacre.training.pieces import learnt_task
 
 
@@ -44,6 +47,8 @@ def _what(plan: Plan) -> Table:
     table.add_row("model", f"{words.model_words(plan.recipe)}, {_model(plan)}")
     table.add_row("answers", learnt_task(plan.recipe, plan.schema).sentence())
     table.add_row("steps", _steps(plan))
+    if plan.priced and plan.priced[0].mechanism.evaluation:
+        table.add_row("protected figure", _draws(plan, plan.priced[0]))
     table.add_row("optimizer", plan.recipe.training.optimizer.sentence())
     for audit in plan.recipe.audit:
         table.add_row("audit", audit.sentence())
@@ -76,6 +81,30 @@ def _steps(plan: Plan) -> str:
     local = plan.recipe.federated_learning.local.steps
     return (
         f"{plan.rounds} rounds of {words.counted_noun(local, 'local step')}, each draws {sampling}"
+    )
+
+
+def _draws(plan: Plan, level: PricedLevel) -> str:
+    """How many draws the protected figure takes, and how wide its interval will be, from declared
+    numbers alone."""
+    mechanism, draws = level.mechanism, level.mechanism.evaluation
+    expected = expected_accuracy(
+        draws * held_out_expected(plan.recipe, mechanism),
+        len(plan.schema.classes),
+        draws=draws,
+        rate=float(mechanism.sampling.facts()["rate"]),
+        deviation=level.multiplier * BoundedSum({}, VOTE).sensitivity(mechanism.adjacency),
+        share=_ASSUMED,
+    )
+    said = f"{words.counted_noun(draws, 'draw')} for the protected figure, after the steps: "
+    if expected["low"] is None or expected["high"] is None:
+        return said + (
+            f"expected to be undefined, since {expected['why']}; a larger `data.holdout.share` or "
+            "`training.batch`, or more steps, give it more votes"
+        )
+    return said + (
+        f"an accuracy of {_ASSUMED:.0%} would have the interval {expected['low']:.1%} to "
+        f"{expected['high']:.1%}"
     )
 
 
@@ -153,6 +182,7 @@ def _by_step(level: PricedLevel) -> Table:
 
 
 _ALIKE = 3  # accounts of one row that are listed one by one
+_ASSUMED = 0.9  # accuracy whose interval is foretold
 _SHOWN = 24  # alternatives that fit on a screen
 
 

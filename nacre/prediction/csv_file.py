@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import sys
@@ -21,17 +22,44 @@ from nacre.data.readers import (
     csv_header,
     csv_lines,
     encoding_fault,
+    open_bytes,
     open_text,
     reading,
+    suffix,
 )
 
 CHUNK = 1 << 15
 """Rows that are scored together. Always as many, so that a row's answer does not depend on how the
 file is stored."""
 
+_OF_UTF_8 = (".parquet", ".pq", ".jsonl", ".ndjson", ".txt")
+"""Forms of files that no declared encoding is about."""
+
 NARROW, WIDE = 1 << 20, 1 << 25
 """Bytes that are parsed at once: a row of a table, or of text, may not be longer. Arrow reads some
 thirty such blocks ahead."""
+
+
+def encoding_doubt(file: Path, dialect: Dialect) -> str | None:
+    """That a file of rows looks like UTF-8 where the model reads one byte a letter, which takes
+    every file and gives other letters; None where it does not. Raises `DataError`."""
+    kind = suffix(file.name)
+    if dialect.encoding.startswith("utf-8") or kind in _OF_UTF_8 or not file.is_file():
+        return None
+    decoder, plain = codecs.getincrementaldecoder("utf-8")(), True
+    with reading(file), open_bytes(file) as opened:
+        while data := opened.read(WIDE):
+            plain = plain and data.isascii()
+            try:
+                decoder.decode(data)
+            except UnicodeDecodeError:
+                return None
+    if plain or decoder.getstate()[0]:
+        return None
+    return (
+        f"{file} looks like UTF-8, and the model reads {dialect.encoding}: letters beyond ASCII "
+        f"are read as others; save the file in {dialect.encoding}"
+    )
 
 
 class CsvRows:

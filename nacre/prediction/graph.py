@@ -24,6 +24,7 @@ from nacre.prediction.signature import Signature
 
 _TRIED = 5  # made-up rows that the graph is held against the model on
 _TOLERANCE = 1e-5
+_TEXTS = ("date", "hash")
 
 
 class _RawRows(nn.Module):
@@ -70,14 +71,18 @@ def _entries(
 
 
 def _require_carried(columns: Sequence[Column]) -> None:
-    """Raises `Incompatible` for a column whose values are no numbers and no places in a list."""
-    for column in columns:
-        if column.kind in ("date", "hash") or column.flag:
-            what = "says by an input whether a value was missing" if column.flag else column.kind
-            raise Incompatible(
-                f"column {column.name!r} ({what}) is read from its text, and an ONNX graph takes "
-                "numbers alone; use `--form merged`, a folder that `nacre predict` reads"
-            )
+    """Raises `Incompatible` with all columns whose values are no numbers nor places in a list."""
+    texts = [
+        f"{column.name!r} ({column.kind if column.kind in _TEXTS else 'flag of a missing value'})"
+        for column in columns
+        if column.kind in _TEXTS or column.flag
+    ]
+    if texts:
+        raise Incompatible(
+            f"an ONNX graph takes numbers alone, and what this model reads from text is no number: "
+            f"{', '.join(texts)}; use `--form merged`, a folder that `nacre predict` reads, or "
+            "train without them"
+        )
 
 
 def onnx_graph(predictor: Predictor) -> bytes:

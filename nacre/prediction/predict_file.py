@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nacre.core.errors import DataError, NacreError, Refusal
 from nacre.core.files import whole_file
 from nacre.models import OWN, Code
+from nacre.prediction.csv_file import encoding_doubt
 from nacre.prediction.faults import FaultTally, notes
 from nacre.prediction.predictor import Predictor, Scored, load_model, signature_in
 from nacre.prediction.row_files import Chunk, open_rows
@@ -60,6 +61,7 @@ def predict_file(
     prefix: str = "",  # of the columns that are added
     code: Code = OWN,
     progress: PredictionProgress = lambda share, count: None,
+    doubts: Callable[[str], None] = lambda said: None,  # told before a row is read
 ) -> Predicted:
     """Scores each row of a file, in its order; every column of it is kept.
 
@@ -71,6 +73,8 @@ def predict_file(
     if into is not None:
         _require_place(run, rows, into)
     added = added_columns(signature, prefix)
+    if signature.form == "columns" and (doubt := encoding_doubt(rows, signature.dialect)):
+        doubts(doubt)
     with contextlib.closing(open_rows(rows, signature)) as opened:
         if taken := [name for name in added if name in opened.names]:
             raise DataError(

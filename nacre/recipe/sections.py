@@ -40,7 +40,8 @@ class Training:
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` multiplies the loss of a row by 1 / (classes x declared share of its class), so
     that rare classes count as much as frequent ones; needs `class_prior`. The weight comes before
-    the clip, so the bound and the price stay as they are. Answers are those of a population in
+    the clip, so the bound and the price stay as they are, and a weight has less effect once the
+    weighted gradient is longer than the clip's norm. Answers are those of a population in
     which classes are equally frequent."""
     checkpoint: int = 10
     """Steps (or rounds, in a federation) between two checkpoints."""

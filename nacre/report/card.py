@@ -94,12 +94,14 @@ def _privacy(evidence: Evidence) -> str:
     ]
     heads = ["rows of", "epsilon", "delta", "protected", "neighbours by", "computed by"]
     released = evidence["released"]
+    draws = released.get("evaluation", 0)
+    beside = f", beside {draws} draws for the protected figure" if draws else ""
     return (
         f"{_table(heads, rows)}\n\n"
         f"{released['noised']} noised releases are on record, {released['inherited']} computed "
-        f"from releases, {released['unprotected']} without protection. Epsilon bounds what this "
-        "model tells of one unit, whatever else is known. It is that of this run alone: other runs "
-        "on the same people add to it, and their ledger says to what."
+        f"from releases, {released['unprotected']} without protection{beside}. Epsilon bounds "
+        "what this model tells of one unit, whatever else is known. It is that of this run alone: "
+        "other runs on the same people add to it, and their ledger says to what."
     )
 
 

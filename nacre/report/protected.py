@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from nacre.core.errors import NotAsPlanned
-from nacre.figures.protected import ProtectedFigure, protected_accuracy
+from nacre.figures.protected import ProtectedFigure, majority_share, protected_accuracy
 from nacre.report.facts import OutcomeFacts, PlanFacts
 from nacre.training.planned import PlannedLevels
 
@@ -41,8 +41,11 @@ def require_protected(
             raise _broken(run, f"its {name} is {found[name]:.6g} where {value:.6g} is planned")
     if not square:
         raise _broken(run, "its votes are no square of its classes")
-    if found["accuracy"] != protected_accuracy(votes, draws=draws, rate=rate, deviation=deviation):
+    accuracy = protected_accuracy(votes, draws=draws, rate=rate, deviation=deviation)
+    if found["accuracy"] != accuracy:
         raise _broken(run, "its accuracy does not follow from its votes")
+    if found["majority"] != (None if accuracy["value"] is None else majority_share(votes)):
+        raise _broken(run, "its share of the most frequent class does not follow from its votes")
 
 
 def _broken(run: Path, problem: str) -> NotAsPlanned:

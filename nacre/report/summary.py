@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from nacre.figures.intervals import MeasuredFigure
 from nacre.report.evidence import gather
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts
 from nacre.report.held import with_private_figures
@@ -43,10 +42,6 @@ def run_figures(run_folder: Path) -> Table:
     for stat in measured:
         said = f"{stat.detail}; {NOT_FOR_OTHERS}" if stat.private else stat.detail
         table.add_row(stat.label.lower(), stat.value, _plain(said))
-    protected = evidence.get("evaluation")
-    if protected is not None:
-        value, words = _protected(protected["accuracy"])
-        table.add_row("protected accuracy", value, words)
     for warning in warnings(shown):
         table.add_row(Text("warning", style="bold red"), "", _plain(warning))
     page, own = run_folder / "report.html", run_folder / HOLDERS_PAGE
@@ -54,14 +49,6 @@ def run_figures(run_folder: Path) -> Table:
     if own.exists():
         table.add_row("with private figures", "", _plain(own))
     return table
-
-
-def _protected(figure: MeasuredFigure) -> tuple[str, str]:
-    """(value, interval) of a figure that epsilon covers; the reason where it has none."""
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if value is None or low is None or high is None:
-        return "undefined", str(figure["why"])
-    return f"{value:.1%}", f"95% interval {low:.1%} to {high:.1%}, noise included; may be shown"
 
 
 def _plain(text: object) -> Text:

@@ -262,6 +262,18 @@ def test_a_dictionary_that_says_nothing_is_refused(
     assert not (tmp_path / "r.yaml").exists()
 
 
+def test_an_entry_of_a_dictionary_that_no_column_has_is_told(nacre: Nacre, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("age,sex\n")
+    (tmp_path / "d.yaml").write_text("Age_: {low: 0, high: 9}\nzzz: {low: 0, high: 9}\n")
+    words = ("init", "table", tmp_path / "t.csv", "-o", tmp_path / "r.yaml", "--json")
+    told = nacre(*words, "--documented", tmp_path / "d.yaml")
+    assert told.exit_code == 0 and json.loads(told.stdout)["unmatched"] == ["Age_", "zzz"]
+    table = tmp_path / "t.csv"
+    first, second = told.stderr.splitlines()
+    assert first.endswith(f"names 'Age_', which is no column of {table}; did you mean 'age'?")
+    assert second.endswith(f"names 'zzz', which is no column of {table}")
+
+
 ODD = [
     "yes", "null", "1", "a: b", "~", "- x", "FILL", "true", "#c", 'q"q', "back\\slash", "tab\there",
     "two\nlines", "naïve", "数", "x\u2028y", "[1]", "{a}", "*a", "&a", "x" * 200, "%", "'", "é: ü",

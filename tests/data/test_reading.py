@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import random
 from datetime import date
 from decimal import Decimal
@@ -15,10 +16,12 @@ import pytest
 from nacre.core.errors import DataError
 from nacre.data.cells import Cells, Hashing, of_table, running
 from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.columns.values import as_column, numbers_in
 from nacre.data.readers import as_number, is_missing, read_table, text
 from nacre.data.reading import csv_blocks
 from nacre.data.reading.values import Listed
 from nacre.data.sketch import sketched
+from nacre.prediction.csv_file import CsvRows
 
 KEY = bytes(range(32))
 CELLS = [
@@ -112,6 +115,49 @@ def test_csv_is_what_the_standard_library_reads(tmp_path, monkeypatch):
             assert [is_missing(cell) for cell in column] == [is_missing(cell) for cell in cells]
             assert column.each(is_missing, bool).tolist() == [is_missing(cell) for cell in cells]
     assert refused > 20 and fast > 150
+
+
+@pytest.mark.parametrize("size", [9, 1 << 20])
+def test_a_mark_within_a_file_is_part_of_its_cell(tmp_path, monkeypatch, size):
+    """U+FEFF at the start of a block: Arrow would take it for the mark of a file."""
+    plain_blocks = csv_blocks.plain_blocks
+    monkeypatch.setattr(csv_blocks, "plain_blocks", lambda *given: plain_blocks(*given, size))
+    for start in ("", "\ufeff"):
+        (tmp_path / "rows.csv").write_text(f"{start}a,b\n1,22\n\ufeffx,y\n3,4\n", encoding="utf-8")
+        columns = read_table(tmp_path, "rows.csv", PLAIN).columns
+        assert list(columns) == ["a", "b"] and list(columns["a"]) == ["1", "\ufeffx", "3"]
+    (tmp_path / "rows.csv").write_text("\ufeff\ufeffa,b\n1,22\n", encoding="utf-8")
+    assert list(read_table(tmp_path, "rows.csv", PLAIN).columns) == ["\ufeffa", "b"]
+
+
+def test_words_for_no_value_are_read_alike_from_every_form_of_file(tmp_path):
+    """`float` reads some of them as numbers, and a fast reader would."""
+    for word, others in (
+        ("1_000", "x"),
+        ("inf", "-Infinity"),
+        ("٣", "-9"),
+        ("1e400", "x"),
+        ("7", "x"),
+    ):
+        dialect = Dialect(missing=(word, others))
+        for spelt in {word, word.upper(), f"\x1f{word}"}:
+            cells = ["5", spelt, "\x1f6"]
+            (tmp_path / "t.csv").write_text("x,z\n" + "".join(f"{c},k\n" for c in cells), "utf-8")
+            lines = [json.dumps({"x": cell}) for cell in cells]
+            (tmp_path / "t.jsonl").write_text("\n".join(lines), "utf-8")
+            pq.write_table(pa.table({"x": cells}), tmp_path / "t.parquet")
+            forms = [
+                read_table(tmp_path, "t.csv", dialect, {"x"}).column("x"),
+                read_table(tmp_path, "t.csv", dialect).column("x"),
+                read_table(tmp_path, "t.jsonl", dialect).column("x"),
+                read_table(tmp_path, "t.parquet", dialect).column("x"),
+                next(CsvRows(tmp_path / "t.csv", dialect=dialect).tables()).column(0),
+                cells,
+            ]
+            for values in forms:
+                has, numbers, wrong = numbers_in(as_column(values), dialect)
+                assert has.tolist() == [True, False, True], (spelt, values)
+                assert numbers.tolist() == [5, 0, 6] and not len(wrong)
 
 
 def same(found, expected):

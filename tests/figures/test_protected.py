@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nacre.figures.intervals import wilson
-from nacre.figures.protected import protected_accuracy
+from nacre.figures.protected import expected_accuracy, protected_accuracy
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(0, 30), (20, 10), (30, 0)])
@@ -42,6 +42,14 @@ def test_the_interval_covers(
         narrower += blind["low"] is not None and not blind["low"] <= share <= blind["high"]
     assert held >= 364
     assert narrower > 400 - held  # an interval that counts rows alone is wrong more often
+
+
+def test_a_foretold_interval_is_that_of_even_votes() -> None:
+    given = {"draws": 4, "rate": 0.25, "deviation": 1.5}
+    votes = [[90, 5, 5], [5, 90, 5], [5, 5, 90]]
+    foretold = expected_accuracy(300, 3, **given, share=0.9)
+    assert foretold == pytest.approx(protected_accuracy(votes, **given))
+    assert expected_accuracy(10, 3, **given, share=0.9)["low"] is None
 
 
 def test_votes_that_drown_in_noise_are_undefined() -> None:

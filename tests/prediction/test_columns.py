@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
 import random
@@ -21,6 +22,7 @@ from nacre.data import ColumnSpec, NoScaling, Table
 from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.columns.spec import Bins, DropMissing, FillMissing, PiecewiseLinear, Truths
+from nacre.prediction import csv_file
 from nacre.prediction.columns import read_features
 from nacre.prediction.faults import FaultTally
 from nacre.prediction.row_files import open_rows
@@ -237,6 +239,27 @@ def test_every_declared_column_is_read_as_training_reads_it(
                     csv.writer(opened, delimiter=";").writerows(lines)
             stayed += same_as_training(option, tmp_path)
     assert stayed > 100
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_looks_like_utf_8_is_doubted(
+    tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of three bytes, so that letters of two lie over their edges."""
+    monkeypatch.setattr(csv_file, "WIDE", 3)
+    file = tmp_path / ("rows.csv.gz" if packed else "rows.csv")
+    for text, encoding, looks in (
+        ("größe\nö\n", "utf-8", True), ("größe\n", "latin-1", False), ("a\n1\n", "utf-8", False),
+        ("größe\nÃ", "latin-1", False), ("aö\nÃ", "cp1252", False),
+    ):  # fmt: skip
+        data = text.encode(encoding)
+        file.write_bytes(gzip.compress(data) if packed else data)
+        doubt = csv_file.encoding_doubt(file, GERMAN)
+        assert (doubt is not None) == looks, text
+        if doubt is not None:
+            assert "looks like UTF-8, and the model reads latin-1" in doubt
+        assert csv_file.encoding_doubt(file, PLAIN) is None
+    assert csv_file.encoding_doubt(tmp_path / "absent.csv", GERMAN) is None
 
 
 def test_a_signature_that_was_tampered_with_is_refused() -> None:

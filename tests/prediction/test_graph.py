@@ -108,8 +108,11 @@ def test_a_graph_of_declared_codes() -> None:
     frame = pd.DataFrame({"age": [0, 12.5, 30, 10], "dose": [0, 3, 9, 5.5], **words})
     rows = np.array([[0, 0, 0, 1], [12.5, 3, 1, 0], [30, 9, 2, 0], [10, 5.5, 0, 1]], np.float32)
     np.testing.assert_allclose(answers(onnx_graph(model), rows), model.predict(frame), rtol=1e-5)
-    dated = Signature("table", "regression", (8,), (), (Column("icd", "hash", buckets=8),))
-    with pytest.raises(Incompatible, match=r"'icd' \(hash\) is read from its text"):
+    others = (Column("icd", "hash", buckets=8), Column("dose", "number", 0, 9, missing="fill",
+              fill=1, flag=True), Column("born", "date", low=0, high=9))  # fmt: skip
+    dated = Signature("table", "regression", (8,), (), (*CODED, *others))
+    said = r": 'icd' \(hash\), 'dose' \(flag of a missing value\), 'born' \(date\); use"
+    with pytest.raises(Incompatible, match=said):
         onnx_graph(Predictor(nn.Linear(8, 1).eval(), dated, None, None))
 
 

@@ -71,6 +71,26 @@ def test_rows_come_out_as_they_went_in(place: Path, rows: Path, nacre: Any) -> N
     assert shares.tobytes() == model.predict_proba(frame).tobytes()
 
 
+def test_a_file_in_another_encoding_is_told_of(place: Path, tmp_path: Path, nacre: Any) -> None:
+    """In one line, before the rows are read: so also where they are refused."""
+    model = tmp_path / "model"
+    assert nacre("export", place / "table", model).exit_code == 0
+    facts = json.loads((model / "model.json").read_text())
+    facts["signature"]["dialect"] = {"encoding": "latin-1"}
+    (model / "model.json").write_text(json.dumps(facts))
+    file = tmp_path / "rows.csv"
+    said = f"{file} looks like UTF-8, and the model reads latin-1: "
+    for text, code, told in (
+        ("age,ward,pulse,größe\n50,east,70,1\n", 0, True),
+        ("age,ward,pulse\n50,süd,70\n", 2, True),
+        ("age,ward,pulse\n50,east,70\n", 0, False),
+    ):
+        file.write_text(text, encoding="utf-8")
+        result = nacre("predict", model, file)
+        assert result.exit_code == code, result.output
+        assert result.stderr.count(said) == told
+
+
 def test_every_form_holds_the_same(place: Path, rows: Path, nacre: Any) -> None:
     """CSV, packed CSV, TSV, JSONL and Parquet in; CSV, JSONL and Parquet out; and a pipe."""
     frame = pd.read_csv(rows, dtype=str, keep_default_na=False)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from rich.console import Console
 
+from nacre.cli.main import cli
 from nacre.core.errors import NotAsPlanned, Refusal
 from nacre.ledger import Ledger
 from nacre.planning.plan import Plan, plan
+from nacre.planning.show import plan_tables
 from nacre.report.evidence import check_releases, gather, write_report
 from nacre.report.repriced import repriced
-from nacre.report.summary import summary_json
+from nacre.report.summary import run_figures, summary_json
 from nacre.runs.listing.entry import run_entry
 from nacre.runs.run import finish, train
 from nacre.training.fit import Journalled
@@ -59,13 +64,32 @@ def test_it_is_priced_with_the_training_and_released_for_others(tmp_path: Path) 
     *_, last = check_releases(run.path)
     assert (last["first"], last["last"], last.get("evaluation")) == (21, 22, True)
     assert last["bound"] == [1.0, 1.0] and last["deviation"] == [level.multiplier] * 2
-    write_report(run.path)
+    page = write_report(run.path).read_text()
     figure = gather(run.path)["evaluation"]
     assert figure["accuracy"]["low"] is not None and "Epsilon covers" in figure["covered"]
     assert summary_json(run.path)["protected_accuracy"] == figure["accuracy"]
     entry = run_entry(run.path)
     assert entry is not None and entry.figures.first is not None
     assert entry.figures.first[0] == "protected accuracy"
+    _shown_in_full(planned, run.path, page, figure["accuracy"])
+
+
+def _shown_in_full(planned: Plan, run: Path, page: str, found: Any) -> None:
+    """With its interval, what it counts and the baseline, wherever it is shown."""
+    ends = f"{found['low']:.1%} to {found['high']:.1%}"
+    full = f"{found['value']:.1%} ({ends})"
+    listed = CliRunner().invoke(cli, ["runs", str(run.parent)])
+    assert f"protected accuracy {full}" in listed.output
+    console = Console(width=400, record=True, file=io.StringIO())
+    console.print(run_figures(run), plan_tables(planned))
+    table = console.export_text()
+    head = page[: page.index('id="utility"')]
+    for text in (table, head):
+        assert text.lower().count("protected accuracy") == 1 and "withheld" not in head
+        assert f"95% interval {ends}, noise included; counts units and not rows" in text
+        assert "the most frequent class has " in text
+    assert "2 draws for the protected figure, after the steps: " in table
+    assert "20 noised sums and 2 draws for the protected figure" in page
 
 
 def test_a_run_killed_among_its_draws_answers_once(
@@ -132,6 +156,7 @@ def test_a_figure_that_was_changed_is_refused(tmp_path: Path) -> None:
     for changes, says in (
         ({"accuracy": facts["accuracy"] | {"value": 0.99}}, "does not follow from its votes"),
         ({"deviation": 0.1}, "its deviation is 0.1 where"),
+        ({"majority": 0.5}, "share of the most frequent class does not follow"),
         ({"draws": 9}, "its draws is 9 where 1 is planned"),
         ({"votes": [[1.0]]}, "no square of its classes"),
     ):

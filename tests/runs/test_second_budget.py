@@ -310,9 +310,16 @@ def test_small_whole_numbers_do_not_count_their_rows() -> None:
     assert not one.is_empty
     assert one.same_data(other)
     assert not one.same_data(sketched([Cells("cells", draw.integers(0, 256, (300, 5)))], KEY))
-    assert not any(running(draw.integers(0, 256, rows) * 1.0) for rows in range(100, 1000, 9))
+    assert not any(running(draw.integers(0, 256, rows) * 1.0) for rows in range(280, 1000, 9))
     gaps = draw.permutation(500)[:300] * 1.0
-    for counting in (np.arange(7.0, 307.0), np.arange(300.0) * 60, gaps, np.repeat(gaps, 3)):
+    visits = np.repeat(np.arange(200.0), np.arange(200) % 2 + 1)  # one or two a patient
+    for counting in (
+        np.arange(7.0, 307.0),
+        np.arange(300.0) * 60,
+        gaps,
+        np.repeat(gaps, 3),
+        visits,
+    ):
         assert running(draw.permutation(counting))
 
 

@@ -28,8 +28,10 @@ _PLAIN_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 def number_in(value: object, dialect: Dialect) -> float | None:
     """A value as a float, possibly infinite; None where it is no number in this dialect."""
-    if dialect.plain or not isinstance(value, str):
+    if not isinstance(value, str):
         return as_number(value)
+    if dialect.plain:
+        return as_number(value.strip())  # `float` strips less than `strip` does
     found = dialect.plain_number(value)
     return None if found is None else as_number(found)
 
@@ -92,7 +94,7 @@ def different(values: Any) -> tuple[list[object], RowCodes]:
 
 def numbers_in(values: Any, dialect: Dialect) -> tuple[RowMask, FloatColumn, RowCodes]:
     """(N,) which rows have a value; (N,) float64, 0 where they have none; places of no numbers."""
-    numbers = _at_once(values, dialect)
+    numbers = None if _reads_a_word(dialect) else _at_once(values, dialect)
     if numbers is None:
         return _by_hand(values, np.arange(len(values)), np.zeros(len(values)), dialect)
     left = np.flatnonzero(np.isnan(numbers))
@@ -110,6 +112,14 @@ def numbers_in(values: Any, dialect: Dialect) -> tuple[RowMask, FloatColumn, Row
         has &= ~np.isin(numbers, dialect.numbers)
         numbers = np.where(has, numbers, 0.0)
     return has, numbers, wrong
+
+
+def _reads_a_word(dialect: Dialect) -> bool:
+    """Whether a word for no value is a number to `float`, and yet stands for itself alone (`inf`,
+    `1_000`): read at once it would be that number in some forms of a file, and no value in others.
+    """
+    read = (number_in(word, dialect) for word in dialect.words)
+    return any(number is not None and number not in dialect.numbers for number in read)
 
 
 def _at_once(values: Any, dialect: Dialect) -> FloatColumn | None:

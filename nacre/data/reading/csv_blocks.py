@@ -4,6 +4,8 @@
 odd files is its own. So a block goes to Arrow only where the two cannot differ:
 
 - there is no NUL, no line end but LF and CR LF, and no blank line;
+- it does not begin with a byte order mark, which Arrow takes away at the start of whatever it is
+  given (that of the file is passed over before);
 - quotes come in pairs: the first of a pair begins a value, the second ends one (so none is doubled
   within a value, or stands inside one that does not begin with it), and no value spans lines;
 - Arrow finds the same number of values in each row, and valid UTF-8.
@@ -59,7 +61,7 @@ def plain_blocks(
 
 def _is_plain(rows: bytes, separator: str, quote: str | None) -> bool:
     """Whether whole rows mean the same to `csv` and to Arrow, but for the number of values."""
-    if b"\0" in rows or rows.count(_RETURN) != rows.count(b"\r\n"):
+    if rows.startswith(_BOM) or b"\0" in rows or rows.count(_RETURN) != rows.count(b"\r\n"):
         return False
     if rows.startswith((b"\n", b"\r")) or b"\n\n" in rows or b"\n\r" in rows:
         return False

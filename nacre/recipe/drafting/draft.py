@@ -45,6 +45,8 @@ class Draft:
     """Columns of which the name alone says what they are."""
     to_fill: list[int] = field(default_factory=list[int])
     """Lines on which `FILL` stands."""
+    unmatched: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    """What the data dictionary names and the table lacks -> the column of the nearest name."""
 
 
 def drafted(file: Path, path: str, roles: TableRoles) -> Draft:
@@ -52,7 +54,8 @@ def drafted(file: Path, path: str, roles: TableRoles) -> Draft:
     recipe. Raises `Refusal`."""
     header = table_header(file)
     _require_roles(header, roles)
-    guesses, classes = _guessed(header, roles)
+    written = documented(roles.documented) if roles.documented is not None else {}
+    guesses, classes = _guessed(header, roles, written)
     seen = {name: guess for name, guess in guesses.items() if guess.kind != "drop"}
     if not seen:
         raise Refusal(
@@ -68,9 +71,9 @@ def drafted(file: Path, path: str, roles: TableRoles) -> Draft:
         number=next((n for n, guess in seen.items() if guess.kind == "number"), None),
         category=next((n for n, guess in seen.items() if guess.kind == "categories"), None),
     )  # fmt: skip
-    written = recipe_text(parts)
+    recipe = recipe_text(parts)
     try:
-        document = parse(written.encode(), "the recipe")
+        document = parse(recipe.encode(), "the recipe")
     except RecipeError as error:
         raise Refusal(
             f"{file} has columns that no recipe can name ({error.message}); rename them, or drop "
@@ -78,7 +81,15 @@ def drafted(file: Path, path: str, roles: TableRoles) -> Draft:
         ) from error
     lines = {document.lines[key_path(place)] for place in document.unfilled}
     by_name = [name for name, guess in guesses.items() if guess.why == "guess from the name"]
-    return Draft(written, len(seen), by_name, sorted(lines))
+    unmatched = {name: _nearest(name, header) for name in written if name not in header.forms}
+    return Draft(recipe, len(seen), by_name, sorted(lines), unmatched)
+
+
+def _nearest(name: str, header: TableHeader) -> str | None:
+    """The column whose name is most like this one, in any case; None where none is like it."""
+    small = {known.casefold(): known for known in header.names}
+    near = get_close_matches(name.casefold(), small, n=1)
+    return small[near[0]] if near else None
 
 
 def _require_roles(header: TableHeader, roles: TableRoles) -> None:
@@ -98,11 +109,10 @@ def _require_roles(header: TableHeader, roles: TableRoles) -> None:
 
 
 def _guessed(
-    header: TableHeader, roles: TableRoles
+    header: TableHeader, roles: TableRoles, written: Mapping[str, ColumnGuess]
 ) -> tuple[dict[str, ColumnGuess], tuple[str, ...] | None]:
     """(column -> what it may be, the classes of the target where a public file shows them; none
     for a target that is a number, None where nothing is known)"""
-    written = documented(roles.documented) if roles.documented is not None else {}
     table = public_table(roles.public, header) if roles.public is not None else None
     known: dict[str, ColumnGuess] = {}
     classes: tuple[str, ...] | None = None

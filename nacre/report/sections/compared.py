@@ -8,7 +8,7 @@ from typing import Literal
 from nacre.figures.intervals import MeasuredFigure
 from nacre.figures.measured import ClassFigures, GroupFigures
 from nacre.figures.names import KINDS
-from nacre.figures.protected import ProtectedFigure
+from nacre.figures.protected import ProtectedFigure, counted_words
 from nacre.report.facts import Comparison, Evidence
 from nacre.report.sections.blocks import (
     AnyBlock,
@@ -203,8 +203,8 @@ def figure_under_epsilon(found: ProtectedFigure | None) -> list[AnyBlock]:
     caption = "Noised votes: a row for each true class, a column for each answer"
     return [
         TextBlock(
-            f"Protected accuracy on held-out private rows: {told}. {found['covered']} The interval "
-            "counts the noise and the rows, at 95% confidence."
+            f"Protected accuracy on held-out private rows: {told}. It {counted_words(found)}. "
+            f"{found['covered']} The interval counts the noise and the rows, at 95% confidence."
         ),
         TableBlock(caption, ["", *names], rows, stacked=len(names) <= _FEW),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from nacre.figures.protected import counted_words
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import kinds
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts, PartyFacts, Variant
@@ -195,7 +196,8 @@ def _attacked(evidence: Evidence) -> str:
 
 def key_figures(evidence: Evidence) -> list[Stat]:
     """Privacy, accuracy, the price of protection, accuracy under attack, membership advantage,
-    exposure of canaries.
+    exposure of canaries. Where held-out rows have a protected figure, it stands for an accuracy
+    that this page cannot show, and else beside it.
 
     An attack that neither the recipe asked for nor `nacre audit` reported has no figure, and
     without an unprotected twin protection has no price.
@@ -205,7 +207,25 @@ def key_figures(evidence: Evidence) -> list[Stat]:
     asked = {audit: label for audit, label in HEADLINES.items() if audit in named}
     known = {audit: label for audit, label in HEADLINES.items() if audit in asked | found}
     attacked = [_figure(evidence, audit, label) for audit, label in (known | found).items()]
-    return [_epsilon(evidence), _accuracy(evidence), *attacked, *_price(evidence)]
+    protected = _protected(evidence)
+    known_here = accuracy(evidence) is not None or loss(evidence) is not None
+    own = [] if protected and not known_here else [_accuracy(evidence)]
+    return [_epsilon(evidence), *own, *protected, *attacked, *_price(evidence)]
+
+
+def _protected(evidence: Evidence) -> list[Stat]:
+    """The figure of held-out rows that epsilon covers; the reason where the noise hides it."""
+    found = evidence.get("evaluation")
+    if found is None:
+        return []
+    value, low, high = (found["accuracy"][name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return [Stat("Protected accuracy", "undefined", str(found["accuracy"]["why"]), False)]
+    detail = (
+        f"95% interval {percent(low)} to {percent(high)}, noise included; {counted_words(found)}; "
+        "may be shown"
+    )
+    return [Stat("Protected accuracy", percent(value), detail)]
 
 
 HEADLINES = {kind: option.headline for kind, option in kinds(get_args(AuditOption)).items()}

@@ -226,6 +226,7 @@ def training(evidence: Evidence) -> Section:
         "noised sums": released["noised"],
         "models computed from the parties' noised sums": released["inherited"],
         "unprotected": released["unprotected"],
+        "draws for the protected figure": released.get("evaluation", 0),
     }
     said = listed([f"{count:,} {name}" for name, count in kinds.items() if count] or ["nothing"])
     spent = ", ".join(f"{name} {seconds(took)}" for name, took in outcome["seconds"].items())

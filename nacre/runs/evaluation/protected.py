@@ -17,8 +17,9 @@ from nacre.core.files import read_json, write_json
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Noised, Tensors
-from nacre.figures.protected import protected_accuracy
+from nacre.figures.protected import majority_share, protected_accuracy
 from nacre.models import FormerRun, PythonModel
+from nacre.planning.mechanisms import held_out_expected
 from nacre.planning.plan import Plan
 from nacre.runs.released import Log
 from nacre.runs.reservations import Charges
@@ -56,7 +57,8 @@ def protected_figure(
     task, own = pieces.task_of(plan.schema), source.child("evaluation")
     drawn_from = units(recipe, held.test, own)
     own_code = isinstance(recipe.model, PythonModel | FormerRun)  # which may hold such a model
-    votes = Votes(model.eval(), task, drawn_from, _expected(plan), own_code=own_code)
+    expected = held_out_expected(recipe, mechanism)
+    votes = Votes(model.eval(), task, drawn_from, expected, own_code=own_code)
     entered = own.digest("entering", weights)
     numbers = range(mechanism.steps, mechanism.releases)
     coins = own.child("sampling")
@@ -84,6 +86,9 @@ def protected_figure(
     matrix: list[list[float]] = counts.tolist()
     rate = float(mechanism.sampling.facts()["rate"])
     known = {"draws": mechanism.evaluation, "rate": rate, "deviation": deviation}
+    accuracy = protected_accuracy(
+        matrix, draws=mechanism.evaluation, rate=rate, deviation=deviation
+    )
     write_json(
         folder.path / FILE,
         {
@@ -91,17 +96,8 @@ def protected_figure(
             "classes": list(plan.schema.classes),
             **known,
             "votes": matrix,
-            "accuracy": protected_accuracy(
-                matrix, draws=mechanism.evaluation, rate=rate, deviation=deviation
-            ),
+            "accuracy": accuracy,
+            "majority": None if accuracy["value"] is None else majority_share(matrix),
             "covered": COVERED,
         },
     )
-
-
-def _expected(plan: Plan) -> float:
-    """Held-out units in a draw, from declared numbers: `data.size` counts what is left of all units
-    once the holdout's share is taken."""
-    holdout = plan.recipe.data.holdout
-    share = holdout.share if holdout is not None else 0.0
-    return plan.levels[0].mechanism.sampling.expected * share / (1 - share)
