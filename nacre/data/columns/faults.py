@@ -1,4 +1,4 @@
-"""What is wrong with rows, gathered over a whole file and told in one sentence."""
+"""What is wrong with rows, gathered over a whole file and printed in one sentence."""
 
 from __future__ import annotations
 

@@ -113,8 +113,8 @@ class ColumnSpec:
     other: bool = False
     """Whether all values that are not listed share one more category; else they are refused."""
     hash: int | None = None
-    """For codes of which there are too many to list: so many inputs, each value in one of them by
-    a hash of its text. Different codes may share an input (collide)."""
+    """For codes of which there are too many to list: the number of inputs, each value in one of
+    them by a hash of its text. Different codes may share an input (collide)."""
     date: Dates | None = None
     """The column holds dates; the time since an origin is a number, parts are categories."""
     boolean: Truths | None = None
