@@ -55,7 +55,9 @@ class Pretrained:
     def sentence(self, folder: Path) -> str:
         """Kind and name, what its head reads where that is not stock, and whether it starts from
         random weights."""
-        pooling = pooled_as(self, folder)
+        # Of a model of the hub nobody is asked for the sake of a sentence.
+        asked = self.pooling is None and not (folder / self.name).is_dir()
+        pooling: Pooling = "stock" if asked else pooled_as(self, folder)
         read = "" if pooling == "stock" else f", read by {WORDS[pooling]}"
         if not starts_random(self, folder):
             return f"{self.kind} {self.name}{read}"
