@@ -62,7 +62,7 @@ class Pretrained:
         if not starts_random(self, folder):
             return f"{self.kind} {self.name}{read}"
         why = "" if self.from_scratch else ", since its folder holds none"
-        return f"{self.kind} {self.name}{read}, from random weights{why}"
+        return f"{self.kind} {self.name} from random weights{why}{read}"
 
     def assumptions(self, folder: Path) -> list[str]:
         """What the weights were learnt from is outside epsilon."""
