@@ -183,13 +183,13 @@ WIRING = [
     ),
     Fault(
         "rows: trials are compared on private ones for nothing", "runs/tune.py",
-        "found = figures(model, task, held.public)",
-        'found = figures(model, task, held.private[""])',
+        "figures(model, task, held.public, [name])",
+        'figures(model, task, held.private[""], [name])',
         f"{OF_SEARCHES}[public]",
     ),
     Fault(
         "rows: those held out are trained on", "runs/rows.py",
-        "    rows = scaler.apply(cohorts.private)",
+        "    rows = scaler.apply(cohorts.private, overwrite=bool(cohorts.cells))",
         "    rows = scaler.apply(cohorts.private + (cohorts.test or cohorts.private.take([])))",
         f"{NEIGHBOURS}::test_rows_that_are_not_trained_on_move_no_private_sum",
     ),
@@ -262,7 +262,7 @@ WIRING = [
     ),
     Fault(
         "charge: one step of a run is reserved", "differential_privacy/mechanism.py",
-        "            steps=self.steps,\n            unit=self.unit,",
+        "            steps=self.releases,\n            unit=self.unit,",
         "            steps=1,\n            unit=self.unit,",
         CHARGED,
     ),
@@ -280,8 +280,8 @@ WIRING = [
     ),
     Fault(
         "charge: one step of a loop of one's own is reserved", "integrations/account.py",
-        "mechanism.request(name)",
-        '__import__("dataclasses").replace(mechanism, steps=1).request(name)',
+        "mechanism.request(name, rows_per_unit=cap",
+        '__import__("dataclasses").replace(mechanism, steps=1).request(name, rows_per_unit=cap',
         f"{TORCH}::test_the_whole_run_is_reserved_before_its_first_step",
     ),
     Fault(

@@ -67,7 +67,7 @@ def train(
 
 def saved(run: Path) -> list[int]:
     """The steps of the checkpoints that are there."""
-    return [int(path.stem.rpartition("-")[2]) for path in (run / "state").glob("step-*")]
+    return sorted(int(path.stem.rpartition("-")[2]) for path in (run / "state").glob("step-*"))
 
 
 def weights(run: Path) -> bytes:
