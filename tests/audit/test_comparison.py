@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from nacre.cli.figures import PRIVATE
 from nacre.cli.main import cli
 from nacre.core.errors import Refusal
 from nacre.core.random import Source
@@ -17,6 +16,7 @@ from nacre.figures.names import figures_of
 from nacre.planning.plan import plan
 from nacre.recipe.load import loads
 from nacre.report.evidence import gather
+from nacre.report.sections.words import NOT_FOR_OTHERS as PRIVATE
 from nacre.runs import tune as tuning
 from nacre.runs.listing.entry import run_entry
 from nacre.runs.run import train

@@ -312,7 +312,8 @@ def test_records_are_noised_one_by_one(nacre: Nacre, tmp_path: Path) -> None:
 def test_a_key_that_is_no_text_does_not_reach_the_terminal(nacre: Nacre, tmp_path: Path) -> None:
     book, table, queries = (tmp_path / name for name in ("l.db", "t.csv", "q.yaml"))
     nacre("ledger", "grant", book, "A", "--epsilon", 5, "--delta", 1e-5, "--rule", "pld")
-    table.write_text("ward\n" + "\x1b[31mred\n" * 300)
+    rows = (f"\x1b[31mred,{number**2 / 7:.3f}\n" for number in range(300))
+    table.write_text("ward,dose\n" + "".join(rows))
     queries.write_text(
         "nacre: 1\nqueries: [{kind: keys, name: k, column: ward, epsilon: 1, delta: 1e-7}]\n"
     )

@@ -10,7 +10,8 @@ from nacre.audit.run import audit_run
 from nacre.core.errors import BudgetExceeded, DataError, Incompatible, NacreError, Refusal, RunError
 from nacre.core.files import load_tensors, read_json
 from nacre.data.text.token_cache import TokenCache
-from nacre.models import load, pretrained
+from nacre.models import load
+from nacre.models.stock import pretrained
 from nacre.planning import words
 from nacre.planning.plan import plan
 from nacre.planning.refusals import size

@@ -187,7 +187,7 @@ def test_answers_are_computed_once_they_are_charged(door, tmp_path, monkeypatch)
 
         monkeypatch.setattr(module, name, watched)
         if records:
-            table = pd.DataFrame({"age": [1.0, 2.0, 5.0]})
+            table = pd.DataFrame({"age": [1.5, 2.0, 5.25]})
             option = {"age": LocalLaplace(epsilon=1.0, low=0, high=50)}
             release_records(table, option, ledger=ledger, account="ward")
         else:
@@ -207,7 +207,8 @@ def test_nothing_is_answered_where_the_charge_cannot_be_written(tmp_path, book, 
 
 def test_units_of_another_column_are_refused(tmp_path):
     """One patient's visits, counted by visit: each would have the epsilon of a patient."""
-    visits = pd.DataFrame({"patient": ["p"] * 1000, "visit": range(1000)})
+    dose = [number**2 / 7 for number in range(1000)]
+    visits = pd.DataFrame({"patient": ["p"] * 1000, "visit": range(1000), "dose": dose})
     path = tmp_path / "privacy.db"
     with Ledger.open(path, create=True) as ledger:
         ledger.grant("ward", "group", epsilon=100, delta=1e-6, column="patient")
