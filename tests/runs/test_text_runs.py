@@ -123,7 +123,8 @@ def test_numbers_are_predicted_from_text(place):
 
 
 def test_words_are_classified(place):
-    rows = [{"words": ["good", "film"], "tags": ["O", "THING"]}] * 50
+    said = [["good", "bad"][number % 2] for number in range(50)]
+    rows = [{"words": [word, "film"], "tags": ["O", "THING"]} for word in said]
     (place / "words.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run = trained(
         place, data__path="words.jsonl", data__text="words", data__label="tags",
