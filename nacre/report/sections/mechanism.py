@@ -70,8 +70,8 @@ def _draw(party: PartyFacts) -> str:
     kind = sampling["kind"].replace("_", " ")
     if "epoch" in sampling:
         return f"{kind}: a unit enters once in each {sampling['epoch']} steps at most"
-    if sampling.get("cycle", 1) > 1:
-        return f"{kind}: a unit enters once in every {sampling['cycle']} steps at most"
+    if (cycle := sampling.get("cycle", 1)) > 1:
+        return f"{kind}: a unit enters once in every {cycle} steps at most"
     return f"{kind}: each unit" if sampling["rate"] < 1 else kind
 
 
