@@ -33,6 +33,7 @@ from nacre.models import load
 from nacre.runs.rows import read
 
 from tasks import DATA, TASKS, Task  # isort: skip
+from utility import recipe  # isort: skip
 
 EPSILONS = (1.0, 3.0)
 
@@ -117,11 +118,10 @@ def main() -> None:
 def one(task: Task, epsilon: float, seed: int) -> dict[str, float]:
     """AUROC in points of each way, on the same split."""
     found: dict[str, float] = {}
-    for way in ("plain", "bins"):
+    for way, chosen in (("plain", task), ("bins", _coded(task))):
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
-            recipe = _recipe(task, epsilon, seed, place, way)
-            run = n.train(n.plan(recipe), place / "run")
+            run = n.train(n.plan(recipe(chosen, epsilon, seed, place)), place / "run")
             held = read(run.recipe, run.folder.key(run.folder.holder_key))
             assert held.test is not None
             model = load(run.path)
@@ -138,30 +138,18 @@ def _auroc(test: Rows, scores: np.ndarray) -> float:
     return 100 * float(roc_auc_score(test.label.numpy(), scores))
 
 
-def _recipe(task: Task, epsilon: float, seed: int, folder: Path, way: str) -> n.Recipe:
-    table = task.data(folder)
-    if way == "bins":
+def _coded(task: Task) -> Task:
+    """The task with each number in 16 bins of its declared range."""
+
+    def made(folder: Path) -> n.Table:
+        table = task.data(folder)
         columns = {
             name: replace(spec, coding=Bins(count=16)) if spec.low is not None else spec
             for name, spec in table.columns.items()
         }
-        table = replace(table, columns=columns)
-    return n.Recipe(
-        name="tables", seed=seed, folder=folder, data=table, model=task.model,
-        gradient_clipping=n.Flat(norm=task.norm),
-        differential_privacy=n.Privacy(
-            unit="example", epsilon=epsilon, delta=task.delta, accountant="pld"
-        ),
-        training=n.Training(
-            steps=task.steps, batch=task.batch, checkpoint=10**6,
-            optimizer=n.SGD(lr=task.lr, momentum=0.9), average=n.Average(decay=task.decay),
-        ),
-        execution=n.Execution(threads=1),
-        ledger=n.LedgerChoice(
-            path="privacy.db", dataset="tables",
-            grant=n.Grant(epsilon=1.01 * epsilon, delta=task.delta, rule="pld"),
-        ),
-    )  # fmt: skip
+        return replace(table, columns=columns)
+
+    return replace(task, data=made)
 
 
 def _ebm(own: Rows, test: Rows, schema: Schema, epsilon: float, delta: float, seed: int) -> float:
