@@ -23,8 +23,6 @@ RowMask = NDArray[np.bool_]
 FloatColumn = NDArray[np.float64]
 RowCodes = NDArray[np.int64]
 
-_PLAIN_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-
 
 def number_in(value: object, dialect: Dialect) -> float | None:
     """A value as a float, possibly infinite; None where it is no number in this dialect."""
@@ -162,18 +160,11 @@ def _listed_at_once(values: list[object], dialect: Dialect) -> FloatColumn | Non
 
 
 def _cast(values: Any) -> FloatColumn:
-    """(N,) float64 of what Arrow reads as a number; NaN elsewhere."""
-    import pyarrow as pa
-    import pyarrow.compute
+    """(N,) float64 of texts that are certainly read as `float` reads them; NaN elsewhere."""
+    from nacre.data.reading.arrow_values import plain_numbers
 
-    compute: Any = pyarrow.compute  # its functions are made when it is imported
-    try:
-        found = compute.cast(values, pa.float64())
-    except pa.ArrowInvalid:
-        trimmed = compute.ascii_trim_whitespace(values)
-        plain = compute.match_substring_regex(trimmed, _PLAIN_NUMBER)
-        found = compute.cast(compute.if_else(plain, trimmed, None), pa.float64())
-    return np.array(found.to_numpy(zero_copy_only=False), np.float64)
+    found, _ = plain_numbers(values.fill_null("") if values.null_count else values)
+    return np.array(found, np.float64)  # Arrow's own memory is not to be written into
 
 
 def _by_hand(
