@@ -229,7 +229,7 @@ def test_a_loop_of_ones_own_leaves_a_record_that_can_be_checked(tmp_path: Path, 
 
 # -- statistics ----------------------------------------------------------------------------------
 
-TABLE_OF_AGES = pd.DataFrame({"age": [10.0, 20.0, 30.0, 40.0]})
+TABLE_OF_AGES = pd.DataFrame({"age": [10.25, 20.5, 30.125, 40.75]})
 RANGE: dict[str, Any] = {"column": "age", "low": 0, "high": 50}
 ASKED = [Mean(name="age", epsilon=1.0, **RANGE), Count(name="rows", epsilon=0.5)]
 

@@ -28,9 +28,9 @@ from tests.training.tiny import TABLE, Stopped, changed, patients, recipe
 PROTECTED = changed(
     TABLE,
     {
-        "data.size": 96,
+        "data.size": 192,
         "data.holdout": {"share": 0.2, "protected": True},
-        "training": {"steps": 20, "batch": 48, "checkpoint": 5},
+        "training": {"steps": 20, "batch": 96, "checkpoint": 5},
         "ledger.grant": {"epsilon": 8, "delta": 1.0e-3, "rule": "rdp"},
     },
 )
@@ -38,7 +38,7 @@ PROTECTED = changed(
 
 
 def _planned(folder: Path, **changes: Any) -> Plan:
-    patients(folder / "patients.csv", people=120)
+    patients(folder / "patients.csv", people=240)
     return plan(recipe(folder, PROTECTED, **changes))
 
 
@@ -192,7 +192,7 @@ def test_a_figure_that_was_changed_is_refused(tmp_path: Path) -> None:
         (PROTECTED, {"data.party": "hospital", "data.drop": [], "training.batch": 20,
                      "training.steps": None,
                      "federated_learning.parties": {"kind": "column", "column": "hospital",
-                                                    "sizes": {"north": 48, "south": 48}}},
+                                                    "sizes": {"north": 96, "south": 96}}},
          "parties have no mechanism in common"),
     ],
 )  # fmt: skip

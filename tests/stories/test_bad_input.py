@@ -55,8 +55,9 @@ class Place:
         return self.nacre("train", self.recipe, "--into", self.run, *words)
 
     def files(self) -> dict[str, bytes]:
-        """Every file and its bytes."""
+        """Every file and its bytes, but for the byte code that importing a model keeps."""
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        paths = [path for path in paths if path.suffix != ".pyc"]
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
     def line(self, key: str) -> int:

@@ -11,6 +11,7 @@ import yaml
 
 from nacre.recipe.load import loads
 from nacre.recipe.schema import Recipe
+from nacre.runs.progress import Silent
 
 CENTRAL: dict[str, Any] = {
     "nacre": 1,
@@ -118,7 +119,7 @@ class Stopped(Exception):
     """Stands for whatever ends a process at this place."""
 
 
-class StopAfter:
+class StopAfter(Silent):
     """Stops a run when its training stage has advanced so often."""
 
     def __init__(self, steps):
