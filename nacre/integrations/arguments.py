@@ -68,6 +68,7 @@ def require_parts(
     no folder or no precision."""
     if not isinstance(model, nn.Module):
         raise _bad("model", model, "a `torch.nn.Module`, made and not wrapped")
+    _require_plain(model)
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise _bad("optimizer", optimizer, "one of `torch.optim`, as `SGD(model.parameters(), …)`")
     for name, value, known in (
@@ -80,6 +81,29 @@ def require_parts(
         require_count("microbatch", microbatch)
     if folder is not None and not isinstance(folder, str | Path):
         raise _bad("folder", folder, "a path, as `folder='runs/notes'`")
+
+
+def _require_plain(model: nn.Module) -> None:
+    """Raises `Incompatible` for a model that shares its work between processes by itself."""
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            if kind.__module__.startswith(_SHARES_BY_ITSELF):
+                raise Incompatible(
+                    f"the model is wrapped in {kind.__name__}, which adds gradients up past the "
+                    "bound of each unit: pass the plain model (`model.module`); started by "
+                    "`torchrun`, the processes of a private loop share the steps by themselves"
+                )
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "to_local"):
+            raise Incompatible(
+                f"the parameter {name!r} lies in parts in several processes (DTensor), and a "
+                "private loop sums whole ones: pass the model as it was before it was sharded"
+            )
+
+
+_SHARES_BY_ITSELF = (
+    "torch.nn.parallel.", "torch.distributed.", "fairscale.nn.", "deepspeed.runtime.",
+)  # fmt: skip
 
 
 def require_losses(losses: Any, form: tuple[str, str]) -> None:

@@ -198,6 +198,17 @@ def cells(rows: Fetcher, collate: Collate) -> tuple[Cells, ...]:
     return (Cells("sequence", held), table) if listed else (table,)  # tokens, or measurements
 
 
+def digest_of(rows: Fetcher, collate: Collate, source: Source) -> bytes:
+    """A keyed digest of all rows in their order, each fetched as `cells` fetches it."""
+    places = range(len(rows.dataset))
+    state = b""
+    for start in range(0, len(places), _BLOCK):
+        block = rows.rows(places[start : start + _BLOCK], _SAME)
+        each = [source.digest("row", dict(collated(collate, [item]))) for item in block]
+        state = source.digest("rows", state, b"".join(each))
+    return state
+
+
 _LISTED = 16  # whole numbers a row, from which on their order may say something: tokens
 _NARROW = 256  # values of a row, up to which all rows are held at once
 

@@ -22,6 +22,7 @@ from nacre.integrations.declaration import Promise
 from nacre.integrations.examples import Collate, Examples, Owned, OwnedRows
 from nacre.integrations.mixing import Alone
 from nacre.runs.released import Log
+from nacre.training.devices.portions import threads
 from nacre.training.fit import Journalled
 from nacre.training.holders import fixed
 from nacre.training.planned import HeldToPlan
@@ -33,7 +34,8 @@ _Mark = tuple[Still, tuple[tuple[str, int], ...], frozenset[str]]
 
 
 class PrivateSteps:
-    """The steps of one run. Each is the product's own `training.step`."""
+    """The steps of one run. Each is the product's own `training.step`, also where several processes
+    take it together."""
 
     def __init__(
         self,
@@ -65,7 +67,9 @@ class PrivateSteps:
             noise=mechanism.noise,
             adjacency=mechanism.adjacency,
             microbatch=microbatch,
+            devices=standing.devices,
         )
+        self._group = standing.devices.group
         self._context: bytes | None = None
         self._unmoved: Unmoved | None = None  # from the first step on
         # It follows the norm of an adaptive rule from step to step.
@@ -76,24 +80,18 @@ class PrivateSteps:
         """The rule of the next step; adaptive ones move, by what is released."""
 
     def take(self, optimizer: torch.optim.Optimizer, done: int) -> None:
-        """Step `done + 1`: draw, clip, add up, journal, noise, `optimizer.step()`.
+        """Step `done + 1`: draw, clip, add up, journal, noise, `optimizer.step()`. For all
+        processes at once: what fails in one of them is raised in all.
 
         Raises `RunError` where all steps are taken or the run has ended, `Incompatible` where
         something else than this method has moved the weights, `LedgerError` where the step was
         taken before from another state.
         """
-        if self.standing.charge.end is not None:
-            raise RunError("the run has ended, so it takes no further step; start a new one")
-        if done >= self._mechanism.steps:
-            raise RunError(
-                f"all {self._mechanism.steps} steps that were reserved are taken, and another one "
-                "would cost more than was promised; start a new run for more"
-            )
-        self.require_untouched()
+        self._group.all_or_raise(lambda: self._require_ready(done))
         number = done + 1
         if self._held is None:
             self._held = HeldToPlan(self.standing.planned, self._parts.sampling, self.clip, done)
-        noise = Journalled(self._parts.noise, self.standing.charge, number, self._held)
+        noise = Journalled(self._parts.noise, self.standing.journal, number, self._held)
         source = self.standing.source.child("run")
         first = self._unmoved is None
         if self._unmoved is None:
@@ -105,15 +103,27 @@ class PrivateSteps:
         try:
             parts = replace(self._parts, noise=noise)
             since = None if self._mark is None else self._mark[0]
-            after, release = step(state, units, parts, source, before, since)
+            with threads(self.standing.threads):
+                after, release = step(state, units, parts, source, before, since)
         except BaseException:
             self._held = None  # it may have followed a release that did not leave
             raise
         self.clip = after.clip
-        self._record(number, release)
+        self._group.on_rank_zero(lambda: self._record(number, release), None)
         self.guard(optimizer)
         if first:
-            self.require_unmoved()
+            self._group.all_or_raise(self.require_unmoved)
+
+    def _require_ready(self, done: int) -> None:
+        """Raises where no further step may be taken, or not from these weights."""
+        if self.standing.charge is not None and self.standing.charge.end is not None:
+            raise RunError("the run has ended, so it takes no further step; start a new one")
+        if done >= self._mechanism.steps:
+            raise RunError(
+                f"all {self._mechanism.steps} steps that were reserved are taken, and another one "
+                "would cost more than was promised; start a new run for more"
+            )
+        self.require_untouched()
 
     def _units(self, device: torch.device, source: Source) -> Examples:
         if self._owned is None:
@@ -162,6 +172,13 @@ class PrivateSteps:
         if self._unmoved is not None:
             self._unmoved.require(self._model)
 
+    def require_same(self) -> None:
+        """Raises `RunError` where the weights that are about to be handed over are not the same in
+        all processes; for all of them at once."""
+        if self._group.size > 1:
+            found = self.standing.source.digest("same", trainable(self._model), fixed(self._model))
+            self._group.require_equal("the weights that the steps have left", found)
+
     def guard(self, optimizer: torch.optim.Optimizer) -> None:
         """From now on the weights may be moved by steps only, the first one's included."""
         still = Still.of(self._model, optimizer, self.standing.source.child("mark"))
@@ -169,7 +186,7 @@ class PrivateSteps:
 
     def epsilon(self, done: int) -> float:
         """What the steps that may have been released cost, at the promise's delta; 0 for none."""
-        steps = max(done, self.standing.charge.journalled)
+        steps = max(done, self.standing.journal.journalled)
         if not steps:
             return 0.0
         event, delta = self._mechanism.event(steps), self._promise.privacy.delta

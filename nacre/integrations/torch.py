@@ -9,6 +9,7 @@
 
 What a step needs to be private (units drawn by coins, one bounded share each, noise, the charge
 before the release) happens inside one call, so no order of lines in the loop can undo it.
+Processes that `torchrun` starts with such a script share each step's work.
 """
 
 # Parts of torch are untyped.
@@ -27,27 +28,30 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from nacre.core.errors import BadArgument, DataError, Incompatible
-from nacre.core.parts import Clip
-from nacre.core.random import Source
+from nacre.core.parts import Clip, GradientSum
+from nacre.core.random import Source, digest
 from nacre.core.rows import flatten, grouped, per_unit, select
 from nacre.core.theirs import cause, form_of
 from nacre.core.types import Batch
+from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import Privacy
 from nacre.integrations import account, trial
 from nacre.integrations.arguments import (
     ROW_LOSSES,
     owners_of,
+    require_count,
     require_losses,
     require_parts,
     require_rows,
 )
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import batch_of, cells, in_units
+from nacre.integrations.examples import batch_of, cells, digest_of, in_units
 from nacre.integrations.fetching import Dataset, Fetcher
-from nacre.integrations.mixing import alone
+from nacre.integrations.mixing import Alone, alone
 from nacre.integrations.steps import PrivateSteps
 from nacre.recipe.sections import LedgerChoice
 from nacre.runs import checkpoint
+from nacre.training.devices.group import join_until_exit
 
 RowLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, features (B, *shape), label (B, …)) -> (B,), entry i a function of row i alone."""
@@ -70,6 +74,13 @@ class Private:
     model, the loss and the optimizer are tried on made-up rows first, and the whole run is reserved
     in the ledger before its first step. A loop that dies leaves the reservation standing; so does
     one that closes early, where it has a folder to go on from.
+
+    *Several processes*, which `torchrun` starts, all make the same model, optimizer and `Private`
+    and take the same steps; the first alone opens the ledger and the folder. Why the release stays
+    covered: all draw the same units, each unit's bounded share is in one portion of the sum, and to
+    that sum, whose parts never leave the group, one noise is added, keyed by run, step and sum, so
+    that all make the same release of one journalled step. Weights, options and rows that are not
+    the same in all of them are refused.
 
     Raises `Incompatible` and `UnsupportedLayer` for what no epsilon would cover, `BudgetExceeded`
     where the account does not, `RunError` for a folder that holds something else.
@@ -94,50 +105,76 @@ class Private:
         gradients: trial.Gradients = "auto",
         precision: trial.Precision = "float32",  # of the model's passes; sums are float32
         sample: tuple[Tensor, Tensor] | None = None,  # made-up or public (features, label)
+        portions: int | None = None,  # that a draw is dealt into; None: as many as processes
         folder: Path | str | None = None,  # of the run; None: it cannot be saved or resumed
         resume: bool = False,
     ) -> None:
-        require_rows(dataset)
-        require_parts(model, optimizer, gradients, microbatch, folder, precision)
-        require_losses(losses, ROW_LOSSES)
-        owners = owners_of(groups, column, len(dataset))
-        promise = Promise(
-            privacy=privacy, clip=clip, ledger=ledger, size=size, batch=batch, steps=steps,
-            column=unicodedata.normalize("NFC", column or ""),
-        )  # fmt: skip
-        trial.require_optimizer(model, optimizer, new=not resume)
-        row_losses = _Paired(losses)
-        tried_on = _sample(dataset, sample, model)
-        if privacy.rows_per_unit is not None:
-            tried_on = _as_owned(tried_on, privacy.rows_per_unit)
-        sums = trial.tried(model, row_losses, clip, tried_on, gradients, precision)
-        own_rows = alone(Fetcher(dataset))
-        mechanism = promise.mechanism()
-        place = None if folder is None else Path(folder)
-        if resume:
-            if place is None:
+        group = join_until_exit()
+
+        def prepared() -> _Prepared:
+            require_rows(dataset)
+            require_parts(model, optimizer, gradients, microbatch, folder, precision)
+            require_losses(losses, ROW_LOSSES)
+            if portions is not None:
+                require_count("portions", portions)
+            owners = owners_of(groups, column, len(dataset))
+            promise = Promise(
+                privacy=privacy, clip=clip, ledger=ledger, size=size, batch=batch, steps=steps,
+                column=unicodedata.normalize("NFC", column or ""),
+            )  # fmt: skip
+            if resume and folder is None:
                 raise Incompatible(
                     "a run is resumed from its folder; name it, as `folder='runs/notes'`"
                 )
-            standing = account.resume(promise, mechanism, place)
+            trial.require_optimizer(model, optimizer, new=not resume)
+            row_losses = _Paired(losses)
+            tried_on = _sample(dataset, sample, model)
+            if privacy.rows_per_unit is not None:
+                tried_on = _as_owned(tried_on, privacy.rows_per_unit)
+            sums = trial.tried(model, row_losses, clip, tried_on, gradients, precision)
+            return _Prepared(promise, promise.mechanism(), sums, alone(Fetcher(dataset)), owners)
+
+        ready = group.all_or_raise(prepared)
+        place = None if folder is None else Path(folder)
+
+        declared = (
+            ready.promise, microbatch, gradients, precision, portions, place is None, resume,
+            type(optimizer).__qualname__, [_numbers(one) for one in optimizer.param_groups],
+        )  # fmt: skip
+        group.require_equal("what they declare", digest(repr(declared)), _SAME_CALL)
+        sharing = account.Sharing(
+            group=group,
+            portions=portions,
+            rows=lambda source: source.digest(
+                digest_of(ready.rows.fetcher, _pairs, source), *(ready.owners or ())
+            ),
+            model=None if resume else model,
+        )
+        if resume and place is not None:
+            standing = account.resume(ready.promise, ready.mechanism, place, sharing)
         else:
-            standing = account.start_run(promise, mechanism, cells(own_rows.fetcher, _pairs), place)
+            held = cells(ready.rows.fetcher, _pairs) if group.first else ()
+            standing = account.start_run(ready.promise, ready.mechanism, held, place, sharing)
         self.done = 0
         """Steps taken."""
         self.steps = steps
         """Steps of the whole run."""
         self.extra: dict[str, Any] = {}
         """What `save` was given, after a resume."""
+        self.first = group.first
+        """Whether this is the process that writes, and should print; True where there is one."""
         self._model, self._optimizer, self._folder = model, optimizer, place
         self._steps = PrivateSteps(
-            model, own_rows, _pairs, sums, promise, mechanism, standing, microbatch, owners
-        )
+            model, ready.rows, _pairs, ready.sums, ready.promise, ready.mechanism, standing,
+            microbatch, ready.owners,
+        )  # fmt: skip
         if resume:
             self._restore()
         self._steps.guard(optimizer)
 
     def step(self) -> int:
         """Takes the next step and gives its number, counted from 1. The only way to move weights.
+        For all processes at once.
 
         Raises `RunError` once all steps are taken or the run has ended, `Incompatible` where
         something else has moved the weights or left gradients on them, and `LedgerError` where a
@@ -148,7 +185,7 @@ class Private:
         return self.done
 
     def __iter__(self) -> Iterator[int]:
-        """Takes all steps that are left; the loop's body runs after each."""
+        """Takes all steps that are left; the loop's body runs after each, in every process."""
         while self.done < self.steps:
             yield self.step()
 
@@ -165,29 +202,39 @@ class Private:
         """Writes weights, buffers, optimizer and `extra` (JSON, such as `scheduler.state_dict()`)
         into `folder/state`, durable when this returns; the newest two are kept.
 
-        Nothing in it is private, and the run's key is not in it. Raises `Incompatible` without a
-        folder, and where something else has moved the weights.
+        Nothing in it is private, and the run's key is not in it. Of several processes the first
+        writes, and need not be joined by the others. Raises `Incompatible` without a folder, and
+        where something else has moved the weights.
         """
         if self._folder is None:
             raise Incompatible(
                 "this run has no folder to be saved in; give one, as `folder='runs/notes'`"
             )
-        self._steps.require_untouched()
-        self._steps.require_unmoved()
+        self._require_handable()
         place = self._folder / "state"
+        if not self.first:
+            return checkpoint.place_of(place, self.done)
         place.mkdir(exist_ok=True)
         groups = [_numbers(group) for group in self._optimizer.param_groups]
         facts = {"groups": groups, "clip": self._steps.clip.moved(), "extra": dict(extra or {})}
         return checkpoint.save_checkpoint(place, self._model, self._optimizer, self.done, facts)
 
+    def _require_handable(self) -> None:
+        """Raises `Incompatible` where something else than a step has moved what is handed over."""
+        self._steps.require_untouched()
+        self._steps.require_unmoved()
+
     def _restore(self) -> None:
         """Puts the newest checkpoint back, or leaves the model as it is where there is none."""
-        assert self._folder is not None
-        kept = checkpoint.checkpoints(self._folder / "state")
-        if not kept:
-            return
+        devices = self._steps.standing.devices
         try:
-            self.done, facts = checkpoint.restore(kept[-1], self._model, self._optimizer)
+            kept = checkpoint.read_by_first(devices.group, self._newest)
+            if kept is None:
+                return
+            path, tensors, self.done, facts = kept
+            devices.group.all_or_raise(
+                lambda: checkpoint.put_back(path, tensors, self._model, self._optimizer)
+            )
         except BaseException:
             self.close()
             raise
@@ -196,14 +243,21 @@ class Private:
         self._steps.clip = self._steps.clip.at(facts["clip"])
         self.extra = facts["extra"]
 
+    def _newest(self) -> checkpoint.Kept | None:
+        assert self._folder is not None
+        kept = checkpoint.checkpoints(self._folder / "state")
+        return (kept[-1], *checkpoint.read(kept[-1])) if kept else None
+
     def finish(self) -> float:
         """Ends the run and gives its epsilon: the account takes back what its rule allows, and the
-        key that could strip the noise off is destroyed. The model stays yours.
+        key that could strip the noise off is destroyed. The model stays yours. For all processes
+        at once.
 
-        Raises `Incompatible` where something else has moved the weights since the last step.
+        Raises `Incompatible` where something else has moved the weights since the last step,
+        `RunError` where they are not the same in all processes.
         """
-        self._steps.require_untouched()
-        self._steps.require_unmoved()
+        self._steps.standing.devices.group.all_or_raise(self._require_handable)
+        self._steps.require_same()
         spent = self.epsilon()
         self._steps.standing.settle(self.done)
         return spent
@@ -219,6 +273,20 @@ class Private:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What each process makes of the arguments, before any of them goes on."""
+
+    promise: Promise
+    mechanism: Mechanism
+    sums: GradientSum
+    rows: Alone
+    owners: tuple[str, ...] | None
+
+
+_SAME_CALL = "give `Private` the same arguments, and the same optimizer, in every process"
 
 
 @dataclass(frozen=True, eq=False)

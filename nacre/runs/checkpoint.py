@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nacre.core.files import load_tensors, save_tensors
 from nacre.core.random import digest
 from nacre.core.strict import parsed
 from nacre.core.types import Tensors
+from nacre.training.devices.group import Group
 from nacre.training.devices.portions import Devices
 
 _KEEP = 2  # the newest, and the one before in case the newest is damaged
@@ -53,12 +54,17 @@ def write(
 ) -> Path:
     """`save`, of what was collected; keeps the last `keep`."""
     text = json.dumps({"done": done, "facts": dict(facts)}, sort_keys=True)
-    path = folder / f"step-{done:08d}.safetensors"
+    path = place_of(folder, done)
     metadata = {"state": text, "digest": digest(tensors, text).hex()}
     save_tensors(path, tensors, metadata)
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
+
+
+def place_of(folder: Path, done: int) -> Path:
+    """The file of the checkpoint after `done` steps."""
+    return folder / f"step-{done:08d}.safetensors"
 
 
 def write_noise(folder: Path, state: Tensors, done: int) -> Path:
@@ -74,7 +80,7 @@ def write_noise(folder: Path, state: Tensors, done: int) -> Path:
 def read_noise(folder: Path, done: int) -> Tensors:
     """What `write_noise` wrote after `done` steps. Raises `FileDamaged` with the remedy, for that
     of another step too: noise that was taken back already would be taken back again."""
-    path = folder / f"step-{done:08d}.safetensors"
+    path = place_of(folder, done)
     if not path.exists():
         raise FileDamaged(
             f"{path} is gone, and without what the noise remembers the run cannot go on from step "
@@ -100,6 +106,20 @@ def restore(
     tensors, done, facts = read(path)
     put_back(path, tensors, model, optimizer)
     return done, facts
+
+
+Kept = tuple[Path, Tensors, int, dict[str, Any]]
+"""A checkpoint that was read: where it lies, tensors, steps done, facts."""
+
+
+def read_by_first(group: Group, read_kept: Callable[[], Kept | None]) -> Kept | None:
+    """What `read_kept` gives in the first process, in all of them, which may not reach its disk."""
+    kept = group.on_rank_zero(read_kept, None)
+    found = group.broadcast(lambda: kept and [str(kept[0]), *kept[2:]])
+    if not found:
+        return None
+    tensors = group.broadcast_tensors(kept[1] if kept else {})
+    return Path(found[0]), tensors, int(found[1]), found[2]
 
 
 def read(path: Path) -> tuple[Tensors, int, dict[str, Any]]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Generator
 from typing import Any
-
-import torch
 
 from nacre.core.files import write_json
 from nacre.core.random import Source
@@ -46,18 +42,6 @@ def facts_of(folder: RunFolder) -> dict[str, str]:
     names = ("code", "threads", "portions", "memory", "compiled")
     facts = {name: str(folder.fact(name)) for name in names}
     return facts | {"key": folder.key(folder.run_key).hex()}
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Generator[None]:
-    """Lets one operation use so many threads, inside the block: as many as when the run was
-    started, since sums over other threads round otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def close(

@@ -225,12 +225,10 @@ def _restored(
 ) -> tuple[State, Outcome]:
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
-    kept = devices.group.on_rank_zero(lambda: _newest(folder, remembers), None)
-    found = devices.group.broadcast(lambda: kept and [str(kept[0]), *kept[2:]])
-    if not found:
+    kept = checkpoint.read_by_first(devices.group, lambda: _newest(folder, remembers))
+    if kept is None:
         return state, outcome
-    tensors = devices.group.broadcast_tensors(kept[1] if kept else {})
-    path, done, facts = Path(found[0]), int(found[1]), found[2]
+    path, tensors, done, facts = kept
     devices.group.all_or_raise(
         lambda: checkpoint.put_back(path, tensors, state.model, state.optimizer, devices)
     )
@@ -257,9 +255,7 @@ def _named(tensors: Tensors, prefix: str) -> Tensors:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _newest(
-    folder: Path | None, remembers: bool
-) -> tuple[Path, Tensors, int, dict[str, Any]] | None:
+def _newest(folder: Path | None, remembers: bool) -> checkpoint.Kept | None:
     """The last checkpoint of the run, with what the noise remembers; None before the first one."""
     kept = checkpoint.checkpoints(folder / "state") if folder is not None else []
     if folder is None or not kept:

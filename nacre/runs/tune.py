@@ -41,7 +41,7 @@ from nacre.recipe.places import placed
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PrivateScore, PublicScore
 from nacre.runs.begin import ended, reserved, same_rows, started
-from nacre.runs.close import end, facts_of, threads
+from nacre.runs.close import end, facts_of
 from nacre.runs.loop import Surroundings, loop
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
@@ -50,6 +50,7 @@ from nacre.runs.start import starting_model, train_twin
 from nacre.training import pieces
 from nacre.training.curve import figures
 from nacre.training.devices.group import Group, join
+from nacre.training.devices.portions import threads
 from nacre.training.holders import Setting
 from nacre.training.memory import keep_pages
 

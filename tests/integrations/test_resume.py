@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_lets_go_of_the_run(tmp_path):
 def test_nothing_private_is_saved(tmp_path):
     interrupted(tmp_path)
     facts = json.loads((tmp_path / "run" / "local" / "run.json").read_text())
-    assert set(facts) == {"run"}
+    assert set(facts) == {"run", "portions", "threads"}
     key = (tmp_path / "run" / "local" / "run.key").read_bytes()
     assert (tmp_path / "run" / "local").stat().st_mode & 0o077 == 0
     assert all(key not in file.read_bytes() for file in (tmp_path / "run" / "state").iterdir())

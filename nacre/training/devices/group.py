@@ -13,6 +13,7 @@ between them as they are, unencrypted: use machines and a network that may see t
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import importlib
@@ -20,7 +21,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -44,6 +45,9 @@ _TYPES = {
 _PATIENCE = timedelta(days=7)
 """How long one process waits for another. One that died closes its connections, which is seen at
 once; one that works may take as long as it needs."""
+
+
+_REMEDY = "give all of them the same files, versions and kind of processor"
 
 
 class Group:
@@ -76,7 +80,7 @@ class Group:
         """
         return work()
 
-    def require_equal(self, what: str, value: bytes) -> None:
+    def require_equal(self, what: str, value: bytes, remedy: str = _REMEDY) -> None:
         """Raises `RunError` in all processes unless `value` (32 bytes) is the same in all."""
 
     def broadcast_tensors(self, tensors: Tensors) -> Tensors:
@@ -98,11 +102,19 @@ class Group:
 
 
 class _Several(Group):
-    """A process of a group of `torch.distributed`, which has been opened."""
+    """A process of a group of `torch.distributed`, which has been opened.
+
+    What is said goes by gloo, from the memory of the processor, also between models on
+    accelerators: one way of adding, so the same bits.
+    """
 
     def __init__(self) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+        self._by: dist.ProcessGroup | None = None  # the group that is open
+        if "cpu:gloo" not in str(dist.get_backend_config()):  # nccl carries no processor's memory
+            beside: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            self._by = beside
 
     def on_rank_zero(self, work: Callable[[], T], otherwise: T) -> T:
         value = otherwise
@@ -130,9 +142,9 @@ class _Several(Group):
         self._raise(self._all(b"" if own is None else _failure(own)), own)
         return value[0]
 
-    def require_equal(self, what: str, value: bytes) -> None:
+    def require_equal(self, what: str, value: bytes, remedy: str = _REMEDY) -> None:
         if any(other != value for other in self._all(value)):
-            self.all_or_raise(lambda: _differ(what))
+            self.all_or_raise(lambda: _differ(what, remedy))
 
     def broadcast_tensors(self, tensors: Tensors) -> Tensors:
         plain = {name: value.detach().contiguous() for name, value in tensors.items()}
@@ -143,13 +155,13 @@ class _Several(Group):
         with connected():
             for tensor in plain.values():
                 if tensor.numel():
-                    dist.broadcast(tensor.view(-1).view(torch.uint8), 0)
+                    dist.broadcast(tensor.view(-1).view(torch.uint8), 0, self._by)
         return plain
 
     def all_to_all(self, sent: Tensor, sizes: Sequence[int], heard: Sequence[int]) -> Tensor:
         received = torch.empty(sum(heard), dtype=sent.dtype)
         with connected():
-            dist.all_to_all_single(received, sent, list(heard), list(sizes))
+            dist.all_to_all_single(received, sent, list(heard), list(sizes), self._by)
         return received
 
     def all_gather(self, piece: Tensor) -> Tensor:
@@ -160,22 +172,22 @@ class _Several(Group):
         """The first process' bytes, in all processes."""
         with connected():
             length = torch.tensor([len(message)])
-            dist.broadcast(length, 0)
+            dist.broadcast(length, 0, self._by)
             text = _bytes(message) if self.first else torch.empty(int(length), dtype=torch.uint8)
             if len(text):
-                dist.broadcast(text, 0)
+                dist.broadcast(text, 0, self._by)
         return text.numpy().tobytes()
 
     def _all(self, message: bytes) -> list[bytes]:
         """The bytes of every process, by rank."""
         with connected():
             lengths = torch.empty(self.size, dtype=torch.int64)
-            dist.all_gather_single(lengths, torch.tensor([len(message)]))
+            dist.all_gather_single(lengths, torch.tensor([len(message)]), self._by)
             widest = int(lengths.max())
             if not widest:
                 return [b""] * self.size
             texts = torch.empty(self.size * widest, dtype=torch.uint8)
-            dist.all_gather_single(texts, _bytes(message.ljust(widest)))
+            dist.all_gather_single(texts, _bytes(message.ljust(widest)), self._by)
         texts = texts.view(self.size, widest).numpy()
         return [texts[rank, : int(lengths[rank])].tobytes() for rank in range(self.size)]
 
@@ -205,10 +217,10 @@ def _failure(error: Exception) -> bytes:
     return json.dumps([f"{type(error).__name__}: {error}", NacreError.exit_code]).encode()
 
 
-def _differ(what: str) -> None:
+def _differ(what: str, remedy: str) -> None:
     raise RunError(
         f"the processes of this run do not agree on {what}, so their sums would not belong "
-        "together; give all of them the same files, versions and kind of processor"
+        f"together; {remedy}"
     )
 
 
@@ -222,7 +234,8 @@ def connected() -> Generator[None]:
             raise  # gloo names the file of its own that lost the connection
         raise NacreError(
             "another process of this run has ended, so the others cannot go on; what it said "
-            "tells why, and what was released stays charged: start them again with `--resume`"
+            "tells why, and what was released stays charged: start them again with `--resume`, or "
+            "a script of your own with `resume=True`"
         ) from error
 
 
@@ -247,13 +260,24 @@ def join() -> Generator[Group]:
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"the processes of this run cannot find each other ({str(error).splitlines()[0]}); "
-            "start them with `torchrun --nproc_per_node N -m nacre train …`"
+            "start them with `torchrun --nproc_per_node N -m nacre train …`, or with your script"
         ) from error
     try:
         yield _Several()
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():  # a script of somebody's may have closed it
+            dist.destroy_process_group()
         _forget()
+
+
+def join_until_exit() -> Group:
+    """The group of a script of one's own, as `join` gives it; what it opens stays open until the
+    interpreter ends, since a script may train more than once and processes meet once."""
+    held = ExitStack()
+    group = held.enter_context(join())
+    if group.size > 1:
+        atexit.register(held.close)
+    return group
 
 
 def _forget() -> None:

@@ -22,7 +22,8 @@ units, and its bound and price are those of one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -104,7 +105,9 @@ class Devices:
     def _exchanged(self, zero: BoundedSum, own: Mapping[Node, BoundedSum]) -> BoundedSum:
         """The root of the tree. Each process adds a slice of every bucket, then all hand round
         their slices: twice the sum's bytes leave a process, however many there are."""
-        sums = [{name: t.reshape(-1) for name, t in part.total.items()} for part in own.values()]
+        sums = [
+            {name: t.reshape(-1).cpu() for name, t in part.total.items()} for part in own.values()
+        ]
         whole = {name: t.view(-1) for name, t in zero.total.items()}
         for bucket in _buckets(whole):
             sizes = [stop - start for _, start, stop in bucket]
@@ -134,6 +137,18 @@ class Devices:
         names = [node for some in held for node in some]
         slices = dict(zip(names, heard.split(width), strict=True))
         return self.group.all_gather(_added((0, self.portions), slices.get))
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Generator[None]:
+    """Lets one operation use so many threads, inside the block: as many as when the run was
+    started, since sums over other threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def refuse_statistics(model: nn.Module) -> None:
