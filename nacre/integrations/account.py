@@ -49,7 +49,8 @@ class Sharing:
         model; `source` is one that all have. Nothing is written or charged before."""
         if self.group.size == 1:
             return
-        self.group.require_equal("the rows", self.rows(source), _SAME_ROWS)
+        rows = self.group.all_or_raise(lambda: self.rows(source))
+        self.group.require_equal("the rows", rows, _SAME_ROWS)
         if self.model is not None:
             layers = [(name, type(one).__qualname__) for name, one in self.model.named_modules()]
             found = source.digest(trainable(self.model), fixed(self.model), repr(layers))

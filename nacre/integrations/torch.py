@@ -153,7 +153,7 @@ class Private:
         if resume and place is not None:
             standing = account.resume(ready.promise, ready.mechanism, place, sharing)
         else:
-            held = cells(ready.rows.fetcher, _pairs) if group.first else ()
+            held = group.on_rank_zero(lambda: cells(ready.rows.fetcher, _pairs), ())
             standing = account.start_run(ready.promise, ready.mechanism, held, place, sharing)
         self.done = 0
         """Steps taken."""

@@ -1,28 +1,35 @@
 """A loop of one's own in two processes takes the steps of one, or none."""
 
+import atexit
 import os
+import re
 import signal
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Subset, TensorDataset
 
-from nacre.core.errors import Incompatible
+from nacre.core.errors import Incompatible, RunError
 from nacre.core.tensors import detached, trainable
 from nacre.differential_privacy.options import Privacy
 from nacre.gradient_clipping import Adaptive
 from nacre.integrations import account
 from nacre.ledger import Ledger
 from nacre.report.evidence import check_releases
+from tests.forks import served
 from tests.integrations.declared import KEY, book, linear, private, same, sgd, table
-from tests.training.processes import raised, several
+from tests.training.processes import PATIENCE, free_port, raised, several, variables
 
 pytestmark = pytest.mark.slow
 
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
+FENCED = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PEOPLE = tuple(f"p{place * 7 % 30:02}" for place in range(120))  # 30 people of four rows each
 BY_PERSON = {
     "privacy": Privacy(unit="group", rows_per_unit=3, epsilon=8, delta=1e-4),
@@ -42,10 +49,9 @@ def network() -> nn.Module:
 
 def begun(place: Path, case: str):
     """A run of which step 4 was taken and step 3 saved; its weights after step 4."""
-    model, optimizer = network(), None
+    model = network()
     optimizer = sgd(model)
     declared = CASES[case] | {"folder": place / case, "portions": 2}
-    (place / case).parent.mkdir(exist_ok=True)
     with private(place, model, optimizer, **declared) as run:
         for step in run:
             if step == 3:
@@ -114,7 +120,7 @@ def _two(group, place):
     other = TensorDataset(features + 1e-6 * group.rank, label)
     refused(dataset=other)
     refused(dataset=Subset(table(), range(group.rank, 120, 2)))
-    people = PEOPLE[:-1] + (PEOPLE[-1] if group.rank else "another",)
+    people = (*PEOPLE[:-1], PEOPLE[-1] if group.rank else "another")
     refused(**BY_PERSON | {"groups": people})
     refused(steps=6 + group.rank)
     slow = linear()
@@ -157,7 +163,7 @@ def two(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_come_to_the_weights_of_one_that_deals_alike(two, tmp_path, known_key, case):
-    place, both = two
+    _, both = two
     alone = begun(tmp_path, case)
     for found, _ in both:
         assert same(found[case][0], alone)
@@ -188,7 +194,7 @@ def test_a_run_of_two_goes_on_in_one(two, known_key, tmp_path):
 
 def test_another_number_of_portions_is_another_run(tmp_path):
     private(tmp_path, folder=tmp_path / "run", portions=2).close()
-    with pytest.raises(Exception, match="portions=3, and the run in .* deals its draws into 2"):
+    with pytest.raises(RunError, match=r"portions=3, and the run in .* deals its draws into 2"):
         private(tmp_path, folder=tmp_path / "run", portions=3, resume=True)
 
 
@@ -249,3 +255,39 @@ def test_models_that_share_by_themselves_are_refused(tmp_path):
         with pytest.raises(Incompatible, match="wrapped in DataParallel"):
             private(tmp_path, model)
     assert not (tmp_path / "privacy.db").exists()
+
+
+def _follows_the_page(rank, port, folder, own_group):
+    """The first two blocks of the page, as a script that `torchrun` started in this process."""
+    os.environ.update(variables(rank, 2, port))
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    with Path(f"said-{rank}.txt").open("w") as said, redirect_stdout(said):
+        if own_group:  # as one of nccl: it carries nothing that the processor's memory holds
+            dist.init_process_group("cuda:gloo")
+        names = {}
+        for block in FENCED.findall(PAGE.read_text())[:2]:
+            exec(block, names)
+        if own_group:
+            dist.destroy_process_group()
+        atexit._run_exitfuncs()  # which a forked process leaves out
+        print("groups left:", dist.is_initialized())
+
+
+@pytest.mark.parametrize("own_group", [False, True])
+def test_the_loop_of_the_page_runs_unchanged_in_two_processes(tmp_path, own_group):
+    port = free_port()
+    processes = [
+        served().Process(target=_follows_the_page, args=(rank, port, tmp_path, own_group))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (tmp_path / f"said-{rank}.txt" for rank in range(2))
+    assert first.read_text() == second.read_text()
+    assert first.read_text().splitlines()[1:] == [
+        "True", "20", "True", "30 30 settled", "groups left: False"
+    ]  # fmt: skip
