@@ -107,6 +107,7 @@ def test_a_unit_alone_is_no_longer_than_the_bound(name):
             assert norm(total.total) <= bound * (1 + 1e-5)
 
 
+@pytest.mark.diagonal(always=(BookKeeping, Ghost))
 @networks
 @sums
 def test_taking_a_unit_away_moves_the_sum_by_at_most_the_bound(kind, name):
