@@ -27,7 +27,8 @@ _MEASURED = tuple(
     + [f"nacre/{name}/" for name in _COUNTED]
 )
 _MEASURED_THOUGH_SLOW = ("tests/gradient_clipping/", "tests/laws/")
-_TOO_SLOW = "tests/laws/test_gradient_sums.py"  # what it runs, the sums of the tape run too
+# What the first runs, the sums of the tape run too; the second plans more than it computes.
+_TOO_SLOW = ("tests/laws/test_gradient_sums.py", "tests/laws/test_execution.py")
 _tracer: list[coverage.Coverage] = []  # pytest-cov's, while it is stopped
 _met: set[tuple[str, object]] = set()  # by file: tests and values of their parameters
 
