@@ -117,7 +117,8 @@ def new(item: pytest.Item) -> bool:
     """Whether a case is the first of its test, or has a parameter of a value that no case of its
     file had before it in this process. A law that runs one network under three sums takes half as
     long again while each of its lines is noted, and shows no more of them."""
-    brought = {(item.nodeid.split("::")[0], thing) for thing in (_function(item), *_values(item))}
+    values = ((name, id(value)) for name, value in _parameters(item).items())
+    brought = {(item.nodeid.split("::")[0], thing) for thing in (_function(item), *values)}
     fresh = not brought <= _met
     _met.update(brought)
     return fresh
@@ -133,10 +134,11 @@ def run(cases: Sequence[pytest.Item]) -> Sequence[pytest.Item]:
     mark = cases[0].get_closest_marker("diagonal")
     if mark is None:
         return cases
-    always = {id(value) for value in mark.kwargs.get("always", ())}
-    table = [_values(case) for case in cases]
+    kept = mark.kwargs.get("always", ())
+    table = [_parameters(case) for case in cases]
     axes: dict[tuple[int, ...], int] = {}  # numbers of a parameter's values, and how many there are
-    for column in zip(*table, strict=True):
+    for name in table[0]:
+        column = [id(row[name]) for row in table]
         first = list(dict.fromkeys(column))
         axes[tuple(map(first.index, column))] = len(first)
     longest = max(axes, key=axes.__getitem__)
@@ -144,7 +146,7 @@ def run(cases: Sequence[pytest.Item]) -> Sequence[pytest.Item]:
     return [
         case
         for number, case in enumerate(cases)
-        if any(value in always for _, value in table[number])
+        if any(type(one) is type(v) and one == v for one in kept for v in table[number].values())
         or all(
             axis is longest or axis[number] == (longest[number] + turn) % size
             for axis, size in axes.items()
@@ -157,10 +159,10 @@ def _function(item: pytest.Item) -> str:
     return item.nodeid.split("[")[0]
 
 
-def _values(item: pytest.Item) -> list[tuple[str, int]]:
-    """Name and identity of each parameter: values need not be hashable, and go on to live."""
+def _parameters(item: pytest.Item) -> dict[str, object]:
+    """The values of a case's parameters, by name; {} where it has none."""
     callspec = getattr(item, "callspec", None)
-    return [] if callspec is None else [(n, id(value)) for n, value in callspec.params.items()]
+    return {} if callspec is None else callspec.params
 
 
 def dealt(slow: list[pytest.Item], fast: list[pytest.Item], workers: int) -> list[pytest.Item]:
