@@ -1,11 +1,13 @@
 # Two commands do everything: `make demo` and `make test`; the others are their parts. Each makes
-# .venv on first use. ARGS go to pytest, as in: make test ARGS='tests/ledger -k head'
+# .venv on first use. ARGS go to pytest, as in: make test ARGS='tests/ledger -k head'. ALL=1 runs the
+# pairs and the random cases that the tests leave out otherwise (CONTRIBUTING.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INTO ?= runs/clinic
 ARGS ?=
-RUN := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+ALL ?=
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(if $(ALL),NACRE_ALL=1)
 
 .PHONY: demo test dev check-fast lint types laws docs format bench gpu-check clean help
 help: ## this list
@@ -52,7 +54,7 @@ lint: $(VENV)/dev.stamp ## format, lint and import contract
 types: $(VENV)/dev.stamp ## pyright, strict
 	$(RUN) pyright
 
-laws: $(VENV)/dev.stamp ## what every part of a kind must fulfil, and the closed forms beside it
+laws: $(VENV)/dev.stamp ## what every part of a kind must fulfil, and the closed forms beside it; ALL=1 for every pair
 	$(RUN) pytest tests/laws tests/oracles $(ARGS)
 
 docs: $(VENV)/dev.stamp ## write the generated pages, then run what every page shows

@@ -1,5 +1,5 @@
-"""What every test has in common: a failed law says which it is, slow tests come first, and coverage
-is measured where it counts."""
+"""What every test has in common: a failed law says which it is, slow tests come first, a law over
+pairs meets each of both lists rather than every pair, and coverage is measured where it counts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import gc
 import importlib
 import inspect
 import os
-from collections.abc import Generator
+import zlib
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import coverage
 import pytest
+
+ALL = os.environ.get("NACRE_ALL") == "1"
+"""Whether every pair and as many random cases as ever are asked for: `make test ALL=1`."""
 
 _PACKAGE = Path(__file__).parents[1] / "nacre"
 _COUNTED = (
@@ -23,8 +27,10 @@ _MEASURED = tuple(
     + [f"nacre/{name}/" for name in _COUNTED]
 )
 _MEASURED_THOUGH_SLOW = ("tests/gradient_clipping/", "tests/laws/")
-_TOO_SLOW = "tests/laws/test_gradient_sums.py"  # what it runs, the sums of the tape run too
+# What the first runs, the sums of the tape run too; the second plans more than it computes.
+_TOO_SLOW = ("tests/laws/test_gradient_sums.py", "tests/laws/test_execution.py")
 _tracer: list[coverage.Coverage] = []  # pytest-cov's, while it is stopped
+_met: set[tuple[str, object]] = set()  # by file: tests and values of their parameters
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,8 +70,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Coverage is measured in the tests that count for it."""
-    if not (_tracer and measured(item)):
+    """Coverage is measured in the tests that count for it, and of many cases of one test in those
+    that bring something new."""
+    if not (_tracer and measured(item) and new(item)):
         return (yield)
     _tracer[0].start()
     try:
@@ -74,8 +81,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _tracer[0].stop()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, none is left with a long one at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `diagonal` are thinned, unless all is asked for or a test by its name. Where
+    several processes share the tests, none is left with a long one at the end."""
+    if not ALL and not any("::" in argument for argument in config.args):
+        tests: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            tests.setdefault(_function(item), []).append(item)
+        taken = {case for cases in tests.values() for case in run(cases)}
+        config.hook.pytest_deselected(items=[item for item in items if item not in taken])
+        items[:] = [item for item in items if item in taken]
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         slow = [item for item in items if item.get_closest_marker("slow")]
         fast = [item for item in items if not item.get_closest_marker("slow")]
@@ -96,6 +111,58 @@ def measured(item: pytest.Item) -> bool:
     if item.nodeid.startswith(_MEASURED_THOUGH_SLOW):
         return not item.nodeid.startswith(_TOO_SLOW)
     return not item.get_closest_marker("slow")
+
+
+def new(item: pytest.Item) -> bool:
+    """Whether a case is the first of its test, or has a parameter of a value that no case of its
+    file had before it in this process. A law that runs one network under three sums takes half as
+    long again while each of its lines is noted, and shows no more of them."""
+    values = ((name, id(value)) for name, value in _parameters(item).items())
+    brought = {(item.nodeid.split("::")[0], thing) for thing in (_function(item), *values)}
+    fresh = not brought <= _met
+    _met.update(brought)
+    return fresh
+
+
+def run(cases: Sequence[pytest.Item]) -> Sequence[pytest.Item]:
+    """Of one test's cases those that are run where not all are asked for: all, unless it is marked
+    `diagonal`. Such a test meets each value of each of its parameters once at least: the n-th of
+    the longest list with the n-th of each other, which begin again at their end. With which they
+    begin hangs on the test's name, so that one value is not met by the same in every test. A case
+    with a value that the mark names (`always=…`) is run as well.
+    """
+    mark = cases[0].get_closest_marker("diagonal")
+    if mark is None:
+        return cases
+    kept = mark.kwargs.get("always", ())
+    table = [_parameters(case) for case in cases]
+    axes: dict[tuple[int, ...], int] = {}  # numbers of a parameter's values, and how many there are
+    for name in table[0]:
+        column = [id(row[name]) for row in table]
+        first = list(dict.fromkeys(column))
+        axes[tuple(map(first.index, column))] = len(first)
+    longest = max(axes, key=axes.__getitem__)
+    turn = zlib.crc32(_function(cases[0]).encode())
+    return [
+        case
+        for number, case in enumerate(cases)
+        if any(type(one) is type(v) and one == v for one in kept for v in table[number].values())
+        or all(
+            axis is longest or axis[number] == (longest[number] + turn) % size
+            for axis, size in axes.items()
+        )
+    ]
+
+
+def _function(item: pytest.Item) -> str:
+    """File and name of the test that a case is of."""
+    return item.nodeid.split("[")[0]
+
+
+def _parameters(item: pytest.Item) -> dict[str, object]:
+    """The values of a case's parameters, by name; {} where it has none."""
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
 
 
 def dealt(slow: list[pytest.Item], fast: list[pytest.Item], workers: int) -> list[pytest.Item]:

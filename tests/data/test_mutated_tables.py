@@ -1,7 +1,8 @@
 """Tables with small random faults in a cell, the dialect or the header: rows or a sentence.
 
 Each case is drawn from one number, so one that fails can be had again: `case(number)`. A thousand
-were looked at once (`NACRE_CASES=1000`); a hundred are in every run of the tests.
+were looked at once (`NACRE_CASES=1000`); forty are in every run of the tests, a hundred in
+`make test ALL=1`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from nacre.recipe.load import loads
 from nacre.recipe.schema import Recipe
 from nacre.runs import rows
 from nacre.runs.run import train
+from tests.conftest import ALL
 from tests.stories.mutations import told_badly
 from tests.training.tiny import TABLE, changed, text
 
-CASES = int(os.environ.get("NACRE_CASES", "100"))
+CASES = int(os.environ.get("NACRE_CASES", "100" if ALL else "40"))
 DATA: dict[str, Any] = {
     "kind": "table", "path": "visits.csv", "target": "ill", "classes": ["no", "yes"],
     "unit": "who", "size": 24,

@@ -48,6 +48,7 @@ def exact(multiplier: float, rate: float, added: bool, order: float, frequency: 
     return mpmath.quad(integrand, mpmath.linspace(-far, far, 17))
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize(("multiplier", "rate"), ONES)
 @pytest.mark.parametrize(("order", "frequency"), [(0.3, 0.0), (4.0, 3.0), (9.0, 20.0)])

@@ -38,6 +38,7 @@ def in_head(name, model):
     return name.startswith(model.new_head())
 
 
+@pytest.mark.diagonal
 @families
 @pytest.mark.parametrize("kind", CHOICES)
 def test_what_moves_is_trainable_and_everything_else_is_fixed(family, kind, tmp_path):
@@ -112,6 +113,7 @@ def test_rslora_scales_by_the_root_of_the_rank(tmp_path):
     assert layer.scaling["default"] == pytest.approx(3.0)
 
 
+@pytest.mark.diagonal
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT reads it
 @families
 @pytest.mark.parametrize(
@@ -136,6 +138,7 @@ def test_an_exported_adapter_loads_onto_the_stock_class(family, choice, tmp_path
     assert torch.allclose(plain.eval()(rows), model(rows), atol=1e-5)
 
 
+@pytest.mark.diagonal
 @families
 @pytest.mark.parametrize("choice", [Full(), LoRA(rank=2), LoRA(rank=2, dora=True)])
 def test_a_merged_export_loads_in_transformers(family, choice, tmp_path):

@@ -17,7 +17,9 @@ from nacre.data.augment import Copies
 from nacre.gradient_clipping import (
     CLIP_RULES,
     GRADIENT_SUMS,
+    BookKeeping,
     Flat,
+    Ghost,
     Looped,
     Unclipped,
     Whole,
@@ -158,6 +160,7 @@ def test_every_sum_equals_the_loop(kind, animal):
         assert total.bound == loop.bound
 
 
+@pytest.mark.diagonal
 @animals
 @sums
 def test_totals_are_float32_and_cover_the_trainable_parameters(kind, animal):
@@ -171,6 +174,7 @@ def test_totals_are_float32_and_cover_the_trainable_parameters(kind, animal):
             assert not any(value.requires_grad for value in total.values())
 
 
+@pytest.mark.diagonal(always=(BookKeeping, Ghost))
 @animals
 @sums
 def test_any_split_and_any_order_give_the_same_sum(kind, animal):
@@ -186,6 +190,7 @@ def test_any_split_and_any_order_give_the_same_sum(kind, animal):
         assert (a + b + c).bound == whole.bound
 
 
+@pytest.mark.diagonal
 @animals
 @sums
 def test_an_empty_draw_gives_the_zero_sum(kind, animal):
@@ -240,6 +245,7 @@ def test_whole_is_the_gradient_of_the_summed_losses(animal):
     assert _close(total, BoundedSum(plain, math.inf))
 
 
+@pytest.mark.diagonal
 @animals
 @sums
 def test_the_model_is_left_as_it_was(kind, animal):

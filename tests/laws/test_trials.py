@@ -166,6 +166,7 @@ class Raising:
 
 
 @pytest.mark.slow
+@pytest.mark.diagonal(always=(None,))
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
 @pytest.mark.parametrize("at", [None, 0, 3, 9, 14])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -178,6 +179,7 @@ def test_a_trial_changes_no_network(name, at):
 
 
 @pytest.mark.slow
+@pytest.mark.diagonal
 @pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
 @pytest.mark.parametrize("kind", ["auto", "grouped", "vmapped", "looped"])
 def test_a_trial_changes_no_animal(animal, kind):

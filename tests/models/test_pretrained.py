@@ -147,6 +147,7 @@ def test_every_dropout_rate_can_be_set(tmp_path):
     assert torch.equal(model(rows), model(rows))
 
 
+@pytest.mark.diagonal
 @families
 @tasks
 def test_a_finished_run_loads_without_the_folder(family, task, tmp_path):

@@ -97,6 +97,7 @@ def test_a_resumed_run_draws_and_ends_alike(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.diagonal
 @EVERY
 @pytest.mark.parametrize("rule", ["pld", "rdp", "zcdp"])
 def test_it_is_charged_under_every_rule_and_reported(tmp_path: Path, way: str, rule: str) -> None:

@@ -107,6 +107,7 @@ POLICIES = [
 ]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("policies", POLICIES, ids=["drop", "clamp", "refuse"])
 def test_each_odd_cell_is_read_as_training_reads_it(

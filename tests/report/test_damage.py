@@ -42,6 +42,7 @@ def replaced(value: Any, path: tuple[Any, ...], other: Any) -> Any:
     return result
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("other", [None, [], {}, "x", -1, 1e300], ids=repr)
 @pytest.mark.parametrize("name", FILES)
 def test_one_value_at_a_time(tmp_path: Path, name: str, other: Any) -> None:

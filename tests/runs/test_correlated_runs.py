@@ -66,6 +66,7 @@ def stopped(folder: Path, kind: str, steps: int) -> Path:
     return folder / "run"
 
 
+@pytest.mark.diagonal
 @EVERY
 @pytest.mark.parametrize("steps", [1, 4, 7])
 def test_a_resumed_run_ends_in_the_same_bits(

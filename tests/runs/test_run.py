@@ -83,6 +83,7 @@ def _interrupted(base, tmp_path, steps):
     return planned
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", BASES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path, monkeypatch, kind, steps):

@@ -1,4 +1,6 @@
-"""kill -9 at random moments; `benchmarks/faults.py` does the same sixty times."""
+"""kill -9 at random moments: while a run opens, on its way and as it ends.
+
+`make test ALL=1` kills twice more on the way; `benchmarks/faults.py` does the same sixty times."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ALL
 from tests.stories.faults import RECIPES, story
 
 pytestmark = pytest.mark.slow
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.slow
 def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(
     kind: str, tmp_path: Path
 ) -> None:
-    told = story(kind, tmp_path / kind, kills=5, draw=random.Random(4))
+    told = story(kind, tmp_path / kind, kills=5 if ALL else 3, draw=random.Random(4))
     assert told.broken == []
     assert told.equal
     assert told.kills

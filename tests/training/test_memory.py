@@ -15,18 +15,20 @@ pytestmark = [
 ]
 
 FAULTS = """
-import resource, sys, torch
+import resource, torch
 from nacre.training.memory import keep_pages
-if sys.argv[1] == "keep":
-    keep_pages()
 def step():
     return [torch.zeros(1 << 21).add_(1) for _ in range(8)]  # 8 blocks of 8 MiB
-for _ in range(3):
-    step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+def faults():
+    for _ in range(3):
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+returned = faults()
+keep_pages()
+print(returned, faults())
 """
 
 PIECES = """
@@ -53,16 +55,16 @@ print(given, fallen >> 20)
 """
 
 
-def told(script: str, how: str = "") -> list[int]:
+def told(script: str) -> list[int]:
     done = subprocess.run(
-        [sys.executable, "-c", script, how], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     return [int(word) for word in done.stdout.split()]
 
 
 def test_kept_pages_are_not_faulted_in_again() -> None:
     """64 MiB a step are 16,384 pages: twenty steps fault hundreds of thousands, or next to none."""
-    (kept,), (returned,) = told(FAULTS, "keep"), told(FAULTS, "return")
+    returned, kept = told(FAULTS)
     assert 4 * kept < returned
 
 
