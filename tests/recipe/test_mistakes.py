@@ -130,7 +130,9 @@ def test_the_first_mistake_is_told_and_what_is_missing_comes_last() -> None:
 
 def test_faults_that_have_nothing_to_do_with_each_other_are_told_together() -> None:
     text = WHOLE.replace("sex: {categories", "sex: {categorys").replace("norm: 0.5", "norm: 0")
-    text = text.replace("beta: 4", "beta: '4'").replace("epsilon: 4, delta: 1e-4, rows", "epsilon: 4, rows")
+    text = text.replace("beta: 4", "beta: '4'").replace(
+        "epsilon: 4, delta: 1e-4, rows", "epsilon: 4, rows"
+    )
     error = mistake(text)
     assert (error.line, error.key) == (11, "data.columns.sex.categorys")
     assert [other.split(": ")[0] for other in error.others] == [

@@ -30,6 +30,7 @@ from nacre.planning.refusals.clipping import (
     per_unit_clipping,
     sums_carry_the_rule,
 )
+from nacre.planning.refusals.columns import columns_are_in_the_files
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
 from nacre.planning.refusals.evaluation import (
     figures_fit_the_task,
@@ -318,6 +319,7 @@ def averages_are_whole(facts: RecipeFacts) -> None:
 
 
 CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
+    columns_are_in_the_files,
     per_unit_clipping,
     norms_leave_room_for_noise,
     sums_carry_the_rule,
