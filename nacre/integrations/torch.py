@@ -17,6 +17,7 @@ before the release) happens inside one call, so no order of lines in the loop ca
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ from nacre.integrations.mixing import alone
 from nacre.integrations.steps import PrivateSteps
 from nacre.recipe.sections import LedgerChoice
 from nacre.runs import checkpoint
+from nacre.runs.rows import size_notes
 
 RowLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, features (B, *shape), label (B, …)) -> (B,), entry i a function of row i alone."""
@@ -70,6 +72,9 @@ class Private:
     model, the loss and the optimizer are tried on made-up rows first, and the whole run is reserved
     in the ledger before its first step. A loop that dies leaves the reservation standing; so does
     one that closes early, where it has a folder to go on from.
+
+    A `size` a tenth away from the units at hand is told as a Python warning, which is for the
+    holder of the rows: it counts them.
 
     Raises `Incompatible` and `UnsupportedLayer` for what no epsilon would cover, `BudgetExceeded`
     where the account does not, `RunError` for a folder that holds something else.
@@ -114,6 +119,10 @@ class Private:
         own_rows = alone(Fetcher(dataset))
         mechanism = promise.mechanism()
         place = None if folder is None else Path(folder)
+        units = len(dataset) if owners is None else len(set(owners))
+        what = "rows" if owners is None else f"values of {column!r}"
+        for note in size_notes(units, what, size, batch, ("size", "batch")):
+            warnings.warn(note, stacklevel=2)  # before anything is charged
         if resume:
             if place is None:
                 raise Incompatible(

@@ -113,6 +113,7 @@ class Plan:
             "seed": self.recipe.seed,
             "task": self.schema.task,
             "classes": list(self.schema.classes),
+            "figure": words.speaking_figure(self.recipe),
             "private": self.private,
             "rounds": self.rounds,
             "parties": [words.holder(level) for level in self.levels],

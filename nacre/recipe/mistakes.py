@@ -13,7 +13,6 @@ from nacre.core.errors import RecipeError
 from nacre.recipe.document import Document, LinePlace, key_path
 from nacre.recipe.options import Hint, inside, keys, kinds, options, without_none
 
-
 MOST_TOLD = 20
 """Faults of one file that are told at once."""
 

@@ -72,7 +72,7 @@ def test_a_name_that_the_file_lacks_is_told_with_the_nearest(
 def test_all_of_them_are_told_at_once(tmp_path: Path) -> None:
     wrong = RECIPE.replace("unit: patient_id", "unit: patient").replace("    sex:", "    sexe:")
     found = faults(tmp_path, wrong.replace("path: rows.csv", "path: rows.csv\n  public: {path: p}"))
-    assert ["data.columns.sexe", "data.unit"] == [fault.split("`")[1] for fault in found]
+    assert [fault.split("`")[1] for fault in found] == ["data.columns.sexe", "data.unit"]
 
 
 def test_a_header_is_read_in_the_declared_dialect_and_no_row_is(tmp_path: Path) -> None:
