@@ -169,8 +169,8 @@ THREE = "training: {class_prior: {setosa: 0.9, versicolor: 0.06, virginica: 0.04
         ("numbers", "", "loss"),
         ("numbers", "evaluate: {figure: r2}\n", "r2"),
         ("breast_cancer", RARE + "evaluate: {figure: f1}\n", "f1"),
-        ("breast_cancer", RARE + "tune: {over: {training.steps: [1, 2]}, trials: 2, score: {kind: public, "
-         "figure: brier}}\n", "brier"),
+        ("breast_cancer", RARE + "tune: {over: {training.steps: [1, 2]}, trials: 2, "
+         "score: {kind: public, figure: brier}}\n", "brier"),
         ("breast_cancer", "federated_learning: {parties: {kind: uniform, names: [a, b]}, "
          "stop: {kind: flat, patience: 2, figure: auroc}}\n", "auroc"),
     ],

@@ -222,8 +222,8 @@ def _attacked(evidence: Evidence) -> str:
 
 def key_figures(evidence: Evidence) -> list[Stat]:
     """Privacy, the figure that the plan puts first, accuracy, the price of protection, accuracy
-    under attack, membership advantage, exposure of canaries. Where held-out rows have a protected figure, it stands for an accuracy
-    that this page cannot show, and else beside it.
+    under attack, membership advantage, exposure of canaries. Where held-out rows have a protected
+    figure, it stands for an accuracy that this page cannot show, and else beside it.
 
     An attack that neither the recipe asked for nor `nacre audit` reported has no figure, and
     without an unprotected twin protection has no price.
