@@ -64,13 +64,14 @@ def speaking_figure(recipe: Recipe) -> FigureName:
     federation, task = recipe.federated_learning, recipe.schema.task
     stop = federation.stop if federation is not None else None
     score = recipe.tune.score if recipe.tune is not None else None
-    named = (
+    named: tuple[FigureName | None, ...] = (
         recipe.evaluate.figure if recipe.evaluate is not None else None,
         stop.figure if stop is not None and stop.figure != "loss" else None,  # its default
         score.figure if score is not None else None,
     )
-    if chosen := next((figure for figure in named if figure is not None), None):
-        return chosen
+    for figure in named:
+        if figure is not None:
+            return figure
     shares = (recipe.training.class_prior or {}).values()
     if task == "classification" and shares and max(shares) > 1 - RARE:
         return "auroc" if len(shares) == 2 else "balanced_accuracy"

@@ -100,7 +100,8 @@ class CsvWriter:
         ended = _joined(cells[-1].type, cells[-1], "\n")
         lines = _joined(ended.type, *cells[:-1], ended, between=self._form.separator)
         places, data = _bytes_of(lines)
-        self._sink.write(self._encoded(data[places[0] : places[-1]]))
+        inside = data[places[0] : places[-1]]
+        self._sink.write(self._encoded(inside))
 
     def _encoded(self, data: NDArray[np.uint8]) -> Any:
         """UTF-8 in the encoding of the dialect."""
