@@ -99,9 +99,7 @@ class CsvWriter:
             cells = [part.cast(pa.large_string()) for part in cells]
         ended = _joined(cells[-1].type, cells[-1], "\n")
         lines = _joined(ended.type, *cells[:-1], ended, between=self._form.separator)
-        places, data = _bytes_of(lines)
-        inside = data[places[0] : places[-1]]
-        self._sink.write(self._encoded(inside))
+        self._sink.write(self._encoded(_held(lines)))
 
     def _encoded(self, data: NDArray[np.uint8]) -> Any:
         """UTF-8 in the encoding of the dialect."""
@@ -137,8 +135,7 @@ class CsvWriter:
         first = _SIGNS[data[np.minimum(places[:-1], len(data) - 1)]] & (places[1:] > places[:-1])
         if first.any():
             found = _inert_cells(found, np.flatnonzero(first), self._number)
-            places, data = _bytes_of(found)
-        return self._quoted(found, memoryview(data[places[0] : places[-1]]).tobytes())
+        return self._quoted(found, memoryview(_held(found)).tobytes())
 
     def _quoted(
         self,
@@ -200,6 +197,12 @@ def _bytes_of(values: Any) -> tuple[Any, Any]:
     found = np.frombuffer(places, np.int64 if wide else np.int32)
     inside = found[values.offset : values.offset + len(values) + 1]
     return inside, np.frombuffer(data if data is not None else b"", np.uint8)
+
+
+def _held(values: Any) -> Any:
+    """The bytes of all values, one after another."""
+    places, data = _bytes_of(values)
+    return data[places[0] : places[-1]]
 
 
 # -- Parquet -----------------------------------------------------------------------------------

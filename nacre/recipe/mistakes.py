@@ -14,14 +14,14 @@ from nacre.recipe.document import Document, LinePlace, key_path
 from nacre.recipe.options import Hint, inside, keys, kinds, options, without_none
 
 MOST_TOLD = 20
-"""Faults of one file that are told at once."""
+"""Faults of one file in one error."""
 
 
 def mistakes(errors: list[ErrorDetails], document: Document, root: type) -> RecipeError:
     """What is wrong, from the top; then what is missing. The first is the error, which carries the
     others.
 
-    A misspelt key is wrong and missing at once, and is told as wrong alone.
+    A misspelt key is wrong and missing at once, and counts as wrong alone.
     """
     found = [(error["type"] == "missing", _mistake(error, document, root)) for error in errors]
     misspelt = {_meant(error, root) for error in errors if error["type"] == "extra_forbidden"}
@@ -45,7 +45,7 @@ def _meant(error: ErrorDetails, root: type) -> str:
     return key_path((*place[:-1], *near)) if near else key_path(place)
 
 
-_NEAR = 0.6  # of difflib's ratio: from here on a word is told as a misspelt one
+_NEAR = 0.6  # of difflib's ratio: from here on a word counts as misspelt
 
 
 def nearest(word: str, known: Iterable[str], count: int = 8) -> str:

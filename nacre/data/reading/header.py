@@ -83,7 +83,7 @@ def named_columns(file: Path, dialect: Dialect) -> list[str] | None:
     """The names of a table's columns, as reading its rows in this dialect finds them.
 
     None where they do not stand in a header (JSON lines, plain text), or where the file is absent
-    or has none that can be read: who reads the rows is told why. Raises `DataError` where the
+    or has none that can be read: reading the rows says why. Raises `DataError` where the
     header is separated by another sign than declared.
     """
     kind = suffix(str(file))
