@@ -91,6 +91,12 @@ def test_a_header_is_read_in_the_declared_dialect_and_no_row_is(tmp_path: Path) 
     )
 
 
+def test_a_row_in_place_of_the_header_is_not_shown(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, rows="17,clinic a,50,f,12.5,0\n")
+    assert "data.path" in fault and "look like a row" in fault
+    assert not any(value in fault for value in ("clinic a", "12.5"))
+
+
 def test_nothing_is_said_where_no_header_is_there(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
     plan(load_recipe(tmp_path / "r.yaml"))

@@ -66,7 +66,8 @@ def table_header(file: Path) -> TableHeader:
         if suffix(str(file)) in (".parquet", ".pq"):
             return TableHeader(file, _forms(_parquet_columns(file)))
         names, dialect = _csv_names(file)
-        _refuse_rows(names)
+        if fault := row_in_place_of_names(names):  # a recipe would publish it
+            raise _HeaderFault(fault)
         return TableHeader(file, _forms([(name, "unknown") for name in names]), dialect)
     except _HeaderFault as fault:
         raise DataError(f"{file} {fault}") from fault
@@ -122,15 +123,17 @@ def _forms(columns: list[tuple[str, ColumnForm]]) -> dict[str, ColumnForm]:
     return found
 
 
-def _refuse_rows(names: list[str]) -> None:
-    """Refuses a first line that looks like a row: a recipe would publish it. No value is shown."""
+def row_in_place_of_names(names: list[str]) -> str | None:
+    """What is wrong with a first line that looks like a row, as the rest of a sentence that begins
+    with the file's name and shows no value; None for names."""
     numbers = [float(name) for name in names if as_number(name) is not None]
     counted = len(numbers) > 2 and all(b - a == 1 for a, b in pairwise(numbers))
-    if 2 * len(numbers) >= len(names) and not counted:
-        raise _HeaderFault(
-            f"begins with {len(numbers)} numbers in {len(names)} columns, which look like a row "
-            "and not like names; put a line of names in front"
-        )
+    if 2 * len(numbers) < len(names) or counted:
+        return None
+    return (
+        f"begins with {len(numbers)} numbers in {len(names)} columns, which look like a row and "
+        "not like names; put a line of names in front"
+    )
 
 
 def _csv_names(file: Path) -> tuple[list[str], Dialect]:

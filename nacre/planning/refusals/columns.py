@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nacre.core.errors import DataError, RecipeError
 from nacre.data import Dialect, Table, Text
-from nacre.data.reading.header import named_columns
+from nacre.data.reading.header import named_columns, row_in_place_of_names
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.mistakes import nearest
 from nacre.recipe.places import placed, refuse
@@ -52,6 +52,10 @@ def _faults(
     if names is None:
         return
     needed = _needed(data, keyed=keyed)
+    lacks_some = any(name not in names for name in needed.values())
+    if lacks_some and (fault := row_in_place_of_names(names)):
+        yield "data.path", f"{file} {fault}"
+        return
     everywhere = {*_needed(data, keyed=True).values(), *_dropped(data).values()}
     left = [name for name in names if name not in everywhere]  # of which nothing is said
     for key, name in {**needed, **_dropped(data)}.items():
@@ -62,7 +66,8 @@ def _faults(
             left.remove(near[0])  # told once
         elif key not in needed:
             continue  # nothing of this name was to be used
-        yield key, f"{file} has no column {name!r}; {nearest(name, near or names)}"
+        known = near or [each if len(each) <= 40 else f"{each[:39]}…" for each in names]
+        yield key, f"{file} has no column {name!r}; {nearest(name, known)}"
     if isinstance(data, Table):
         for name in left:
             told = f"{file} has a column {name!r} that is neither declared nor dropped"
