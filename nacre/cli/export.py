@@ -44,4 +44,13 @@ def command(
     write_bytes(folder / "README.md", card.encode())
     files = sorted([*files, "README.md"])
     document = {"run": str(run), "folder": str(folder), "form": form, "files": files}
-    show(document, f"wrote {', '.join(files)} into {folder}", as_json)
+    show(document, f"wrote {', '.join(files)} into {folder}: {_what(form, folder)}", as_json)
+
+
+def _what(form: str, folder: Path) -> str:
+    """What was written, for people."""
+    if form == "onnx":
+        return "one graph from raw rows to answers, and a card that says what it reads"
+    if form == "adapter":
+        return "what LoRA learnt, to be put onto its base, and a card"
+    return f"the model and a card; `nacre predict {folder} ROWS` reads it"

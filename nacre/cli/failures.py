@@ -17,17 +17,18 @@ from pathlib import Path
 
 import click
 
-from nacre.core.errors import Elsewhere, NacreError
+from nacre.core.errors import Elsewhere, NacreError, RecipeError
 
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How an error is reported: its sentence and the exit code."""
+    """How an error is reported: its sentence, those of further faults, and the exit code."""
 
     sentence: str
     exit_code: int
+    others: tuple[str, ...] = ()
 
 
 class Interrupted(Exception):
@@ -87,6 +88,8 @@ def _heard() -> Generator[None]:
 def failure(error: BaseException) -> Failure:
     """The sentence and the exit code of anything that can be raised."""
     match error:
+        case RecipeError():
+            return Failure(str(error), error.exit_code, error.others)
         case NacreError():
             return Failure(str(error), error.exit_code)
         case Interrupted():

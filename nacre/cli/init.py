@@ -63,7 +63,10 @@ def command(
     if table is None and given:
         raise click.UsageError(f"`{given[0]}` is about a table: `nacre init table FILE {given[0]}`")
     if table is not None and kind != "table":
-        raise click.UsageError(f"a FILE is for tables, not for {kind}: `nacre init table {table}`")
+        raise click.UsageError(
+            f"a FILE is for tables, not for {kind}: `nacre init table {table}`, or `nacre init "
+            f"{kind}` for a recipe that runs or is edited, where its comments say what is yours"
+        )
     if output is None:
         output = Path("queries.yaml" if kind == "queries" else "recipe.yaml")
     if table is not None:

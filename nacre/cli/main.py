@@ -86,8 +86,11 @@ def _told(error: BaseException, words: Sequence[str]) -> int:
     if rank and shared(error):
         return told.exit_code
     note(f"nacre: process {rank}: {told.sentence}" if rank else f"nacre: {told.sentence}")
+    for other in told.others:
+        note(f"nacre: {other}")
     if "--json" in words:
-        click.echo(json.dumps({"error": told.sentence, "exit_code": told.exit_code}))
+        document = {"error": told.sentence, "exit_code": told.exit_code}
+        click.echo(json.dumps(document | ({"others": told.others} if told.others else {})))
     return told.exit_code
 
 

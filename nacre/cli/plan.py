@@ -16,7 +16,8 @@ from nacre.cli.output import code_of, code_options, common_options, show
 def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
     """Say what RECIPE will run: who is protected how well, the noise and whether it leaves room to
     learn, the cost in time and memory, what it takes from its grant, and epsilon with one more
-    epoch or with other noise, batches and steps. No row is read and nothing is written.
+    epoch or with other noise, batches and steps. No row is read and nothing is written; where the
+    file is there, its header alone is read, so that a mistyped column is found.
 
     Whatever is unsound is refused here, with file, line and remedy (exit code 2)."""
     from rich.console import Group

@@ -48,7 +48,8 @@ def command(
     ROWS is CSV, TSV, Parquet or JSONL with the columns that the model was trained on (the target
     need not be there), text as .txt too, and .npz or IDX for arrays and images. For a language
     model the columns are `log_likelihood` (of a token, on average, in nats) and `perplexity`; for
-    words `prediction` is a list.
+    words `prediction` is a list. CSV is written as the run's `dialect` says that rows are:
+    separator, quotes, encoding and decimal mark.
 
     What is missing, out of range or not listed is treated as the run's `on_missing` and
     `on_out_of_range` say. A row that they drop stays in the file without a prediction.

@@ -18,7 +18,8 @@
     ├── FileDamaged             a file that does not hold what was written           exit code 1
     └── Elsewhere               an error that another process of the run tells of    its exit code
 
-A message is one sentence: what, where, why, and the remedy last. `BadArgument` is a `ValueError`
+A message is one sentence: what, where, why, and the remedy last. A `RecipeError` carries one for
+each further fault that was found with it. `BadArgument` is a `ValueError`
 as well; people who use recipes see it with file, line and key.
 """
 
@@ -53,7 +54,11 @@ class Refusal(NacreError):
 
 
 class RecipeError(Refusal):
-    """A recipe that cannot be read; `str()` starts with file, line and key where known."""
+    """A recipe that cannot be read; `str()` starts with file, line and key where known.
+
+    `others` are the sentences of further faults that have nothing to do with this one, in the order
+    of the file; a traceback shows them as notes.
+    """
 
     def __init__(
         self,
@@ -62,12 +67,16 @@ class RecipeError(Refusal):
         file: str | Path | None = None,
         line: int | None = None,
         key: str | None = None,
+        others: tuple[str, ...] = (),
     ) -> None:
         self.message, self.file, self.line, self.key = message, file, line, key
+        self.others = tuple(one_line(other) for other in others)
         place = "" if file is None else f"{file}:{line}" if line is not None else f"{file}"
         name = "" if not key else f"`{key}`"
         head = " ".join(part for part in (place, name) if part)
         super().__init__(f"{head}: {message}" if head else message)
+        for other in self.others:
+            self.add_note(other)
 
 
 class DataError(Refusal):

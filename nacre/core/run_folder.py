@@ -248,6 +248,11 @@ def reopen(path: Path) -> RunFolder:
                 "checks its releases"
             )
     if not folder.recipe.exists() or not folder.plan.exists():
+        if (path / "model.json").exists() or (path / "model.onnx").exists():
+            raise RunError(
+                f"{path} holds a model without its run, as `nacre export` writes it; name the "
+                "folder of the run"
+            )
         raise RunError(f"{path} holds no run: start one with `nacre train RECIPE --into {path}`")
     _require_format(folder)
     return folder

@@ -48,7 +48,7 @@ class ByColumn:
         if declared < total:
             raise Incompatible(
                 f"the parties' sizes add up to {declared} and `data.size` is {total}, so some "
-                "units have no party; correct one of them"
+                "units have no party; correct one of them (both count what the holdout leaves)"
             )
         return dict(self.sizes)
 

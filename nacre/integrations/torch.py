@@ -18,6 +18,7 @@ Processes that `torchrun` starts with such a script share each step's work.
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ from nacre.integrations.mixing import Alone, alone
 from nacre.integrations.steps import PrivateSteps
 from nacre.recipe.sections import LedgerChoice
 from nacre.runs import checkpoint
+from nacre.runs.rows import size_notes
 from nacre.training.devices.group import join_until_exit
 
 RowLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -81,6 +83,9 @@ class Private:
     that sum, whose parts never leave the group, one noise is added, keyed by run, step and sum, so
     that all make the same release of one journalled step. Weights, options and rows that are not
     the same in all of them are refused.
+
+    A `size` a tenth away from the units at hand is told as a Python warning, which is for the
+    holder of the rows: it counts them.
 
     Raises `Incompatible` and `UnsupportedLayer` for what no epsilon would cover, `BudgetExceeded`
     where the account does not, `RunError` for a folder that holds something else.
@@ -136,7 +141,14 @@ class Private:
 
         ready = group.all_or_raise(prepared)
         place = None if folder is None else Path(folder)
+        units = len(dataset) if ready.owners is None else len(set(ready.owners))
+        what = "rows" if ready.owners is None else f"values of {column!r}"
 
+        def told() -> None:
+            for note in size_notes(units, what, size, batch, ("size", "batch")):
+                warnings.warn(note, stacklevel=4)  # before anything is charged
+
+        group.on_rank_zero(told, None)
         declared = (
             ready.promise, microbatch, gradients, precision, portions, place is None, resume,
             type(optimizer).__qualname__, [_numbers(one) for one in optimizer.param_groups],

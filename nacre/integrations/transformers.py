@@ -19,6 +19,7 @@ gradients nor its own clipping ever sees a private row.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ from nacre.integrations.mixing import Alone, alone
 from nacre.integrations.steps import PrivateSteps
 from nacre.integrations.trainer_arguments import require_arguments
 from nacre.recipe.sections import LedgerChoice
+from nacre.runs.rows import size_notes
 
 _PRIVATE = ("loss", "grad_norm", "total_flos")
 """What the Trainer would log and nothing protects; with it goes all that begins with `train_`: how
@@ -147,6 +149,9 @@ class PrivateTrainer(Trainer):
             batch=args.per_device_train_batch_size * args.gradient_accumulation_steps,
             steps=_steps_of(args, size),
         )
+        keys = ("size", "per_device_train_batch_size")
+        for note in size_notes(len(train_dataset), "rows", size, self._promise.batch, keys):
+            warnings.warn(note, stacklevel=2)
 
     @property
     def epsilon(self) -> float:

@@ -14,7 +14,7 @@ from nacre.data import Text
 from nacre.planning.protection import Protection
 from nacre.planning.refusals.evaluation import require_figure
 from nacre.recipe.document import Document
-from nacre.recipe.mistakes import first_mistake
+from nacre.recipe.mistakes import mistakes
 from nacre.recipe.options import content, validator
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
@@ -45,7 +45,7 @@ def chosen(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     try:
         made: Recipe = validator(Recipe).validate_python(values)
     except ValidationError as error:
-        mistake = first_mistake(error.errors(include_url=False), Document("", values, {}), Recipe)
+        mistake = mistakes(error.errors(include_url=False), Document("", values, {}), Recipe)
         _refused(recipe, settings, mistake)
     origin = recipe.origin
     lines = {} if origin is None else dict(origin.lines)

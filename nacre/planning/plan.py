@@ -1,4 +1,5 @@
-"""recipe -> Plan: resolve, refuse, build, estimate, price. No row is read.
+"""recipe -> Plan: resolve, refuse, build, estimate, price. No row is read; of a file that is there,
+the names of its columns are.
 
 A plan has one level for each account that is charged: the central run, every party (unit example or
 group), or the federation as a whole (unit client).
@@ -112,6 +113,7 @@ class Plan:
             "seed": self.recipe.seed,
             "task": self.schema.task,
             "classes": list(self.schema.classes),
+            "figure": words.speaking_figure(self.recipe),
             "private": self.private,
             "rounds": self.rounds,
             "parties": [words.holder(level) for level in self.levels],
@@ -125,7 +127,8 @@ class Plan:
 
 
 def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> Plan:
-    """What the recipe would do, priced. Reads no row of data.
+    """What the recipe would do, priced. Reads no row of data: of a table that is there, the header
+    alone, to find names that it does not have.
 
     Raises `Incompatible` and its siblings for what is unsound, `BudgetExceeded` where the grant
     does not cover the run. `resume` is the folder of the run that is to be continued: its own

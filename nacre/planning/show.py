@@ -119,6 +119,7 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
     for name in ("units", "noise x sensitivity", "epsilon", "delta", "by", "of the grant"):
         table.add_column(name, justify="right", no_wrap=True)
     alike: dict[tuple[str, ...], list[str]] = {}
+    rows: list[tuple[str, ...]] = []
     for level in levels:
         row = (
             str(level.size),
@@ -129,12 +130,13 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
             _taken(level),
         )
         alike.setdefault(row, []).append(level.account)
-    for row, accounts in alike.items():
-        if len(accounts) > _ALIKE:
+        rows.append(row)
+    for level, row in zip(levels, rows, strict=True):
+        accounts = alike[row]
+        if len(accounts) <= _ALIKE:
+            table.add_row(level.account, *row)
+        elif accounts[0] == level.account:
             table.add_row(words.first_of(accounts), *row)
-        else:
-            for account in accounts:
-                table.add_row(account, *row)
     return table
 
 

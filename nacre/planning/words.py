@@ -9,6 +9,7 @@ from typing import Any
 from nacre.core.normals.box_muller import COMPILED
 from nacre.core.parts import Sampling
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.figures.names import FigureName, usual
 from nacre.gradient_clipping.rules import UNIT
 from nacre.planning.levels import Level
 from nacre.recipe.schema import Recipe
@@ -46,6 +47,35 @@ def holder(holder: Level) -> dict[str, Any]:
         **_evaluation(mechanism),
         **holder.promise(),
     }
+
+
+RARE = 0.2
+"""Declared share of a class, below which an answer that is always the other class looks good by its
+accuracy."""
+
+
+def speaking_figure(recipe: Recipe) -> FigureName:
+    """The figure that stands first where one figure speaks for the model.
+
+    The one that the recipe names under `evaluate`, `stop` or `tune`; or, by the declared shares of
+    the classes, AUROC of two of which one is rare, and balanced accuracy where one of several has
+    nearly all; or the usual one. Declared values alone decide: what rows hold would tell of them.
+    """
+    federation, task = recipe.federated_learning, recipe.schema.task
+    stop = federation.stop if federation is not None else None
+    score = recipe.tune.score if recipe.tune is not None else None
+    named: tuple[FigureName | None, ...] = (
+        recipe.evaluate.figure if recipe.evaluate is not None else None,
+        stop.figure if stop is not None and stop.figure != "loss" else None,  # its default
+        score.figure if score is not None else None,
+    )
+    for figure in named:
+        if figure is not None:
+            return figure
+    shares = (recipe.training.class_prior or {}).values()
+    if task == "classification" and shares and max(shares) > 1 - RARE:
+        return "auroc" if len(shares) == 2 else "balanced_accuracy"
+    return usual(task)
 
 
 def _evaluation(mechanism: Mechanism) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def added_columns(signature: Signature, prefix: str = "") -> tuple[str, ...]:
 def predict_file(
     run: Path,  # a run folder, or what `nacre export` wrote
     rows: Path,
-    into: Path | None,  # .csv, .parquet or .jsonl; None writes CSV to `stream`
+    into: Path | None,  # .csv in the run's dialect, .parquet or .jsonl; None: CSV to `stream`
     *,
     stream: BinaryIO | None = None,
     prefix: str = "",  # of the columns that are added
@@ -86,7 +86,7 @@ def predict_file(
         tally = FaultTally(str(rows))
         count = 0
         with _sink(into, stream) as sink:
-            writer = writer_for(into, sink, [*opened.names, *added])
+            writer = writer_for(into, sink, [*opened.names, *added], signature.dialect)
             with contextlib.closing(writer):
                 for chunk in opened.chunks():
                     scored = model.scored(chunk, tally, count, stripped=opened.stripped)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -17,6 +17,8 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from nacre.core.errors import DataError, Refusal
+from nacre.data.columns.dialect import PLAIN, Dialect
+from nacre.data.readers import csv_form
 from nacre.prediction.formulas import FORMULA_SIGNS, inert
 
 _compute: Any = pyarrow.compute  # its functions are made when it is imported
@@ -34,12 +36,17 @@ class RowWriter(Protocol):
         ...
 
 
-def writer_for(path: Path | None, sink: BinaryIO, names: Sequence[str]) -> RowWriter:
-    """The writer of the form that a file's name ends in; CSV where there is no name."""
+def writer_for(
+    path: Path | None, sink: BinaryIO, names: Sequence[str], dialect: Dialect = PLAIN
+) -> RowWriter:
+    """The writer of the form that a file's name ends in; CSV, in this dialect, where there is no
+    name."""
     kind = ".csv" if path is None else path.suffix.lower()
     if kind in (".parquet", ".pq"):
         return ParquetWriter(sink, names)
-    return JsonWriter(sink, names) if kind in (".jsonl", ".ndjson") else CsvWriter(sink, names)
+    if kind in (".jsonl", ".ndjson"):
+        return JsonWriter(sink, names)
+    return CsvWriter(sink, names, dialect)
 
 
 def require_form(path: Path) -> None:
@@ -58,61 +65,105 @@ def require_form(path: Path) -> None:
 
 _SIGNS = np.zeros(256, np.bool_)
 _SIGNS[[ord(sign) for sign in FORMULA_SIGNS]] = True
-_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)\s*$"
 _LARGE = 1 << 29  # bytes of a chunk, beyond which Arrow needs wider places
 
 
 class CsvWriter:
-    """Comma-separated values; text that a spreadsheet would run as a formula stands behind an
-    apostrophe, unless it is a number."""
+    """Separated values, as a dialect writes them: separator, quotes, encoding and the decimal mark
+    of numbers. Text that a spreadsheet would run as a formula stands behind an apostrophe, unless
+    it is a number.
 
-    def __init__(self, sink: BinaryIO, names: Sequence[str]) -> None:
-        self._sink = sink
-        head = io.StringIO()
-        csv.writer(head, lineterminator="\n").writerow(map(inert, names))
-        sink.write(head.getvalue().encode())
+    Raises `DataError` for what this dialect cannot write: a letter that the encoding lacks, or a
+    value that holds the separator where nothing is quoted.
+    """
+
+    def __init__(self, sink: BinaryIO, names: Sequence[str], dialect: Dialect = PLAIN) -> None:
+        self._sink, self._dialect = sink, dialect
+        self._form = csv_form("predictions.csv", dialect)
+        self._number = _number_pattern(dialect)
+        if dialect.encoding == "utf-8-sig":
+            sink.write(codecs.BOM_UTF8)
+        self._write([pa.array([str(inert(name))]) for name in names])
 
     def write(self, columns: Mapping[str, Any]) -> None:
         """See `RowWriter.write`."""
-        cells = [_cells(values) for values in columns.values()]
-        wide = any(pa.types.is_large_string(part.type) for part in cells)
-        if wide or sum(part.nbytes for part in cells) > _LARGE:
-            cells = [part.cast(pa.large_string()) for part in cells]
-        ended = _joined(cells[-1].type, cells[-1], "\n")
-        lines = _joined(ended.type, *cells[:-1], ended, between=",")
-        places, data = _bytes_of(lines)
-        self._sink.write(data[places[0] : places[-1]])
+        self._write([as_arrow(values) for values in columns.values()])
 
     def close(self) -> None:
         """See `RowWriter.close`."""
 
+    def _write(self, columns: Sequence[Any]) -> None:
+        cells = [self._cells(values) for values in columns]
+        wide = any(pa.types.is_large_string(part.type) for part in cells)
+        if wide or sum(part.nbytes for part in cells) > _LARGE:
+            cells = [part.cast(pa.large_string()) for part in cells]
+        ended = _joined(cells[-1].type, cells[-1], "\n")
+        lines = _joined(ended.type, *cells[:-1], ended, between=self._form.separator)
+        self._sink.write(self._encoded(_held(lines)))
 
-def _cells(values: Any) -> Any:
-    """(n,) text as it stands in a file of CSV."""
-    found = as_arrow(values)
-    if pa.types.is_nested(found.type):
-        texts = [None if x is None else _json(x) for x in found.to_pylist()]
-        found = pa.array(texts, pa.string())
-    if not (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
-        binary = pa.types.is_binary(found.type) or pa.types.is_large_binary(found.type)
-        as_text = pa.array([str(x) for x in found.to_pylist()]) if binary else found
-        return as_text.cast(pa.string()).fill_null("")
-    if found.null_count:
-        found = found.fill_null("")
-    places, data = _bytes_of(found)
-    if not len(data):
-        return found
-    first = _SIGNS[data[np.minimum(places[:-1], len(data) - 1)]] & (places[1:] > places[:-1])
-    if first.any():
-        found = _inert_cells(found, np.flatnonzero(first))
+    def _encoded(self, data: NDArray[np.uint8]) -> Any:
+        """UTF-8 in the encoding of the dialect."""
+        encoding = self._dialect.encoding
+        if encoding.startswith("utf-8"):
+            return data
+        try:
+            return data.tobytes().decode().encode(encoding)
+        except UnicodeEncodeError as error:
+            sign = error.object[error.start]
+            raise DataError(
+                f"the predictions hold {sign!r}, which {encoding}, the declared encoding, cannot "
+                "write; name a file that ends in .parquet or .jsonl"
+            ) from error
+
+    def _cells(self, found: Any) -> Any:
+        """(n,) text as it stands in the file."""
+        if pa.types.is_nested(found.type):
+            texts = [None if x is None else _json(x) for x in found.to_pylist()]
+            found = pa.array(texts, pa.string())
+        if pa.types.is_floating(found.type) and self._dialect.decimal != ".":
+            texts = found.cast(pa.string())
+            found = _compute.replace_substring(texts, ".", self._dialect.decimal)
+        if not (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
+            binary = pa.types.is_binary(found.type) or pa.types.is_large_binary(found.type)
+            as_text = pa.array([str(x) for x in found.to_pylist()]) if binary else found
+            return as_text.cast(pa.string()).fill_null("")
+        if found.null_count:
+            found = found.fill_null("")
         places, data = _bytes_of(found)
-    held = memoryview(data[places[0] : places[-1]]).tobytes()
-    if not any(sign in held for sign in (b'"', b",", b"\n", b"\r")):
-        return found
-    special = _compute.match_substring_regex(found, r'[",\r\n]')
-    doubled = _compute.replace_substring(found, '"', '""')
-    quoted = _joined(found.type, '"', doubled, '"')
-    return _compute.if_else(special, quoted, found)
+        if not len(data):
+            return found
+        first = _SIGNS[data[np.minimum(places[:-1], len(data) - 1)]] & (places[1:] > places[:-1])
+        if first.any():
+            found = _inert_cells(found, np.flatnonzero(first), self._number)
+        return self._quoted(found, memoryview(_held(found)).tobytes())
+
+    def _quoted(
+        self,
+        cells: Any,  # (n,) Arrow text
+        held: bytes,  # all of it
+    ) -> Any:
+        """The cells, those in quotes that would not be read as they are."""
+        quote, separator = self._form.quote, self._form.separator
+        signs = [separator, "\n", "\r", *([] if quote is None else [quote])]
+        if not any(sign.encode() in held for sign in signs):
+            return cells
+        if quote is None:
+            raise DataError(
+                f"a value holds {self._form.held()} or a line break, and the declared dialect "
+                "quotes nothing; name a file of predictions that ends in .parquet or .jsonl"
+            )
+        special = _compute.match_substring_regex(cells, f"[{re.escape(''.join(signs))}]")
+        doubled = _compute.replace_substring(cells, quote, 2 * quote)
+        return _compute.if_else(special, _joined(cells.type, quote, doubled, quote), cells)
+
+
+def _number_pattern(dialect: Dialect) -> str:
+    """What a cell looks like that is a number, as this dialect writes it."""
+    mark = re.escape(dialect.decimal)
+    groups = re.escape(dialect.thousands or "")
+    whole = f"([0-9]{{1,3}}({groups}[0-9]{{3}})+|[0-9]+)" if groups else "[0-9]+"
+    digits = rf"({whole}({mark}[0-9]*)?|{mark}[0-9]+)([eE][+-]?[0-9]+)?"
+    return rf"^\s*[+-]?({digits}|inf|nan)\s*$"
 
 
 def _joined(kind: Any, *parts: Any, between: str = "") -> Any:
@@ -124,6 +175,7 @@ def _joined(kind: Any, *parts: Any, between: str = "") -> Any:
 def _inert_cells(
     values: Any,
     suspects: NDArray[np.int64],  # places of cells that begin with the sign of a formula
+    number_pattern: str,
 ) -> Any:
     """What `inert` makes of each cell, but for text that is a number."""
     chosen = values.take(pa.array(suspects))
@@ -131,7 +183,7 @@ def _inert_cells(
         _compute.cast(chosen, pa.float64())
         return values  # negative numbers, most often
     except pa.ArrowInvalid:
-        number = _compute.match_substring_regex(chosen, _NUMBER, ignore_case=True)
+        number = _compute.match_substring_regex(chosen, number_pattern, ignore_case=True)
     runs = np.zeros(len(values), np.bool_)
     runs[suspects[~np.asarray(number)]] = True
     marked = _joined(values.type, "'", values)
@@ -145,6 +197,12 @@ def _bytes_of(values: Any) -> tuple[Any, Any]:
     found = np.frombuffer(places, np.int64 if wide else np.int32)
     inside = found[values.offset : values.offset + len(values) + 1]
     return inside, np.frombuffer(data if data is not None else b"", np.uint8)
+
+
+def _held(values: Any) -> Any:
+    """The bytes of all values, one after another."""
+    places, data = _bytes_of(values)
+    return data[places[0] : places[-1]]
 
 
 # -- Parquet -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from nacre.core.errors import RecipeError
 from nacre.models import OWN, Code
 from nacre.recipe.audits import NOT_BUILT
 from nacre.recipe.document import FILL, Document, dump, key_path, parse, read_bytes
-from nacre.recipe.mistakes import first_mistake
+from nacre.recipe.mistakes import mistakes
 from nacre.recipe.options import content, validator
 from nacre.recipe.schema import Origin, Recipe, recipe_digest
 
@@ -80,14 +80,14 @@ def read_options(path: Path, option: type[Option]) -> Option:
 
 
 def read_text(document: Document, option: type[Option]) -> Option:
-    """The document as this option. Raises `RecipeError` for the first mistake in it."""
+    """The document as this option. Raises `RecipeError` for what is wrong in it."""
     _check_format(document)
     _require_filled(document)
     try:
         return validator(option).validate_python(document.values)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise first_mistake(details, document, option) from error
+        raise mistakes(details, document, option) from error
 
 
 def _recipe(data: bytes, name: str, folder: Path) -> Recipe:

@@ -1,4 +1,4 @@
-"""pydantic's errors as one sentence with file, line, key and remedy."""
+"""pydantic's errors as sentences with file, line, key and remedy."""
 
 from __future__ import annotations
 
@@ -10,18 +10,42 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic_core import ErrorDetails
 
 from nacre.core.errors import RecipeError
-from nacre.recipe.document import Document, LinePlace
+from nacre.recipe.document import Document, LinePlace, key_path
 from nacre.recipe.options import Hint, inside, keys, kinds, options, without_none
 
+MOST_TOLD = 20
+"""Faults of one file in one error."""
 
-def first_mistake(errors: list[ErrorDetails], document: Document, root: type) -> RecipeError:
-    """The mistake to mend first: what is wrong, from the top; then what is missing.
 
-    A misspelt key is wrong and missing at once, and the first says more.
+def mistakes(errors: list[ErrorDetails], document: Document, root: type) -> RecipeError:
+    """What is wrong, from the top; then what is missing. The first is the error, which carries the
+    others.
+
+    A misspelt key is wrong and missing at once, and counts as wrong alone.
     """
-    found = [_mistake(error, document, root) for error in errors]
-    missing = [error["type"] == "missing" for error in errors]
-    return min(zip(missing, found, strict=True), key=lambda pair: (pair[0], pair[1].line or 0))[1]
+    found = [(error["type"] == "missing", _mistake(error, document, root)) for error in errors]
+    misspelt = {_meant(error, root) for error in errors if error["type"] == "extra_forbidden"}
+    told = sorted(
+        ((missing, e) for missing, e in found if not (missing and e.key in misspelt)),
+        key=lambda pair: (pair[0], pair[1].line or 0),
+    )
+    first, others = told[0][1], [str(error) for _, error in told[1:]]
+    if len(others) >= MOST_TOLD:
+        left = len(others) - (MOST_TOLD - 1)
+        others = [*others[: MOST_TOLD - 1], f"and {left} more; mend these first"]
+    return RecipeError(
+        first.message, file=first.file, line=first.line, key=first.key, others=tuple(others)
+    )
+
+
+def _meant(error: ErrorDetails, root: type) -> str:
+    """The path of the key that an unknown one probably stands for; its own where none is near."""
+    place, hints = _walked(error["loc"], root)
+    near = get_close_matches(str(place[-1]), keys(options(hints[-2])[0]), n=1, cutoff=_NEAR)
+    return key_path((*place[:-1], *near)) if near else key_path(place)
+
+
+_NEAR = 0.6  # of difflib's ratio: from here on a word counts as misspelt
 
 
 def nearest(word: str, known: Iterable[str], count: int = 8) -> str:
@@ -33,7 +57,7 @@ def nearest(word: str, known: Iterable[str], count: int = 8) -> str:
     'use one of `epsilon`, `delta`'
     """
     names = list(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.6)
+    near = get_close_matches(word, names, n=1, cutoff=_NEAR)
     if near:
         return f"did you mean `{near[0]}`?"
     listed = ", ".join(f"`{name}`" for name in names[:count])

@@ -93,8 +93,10 @@ class Evaluate:
     """What is measured of a model beside accuracy and loss, and for whom."""
 
     figure: FigureName | None = None
-    """The figure that is shown of public rows while a run trains. None: accuracy, and loss where
-    answers are numbers or tokens."""
+    """The figure that stands first where one speaks for the model, and that is shown of public
+    rows, if there are any, while a run trains. None: accuracy, and loss where answers are numbers
+    or tokens; where `training.class_prior` gives one class more than 0.8, AUROC stands first of two
+    classes and balanced accuracy of more."""
     groups: tuple[str, ...] = ()
     """Columns with categories: `nacre audit` gives every figure on test rows also for the rows of
     each category."""

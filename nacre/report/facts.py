@@ -173,6 +173,8 @@ class PlanFacts(TypedDict):
     """ISO 8601, UTC."""
     seed: int
     task: str
+    figure: NotRequired[str]
+    """Which figure speaks for the model, by what the recipe declares."""
     private: bool
     """Whether every release is covered by an epsilon."""
     rounds: int

@@ -41,6 +41,11 @@ def hand_over(
     `FileDamaged` where the run's files do not fit each other.
     """
     finished = open_run(run, code=code)
+    if form == "onnx" and into.suffix.lower() == ".onnx":
+        raise RunError(
+            f"{into} is the name of a file, and model.onnx is written into a folder beside its "
+            f"card; name one, as {into.with_suffix('')}"
+        )
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise RunError(f"{into} exists and is not an empty folder; name another one")
     recipe, folder = finished.recipe, finished.folder

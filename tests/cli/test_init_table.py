@@ -208,6 +208,8 @@ def test_a_draft_filled_in_from_a_public_file_plans_and_trains(
     assert trained.exit_code == 0, trained.stderr
     parties = draft(tmp_path / "visits.csv", target="ill", party="ward", size=160)
     assert "sizes: {FILL: FILL}" in parties and "privacy.db --account visits/PARTY" in parties
+    assert "batch: 20  # units expected a step, in each party" in parties
+    assert "steps: 100" not in parties and "class_prior: {CLASS: 0.9, OTHER: 0.1}" in parties
 
 
 def test_a_dictionary_comes_before_public_rows_and_these_before_guesses(tmp_path: Path) -> None:

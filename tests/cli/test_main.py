@@ -15,7 +15,7 @@ from click.shell_completion import BashComplete
 
 from nacre.cli import main
 from nacre.core.errors import BudgetExceeded, LedgerError, NacreError, Refusal
-from tests.cli.conftest import Nacre
+from tests.cli.conftest import TINY, Nacre
 
 pytestmark = pytest.mark.slow
 
@@ -113,6 +113,18 @@ def test_a_traceback_is_shown_to_those_who_ask(
     assert "Traceback" not in nacre("plan", "r.yaml").stderr
     monkeypatch.setenv("NACRE_DEBUG", "1")
     assert "Traceback" in nacre("plan", "r.yaml").stderr
+
+
+def test_a_recipe_s_faults_are_told_at_once(nacre: Nacre, recipe: Path) -> None:
+    recipe.write_text(TINY.replace("norm: 1.0", "norm: 0").replace("steps: 3", "stebs: 3"))
+    result = nacre("plan", recipe, "--json")
+    first, second = result.stderr.splitlines()
+    assert "`gradient_clipping.norm`" in first and "did you mean `steps`?" in second
+    told = json.loads(result.stdout)
+    assert told["exit_code"] == result.exit_code == 2
+    assert [told["error"], *told["others"]] == [
+        line.removeprefix("nacre: ") for line in (first, second)
+    ]
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

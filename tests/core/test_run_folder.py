@@ -101,6 +101,9 @@ def test_a_key_of_another_length_is_no_key(tmp_path):
 def test_no_run_no_folder(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         run_folder.reopen(tmp_path)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(RunError, match="a model without its run"):
+        run_folder.reopen(tmp_path)
 
 
 def test_a_folder_states_its_format_and_another_one_is_refused(tmp_path):

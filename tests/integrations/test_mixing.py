@@ -321,6 +321,7 @@ HONEST = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:READ [0-9]+ rows")
 @pytest.mark.parametrize("name", HONEST)
 def test_a_data_set_whose_rows_are_their_own_is_taken(tmp_path, name):
     with private(tmp_path, dataset=HONEST[name](tmp_path), steps=2) as run:

@@ -214,6 +214,7 @@ def test_owners_are_named_in_many_forms(tmp_path, owners):
         assert len(run._steps._owned.names) == 30
 
 
+@pytest.mark.filterwarnings("ignore:READ 120 values")
 def test_the_account_is_bound_to_what_owners_are_told_apart_by(tmp_path):
     """A thousand visits of one patient under the same account would be another promise."""
     owned(tmp_path, steps=1).close()

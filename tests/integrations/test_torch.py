@@ -99,6 +99,7 @@ def test_epsilon_and_noise_are_those_of_a_recipe_with_the_same_numbers(tmp_path)
     assert Promise(**stepped(tmp_path, ledger=choice, **changed)).mechanism() == holder.mechanism
 
 
+@pytest.mark.filterwarnings("ignore:READ 1 rows")
 def test_an_empty_draw_is_a_step_like_any_other(tmp_path):
     """Most draws from a single row hold nothing; noise moves the weights still."""
     model = linear()
@@ -281,8 +282,23 @@ def test_the_price_is_that_of_the_declared_mechanism(tmp_path):
         steps=6,
     )
     assert mechanism == plain.calibrated(Budget(epsilon=8, delta=1e-4), "rdp")
-    with private(tmp_path, dataset=table(12)) as run:
+    with pytest.warns(UserWarning, match="READ 12 rows to train on, DECLARED 120 .`size`"):
+        few = private(tmp_path, dataset=table(12))
+    with few as run:
         event = dataclasses.replace(mechanism).event(1)
         assert run.step() == 1
         standing = book(tmp_path).runs[0]
     assert standing.steps == 6 and event == mechanism.event(1)
+
+
+def test_a_size_that_is_far_from_the_owners_at_hand_is_told(tmp_path):
+    """Owners are the units, so their number is what `size` declares; nothing is written of it."""
+    people = [row % 40 for row in range(SIZE)]
+    privacy = Privacy(epsilon=8, delta=1e-4, unit="group", rows_per_unit=3)
+    with (
+        pytest.warns(UserWarning, match="READ 40 values of 'person' to train on, DECLARED 120"),
+        private(tmp_path, privacy=privacy, groups=people, column="person", folder=tmp_path / "r"),
+    ):
+        pass
+    kept = [file for file in (tmp_path / "r").rglob("*") if file.is_file()]
+    assert kept and not any(b"READ" in file.read_bytes() for file in kept)

@@ -124,6 +124,7 @@ def test_one_row_moves_a_sum_of_an_estimator_and_nothing_else(tmp_path: Path, cu
     assert all(torch.equal(value, told[1][1][key]) for key, value in told[0][1].items())
 
 
+@pytest.mark.filterwarnings("ignore:READ . rows")
 @pytest.mark.parametrize("adjacency", ONE_SIDED)
 def test_one_row_moves_a_sum_of_the_trainer_and_nothing_else(
     tmp_path: Path, cut: Sums, adjacency: Adjacency

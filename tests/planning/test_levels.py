@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from nacre.core.errors import Incompatible
 from nacre.ledger import PLANNED, Request
 from nacre.planning.levels import ChargedLevel, Level, PricedLevel
 from nacre.planning.plan import plan
-from tests.training.tiny import CENTRAL, FEDERATED, recipe
+from tests.training.tiny import CENTRAL, FEDERATED, TABLE, changed, recipe
 
 
 def test_a_run_without_privacy_has_declared_levels_alone(tmp_path: Path) -> None:
@@ -58,3 +59,16 @@ def test_noise_that_is_not_calibrated_has_no_multiplier(tmp_path: Path) -> None:
         bare.levels[0].mechanism.multiplier  # noqa: B018
     with pytest.raises(ValueError, match="nothing to calibrate"):
         bare.levels[0].mechanism.with_multiplier(3.0)
+
+
+def test_the_party_that_decides_is_named(tmp_path: Path) -> None:
+    """The smallest bounds the batch, the largest delta: the remedy fits all of them."""
+    parties = {"kind": "column", "column": "ward", "sizes": {"a": 90, "b": 20, "c": 40}}
+    wards = changed(TABLE, {"data.party": "ward", "data.size": 150, "data.unit": None}) | {
+        "federated_learning": {"parties": parties, "rounds": 2},
+        "differential_privacy": {"epsilon": 8, "delta": 0.02},
+    }
+    with pytest.raises(Incompatible, match="party b has 20; use 20 or fewer"):
+        plan(recipe(tmp_path, wards, training__batch=30))
+    with pytest.raises(Incompatible, match=r"for the 90 units of a, .* at most 1e-03"):
+        plan(recipe(tmp_path, wards, training__batch=20))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nacre.planning import limits, words
+from nacre.recipe.load import loads
 from tests.training.tiny import CENTRAL, FEDERATED, changed, recipe
 
 OPEN = {"differential_privacy": None, "ledger": None}
@@ -151,3 +152,37 @@ def test_what_floating_point_leaves_open_goes_with_the_noise(
     assert any(line.startswith("Noise is exact") for line in found) == exact
     assert any("Mironov 2012" in line for line in found) == (not exact)
     assert any("What the noise remembers" in line for line in found) == (not exact)
+
+
+RARE = "training: {class_prior: {malignant: 0.05, benign: 0.95}}\n"
+EVEN = "training: {class_prior: {malignant: 0.4, benign: 0.6}}\n"
+THREE = "training: {class_prior: {setosa: 0.9, versicolor: 0.06, virginica: 0.04}}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "figure"),
+    [
+        ("breast_cancer", "", "accuracy"),
+        ("breast_cancer", EVEN, "accuracy"),
+        ("breast_cancer", RARE, "auroc"),
+        ("iris", THREE, "balanced_accuracy"),
+        ("numbers", "", "loss"),
+        ("numbers", "evaluate: {figure: r2}\n", "r2"),
+        ("breast_cancer", RARE + "evaluate: {figure: f1}\n", "f1"),
+        ("breast_cancer", RARE + "tune: {over: {training.steps: [1, 2]}, trials: 2, "
+         "score: {kind: public, figure: brier}}\n", "brier"),
+        ("breast_cancer", "federated_learning: {parties: {kind: uniform, names: [a, b]}, "
+         "stop: {kind: flat, patience: 2, figure: auroc}}\n", "auroc"),
+    ],
+)  # fmt: skip
+def test_what_is_declared_chooses_the_figure_that_stands_first(
+    name: str, more: str, figure: str
+) -> None:
+    data = {
+        "breast_cancer": "{kind: builtin, name: breast_cancer, size: 569}",
+        "iris": "{kind: builtin, name: iris, size: 150}",
+        "numbers": "{kind: table, path: r.csv, target: y, task: regression, size: 9, "
+        "columns: {x: {low: 0, high: 1}}}",
+    }[name]
+    text = f"nacre: 1\nname: x\ndata: {data}\nmodel: {{kind: mlp, hidden: [4]}}\n{more}"
+    assert words.speaking_figure(loads(text)) == figure

@@ -18,6 +18,8 @@ import pytest
 from click.testing import Result
 
 from nacre.core.errors import DataError, NacreError
+from nacre.data.columns.dialect import Dialect
+from nacre.data.readers import read_table
 from nacre.models import build, save
 from nacre.prediction.predict_file import predict_file
 from nacre.prediction.predictor import load_model
@@ -89,6 +91,21 @@ def test_a_file_in_another_encoding_is_told_of(place: Path, tmp_path: Path, nacr
         result = nacre("predict", model, file)
         assert result.exit_code == code, result.output
         assert result.stderr.count(said) == told
+
+
+def test_predictions_come_in_the_dialect_of_the_rows(
+    place: Path, tmp_path: Path, nacre: Any
+) -> None:
+    model, file, out = tmp_path / "model", tmp_path / "rows.csv", tmp_path / "out.csv"
+    assert nacre("export", place / "table", model).exit_code == 0
+    facts = json.loads((model / "model.json").read_text())
+    facts["signature"]["dialect"] = {"encoding": "latin-1", "separator": ";", "decimal": ","}
+    (model / "model.json").write_text(json.dumps(facts))
+    file.write_text("age;ward;pulse;größe\n50,5;east;70;-1,5\n", encoding="latin-1")
+    assert nacre("predict", model, file, "-o", out).exit_code == 0
+    head, row = (line.split(";") for line in out.read_text(encoding="latin-1").splitlines())
+    assert head[:5] == ["age", "ward", "pulse", "größe", "prediction"]
+    assert row[:4] == ["50,5", "east", "70", "-1,5"] and row[5].startswith("0,")
 
 
 def test_every_form_holds_the_same(place: Path, rows: Path, nacre: Any) -> None:
@@ -320,6 +337,47 @@ def test_a_file_of_csv_reads_back(tmp_path: Path) -> None:
     assert [row[0] for row in found] == expected
     assert json.loads(found[1][1]) == [1, "a"] and found[6][1] == "text"
     assert [row[2] for row in found[:3]] == ["0.1", "nan", "1e-9"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "cells", "line"),
+    [
+        (Dialect(separator=";", decimal=",", thousands="."), ["a;b", "-1.234,5", "-1;5"],
+         '"a;b";0,5;7\n-1.234,5;1e-9;7\n"\'-1;5";-0,25;7\n'),
+        (Dialect(decimal=","), ["x", "-1,5", "é"], 'x,"0,5",7\n"-1,5",1e-9,7\né,"-0,25",7\n'),
+        (Dialect(separator="tab", quote="'", encoding="cp1252"), ["it's", '"', "€"],
+         "'it''s'\t0.5\t7\n\"\t1e-9\t7\n€\t-0.25\t7\n"),
+        (Dialect(separator="|", quote="none", encoding="utf-8-sig"), ['"', ",", "=1"],
+         "\ufeff\"|0.5|7\n,|1e-9|7\n'=1|-0.25|7\n"),
+    ],
+)  # fmt: skip
+def test_csv_is_written_as_the_dialect_says_that_rows_are(
+    tmp_path: Path, dialect: Dialect, cells: list[str], line: str
+) -> None:
+    """And reads back in it, to the same cells but for the apostrophes."""
+    sink, numbers = io.BytesIO(), [0.5, 1e-9, -0.25]
+    writer = CsvWriter(sink, ["a", "b", "c"], dialect)
+    writer.write({"a": cells, "b": numbers, "c": [7] * 3})
+    body = sink.getvalue().decode(dialect.encoding.removesuffix("-sig"))
+    mark = {None: ",", "tab": "\t"}.get(dialect.separator, dialect.separator)
+    assert body.replace(f"a{mark}b{mark}c\n", "", 1) == line
+    (tmp_path / "back.csv").write_bytes(sink.getvalue())
+    back = read_table(tmp_path, "back.csv", dialect)
+    assert [str(cell).removeprefix("'") for cell in back.columns["a"]] == cells
+    assert [float(dialect.plain_number(str(x)) or "nan") for x in back.columns["b"]] == numbers
+
+
+@pytest.mark.parametrize(
+    ("dialect", "cell", "says"),
+    [
+        (Dialect(encoding="latin-1"), "€", "cannot write"),
+        (Dialect(quote="none"), "a,b", "commas"),
+    ],
+)
+def test_what_a_dialect_cannot_write_is_refused(dialect: Dialect, cell: str, says: str) -> None:
+    writer = CsvWriter(io.BytesIO(), ["a"], dialect)
+    with pytest.raises(DataError, match=says):
+        writer.write({"a": [cell]})
 
 
 def test_json_has_no_infinite_number_and_parquet_no_half_character() -> None:

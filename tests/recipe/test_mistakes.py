@@ -9,6 +9,7 @@ import pytest
 from nacre.core.errors import RecipeError
 from nacre.recipe.document import DEEPEST, LARGEST
 from nacre.recipe.load import load_recipe, loads
+from nacre.recipe.mistakes import MOST_TOLD
 from tests.recipe.texts import SMALL, WHOLE
 
 
@@ -125,6 +126,25 @@ def test_aliases_cannot_blow_a_file_up() -> None:
 def test_the_first_mistake_is_told_and_what_is_missing_comes_last() -> None:
     both = SMALL.replace("size: 150", "sizes: 150") + "trainin: {}\n"
     assert mistake(both).key == "data.sizes"
+
+
+def test_faults_that_have_nothing_to_do_with_each_other_are_told_together() -> None:
+    text = WHOLE.replace("sex: {categories", "sex: {categorys").replace("norm: 0.5", "norm: 0")
+    text = text.replace("beta: 4", "beta: '4'").replace(
+        "epsilon: 4, delta: 1e-4, rows", "epsilon: 4, rows"
+    )
+    error = mistake(text)
+    assert (error.line, error.key) == (11, "data.columns.sex.categorys")
+    assert [other.split(": ")[0] for other in error.others] == [
+        "r.yaml:22 `gradient_clipping.norm`",
+        "r.yaml:30 `adversarial_training.beta`",
+        "r.yaml:27 `differential_privacy.delta`",
+    ]
+    assert error.__notes__ == list(error.others)
+    alone = changed("  size: 300", "  sise: 300")  # not missing as well
+    assert alone.others == ()
+    many = mistake(SMALL + "".join(f"key{i}: 1\n" for i in range(50)))
+    assert len(many.others) == MOST_TOLD and "30 more" in many.others[-1]
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

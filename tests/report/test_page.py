@@ -13,6 +13,8 @@ import pytest
 
 from nacre.report import Evidence, gather
 from nacre.report.page import render
+from nacre.report.sections.headline import key_figures
+from nacre.runs.listing.entry import run_entry
 from tests.report import sample
 
 VOID = {"meta", "img", "link", "br", "hr"}
@@ -107,6 +109,29 @@ def test_tables_and_pictures_speak(evidence: Evidence) -> None:
     assert all("scope" in attributes for tag, attributes in tags if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
     assert names.count("svg") == names.count("desc") >= 8
+
+
+def test_the_figure_that_the_plan_puts_first_stands_first(tmp_path: Path) -> None:
+    """Of the rows that may be shown; accuracy stays beside it."""
+    plan, compared = sample.plan() | {"figure": "auroc"}, sample.comparison()
+    labels = [stat.label for stat in key_figures(gather(sample.write(tmp_path / "old", plan=plan)))]
+    assert labels[1] == "Accuracy" and "AUROC" not in labels  # nobody measured it
+    figure = {"value": 0.71, "low": 0.6, "high": 0.8, "why": None}
+    parts = {"rows": 114, "classes": [], "groups": [], "bins": [], "confusion": []}
+    compared["variants"][0]["figures"] = {"figures": {"auroc": figure}, **parts}
+    run = sample.write(tmp_path / "run", plan=plan, comparison=compared)
+    evidence = gather(run)
+    first, second = key_figures(evidence)[1:3]
+    assert (first.label, first.value, second.label) == ("AUROC", "0.71", "Accuracy")
+    assert first.detail == "95% interval 0.6 to 0.8" and not first.private
+    assert "Its AUROC is 0.71; it answers 94.7%" in Walk(render(evidence)).text
+    shown = run_entry(run).figures.first
+    assert shown is not None and shown[0] == "AUROC"
+    withheld = sample.write(tmp_path / "own", plan=plan, comparison=None, findings=None)
+    (withheld / "local").mkdir(exist_ok=True)
+    (withheld / "local" / "findings.json").write_text("{}")
+    first = key_figures(gather(withheld))[1]
+    assert (first.label, first.value) == ("AUROC", "withheld")
 
 
 def test_the_main_figures_are_said(evidence: Evidence) -> None:

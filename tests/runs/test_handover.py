@@ -100,6 +100,8 @@ def test_what_cannot_be_handed_over_writes_nothing(place, tmp_path):
     (tmp_path / "full/mine.txt").write_text("mine")
     with pytest.raises(RunError, match="not an empty folder"):
         hand_over(place / "run", tmp_path / "full")
+    with pytest.raises(RunError, match=r"into a folder .* name one, as .*/model$"):
+        hand_over(place / "run", tmp_path / "model.onnx", "onnx")
     with pytest.raises(Stopped):
         train(plan(recipe(place, LABELLED, ledger__path="other.db")), tmp_path / "open",
               observe=StopAfter(5))  # fmt: skip

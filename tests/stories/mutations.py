@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from nacre.core.errors import NacreError
+from nacre.core.errors import NacreError, RecipeError
 from nacre.runs import rows
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, patients, text
 
@@ -334,7 +334,8 @@ def outcome(case: Case, folder: Path, *, train: bool = False) -> Outcome:
                 pass
     except NacreError as error:
         sentence = str(error)
-        faults += told_badly(sentence)
+        for said in (sentence, *(error.others if isinstance(error, RecipeError) else ())):
+            faults += told_badly(said)
         if (folder / "run").exists():
             faults.append(f"refused only after it was charged: {sentence}")
     except (Exception, TooLong) as error:
@@ -423,6 +424,7 @@ def through_the_command(case: Case, folder: Path) -> Outcome:
     if "Traceback" in done.stdout + done.stderr or "fault of nacre" in done.stderr:
         faults.append(f"traceback: {done.stderr[-200:]}")
     if done.returncode:
-        faults += told_badly(done.stderr.removesuffix("\n"))
+        for line in done.stderr.removesuffix("\n").split("\n"):  # one for each fault of a recipe
+            faults += told_badly(line)
     reached = "refused" if done.returncode else "planned"
     return Outcome(case, reached, done.stderr.strip(), tuple(faults))

@@ -30,6 +30,7 @@ from nacre.planning.refusals.clipping import (
     per_unit_clipping,
     sums_carry_the_rule,
 )
+from nacre.planning.refusals.columns import columns_are_in_the_files
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
 from nacre.planning.refusals.evaluation import (
     figures_fit_the_task,
@@ -56,29 +57,34 @@ def delta_below_size(facts: RecipeFacts) -> None:
     units = facts.sizes
     if privacy.unit == "client" and federation is not None:
         units = {"": len(federation.parties.names)}
-    for name, size in units.items():
-        if privacy.delta >= 1 / size:
-            whose = f" of {name}" if name else ""
-            refuse(
-                recipe,
-                "differential_privacy.delta",
-                f"{privacy.delta:g} is not below 1 / size = {1 / size:.3g} for the {size} units"
-                f"{whose}, so publishing one of them whole would pass; use at most "
-                f"{0.1 / size:.0e}",
-            )
+    name, size = max(units.items(), key=_of_size)
+    if privacy.delta >= 1 / size:
+        whose = f" of {name}" if name else ""
+        refuse(
+            recipe,
+            "differential_privacy.delta",
+            f"{privacy.delta:g} is not below 1 / size = {1 / size:.3g} for the {size} units"
+            f"{whose}, so publishing one of them whole would pass; use at most "
+            f"{0.1 / size:.0e}",
+        )
 
 
 def batch_within_data(facts: RecipeFacts) -> None:
     """A step cannot expect more units than there are."""
-    for name, size in facts.sizes.items():
-        if facts.recipe.training.batch > size:
-            whose = f"party {name} has" if name else "the data have"
-            refuse(
-                facts.recipe,
-                "training.batch",
-                f"{facts.recipe.training.batch} units are expected a step, but {whose} {size}; "
-                f"use {size} or fewer",
-            )
+    name, size = min(facts.sizes.items(), key=_of_size)
+    if facts.recipe.training.batch > size:
+        whose = f"party {name} has" if name else "the data have"
+        refuse(
+            facts.recipe,
+            "training.batch",
+            f"{facts.recipe.training.batch} units are expected a step, but {whose} {size}; "
+            f"use {size} or fewer",
+        )
+
+
+def _of_size(holder: tuple[str, int]) -> int:
+    """By what the holder that decides is found: what fits it fits all others."""
+    return holder[1]
 
 
 def unit_exists(facts: RecipeFacts) -> None:
@@ -318,6 +324,7 @@ def averages_are_whole(facts: RecipeFacts) -> None:
 
 
 CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
+    columns_are_in_the_files,
     per_unit_clipping,
     norms_leave_room_for_noise,
     sums_carry_the_rule,

@@ -26,13 +26,12 @@ def figures_fit_the_task(facts: RecipeFacts) -> None:
     if evaluate is None or evaluate.figure is None:
         return
     require_figure(recipe, "evaluate.figure", evaluate.figure)
-    if not recipe.data.has_public:
+    if not recipe.data.has_public and not recipe.data.has_test:
         refuse(
             recipe,
             "evaluate.figure",
-            "what is shown while a run trains is computed on public rows, and the recipe declares "
-            "none; declare `data: {public: …}`, or leave this out: `nacre audit` gives every "
-            "figure on the test rows",
+            "a figure is computed on test rows, and on public ones while a run trains, and the "
+            "recipe declares neither; declare `data: {holdout: {share: 0.2}}`, or leave this out",
         )
 
 

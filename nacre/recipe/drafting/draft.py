@@ -10,9 +10,9 @@ from pathlib import Path
 
 from nacre.core.errors import RecipeError, Refusal
 from nacre.data.readers import as_number, is_missing, text
+from nacre.data.reading.header import TableHeader, table_header
 from nacre.recipe.document import FILL, key_path, parse
 from nacre.recipe.drafting.guesses import ColumnGuess, name_guess, names_people
-from nacre.recipe.drafting.header import TableHeader, table_header
 from nacre.recipe.drafting.known import documented, of_values, public_table
 from nacre.recipe.drafting.template import RecipeParts, recipe_text
 from nacre.recipe.drafting.yaml_text import as_flow, as_name

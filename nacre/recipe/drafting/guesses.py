@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from nacre.recipe.drafting.header import ColumnForm
+from nacre.data.reading.header import ColumnForm
 
 
 @dataclass(frozen=True)

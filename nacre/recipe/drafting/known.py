@@ -12,9 +12,9 @@ from nacre.core.errors import DataError, RecipeError, Refusal
 from nacre.core.strict import parsed
 from nacre.data.columns.dialect import PLAIN
 from nacre.data.readers import RawTable, as_number, is_missing, read_table, suffix, text
+from nacre.data.reading.header import TableHeader, table_header
 from nacre.recipe.document import LONGEST, parse, read_bytes
 from nacre.recipe.drafting.guesses import ColumnGuess
-from nacre.recipe.drafting.header import TableHeader, table_header
 
 MANY = 50
 """Different texts of a column above which they are not taken as its categories."""

@@ -192,9 +192,28 @@ def _target(parts: RecipeParts) -> list[str]:
     ]
 
 
+def _prior(parts: RecipeParts) -> list[str]:
+    """Where a class is rare, its share decides how a model starts and what is shown of it."""
+    if parts.classes is not None and not parts.classes:
+        return []
+    first, second = ([as_name(name) for name in parts.classes or ()] + ["CLASS", "OTHER"])[:2]
+    return [
+        f"  # class_prior: {{{first}: 0.9, {second}: 0.1}}  # where one is rare: shares known "
+        "elsewhere, not",
+        "  #   counted here; answers start there, and AUROC is shown before accuracy",
+    ]
+
+
+_OF_PARTY = 32
+"""Units of a step in each party, whose size is often far below the whole."""
+
+
 def _rest(parts: RecipeParts) -> str:
     size = parts.size
     batch = 64 if size is None else max(1, min(256, size // 8))
+    of_batch = "at most `size`"
+    if parts.party is not None:
+        batch, of_batch = min(batch, _OF_PARTY), "in each party, at most the size of the smallest"
     lines = [
         "model: {kind: mlp, hidden: [32]}",
         "gradient_clipping: {kind: flat, norm: 1.0}   # how far one unit can move a step",
@@ -206,7 +225,8 @@ def _rest(parts: RecipeParts) -> str:
             "  parties:",
             "    kind: column",
             f"    column: {as_name(parts.party)}",
-            f"    sizes: {{{FILL}: {FILL}}}  # every party, with its declared number of units",
+            f"    sizes: {{{FILL}: {FILL}}}  # every party, with its declared number of units;",
+            "    #   counted as `size` is, after the holdout: together they are `size`",
             "  rounds: 50",
             "  local: {steps: 1}",
             "",
@@ -222,9 +242,10 @@ def _rest(parts: RecipeParts) -> str:
         f"  delta: {parts.delta}  # well below 1 / size",
         "",
         "training:",
-        "  steps: 100",
-        f"  batch: {batch}  # units expected a step, at most `size`",
+        *(["  steps: 100"] if parts.party is None else []),  # of a federation its rounds count
+        f"  batch: {batch}  # units expected a step, {of_batch}",
         "  optimizer: {kind: adam, lr: 0.01}",
+        *_prior(parts),
         "",
         "ledger:",
         "  path: privacy.db  # every run and query on these rows is charged to it",

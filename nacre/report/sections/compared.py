@@ -22,7 +22,7 @@ from nacre.report.sections.blocks import (
 )
 from nacre.report.sections.dots import Dot, dots
 from nacre.report.sections.drawing import Caption, TickFormat
-from nacre.report.sections.headline import STAYS_LOCAL, private_measure
+from nacre.report.sections.headline import FIGURES, STAYS_LOCAL, private_measure
 from nacre.report.sections.numbers import (
     MISSING,
     listed,
@@ -40,9 +40,6 @@ MEASURES: dict[Measure, tuple[str, TickFormat]] = {
     "attacked_accuracy": ("Accuracy under attack", percent),
     "membership_advantage": ("Membership advantage", signed_text),
 }
-FIGURES = "figures"
-"""How the private ones are named under `on_private_rows`."""
-
 _FEW = 6  # classes whose table a narrow screen can stack
 _IN_CHARTS = ("accuracy", "loss")
 _OF_GROUPS = ("accuracy", "auroc", "balanced_accuracy", "mae", "r2")

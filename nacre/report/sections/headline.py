@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
+from nacre.figures.intervals import MeasuredFigure
+from nacre.figures.names import KINDS, FigureKind
 from nacre.figures.protected import counted_words
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import kinds
@@ -30,6 +32,10 @@ STAYS_LOCAL = f"on private rows: in {HOLDERS_PAGE}, for their holder alone"
 """Why a figure is not shown, and where it is."""
 
 
+FIGURES = "figures"
+"""How the private ones of all figures are named under `on_private_rows`."""
+
+
 def finding(evidence: Evidence, audit: str) -> FindingFacts | None:
     """The finding of an audit; the first where there are several."""
     return next((found for found in evidence["findings"] if found["audit"] == audit), None)
@@ -41,6 +47,18 @@ def accuracy(evidence: Evidence) -> IntervalFacts | None:
     if model is not None and model["accuracy"] is not None:
         return model["accuracy"]
     return evasion["details"].get("clean") if evasion is not None else None
+
+
+def speaking(evidence: Evidence) -> tuple[FigureKind, MeasuredFigure | None] | None:
+    """The figure that the plan puts first, and what it is on public test rows (None where it was
+    not measured); None where that is accuracy or loss, which are told anyway."""
+    name = evidence["plan"].get("figure")
+    kind = next((kind for known, kind in KINDS.items() if known == name), None)
+    if kind is None or name in ("accuracy", "loss"):
+        return None
+    model = variant(evidence, "protected")
+    figures = model.get("figures") if model is not None else None
+    return kind, figures["figures"].get(str(name)) if figures is not None else None
 
 
 def loss(evidence: Evidence) -> IntervalFacts | None:
@@ -169,7 +187,15 @@ def _skill(evidence: Evidence) -> str:
     rows = f"{comparison['rows']:,} test rows" if comparison is not None else "test rows"
     twin = variant(evidence, "unprotected")
     beside = _beside(twin["accuracy"]) if twin is not None else ""
-    return f"It answers {percent(figure['value'])} of {rows} correctly{beside}."
+    answers = f"answers {percent(figure['value'])} of {rows} correctly{beside}"
+    first = speaking(evidence)
+    if first is None or first[1] is None or first[1]["value"] is None:
+        return f"It {answers}."
+    return f"Its {first[0].words} is {_in_words(first[0], first[1]['value'])}; it {answers}."
+
+
+def _in_words(kind: FigureKind, value: float) -> str:
+    return percent(value) if kind.share else number_text(value)
 
 
 def _beside(figure: IntervalFacts | None) -> str:
@@ -195,9 +221,9 @@ def _attacked(evidence: Evidence) -> str:
 
 
 def key_figures(evidence: Evidence) -> list[Stat]:
-    """Privacy, accuracy, the price of protection, accuracy under attack, membership advantage,
-    exposure of canaries. Where held-out rows have a protected figure, it stands for an accuracy
-    that this page cannot show, and else beside it.
+    """Privacy, the figure that the plan puts first, accuracy, the price of protection, accuracy
+    under attack, membership advantage, exposure of canaries. Where held-out rows have a protected
+    figure, it stands for an accuracy that this page cannot show, and else beside it.
 
     An attack that neither the recipe asked for nor `nacre audit` reported has no figure, and
     without an unprotected twin protection has no price.
@@ -209,8 +235,30 @@ def key_figures(evidence: Evidence) -> list[Stat]:
     attacked = [_figure(evidence, audit, label) for audit, label in (known | found).items()]
     protected = _protected(evidence)
     known_here = accuracy(evidence) is not None or loss(evidence) is not None
-    own = [] if protected and not known_here else [_accuracy(evidence)]
+    own = [] if protected and not known_here else _own(evidence)
     return [_epsilon(evidence), *own, *protected, *attacked, *_price(evidence)]
+
+
+def _own(evidence: Evidence) -> list[Stat]:
+    """How good the model is: the figure that the plan puts first, then accuracy or loss."""
+    first = speaking(evidence)
+    if first is None:
+        return [_accuracy(evidence)]
+    kind, figure = first
+    label = kind.words[0].upper() + kind.words[1:]
+    if figure is None:
+        known = accuracy(evidence) is not None or loss(evidence) is not None
+        return [_accuracy(evidence) if known else _absent(label, evidence)]
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None:
+        return [Stat(label, "undefined", str(figure["why"]), False), _accuracy(evidence)]
+    detail = str(figure["why"] or "")
+    if low is not None and high is not None:
+        comparison = evidence["comparison"]
+        level = f"{whole(comparison['confidence'])} " if comparison is not None else ""
+        detail = f"{level}interval {_in_words(kind, low)} to {_in_words(kind, high)}"
+    private = private_measure(evidence, FIGURES)
+    return [Stat(label, _in_words(kind, value), detail, private=private), _accuracy(evidence)]
 
 
 def _protected(evidence: Evidence) -> list[Stat]:

@@ -137,7 +137,7 @@ def _judged(path: Path, plan: dict[str, Any], every_figure: bool) -> RunEntry:
         private=private,
         epsilon=epsilon,
         delta=delta,
-        figures=public_figures(path, every=every_figure),
+        figures=public_figures(path, plan.get("figure"), every=every_figure),
         size=_size(path),
         plan=plan,
     )

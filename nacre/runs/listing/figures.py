@@ -47,11 +47,15 @@ class PublicFigures:
 
     found: Mapping[str, PublicFigure] = field(default_factory=dict[str, PublicFigure])
     missing: str = NOT_MEASURED
+    speaks: str = ""
+    """The name of the one that the plan puts first; "" where it says nothing."""
 
     @property
     def first(self) -> tuple[str, PublicFigure] | None:
-        """The figure that stands for the run: its accuracy, its loss, or a protected accuracy."""
-        known = [name for name in ("accuracy", "loss", PROTECTED) if name in self.found]
+        """The figure that stands for the run: the one that its plan puts first, its accuracy, its
+        loss, or a protected accuracy."""
+        order = (self.speaks, "accuracy", "loss", PROTECTED)
+        known = [name for name in order if name in self.found]
         return (known[0], self.found[known[0]]) if known else None
 
 
@@ -65,9 +69,10 @@ NAMES = ("accuracy", "loss", PROTECTED, *(kind.words for kind in _MORE.values())
 """Every figure, in the order of the report."""
 
 
-def public_figures(run: Path, *, every: bool = True) -> PublicFigures:
+def public_figures(run: Path, speaks: object = None, *, every: bool = True) -> PublicFigures:
     """The figures in comparison.json and findings.json of a run folder, never those in `local/`;
     without `every` the latter, which holds pictures, is read where the former has no figure alone.
+    `speaks` is what plan.json says under `figure`.
 
     A file that holds anything on private rows, where it does not belong, shows nothing.
     """
@@ -83,7 +88,8 @@ def public_figures(run: Path, *, every: bool = True) -> PublicFigures:
         return PublicFigures(missing=NOT_SHOWN)
     # Whether the file is there, not what it says.
     private = os.path.lexists(run / "local" / "findings.json")
-    return PublicFigures(found, NOT_SHOWN if private else NOT_MEASURED)
+    first = _MORE[str(speaks)].words if str(speaks) in _MORE else ""
+    return PublicFigures(found, NOT_SHOWN if private else NOT_MEASURED, first)
 
 
 class _OnPrivateRows(Exception):

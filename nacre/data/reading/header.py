@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from nacre.core.errors import DataError
 from nacre.data.columns.dialect import PLAIN, Dialect
-from nacre.data.readers import CsvForm, as_number, csv_form, form_problem, suffix
+from nacre.data.readers import CsvForm, as_number, csv_form, form_problem, separation_fault, suffix
 
 LONGEST_HEADER = 1 << 20
 """Bytes that a header may have."""
@@ -66,7 +66,8 @@ def table_header(file: Path) -> TableHeader:
         if suffix(str(file)) in (".parquet", ".pq"):
             return TableHeader(file, _forms(_parquet_columns(file)))
         names, dialect = _csv_names(file)
-        _refuse_rows(names)
+        if fault := row_in_place_of_names(names):  # a recipe would publish it
+            raise _HeaderFault(fault)
         return TableHeader(file, _forms([(name, "unknown") for name in names]), dialect)
     except _HeaderFault as fault:
         raise DataError(f"{file} {fault}") from fault
@@ -77,6 +78,32 @@ def table_header(file: Path) -> TableHeader:
         ) from error
     except ValueError as error:  # a NUL in the name
         raise DataError(f"{str(file)!r} is no name of a file ({error}); correct it") from error
+
+
+def named_columns(file: Path, dialect: Dialect) -> list[str] | None:
+    """The names of a table's columns, as reading its rows in this dialect finds them.
+
+    None where they do not stand in a header (JSON lines, plain text), or where the file is absent
+    or has none that can be read: reading the rows says why. Raises `DataError` where the
+    header is separated by another sign than declared.
+    """
+    kind = suffix(str(file))
+    if kind in (".jsonl", ".ndjson", ".txt") or not file.is_file():
+        return None
+    try:
+        if kind in (".parquet", ".pq"):
+            import pyarrow.parquet  # half a second to import, and only needed here
+
+            return [str(name) for name in pyarrow.parquet.read_schema(file).names]
+        form = csv_form(file, dialect)
+        with FileIO(file) as opened:
+            names = _first_line(_text_of(opened, file, dialect.encoding), form)
+    except Exception:  # also pyarrow's own, of which damaged bytes make several
+        return None
+    names = [name.strip() for name in names]
+    if fault := separation_fault(names, form):
+        raise DataError(f"{file} {fault}")
+    return names or None
 
 
 def _forms(columns: list[tuple[str, ColumnForm]]) -> dict[str, ColumnForm]:
@@ -96,22 +123,24 @@ def _forms(columns: list[tuple[str, ColumnForm]]) -> dict[str, ColumnForm]:
     return found
 
 
-def _refuse_rows(names: list[str]) -> None:
-    """Refuses a first line that looks like a row: a recipe would publish it. No value is shown."""
+def row_in_place_of_names(names: list[str]) -> str | None:
+    """What is wrong with a first line that looks like a row, as the rest of a sentence that begins
+    with the file's name and shows no value; None for names."""
     numbers = [float(name) for name in names if as_number(name) is not None]
     counted = len(numbers) > 2 and all(b - a == 1 for a, b in pairwise(numbers))
-    if 2 * len(numbers) >= len(names) and not counted:
-        raise _HeaderFault(
-            f"begins with {len(numbers)} numbers in {len(names)} columns, which look like a row "
-            "and not like names; put a line of names in front"
-        )
+    if 2 * len(numbers) < len(names) or counted:
+        return None
+    return (
+        f"begins with {len(numbers)} numbers in {len(names)} columns, which look like a row and "
+        "not like names; put a line of names in front"
+    )
 
 
 def _csv_names(file: Path) -> tuple[list[str], Dialect]:
     """(the names, what they show of the dialect)"""
     csv.field_size_limit(sys.maxsize)
     with FileIO(file) as opened:
-        text = _HeaderText(_unpacked(opened) if file.suffix == ".gz" else _plain(opened))
+        text = _text_of(opened, file)
         try:
             names, separator = _separated(text, csv_form(file))
         except csv.Error as error:
@@ -163,11 +192,18 @@ def _first_line(lines: Iterable[str], form: CsvForm) -> list[str]:
     return next((line for line in reader if line), [])
 
 
-class _HeaderText:
-    """The lines of a header with their ends, each read and decoded when it is asked for."""
+def _text_of(opened: FileIO, file: Path, encoding: str | None = None) -> _HeaderText:
+    signs = _unpacked(opened) if file.suffix == ".gz" else _plain(opened)
+    return _HeaderText(signs, encoding)
 
-    def __init__(self, signs: Iterator[bytes]) -> None:
+
+class _HeaderText:
+    """The lines of a header with their ends, each read and decoded when it is asked for: in the
+    encoding that is declared, or else in UTF-8 or that of Western Windows."""
+
+    def __init__(self, signs: Iterator[bytes], encoding: str | None = None) -> None:
         self._signs = signs
+        self._encoding = encoding
         self.lines: list[str] = []
         """Those that were asked for."""
         self.western = False
@@ -189,9 +225,14 @@ class _HeaderText:
             yield self._decoded(line)
 
     def _decoded(self, line: bytearray) -> str:
+        known = self._encoding or "utf-8"
+        if known.startswith("utf-8"):
+            known = "utf-8" if self.lines else "utf-8-sig"
         try:
-            text = line.decode("utf-8" if self.lines else "utf-8-sig")
+            text = line.decode(known)
         except UnicodeDecodeError as error:
+            if self._encoding is not None:
+                raise
             text = self._in_western(line, error)
         if "\0" in text:
             raise _HeaderFault("is binary and no text; save it as CSV or as Parquet")
