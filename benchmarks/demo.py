@@ -94,15 +94,25 @@ def _differences(larger: list[float], smaller: list[float]) -> list[float]:
     return [a - b for a, b in zip(larger, smaller, strict=True)]
 
 
+STEP = """
+import torch
+from nacre.core.optimizers import SGD
+weights = torch.nn.Parameter(torch.zeros(1))
+weights.grad = torch.ones(1)
+SGD().build([weights]).step()
+"""
+
+
 def imports() -> list[Row]:
-    """Seconds that `import nacre` and `nacre --help` take, the middle of five."""
+    """Seconds that `import nacre`, a first step and `nacre --help` take, the middle of five."""
     torch = _middle("import torch")
     both = _middle("import torch, nacre")
     bare = _middle("")
-    more = both - torch
+    more, step = both - torch, _middle(STEP) - torch
     shown = statistics.median(_timed([sys.executable, "-m", "nacre", "--help"]) for _ in range(5))
     return [
         Row("import nacre beyond import torch, s", more, None, None, "< 2", more < 2),
+        Row("an optimizer's first step beyond import torch, s", step, None, None, "< 1", step < 1),
         Row("import torch, s", torch - bare, None, None),
         Row("nacre --help, s", shown, None, None, "< 1.5", shown < 1.5),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,32 @@ from torch import Tensor
 
 from nacre.core import require
 from nacre.core.errors import BadArgument
+
+
+class _Uncompiled(torch.optim.Optimizer):
+    """What torch's optimizers do, without what they first do for `torch.compile`.
+
+    Torch wraps these functions so that its compiler leaves them out, and the wrappers import the
+    compiler (`torch._dynamo`, with SymPy) at their first call: two seconds, though nothing here
+    compiles an optimizer. Where a version of torch wraps them otherwise, they are as it has them.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class _SGD(_Uncompiled, torch.optim.SGD):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class _Adam(_Uncompiled, torch.optim.Adam):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class _AdamW(_Uncompiled, torch.optim.AdamW):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def _positive(name: str, value: float) -> None:
@@ -46,9 +73,7 @@ class SGD:
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
-        return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        return _SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +102,7 @@ class Adam:
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         betas = (self.beta1, self.beta2)
-        return torch.optim.Adam(parameters, lr=self.lr, betas=betas, eps=self.epsilon)
+        return _Adam(parameters, lr=self.lr, betas=betas, eps=self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +132,7 @@ class AdamW:
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`."""
         betas = (self.beta1, self.beta2)
-        return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay
-        )
+        return _AdamW(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
 
 
 OptimizerOption = SGD | Adam | AdamW

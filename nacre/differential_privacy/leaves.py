@@ -85,6 +85,22 @@ def is_amplified(event: DpEvent) -> bool:
     return any(is_one(leaf) for leaf, _ in leaves(event) for is_one in drawn)
 
 
+def is_unprotected(event: DpEvent) -> bool:
+    """Whether a part of this event is not private."""
+    import dp_accounting
+
+    return any(isinstance(leaf, dp_accounting.NonPrivateDpEvent) for leaf, _ in leaves(event))
+
+
+def failing_chance(event: DpEvent) -> float:
+    """The chance, at most, that some part of the event fails to keep its epsilon."""
+    from nacre.differential_privacy.event_types import ApproximateDpEvent
+
+    return sum(
+        count * leaf.delta for leaf, count in leaves(event) if isinstance(leaf, ApproximateDpEvent)
+    )
+
+
 def either_events(leaf: Leaf) -> tuple[DpEvent, ...]:
     """The events of which one happens; () for an event of another kind."""
     from nacre.differential_privacy.event_types import EitherDpEvent

@@ -183,8 +183,8 @@ class _Draft:
 def _draft(recipe: Recipe) -> _Draft:
     """One run: resolved, refused where it is unsound, built, and its cost estimated."""
     schema, sizes = _schema(recipe), declared_sizes(recipe)
-    same_task(recipe)
-    shares_are_of_the_classes(recipe)
+    same_task(recipe, schema)
+    shares_are_of_the_classes(recipe, schema)
     fits(recipe, schema)
     model = _built(recipe, schema)
     space = FeatureSpace(schema.shape, schema.feature_names())

@@ -231,8 +231,11 @@ def test_more_than_announced_is_refused():
         numbers.onto(torch.zeros(4), 1.0, torch.empty(4))
 
 
-def test_bits_are_aes_256_in_counter_mode():
-    """The same blocks, one by one: the nonce, then a counter that GCM starts at 2."""
+@pytest.mark.parametrize("counter", [True, False])
+def test_bits_are_aes_256_in_counter_mode(counter, monkeypatch):
+    """The same blocks, one by one: the nonce, then a counter that GCM starts at 2; by either mode,
+    whichever is quicker here."""
+    monkeypatch.setattr(box_muller, "counter_is_quicker", lambda: counter)
     blocks = box_muller.Blocks(ROOT, 2 * (box_muller.PAIRS + 20_000))
     found = b""
     for _ in range(2):
@@ -243,3 +246,8 @@ def test_bits_are_aes_256_in_counter_mode():
     assert found == Cipher(key, modes.ECB()).encryptor().update(counters)[: len(found)]
     with pytest.raises(ValueError, match="announced"):
         blocks.next()
+
+
+def test_a_process_asks_once_which_mode_is_quicker():
+    assert len({box_muller.counter_is_quicker() for _ in range(20)}) == 1
+    assert box_muller.counter_is_quicker.cache_info().misses == 1

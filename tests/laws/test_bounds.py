@@ -3,15 +3,29 @@ rate and steps as the truth must."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import dp_accounting as dp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.differential_privacy.accounting import price
-from nacre.differential_privacy.accounting.composition import epsilon_bounds
-from nacre.differential_privacy.accounting.loss_distribution import Atoms, Step, Unsettled
+from nacre.differential_privacy.accounting import loss_distribution, price
+from nacre.differential_privacy.accounting.allocation import Allocated
+from nacre.differential_privacy.accounting.composition import (
+    CountedSteps,
+    epsilon_bounds,
+    epsilon_near,
+)
+from nacre.differential_privacy.accounting.loss_distribution import (
+    Atoms,
+    LossKind,
+    Replaced,
+    Step,
+    Unsettled,
+    on_grid,
+)
 from nacre.differential_privacy.accounting.rdp import ORDERS, rdp_curve, rdp_epsilon
 
 rates = st.floats(0.01, 1.0)
@@ -51,6 +65,71 @@ def test_bounds_move_with_noise_rate_steps_and_delta(
     ):
         assert lower <= epsilon_bounds(more, delta).upper
     assert lower <= epsilon_bounds([(Step(z, rate), count)], delta / 2).upper
+
+
+@pytest.mark.parametrize(
+    ("steps", "delta"),
+    [
+        ([(Step(1.1, 256 / 60000), 14062)], 1e-5),
+        ([(Step(0.5, 1e-4), 10_000)], 1e-5),
+        ([(Step(0.45, 1e-4), 10_000)], 1e-5),
+        ([(Step(0.3, 1e-3), 100)], 1e-5),
+        ([(Step(40.0), 3000)], 1e-6),
+        ([(Replaced(2.0, 0.1), 100), (Step(3.0, 0.01), 500)], 1e-6),
+    ],
+    ids=str,
+)
+def test_guesses_lie_near_the_tight_bound(steps: CountedSteps, delta: float) -> None:
+    tight = epsilon_bounds(steps, delta).upper
+    assert epsilon_near(steps, delta, tight) == pytest.approx(tight, rel=5e-4)
+    for aim in (tight / 4, tight * 4):  # far from what is looked for: which way, and how far
+        assert epsilon_near(steps, delta, aim) == pytest.approx(tight, rel=0.15)
+
+
+def test_what_a_guess_may_not_say_is_said_by_bounds() -> None:
+    many = [(Step(1.0 + n, 0.01), 5) for n in range(9)]
+    for steps in (many, [(Allocated(4, 2.0, 1e-12), 3)]):
+        with pytest.raises(Unsettled):
+            epsilon_near(steps, 1e-6, 1.0)
+
+
+def test_noise_is_searched_by_guesses_and_proven_by_one_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NACRE_CACHE", str(tmp_path))
+    asked: list[float] = []
+    bounds = price.epsilon_bounds
+
+    def counted(steps: CountedSteps, delta: float, gap: float) -> price.Bounds:
+        asked.append(gap)
+        return bounds(steps, delta, gap)
+
+    def event_of(z: float) -> dp.DpEvent:
+        step = dp.PoissonSampledDpEvent(1e-4, dp.GaussianDpEvent(z))
+        return dp.SelfComposedDpEvent(step, 10_000)
+
+    monkeypatch.setattr(price, "epsilon_bounds", counted)
+    z, found = price.calibrate(event_of, 1.0, 1e-5)
+    assert 1 - price.TOLERANCE < found.epsilon <= 1
+    assert found.lower is not None and found.epsilon - found.lower <= 1e-3
+    assert len(asked) <= 2
+    assert bounds([(Step(z * 0.999, 1e-4), 10_000)], 1e-5).upper > 1
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [(Step(0.5, 1e-4), 5e-4), (Step(3.0, 0.3), 1e-4), (Replaced(1.0, 0.02), 1e-3)],
+)
+def test_cells_whose_tails_are_not_computed_have_the_same_masses(
+    kind: LossKind, width: float, added: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = on_grid(kind, width, added, 1e-13)
+    monkeypatch.setattr(loss_distribution, "_TAILS", 0.0)
+    monkeypatch.setattr(loss_distribution, "_BLOCK", 1 << 30)
+    slow = on_grid(kind, width, added, 1e-13)
+    assert fast.masses.tobytes() == slow.masses.tobytes()
+    assert replace(fast, masses=slow.masses) == slow
 
 
 @pytest.mark.parametrize(

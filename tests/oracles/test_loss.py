@@ -10,7 +10,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.differential_privacy.accounting import composition
+from nacre.differential_privacy.accounting import composition, powers
 from nacre.differential_privacy.accounting.analytic import gaussian_epsilon
 from nacre.differential_privacy.accounting.composition import epsilon_bounds
 from nacre.differential_privacy.accounting.loss_distribution import Atoms, Step, Unsettled, on_grid
@@ -169,7 +169,8 @@ def test_rounding_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [(Step(1.0, 0.01), 1_000)]
     tilt = tilted(steps, 1e-5, added=False)
     fine = composition._bounds(steps, 1e-5, tilt, False, 1e-4)
-    monkeypatch.setattr(composition, "UNIT", 1e-13)
+    for module in (composition, powers):
+        monkeypatch.setattr(module, "UNIT", 1e-13)
     coarse = composition._bounds(steps, 1e-5, tilt, False, 1e-4)
     assert coarse.lower < fine.lower <= fine.upper < coarse.upper
 

@@ -34,6 +34,21 @@ class Power(NamedTuple):
     error: float  # of each mass, absolute
 
 
+def by_one_fft(rows: list[tuple[int, Array, int]], size: int) -> tuple[int, Array, float]:
+    """The composition of laws, each as (first place, masses, how often): (its first place, (size,)
+    masses, their error in the 2-norm)."""
+    base, error, spectrum = 0, 1.0, np.ones(1, dtype=complex)
+    for first, masses, times in rows:
+        folded = np.bincount(np.arange(len(masses)) % size, masses, minlength=size)
+        transformed: Any = fft.rfft(folded)
+        spectrum = spectrum * transformed**times
+        base += first * times
+        error += times * float(np.linalg.norm(folded))
+    inverse: Any = fft.irfft(spectrum, size)
+    # Higham 2002, theorem 24.2
+    return base, np.maximum(inverse, 0.0), 8 * UNIT * math.log2(size) * error
+
+
 def power(first: int, masses: Array, times: Array, size: int) -> Power:
     """The composition of laws on the places from `first` on, (laws, places), each of mass 1 and
     taken `times` (laws,) over."""

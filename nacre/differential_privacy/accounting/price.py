@@ -33,7 +33,11 @@ from nacre.differential_privacy.accounting.analytic import (
     gaussian_multiplier,
 )
 from nacre.differential_privacy.accounting.cache import remembered_numbers
-from nacre.differential_privacy.accounting.composition import Bounds, epsilon_bounds
+from nacre.differential_privacy.accounting.composition import (
+    Bounds,
+    epsilon_bounds,
+    epsilon_near,
+)
 from nacre.differential_privacy.accounting.loss_distribution import (
     Atoms,
     LossKind,
@@ -47,9 +51,11 @@ from nacre.differential_privacy.events import require_priced
 from nacre.differential_privacy.leaves import (
     Leaf,
     either_events,
+    failing_chance,
     is_binned_gaussian,
     is_fixed_size_gaussian,
     is_sampled_gaussian,
+    is_unprotected,
     leaves,
     pure_epsilon,
     pure_event,
@@ -72,6 +78,9 @@ _START = 0.05
 _ROUGH, _NEAR = 0.04, 0.01
 """How far the bounds may lie apart, and the price from its target, where a calibration looks around
 before it asks for tight prices."""
+
+_CLOSE = 8e-4
+"""How wide the range of guesses is in which a search by guesses ends, relative."""
 
 _STEEPNESS = 1.2
 
@@ -212,7 +221,7 @@ def _renyi(event: DpEvent, delta: float) -> float:
 def _priced(event: DpEvent, delta: float) -> Price:
     """The price by PLD, remembered on disk; by RDP where the grid would be too large and what it
     reached is no better."""
-    if _unprotected(event):
+    if is_unprotected(event):
         return Price(math.inf, "pld")
 
     def compute() -> tuple[float, float, float]:
@@ -221,7 +230,9 @@ def _priced(event: DpEvent, delta: float) -> Price:
         except Unsettled as error:
             upper = min(error.upper, renyi := _renyi(event, delta))
             return min(error.lower, upper), upper, float(error.upper < renyi)
-        if _has_rounds(event) and not _failing(event):  # from above alone: the curve may be below
+        if _has_rounds(event) and not failing_chance(
+            event
+        ):  # from above alone: the curve may be below
             upper = _renyi(event, delta)
             return 0.0, min(upper, found.upper), float(found.upper <= upper)
         return found.lower, found.upper, 1.0
@@ -230,18 +241,23 @@ def _priced(event: DpEvent, delta: float) -> Price:
     return Price(upper, "pld", lower or None) if settled else Price(upper, "rdp")
 
 
+def _near(event: DpEvent, delta: float, aim: float) -> float:
+    """A guess at the tight price. Raises `Unsettled` where there is none."""
+    if is_unprotected(event):
+        return math.inf
+    rest = delta - failing_chance(event)
+    steps = [(_step(leaf, 0.0), count) for leaf, count in leaves(event) if count]
+    if not steps or rest <= 0:
+        raise Unsettled("nothing to guess")
+    return epsilon_near(steps, rest, aim)
+
+
 def _rough(event: DpEvent, delta: float) -> float:
     """A price near the tight one, at a part of its cost."""
     try:
-        return math.inf if _unprotected(event) else _bounds(event, delta, _ROUGH).upper
+        return math.inf if is_unprotected(event) else _bounds(event, delta, _ROUGH).upper
     except Unsettled as error:
         return min(error.upper, _renyi(event, delta))
-
-
-def _unprotected(event: DpEvent) -> bool:
-    import dp_accounting
-
-    return any(isinstance(leaf, dp_accounting.NonPrivateDpEvent) for leaf, _ in leaves(event))
 
 
 def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
@@ -252,7 +268,7 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
     steps = [(_step(leaf, tail), count) for leaf, count in parts]
     if not steps:
         return Bounds(0.0, 0.0)
-    if failing := _failing(event):
+    if failing := failing_chance(event):
         # Each is a pure one but for an event of its delta (see ApproximateDpEvent).
         if failing > delta * (1 - 1e-9):  # what rounding leaves of delta is none to price by
             return Bounds(0.0, math.inf)
@@ -267,15 +283,6 @@ def _bounds(event: DpEvent, delta: float, gap: float) -> Bounds:
 
 def _has_rounds(event: DpEvent) -> bool:
     return any(is_binned_gaussian(leaf) for leaf, _ in leaves(event))
-
-
-def _failing(event: DpEvent) -> float:
-    """The chance, at most, that some part of the event fails to keep its epsilon."""
-    from nacre.differential_privacy.event_types import ApproximateDpEvent
-
-    return sum(
-        count * leaf.delta for leaf, count in leaves(event) if isinstance(leaf, ApproximateDpEvent)
-    )
 
 
 def _step(leaf: Leaf, tail: float) -> LossKind:
@@ -328,7 +335,12 @@ def _calibrated(
     start, slope = _search(lambda z: _renyi(event_of(z), delta), target, 1.0, tolerance=loose)
     if accountant == "rdp":
         return start
-    start, slope = _search(lambda z: _rough(event_of(z), delta), target, start, slope, _NEAR)
+    try:
+        middle = target * (1 - TOLERANCE / 2) * (1 + _CLOSE / 2)
+        near = lambda z: _near(event_of(z), delta, target)  # noqa: E731
+        start, slope = _search(near, middle, start, slope, _CLOSE)
+    except (Unsettled, Incompatible):  # guesses do not decide what can be had
+        start, slope = _search(lambda z: _rough(event_of(z), delta), target, start, slope, _NEAR)
     return _search(lambda z: _priced(event_of(z), delta).epsilon, target, start, slope)[0]
 
 

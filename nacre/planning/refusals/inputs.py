@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nacre.core.errors import Refusal
+from nacre.data.dataset import Schema
 from nacre.data.text.tokens import BPE, Bytes
 from nacre.models import FormerRun, Pretrained, PythonModel
 from nacre.models.stock.pretrained import starts_random
@@ -11,9 +12,9 @@ from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 
 
-def same_task(recipe: Recipe) -> None:
+def same_task(recipe: Recipe, schema: Schema) -> None:
     """A model is made for the task of its data; told before its weights are looked at."""
-    model, task = recipe.model, recipe.schema.task
+    model, task = recipe.model, schema.task
     if isinstance(model, Pretrained) and model.task != task:
         refuse(
             recipe,
@@ -22,9 +23,9 @@ def same_task(recipe: Recipe) -> None:
         )
 
 
-def shares_are_of_the_classes(recipe: Recipe) -> None:
+def shares_are_of_the_classes(recipe: Recipe, schema: Schema) -> None:
     """Declared shares are of the classes of the data, all of them; a base keeps its own bias."""
-    prior, schema = recipe.training.class_prior, recipe.schema
+    prior = recipe.training.class_prior
     if prior is None:
         return
     key = "training.class_prior"

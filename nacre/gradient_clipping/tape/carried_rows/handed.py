@@ -82,6 +82,12 @@ class Hidden(TorchDispatchMode):
         self.seen = 0  # how deep inside functions that are shown
         self.number: str | None = None  # the first operation of which nothing tells
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch's own wrapper, which keeps a compiler out that is not at work here (the model
+        runs as it was written), imports all of it, which takes two seconds."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
