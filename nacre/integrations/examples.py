@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nacre.core.errors import DataError
 from nacre.core.random import Source
+from nacre.core.rows import select
 from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
 from nacre.data.cells import Cells
@@ -233,3 +234,14 @@ def _flat(row: Mapping[str, Any]) -> np.ndarray:
         tokens = row["input_ids"] if mask is None else row["input_ids"][mask.bool()]
         return tokens.detach().cpu().reshape(-1).numpy()
     return np.concatenate([value.detach().cpu().reshape(-1).numpy() for value in row.values()])
+
+
+def as_owned(sample: Batch, rows_per_unit: int) -> Batch:
+    """The rows that the model is tried on as units, some of one row and some of more."""
+    count = len(sample["present"])
+    device = sample["present"].device
+    places = torch.arange(rows_per_unit, device=device)
+    first = torch.arange(count, device=device)
+    held = places < 1 + first[:, None] % rows_per_unit
+    flat = select(sample, (first[:, None] + places)[held] % count)
+    return in_units(flat, held, sample["unit"])

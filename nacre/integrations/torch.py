@@ -31,7 +31,7 @@ from torch.utils.data import default_collate
 from nacre.core.errors import BadArgument, DataError, Incompatible
 from nacre.core.parts import Clip, GradientSum
 from nacre.core.random import Source, digest
-from nacre.core.rows import flatten, grouped, per_unit, select
+from nacre.core.rows import flatten, grouped, per_unit
 from nacre.core.theirs import cause, form_of
 from nacre.core.types import Batch
 from nacre.differential_privacy.mechanism import Mechanism
@@ -46,7 +46,7 @@ from nacre.integrations.arguments import (
     require_rows,
 )
 from nacre.integrations.declaration import Promise
-from nacre.integrations.examples import batch_of, cells, digest_of, in_units
+from nacre.integrations.examples import as_owned, batch_of, cells, digest_of
 from nacre.integrations.fetching import Dataset, Fetcher
 from nacre.integrations.mixing import Alone, alone
 from nacre.integrations.steps import PrivateSteps
@@ -135,7 +135,7 @@ class Private:
             row_losses = _Paired(losses)
             tried_on = _sample(dataset, sample, model)
             if privacy.rows_per_unit is not None:
-                tried_on = _as_owned(tried_on, privacy.rows_per_unit)
+                tried_on = as_owned(tried_on, privacy.rows_per_unit)
             sums = trial.tried(model, row_losses, clip, tried_on, gradients, precision)
             return _Prepared(promise, promise.mechanism(), sums, alone(Fetcher(dataset)), owners)
 
@@ -356,17 +356,6 @@ def _sample(dataset: Dataset, sample: tuple[Tensor, Tensor] | None, model: nn.Mo
     device = next(model.parameters()).device
     ids = torch.arange(len(features))
     return batch_of({"features": features, "label": label}, ids, device)
-
-
-def _as_owned(sample: Batch, rows_per_unit: int) -> Batch:
-    """The rows that the model is tried on as units, some of one row and some of more."""
-    count = len(sample["present"])
-    device = sample["present"].device
-    places = torch.arange(rows_per_unit, device=device)
-    first = torch.arange(count, device=device)
-    held = places < 1 + first[:, None] % rows_per_unit
-    flat = select(sample, (first[:, None] + places)[held] % count)
-    return in_units(flat, held, sample["unit"])
 
 
 def _two(sample: Any) -> tuple[Tensor, Tensor]:
