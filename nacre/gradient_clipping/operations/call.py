@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,20 +105,33 @@ class Call:
         return Instances(first.sum(dim=gone).reshape(self.units, *shape))
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
+_HOLD_NONE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})
+
+
+def tensors_in(values: Any) -> list[Tensor]:
     """The tensors among arguments, inside lists and dictionaries as well."""
+    found: list[Tensor] = []
+    _gather(values, found)
+    return found
+
+
+def _gather(values: Any, found: list[Tensor]) -> None:
     if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from tensors_in(value)
+        found.append(values)
+    elif type(values) in _HOLD_NONE:  # each call of a model asks this: judging a type is slow
+        return
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from tensors_in(value)
+            _gather(value, found)
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            _gather(value, found)
 
 
 def replaced(values: Any, by: Mapping[int, Tensor]) -> Any:
     """Arguments with some tensors exchanged, by identity."""
+    if type(values) in _HOLD_NONE:
+        return values
     if isinstance(values, Tensor):
         return by.get(id(values), values)
     if isinstance(values, Mapping):

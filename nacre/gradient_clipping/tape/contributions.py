@@ -33,8 +33,9 @@ _CANCELS = 100.0  # below this, rounding adds less than 1e-5 to a norm
 _BLOCK = 4096  # numbers whose squares are added in single precision before double takes over
 _CHUNK = 1 << 23  # numbers instantiated at a time where they are not kept: 32 MiB in float32
 
-Grams = dict[tuple[int, torch.dtype], Tensor]
-"""Gram matrices of inputs that several operations share, as q, k and v of one attention do."""
+Grams = dict[tuple[object, ...], Tensor]
+"""Gram matrices of inputs that several operations share, as q, k and v of one attention do; and
+squared norms of what a weight and its bias share, or layers that read one input."""
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -52,6 +53,17 @@ def squares(rows: Tensor) -> Tensor:
     blocks = torch.linalg.vector_norm(flat[:, :whole].unflatten(1, (-1, _BLOCK)), dim=2)
     rest = torch.linalg.vector_norm(flat[:, whole:], dim=1)
     return blocks.double().square().sum(1) + rest.double().square()
+
+
+def _squares_once(rows: Tensor, grams: Grams) -> Tensor:
+    """`squares`, looked up where the same memory was asked about before: contributions hold it."""
+    if wide(rows) is not rows or not rows.is_contiguous():
+        return squares(rows)
+    key = "squares", rows.data_ptr(), rows.numel(), rows.dtype
+    found = grams.get(key)
+    if found is None:
+        found = grams[key] = squares(rows)
+    return found
 
 
 def as_rounded(squared: Tensor, mass: Tensor, kind: torch.dtype) -> Tensor:
@@ -86,7 +98,7 @@ class Instances:
 
     def squared(self, grams: Grams) -> Tensor:
         """-> (B,) float64"""
-        return squares(self.gradients)
+        return _squares_once(self.gradients, grams)
 
     def instances(self) -> Tensor:
         """-> (B, *shape)"""
@@ -125,7 +137,7 @@ class Products:
         """-> (B,) float64, by whichever way is cheaper; with the margin for rounding."""
         a, g = wide(self.inputs), wide(self.grads)
         if a.shape[1] == 1:
-            return squares(a) * squares(g)
+            return _squares_once(self.inputs, grams) * _squares_once(self.grads, grams)
         if not gram_pays(len(a), a.shape[1], a.shape[2], g.shape[2]):
             return as_rounded(self._some_at_a_time(a, g), self.mass(), a.dtype)
         result, margin = _by_grams(a, g, self.source, grams)

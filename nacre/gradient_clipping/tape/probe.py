@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
@@ -65,12 +66,19 @@ def saves_itself(result: Tensor) -> bool:
     if node is None:
         return False
     place = result.untyped_storage().data_ptr()
-    for name in dir(node):
-        if name.startswith("_saved_"):
-            for saved in tensors_in(getattr(node, name)):
-                if saved.untyped_storage().data_ptr() == place:
-                    return True
+    own = (name for name in getattr(node, "__dict__", ()) if name.startswith("_saved_"))
+    for name in (*_saved(type(node)), *own):
+        for saved in tensors_in(getattr(node, name)):
+            if saved.untyped_storage().data_ptr() == place:
+                return True
     return False
+
+
+@cache
+def _saved(kind: type) -> tuple[str, ...]:
+    """What nodes of this kind keep for their backward, sizes left out: they are no tensors."""
+    names = (name for name in dir(kind) if name.startswith("_saved_"))
+    return tuple(name for name in names if not name.endswith(("_sym_sizes", "_sym_strides")))
 
 
 def refuse_transforms() -> None:
