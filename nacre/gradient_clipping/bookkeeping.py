@@ -38,12 +38,13 @@ class BookKeeping(Taped):
 
         def finish(factors: Tensor) -> Tensors:
             total: Tensors = {}
-            place = {name: g for g, names in enumerate(groups) for name in names}
+            columns = factors.unbind(1)
+            column = {name: columns[g] for g, names in enumerate(groups) for name in names}
             # The largest sum last: by then what the others needed is free.
             for name in sorted(tape.parameters, key=lambda n: tape.parameters[n].numel()):
                 parameter = tape.parameters[name]
                 parts = found.pop(name)
-                total[name] = weighted(parts, factors[:, place[name]], parameter.detach())
+                total[name] = weighted(parts, column[name], parameter.detach())
             return {name: total[name] for name in tape.parameters}
 
         return torch.stack(norms, 1), finish

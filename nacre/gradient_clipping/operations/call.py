@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.tape.carried_rows.single import Single
+from nacre.gradient_clipping.tape.carried_rows.single import OwnRows, Single
 from nacre.gradient_clipping.tape.contributions import Contribution, Instances
 from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 Function = Callable[..., Any]
 
-ParameterShares = list[tuple[Tensor, Contribution | Single]]
+ParameterShares = list[tuple[Tensor, Contribution | Single | OwnRows]]
 """Trainable argument -> what each unit adds to its gradient in this call."""
 
 Backward = Callable[[Tensor], ParameterShares]
@@ -123,7 +123,7 @@ def _gather(values: Any, found: list[Tensor]) -> None:
     elif isinstance(values, list | tuple):
         for value in values:
             _gather(value, found)
-    elif isinstance(values, Mapping):
+    elif type(values) is dict or isinstance(values, Mapping):
         for value in values.values():
             _gather(value, found)
 
@@ -134,7 +134,7 @@ def replaced(values: Any, by: Mapping[int, Tensor]) -> Any:
         return values
     if isinstance(values, Tensor):
         return by.get(id(values), values)
-    if isinstance(values, Mapping):
+    if type(values) is dict or isinstance(values, Mapping):
         return {key: replaced(value, by) for key, value in values.items()}
     if isinstance(values, list | tuple):
         changed: Sequence[Any] = [replaced(value, by) for value in values]

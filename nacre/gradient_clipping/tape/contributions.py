@@ -265,6 +265,8 @@ Contribution = Instances | Products | Lookups
 
 def joined(parts: list[Contribution]) -> list[Contribution]:
     """One contribution of each form: uses of one kind are one use with more positions."""
+    if len(parts) == 1:
+        return parts
     instances = [p for p in parts if isinstance(p, Instances)]
     lookups = [p for p in parts if isinstance(p, Lookups)]
     result: list[Contribution] = []

@@ -16,7 +16,8 @@ from torch import Tensor
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations.call import Backward, ParameterShares, tensors_in
-from nacre.gradient_clipping.tape.carried_rows.single import Single
+from nacre.gradient_clipping.tape.carried_rows.single import OwnRows, Single
+from nacre.gradient_clipping.tape.contributions import Contribution
 from nacre.gradient_clipping.tape.layout import Ragged
 
 
@@ -109,11 +110,15 @@ def of_one(answer: Backward, unit: int, units: int) -> Backward:
 
     def told(gradient: Tensor) -> ParameterShares:
         return [
-            (tensor, part if isinstance(part, Single) else Single(part, unit, units))
+            (tensor, part if isinstance(part, Single) else Single(_whole(part), unit, units))
             for tensor, part in answer(gradient)
         ]
 
     return told
+
+
+def _whole(part: Contribution | OwnRows) -> Contribution:
+    return part.instances() if isinstance(part, OwnRows) else part
 
 
 def unanswered(what: str) -> Backward:
