@@ -1,4 +1,4 @@
-"""The transformers that are used most, small, as classifiers or language models, to time steps on."""
+"""The transformers that are used most, small, as classifiers of texts, to time steps on."""
 
 # Parts of transformers are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -8,11 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from workloads import Work
-
-from nacre.core.types import Batch
+from workloads import Work, classified
 
 WIDTH, LAYERS, HEADS, WORDS, PLACES, UNITS = 256, 4, 4, 8192, 64, 16
 
@@ -66,10 +62,9 @@ COMMONEST: dict[str, dict[str, Any]] = {
 
 def commonest(name: str) -> Work:
     """One of `COMMONEST` with its batch, from the same weights each time."""
+    import transformers
     from transformers import CONFIG_MAPPING, logging
     from transformers.models.auto import modeling_auto as auto
-
-    import transformers
 
     logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -79,14 +74,17 @@ def commonest(name: str) -> Work:
         num_labels=2,
     )  # fmt: skip
     config.use_cache = False
-    model: nn.Module = getattr(transformers, kinds[name])(config).float().train()
+    config.decoder_start_token_id = 0
+    kind = getattr(transformers, kinds[name])
+    model = kind(config).float().train()
     ids = torch.randint(3, WORDS, (UNITS, PLACES))
     ids[:, -1] = 2  # t5 and bart read a text at its end
-    batch = {"ids": ids, "mask": torch.ones_like(ids), "label": torch.randint(0, 2, (UNITS,)),
-             "present": torch.ones(UNITS, dtype=torch.bool), "unit": torch.arange(UNITS)}  # fmt: skip
-    return Work(model, batch, _classified)
-
-
-def _classified(model: nn.Module, batch: Batch) -> Tensor:
-    logits = model(input_ids=batch["ids"], attention_mask=batch["mask"]).logits
-    return functional.cross_entropy(logits, batch["label"], reduction="none")
+    label = torch.randint(0, 2, (UNITS,))
+    present, unit = torch.ones(UNITS, dtype=torch.bool), torch.arange(UNITS)
+    rows = {"ids": ids, "mask": torch.ones_like(ids), "label": label}
+    work = Work(model, {**rows, "present": present, "unit": unit}, classified)
+    work.losses(model, work.batch).sum().backward()
+    for parameter in model.parameters():  # a step refuses what no loss depends on
+        parameter.requires_grad_(parameter.grad is not None)
+    model.zero_grad()
+    return work

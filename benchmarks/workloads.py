@@ -98,7 +98,7 @@ def _text(name: str, batch: int | None, places: int | None) -> Work:
             model = peft.get_peft_model(model, peft.LoraConfig(r=8, **chosen))
         ids = torch.randint(0, 30522, (units, length))
         tokens = {"ids": ids, "mask": torch.ones_like(ids), "label": torch.randint(0, 2, (units,))}
-        return Work(model, _rows(units, **tokens), _classified)
+        return Work(model, _rows(units, **tokens), classified)
     units, length = batch or 16, places or 128
     none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     config = transformers.GPT2Config(
@@ -109,7 +109,8 @@ def _text(name: str, batch: int | None, places: int | None) -> Work:
     return Work(model, _rows(units, ids=torch.randint(0, 8192, (units, length))), _continued)
 
 
-def _classified(model: nn.Module, batch: Batch) -> Tensor:
+def classified(model: nn.Module, batch: Batch) -> Tensor:
+    """(B,) cross-entropy of the logits of a classifier of transformers."""
     outputs = model(input_ids=batch["ids"], attention_mask=batch["mask"])
     return functional.cross_entropy(outputs.logits, batch["label"], reduction="none")
 

@@ -12,7 +12,7 @@ from nacre.core.types import Tensors
 def trainable(model: nn.Module) -> Tensors:
     """The parameters that training moves, by name; each shared tensor once.
 
-    As by `model.named_parameters()`, whose generators take several times as long; a step asks often.
+    As by `model.named_parameters()`, which takes several times as long; a step asks often.
     """
     if type(model).named_parameters is not nn.Module.named_parameters:
         return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -79,7 +79,7 @@ def _sum(call: Call, second: float) -> Backward | None:
 
 
 def _of_own_rows(call: Call, p: Any) -> bool:
-    return isinstance(call.layout, Layout) and 0 < p.dim() and p.shape == call.shape
+    return isinstance(call.layout, Layout) and p.dim() > 0 and p.shape == call.shape
 
 
 def _broadcast_over_units(call: Call, p: Any) -> bool:
