@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nacre.core.types import Tensors
+from nacre.gradient_clipping.tape.contributions import Grams
 from nacre.gradient_clipping.tape.per_parameter import Joined, squared, weighted
 from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
@@ -34,7 +35,7 @@ class BookKeeping(Taped):
         tape.backward(forward.losses)
         found = joined.by_parameter()
         joined.parts.clear()
-        norms = [squared(found, names, forward.units, {}).sqrt() for names in groups]
+        norms = [squared(found, names, forward.units, Grams()).sqrt() for names in groups]
 
         def finish(factors: Tensor) -> Tensors:
             total: Tensors = {}
