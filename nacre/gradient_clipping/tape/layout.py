@@ -214,8 +214,9 @@ def answers_of(losses: Sequence[Tensor], outputs: list[Tensor]) -> Answers:
     heard: dict[int, Answering] = {}
 
     def hearing(key: int) -> Callable[[Tensor], None]:
-        def hear(gradient: Tensor) -> None:
-            heard[key] = Answering.of(gradient, len(losses))
+        def hear(gradient: Tensor | None) -> None:
+            if gradient is not None:  # of another output of the same node alone
+                heard[key] = Answering.of(gradient, len(losses))
 
         return hear
 
