@@ -9,7 +9,7 @@ from torch.nn import functional
 from nacre.core.random import Source
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Looped, PerLayer
 from nacre.gradient_clipping.tape.carried_rows.single import OwnRows
-from nacre.gradient_clipping.tape.layout import UNANSWERED, Layout, answers_of
+from nacre.gradient_clipping.tape.layout import UNANSWERED, Layout, loss_answers
 
 SOURCE = Source(bytes(32))
 
@@ -103,7 +103,7 @@ def test_a_trial_asks_for_the_gradients_nearest_to_the_leaves_and_hears_all(monk
     shared = turned.exp()
     last = parts[0] + parts[1] + shared.sum()
     outputs = [x, turned, first, *parts, aside, shared, last]
-    found = answers_of(last.sum(1).unbind(), outputs)
+    found = loss_answers(last.sum(1).unbind(), outputs)
     assert asked == [2] * 3  # x and turned
     assert [found.owner([t]) for t in (x, first, *parts, last)] == [Layout(0)] * 5
     assert found.owner([aside]) == UNANSWERED

@@ -175,7 +175,7 @@ Owner = Layout | Ragged | str
 
 
 @dataclass
-class Answers:
+class LossAnswers:
     """Of each output and each unit, where the unit's loss depends on it."""
 
     by_output: dict[int, list[Answering | None]]
@@ -207,7 +207,7 @@ class Answers:
         return layout_of(output.shape, answers) or SHARED
 
 
-def answers_of(losses: Sequence[Tensor], outputs: list[Tensor]) -> Answers:
+def loss_answers(losses: Sequence[Tensor], outputs: list[Tensor]) -> LossAnswers:
     """Each gradient is looked at while it passes, so that no more of them lie in memory than in an
     ordinary backward pass."""
     by_output: dict[int, list[Answering | None]] = {id(t): [] for t in outputs}
@@ -231,7 +231,7 @@ def answers_of(losses: Sequence[Tensor], outputs: list[Tensor]) -> Answers:
     finally:
         for hook in hooks:
             hook.remove()
-    return Answers(by_output)
+    return LossAnswers(by_output)
 
 
 def _nearest_to_leaves(outputs: list[Tensor]) -> list[Tensor]:

@@ -51,7 +51,14 @@ from nacre.gradient_clipping.tape.followed import (
     plain_rows,
 )
 from nacre.gradient_clipping.tape.function_mode import Watching
-from nacre.gradient_clipping.tape.layout import MOVED, SHARED, Answers, Layout, Owner, answers_of
+from nacre.gradient_clipping.tape.layout import (
+    MOVED,
+    SHARED,
+    Layout,
+    LossAnswers,
+    Owner,
+    loss_answers,
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Owners:
         sources = [t for move in scout.moves for t, _ in move.moved if t.requires_grad]
         outputs |= {id(t): t for t in sources}
         try:
-            answers = answers_of(values, list(outputs.values()))
+            answers = loss_answers(values, list(outputs.values()))
         except RuntimeError as error:
             raise UnsupportedLayer(
                 "single losses of the model cannot be differentiated by what its operations give "
@@ -143,7 +150,7 @@ class Owners:
                 return
 
     def _settle(
-        self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: Answers
+        self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: LossAnswers
     ) -> None:
         known: dict[int, tuple[str, ...]] = {
             id(t): (name,) for name, t in weights.items() if name in moving
@@ -195,7 +202,7 @@ class _Move:
     moved: list[Moved]
 
 
-def _inside(tensor: Tensor, axis: int | None, answers: Answers, units: int) -> bool:
+def _inside(tensor: Tensor, axis: int | None, answers: LossAnswers, units: int) -> bool:
     """Whether what moves along an axis stays inside its unit."""
     if axis is None:
         return False
