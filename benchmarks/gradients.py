@@ -83,10 +83,10 @@ def ordinary(work: Work) -> Callable[[], None]:
     return run
 
 
-def private(work: Work, kind: Any) -> Callable[[], None]:
+def private(work: Work, kind: Any, verify: str = "never") -> Callable[[], None]:
     """A step as the product takes it."""
     optimizer = _optimizer(work.model)
-    sums = kind(work) if kind is Vmapped else kind(work, verify="never")
+    sums = kind(work) if kind is Vmapped else kind(work, verify=verify)
     parts = Parts(
         sampling=_Everyone(work.units), sums=lambda number: sums,
         noise=Gaussian(multiplier=1.0), adjacency="add_or_remove",
@@ -133,7 +133,7 @@ def timed(name: str, rounds: int, engines: list[str]) -> list[Row]:
             runs[engine] = opacus(name, work, engine.split()[1])
         else:
             runs[engine] = private(work, SUMS[engine])
-    seconds = _interleaved(runs, rounds)
+    seconds = in_turn(runs, rounds)
     base = seconds.pop("ordinary")
     found = [Row(f"{NAMES[name]}: ordinary, ms", 1e3 * statistics.median(base))]
     medians: dict[str, float] = {}
@@ -150,7 +150,7 @@ def timed(name: str, rounds: int, engines: list[str]) -> list[Row]:
     return found
 
 
-def _interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def in_turn(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each engine in each round; they take turns."""
     seconds: dict[str, list[float]] = {engine: [] for engine in runs}
     for number in range(rounds + 1):
@@ -254,7 +254,7 @@ def curves(rounds: int) -> list[Row]:
 def _cost(name: str, units: int, places: int, rounds: int) -> tuple[float, float]:
     """Seconds of a book-keeping step, and how many ordinary ones that is."""
     work = workload(name, units, places)
-    seconds = _interleaved(
+    seconds = in_turn(
         {"ordinary": ordinary(work), "bookkeeping": private(work, BookKeeping)}, rounds
     )
     own, base = seconds["bookkeeping"], seconds["ordinary"]

@@ -81,6 +81,21 @@ def _mlp(batch: int | None, places: int | None) -> Work:
     return Work(model, _rows(units, features=features, label=label), _plain)
 
 
+def deep() -> Work:
+    """Nine linear layers, of width 128 but for the last, and 64 rows."""
+    torch.manual_seed(0)
+    hidden = [layer for _ in range(8) for layer in (nn.Linear(128, 128), nn.ReLU())]
+    model = nn.Sequential(*hidden, nn.Linear(128, 10))
+    features, label = torch.randn(64, 128), torch.randint(0, 10, (64,))
+    return Work(model, _rows(64, features=features, label=label), _plain)
+
+
+def encoder() -> Work:
+    """Two layers of `o`, and four texts of 32 tokens."""
+    torch.manual_seed(0)
+    return _encoder(4, 32, layers=2)
+
+
 def _text(name: str, batch: int | None, places: int | None) -> Work:
     import transformers
 
@@ -98,7 +113,7 @@ def _text(name: str, batch: int | None, places: int | None) -> Work:
             model = peft.get_peft_model(model, peft.LoraConfig(r=8, **chosen))
         ids = torch.randint(0, 30522, (units, length))
         tokens = {"ids": ids, "mask": torch.ones_like(ids), "label": torch.randint(0, 2, (units,))}
-        return Work(model, _rows(units, **tokens), _classified)
+        return Work(model, _rows(units, **tokens), classified)
     units, length = batch or 16, places or 128
     none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     config = transformers.GPT2Config(
@@ -109,7 +124,8 @@ def _text(name: str, batch: int | None, places: int | None) -> Work:
     return Work(model, _rows(units, ids=torch.randint(0, 8192, (units, length))), _continued)
 
 
-def _classified(model: nn.Module, batch: Batch) -> Tensor:
+def classified(model: nn.Module, batch: Batch) -> Tensor:
+    """(B,) cross-entropy of the logits of a classifier of transformers."""
     outputs = model(input_ids=batch["ids"], attention_mask=batch["mask"])
     return functional.cross_entropy(outputs.logits, batch["label"], reduction="none")
 
@@ -143,11 +159,11 @@ class _Layer(nn.Module):
 class _Encoder(nn.Module):
     """Token ids (B, T) -> logits (B, 2); every layer is one that Opacus knows."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, layers: int) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(30522, 384), nn.Embedding(places, 384)
         self.norm = nn.LayerNorm(384)
-        self.layers = nn.Sequential(*(_Layer(384, 12, 1536) for _ in range(6)))
+        self.layers = nn.Sequential(*(_Layer(384, 12, 1536) for _ in range(layers)))
         self.pooler, self.head = nn.Linear(384, 384), nn.Linear(384, 2)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -156,7 +172,7 @@ class _Encoder(nn.Module):
         return self.head(torch.tanh(self.pooler(x[:, 0])))
 
 
-def _encoder(batch: int | None, places: int | None) -> Work:
+def _encoder(batch: int | None, places: int | None, layers: int = 6) -> Work:
     units, length = batch or 32, places or 64
     ids, label = torch.randint(0, 30522, (units, length)), torch.randint(0, 2, (units,))
-    return Work(_Encoder(length), _rows(units, features=ids, label=label), _plain)
+    return Work(_Encoder(length, layers), _rows(units, features=ids, label=label), _plain)

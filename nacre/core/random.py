@@ -31,11 +31,13 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from torch import Tensor
@@ -98,7 +100,7 @@ class Source:
     def child(self, *labels: Label) -> Source:
         """The source for this purpose: the same labels give the same child."""
         message = b"".join(_encode(label) for label in labels)
-        return Source(hmac.new(self._key, b"child" + message, hashlib.sha256).digest())
+        return Source(hmac.digest(self._key, b"child" + message, "sha256"))
 
     def number(self, *labels: Label) -> int:
         """One number from 0 to 2**63 - 1 for these labels: to name many things, not for noise."""
@@ -117,7 +119,7 @@ class Source:
     def secret(self, *labels: Label) -> bytes:
         """32 secret bytes for these labels: the key of a cipher, never shown."""
         message = b"".join(_encode(label) for label in labels)
-        return hmac.new(self._key, b"secret" + message, hashlib.sha256).digest()
+        return hmac.digest(self._key, b"secret" + message, "sha256")
 
     def digest(self, *parts: Part) -> bytes:
         """32 bytes that stand for `parts`, at the speed of memory; equal for equal parts.
@@ -136,11 +138,31 @@ class Source:
         tag = _Tag(self.secret("digest", "tag"))
         _enter(tag, parts)
         message = tag.finish()
-        return hmac.new(self.secret("digest", "out"), message, hashlib.sha256).digest()
+        return hmac.digest(self.secret("digest", "out"), message, "sha256")
+
+    def tagging(self) -> Callable[[Tensor], bytes]:
+        """What gives a tag of a tensor's bytes, 16 for each GiB: GHASH as in `digest`, without what
+        hides it, at a tenth of a digest's price where tensors are small.
+
+        *Guarantee:* without the key two tensors of one type and shape have one tag with a chance of
+        at most their bytes / 2**131. *Limit:* tags give the key away to who knows two tensors of
+        them, so they are compared in this process, and go nowhere.
+        """
+        cipher, nonce = AESGCM(self.secret("tag")), bytes(12)
+
+        def tag(tensor: Tensor) -> bytes:
+            value = tensor.detach().cpu().contiguous()
+            memory = _memory(value)
+            return b"".join(
+                cipher.encrypt(nonce, b"", memory[start : start + _Tag.LIMIT])
+                for start in range(0, len(memory), _Tag.LIMIT)
+            )
+
+        return tag
 
     def stream(self) -> Stream:
         """Random numbers under this key, from the start."""
-        return Stream(hmac.new(self._key, b"stream", hashlib.sha256).digest())
+        return Stream(hmac.digest(self._key, b"stream", "sha256"))
 
     def __repr__(self) -> str:
         return "Source(<secret>)"
@@ -296,15 +318,15 @@ class _Hash(Protocol):
 class _Tag:
     """GHASH: the tag of AES-256-GCM over data that is only authenticated."""
 
-    _LIMIT = 1 << 30  # bytes a call; the cipher takes fewer than 2**31
+    LIMIT = 1 << 30  # bytes a call; the cipher takes fewer than 2**31
 
     def __init__(self, key: bytes) -> None:
         self._cipher = Cipher(algorithms.AES256(key), modes.GCM(bytes(12))).encryptor()
 
     def update(self, data: Any) -> None:
         view = memoryview(data)
-        for start in range(0, len(view), self._LIMIT):
-            self._cipher.authenticate_additional_data(view[start : start + self._LIMIT])
+        for start in range(0, len(view), self.LIMIT):
+            self._cipher.authenticate_additional_data(view[start : start + self.LIMIT])
 
     def finish(self) -> bytes:
         self._cipher.finalize()
@@ -328,11 +350,18 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
 
 def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
     value = tensor.detach().cpu().contiguous()
-    state.update(name + _encode(str(value.dtype)) + _encode(str(tuple(value.shape))))
+    state.update(name + _form(value.dtype, value.shape))
     if value.numel():
-        # Read in place: `numpy()` would forbid for ever to let go of the tensor's memory, which
-        # weights that are gathered for a step are freed by.
-        memory = (ctypes.c_ubyte * (value.numel() * value.element_size())).from_address(
-            value.data_ptr()
-        )
-        state.update(memoryview(memory).cast("B"))
+        state.update(_memory(value))
+
+
+@lru_cache(maxsize=4096)
+def _form(kind: torch.dtype, shape: torch.Size) -> bytes:
+    return _encode(str(kind)) + _encode(str(tuple(shape)))
+
+
+def _memory(value: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the processor, read in place: `numpy()` would forbid for
+    ever to let go of its memory, which weights that are gathered for a step are freed by."""
+    size = value.numel() * value.element_size()
+    return memoryview((ctypes.c_ubyte * size).from_address(value.data_ptr())).cast("B")

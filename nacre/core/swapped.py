@@ -36,10 +36,17 @@ def swapped(model: nn.Module, values: Tensors) -> Generator[None]:
     A tensor with several names is replaced under all of them. Raises `KeyError` for a name that
     the model does not have.
     """
-    own: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    own |= dict(model.named_buffers(remove_duplicate=False))
+    registers: list[dict[str, Any]] = []
+    own: dict[str, Tensor] = {}
+    for module_name, module in model.named_modules():
+        prefix = f"{module_name}." if module_name else ""
+        for register in (module._parameters, module._buffers):
+            registers.append(register)
+            own |= {prefix + name: t for name, t in register.items() if t is not None}
+    if not own.keys() >= values.keys():  # by the second name of a module
+        own = dict(model.named_parameters(remove_duplicate=False))
+        own |= dict(model.named_buffers(remove_duplicate=False))
     instead = {id(own[name]): value for name, value in values.items()}
-    registers = [r for m in model.modules() for r in (m._parameters, m._buffers)]
     before: list[tuple[dict[str, Any], dict[str, Any]]] = [(r, dict(r)) for r in registers]
     try:
         for register, entries in before:

@@ -10,8 +10,28 @@ from nacre.core.types import Tensors
 
 
 def trainable(model: nn.Module) -> Tensors:
-    """The parameters that training moves, by name; each shared tensor once."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """The parameters that training moves, by name; each shared tensor once.
+
+    As by `model.named_parameters()`, which takes several times as long; a step asks often.
+    """
+    if type(model).named_parameters is not nn.Module.named_parameters:
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found: Tensors = {}
+    visited: set[int] = set()  # modules and parameters
+    left: list[tuple[str, nn.Module]] = [("", model)]
+    while left:
+        prefix, module = left.pop()
+        if id(module) in visited:
+            continue
+        visited.add(id(module))
+        for name, parameter in module._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            if parameter is not None and id(parameter) not in visited:
+                visited.add(id(parameter))
+                if parameter.requires_grad:
+                    found[prefix + name] = parameter
+        children = reversed(module._modules.items())  # pyright: ignore[reportPrivateUsage]
+        left += [(f"{prefix}{name}.", child) for name, child in children if child is not None]
+    return found
 
 
 def summed(weights: Tensors, clip: Clip) -> Tensors:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nacre.core.types import Tensors
+from nacre.gradient_clipping.tape.contributions import Grams
 from nacre.gradient_clipping.tape.per_parameter import Joined, squared, weighted
 from nacre.gradient_clipping.taped_sum import Finish, Forward, Taped
 
@@ -34,16 +35,17 @@ class BookKeeping(Taped):
         tape.backward(forward.losses)
         found = joined.by_parameter()
         joined.parts.clear()
-        norms = [squared(found, names, forward.units, {}).sqrt() for names in groups]
+        norms = [squared(found, names, forward.units, Grams()).sqrt() for names in groups]
 
         def finish(factors: Tensor) -> Tensors:
             total: Tensors = {}
-            place = {name: g for g, names in enumerate(groups) for name in names}
+            columns = factors.unbind(1)
+            column = {name: columns[g] for g, names in enumerate(groups) for name in names}
             # The largest sum last: by then what the others needed is free.
             for name in sorted(tape.parameters, key=lambda n: tape.parameters[n].numel()):
                 parameter = tape.parameters[name]
                 parts = found.pop(name)
-                total[name] = weighted(parts, factors[:, place[name]], parameter.detach())
+                total[name] = weighted(parts, column[name], parameter.detach())
             return {name: total[name] for name in tape.parameters}
 
         return torch.stack(norms, 1), finish

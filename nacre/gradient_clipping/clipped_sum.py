@@ -157,7 +157,8 @@ def _versions(held: Tensors) -> dict[str, int]:
     """How often each weight was written into; nothing where a transform wraps them."""
     if torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
         return {}
-    return {name: p._version for name, p in held.items()}  # pyright: ignore[reportPrivateUsage]
+    with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]  # no call of the model's
+        return {name: p._version for name, p in held.items()}  # pyright: ignore[reportPrivateUsage]
 
 
 def _norms(gradients: list[Tensor]) -> Tensor:

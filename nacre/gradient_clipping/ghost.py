@@ -21,7 +21,7 @@ from nacre.core.errors import Incompatible
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations.call import ParameterShares
 from nacre.gradient_clipping.tape.carried_rows.single import side_by_side
-from nacre.gradient_clipping.tape.contributions import squared_norms
+from nacre.gradient_clipping.tape.contributions import Grams, squared_norms
 from nacre.gradient_clipping.tape.per_parameter import Joined, computed, squared, weighted
 from nacre.gradient_clipping.tape.tape import Tape
 from nacre.gradient_clipping.tape.uses import Use
@@ -116,12 +116,12 @@ class _First:
                 if left[key] == 0 and not known.derivation and known.names[0] in lone:
                     parts = side_by_side(self.found.parts.pop(key, []))
                     if parts:
-                        total = total + squared_norms(parts, {}).to(total.device)
+                        total = total + squared_norms(parts, Grams()).to(total.device)
 
         tape.take = take
         tape.backward(self.forward.losses, again=True)
         joined = self.found.by_parameter()
-        total = total + squared(joined, list(joined), units, {})
+        total = total + squared(joined, list(joined), units, Grams())
         self.found.parts.clear()
         return total.sqrt()
 

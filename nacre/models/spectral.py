@@ -38,6 +38,8 @@ def vectors(model: nn.Module) -> Tensors:
     """The buffers that power iterations move, by name: they follow from the weights alone."""
     found = [vector for one in _iterations(model, every=True) for vector in one.vectors]
     moved = {id(vector) for vector in found}
+    if not moved:
+        return {}
     return {name: buffer for name, buffer in model.named_buffers() if id(buffer) in moved}
 
 
@@ -53,7 +55,7 @@ def advance(model: nn.Module, times: int = 1) -> Tensors:
 
 def require_still(model: nn.Module, before: Tensors) -> None:
     """Raises `UnsupportedLayer` where something else than `advance` has moved these buffers."""
-    for name, vector in vectors(model).items():
+    for name, vector in vectors(model).items() if before else ():
         if not torch.equal(vector, before[name]):
             raise UnsupportedLayer(
                 f"{name!r} moved within a step, and a spectral norm's vectors may follow from the "

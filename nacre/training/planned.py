@@ -11,12 +11,15 @@ is journalled.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import Tensor
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from nacre.core.errors import FileDamaged, NotAsPlanned
 from nacre.core.parts import Clip, Noise, Sampling
@@ -167,7 +170,7 @@ class HeldToPlan:
         """`clip` is the rule of the next step: where it moves and the run is resumed, its bound
         is taken from the checkpoint. Raises `NotAsPlanned` for another draw than the plan's."""
         self._planned = planned
-        self._bound, self._sampled = 0.0, _Sampled([], 0.0)
+        self._bound, self._sampled = 0.0, _Sampled([], np.zeros(0), [], 0.0)
         if planned.how == "noised":
             resumed = planned.moves and done > 0
             self._bound = clip.bound(1) if resumed else planned.bound
@@ -250,35 +253,46 @@ _ODDS = 40.0  # nats: honest noise is refused once in e**40 releases
 class _Sampled:
     """Some entries of a sum before it is noised, and the deviation that is due."""
 
-    before: list[tuple[str, Tensor]]  # float64, on the processor
+    names: list[str]
+    before: NDArray[np.float64]  # one after another
+    starts: list[int]  # of each tensor's entries
     deviation: float
 
     @classmethod
     def of(cls, total: Tensors, deviation: float) -> _Sampled:
         """Entries of a few tensors, spread evenly over their names."""
-        names = sorted(name for name, value in total.items() if value.is_contiguous())
+        whole = (name for name, value in total.items() if value.is_contiguous() and value.numel())
+        names = sorted(whole)
         picked = names[:: max(1, -(-len(names) // _TENSORS))]
-        return cls([(name, _some(total[name])) for name in picked], deviation)
+        before, starts = _entries(total, picked)
+        return cls(picked, before, starts, deviation)
 
     def implausible(self, released: Tensors) -> bool:
         """Whether noise of this deviation would almost never look so: by Chernoff's bound on both
         tails of a chi-square."""
+        if not self.names:
+            return False
+        after, _ = _entries(released, self.names)
+        with np.errstate(all="ignore"):  # a sum that is not finite is implausible by its number
+            drawn = np.square((after - self.before) / self.deviation)
+        sizes = np.diff([*self.starts, len(after)]).tolist()
+        found = np.add.reduceat(drawn, self.starts).tolist()
+        largest = np.maximum.reduceat(np.abs(self.before), self.starts).tolist()
         count, squares = 0, 0.0
-        for name, before in self.before:
-            largest = float(before.abs().max()) if before.numel() else 0.0
-            if largest * 2.0**-23 > self.deviation / 100:
+        for size, square, most in zip(sizes, found, largest, strict=True):
+            if most * 2.0**-23 > self.deviation / 100:
                 continue  # rounding to float32 is no longer small beside the noise
-            drawn = (_some(released[name]) - before) / self.deviation
-            found = float(drawn.square().sum())
-            if _odd(drawn.numel(), found):
+            if _odd(size, square):
                 return True
-            count, squares = count + drawn.numel(), squares + found
+            count, squares = count + size, squares + square
         return _odd(count, squares)
 
 
-def _some(value: Tensor) -> Tensor:
-    flat = value.detach().reshape(-1)[:_ENTRIES]
-    return flat.double().cpu().clone()
+def _entries(values: Tensors, names: list[str]) -> tuple[NDArray[np.float64], list[int]]:
+    """The first entries of these tensors, one after another, and where each one's start."""
+    parts = [values[name].detach().reshape(-1)[:_ENTRIES].cpu() for name in names]
+    starts = [0, *itertools.accumulate(map(len, parts))][:-1]
+    return torch.cat([*parts, torch.zeros(0)]).double().numpy(), starts
 
 
 def _odd(count: int, squares: float) -> bool:

@@ -7,7 +7,7 @@ the optimizer's settings and state."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ from nacre.core.tensors import trainable
 _SMALL = 1 << 13  # bytes of a tensor that is kept as it is
 _BLOCK = 1 << 11  # bytes whose words are added up
 
-_Contents = Mapping[str, bytes]
+_Content = tuple[object, ...]
+_Contents = Mapping[str, _Content]
+_Tagging = Callable[[Tensor], bytes]
+_PLAIN = (int, float, complex, str, list, tuple, type(None))
 
 _UNPAID = (
     "which carries what the rows hold into what is handed over, without noise; nothing of this "
@@ -33,7 +36,7 @@ _REMEDY = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Still:
     """Weights, settings and state as they were when this was made, to be compared by content.
 
@@ -101,71 +104,74 @@ class Still:
 
 def contents(model: nn.Module, source: Source) -> _Contents:
     """What the trainable weights hold, by name."""
+    tag = source.tagging()
     found = trainable(model).items()
-    return {name: _content(weight, source, digested=True) for name, weight in found}
+    return {name: _content(weight, tag, digested=True) for name, weight in found}
 
 
 def _settings(optimizer: torch.optim.Optimizer, source: Source) -> _Contents:
     """Step sizes and the like, which tensors each group has, and what runs beside an update."""
-    found: dict[str, bytes] = {}
+    found: dict[str, _Content] = {}
+    tag = source.tagging()
     for number, group in enumerate(optimizer.param_groups):
         for name, value in group.items():
-            if name == "params":
-                value = [id(parameter) for parameter in value]
             where = f"`{name}`" + (f" of group {number}" if number else "")
-            found |= _held(value, where, source)
+            if name == "params":
+                found[where] = tuple(id(parameter) for parameter in value)
+            else:
+                found.update(_all_held(value, where, tag))
     for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
-        found[f"`{hooks}`"] = repr(list(getattr(optimizer, hooks, ()))).encode()
+        found[f"`{hooks}`"] = tuple(getattr(optimizer, hooks, ()))
     return found
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer, source: Source) -> _Contents:
+    states = dict(optimizer.state)
+    if not states:
+        return {}
     named = {id(parameter): repr(name) for name, parameter in model.named_parameters()}
-    found: dict[str, bytes] = {}
-    for number, (parameter, held) in enumerate(dict(optimizer.state).items()):
+    found: dict[str, _Content] = {}
+    tag = source.tagging()
+    for number, (parameter, held) in enumerate(states.items()):
         of = named.get(id(parameter), f"tensor {number}")
         for name, value in held.items() if isinstance(held, Mapping) else [("state", held)]:
-            found |= _held(value, f"`{name}` of {of}", source)
+            found.update(_all_held(value, f"`{name}` of {of}", tag))
     return found
 
 
-def _held(value: Any, where: str, source: Source) -> dict[str, bytes]:
-    return {place: content for place, content in _all_held(value, where, source)}
-
-
-def _all_held(value: Any, where: str, source: Source) -> Iterator[tuple[str, bytes]]:
+def _all_held(value: Any, where: str, tag: _Tagging) -> Iterator[tuple[str, _Content]]:
     """Tensors by content, plain values by how they are written, others by which they are."""
     if isinstance(value, Tensor):
         try:
-            yield where, _content(value, source)
+            yield where, _content(value, tag)
         except RuntimeError:  # nothing of this step: a transform has wrapped it
-            yield where, str(id(value)).encode()
+            yield where, (id(value),)
     elif isinstance(value, Mapping):
         for name, held in value.items():
-            yield from _all_held(held, f"{where}[{name!r}]", source)
+            yield from _all_held(held, f"{where}[{name!r}]", tag)
     elif isinstance(value, list | tuple) and any(isinstance(v, Tensor | Mapping) for v in value):
         for number, held in enumerate(value):
-            yield from _all_held(held, f"{where}[{number}]", source)
-    elif isinstance(value, int | float | complex | str | list | tuple | None):
-        yield where, repr(value).encode()
+            yield from _all_held(held, f"{where}[{number}]", tag)
+    elif isinstance(value, _PLAIN):
+        yield where, (repr(value),)
     else:
-        yield where, str(id(value)).encode()
+        yield where, (id(value),)
 
 
-def _content(tensor: Tensor, source: Source, *, digested: bool = False) -> bytes:
+def _content(tensor: Tensor, tag: _Tagging, *, digested: bool = False) -> _Content:
     """Equal for equal bits of the same shape; a few bytes, or as many as a small tensor has."""
     part: Any = tensor.detach()
     if hasattr(part, "to_local"):  # split between processes
         part = part.to_local()
     if part.layout != torch.strided:
         part = part.to_dense()
-    form = f"{part.dtype}{tuple(part.shape)}".encode()
+    kind, shape = part.dtype, part.shape
     if part.device.type != "cpu" or not (digested or _size(part) <= _SMALL):
         part = _added_up(part)
     part = part.contiguous()
     if _size(part) <= _SMALL:
-        return form + ctypes.string_at(part.data_ptr(), _size(part))
-    return form + source.digest("still", part)
+        return kind, shape, ctypes.string_at(part.data_ptr(), _size(part))
+    return kind, shape, tag(part)
 
 
 def _size(tensor: Tensor) -> int:

@@ -180,8 +180,25 @@ def test_one_flipped_bit_anywhere_changes_the_keyed_digest():
 def test_the_keyed_digest_does_not_depend_on_how_data_is_cut(monkeypatch):
     w = torch.randn(10_001, generator=torch.Generator().manual_seed(0))
     whole = ROOT.digest({"w": w, "half": w.bfloat16()})
-    monkeypatch.setattr(_Tag, "_LIMIT", 1000)  # where the cipher takes no more at once
+    monkeypatch.setattr(_Tag, "LIMIT", 1000)  # where the cipher takes no more at once
     assert ROOT.digest({"w": w, "half": w.bfloat16()}) == whole
+
+
+def test_a_tag_sees_every_bit_and_the_key_however_data_is_cut(monkeypatch):
+    w = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    tag = ROOT.tagging()
+    found = {tag(w), ROOT.child("other").tagging()(w)}
+    assert tag(w.clone()) == tag(torch.stack([w, w], 1)[:, 0]) == ROOT.tagging()(w)
+    for place in range(0, 1000, 111):
+        for bit in (0, 17, 31):
+            moved = w.clone()
+            moved.view(torch.int32)[place] ^= 1 << bit if bit < 31 else -(2**31)
+            found.add(tag(moved))
+    assert len(found) == 2 + 10 * 3
+    assert tag(torch.zeros(0)) == tag(torch.zeros(0, 3))
+    monkeypatch.setattr(_Tag, "LIMIT", 1000)
+    cut = ROOT.tagging()
+    assert len(cut(w)) == 4 * 16 and cut(w) != cut(w.flip(0))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 2**-16])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
-from nacre.gradient_clipping.tape.carried_rows.single import Single
+from nacre.gradient_clipping.tape.carried_rows.single import OwnRows, Single
 from nacre.gradient_clipping.tape.contributions import Contribution, Instances
 from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 Function = Callable[..., Any]
 
-ParameterShares = list[tuple[Tensor, Contribution | Single]]
+ParameterShares = list[tuple[Tensor, Contribution | Single | OwnRows]]
 """Trainable argument -> what each unit adds to its gradient in this call."""
 
 Backward = Callable[[Tensor], ParameterShares]
@@ -105,23 +105,36 @@ class Call:
         return Instances(first.sum(dim=gone).reshape(self.units, *shape))
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
+_HOLD_NONE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})
+
+
+def tensors_in(values: Any) -> list[Tensor]:
     """The tensors among arguments, inside lists and dictionaries as well."""
+    found: list[Tensor] = []
+    _gather(values, found)
+    return found
+
+
+def _gather(values: Any, found: list[Tensor]) -> None:
     if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from tensors_in(value)
+        found.append(values)
+    elif type(values) in _HOLD_NONE:  # each call of a model asks this: judging a type is slow
+        return
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from tensors_in(value)
+            _gather(value, found)
+    elif type(values) is dict or isinstance(values, Mapping):
+        for value in values.values():
+            _gather(value, found)
 
 
 def replaced(values: Any, by: Mapping[int, Tensor]) -> Any:
     """Arguments with some tensors exchanged, by identity."""
+    if type(values) in _HOLD_NONE:
+        return values
     if isinstance(values, Tensor):
         return by.get(id(values), values)
-    if isinstance(values, Mapping):
+    if type(values) is dict or isinstance(values, Mapping):
         return {key: replaced(value, by) for key, value in values.items()}
     if isinstance(values, list | tuple):
         changed: Sequence[Any] = [replaced(value, by) for value in values]

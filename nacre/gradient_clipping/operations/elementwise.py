@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
+from nacre.gradient_clipping.tape.carried_rows.single import OwnRows
 from nacre.gradient_clipping.tape.contributions import wide
+from nacre.gradient_clipping.tape.layout import Layout
 
 
 def add(call: Call) -> Backward | None:
@@ -58,18 +60,26 @@ def _sum(call: Call, second: float) -> Backward | None:
     if len(call.args) != 2 or call.kwargs:
         return None  # `alpha`
     moving = [(p, sign) for p, sign in zip(call.args, (1.0, second), strict=True) if call.moves(p)]
-    if not all(_broadcast_over_units(call, p) for p, _ in moving):
+    if not all(_broadcast_over_units(call, p) or _of_own_rows(call, p) for p, _ in moving):
         return None
 
     def answer(grad: Tensor) -> ParameterShares:
         given: ParameterShares = []
         for p, sign in moving:
-            part = call.reduced(grad if sign > 0 else -grad, p.shape)
-            assert part is not None
+            signed = grad if sign > 0 else -grad
+            part = call.reduced(signed, p.shape)
+            if part is None:
+                assert isinstance(call.layout, Layout)
+                first = call.units_first(signed)
+                part = OwnRows(first, call.layout, call.shape, call.what)
             given.append((p, part))
         return given
 
     return answer
+
+
+def _of_own_rows(call: Call, p: Any) -> bool:
+    return isinstance(call.layout, Layout) and p.dim() > 0 and p.shape == call.shape
 
 
 def _broadcast_over_units(call: Call, p: Any) -> bool:

@@ -20,7 +20,7 @@ unit's norm is that of its sum and of what rounding leaves of the addends (`as_r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -33,8 +33,16 @@ _CANCELS = 100.0  # below this, rounding adds less than 1e-5 to a norm
 _BLOCK = 4096  # numbers whose squares are added in single precision before double takes over
 _CHUNK = 1 << 23  # numbers instantiated at a time where they are not kept: 32 MiB in float32
 
-Grams = dict[tuple[int, torch.dtype], Tensor]
-"""Gram matrices of inputs that several operations share, as q, k and v of one attention do."""
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """What several contributions share, in one pass over all of them."""
+
+    matrices: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
+    """Gram matrices of inputs that several operations read, as q, k and v of one attention do."""
+    squares: dict[tuple[int, torch.Size], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Squared norms of what a weight and its bias share, or layers that read one input; by place
+    in memory, which is held so that nothing else comes to lie there."""
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -52,6 +60,17 @@ def squares(rows: Tensor) -> Tensor:
     blocks = torch.linalg.vector_norm(flat[:, :whole].unflatten(1, (-1, _BLOCK)), dim=2)
     rest = torch.linalg.vector_norm(flat[:, whole:], dim=1)
     return blocks.double().square().sum(1) + rest.double().square()
+
+
+def _squares_once(rows: Tensor, grams: Grams) -> Tensor:
+    """`squares`, looked up where the same rows were asked about before."""
+    if rows.dtype != torch.float32 or not rows.is_contiguous():
+        return squares(rows)
+    flat = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
+    key = flat.data_ptr(), flat.shape
+    if key not in grams.squares:
+        grams.squares[key] = flat, squares(flat)
+    return grams.squares[key][1]
 
 
 def as_rounded(squared: Tensor, mass: Tensor, kind: torch.dtype) -> Tensor:
@@ -77,7 +96,7 @@ def gram_pays(units: int, places: int, width: int, height: int) -> bool:
     return 0.0235 * places**2 * (width + height) < beyond * entries
 
 
-@dataclass
+@dataclass(eq=False)
 class Instances:
     """The gradient of each unit."""
 
@@ -86,7 +105,7 @@ class Instances:
 
     def squared(self, grams: Grams) -> Tensor:
         """-> (B,) float64"""
-        return squares(self.gradients)
+        return _squares_once(self.gradients, grams)
 
     def instances(self) -> Tensor:
         """-> (B, *shape)"""
@@ -110,7 +129,7 @@ class Instances:
         return Instances(self.gradients[units].double(), self.axes)
 
 
-@dataclass
+@dataclass(eq=False)
 class Products:
     """Sum over positions of g_t a_t^T, reshaped to the parameter; of a_t g_t^T where `flipped`."""
 
@@ -125,14 +144,14 @@ class Products:
         """-> (B,) float64, by whichever way is cheaper; with the margin for rounding."""
         a, g = wide(self.inputs), wide(self.grads)
         if a.shape[1] == 1:
-            return squares(a) * squares(g)
+            return _squares_once(self.inputs, grams) * _squares_once(self.grads, grams)
         if not gram_pays(len(a), a.shape[1], a.shape[2], g.shape[2]):
             return as_rounded(self._some_at_a_time(a, g), self.mass(), a.dtype)
         result, margin = _by_grams(a, g, self.source, grams)
         unsure = (margin > TOLERANCE * result) & (margin > 0)
         if a.dtype == torch.float32 and bool(unsure.any()):
             units = unsure.nonzero().squeeze(1)
-            again, less = _by_grams(a[units].double(), g[units].double(), 0, {})
+            again, less = _by_grams(a[units].double(), g[units].double(), 0, Grams())
             again = as_rounded(again, self.mass(units), a.dtype)
             result, margin = result.index_copy(0, units, again), margin.index_copy(0, units, less)
         return result + margin
@@ -188,18 +207,18 @@ class Products:
 def _by_grams(a: Tensor, g: Tensor, source: int, grams: Grams) -> tuple[Tensor, Tensor]:
     """(B,) squared norms and (B,) margins, both float64."""
     key = (source, a.dtype)
-    left = grams.get(key) if source else None
+    left = grams.matrices.get(key) if source else None
     if left is None:
         left = torch.bmm(a, a.mT)
         if source:
-            grams[key] = left
+            grams.matrices[key] = left
     right = torch.bmm(g, g.mT)
     sizes = left.diagonal(dim1=1, dim2=2) * right.diagonal(dim1=1, dim2=2)  # (B, P): x_t^2
     result = (left * right).double().sum((1, 2)).clamp(min=0)
     return result, SIGMAS * torch.finfo(a.dtype).eps / 2 * sizes.double().sum(1)
 
 
-@dataclass
+@dataclass(eq=False)
 class Lookups:
     """Rows of a (V, D) table: row ids[b, p] is moved by grads[b, p]; negative ids move nothing."""
 
@@ -253,6 +272,8 @@ Contribution = Instances | Products | Lookups
 
 def joined(parts: list[Contribution]) -> list[Contribution]:
     """One contribution of each form: uses of one kind are one use with more positions."""
+    if len(parts) == 1:
+        return parts
     instances = [p for p in parts if isinstance(p, Instances)]
     lookups = [p for p in parts if isinstance(p, Lookups)]
     result: list[Contribution] = []
@@ -278,10 +299,12 @@ def joined(parts: list[Contribution]) -> list[Contribution]:
 
 def squared_norms(parts: list[Contribution], grams: Grams) -> Tensor:
     """-> (B,) float64: of the sum of contributions of different forms, cross terms included."""
-    parts = joined(parts)
+    given, parts = parts, joined(parts)
+    # What was made here alone is nobody else's, and need not be held.
+    each = [part.squared(grams if part in given else Grams()) for part in parts]
     if len(parts) == 1:
-        return parts[0].squared(grams)
-    result = torch.stack([part.squared(grams) for part in parts]).sum(0)
+        return each[0]
+    result = torch.stack(each).sum(0)
     size = result.clone()
     for i, first in enumerate(parts):
         for second in parts[i + 1 :]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -96,6 +97,7 @@ def _set(target: Tensor, index: Any, value: Any) -> Tensor:
     return result
 
 
+@lru_cache(maxsize=4096)
 def function_name(function: Any) -> str:
     """`linear` of a function, `T` of a property's getter."""
     name = str(getattr(function, "__name__", function))

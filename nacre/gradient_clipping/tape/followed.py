@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -181,7 +182,7 @@ def _arranged(call: CallOnTrial, held: _Pairs, outs: _Pairs, units: int) -> bool
         found = call.function(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
-    results = list(tensors_in(args[0] if found is None else found))
+    results = tensors_in(args[0] if found is None else found)
     if len(results) != len(call.outputs):
         return False
     moved = {id(t): r for t, r in zip(call.outputs, results, strict=True)}
@@ -291,6 +292,7 @@ _OPERATORS = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def bare_name(name: str) -> str:
     """`add` of `__add__`, `__radd__`, `__iadd__` and `add_`."""
     bare = name.strip("_")

@@ -7,7 +7,9 @@ A layout says which axis carries the units, and how units and positions take tur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,8 +111,30 @@ class Ragged:
         return rows.movedim(0, self.axis)
 
 
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """Where the gradient of one unit's loss is not zero, as far as a layout asks for it: along each
+    axis by itself, which takes next to no memory."""
+
+    anywhere: bool
+    along: dict[int, Tensor]  # axis -> (size,) bool, where the size can be shared between units
+
+    @classmethod
+    def of(cls, gradient: Tensor, units: int) -> Answering:
+        """Of a gradient; a row that is not finite turns others' zeros into NaN: no answer."""
+        entries = (gradient != 0) & gradient.isfinite()
+        shape = entries.shape
+        along: dict[int, Tensor] = {}
+        for axis, size in enumerate(shape):
+            if size and size % units == 0:
+                others = [d for d in range(len(shape)) if d != axis]
+                along[axis] = entries.any(dim=others) if others else entries
+        return cls(bool(entries.any()), along)
+
+
 def layout_of(
-    answers: list[Tensor],  # of each unit: where the gradient of its loss is not zero, (*shape)
+    shape: torch.Size,
+    answers: list[Answering | None],  # of each unit; None where its loss does not depend on it
 ) -> Layout | None:
     """The layout by which every answering entry belongs to its own unit; None where none fits.
 
@@ -118,17 +142,15 @@ def layout_of(
     leading axes first.
     """
     units = len(answers)
-    shape = answers[0].shape
     fitting: list[tuple[int, int, Layout]] = []
     for axis, size in enumerate(shape):
         if size % units or not size:
             continue
-        others = [d for d in range(len(shape)) if d != axis]
-        profiles = [a.any(dim=others) if others else a for a in answers]  # (size,) each
+        profiles = [(u, a.along[axis]) for u, a in enumerate(answers) if a is not None]
         for outer in _divisors(size // units):
             inner = size // units // outer
-            owner = torch.arange(size, device=answers[0].device) // inner % units
-            if all(bool((owner[p] == u).all()) for u, p in enumerate(profiles)):
+            owner = torch.arange(size) // inner % units
+            if all(bool((owner[p.cpu()] == u).all()) for u, p in profiles):
                 kind = 0 if outer == 1 else 1 if inner == 1 else 2
                 fitting.append((kind, axis, Layout(axis, outer, inner)))
                 break
@@ -150,3 +172,86 @@ UNANSWERED = "unanswered"
 
 Owner = Layout | Ragged | str
 """Whose the entries of an operation's output are."""
+
+
+@dataclass
+class LossAnswers:
+    """Of each output and each unit, where the unit's loss depends on it."""
+
+    by_output: dict[int, list[Answering | None]]
+    known: dict[int, Owner] = field(default_factory=dict)
+
+    def owner(self, outputs: list[Tensor]) -> Owner:
+        """Whose the outputs of one call are."""
+        owners = {self._of(t) for t in outputs if id(t) in self.by_output}
+        owners.discard(UNANSWERED)
+        if not owners:
+            return UNANSWERED
+        return owners.pop() if len(owners) == 1 else SHARED
+
+    def layout(self, tensor: Tensor) -> Layout | None:
+        """How the rows of a tensor lie, where one layout fits."""
+        owner = self._of(tensor) if id(tensor) in self.by_output else None
+        return owner if isinstance(owner, Layout) else None
+
+    def _of(self, output: Tensor) -> Owner:
+        found = self.known.get(id(output))
+        if found is None:
+            found = self.known[id(output)] = self._found(output)
+        return found
+
+    def _found(self, output: Tensor) -> Owner:
+        answers = self.by_output[id(output)]
+        if not any(answer is not None and answer.anywhere for answer in answers):
+            return UNANSWERED
+        return layout_of(output.shape, answers) or SHARED
+
+
+def loss_answers(losses: Sequence[Tensor], outputs: list[Tensor]) -> LossAnswers:
+    """Each gradient is looked at while it passes, so that no more of them lie in memory than in an
+    ordinary backward pass."""
+    by_output: dict[int, list[Answering | None]] = {id(t): [] for t in outputs}
+    heard: dict[int, Answering] = {}
+
+    def hearing(key: int) -> Callable[[Tensor], None]:
+        def hear(gradient: Tensor | None) -> None:
+            if gradient is not None:  # of another output of the same node alone
+                heard[key] = Answering.of(gradient, len(losses))
+
+        return hear
+
+    ends = _nearest_to_leaves(outputs)
+    hooks = [t.register_hook(hearing(id(t))) for t in outputs]
+    try:
+        for loss in losses:
+            heard.clear()
+            torch.autograd.grad(loss, ends, retain_graph=True, allow_unused=True)
+            for key, answers in by_output.items():
+                answers.append(heard.get(key))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return LossAnswers(by_output)
+
+
+def _nearest_to_leaves(outputs: list[Tensor]) -> list[Tensor]:
+    """Those from which no way leads on to another one: a backward pass to these meets all."""
+    nodes = {t.grad_fn for t in outputs if t.grad_fn is not None}
+    leads: dict[Any, bool] = {}  # node -> whether it is one of them, or leads on to one
+    for start in nodes:
+        left: list[Any] = [start]
+        while left:
+            node = left[-1]
+            children = [child for child, _ in node.next_functions if child is not None]
+            new = [child for child in children if child not in leads]
+            if new and node not in leads:
+                left += new
+                continue
+            leads.setdefault(node, node in nodes or any(leads[child] for child in children))
+            left.pop()
+
+    def ends(tensor: Tensor) -> bool:
+        before = () if tensor.grad_fn is None else tensor.grad_fn.next_functions
+        return not any(leads[child] for child, _ in before if child is not None)
+
+    return [t for t in outputs if ends(t)]

@@ -10,7 +10,7 @@ transposed weight, position embeddings): it is a parameter derived from paramete
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,14 @@ from nacre.gradient_clipping.tape.followed import (
     plain_rows,
 )
 from nacre.gradient_clipping.tape.function_mode import Watching
-from nacre.gradient_clipping.tape.layout import MOVED, SHARED, UNANSWERED, Layout, Owner, layout_of
+from nacre.gradient_clipping.tape.layout import (
+    MOVED,
+    SHARED,
+    Layout,
+    LossAnswers,
+    Owner,
+    loss_answers,
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Owners:
         sources = [t for move in scout.moves for t, _ in move.moved if t.requires_grad]
         outputs |= {id(t): t for t in sources}
         try:
-            answers = _answers(values, list(outputs.values()))
+            answers = loss_answers(values, list(outputs.values()))
         except RuntimeError as error:
             raise UnsupportedLayer(
                 "single losses of the model cannot be differentiated by what its operations give "
@@ -143,7 +150,7 @@ class Owners:
                 return
 
     def _settle(
-        self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: _Answers
+        self, scout: _Scout, weights: Mapping[str, Tensor], moving: set[str], answers: LossAnswers
     ) -> None:
         known: dict[int, tuple[str, ...]] = {
             id(t): (name,) for name, t in weights.items() if name in moving
@@ -195,7 +202,7 @@ class _Move:
     moved: list[Moved]
 
 
-def _inside(tensor: Tensor, axis: int | None, answers: _Answers, units: int) -> bool:
+def _inside(tensor: Tensor, axis: int | None, answers: LossAnswers, units: int) -> bool:
     """Whether what moves along an axis stays inside its unit."""
     if axis is None:
         return False
@@ -297,54 +304,6 @@ class _Scout(Watching):
         self.path.digest = path  # a mask is made otherwise on a real batch
         self.dropouts.append((entered, output))
         return output
-
-
-@dataclass
-class _Answers:
-    """Of each output and each unit, where the unit's loss depends on it."""
-
-    by_output: dict[int, list[Tensor | None]]
-    known: dict[int, Owner] = field(default_factory=dict)
-
-    def owner(self, outputs: list[Tensor]) -> Owner:
-        """Whose the outputs of one call are."""
-        owners = {self._of(t) for t in outputs if id(t) in self.by_output}
-        owners.discard(UNANSWERED)
-        if not owners:
-            return UNANSWERED
-        return owners.pop() if len(owners) == 1 else SHARED
-
-    def layout(self, tensor: Tensor) -> Layout | None:
-        """How the rows of a tensor lie, where one layout fits."""
-        owner = self._of(tensor) if id(tensor) in self.by_output else None
-        return owner if isinstance(owner, Layout) else None
-
-    def _of(self, output: Tensor) -> Owner:
-        found = self.known.get(id(output))
-        if found is None:
-            found = self.known[id(output)] = self._found(output)
-        return found
-
-    def _found(self, output: Tensor) -> Owner:
-        gradients = self.by_output[id(output)]
-        if all(g is None or not bool(g.any()) for g in gradients):
-            return UNANSWERED
-        full = [torch.zeros_like(output, dtype=torch.bool) if g is None else g for g in gradients]
-        return layout_of(full) or SHARED
-
-
-def _answering(gradient: Tensor | None) -> Tensor | None:
-    """Where a gradient says something: a row that is not finite turns others' zeros into NaN."""
-    return None if gradient is None else (gradient != 0) & gradient.isfinite()
-
-
-def _answers(losses: Sequence[Tensor], outputs: list[Tensor]) -> _Answers:
-    by_output: dict[int, list[Tensor | None]] = {id(t): [] for t in outputs}
-    for loss in losses:
-        gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
-        for output, gradient in zip(outputs, gradients, strict=True):
-            by_output[id(output)].append(_answering(gradient))
-    return _Answers(by_output)
 
 
 def _differentiable(value: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nacre.gradient_clipping.operations.call import ParameterShares
-from nacre.gradient_clipping.tape.carried_rows.single import Single, side_by_side
+from nacre.gradient_clipping.tape.carried_rows.single import OwnRows, Single, side_by_side
 from nacre.gradient_clipping.tape.contributions import (
     Contribution,
     Grams,
@@ -45,7 +45,8 @@ class Joined:
     """What the units add to each parameter, as one backward pass brings it in."""
 
     tape: Tape
-    parts: dict[int, list[Contribution | Single]] = field(default_factory=dict)  # by tensor
+    parts: dict[int, list[Contribution | Single | OwnRows]] = field(default_factory=dict)
+    """By tensor."""
 
     def add(self, given: ParameterShares) -> None:
         """Notes what one use gave."""
@@ -56,8 +57,15 @@ class Joined:
         """Name -> contributions; a parameter that nothing used has none."""
         found: dict[str, list[Contribution]] = {name: [] for name in self.tape.parameters}
         for key, parts in self.parts.items():
-            for name, part in _home(self.tape, self.tape.known[key], side_by_side(parts)):
+            known = self.tape.known[key]
+            table = _looked_up_in(self.tape, known)
+            own = [part for part in parts if table is not None and isinstance(part, OwnRows)]
+            rest = [part for part in parts if table is None or not isinstance(part, OwnRows)]
+            for name, part in _home(self.tape, known, side_by_side(rest)) if rest else ():
                 found[name].append(part)
+            for part in own:
+                assert table is not None
+                found[table.name].append(part.lookups(table.ids, table.shape))
         return found
 
 
@@ -191,9 +199,32 @@ def _through_lookup(
     tape: Tape, known: Known, parts: list[Contribution]
 ) -> list[tuple[str, Contribution]] | None:
     """Position embeddings: rows of a table by numbers that are the same for all units."""
+    table = _looked_up_in(tape, known)
+    if table is None:
+        return None
+    result: list[tuple[str, Contribution]] = []
+    for part in parts:
+        rows = part.instances()  # (B, *ids, D)
+        places = table.ids.reshape(1, -1).expand(len(rows), -1)
+        grads = rows.reshape(len(rows), -1, table.shape[1])
+        result.append((table.name, Lookups(places, grads, table.shape)))
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The parameter that a derived tensor was looked up in, and by which numbers."""
+
+    name: str
+    ids: Tensor  # -1 where the table has no gradient
+    shape: tuple[int, ...]  # (V, D)
+
+
+def _looked_up_in(tape: Tape, known: Known) -> _Table | None:
     derivation = known.derivation
-    assert derivation is not None
-    if derivation.function is not functional.embedding or len(derivation.args) < 2:
+    if derivation is None or derivation.function is not functional.embedding:
+        return None
+    if len(derivation.args) < 2:
         return None
     ids, table = derivation.args[:2]
     parent = tape.known.get(id(table))
@@ -204,12 +235,6 @@ def _through_lookup(
         padding = derivation.args[2]
     if parent is None or parent.derivation is not None:
         return None
-    result: list[tuple[str, Contribution]] = []
-    for part in parts:
-        rows = part.instances()  # (B, *ids, D)
-        places = ids.reshape(1, -1).expand(len(rows), -1)
-        if padding is not None:
-            places = places.masked_fill(places == padding % len(table), -1)
-        grads = rows.reshape(len(rows), -1, table.shape[1])
-        result.append((parent.names[0], Lookups(places, grads, tuple(table.shape))))
-    return result
+    if padding is not None:
+        ids = ids.masked_fill(ids == padding % len(table), -1)
+    return _Table(parent.names[0], ids, tuple(table.shape))

@@ -31,6 +31,9 @@ def exact(model: nn.Module) -> Generator[None]:
     of fewer bits would make a clipped unit longer than its bound."""
     before = torch.get_float32_matmul_precision()
     device = next(model.parameters()).device.type
+    if before == "highest" and not torch.is_autocast_enabled(device):
+        yield
+        return
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.autocast(device, enabled=False):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.types import Tensors
 from nacre.gradient_clipping.operations.call import Backward, ParameterShares, tensors_in
-from nacre.gradient_clipping.tape.carried_rows.single import Single
+from nacre.gradient_clipping.tape.carried_rows.single import OwnRows, Single
+from nacre.gradient_clipping.tape.contributions import Contribution
 from nacre.gradient_clipping.tape.layout import Ragged
 
 
@@ -65,12 +67,19 @@ def saves_itself(result: Tensor) -> bool:
     if node is None:
         return False
     place = result.untyped_storage().data_ptr()
-    for name in dir(node):
-        if name.startswith("_saved_"):
-            for saved in tensors_in(getattr(node, name)):
-                if saved.untyped_storage().data_ptr() == place:
-                    return True
+    own = (name for name in getattr(node, "__dict__", ()) if name.startswith("_saved_"))
+    for name in (*_saved(type(node)), *own):
+        for saved in tensors_in(getattr(node, name)):
+            if saved.untyped_storage().data_ptr() == place:
+                return True
     return False
+
+
+@cache
+def _saved(kind: type) -> tuple[str, ...]:
+    """What nodes of this kind keep for their backward, sizes left out: they are no tensors."""
+    names = (name for name in dir(kind) if name.startswith("_saved_"))
+    return tuple(name for name in names if not name.endswith(("_sym_sizes", "_sym_strides")))
 
 
 def refuse_transforms() -> None:
@@ -101,11 +110,15 @@ def of_one(answer: Backward, unit: int, units: int) -> Backward:
 
     def told(gradient: Tensor) -> ParameterShares:
         return [
-            (tensor, part if isinstance(part, Single) else Single(part, unit, units))
+            (tensor, part if isinstance(part, Single) else Single(_whole(part), unit, units))
             for tensor, part in answer(gradient)
         ]
 
     return told
+
+
+def _whole(part: Contribution | OwnRows) -> Contribution:
+    return part.instances() if isinstance(part, OwnRows) else part
 
 
 def unanswered(what: str) -> Backward:

@@ -69,6 +69,8 @@ from nacre.gradient_clipping.tape.probe import (
 )
 from nacre.gradient_clipping.tape.uses import Derivation, Known, Use, rewrite
 
+_NOTHING = torch.zeros(())
+
 Whose = tuple[Owner | None, Tensor | None]
 """The owner that a trial found, and the owners that this very call carries."""
 
@@ -355,7 +357,7 @@ class Tape(Watching):
                 answer = of_one(answer, only, self._units)
             elif isinstance(layout, Ragged):
                 answer = of_somebody(answer, layout, what)
-        anchor = torch.zeros((), requires_grad=True)
+        anchor = _NOTHING.detach().requires_grad_()
         size = result.numel() * result.element_size()
         use = Use(answer, size, anchor, frozenset(moving), result.shape, layout, what)
         self.uses.append(use)

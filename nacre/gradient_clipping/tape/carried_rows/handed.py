@@ -49,11 +49,11 @@ def numbers_handed(
         found += [end for end in ends if isinstance(end, Tensor)]
     elif name in _SIZED or (name in STATIC and name not in _CARRIED):
         rows = name in STATIC or name.startswith("new_")
-        given = tensors_in((args[1:] if rows else args, dict(kwargs)))
+        given = tensors_in((args[1:] if rows else args, kwargs))
         found += [t for t in given if t.dim() == 0 and not t.is_floating_point()]
     kind = _SIZE
     if name in _TOLD or (name == "one_hot" and len(args) < 2 and "num_classes" not in kwargs):
-        found, kind = [*tensors_in((args, dict(kwargs)))], ""
+        found, kind = tensors_in((args, kwargs)), ""
     made = (t for t in found if flow.level(t) == DATA and not flow.counted(t))
     return [f"{kind}{t.tolist()}" for t in made]
 

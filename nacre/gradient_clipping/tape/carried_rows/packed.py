@@ -117,6 +117,6 @@ def in_the_batchs_order(
             f"{name} reads a packed sequence in which units have different numbers of sequences; "
             "use `gradients: looped`"
         )
-    states = len(list(tensors_in(hidden)))
+    states = len(tensors_in(hidden))
     table = timetable(sizes, columns.argsort(stable=True))
     return table, (line[:, None], *[columns[None, :, None]] * states)

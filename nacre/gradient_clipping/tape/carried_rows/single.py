@@ -19,7 +19,9 @@ from nacre.gradient_clipping.tape.contributions import (
     Lookups,
     Products,
     joined,
+    wide,
 )
+from nacre.gradient_clipping.tape.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,37 @@ class Single:
         return self.part.weighted(factors[self.unit : self.unit + 1])
 
 
-def side_by_side(parts: Iterable[Contribution | Single]) -> list[Contribution]:
+@dataclass(frozen=True, eq=False)
+class OwnRows:
+    """What units add to a tensor of the output's own shape, each unit to its own rows alone: types
+    of tokens are looked up once for each unit, and then added to rows of the batch."""
+
+    grads: Tensor  # (B, positions, …), the units first
+    layout: Layout
+    shape: torch.Size  # of the tensor
+    what: str  # for messages
+
+    def weighted(self, factors: Tensor) -> Tensor:
+        """(B,) -> (*shape)"""
+        rows = wide(self.grads)
+        column = factors.to(rows.dtype).reshape(-1, *[1] * (rows.dim() - 1))
+        return self.layout.back(rows * column, self.shape, self.what)
+
+    def instances(self) -> Instances:
+        """The same with all rows of all units: the square of the batch."""
+        alone = self.grads.new_zeros(len(self.grads), *self.grads.shape)
+        units = torch.arange(len(alone), device=alone.device)
+        alone[units, units] = self.grads
+        return Instances(torch.stack([self.layout.back(a, self.shape, self.what) for a in alone]))
+
+    def lookups(self, ids: Tensor, shape: tuple[int, ...]) -> Lookups:
+        """In the (V, D) table of which the tensor holds row ids[…]."""
+        units = len(self.grads)
+        places = self.layout.units_first(ids, units, self.what).reshape(units, -1)
+        return Lookups(places, self.grads.reshape(units, -1, shape[1]), shape)
+
+
+def side_by_side(parts: Iterable[Contribution | Single | OwnRows]) -> list[Contribution]:
     """The same contributions with a row for each unit, zeros where a unit added nothing."""
     whole: list[Contribution] = []
     single: dict[int, list[Contribution]] = {}
@@ -44,6 +76,8 @@ def side_by_side(parts: Iterable[Contribution | Single]) -> list[Contribution]:
         if isinstance(part, Single):
             single.setdefault(part.unit, []).append(part.part)
             units = part.units
+        elif isinstance(part, OwnRows):
+            whole.append(part.instances())
         else:
             whole.append(part)
     forms: dict[object, dict[int, Contribution]] = {}
