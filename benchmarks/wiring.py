@@ -144,15 +144,15 @@ WIRING = [
         ALIKE,
     ),
     Fault(
-        "key: a loop of one's own in memory has a known one", "integrations/account.py",
-        "name, Source.fresh(), None, rows)",
-        "name, Source(bytes(32)), None, rows)",
+        "key: a loop of one's own has a known one", "integrations/account.py",
+        "    return os.urandom(32).hex()",
+        "    return bytes(32).hex()",
         f"{LOOPS}[None]",
     ),
     Fault(
-        "key: a loop of one's own in a folder has a known one", "integrations/account.py",
-        "write_bytes(made.run_key, os.urandom(32), mode=0o600)",
-        "write_bytes(made.run_key, bytes(32), mode=0o600)",
+        "key: a loop of one's own draws by another than its own", "integrations/account.py",
+        "    return _standing(Source(key), shared, folder, sharing, reserved)",
+        "    return _standing(Source(bytes(32)), shared, folder, sharing, reserved)",
         f"{LOOPS}[run]",
     ),
     Fault(
@@ -286,8 +286,8 @@ WIRING = [
     ),
     Fault(
         "charge: rows of a loop of one's own have two accounts", "integrations/account.py",
-        "            record_rows(ledger, [choice.dataset], rows)",
-        "            pass",
+        "        record_rows(ledger, [choice.dataset], rows)",
+        "        pass",
         f"{TORCH}::test_the_same_rows_have_one_account",
     ),
     Fault(

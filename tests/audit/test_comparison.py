@@ -120,7 +120,11 @@ def test_a_curve_a_stop_and_a_search_take_any_figure(
             "rows that were not train",
         ),
         (TABLE, {"evaluate": {"groups": ["sex", "sex"]}}, "name a column twice; remove one"),
-        (TABLE, {"evaluate": {"figure": "auroc"}}, "is computed on public rows"),
+        (
+            TABLE,
+            {"evaluate": {"figure": "auroc"}, "data.holdout": None},
+            "a figure is computed on test rows",
+        ),
         (TABLE, {"evaluate": {"figure": "rmse"}}, "the task is classification, which has no rmse"),
         (
             FEDERATED,

@@ -1,5 +1,6 @@
 """Estimators in scikit-learn's own company: its checks, pipelines, folds, and what each costs."""
 
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -16,7 +17,6 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
 from nacre.core.errors import BadArgument, BudgetExceeded, Incompatible, LedgerError
-from nacre.core.random import Source
 from nacre.integrations.sklearn import (
     EXPECTED_FAILED_CHECKS,
     PrivateClassifier,
@@ -302,18 +302,18 @@ def test_a_fit_that_is_stopped_gives_back_what_it_did_not_spend(tmp_path, monkey
 
 def test_a_pickle_holds_no_key_and_no_row(tmp_path, monkeypatch):
     """Keys are noted where they are made; rows are looked for by their bytes."""
+    drawn = os.urandom
     keys = []
-    fresh = Source.fresh
 
-    def noted():
-        found = fresh()
-        keys.append(found)
-        return found
+    def noted(count):
+        keys.append(drawn(count))
+        return keys[-1]
 
-    monkeypatch.setattr(Source, "fresh", staticmethod(noted))
+    monkeypatch.setattr(os, "urandom", noted)
     model = classifier(tmp_path).fit(ROWS, LABEL)
     written = pickle.dumps(model)
-    assert len(keys) == 1 and keys[0]._key not in written
+    assert 32 in map(len, keys)
+    assert not any(form in written for key in keys for form in (key, key.hex().encode()))
     assert not any(np.float64(value).tobytes() in written for value in ROWS.ravel())
     again = pickle.loads(written)
     assert np.array_equal(again.decision_function(ROWS), model.decision_function(ROWS))
