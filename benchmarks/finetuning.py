@@ -28,11 +28,11 @@ ROWS = 67_349
 EPOCH = 1.0
 
 PRIVATE = {  # by SGD with momentum 0.9
-    "lora": {"lr": 0.1, "alpha": 128, "batch": 256, "schedule": None},
+    "lora": {"lr": 0.3, "batch": 256, "schedule": None},
     "full": {"lr": 0.05, "batch": 256, "schedule": None},
 }
 PLAIN = {  # by AdamW
-    "lora": {"lr": 1e-3, "alpha": 16, "batch": 64, "schedule": None},
+    "lora": {"lr": 1e-3, "batch": 64, "schedule": None},
     "full": {"lr": 1e-4, "batch": 64, "schedule": None},
 }
 RUNS = [
@@ -126,7 +126,7 @@ def one(
                 size=ROWS, test=PublicFile(path="dev.tsv"), tokenizer=OfModel(name=base),
             ),
             model=Pretrained(name=base, dropout=0.0 if epsilon else None),
-            fine_tuning=n.LoRA(rank=8, alpha=setting["alpha"]) if how == "lora" else n.Full(),
+            fine_tuning=n.LoRA(rank=8, alpha=16) if how == "lora" else n.Full(),
             gradient_clipping=n.Automatic() if epsilon else None,
             differential_privacy=None if epsilon is None else n.Privacy(
                 unit="example", epsilon=epsilon, delta=1e-6, accountant="pld"
