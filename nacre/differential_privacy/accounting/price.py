@@ -230,9 +230,8 @@ def _priced(event: DpEvent, delta: float) -> Price:
         except Unsettled as error:
             upper = min(error.upper, renyi := _renyi(event, delta))
             return min(error.lower, upper), upper, float(error.upper < renyi)
-        if _has_rounds(event) and not failing_chance(
-            event
-        ):  # from above alone: the curve may be below
+        # Rounds are priced from above alone: the curve may be below.
+        if _has_rounds(event) and not failing_chance(event):
             upper = _renyi(event, delta)
             return 0.0, min(upper, found.upper), float(found.upper <= upper)
         return found.lower, found.upper, 1.0
@@ -337,8 +336,9 @@ def _calibrated(
         return start
     try:
         middle = target * (1 - TOLERANCE / 2) * (1 + _CLOSE / 2)
-        near = lambda z: _near(event_of(z), delta, target)  # noqa: E731
-        start, slope = _search(near, middle, start, slope, _CLOSE)
+        start, slope = _search(
+            lambda z: _near(event_of(z), delta, target), middle, start, slope, _CLOSE
+        )
     except (Unsettled, Incompatible):  # guesses do not decide what can be had
         start, slope = _search(lambda z: _rough(event_of(z), delta), target, start, slope, _NEAR)
     return _search(lambda z: _priced(event_of(z), delta).epsilon, target, start, slope)[0]
