@@ -33,7 +33,7 @@ from nacre.data.arrays import Arrays
 from nacre.data.data_option import DataOption
 from nacre.data.dataset import Cohorts
 from nacre.data.scaling import fit_scaling
-from nacre.data.sketch import sketched
+from nacre.data.sketches.sketch import sketched
 from nacre.data.table import ColumnSpec, Table
 from nacre.data.text.text import Text
 from nacre.data.units import Units

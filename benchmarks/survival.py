@@ -21,7 +21,7 @@ import dp_accounting as dp
 from rows import Row
 
 from nacre.core.errors import BudgetExceeded, LedgerError
-from nacre.data.sketch import sketched
+from nacre.data.sketches.sketch import sketched
 from nacre.ledger import Charge, Ledger, Request
 from nacre.ledger.rules import Zcdp
 from nacre.ledger.storage import writer

@@ -17,7 +17,7 @@ from nacre.core.errors import BadArgument, DataError
 from nacre.data.columns.column import Column
 
 if TYPE_CHECKING:
-    from nacre.data.cells import Cells
+    from nacre.data.sketches.cells import Cells
 
 
 @dataclass(frozen=True)

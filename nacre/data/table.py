@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,24 +15,17 @@ import torch
 from nacre.core import require
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import BadArgument, DataError
-from nacre.data.cells import of_table
 from nacre.data.columns.column import Column
-from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.columns.encode import ColumnReading, Remedies, features_of, fill_problem
 from nacre.data.columns.faults import refusal
 from nacre.data.columns.spec import ColumnSpec
-from nacre.data.columns.values import (
-    as_column,
-    as_everywhere,
-    as_moments,
-    different,
-    lacks_value,
-)
+from nacre.data.columns.values import as_column, different, lacks_value
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.readers import RawTable, form_problem, read_table, suffix, unit_name
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
+from nacre.data.sketches.cells import of_table
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
 
@@ -114,8 +106,7 @@ class Table(NoAssumptions):
                 )
 
     def _check_missing(self) -> None:
-        """Training reads a declared word before the words for no value, and the ledger's sketch
-        sees no value: with every word in both lists it would see an empty table."""
+        """A word in both lists would be a value to some readers and no value to others."""
         if self.dialect.missing is None:
             return
         declared = [(f"columns.{c.name}", (*c.categories, *c.yes, *c.no)) for c in self._columns()]
@@ -157,13 +148,6 @@ class Table(NoAssumptions):
     def _columns(self) -> tuple[Column, ...]:
         return tuple(spec.column(name, self.on_missing) for name, spec in self.columns.items())
 
-    def _words(self) -> set[str]:
-        """The columns that are read as words, whatever they look like."""
-        found = {c.name for c in self._columns() if c.kind in ("category", "hash", "boolean")}
-        if self.task == "classification":
-            found.add(self.target)
-        return found | {name for name in (self.unit, self.party) if name is not None}
-
     def _numbers(self) -> set[str]:
         """The columns of which nothing is read but numbers, written as Python writes them."""
         if not self.dialect.plain:
@@ -192,17 +176,9 @@ class Table(NoAssumptions):
             notes += more
         shown = self.public_demonstration
         # Of public rows no ledger keeps a sketch.
-        cells = () if shown else of_table(self._as_sketched(raw))
+        cells = () if shown else of_table(raw.columns, self.dialect.encoding)
         cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
         return checked(cohorts, self.schema(), str(raw.file))
-
-    def _as_sketched(self, raw: RawTable) -> Mapping[str, Sequence[object]]:
-        """The columns as training reads them, for the ledger's sketch."""
-        columns = dict(as_everywhere(raw.columns, self.dialect, self._words()))
-        for name, spec in self.columns.items():
-            if spec.date is not None and spec.date.format != Dates().format:
-                columns[name] = as_moments(columns[name], spec.date)
-        return columns
 
 
 def _check_classes(task: str, classes: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from nacre.core.files import read_json, sync_folder, write_bytes, write_json
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import trainable
-from nacre.data.cells import Cells
+from nacre.data.sketches.cells import Cells
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.integrations.declaration import Promise
 from nacre.ledger import Charge, Ledger

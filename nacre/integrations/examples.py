@@ -18,7 +18,7 @@ from nacre.core.random import Source
 from nacre.core.rows import select
 from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
-from nacre.data.cells import Cells
+from nacre.data.sketches.cells import Cells
 from nacre.data.units import kept_rows, members_of
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.mixing import Alone
@@ -182,7 +182,7 @@ def batch_of(tensors: Mapping[str, Any], ids: Tensor, device: torch.device) -> B
 
 
 def cells(rows: Fetcher, collate: Collate) -> tuple[Cells, ...]:
-    """The values of each row, for `nacre.data.sketch`. Rows that are fetched with random changes
+    """The values of each row, for `nacre.data.sketches`. Rows that are fetched with random changes
     are fetched with the same ones every time."""
     if not len(rows.dataset):
         return ()

@@ -27,7 +27,7 @@ from typing import Any
 
 from nacre.core.errors import BudgetExceeded, LedgerError
 from nacre.core.types import Adjacency, Unit
-from nacre.data.sketch import Sketch
+from nacre.data.sketches.sketch import Sketch
 from nacre.differential_privacy.request import Request
 from nacre.ledger.accounts import End, Grant, Posting, grant_of
 from nacre.ledger.chain import LedgerHead
@@ -159,7 +159,8 @@ class Ledger:
 
         The same data under another data set's name would have a second budget, so they are
         refused; a data set's name is the account's up to its first slash, and its parties share
-        rows. What counts as the same, and what cannot be seen, stands in `nacre.data.sketch`.
+        rows. What counts as the same, and what cannot be seen, stands in
+        `nacre.data.sketches.sketch`.
         The sketch is encrypted under the key that lies beside the ledger. Raises `LedgerError`,
         also where that key is not the one that earlier sketches were recorded under.
         """

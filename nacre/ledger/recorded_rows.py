@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nacre.core.errors import LedgerError
-from nacre.data.cells import Cells
-from nacre.data.sketch import sketched
+from nacre.data.sketches.cells import Cells
+from nacre.data.sketches.sketch import sketched
 from nacre.ledger.ledger import Ledger
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.core.errors import LedgerError, NacreError
-from nacre.data.cells import Cells
+from nacre.data.sketches.cells import Cells
 from nacre.ledger import Charge, Grant, Ledger
 from nacre.ledger.recorded_rows import record_rows
 from nacre.planning.levels import PricedLevel

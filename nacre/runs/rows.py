@@ -16,9 +16,9 @@ from nacre.core.errors import DataError
 from nacre.core.random import digest
 from nacre.core.types import FeatureSpace
 from nacre.data import Table
-from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.scaling import Scaler, fit_scaling
+from nacre.data.sketches.cells import Cells
 from nacre.data.text.token_cache import Aids
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.core.errors import BudgetExceeded, DataError, Refusal
 from nacre.core.types import Unit
-from nacre.data.cells import of_table
 from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
 from nacre.data.reading.values import Listed, Values
+from nacre.data.sketches.cells import of_table
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,

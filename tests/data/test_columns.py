@@ -18,11 +18,11 @@ import pytest
 
 from nacre.core.errors import BadArgument, DataError
 from nacre.data import ColumnSpec, DeclaredScaling, Table, fit_scaling
-from nacre.data.cells import of_table
 from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.columns.spec import Bins, DropMissing, FillMissing, PiecewiseLinear, Truths
-from nacre.data.sketch import sketched
+from nacre.data.sketches.cells import of_table
+from nacre.data.sketches.sketch import sketched
 
 GERMAN = Dialect(
     separator=";", decimal=",", thousands=".", encoding="latin-1", missing=("?", "k.A.", "-9")
@@ -289,7 +289,7 @@ def test_quotes_make_no_second_account(tmp_path: Path, quote: str, decimal: Any)
     assert found[0] == found[1]
 
 
-def test_dates_are_sketched_as_training_reads_them(tmp_path: Path) -> None:
+def test_dates_are_sketched_whatever_their_format(tmp_path: Path) -> None:
     """Days in words are no data of one's own; times of the day are the same in every format."""
     draw = random.Random(1)
     first = datetime.datetime(2024, 1, 1)

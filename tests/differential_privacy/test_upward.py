@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nacre.core.random import Source
-from nacre.data.cells import Hashing
+from nacre.data.sketches.cells import Hashing
 from nacre.differential_privacy.upward import rounded_up, rounded_up_to
 from nacre.federated_learning.answers import Stored
 from nacre.report.sections.numbers import epsilon_text

@@ -22,7 +22,7 @@ from nacre.core.tensors import detached, trainable
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release
 from nacre.data.dataset import Rows
 from nacre.data.sampling import AllUnits
-from nacre.data.sketch import Sketch
+from nacre.data.sketches.sketch import Sketch
 from nacre.data.units import Units
 from nacre.gradient_clipping import Flat
 from nacre.ledger import Ledger

@@ -9,7 +9,7 @@ import pytest
 
 from nacre.core.errors import BudgetExceeded, LedgerError, UnsupportedEvent
 from nacre.core.types import Adjacency
-from nacre.data.sketch import Sketch
+from nacre.data.sketches.sketch import Sketch
 from nacre.differential_privacy.leaves import pure_event
 from nacre.ledger import PLANNED, Charge, Grant, Ledger, Request, preview_new
 from nacre.ledger.rules import RuleName, Zcdp

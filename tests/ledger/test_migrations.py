@@ -44,7 +44,7 @@ def written(ledger: Ledger) -> Path | str:
 
 
 def test_the_list_is_the_format() -> None:
-    assert FORMAT == 1 + len(MIGRATIONS) == 3
+    assert FORMAT == 1 + len(MIGRATIONS) == 4
     assert MIGRATIONS[0].why.startswith("entries of the kind `signer`")
 
 

@@ -19,8 +19,8 @@ from torch.utils.data import TensorDataset
 
 import nacre
 from nacre.core.errors import LedgerError
-from nacre.data.cells import Cells, of_table, running
-from nacre.data.sketch import KEPT, Sketch, sketched
+from nacre.data.sketches.cells import Cells, of_table, running
+from nacre.data.sketches.sketch import KEPT, Sketch, sketched
 from nacre.differential_privacy.queries import Count
 from nacre.ledger import Ledger
 from nacre.planning.plan import plan

@@ -8,14 +8,12 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.data.columns.dates import Dates
-from nacre.data.columns.dialect import PLAIN, Dialect, unquoted
+from nacre.data.columns.dialect import PLAIN, Dialect
 from nacre.data.readers import as_number, text
 from nacre.data.reading.values import NumberColumn, Values
 
@@ -201,47 +199,7 @@ def _is_text(kind: Any) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def as_everywhere(
-    columns: Mapping[str, Sequence[object]], dialect: Dialect, words: Collection[str] = ()
-) -> Mapping[str, Sequence[object]]:
-    """The columns as any other dialect would give them: numbers as numbers, and None for no value.
-
-    So the same table, written with other marks, has the same cells. `words` are the columns that
-    training reads as words, which are words here too: what looks like a number there is none.
-    Without a dialect all stay as they are.
-    """
-    if dialect.plain and dialect.missing is None:
-        return columns
-    return {
-        name: _as_everywhere(values, dialect, name in words) for name, values in columns.items()
-    }
-
-
-def as_moments(values: Any, dates: Dates) -> list[object]:
-    """A column of dates as date and time, however its file writes them; None for no date."""
-    found, codes = different(as_column(values))
-    moments = [dates.moment(value) for value in found]
-    return [moments[code] for code in codes.tolist()]
-
-
-def _as_everywhere(values: Any, dialect: Dialect, worded: bool) -> list[object]:
-    column = as_column(values)
-    found, codes = different(column)
-    read = [_cell(value, dialect, worded) for value in found]
-    return [read[code] for code in codes.tolist()]
-
-
-def _cell(value: object, dialect: Dialect, worded: bool) -> object:
-    if lacks_value(value, dialect):
-        return None
-    value = unquoted(value)
-    if isinstance(value, str) and not dialect.plain and not worded:
-        number = number_in(value, dialect)
-        return value if number is None else number
-    return value
-
-
 __all__ = [
-    "PLAIN", "FloatColumn", "RowCodes", "RowMask", "as_column", "as_everywhere", "as_moments",
-    "different", "lacks_value", "number_in", "numbers_in", "shown_value",
+    "PLAIN", "FloatColumn", "RowCodes", "RowMask", "as_column", "different", "lacks_value",
+    "number_in", "numbers_in", "shown_value",
 ]  # fmt: skip

@@ -42,6 +42,10 @@ class Values(Sequence[object]):
         """(codes, cells): `cells[codes[i]]` is the cell at `places[i]`; None stands for all rows.
         A cell may stand there twice, or never be pointed to."""
 
+    @abstractmethod
+    def mapped(self, function: Callable[[object], object]) -> Values:
+        """The same column with what `function` gives of each cell; numbers in an array stay."""
+
     @overload
     def __getitem__(self, index: int) -> object: ...
 
@@ -96,6 +100,10 @@ class Listed(Values):
             return np.arange(len(self._cells)), self._cells
         return np.arange(len(places)), [self._cells[place] for place in places.tolist()]
 
+    def mapped(self, function: Callable[[object], object]) -> Listed:
+        """See `Values.mapped`."""
+        return Listed([function(cell) for cell in self._cells])
+
 
 class NumberColumn(Values):
     """Numbers in an array, and the few other cells beside it."""
@@ -142,6 +150,10 @@ class NumberColumn(Values):
             codes = np.where(self._others[spot] == rows, len(cells) + spot, codes)
         return codes, cells + list(self._cells)
 
+    def mapped(self, function: Callable[[object], object]) -> NumberColumn:
+        """See `Values.mapped`."""
+        return NumberColumn(self._numbers, self._others, [function(cell) for cell in self._cells])
+
 
 class Coded(Values):
     """Cells of which many may be equal: the different ones, and which of them each row has."""
@@ -170,6 +182,10 @@ class Coded(Values):
         """See `Values.coded`."""
         codes = self._codes if places is None else self._codes[places]
         return codes.astype(np.int64), self._cells
+
+    def mapped(self, function: Callable[[object], object]) -> Coded:
+        """See `Values.mapped`."""
+        return type(self)(self._codes, [function(cell) for cell in self._cells])
 
 
 def equal_once(cells: list[object]) -> Values:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import DataError
-from nacre.data.cells import Cells, of_table
 from nacre.data.files import rows_named
 from nacre.data.readers import (
     RawTable,
@@ -29,6 +28,7 @@ from nacre.data.readers import (
     text,
     unit_name,
 )
+from nacre.data.sketches.cells import Cells, of_table
 from nacre.data.text.encode import Encoded, Encoder
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from nacre.core import require
 from nacre.core.errors import BadArgument, DataError
-from nacre.data.cells import Cells
 from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.readers import form_problem
 from nacre.data.scaling import NoScaling
+from nacre.data.sketches.cells import Cells
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text import tokens
 from nacre.data.text.canaries import Canaries, inserted

@@ -32,6 +32,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "more, which an older version would take for overspending; no table changes"
     ),
     Migration("entries of the kind `rows` hold a sketch; no table changes"),
+    Migration("a sketch is of cells as their file holds them; no table changes"),
 )
 """Entry i leads from format i + 1 to format i + 2."""
 

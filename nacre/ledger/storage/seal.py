@@ -16,10 +16,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from nacre.core.errors import LedgerError
-from nacre.data.sketch import Sketch
+from nacre.data.sketches.sketch import Sketch
 
 _NONCE = 12  # bytes
-_LABEL = b"nacre sketch, format 1"
+_LABEL = b"nacre sketch, format 2"
+_EARLIER = b"nacre sketch, format 1"  # of cells as a dialect read them
 
 
 def sealed(key: bytes, sketch: Sketch) -> str:
@@ -30,13 +31,30 @@ def sealed(key: bytes, sketch: Sketch) -> str:
 
 @lru_cache(maxsize=4096)
 def unsealed(key: bytes, text: str, account: str) -> Sketch:
-    """What `sealed` gave. Raises `LedgerError`, naming the account, where `key` is another one."""
+    """What `sealed` gave. Raises `LedgerError`, naming the account, where `key` is another one, and
+    for a sketch of the earlier form, which no rows of today can be compared with."""
     try:
-        data = base64.b64decode(text, validate=True)
-        return Sketch.from_bytes(AESGCM(key).decrypt(data[:_NONCE], data[_NONCE:], _LABEL))
+        return Sketch.from_bytes(_opened(key, text, _LABEL))
     except (InvalidTag, ValueError, binascii.Error) as error:
         raise LedgerError(
-            f"the rows of account {account!r} were recorded under another key than the one beside "
-            "this ledger, so nobody can tell whether these are the same; put back the key file "
-            "that belongs to it"
+            f"the rows of account {account!r} were recorded by an earlier version of Nacre, in a "
+            "form that none is compared with any more, so nobody can tell whether these are the "
+            "same; go on under that name, or keep other data in a ledger of its own"
+            if _is_earlier(key, text)
+            else f"the rows of account {account!r} were recorded under another key than the one "
+            "beside this ledger, so nobody can tell whether these are the same; put back the key "
+            "file that belongs to it"
         ) from error
+
+
+def _opened(key: bytes, text: str, label: bytes) -> bytes:
+    data = base64.b64decode(text, validate=True)
+    return AESGCM(key).decrypt(data[:_NONCE], data[_NONCE:], label)
+
+
+def _is_earlier(key: bytes, text: str) -> bool:
+    try:
+        _opened(key, text, _EARLIER)
+    except (InvalidTag, ValueError, binascii.Error):
+        return False
+    return True

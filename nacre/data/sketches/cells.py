@@ -1,9 +1,13 @@
 """The cells of private rows, hashed for `sketch.py`: the same whatever the file, the order, the
 names of columns or the way in which a number is written.
 
-A cell is one value of one row. `1`, `1.0`, `"1"` and `1e0` are one number, kept to six significant
-digits, so that single precision changes nothing; words are compared without case, surplus white
-space and Unicode compatibility forms. No value is kept: every cell becomes 64 bits under a key.
+A cell is one value of one row, as its file holds it. **Nothing that a recipe declares of the cells
+counts**, so that no dialect, no list of words for no value and no format of dates makes other cells
+of the same file. Numbers are compared by their sign and their first six significant digits: `1.5`,
+`1,50`, `15` and `1.5e3` are one, so that neither a mark that is read otherwise nor single precision
+changes any. Words are compared without case, surplus white space and Unicode compatibility forms,
+and as the bytes of their file say (`stored`). No value is kept: every cell becomes 64 bits under a
+key.
 """
 
 # Parts of NumPy are untyped.
@@ -46,14 +50,17 @@ class Hashing:
 
     def mixed(self, values: Hashes) -> Hashes:
         """Each entry hashed by itself (the finaliser of SplitMix64; Steele et al. 2014)."""
-        with np.errstate(over="ignore"):
-            found = values ^ self._start
-            found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            return found ^ (found >> np.uint64(31))
+        found = values ^ self._start
+        shifted = np.empty_like(found)
+        for by, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            np.right_shift(found, np.uint64(by), out=shifted)
+            np.bitwise_xor(found, shifted, out=found)
+            if factor > 1:
+                np.multiply(found, np.uint64(factor), out=found)  # modulo 2^64
+        return found
 
     def numbers(self, values: NDArray[np.float64]) -> Hashes:
-        """Numbers, by six significant digits; NaN is nothing."""
+        """Numbers, by sign and six significant digits wherever their point is; NaN is nothing."""
         plain = np.asarray(values, dtype=np.float64)
         flat = plain.reshape(-1)
         found = np.empty(flat.shape, dtype=np.uint64)
@@ -69,15 +76,8 @@ class Hashing:
         rounded = np.where(finite, np.rint(plain / _POWERS[power + 300]), plain)
         # The rounded digits may reach seven: 9.999999 is written as 10.
         seven = finite & (np.abs(rounded) >= 1e6)
-        rounded, power = np.where(seven, rounded / 10, rounded), power + seven
-        power = np.where(finite, power, 0)
-        bits = (rounded + 0.0).view(np.uint64) ^ self._of_powers[power + 300]
+        bits = (np.where(seven, rounded / 10, rounded) + 0.0).view(np.uint64)
         return np.where(np.isnan(plain), np.uint64(0), self.mixed(bits))
-
-    @cached_property
-    def _of_powers(self) -> Hashes:
-        """A hash of each power of ten, from -300 to 301."""
-        return self.mixed((np.arange(-300.0, 302.0) + 1e4).view(np.uint64))
 
     def words(self, values: Iterable[str]) -> Hashes:
         """Words, after `plain`."""
@@ -95,14 +95,15 @@ class Hashing:
         return self._known.setdefault(word, self._word(word))
 
     def values(self, column: Sequence[object]) -> Hashes:
-        """Values as a file gives them: numbers where they can be read as such, or else words."""
+        """Values as a file gives them: numbers where they can be read as such, or else words. In a
+        column of numbers a word stands for no value, whichever words are declared to."""
         given = values_of(column)
         numbers = given.parsed(_number)
         places = np.flatnonzero(np.isnan(numbers))
-        if running(numbers):
+        if running(numbers) or _compact_days(numbers):
             return np.zeros(len(numbers), np.uint64)
         found = self.numbers(numbers)
-        if len(places):
+        if len(places) and 2 * len(places) >= len(numbers):
             codes, cells = given.coded(places)
             if len(places) == len(numbers) and _calendar([cells[i] for i in np.unique(codes)]):
                 return np.zeros(len(numbers), np.uint64)
@@ -110,9 +111,9 @@ class Hashing:
         return found
 
     def _words_of(self, cells: Sequence[object]) -> Hashes:
-        """Cells that are no numbers, as words; 0 for no value."""
-        missing = np.array([is_missing(cell) for cell in cells], dtype=np.bool_)
-        return np.where(missing, np.uint64(0), self.words(text(cell) for cell in cells))
+        """Cells that are no numbers, as words; 0 for no value, which signs alone are too."""
+        missing = [is_missing(cell) or not any(map(str.isalnum, text(cell))) for cell in cells]
+        return np.where(missing, np.uint64(0), self.words(_any_order(text(c)) for c in cells))
 
     @cached_property
     def _keyed(self) -> hashlib.blake2b:
@@ -125,8 +126,27 @@ class Hashing:
 
 
 def _number(value: object) -> float | None:
+    """A cell as the number it is in any dialect.
+
+    >>> [_number(cell) for cell in ("1.5", "1,5", "1.234,5", "1'234", "'12'", "1.2.2024", True)]
+    [1.5, 1.5, 1234.5, 1234.0, 12.0, None, None]
+    """
     given = unquoted(value)
-    return None if isinstance(given, bool) or is_missing(given) else as_number(given)
+    if isinstance(given, bool) or is_missing(given):
+        return None
+    found = as_number(given)
+    if found is None and isinstance(given, str) and (marked := _MARKED.fullmatch(given.strip())):
+        whole = "".join(filter(str.isdecimal, marked["whole"]))
+        return as_number(f"{marked['sign']}{whole}.{marked['part'] or 0}{marked['power'] or ''}")
+    return found
+
+
+_MARKED = re.compile(
+    r"(?P<sign>[+-]?)(?=[.,]?[0-9])"
+    r"(?P<whole>[0-9]{1,3}(?P<mark>[.,'\u2019 \u00a0\u202f])[0-9]{3}(?:(?P=mark)[0-9]{3})*|[0-9]*)"
+    r"(?:[.,](?P<part>[0-9]*))?(?P<power>[eE][+-]?[0-9]+)?"
+)
+"""A number with marks of thousands, or a comma before its fraction."""
 
 
 _POWERS = 10.0 ** np.arange(-300.0, 301.0)
@@ -159,6 +179,19 @@ _DIFFERENT = 0.65
 or two have two thirds; of whole numbers at random, as many as there are values, 0.63 differ."""
 
 
+def _compact_days(numbers: NDArray[np.float64]) -> bool:
+    """Whether a column holds nothing but days written as one number.
+
+    >>> _compact_days(np.array([20240131.0, 20231224.0])), _compact_days(np.array([20241301.0]))
+    (True, False)
+    """
+    if not len(numbers) or not (numbers.min() >= 1900_00_00 and numbers.max() < 2200_00_00):
+        return False  # as with a value that is missing
+    month, day = numbers // 100 % 100, numbers % 100
+    dated = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    return bool((dated & (np.rint(numbers) == numbers)).all())
+
+
 def _calendar(column: Sequence[object]) -> bool:
     """Whether a column holds nothing but days: other tables have the same ones."""
     given = [value for value in column if not is_missing(value)]
@@ -168,8 +201,10 @@ def _calendar(column: Sequence[object]) -> bool:
 def _is_day(value: object) -> bool:
     """Whether this is a date, or a time at midnight.
 
-    >>> [_is_day(word) for word in ("2024-02-01 00:00:00", "1.2.2024", "2024-02-01 07:30:00")]
-    [True, True, False]
+    >>> [_is_day(word) for word in ("2024-02-01 00:00:00", "1.2.2024", "1 Feb 2024", "May 1, 2024")]
+    [True, True, True, True]
+    >>> _is_day("2024-02-01 07:30:00")
+    False
     """
     if isinstance(value, datetime.datetime):
         return value.time() == datetime.time()
@@ -178,10 +213,53 @@ def _is_day(value: object) -> bool:
     return isinstance(value, str) and _DAY.fullmatch(str(unquoted(value)).strip()) is not None
 
 
-_DAY = re.compile(
-    r"(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{4})"
-    r"([ T]00:00(:00(\.0+)?)?(Z|[+-]\d\d:?\d\d)?)?"
+def _any_order(word: str) -> str:
+    """A date and time without its order, so that every format gives the same.
+
+    >>> _any_order("27.4.24 07:30"), _any_order("2024-04-27T07:30:00"), _any_order("ward 3")
+    ('4 7 24 27 30', '4 7 24 27 30', 'ward 3')
+    """
+    if not _MOMENT.fullmatch(word.strip()):
+        return word
+    groups = sorted(
+        int(group) % 100 if len(group) == 4 else int(group) for group in _GROUP.findall(word)
+    )
+    return " ".join(str(group) for group in groups if group)
+
+
+_GROUP = re.compile(r"[0-9]+")
+_MOMENT = re.compile(r"[0-9]+(?:[-/.: T]+[0-9]+){2,}(?: ?Z)?")
+_MONTH = (  # in the languages that share our letters
+    r"(jan|feb|f[eé]v|mar|mär|apr|a[vb]r|ma[iy]|jun|jui|jul|aug|ao[uû]|ago|sep|o[ckug]t|nov|de[cz]"
+    r"|déc|dic)[^\W\d]*"
 )
+_DAY = re.compile(
+    r"(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{4}"
+    rf"|\d\d?[-/. ]+{_MONTH}[-/., ]+(\d\d)?\d\d|{_MONTH}[. ]+\d\d?,? \d{{4}})"
+    r"([ T]00:00(:00(\.0+)?)?(Z|[+-]\d\d:?\d\d)?)?",
+    re.IGNORECASE,
+)
+
+
+def stored(word: str, encoding: str) -> str:
+    """What the bytes of a word say, whichever `encoding` a file was read in: UTF-8 where they are
+    that, or else cp1252, which is latin-1 but for a few signs.
+
+    >>> [stored(word, "latin-1") for word in ("K\u00c3\u00b6ln", "K\u00f6ln", "\x80")]
+    ['K\u00f6ln', 'K\u00f6ln', '\u20ac']
+    """
+    if word.isascii() or encoding not in _OF_ONE_BYTE:
+        return word
+    found = word.encode(encoding, "replace")
+    for known in ("utf-8", "cp1252"):
+        try:
+            return found.decode(known)
+        except UnicodeDecodeError:
+            continue
+    return found.decode("latin-1")
+
+
+_OF_ONE_BYTE = ("latin-1", "cp1252")
 
 
 def plain(word: str) -> str:
@@ -204,6 +282,12 @@ class Cells:
     source: Sequence[Any] | NDArray[Any] | Callable[[], Iterator[NDArray[Any]]]
     """Columns of values; an array (N, …) of numbers, or blocks of one that is made again at each
     call; under "sequence" one entry a row: a text, or a list of numbers."""
+
+    @property
+    def in_columns(self) -> bool:
+        """Whether every column comes whole. Arrays come in blocks of rows, and the columns of wide
+        ones are pixels and the like, which have no roles."""
+        return isinstance(self.source, list)
 
     def sequences(self, hashing: Hashing) -> Iterator[tuple[Hashes, NDArray[np.int64]]]:
         """(values, lengths) of many rows at a time under "sequence": the rows one after the other,
@@ -247,10 +331,18 @@ def _sequence(row: object) -> list[str] | NDArray[np.float64]:
     return np.asarray(row, dtype=np.float64).reshape(-1)
 
 
-def of_table(columns: Mapping[str, Sequence[object]]) -> tuple[Cells, ...]:
-    """The cells of a table as its file gives them, and the words of its long texts."""
-    found = Cells("cells", list(columns.values()))
-    texts = [text for column in columns.values() for text in _long_texts(values_of(column))]
+def of_table(columns: Mapping[str, Sequence[object]], encoding: str = "utf-8") -> tuple[Cells, ...]:
+    """The cells of a table as its file gives them, and the words of its long texts. `encoding` is
+    the one that the file was read in."""
+
+    def said(cell: object) -> object:
+        return stored(cell, encoding) if isinstance(cell, str) else cell
+
+    held = [values_of(column) for column in columns.values()]
+    if encoding in _OF_ONE_BYTE:
+        held = [column.mapped(said) for column in held]
+    found = Cells("cells", held)
+    texts = [text for column in held for text in _long_texts(column)]
     return (found, Cells("sequence", texts)) if texts else (found,)
 
 

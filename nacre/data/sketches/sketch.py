@@ -3,7 +3,7 @@
 A sketch has a fixed size whatever it is of. It holds, as 64-bit hashes under a key:
 
 - the whole table, without the order of its rows and columns and without uniform repetition;
-- each column that has many values, as the set of its values with their shares;
+- columns and pairs of columns, each as its values with their shares and how much that says;
 - the `KEPT` smallest hashes of all rows, and of all *telling parts* (a pair of cells, or eight
   words in a row, that a single row of the table has).
 
@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.data.cells import Cells, Hashes, Hashing
+from nacre.data.sketches.cells import Cells, Hashes, Hashing
+from nacre.data.sketches.marks import judged, multiset, same_columns
 
 KEPT = 512
 """Hashes of each kind that a sketch holds."""
@@ -42,10 +43,11 @@ SHARE = 0.1
 this, beyond what chance lets them share."""
 
 _COLUMNS = 64  # digests of columns that a sketch holds
-_PAIRED = 16  # cells of a row that are paired with each other: those of the smallest hashes
+_PAIRED = 16  # cells of a row at most that are paired with each other, those of smallest hashes
+_PAIRS = 1 << 24  # pairs of cells that are made
+_AMONG = 64  # columns whose cells are paired: those of the most different values
 _WINDOW = 8  # words or tokens of a telling part
-_JUDGED = 256  # columns; wider rows are pixels and the like, which have no roles
-_BITS = 40.0  # of information before two equal columns are no chance
+_JUDGED = 256  # columns; arrays of wider rows are pixels and the like, which have no roles
 _SAMPLED = 1 << 20  # parts that are looked at; of more, those of the smallest hashes
 _ALL = 2**64 - 1
 _FORMAT = struct.Struct(f"<{2 * KEPT + _COLUMNS + 2}Q2d")
@@ -71,7 +73,7 @@ class Sketch:
 
     def same_data(self, other: Sketch) -> bool:
         """Whether both are of the same rows, up to what is stated at the head of this module."""
-        if self.table == other.table != 0 or self.columns & other.columns:
+        if self.table == other.table != 0 or same_columns(self.columns, other.columns):
             return True
         ours = (self.rows, _ALL, self.rows_by_chance)
         theirs = (other.rows, _ALL, other.rows_by_chance)
@@ -115,14 +117,17 @@ def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
                 rows.append(_of_sequences(hashing, flat, lengths, parts))
             continue
         for block in source.columns(hashing):
-            kept, digests = _judged(hashing, block)
-            columns |= digests
-            rows.append(_of_cells(hashing, kept, parts))
+            paired = block
+            if source.in_columns or len(block) <= _JUDGED:
+                block, digests = judged(hashing, block)
+                paired = block[:_AMONG]
+                columns |= digests
+            rows.append(_of_cells(hashing, block, paired, parts))
     whole = np.concatenate([*rows, np.zeros(0, np.uint64)])
     smallest, by_row = _smallest_rows(whole)
     telling, reach, by_part = parts.telling()
     return Sketch(
-        table=_multiset(hashing, *np.unique(whole, return_counts=True)),
+        table=multiset(hashing, *np.unique(whole, return_counts=True)),
         columns=frozenset(sorted(columns)[:_COLUMNS]),
         rows=smallest,
         parts=telling,
@@ -132,41 +137,22 @@ def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
     )
 
 
-def _judged(hashing: Hashing, cells: list[Hashes]) -> tuple[list[Hashes], set[int]]:
-    """The columns that tell rows apart, and digests of those that would not be equal by chance.
-
-    A constant column and the copy of another say nothing; running numbers came as nothing. Of a
-    single row nothing is constant.
-    """
-    if len(cells) > _JUDGED:
-        return cells, set()
-    kept: dict[int, Hashes] = {}
-    digests: set[int] = set()
-    for column in cells:
-        values, counts = np.unique(column, return_counts=True)
-        if len(values) < min(2, len(column)) or not values[-1]:
-            continue
-        digest = _multiset(hashing, values, counts)
-        kept.setdefault(digest, column)
-        information = (len(values) - 1) / 2 * math.log2(len(column))
-        if information >= _BITS:
-            digests.add(digest)
-    return list(kept.values()), digests
-
-
-def _of_cells(hashing: Hashing, columns: list[Hashes], parts: _Parts) -> Hashes:
-    """The rows, whatever the order of the columns; their pairs of cells go to `parts`."""
+def _of_cells(
+    hashing: Hashing, columns: list[Hashes], paired: list[Hashes], parts: _Parts
+) -> Hashes:
+    """The rows, whatever the order of the columns; the pairs of their cells in the columns that are
+    `paired` go to `parts`."""
     count = len(columns[0]) if columns else 0
     whole = np.empty(count, np.uint64)
+    same = len(paired) == len(columns)
+    cells = min(len(paired), _paired_cells(count))
+    places = np.triu_indices(cells, 1)
     for start in range(0, count, _AT_ONCE):
-        once = _cells_once(hashing, columns, slice(start, start + _AT_ONCE))
-        whole[start : start + _AT_ONCE] = hashing.mixed(once.sum(1, dtype=np.uint64))
-    distinct = np.sort(np.unique(whole, return_index=True)[1])
-    places = np.triu_indices(min(len(columns), _PAIRED), 1)
-    for start in range(0, len(distinct), _AT_ONCE):
-        some = distinct[start : start + _AT_ONCE]
+        some = slice(start, start + _AT_ONCE)
         once = _cells_once(hashing, columns, some)
-        chosen = _smallest(np.where(once == 0, _NONE, once), _PAIRED)
+        whole[some] = hashing.mixed(once.sum(1, dtype=np.uint64))
+        chosen = once if same else _cells_once(hashing, paired, some)
+        chosen = _smallest(np.where(chosen == 0, _NONE, chosen), cells)
         with np.errstate(over="ignore"):
             pairs = hashing.mixed(chosen[:, places[0]] + hashing.mixed(chosen)[:, places[1]])
         held = chosen != _NONE
@@ -178,6 +164,13 @@ def _of_cells(hashing: Hashing, columns: list[Hashes], parts: _Parts) -> Hashes:
     return whole
 
 
+def _paired_cells(rows: int) -> int:
+    """How many cells of a row are paired: fewer of more rows, of which enough is seen anyway. The
+    pairs of fewer cells are among those of more, so tables of any sizes can be compared."""
+    fits = (cells for cells in range(_PAIRED, 4, -1) if rows * cells * (cells - 1) // 2 <= _PAIRS)
+    return next(fits, 4)
+
+
 def _smallest(rows: Hashes, count: int) -> Hashes:
     """(N, count at most) the smallest entries of each row, in order."""
     if rows.shape[1] > count:
@@ -186,7 +179,7 @@ def _smallest(rows: Hashes, count: int) -> Hashes:
 
 
 _NONE = np.uint64(_ALL)
-_AT_ONCE = 1 << 12  # rows whose pairs are in memory together
+_AT_ONCE = 1 << 10  # rows whose pairs are in memory together
 
 
 def _cells_once(hashing: Hashing, columns: list[Hashes], rows: slice | NDArray[Any]) -> Hashes:
@@ -218,16 +211,6 @@ def _of_sequences(
             total += flat[first + place] * weight
     parts.add(hashing.mixed(total), whole[row[first]])
     return whole
-
-
-def _multiset(hashing: Hashing, values: Hashes, counts: NDArray[np.int64]) -> int:
-    """A digest of values and their shares, whatever their order: each value twice is the same."""
-    if not len(values):
-        return 0
-    shares = counts // np.gcd.reduce(counts)
-    with np.errstate(over="ignore"):
-        each = hashing.mixed(values + hashing.mixed(shares.astype(np.uint64)))
-        return int(hashing.mixed(each.sum(keepdims=True, dtype=np.uint64))[0])
 
 
 def _smallest_rows(rows: Hashes) -> tuple[frozenset[int], float]:
@@ -282,7 +265,7 @@ class _Parts:
         new[1:] = (part[1:] != part[:-1]) | (owner[1:] != owner[:-1])
         values, counts = np.unique(part[new], return_counts=True)
         once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-        chance = min(1.0, 2 * twice / once) if once else 1.0
+        chance = min(1.0, (2 * twice + 1) / (once + 1))  # of two parts nobody knows what is rare
         telling = values[counts == 1]
         if len(telling) > KEPT:
             reach = int(telling[KEPT - 1])

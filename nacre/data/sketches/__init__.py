@@ -1,0 +1,1 @@
+"""Sketches of private rows, by which the ledger knows the same data under another name."""
