@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nacre.cli.output import common_options, note, show
 from nacre.core.errors import Refusal
 
+if TYPE_CHECKING:
+    from nacre.recipe.drafting.draft import Draft
+
 PRESETS = ("table", "image", "text", "queries")
 _NEXT = {"text": "put reviews.jsonl and base/ beside it (its head says what they are), then "}
+_TABLE_ALONE = ("drop", "public", "documented")
+_TEXT_ALONE = ("text", "task", "base")
 _NAMED = 8  # lines to fill in, or guessed columns, that the closing sentence names
 
 
 @click.command(short_help="Write a commented recipe, or file of queries, to start from.")
 @click.argument("kind", type=click.Choice(PRESETS), default="table")
-@click.argument("table", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
     help="Where to write it (recipe.yaml, or queries.yaml); an existing file is never replaced.",
@@ -30,24 +35,33 @@ _NAMED = 8  # lines to fill in, or guessed columns, that the closing sentence na
     help="With FILE: the column whose value all rows of one person share.",
 )  # fmt: skip
 @click.option("--party", metavar="COLUMN", help="With FILE: the column that names who holds a row.")
-@click.option("--drop", metavar="COLUMN", multiple=True, help="With FILE: a column not to use.")
+@click.option("--text", metavar="COLUMN", help="With FILE of texts: the column that holds them.")
+@click.option(
+    "--task", type=click.Choice(("classification", "regression", "causal_lm")),
+    help="With FILE of texts: what is learnt; causal_lm is a language model, which has no label.",
+)  # fmt: skip
+@click.option(
+    "--base", metavar="FOLDER",
+    help="With FILE of texts: the pretrained model, a folder or a name on the Hugging Face hub.",
+)  # fmt: skip
+@click.option(
+    "--drop", metavar="COLUMN", multiple=True, help="With FILE, a table: a column not to use."
+)
 @click.option(
     "--size", type=click.IntRange(1, 10**12),
     help="With FILE: the declared number of rows (of people, with --unit) after the holdout.",
 )  # fmt: skip
 @click.option(
     "--public", metavar="OTHER", type=click.Path(path_type=Path),
-    help="With FILE: take ranges and categories from OTHER, a table whose rows are public.",
+    help="With FILE, a table: take ranges and categories from OTHER, whose rows are public.",
 )  # fmt: skip
 @click.option(
     "--documented", metavar="DICTIONARY", type=click.Path(path_type=Path),
-    help="With FILE: take them from DICTIONARY (.json or .yaml): "
+    help="With FILE, a table: take them from DICTIONARY (.json or .yaml): "
     "`age: {low: 0, high: 120}`, `sex: {categories: [f, m]}`.",
 )  # fmt: skip
 @common_options
-def command(
-    kind: str, table: Path | None, output: Path | None, as_json: bool, **roles: Any
-) -> None:
+def command(kind: str, file: Path | None, output: Path | None, as_json: bool, **roles: Any) -> None:
     """Write a commented recipe for KIND of data. Those for tables and images run as they are, on
     data that ship with scikit-learn, and say in comments how to use your own; the one for text
     needs your texts and a pretrained model beside it. `queries` is a file of questions about a
@@ -58,19 +72,17 @@ def command(
     is read, or of Parquet the names and types; ranges learnt from private rows would tell of them.
     Say what you know (--documented), show rows that are public (--public), or ask the private ones
     at a stated price: quantiles give a range, and histograms and keys categories, by `nacre
-    release`; the draft says how. `nacre plan` refuses it with the lines where FILL is left."""
-    given = [f"--{name}" for name, value in roles.items() if value not in (None, ())]
-    if table is None and given:
-        raise click.UsageError(f"`{given[0]}` is about a table: `nacre init table FILE {given[0]}`")
-    if table is not None and kind != "table":
-        raise click.UsageError(
-            f"a FILE is for tables, not for {kind}: `nacre init table {table}`, or `nacre init "
-            f"{kind}` for a recipe that runs or is edited, where its comments say what is yours"
-        )
+    release`; the draft says how. `nacre plan` refuses it with the lines where FILL is left.
+
+    `nacre init text FILE` drafts one for texts of your own. Which columns hold the text and the
+    label is guessed from the header, unless --text and --target say it; of JSON lines and plain
+    text nothing is read, as a key stands in the rows that have it."""
+    given = [key for key, value in roles.items() if value not in (None, ())]
+    _require_fit(kind, file, given)
     if output is None:
         output = Path("queries.yaml" if kind == "queries" else "recipe.yaml")
-    if table is not None:
-        _draft(table, output, roles, as_json)
+    if file is not None:
+        _draft(kind, file, output, roles, as_json)
         return
     text = resources.files("nacre.recipe").joinpath("presets", f"{kind}.yaml").read_bytes()
     _write(output, text)
@@ -84,14 +96,43 @@ def command(
     )
 
 
-def _draft(table: Path, output: Path, roles: dict[str, Any], as_json: bool) -> None:
-    from nacre.core.errors import one_line
+def _require_fit(kind: str, file: Path | None, given: list[str]) -> None:
+    """Refuses options without a file that they are about, or about another kind of one."""
+    if file is not None and kind not in ("table", "text"):
+        raise click.UsageError(
+            f"a FILE is for tables and texts, not for {kind}: `nacre init table {file}`, or "
+            f"`nacre init {kind}` for a recipe whose comments say what is yours"
+        )
+    for key in given:
+        other = "table" if key in _TABLE_ALONE else "text" if key in _TEXT_ALONE else kind
+        if file is None:
+            of = other if other in ("table", "text") else "table"
+            about = "texts" if of == "text" else "a table"
+            raise click.UsageError(f"`--{key}` is about {about}: `nacre init {of} FILE --{key}`")
+        if other != kind:
+            about = "tables" if other == "table" else "texts"
+            raise click.UsageError(f"`--{key}` is for {about}, not for {kind}; leave it out")
+
+
+def _drafted(kind: str, file: Path, output: Path, roles: dict[str, Any]) -> Draft:
+    path = Path(os.path.relpath(file, output.parent)).as_posix()
+    if kind == "text":
+        from nacre.recipe.drafting.texts import TextRoles, drafted_text
+
+        named = {key: value for key, value in roles.items() if key not in _TABLE_ALONE}
+        return drafted_text(file, path, TextRoles(**named), output.parent)
     from nacre.recipe.drafting.draft import TableRoles, drafted
+
+    named = {key: value for key, value in roles.items() if key not in _TEXT_ALONE}
+    return drafted(file, path, TableRoles(**named))
+
+
+def _draft(kind: str, file: Path, output: Path, roles: dict[str, Any], as_json: bool) -> None:
+    from nacre.core.errors import one_line
 
     if os.path.lexists(output):
         raise Refusal(_exists(output))
-    path = Path(os.path.relpath(table, output.parent)).as_posix()
-    draft = drafted(table, path, TableRoles(**roles))
+    draft = _drafted(kind, file, output, roles)
     _write(output, draft.text.encode())
     document = {
         "recipe": str(output),
@@ -102,15 +143,14 @@ def _draft(table: Path, output: Path, roles: dict[str, Any], as_json: bool) -> N
     }
     for name, near in list(draft.unmatched.items())[:_NAMED]:
         meant = f"; did you mean {near!r}?" if near is not None else ""
-        note(
-            one_line(f"{roles['documented']} names {name!r}, which is no column of {table}{meant}")
-        )
+        note(one_line(f"{roles['documented']} names {name!r}, which is no column of {file}{meant}"))
     if len(draft.unmatched) > _NAMED:
-        note(f"and {len(draft.unmatched) - _NAMED} more that are no columns of {table}")
-    count = f"{draft.columns} column{'s' if draft.columns != 1 else ''}"
+        note(f"and {len(draft.unmatched) - _NAMED} more that are no columns of {file}")
+    s = "s" if draft.columns != 1 else ""
+    count = f" with {draft.columns} column{s}" if draft.columns else ""
     guessed = ", ".join(draft.guessed[:_NAMED]) + " …" * (len(draft.guessed) > _NAMED)
     by_name = f", {len(draft.guessed)} guessed from names ({guessed})" if draft.guessed else ""
-    said = f"wrote {output} with {count}{by_name}; no row of {table} was read; next: "
+    said = f"wrote {output}{count}{by_name}; no row of {file} was read; next: "
     if draft.to_fill:
         lines = ", ".join(map(str, draft.to_fill[:_NAMED])) + " …" * (len(draft.to_fill) > _NAMED)
         said += f"fill in the {len(draft.to_fill)} lines that say FILL ({lines}), then "

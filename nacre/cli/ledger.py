@@ -40,11 +40,14 @@ def command() -> None:
 @command.command("show", short_help="Accounts: granted, spent, left.")
 @click.argument("db")
 @click.argument("account", required=False)
+@click.option("--all", "each", is_flag=True, help="A row for each party of a data set.")
 @common_options
-def show_accounts(db: str, account: str | None, as_json: bool) -> None:
+def show_accounts(db: str, account: str | None, each: bool, as_json: bool) -> None:
     """Show what the accounts in DB were granted, what is spent and reserved, and what is left.
 
-    On a terminal a bar shows each grant: spent, reserved by runs that are open, left."""
+    Accounts of many parties of one data set with one grant share a row, with the least and the
+    greatest figure, unless --all is given; --json lists them all. On a terminal a bar shows each
+    grant: spent, reserved by runs that are open, left."""
     from nacre.ledger import Ledger
 
     with Ledger.open(db) as book:
@@ -52,7 +55,7 @@ def show_accounts(db: str, account: str | None, as_json: bool) -> None:
         accounts = [book.summary(name) for name in names]
         head = book.head()
     document = {"accounts": [asdict(one) for one in accounts], "head": head._asdict()}
-    show(document, _table(accounts), as_json)
+    show(document, _table(accounts, each), as_json)
 
 
 @command.command(short_help="Grant an account a budget, or raise one.")
@@ -165,28 +168,59 @@ def verify(
         context.exit(LedgerError.exit_code)
 
 
-def _table(accounts: list[AccountSummary]) -> Table:
+def _table(accounts: list[AccountSummary], each: bool = True) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from nacre.core.errors import one_line
+    from nacre.planning.words import first_of, spread
 
     table = Table("account", "unit", "granted", "spent", "of the grant", "fits", "runs")
-    for account in accounts:
-        for given in account.grants:
-            table.add_row(
-                Text(one_line(account.account)),
-                given.unit,
-                f"epsilon {given.epsilon:g}, delta {given.delta:g} ({given.rule})",
-                rounded_up(given.epsilon_spent, 3),
-                _Bar(given.spent, given.reserved),
-                _more(given),
-                str(len(account.runs)),
-            )
+    folded = False
+    for those in _rows(accounts, each):
+        given = [grant for _, grant in those]
+        folded = folded or len(those) > 1
+        bars = {(grant.spent, grant.reserved) for grant in given}
+        taken = spread([grant.spent + grant.reserved for grant in given], _whole)
+        if any(grant.reserved for grant in given):
+            taken += f", of it {spread([grant.reserved for grant in given], _whole)} reserved"
+        more = sorted(given, key=lambda grant: grant.epsilon_fits or 0.0)
+        table.add_row(
+            Text(one_line(first_of([account.account for account, _ in those]))),
+            given[0].unit,
+            f"epsilon {given[0].epsilon:g}, delta {given[0].delta:g} ({given[0].rule})",
+            spread([grant.epsilon_spent for grant in given], lambda spent: rounded_up(spent, 3)),
+            taken if len(bars) > 1 else _Bar(given[0].spent, given[0].reserved),
+            " to ".join(dict.fromkeys([_more(more[0]), _more(more[-1])])),
+            spread([len(account.runs) for account, _ in those], lambda count: f"{count:g}"),
+        )
     rules = {given.rule for account in accounts for given in account.grants}
-    captions = [_ADDED] * (rules != {"pld"} and bool(rules)) + [_ORDER] * ("rdp" in rules)
+    captions = [_FOLDED] * folded
+    captions += [_ADDED] * (rules != {"pld"} and bool(rules)) + [_ORDER] * ("rdp" in rules)
     table.caption, table.caption_justify = " ".join(captions) or None, "left"
     return table
+
+
+def _rows(
+    accounts: list[AccountSummary], each: bool
+) -> Iterator[list[tuple[AccountSummary, GrantSummary]]]:
+    """The grants that share a row: each by itself, or those of many parties of one data set."""
+    grants = [(account, given) for account in accounts for given in account.grants]
+    alike: dict[tuple[object, ...], list[tuple[AccountSummary, GrantSummary]]] = {}
+    for account, given in grants:
+        data, _, party = account.account.rpartition("/")
+        of = data if data and party else account.account
+        grant = (given.unit, given.epsilon, given.delta, given.rule, given.adjacency)
+        alike.setdefault((of, *grant), []).append((account, given))
+    for those in alike.values():
+        if each or len(those) <= _FEW:
+            yield from ([one] for one in those)
+        else:
+            yield those
+
+
+def _whole(share: float) -> str:
+    return f"{share:.0%}"
 
 
 def _more(given: GrantSummary) -> str:
@@ -197,6 +231,10 @@ def _more(given: GrantSummary) -> str:
     return f"{least:g}" if least > 0 else "none"
 
 
+_FEW = 3
+"""Accounts of one data set that have a row each."""
+
+_FOLDED = "Parties of one data set share a row; `--all` lists each."
 _ADDED = (
     "`spent` is the epsilon of all runs together, `fits` that of one more run like the last but "
     "for its noise. The two add up to more than the grant: runs add up by their share of it, and "
@@ -234,8 +272,8 @@ class _Bar:
         )
 
     def _words(self) -> str:
-        taken = f"{self.spent + self.reserved:.0%}"
-        return f"{taken}, of it {self.reserved:.0%} reserved" if self.reserved else taken
+        taken = _whole(self.spent + self.reserved)
+        return f"{taken}, of it {_whole(self.reserved)} reserved" if self.reserved else taken
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         from rich.measure import Measurement

@@ -15,7 +15,7 @@ from nacre.core.errors import Refusal
 
 if TYPE_CHECKING:
     from nacre.prediction.predict_file import Predicted
-    from nacre.runs.progress import Progress
+    from nacre.runs.progress import Advance, Progress
 
 
 @click.command(short_help="Predict from a file of rows by a run's model.")
@@ -69,11 +69,13 @@ def command(
     with ExitStack() as stack:
         stack.enter_context(unfinished(left))
         watch: Progress = watcher()
-        advance = stack.enter_context(watch.stage("predictions", 100))
+        advance: Advance | None = None
         done = 0
 
         def progress(share: float, count: int) -> None:
-            nonlocal done
+            nonlocal advance, done
+            if advance is None:  # a run or a file that is refused has begun nothing
+                advance = stack.enter_context(watch.stage("predictions", 100))
             percent = int(100 * share)
             advance(percent - done, note=f"{count} rows")
             done = percent

@@ -62,6 +62,15 @@ def adapted(model: nn.Module) -> bool:
     return any(".lora_A." in name for name, _ in model.named_parameters())
 
 
+def learnt(model: nn.Module) -> Tensors:
+    """What was trained of a model with adapters, by its names in the state of the prepared model,
+    each of them where one tensor has several; {} without adapters."""
+    if not adapted(model):
+        return {}
+    state = model.state_dict(keep_vars=True)
+    return detached({name: value for name, value in state.items() if value.requires_grad})
+
+
 def without_adapters(model: nn.Module) -> Tensors:
     """The state of the same function without adapters, under the names of the plain model."""
     state = detached(model.state_dict())

@@ -53,9 +53,19 @@ def require_arguments(args: TrainingArguments) -> None:
         plain = getattr(value, "value", value)  # of an enumeration
         if plain not in sound:
             raise Incompatible(f"{name}={plain} cannot be used with private steps: {why}")
-    devices = max(int(args.world_size), int(args.n_gpu))
-    if devices > 1:
+    if (processes := int(args.world_size)) > 1:
         raise Incompatible(
-            f"{devices} devices would draw and update apart; train on "
-            "one, or use a recipe for several"
+            f"a PrivateTrainer takes one process, and {processes} were started, which would draw "
+            f"rows and update weights apart; {_SEVERAL}"
         )
+    if (devices := int(args.n_gpu)) > 1:
+        raise Incompatible(
+            f"the Trainer would lay a copy of the model on each of {devices} devices, and a "
+            f"private step takes one; set CUDA_VISIBLE_DEVICES=0. For several, {_SEVERAL}"
+        )
+
+
+_SEVERAL = (
+    "train a recipe by `torchrun --nproc_per_node N -m nacre train RECIPE --into RUN`, or a loop "
+    "of your own with `nacre.integrations.torch.Private`, whose processes share each step"
+)

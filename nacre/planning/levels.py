@@ -6,6 +6,7 @@ no word on what happens where a price is missing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,3 +94,10 @@ class ChargedLevel(PricedLevel):
     def promise(self) -> dict[str, Any]:
         """What plan.json says of the price."""
         return super().promise() | {"takes": self.quote.to_json()}
+
+
+def smallest_and_largest(levels: Sequence[PricedLevel]) -> tuple[PricedLevel, ...]:
+    """The level of the fewest declared units and that of the most, between which the others lie;
+    the first one alone where all have as many."""
+    least, most = min(levels, key=lambda each: each.size), max(levels, key=lambda each: each.size)
+    return (levels[0],) if least.size == most.size else (least, most)

@@ -16,13 +16,13 @@ from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.correlated import WholeRun
 from nacre.differential_privacy.upward import rounded_up_to
-from nacre.planning.levels import PricedLevel, Trial
+from nacre.planning.levels import PricedLevel, Trial, smallest_and_largest
 from nacre.planning.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PricedSetting:
-    """A setting of the first account's mechanism, and what it costs."""
+    """A setting of an account's mechanism, and what it costs."""
 
     changed: str  # "" for the plan itself
     noise: float  # in sensitivities
@@ -30,50 +30,82 @@ class PricedSetting:
     steps: int
     epsilon: float
 
+    def written(self) -> tuple[str, ...]:
+        """Noise, batch, steps and epsilon as the table has them."""
+        batch, noise = f"{self.batch:g}", f"{self.noise:.4g}"
+        return noise, batch, str(self.steps), rounded_up_to(self.epsilon, 3)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
     """Prices beside that of the plan, by its own accountant, at its own delta."""
 
     account: str
+    """Of parties that differ in size, that of the smallest."""
     epoch: int | None  # steps until each unit is expected to have entered once; None for a search
     one_more_epoch: float | None  # epsilon after it; None where the noise is built for these steps
     choices: tuple[PricedSetting, ...]
+    largest: Outlook | None = None
+    """The same of the largest party; None where all are of one size."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain facts, all of them public."""
-        return asdict(self)
+        facts = asdict(self)
+        if facts["largest"] is not None:
+            del facts["largest"]["largest"]
+        return facts
 
     def table(self) -> RenderableType:
-        """The trade-off as a table, under a sentence on the next epoch."""
-        table = Table(title=f"what else {self.account} could pay for", title_justify="left")
+        """The trade-off as a table, under a sentence on the next epoch; of parties that differ
+        with a figure of the smallest and one of the largest."""
+        whose, note = self.account, None
+        if self.largest is not None:
+            whose = f"{self.account} and {self.largest.account}"
+            note = "where two figures stand: of the smallest party, and of the largest"
+        table = Table(title=f"what else {whose} could pay for", title_justify="left")
+        table.caption, table.caption_justify = note, "left"
         table.add_column("changed")
         for name in ("noise", "batch", "steps", "epsilon"):
             table.add_column(name, justify="right")
-        for choice in self.choices:
-            batch, name = f"{choice.batch:g}", choice.changed or "as planned"
-            row = (
-                f"{choice.noise:.4g}",
-                batch,
-                str(choice.steps),
-                rounded_up_to(choice.epsilon, 3),
-            )
-            table.add_row(name, *row)
+        large = {} if self.largest is None else {c.changed: c for c in self.largest.choices}
+        small = {choice.changed: choice for choice in self.choices}
+        for changed in dict.fromkeys([*small, *large]):
+            both = [of[changed] for of in (small, large) if changed in of]
+            written = [choice.written() for choice in both]
+            if len(large) > 0 and len(both) == 1:  # the other party cannot have it
+                other = ("none",) * len(written[0])
+                written = [written[0], other] if changed in small else [other, written[0]]
+            row = (", ".join(dict.fromkeys(figures)) for figures in zip(*written, strict=True))
+            table.add_row(changed or "as planned", *row)
         return table if self.epoch is None else Group(Text(self._next()), table)
 
     def _next(self) -> str:
-        now = self.choices[0].epsilon
         if self.one_more_epoch is None:
             return "one more epoch cannot be priced: the noise is built for these steps"
-        before, after = (rounded_up_to(each, 3) for each in (now, self.one_more_epoch))
-        return f"one more epoch ({self.epoch} steps) would bring epsilon from {before} to {after}"
+        if self.largest is None:
+            return f"one more epoch {self._raised()}"
+        return (
+            f"one more epoch of {self.account}, the smallest party, {self._raised()}; one of "
+            f"{self.largest.account}, the largest, {self.largest._raised()}"
+        )
+
+    def _raised(self) -> str:
+        before, after = (
+            rounded_up_to(each, 3) for each in (self.choices[0].epsilon, self.one_more_epoch or 0.0)
+        )
+        return f"({self.epoch} steps) would bring epsilon from {before} to {after}"
 
 
 def outlook(plan: Plan) -> Outlook | None:
-    """What the first account of a private plan could pay for; None where nothing is private."""
+    """What the account of a private plan could pay for, or those of the smallest and the largest
+    party; None where nothing is private."""
     if not plan.priced:
         return None
-    level = plan.priced[0]
+    found = [_of_level(level) for level in smallest_and_largest(plan.priced)]
+    return found[0] if len(found) == 1 else replace(found[0], largest=found[1])
+
+
+def _of_level(level: PricedLevel) -> Outlook:
     if isinstance(level.basis, Trial):
         return _of_search(level, level.basis)
     mechanism = level.mechanism

@@ -13,7 +13,7 @@ from nacre.differential_privacy.upward import rounded_up_to
 from nacre.figures.protected import expected_accuracy
 from nacre.planning import words
 from nacre.planning.alternatives import settings_in_words
-from nacre.planning.levels import ChargedLevel, PricedLevel
+from nacre.planning.levels import ChargedLevel, PricedLevel, smallest_and_largest
 from nacre.planning.mechanisms import held_out_expected
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
@@ -26,7 +26,7 @@ def plan_tables(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
     levels = plan.priced
     if levels:
-        grows = _by_step(levels[0]) if plan.search is None else _search(plan, plan.search)
+        grows = _by_step(levels) if plan.search is None else _search(plan, plan.search)
         parts += [_accounts(levels), *_together(levels), grows]
     else:
         parts.append(
@@ -118,33 +118,47 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
     table.add_column("account", overflow="fold")
     for name in ("units", "noise x sensitivity", "epsilon", "delta", "by", "of the grant"):
         table.add_column(name, justify="right", no_wrap=True)
+    charges = [_charge([level]) for level in levels]
     alike: dict[tuple[str, ...], list[str]] = {}
-    rows: list[tuple[str, ...]] = []
-    for level in levels:
-        row = (
-            str(level.size),
-            f"{level.multiplier:.4g} x {_sensitivity(level)}",
-            rounded_up_to(level.price.epsilon, 3),
-            f"{level.delta:g}",
-            level.price.accountant,
-            _taken(level),
-        )
-        alike.setdefault(row, []).append(level.account)
-        rows.append(row)
-    for level, row in zip(levels, rows, strict=True):
-        accounts = alike[row]
+    for level, charge in zip(levels, charges, strict=True):
+        alike.setdefault(charge, []).append(level.account)
+    rows: list[tuple[str, tuple[str, ...]]] = []
+    for level, charge in zip(levels, charges, strict=True):
+        accounts = alike[charge]
         if len(accounts) <= _ALIKE:
-            table.add_row(level.account, *row)
+            rows.append((level.account, charge))
         elif accounts[0] == level.account:
-            table.add_row(words.first_of(accounts), *row)
+            rows.append((words.first_of(accounts), charge))
+    if len(rows) > _LISTED:
+        rows = [(words.first_of([level.account for level in levels]), _charge(levels))]
+        table.caption, table.caption_justify = "`--json` has each account by itself", "left"
+    for name, row in rows:
+        table.add_row(name, *row)
     return table
 
 
-def _taken(level: PricedLevel) -> str:
-    """The share of its grant; nothing where no ledger was looked at."""
-    if not isinstance(level, ChargedLevel):
+def _charge(levels: Sequence[PricedLevel]) -> tuple[str, ...]:
+    """What accounts are charged: one figure where theirs are alike, else the least and the
+    greatest."""
+    noise = words.spread([level.multiplier for level in levels], lambda z: f"{z:.4g}")
+    moved = ", ".join(dict.fromkeys(_sensitivity(level) for level in levels))
+    return (
+        words.spread([level.size for level in levels], lambda size: f"{size:g}"),
+        f"{noise} x {moved}",
+        words.spread([level.price.epsilon for level in levels], lambda e: rounded_up_to(e, 3)),
+        words.spread([level.delta for level in levels], lambda delta: f"{delta:g}"),
+        ", ".join(dict.fromkeys(level.price.accountant for level in levels)),
+        _taken(levels),
+    )
+
+
+def _taken(levels: Sequence[PricedLevel]) -> str:
+    """The share of their grants; nothing where no ledger was looked at."""
+    quotes = [level.quote for level in levels if isinstance(level, ChargedLevel)]
+    if not quotes:
         return ""
-    return f"{level.quote.share:.1%} ({level.quote.rule})"
+    share = words.spread([quote.share for quote in quotes], lambda share: f"{share:.1%}")
+    return f"{share} ({', '.join(dict.fromkeys(quote.rule for quote in quotes))})"
 
 
 def _sensitivity(level: PricedLevel) -> str:
@@ -172,18 +186,32 @@ def _together(levels: Sequence[PricedLevel]) -> list[Text]:
     ]
 
 
-def _by_step(level: PricedLevel) -> Table:
-    table = Table(title=f"epsilon of {level.account} as the run goes on", title_justify="left")
+def _by_step(levels: Sequence[PricedLevel]) -> Table:
+    """Of one account, or of the smallest and the largest party as the least and the greatest
+    figure."""
+    some = smallest_and_largest(levels)
+    whose = " and ".join(level.account for level in some)
+    table = Table(title=f"epsilon of {whose} as the run goes on", title_justify="left")
     table.add_column("after step")
-    for step, _ in level.by_step:
+    for step, _ in some[0].by_step:
         table.add_column(str(step), justify="right")
-    passes = level.mechanism.sampling.expected / level.size
-    table.add_row("epochs", *(f"{step * passes:.1f}" for step, _ in level.by_step))
-    table.add_row("epsilon", *(rounded_up_to(epsilon, 3) for _, epsilon in level.by_step))
+    at = [step for step, _ in some[0].by_step]
+    passes = [level.mechanism.sampling.expected / level.size for level in some]
+    epochs = (words.spread([step * each for each in passes], _tenth) for step in at)
+    epsilons = zip(*([epsilon for _, epsilon in level.by_step] for level in some), strict=True)
+    table.add_row("epochs", *epochs)
+    table.add_row(
+        "epsilon", *(words.spread(each, lambda e: rounded_up_to(e, 3)) for each in epsilons)
+    )
     return table
 
 
+def _tenth(value: float) -> str:
+    return f"{value:.1f}"
+
+
 _ALIKE = 3  # accounts of one row that are listed one by one
+_LISTED = 8  # accounts that have a row each
 _ASSUMED = 0.9  # accuracy whose interval is foretold
 _SHOWN = 24  # alternatives that fit on a screen
 

@@ -10,7 +10,7 @@ next to nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,13 +21,23 @@ from nacre.core.types import BoundedSum
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.differential_privacy.upward import rounded_up_to
-from nacre.planning.levels import PricedLevel
+from nacre.planning.levels import PricedLevel, smallest_and_largest
 from nacre.planning.plan import Plan
 
 LARGE_EPSILON = 20.0
 """Above it the odds on any guess about a unit may change by more than e^20, 485 million."""
 _DOUBLINGS = 6
 """Of the batch, and of the steps, that are tried as remedies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartyNoise:
+    """Noise of one party's mean gradient, in units of its largest."""
+
+    account: str
+    units: int
+    each_step: float
+    whole_run: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,8 @@ class Usefulness:
     """Over all trained weights and all steps, where every gradient is as long as it may be and they
     all point one way."""
     warnings: tuple[str, ...]
+    parties: tuple[PartyNoise, ...] = ()
+    """The smallest party and the largest, each alone; () where all are of one size."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain facts, all of them public."""
@@ -56,27 +68,56 @@ class Usefulness:
                     f"coordinate, {self.whole_run:.2g} in all coordinates over all steps"
                 )
             )
+        if self.parties:
+            small, large = self.parties
+            found.append(
+                Text(
+                    f"of one party alone from {small.each_step:.2g} and {small.whole_run:.2g} "
+                    f"({small.account}, {small.units} units) to {large.each_step:.2g} and "
+                    f"{large.whole_run:.2g} ({large.account}, {large.units} units)"
+                )
+            )
         found += [Text(f"warning: {each}", style="bold red") for each in self.warnings]
         return Group(*found)
 
 
 def usefulness(plan: Plan) -> Usefulness | None:
-    """What can be said of the first account's run; None where nothing is private."""
+    """What can be said of the run, over all parties of a federation together; None where nothing
+    is private."""
     if not plan.priced:
         return None
     level, trained = plan.priced[0], plan.estimate.trained
-    warnings = list(_too_large(level))
+    warnings = list(_too_large(max(plan.priced, key=lambda each: each.price.epsilon)))
     if not isinstance(level.basis, Mechanism) or not isinstance(level.mechanism.noise, Gaussian):
         return Usefulness(each_step=None, whole_run=None, warnings=tuple(warnings))
-    # The mean over as many parties, each with noise of its own.
     apart = level.mechanism.unit != "client" and plan.outer is not None
-    parties = plan.outer.sampling.expected if apart and plan.outer is not None else 1.0
-    run = _RunNoise(trained, parties)
+    alone = _RunNoise(trained, 1.0)
+    run, parties = alone, list[PartyNoise]()
+    if apart and plan.outer is not None:
+        run = _RunNoise(trained, _averaged(plan.priced, plan.outer.sampling.expected))
+        some = smallest_and_largest(plan.priced)
+        parties = [alone.of_party(each) for each in some if len(some) > 1]
     each = run.each_step(level.mechanism)
     whole = run.whole(level.mechanism)
     if whole > 1:
         warnings.insert(0, _useless(level, run, whole, federated=plan.outer is not None))
-    return Usefulness(each_step=each, whole_run=whole, warnings=tuple(warnings))
+    return Usefulness(
+        each_step=each, whole_run=whole, warnings=tuple(warnings), parties=tuple(parties)
+    )
+
+
+def _averaged(
+    levels: Sequence[PricedLevel],
+    expected: float,  # parties of a round
+) -> float:
+    """How many parties like the first one have a mean with as much noise as that of these parties,
+    each with noise of its own: variances add up."""
+    alone = _RunNoise(1, 1.0)
+    ratios = [
+        (alone.each_step(each.mechanism) / alone.each_step(levels[0].mechanism)) ** 2
+        for each in levels
+    ]
+    return expected / (math.fsum(ratios) / len(ratios))
 
 
 @dataclass(frozen=True)
@@ -84,7 +125,7 @@ class _RunNoise:
     """Lengths of noise, in units of the longest mean gradient."""
 
     trained: int  # coordinates
-    parties: float  # whose noise is averaged
+    parties: float  # alike, whose noise is averaged
 
     def each_step(self, mechanism: Mechanism) -> float:
         """In one coordinate of one step."""
@@ -94,6 +135,15 @@ class _RunNoise:
     def whole(self, mechanism: Mechanism) -> float:
         """In all coordinates over all steps."""
         return self.each_step(mechanism) * math.sqrt(self.trained / mechanism.steps)
+
+    def of_party(self, level: PricedLevel) -> PartyNoise:
+        """The figures of one party."""
+        return PartyNoise(
+            account=level.account,
+            units=level.size,
+            each_step=self.each_step(level.mechanism),
+            whole_run=self.whole(level.mechanism),
+        )
 
     def short_enough(self, mechanism: Mechanism) -> Mechanism:
         """The same mechanism with noise as long as the gradients."""

@@ -3,7 +3,7 @@ rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nacre.core.normals.box_muller import COMPILED
@@ -29,6 +29,16 @@ def first_of(names: Sequence[str]) -> str:
     """
     others = len(names) - 1
     return names[0] + (f" and {counted_noun(others, 'other')}" if others else "")
+
+
+def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """One figure where all are written alike, else the least and the greatest.
+
+    >>> spread([0.5, 0.5], str), spread([4.138, 4.102], str)
+    ('0.5', '4.102 to 4.138')
+    """
+    low, high = form(min(values)), form(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def holder(holder: Level) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from nacre.prediction.csv_file import encoding_doubt
 from nacre.prediction.faults import FaultTally, notes
 from nacre.prediction.predictor import Predictor, Scored, load_model, signature_in
 from nacre.prediction.row_files import Chunk, open_rows
-from nacre.prediction.row_writers import require_form, writer_for
+from nacre.prediction.row_writers import RowWriter, require_form, writer_for
 from nacre.prediction.signature import Signature
 
 NOTE = "nacre_note"
 """The column that says why a row has no prediction."""
 
 PredictionProgress = Callable[[float, int], None]
-"""Called with (share of the file that was read, rows so far)."""
+"""Called with (share of the file that was read, rows so far): first with nothing done, once run and
+file are found to fit."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,27 @@ def predict_file(
         model = load_model(run, code=code)
         tally = FaultTally(str(rows))
         count = 0
-        with _sink(into, stream) as sink:
-            writer = writer_for(into, sink, [*opened.names, *added], signature.dialect)
-            with contextlib.closing(writer):
-                for chunk in opened.chunks():
-                    scored = model.scored(chunk, tally, count, stripped=opened.stripped)
-                    if scored.answers is not None:
-                        kept = _kept(chunk, opened.names, rows, count)
-                        found = _predictions(model, scored, chunk.count)
-                        writer.write(kept | dict(zip(added, found, strict=True)))
-                    count += chunk.count
-                    progress(opened.share(), count)
+        with _sink(into, stream) as sink, contextlib.ExitStack() as ends:
+            writer: RowWriter | None = None
+
+            def begun() -> RowWriter:  # not before a row has passed: a header is an answer too
+                made = writer_for(into, sink, [*opened.names, *added], signature.dialect)
+                return ends.enter_context(contextlib.closing(made))
+
+            for chunk in opened.chunks():
+                if not count:
+                    progress(0.0, 0)
+                scored = model.scored(chunk, tally, count, stripped=opened.stripped)
+                if scored.answers is not None:
+                    kept = _kept(chunk, opened.names, rows, count)
+                    found = _predictions(model, scored, chunk.count)
+                    writer = writer or begun()
+                    writer.write(kept | dict(zip(added, found, strict=True)))
+                count += chunk.count
+                progress(opened.share(), count)
             tally.check()
+            if writer is None:
+                begun()
     return Predicted(count, tally.dropped, tally.clamped, added)
 
 

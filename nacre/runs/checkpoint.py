@@ -24,6 +24,10 @@ from nacre.training.devices.portions import Devices
 
 _KEEP = 2  # the newest, and the one before in case the newest is damaged
 
+ADAPTERS = "adapters.safetensors"
+"""In `state/` of a run that has ended: what was trained beside a base, which the model alone, whose
+adapters are merged, would not show."""
+
 
 def save_checkpoint(
     folder: Path,
@@ -97,6 +101,13 @@ def read_noise(folder: Path, done: int) -> Tensors:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("step-*.safetensors"))
+
+
+def remove_all(folder: Path) -> None:
+    """Removes the checkpoints in `folder`: a run that has ended goes on from none of them, and each
+    holds the whole base."""
+    for path in checkpoints(folder):
+        path.unlink()
 
 
 def restore(

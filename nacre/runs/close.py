@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from nacre.core.files import write_json
+from nacre.core.files import save_tensors, write_json
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Tensors
-from nacre.fine_tuning import export
+from nacre.fine_tuning import adapters, export
 from nacre.models import save
 from nacre.planning.plan import Plan
 from nacre.prediction.signature import signature_of
-from nacre.runs import reservations
+from nacre.runs import checkpoint, reservations
 from nacre.runs.evaluation.protected import protected_figure
 from nacre.runs.loop import Outcome
 from nacre.runs.provenance import provenance
@@ -67,6 +67,8 @@ def close(
         "curve": list(outcome.curve),
     }
     write_json(folder.local / "seconds.json", seconds)
+    if learnt := adapters.learnt(outcome.model):
+        save_tensors(folder.state / checkpoint.ADAPTERS, learnt)
     end(plan, folder, held, weights, charges, facts)
 
 
@@ -78,7 +80,8 @@ def end(
     charges: reservations.Charges,
     facts: dict[str, Any],  # for outcome.json
 ) -> None:
-    """Writes the model and the facts, settles the accounts, and destroys the key last."""
+    """Writes the model and the facts, settles the accounts, removes the checkpoints, and destroys
+    the key last."""
     recipe, schema = plan.recipe, plan.schema
     plain = recipe.build_model(schema)
     plain.load_state_dict(weights)
@@ -91,4 +94,5 @@ def end(
     write_json(folder.path / "ledger.json", charges.extract())
     facts = facts | {"provenance": provenance(recipe, plan.digest, held.hmac)}
     write_json(folder.outcome, facts)
+    checkpoint.remove_all(folder.state)
     folder.destroy_key()

@@ -78,30 +78,32 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
 
 
 def _with_adapters(recipe: Recipe, folder: RunFolder) -> nn.Module:
-    """The model as it was trained, adapters beside the base, from the last checkpoint."""
+    """The model as it was trained, adapters beside the base that the recipe names."""
     choice = recipe.fine_tuning
     if not isinstance(choice, LoRA):
         raise Incompatible(
             f"the run {folder.path} trained no adapters but the model's own weights; use "
             "`--form merged`"
         )
-    kept = checkpoint.checkpoints(folder.state)
-    if not kept:
+    kept = folder.state / checkpoint.ADAPTERS
+    if not kept.exists():
         raise FileDamaged(
-            f"no checkpoint is left in {folder.state}, and adapters stand there alone; use `--form "
+            f"{kept} is gone, and what was trained beside the base stands there alone; use `--form "
             "merged`"
         )
-    # A checkpoint holds the base as well, so it does not matter what became of the base's folder.
-    model = choice.prepare(recipe.build_model(recipe.schema), recipe.seed)
-    tensors, _, _ = checkpoint.read(kept[-1])
-    prefix = "model."
-    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    model.load_state_dict(state)
-    whole, _ = load_tensors(folder.path / "model.safetensors")
-    if not _same(merged(model), whole):
+    model = recipe.build_model(recipe.schema)
+    try:
+        if (base := folder.state / "base.safetensors").exists():
+            model.load_state_dict(load_tensors(base)[0])
+        model = choice.prepare(model, recipe.seed)
+        model.load_state_dict({**model.state_dict(), **load_tensors(kept)[0]})
+        fits = _same(merged(model), load_tensors(folder.path / "model.safetensors")[0])
+    except RuntimeError:  # another form of a base
+        fits = False
+    if not fits:  # the model pins both, bit for bit
         raise FileDamaged(
-            f"the adapters in {kept[-1]} do not give the model of the run, so a file of it has "
-            "changed; put it back, or use `--form merged`"
+            f"{kept} and the base, {recipe.model.sentence(recipe.folder)}, do not give the model "
+            "of the run, so one of them has changed; put it back, or use `--form merged`"
         )
     return model
 

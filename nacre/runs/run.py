@@ -17,7 +17,7 @@ from nacre.planning.plan import Plan, plan
 from nacre.recipe.load import load_recipe
 from nacre.recipe.places import placed
 from nacre.recipe.schema import Recipe
-from nacre.runs import reservations
+from nacre.runs import checkpoint, reservations
 from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of
@@ -138,6 +138,7 @@ def open_run(path: Path | str, *, code: Code = OWN) -> Run:
         raise RunError(f"the training of {path} is not complete: {folder.unfinished()}")
     if folder.run_key.exists():  # a crash came between the outcome and the end of the key
         with folder.locked():
+            checkpoint.remove_all(folder.state)
             folder.destroy_key()
     return Run(folder, recipe_of(folder, code))
 
@@ -192,3 +193,4 @@ def abandon(path: Path, *, code: Code = OWN) -> None:
     with folder.locked(), reserved(again, folder) as charges:
         charges.settle()
         folder.destroy_key()
+        checkpoint.remove_all(folder.state)

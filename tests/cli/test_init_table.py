@@ -434,7 +434,7 @@ def test_what_does_not_fit_the_table_is_refused(
 def test_a_table_is_for_the_kind_table(nacre: Nacre, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n")
     for words, says in (
-        (("image", tmp_path / "t.csv"), "a FILE is for tables, not for image"),
+        (("image", tmp_path / "t.csv"), "a FILE is for tables and texts, not for image"),
         (("table", "--target", "a"), "`--target` is about a table: `nacre init table FILE"),
     ):
         refused = nacre("init", *words, "-o", tmp_path / "r.yaml")

@@ -78,6 +78,20 @@ def test_show(nacre: Nacre, book: Path) -> None:
     assert absent.exit_code == 2 and "there is no ledger" in absent.stderr
 
 
+def test_parties_of_one_data_set_share_a_row(nacre: Nacre, book: Path, release: Any) -> None:
+    for place in range(5):
+        words = ("ledger", "grant", book, f"clinic/p{place}", "--delta", 1e-6, "--epsilon")
+        assert nacre(*words, 8 if place < 4 else 9).exit_code == 0
+    assert release("--account", "clinic/p1").exit_code == 0
+    shown = nacre("ledger", "show", book).stdout
+    assert "clinic/p0 and 3" in shown and "clinic/p4" in shown and "clinic/p2" not in shown
+    assert "0 to 1" in shown and "Parties of one data set share a row; `--all` lists" in shown
+    every = nacre("ledger", "show", book, "--all").stdout
+    assert all(f"clinic/p{place} " in every for place in range(5)) and "--all" not in every
+    listed = document(nacre("ledger", "show", book, "--json"))["accounts"]
+    assert len(listed) == 6, "programs get all of them"
+
+
 @pytest.mark.parametrize(
     ("terminal", "encoding", "spent", "reserved", "drawn"),
     [

@@ -15,6 +15,7 @@ from transformers import (
     DataCollatorForTokenClassification,
     DataCollatorWithFlattening,
     TrainerCallback,
+    TrainingArguments,
     default_data_collator,
 )
 
@@ -338,6 +339,20 @@ def test_checkpoints_hold_no_private_figure(tmp_path):
 def test_arguments_that_would_break_the_promise_are_refused(tmp_path, refused):
     with pytest.raises(Incompatible, match=next(iter(refused))):
         trainer(tmp_path, arguments=refused)
+    assert not (tmp_path / "privacy.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("several", "told"),
+    [("world_size", "takes one process, and 2 were started"), ("n_gpu", "CUDA_VISIBLE_DEVICES=0")],
+)
+def test_several_processes_are_refused_with_what_takes_them(tmp_path, monkeypatch, several, told):
+    """Every process says how many there are; which started them does not matter."""
+    monkeypatch.setattr(TrainingArguments, several, property(lambda self: 2))
+    with pytest.raises(Incompatible, match=told) as refused:
+        trainer(tmp_path)
+    assert "torchrun --nproc_per_node N -m nacre train" in str(refused.value)
+    assert "nacre.integrations.torch.Private" in str(refused.value)
     assert not (tmp_path / "privacy.db").exists()
 
 

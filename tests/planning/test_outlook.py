@@ -13,6 +13,7 @@ from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import Plan, plan
 from nacre.planning.show import plan_tables
+from tests.planning.unequal import of_sizes
 from tests.training.tiny import CENTRAL, recipe
 
 
@@ -90,6 +91,28 @@ def test_one_epsilon_is_rounded_in_one_way(tmp_path: Path) -> None:
     shown = rounded_up_to(planned.priced[0].price.epsilon, 3)
     found = re.findall(r"\b7\.9\d+", console.export_text())
     assert len(found) >= 3 and set(found) == {shown}
+
+
+def test_of_parties_that_differ_the_smallest_and_the_largest_are_priced(tmp_path: Path) -> None:
+    planned = of_sizes(tmp_path, [60, 30, 120])
+    found = outlook(planned)
+    assert found is not None and found.largest is not None
+    assert (found.account, found.largest.account) == ("patients/p1", "patients/p2")
+    assert (found.epoch, found.largest.epoch) == (2, 6)
+    _, small, large = planned.priced
+    for each, level in ((found, small), (found.largest, large)):
+        assert each.choices[0].noise == level.multiplier
+        assert each.choices[0].epsilon == level.price.epsilon
+    doubled = [{c.changed for c in each.choices} for each in (found, found.largest)]
+    assert ["twice the batch" in names for names in doubled] == [False, True]
+    text = _text(found.table())
+    assert f"{small.multiplier:.4g}, {large.multiplier:.4g}" in text
+    assert "twice the batch" in text and "none, 40" in text
+    assert "one of patients/p2, the largest, (6 steps)" in " ".join(text.split())
+    facts = found.to_json()
+    assert facts["largest"]["account"] == "patients/p2" and "largest" not in facts["largest"]
+    alike = outlook(of_sizes(tmp_path, [60, 60]))
+    assert alike is not None and alike.largest is None
 
 
 def test_runs_without_privacy_have_none(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from nacre.cli.main import cli
 from nacre.planning.plan import plan
 from nacre.planning.usefulness import Usefulness, usefulness
+from tests.planning.unequal import of_sizes
 from tests.training.tiny import CENTRAL, FEDERATED, TABLE, changed, recipe, text
 
 LARGE = changed(TABLE, {"data.size": 100_000, "training": {"steps": 2, "batch": 10}})
@@ -38,6 +39,24 @@ def test_a_usual_run_draws_no_warning_and_states_its_noise(tmp_path: Path) -> No
     over_one = plan(recipe(tmp_path, FEDERATED)).priced[0].multiplier / 40
     assert halved == pytest.approx(over_one / 2**0.5)  # of two parties
     assert usefulness(plan(recipe(tmp_path, CENTRAL, differential_privacy=None))) is None
+
+
+def test_noise_of_parties_that_differ_is_that_of_their_mean(tmp_path: Path) -> None:
+    """Each adds its own: the variance of the mean of K is the sum of theirs by K squared."""
+    planned = of_sizes(tmp_path, [60, 30, 120])
+    found = usefulness(planned)
+    assert found is not None and found.each_step is not None
+    noise = [level.multiplier / 20 for level in planned.priced]
+    assert found.each_step == pytest.approx(sum(z * z for z in noise) ** 0.5 / 3)
+    assert [(each.account, each.units) for each in found.parties] == [
+        ("patients/p1", 30),
+        ("patients/p2", 120),
+    ]
+    assert [each.each_step for each in found.parties] == pytest.approx([noise[1], noise[2]])
+    said = str(found.lines().renderables[1])
+    assert said.startswith(f"of one party alone from {noise[1]:.2g} ") and "120 units)" in said
+    alike = usefulness(of_sizes(tmp_path, [60, 60]))
+    assert alike is not None and alike.parties == ()
 
 
 def test_a_hopeless_run_is_told_with_an_epsilon_that_mends_it(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def refused(result: Result, words: str, code: int = 2) -> None:
     assert "Traceback" not in result.output
 
 
+def refused_alone(result: Result, words: str) -> None:
+    """Nothing else was printed, not even that something began."""
+    refused(result, words)
+    assert result.stderr.count("\n") == 1 and not result.stdout, result.output
+
+
 def test_rows_come_out_as_they_went_in(place: Path, rows: Path, nacre: Any) -> None:
     out = rows.with_name("out.csv")
     before = sorted(path for path in (place / "table").rglob("*"))
@@ -186,6 +192,9 @@ def test_a_refused_row_leaves_no_file(place: Path, rows: Path, nacre: Any) -> No
         "'ward': 'north': it is none of east, west, 3 in row 3; "
     )
     refused(nacre("predict", place / "table", rows, "-o", out), words)
+    printed = nacre("predict", place / "table", rows)
+    refused(printed, words)
+    assert not printed.stdout, "a header is no answer"
     assert out.read_text() == "mine"
     assert sorted(path.name for path in rows.parent.iterdir()) == ["out.csv", "rows.csv"]
 
@@ -219,7 +228,7 @@ def test_a_wrong_file_is_refused_in_a_sentence(
     if content is not None:
         (tmp_path / file).write_bytes(content)
     out = tmp_path / "out.csv"
-    refused(nacre("predict", place / "table", tmp_path / file, "-o", out), words)
+    refused_alone(nacre("predict", place / "table", tmp_path / file, "-o", out), words)
     assert not out.exists() and not list(tmp_path.glob(".*"))
 
 
@@ -247,7 +256,7 @@ def test_a_wrong_place_or_file_of_arrays_is_refused(
         (run / "out.csv", "which holds the model and is left as it is"),
         (rows, "is the file of rows itself"),
     ):
-        refused(nacre("predict", run, rows, "-o", out), words)
+        refused_alone(nacre("predict", run, rows, "-o", out), words)
     (tmp_path / "dir.csv").mkdir()
     refused(nacre("predict", run, rows, "-o", tmp_path / "dir.csv"), "is a folder")
     images = place / "images"
@@ -260,7 +269,8 @@ def test_a_wrong_place_or_file_of_arrays_is_refused(
     refused(nacre("predict", images, tmp_path / "z.npz"), "has no array 'x' (it has z)")
     np.savez(tmp_path / "none.npz", x=np.zeros((0, 8, 8)))
     refused(nacre("predict", images, tmp_path / "none.npz"), "holds no rows")
-    refused(nacre("predict", tmp_path, rows), "holds no finished model")
+    refused_alone(nacre("predict", tmp_path, rows), "holds no finished model")
+    refused_alone(nacre("predict", tmp_path / "nowhere", rows), "holds no finished model")
 
 
 def test_an_interrupt_leaves_no_half_file(
@@ -302,7 +312,7 @@ def test_chunks_do_not_show(place: Path, tmp_path: Path, monkeypatch: pytest.Mon
             progress=lambda _, count, seen=seen: seen.append(count),
         )
         assert (found.rows, found.without) == (90, 13)
-        assert seen == [16, 32, 48, 64, 80, 90]
+        assert seen == [0, 16, 32, 48, 64, 80, 90]
         table = pyarrow.parquet.read_table(out).to_pandas()
         assert list(table["id"].astype(int)) == list(range(90))
         shares.append(table["probability_no"].to_numpy().tobytes())

@@ -266,6 +266,28 @@ def test_many_parties_fit(evidence: Evidence) -> None:
     assert all(len(facts.findall(page)) == 1 for facts in map(re.compile, ROWS))
 
 
+def test_parties_and_accounts_alike_are_one_row_and_one_bar(evidence: Evidence) -> None:
+    names = [f"p{place}" for place in range(24)]
+    one, ledger = evidence["plan"]["parties"][0], evidence["ledger"]
+    assert ledger is not None
+    account = ledger["accounts"][0]
+    evidence["plan"]["parties"] = [copy.deepcopy(one) | {"name": name} for name in names]  # type: ignore[misc]
+    ledger["accounts"] = [copy.deepcopy(account) | {"account": f"clinic/{n}"} for n in names]  # type: ignore[misc]
+    text = Walk(render(evidence)).text
+    assert text.count("all 24 parties") >= 2 and "clinic/p0 and 23 others" in text
+    assert "has least left" not in text
+    # Of accounts that differ, the one where the smallest run fits has least left.
+    for place, each in enumerate(ledger["accounts"]):
+        each["spent"]["epsilon"] = 2 + place / 100
+        each["left"]["epsilon"] = 0.5 + abs(place - 7) / 100
+    text = Walk(render(evidence)).text
+    _, _, after = text.partition("The one of 24 accounts that has least left")
+    assert re.search(r"clinic/p\d+", after)[0] == "clinic/p7"  # type: ignore[index]
+    evidence["plan"]["parties"][3]["size"] += 1
+    text = Walk(render(evidence)).text
+    assert "p0, p1, p2, p4, p5" in text
+
+
 ROWS = [
     f"<dt>{name}</dt>" for name in ("promise", "protects", "draws", "clips", "noise", "account")
 ]

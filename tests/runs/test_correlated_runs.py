@@ -100,6 +100,7 @@ def test_what_the_noise_remembers_is_private_and_gone_at_the_end(tmp_path: Path,
     finish(run)
     assert not (run / "local" / "noise").exists()
     assert not (run / "local" / "run.key").exists()
+    assert at and not checkpoint.checkpoints(run / "state")
 
 
 @EVERY
@@ -107,6 +108,7 @@ def test_an_abandoned_run_keeps_no_noise(tmp_path: Path, kind: str) -> None:
     run = stopped(tmp_path, kind, 3)
     abandon(run)
     assert not (run / "local" / "noise").exists()
+    assert not checkpoint.checkpoints(run / "state")
 
 
 def test_a_checkpoint_without_its_noise_is_refused_and_starting_again_ends_alike(

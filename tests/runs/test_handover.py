@@ -114,6 +114,41 @@ def test_what_cannot_be_handed_over_writes_nothing(place, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_has_ended_holds_the_base_once(place, tmp_path):
+    """In its model. Beside it stand adapters and head alone, and no checkpoint."""
+    run = place / "run"
+    assert [path.name for path in (run / "state").iterdir()] == ["adapters.safetensors"]
+    kept, _ = load_tensors(run / "state" / "adapters.safetensors")
+    assert all(".lora_" in name or "classifier" in name for name in kept), list(kept)
+    tensors = [load_tensors(path)[0].items() for path in run.rglob("*.safetensors")]
+    frozen = "network.bert.embeddings.word_embeddings.weight"
+    assert [name for file in tensors for name, _ in file].count(frozen) == 1
+
+
+def test_adapters_are_those_of_the_averaged_model(place, tmp_path):
+    changes = {"training__average": {"decay": 0.5}, "ledger__path": "sixth.db"}
+    train(plan(recipe(place, LABELLED, **changes)), tmp_path / "run")
+    hand_over(tmp_path / "run", tmp_path / "a", "adapter")
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(place / "bert")
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "a")
+    with torch.no_grad():
+        torch.testing.assert_close(logits(model), load(tmp_path / "run")(IDS))
+
+
+def test_adapters_on_a_base_that_has_changed_stay(place, tmp_path):
+    weights = place / "bert" / "model.safetensors"
+    before = weights.read_bytes()
+    tensors, facts = load_tensors(weights)
+    name = next(name for name in tensors if name.endswith("key.weight"))
+    try:
+        save_tensors(weights, tensors | {name: tensors[name] + 1}, facts)
+        with pytest.raises(FileDamaged, match=r"base, pretrained bert.*, do not give the model of"):
+            hand_over(place / "run", tmp_path / "a", "adapter")
+        hand_over(place / "run", tmp_path / "m")
+    finally:
+        weights.write_bytes(before)
+
+
 def test_adapters_that_do_not_give_the_model_stay(place, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(place / "run", copy)
@@ -123,8 +158,7 @@ def test_adapters_that_do_not_give_the_model_stay(place, tmp_path):
     save_tensors(copy / "model.safetensors", tensors)
     with pytest.raises(FileDamaged, match="do not give the model of the run"):
         hand_over(copy, tmp_path / "out", "adapter")
-    for file in (copy / "state").glob("step-*"):
-        file.unlink()
-    with pytest.raises(FileDamaged, match="no checkpoint is left"):
+    (copy / "state" / "adapters.safetensors").unlink()
+    with pytest.raises(FileDamaged, match="is gone, and what was trained beside the base"):
         hand_over(copy, tmp_path / "out", "adapter")
     assert not (tmp_path / "out").exists()

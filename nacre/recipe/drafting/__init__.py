@@ -1,1 +1,1 @@
-"""A recipe drafted for a table of one's own from its header alone: no row is read for it."""
+"""A recipe drafted for a table or texts of one's own from a header alone: no row is read for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,6 +101,49 @@ def names_people(name: str) -> bool:
     """
     words = set(_words(name))
     return bool(words & _PEOPLE) and words <= _PEOPLE | {"id", "no", "nr", "number", "key", "name"}
+
+
+_TEXT_NAMES = {
+    "text": "text texts document documents content body review sentence message comment tweet post "
+    "utterance transcript abstract note notes description report",
+    "label": "label labels target class sentiment category topic intent rating stars score",
+    "prompt": "prompt instruction question query input",
+    "completion": "completion response answer reply output",
+}
+"""Role of a column of texts -> words of its name, those that say most before others."""
+_ASIDE = _word_set("id ids uuid date time length count number language type source")
+"""Words of a column that says something about a text or a label and is none."""
+_WRITERS = _word_set("author authors writer reviewer speaker sender contributor")
+
+
+def text_column(role: str, columns: Mapping[str, ColumnForm]) -> str | None:
+    """The column whose name suggests this role; None where none does. A name that is a word of the
+    role comes before one that holds it, as `review` before `review title`.
+
+    >>> header = {"review_id": "unknown", "Review": "unknown", "stars": "number"}
+    >>> text_column("text", header), text_column("label", header), text_column("prompt", header)
+    ('Review', 'stars', None)
+    """
+    offered = {
+        name: _words(name) for name, form in columns.items()
+        if role == "label" or form in ("unknown", "text")
+    }  # fmt: skip
+    for word in _TEXT_NAMES[role].split():
+        whole = [name for name, words in offered.items() if words == [word]]
+        part = [name for name, words in offered.items() if word in words and not _ASIDE & {*words}]
+        if found := whole + part:
+            return found[0]
+    return None
+
+
+def is_writer(name: str) -> bool:
+    """Whether the values may tell whose a text is.
+
+    >>> is_writer("author_id"), is_writer("title")
+    (True, False)
+    """
+    words = set(_words(name))
+    return names_people(name) or (bool(words & _WRITERS) and words <= _WRITERS | {"id", "name"})
 
 
 def _words(name: str) -> list[str]:

@@ -40,13 +40,31 @@ class RecipeParts:
     @property
     def name(self) -> str:
         """Of the recipe and of the account, after the file."""
-        stem = self.file.name.split(".")[0]
-        return re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-") or "table"
+        return name_after(self.file, "table")
 
     @property
     def delta(self) -> str:
         """A tenth of one in all units, at most; to be filled in where their number is not known."""
-        return FILL if self.size is None else f"1.0e-{len(str(self.size)) + 1}"
+        return delta_for(self.size)
+
+
+def name_after(file: Path, instead: str) -> str:
+    """A name for a recipe and an account, after a file; `instead` where its name has no letter.
+
+    >>> name_after(Path("my notes.csv.gz"), "table"), name_after(Path("é.csv"), "table")
+    ('my-notes', 'table')
+    """
+    stem = file.name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-") or instead
+
+
+def delta_for(size: int | None) -> str:
+    """A tenth of one in all units, at most; to be filled in where their number is not known.
+
+    >>> delta_for(480), delta_for(None)
+    ('1.0e-4', 'FILL')
+    """
+    return FILL if size is None else f"1.0e-{len(str(size)) + 1}"
 
 
 def recipe_text(parts: RecipeParts) -> str:
@@ -136,12 +154,7 @@ def _data(parts: RecipeParts) -> str:
         ]
     if parts.party is not None:
         lines.append(f"  party: {as_name(parts.party)}")
-    of = "units (values of that column)" if parts.unit else "rows"
-    lines.append(
-        f"  size: {FILL if parts.size is None else parts.size}  # {of} left after the holdout: "
-        "declared and public, never counted"
-    )
-    lines.append("  holdout: {share: 0.2}  # kept out of training, to score the model with")
+    lines += size_lines(parts.size, parts.unit)
     if parts.public is not None:
         lines.append(
             "  on_out_of_range: clamp  # private values may lie beyond the range of public ones"
@@ -208,39 +221,64 @@ _OF_PARTY = 32
 """Units of a step in each party, whose size is often far below the whole."""
 
 
+def size_lines(size: int | None, unit: str | None) -> list[str]:
+    """The declared number of units, and what is held out of them."""
+    of = "units (values of that column)" if unit else "rows"
+    return [
+        f"  size: {FILL if size is None else size}  # {of} left after the holdout: "
+        "declared and public, never counted",
+        "  holdout: {share: 0.2}  # kept out of training, to score the model with",
+    ]
+
+
+def batch_for(size: int | None, party: str | None, largest: int) -> tuple[int, str]:
+    """(units of a step, what bounds them as a comment says it)"""
+    batch = 64 if size is None else max(1, min(largest, size // 8))
+    if party is not None:
+        return min(batch, _OF_PARTY), "in each party, at most the size of the smallest"
+    return batch, "at most `size`"
+
+
+def federation_lines(party: str | None) -> list[str]:
+    """The parties of a column; none without one."""
+    if party is None:
+        return []
+    return [
+        "federated_learning:",
+        "  parties:",
+        "    kind: column",
+        f"    column: {as_name(party)}",
+        f"    sizes: {{{FILL}: {FILL}}}  # every party, with its declared number of units;",
+        "    #   counted as `size` is, after the holdout: together they are `size`",
+        "  rounds: 50",
+        "  local: {steps: 1}",
+        "",
+    ]
+
+
+def protection_lines(unit: str | None, epsilon: float, delta: str) -> list[str]:
+    """Who is protected, and how well."""
+    lines = ["differential_privacy:", f"  unit: {'example' if unit is None else 'group'}"]
+    if unit is not None:
+        lines.append(
+            f"  rows_per_unit: {FILL}  # more rows of one unit are left out by a keyed draw"
+        )
+    return [
+        *lines,
+        f"  epsilon: {epsilon:g}  # smaller is more private",
+        f"  delta: {delta}  # well below 1 / size",
+        "",
+    ]
+
+
 def _rest(parts: RecipeParts) -> str:
-    size = parts.size
-    batch = 64 if size is None else max(1, min(256, size // 8))
-    of_batch = "at most `size`"
-    if parts.party is not None:
-        batch, of_batch = min(batch, _OF_PARTY), "in each party, at most the size of the smallest"
+    batch, of_batch = batch_for(parts.size, parts.party, 256)
     lines = [
         "model: {kind: mlp, hidden: [32]}",
         "gradient_clipping: {kind: flat, norm: 1.0}   # how far one unit can move a step",
         "",
-    ]
-    if parts.party is not None:
-        lines += [
-            "federated_learning:",
-            "  parties:",
-            "    kind: column",
-            f"    column: {as_name(parts.party)}",
-            f"    sizes: {{{FILL}: {FILL}}}  # every party, with its declared number of units;",
-            "    #   counted as `size` is, after the holdout: together they are `size`",
-            "  rounds: 50",
-            "  local: {steps: 1}",
-            "",
-        ]
-    unit = "group" if parts.unit is not None else "example"
-    lines += ["differential_privacy:", f"  unit: {unit}"]
-    if parts.unit is not None:
-        lines.append(
-            f"  rows_per_unit: {FILL}  # more rows of one unit are left out by a keyed draw"
-        )
-    lines += [
-        f"  epsilon: {EPSILON}  # smaller is more private",
-        f"  delta: {parts.delta}  # well below 1 / size",
-        "",
+        *federation_lines(parts.party),
+        *protection_lines(parts.unit, EPSILON, parts.delta),
         "training:",
         *(["  steps: 100"] if parts.party is None else []),  # of a federation its rounds count
         f"  batch: {batch}  # units expected a step, {of_batch}",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from nacre.planning.words import first_of
 from nacre.report.facts import Evidence
 from nacre.report.ledger_facts import AccountFacts
 from nacre.report.sections import charts
@@ -18,7 +21,8 @@ from nacre.report.sections.blocks import (
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.numbers import epsilon_text, left, listed, moment, short
 
-_SHOWN = 6  # bars that fit; those of more accounts are folded
+_SHOWN = 6  # bars that fit; more of them are folded
+_ALIKE = 3  # bars alike that are drawn one by one
 
 
 def ledger(evidence: Evidence) -> Section:
@@ -54,39 +58,56 @@ def ledger(evidence: Evidence) -> Section:
 
 
 def _bars(accounts: list[AccountFacts]) -> list[AnyBlock]:
-    """The budgets; those of many accounts in a fold, after the one that stands worst."""
-    if len(accounts) <= _SHOWN:
-        return [Figures([_budgets("budgets", "Budgets", accounts)])]
-    worst = min(accounts, key=lambda each: each["granted"]["epsilon"] - each["spent"]["epsilon"])
+    """The budgets, those that stand alike in one bar; many bars in a fold, after the account that
+    has least left."""
+    bars = _budget_bars(accounts)
+    rules = listed(sorted({account["rule"].upper() for account in accounts}))
+    if len(bars) <= _SHOWN:
+        return [Figures([_budgets("budgets", "Budgets", bars, rules)])]
+    worst = min(accounts, key=_has_left)
     title = f"The one of {len(accounts)} accounts that has least left"
-    every = Figures([_budgets("budgets-all", "Budgets", accounts)])
+    every = Figures([_budgets("budgets-all", "Budgets", bars, rules)])
     return [
-        Figures([_budgets("budgets", title, [worst])]),
+        Figures([_budgets("budgets", title, _budget_bars([worst]), worst["rule"].upper())]),
         Fold(f"All {len(accounts)} accounts", [every]),
     ]
 
 
-def _budgets(name: str, title: str, accounts: list[AccountFacts]) -> Figure:
+def _has_left(account: AccountFacts) -> tuple[float, float]:
+    """Less of it is less left: what fits counts, and where nothing does, the unspent epsilon."""
+    return account["left"]["epsilon"], account["granted"]["epsilon"] - account["spent"]["epsilon"]
+
+
+def _budget_bars(accounts: list[AccountFacts]) -> list[charts.BudgetBar]:
+    """A bar for each account, or one for several of which the same is drawn and said."""
     names = [account["account"] for account in accounts]  # one may have grants for several units
-    entries = [
-        charts.BudgetBar(
-            label=account["account"]
-            + (f", {account['unit']}" if names.count(account["account"]) > 1 else ""),
+    alike: dict[charts.BudgetBar, list[str]] = {}
+    for account in accounts:
+        name = account["account"]
+        also = f", {account['unit']}" if names.count(name) > 1 else ""
+        bar = charts.BudgetBar(
+            label="",
             figure=_balance(account),
             granted=account["granted"]["epsilon"],
-            spent=account["spent"]["epsilon"],
-            reserved=_reserved(account),
+            spent=round(account["spent"]["epsilon"], 2),
+            reserved=round(_reserved(account), 2),
         )
-        for account in accounts
+        alike.setdefault(bar, []).append(name + also)
+    return [
+        replace(bar, label=label)
+        for bar, those in alike.items()
+        for label in (those if len(those) <= _ALIKE else [first_of(those)])
     ]
-    said = "; ".join(f"{entry.label}: {entry.figure}" for entry in entries)
+
+
+def _budgets(name: str, title: str, bars: list[charts.BudgetBar], rules: str) -> Figure:
+    said = "; ".join(f"{bar.label}: {bar.figure}" for bar in bars)
     words = Caption(name=name, title=title, description=said)
-    rules = listed(sorted({account["rule"].upper() for account in accounts}))
     caption = (
         f"Epsilon spent of what was granted, added up by {rules}. What fits is the epsilon of one "
         "more run like the last but for its noise; what open runs hold is paler."
     )
-    return Figure(charts.budget(words, entries), title, caption)
+    return Figure(charts.budget(words, bars), title, caption)
 
 
 def _reserved(account: AccountFacts) -> float:

@@ -7,11 +7,11 @@ from typing import get_args
 from nacre.figures.intervals import MeasuredFigure
 from nacre.figures.names import KINDS, FigureKind
 from nacre.figures.protected import counted_words
+from nacre.planning.words import spread
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import kinds
 from nacre.report.facts import Evidence, FindingFacts, IntervalFacts, PartyFacts, Variant
 from nacre.report.sections.blocks import Stat
-from nacre.report.sections.mechanism import spread
 from nacre.report.sections.numbers import (
     MISSING,
     count_in_words,

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from nacre.planning.words import spread
 from nacre.report.facts import Evidence, PartyFacts
 from nacre.report.ledger_facts import AccountFacts
 from nacre.report.sections.blocks import AnyBlock, Cell, FactList, Fold, TableBlock
 from nacre.report.sections.numbers import (
     delta,
     epsilon_text,
+    listed,
     number_text,
     percent,
 )
 from nacre.report.sections.words import holders, unit_words, units_declared
-
-
-def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
-    """One figure where all are written alike, else the least and the greatest.
-
-    >>> spread([0.5, 0.5], number_text), spread([4.138, 4.102], number_text)
-    ('0.5', '4.102 to 4.138')
-    """
-    low, high = form(min(values)), form(max(values))
-    return low if low == high else f"{low} to {high}"
 
 
 def _alike(words: Sequence[str]) -> str:
@@ -144,14 +136,21 @@ def _form(value: float | None) -> str:
 
 
 def _by_party(parties: Sequence[PartyFacts]) -> Fold:
-    """Every party's numbers; a form that no party's mechanism has gets no column."""
+    """Every party's numbers, those of parties alike in one row; a form that no party's mechanism
+    has gets no column."""
     forms = [form for form in _FORMS if any(form[1](party) for party in parties)]
     others = sorted({at for p in parties for at, _ in p.get("epsilon_by_delta", [])}, reverse=True)
     deltas = [(f"ε at {delta(at)}", _at(at)) for at in others if at != parties[0]["delta"]]
     columns = [*_COLUMNS, *forms, *deltas]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for party in parties:
+        alike.setdefault(tuple(said(party) for _, said in columns), []).append(party["name"])
     rows = [
-        [Cell(party["name"]), *(Cell(said(party), number=True) for _, said in columns)]
-        for party in parties
+        [
+            Cell(listed(names) if len(alike) > 1 else holders([*parties]) or names[0]),
+            *(Cell(word, number=True) for word in words),
+        ]
+        for words, names in alike.items()
     ]
     head = ["", *(name for name, _ in columns)]
     one = "Other forms of the same promise" if len(parties) == 1 else "Each party's numbers"
