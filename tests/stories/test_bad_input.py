@@ -131,7 +131,7 @@ def test_a_recipe_that_asks_for_what_cannot_be(
 
 
 def test_a_recipe_that_is_missing(place: Place) -> None:
-    place.refused(f"{place.recipe}: cannot be read", "name a recipe file")
+    place.refused(f"{place.recipe}: cannot be read", "name a file that can be read")
 
 
 def test_an_account_without_a_grant(place: Place) -> None:
