@@ -7,7 +7,7 @@ Adult, credit default, heart disease of four hospitals, German credit and Pima d
 ../shared/data, at epsilon 1 and 3, delta 1e-5 (1e-4 below 5,000 rows), each seed with a split of
 its own. Nacre trains a small network (tasks.py), once on plain numbers and once on numbers in 16
 declared bins. DP-EBM is `interpret-core` (Nori et al. 2021) with its own defaults, given the very
-rows that the run trained on and the ranges that they lie in: `pip install --no-deps
+rows that the run trained on and the ranges that are declared: `pip install --no-deps
 interpret-core`. The logistic regression of diffprivlib (Chaudhuri, Monteleoni and Sarwate 2011,
 delta 0) is given the inputs that the network sees and the largest norm that their ranges allow; it
 needs an older scikit-learn: `pip install --no-deps diffprivlib scikit-learn==1.5.2`, in a folder of
@@ -164,11 +164,8 @@ def _ebm(own: Rows, test: Rows, schema: Schema, epsilon: float, delta: float, se
 
     kinds = ["continuous" if column.numeric() else "nominal" for column in schema.columns]
     train, held = (_frame(rows, schema) for rows in (own, test))
-    reach = {
-        i: (float(min(train[:, i].min(), held[:, i].min())), float(train[:, i].max()))
-        for i, kind in enumerate(kinds)
-        if kind == "continuous"
-    }
+    # Scaling took each declared range to [-1, 1].
+    reach = {i: (-1.0, 1.0) for i, kind in enumerate(kinds) if kind == "continuous"}
     model = DPExplainableBoostingClassifier(
         feature_types=kinds, epsilon=epsilon, delta=delta, random_state=seed, n_jobs=1,
         privacy_bounds=reach,
