@@ -37,11 +37,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from torch import Tensor
 
+from nacre.core import ghash
 from nacre.core.types import Tensors
 
 Label = str | int | bytes
@@ -135,7 +135,7 @@ class Source:
 
         `digest` in this module is for what others must be able to recompute.
         """
-        tag = _Tag(self.secret("digest", "tag"))
+        tag = ghash.Tag(self.secret("digest", "tag"))
         _enter(tag, parts)
         message = tag.finish()
         return hmac.digest(self.secret("digest", "out"), message, "sha256")
@@ -148,15 +148,11 @@ class Source:
         at most their bytes / 2**131. *Limit:* tags give the key away to who knows two tensors of
         them, so they are compared in this process, and go nowhere.
         """
-        cipher, nonce = AESGCM(self.secret("tag")), bytes(12)
+        of = ghash.tagging(self.secret("tag"))
 
         def tag(tensor: Tensor) -> bytes:
-            value = tensor.detach().cpu().contiguous()
-            memory = _memory(value)
-            return b"".join(
-                cipher.encrypt(nonce, b"", memory[start : start + _Tag.LIMIT])
-                for start in range(0, len(memory), _Tag.LIMIT)
-            )
+            value = _plain(tensor)  # held: a copy would be gone before its memory is read
+            return of(_memory(value))
 
         return tag
 
@@ -315,24 +311,6 @@ class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
 
 
-class _Tag:
-    """GHASH: the tag of AES-256-GCM over data that is only authenticated."""
-
-    LIMIT = 1 << 30  # bytes a call; the cipher takes fewer than 2**31
-
-    def __init__(self, key: bytes) -> None:
-        self._cipher = Cipher(algorithms.AES256(key), modes.GCM(bytes(12))).encryptor()
-
-    def update(self, data: Any) -> None:
-        view = memoryview(data)
-        for start in range(0, len(view), self.LIMIT):
-            self._cipher.authenticate_additional_data(view[start : start + self.LIMIT])
-
-    def finish(self) -> bytes:
-        self._cipher.finalize()
-        return self._cipher.tag
-
-
 def _enter(state: _Hash, parts: Sequence[Part]) -> None:
     """Writes an encoding that no other list of parts of the same kinds has."""
     for part in parts:
@@ -349,7 +327,7 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
 
 
 def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
-    value = tensor.detach().cpu().contiguous()
+    value = _plain(tensor)
     state.update(name + _form(value.dtype, value.shape))
     if value.numel():
         state.update(_memory(value))
@@ -358,6 +336,16 @@ def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
 @lru_cache(maxsize=4096)
 def _form(kind: torch.dtype, shape: torch.Size) -> bytes:
     return _encode(str(kind)) + _encode(str(tuple(shape)))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the processor and contiguous; nearly always it is, and asking is cheaper than a view."""
+    if type(tensor) in _KINDS and tensor.is_cpu and tensor.is_contiguous():
+        return tensor
+    return tensor.detach().cpu().contiguous()
+
+
+_KINDS = (Tensor, torch.nn.Parameter)
 
 
 def _memory(value: Tensor) -> memoryview:
