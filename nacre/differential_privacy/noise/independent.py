@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, Self
 
 import torch
@@ -27,6 +28,8 @@ from nacre.core.types import (
     Unprotected,
 )
 from nacre.differential_privacy.noise.unit_scale import flattened, scale_of_draws
+
+_SMALL = 1 << 15  # entries
 
 Draws = Literal["secure", "fast"]
 """Where normals come from: AES keyed by the operating system, or PyTorch's generator."""
@@ -111,10 +114,29 @@ def _secure(source: Source, deviation: float, flats: list[Tensor]) -> None:
             "grid for it; choose a clipping norm nearer to 1"
         )
     held = [flat.cpu() for flat in flats]
-    rounded.add_rounded_noise(source, deviation, held, held)
+    together = _side_by_side(held)
+    rounded.add_rounded_noise(source, deviation, together, together)
     for own, made in zip(flats, held, strict=True):
         if made.data_ptr() != own.data_ptr():
             own.copy_(made)
+
+
+def _side_by_side(flats: list[Tensor]) -> list[Tensor]:
+    """The same entries in the same order as fewer tensors: small ones that follow each other are
+    copied into one, and `flats` become parts of it. A call for each would cost more than its noise.
+    """
+    joined: list[Tensor] = []
+    for small, run in groupby(range(len(flats)), key=lambda i: flats[i].numel() <= _SMALL):
+        places = list(run)
+        if not small or len(places) == 1:
+            joined += [flats[i] for i in places]
+            continue
+        whole = torch.cat([flats[i] for i in places])
+        parts = whole.split([flats[i].numel() for i in places])
+        for i, part in zip(places, parts, strict=True):
+            flats[i] = part
+        joined.append(whole)
+    return joined
 
 
 def _fast(source: Source, deviation: float, flats: list[Tensor]) -> None:
