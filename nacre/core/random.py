@@ -317,25 +317,26 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
         if isinstance(part, dict):
             state.update(_encode("tensors") + _encode(len(part)))
             for name in sorted(part):
-                _enter_tensor(state, part[name], _encode(name))
+                _enter_tensor(state, part[name], name)
         elif isinstance(part, Tensor):
-            _enter_tensor(state, part, b"")
+            _enter_tensor(state, part, None)
         elif isinstance(part, str | int | bytes):
             state.update(_encode(part))
         else:
             state.update(_encode(",".join(str(int(value)) for value in part)))
 
 
-def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
+def _enter_tensor(state: _Hash, tensor: Tensor, name: str | None) -> None:
     value = _plain(tensor)
-    state.update(name + _form(value.dtype, value.shape))
+    state.update(_form(name, value.dtype, value.shape))
     if value.numel():
         state.update(_memory(value))
 
 
 @lru_cache(maxsize=4096)
-def _form(kind: torch.dtype, shape: torch.Size) -> bytes:
-    return _encode(str(kind)) + _encode(str(tuple(shape)))
+def _form(name: str | None, kind: torch.dtype, shape: torch.Size) -> bytes:
+    given = b"" if name is None else _encode(name)
+    return given + _encode(str(kind)) + _encode(str(tuple(shape)))
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -176,10 +176,26 @@ def _update(
     if parts.shape is not None:
         sums = {name: value for name, value in values.items() if not name.startswith(":")}
         values, factor = parts.shape.shape(scale(sums, factor)), 1.0
-    for name, parameter in parts.devices.moved(model).items():
-        value = parts.devices.part(values[name].detach(), parameter)
-        gradient = torch.empty_like(parameter)  # the parameter's own type and layout, in one pass
-        parameter.grad = torch.mul(value, factor, out=gradient)
+    moved = parts.devices.moved(model)
+    means = [parts.devices.part(values[name].detach(), p) for name, p in moved.items()]
+    for parameter, mean in zip(moved.values(), _times(means, factor, moved), strict=True):
+        parameter.grad = mean
     with theirs("the optimizer", "it took a step", surely=False):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _times(values: list[Tensor], factor: float, like: Tensors) -> Sequence[Tensor]:
+    """Each value times `factor`, in the type and layout of the parameter, in one pass."""
+    if all(_alike(v, p) for v, p in zip(values, like.values(), strict=True)):
+        return torch._foreach_mul(values, factor)  # pyright: ignore[reportPrivateUsage]
+    return [
+        torch.mul(value, factor, out=torch.empty_like(parameter))
+        for value, parameter in zip(values, like.values(), strict=True)
+    ]
+
+
+def _alike(value: Tensor, parameter: Tensor) -> bool:
+    same = value.dtype == parameter.dtype and value.device == parameter.device
+    same = same and type(value) is Tensor  # not split between processes
+    return same and value.is_contiguous() and parameter.is_contiguous()

@@ -160,18 +160,23 @@ def _all_held(value: Any, where: str, tag: _Tagging) -> Iterator[tuple[str, _Con
 
 def _content(tensor: Tensor, tag: _Tagging, *, digested: bool = False) -> _Content:
     """Equal for equal bits of the same shape; a few bytes, or as many as a small tensor has."""
+    if digested and tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter):  # nearly all
+        if tensor.is_contiguous():
+            return _kept(tensor, tag)
     part: Any = tensor.detach()
     if hasattr(part, "to_local"):  # split between processes
         part = part.to_local()
     if part.layout != torch.strided:
         part = part.to_dense()
-    kind, shape = part.dtype, part.shape
     if part.device.type != "cpu" or not (digested or _size(part) <= _SMALL):
-        part = _added_up(part)
-    part = part.contiguous()
-    if _size(part) <= _SMALL:
-        return kind, shape, ctypes.string_at(part.data_ptr(), _size(part))
-    return kind, shape, tag(part)
+        return part.dtype, part.shape, *_kept(_added_up(part), tag)
+    return _kept(part.contiguous(), tag)
+
+
+def _kept(part: Tensor, tag: _Tagging) -> _Content:
+    size = _size(part)
+    bits = ctypes.string_at(part.data_ptr(), size) if size <= _SMALL else tag(part)
+    return part.dtype, part.shape, bits
 
 
 def _size(tensor: Tensor) -> int:

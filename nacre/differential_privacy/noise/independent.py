@@ -107,18 +107,18 @@ class Gaussian:
 
 
 def _secure(source: Source, deviation: float, flats: list[Tensor]) -> None:
-    """Adds noise in place, exactly rounded; sums on an accelerator pass through the processor."""
+    """Puts noised sums in place of `flats`, exactly rounded, of which it takes the memory; sums on
+    an accelerator pass through the processor."""
     if not rounded.LEAST <= deviation <= rounded.MOST:
         raise Unbounded(
             f"noise of deviation={deviation:.3g} cannot be rounded exactly, since float32 has no "
             "grid for it; choose a clipping norm nearer to 1"
         )
-    held = [flat.cpu() for flat in flats]
+    held = [flat if flat.is_cpu else flat.cpu() for flat in flats]
     together = _side_by_side(held)
     rounded.add_rounded_noise(source, deviation, together, together)
-    for own, made in zip(flats, held, strict=True):
-        if made.data_ptr() != own.data_ptr():
-            own.copy_(made)
+    for i, (own, made) in enumerate(zip(flats, held, strict=True)):
+        flats[i] = made if own.is_cpu else own.copy_(made)
 
 
 def _side_by_side(flats: list[Tensor]) -> list[Tensor]:
