@@ -135,10 +135,12 @@ class Source:
 
         `digest` in this module is for what others must be able to recompute.
         """
-        tag = ghash.Tag(self.secret("digest", "tag"))
-        _enter(tag, parts)
-        message = tag.finish()
-        return hmac.digest(self.secret("digest", "out"), message, "sha256")
+        return Running(self).ended(*parts)
+
+    def running(self) -> Running | None:
+        """A digest that begins; None where only OpenSSL makes its tag, which cannot be looked at
+        before it ends."""
+        return Running(self) if ghash.COMPILED else None
 
     def tagging(self) -> Callable[[Tensor], bytes]:
         """What gives a tag of a tensor's bytes, 16 for each GiB: GHASH as in `digest`, without what
@@ -162,6 +164,36 @@ class Source:
 
     def __repr__(self) -> str:
         return "Source(<secret>)"
+
+
+class Running:
+    """A digest under way. What it has taken in is passed over once, for its end and for `marks`."""
+
+    __slots__ = ("_source", "_tag")
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._tag = ghash.Tag(source.secret("digest", "tag"))
+
+    def marks(self, label: Label, tensors: Tensors) -> dict[str, bytes]:
+        """Takes in both; by name, in order, the tag of everything up to the end of each tensor.
+
+        *Guarantee:* that of `Source.tagging` for all tensors up to this one together; and tags are
+        compared in this process, and go nowhere.
+        """
+        found: dict[str, bytes] = {}
+        self._tag.update(_encode(label) + _begun(tensors))
+        for name in sorted(tensors):
+            _enter_tensor(self._tag, tensors[name], name)
+            found[name] = self._tag.finish()
+        return found
+
+    def ended(self, *parts: Part) -> bytes:
+        """`Source.digest` of what was taken in and of `parts`; where there is `Source.running`, it
+        may be ended several times, with other parts."""
+        tag = self._tag.copy() if ghash.COMPILED else self._tag
+        _enter(tag, parts)
+        return hmac.digest(self._source.secret("digest", "out"), tag.finish(), "sha256")
 
 
 class Stream:
@@ -315,7 +347,7 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
     """Writes an encoding that no other list of parts of the same kinds has."""
     for part in parts:
         if isinstance(part, dict):
-            state.update(_encode("tensors") + _encode(len(part)))
+            state.update(_begun(part))
             for name in sorted(part):
                 _enter_tensor(state, part[name], name)
         elif isinstance(part, Tensor):
@@ -324,6 +356,10 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
             state.update(_encode(part))
         else:
             state.update(_encode(",".join(str(int(value)) for value in part)))
+
+
+def _begun(tensors: Tensors) -> bytes:
+    return _encode("tensors") + _encode(len(tensors))
 
 
 def _enter_tensor(state: _Hash, tensor: Tensor, name: str | None) -> None:

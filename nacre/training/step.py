@@ -113,17 +113,23 @@ def step(
     return replace(state, clip=clip, noise_state=noise_state, done=number + 1), release
 
 
-def entering(state: State, source: Source, context: bytes = b"") -> bytes:
+def entering(
+    state: State, source: Source, context: bytes = b"", still: Still | None = None
+) -> bytes:
     """Digest of what enters the next step: weights, the vectors of power iterations, clip rule,
     number, and `context`, which stands for the request that asked for it and for what is computed
     with but not moved.
 
     `source` is the one that `step` is keyed by. The digest is journalled where others may read it:
-    without the key it tells nothing of the weights.
+    without the key it tells nothing of the weights. `still`, which `step` is then given too, has
+    passed over the weights already; the digest is the same.
     """
-    parts = trainable(state.model), state.done, repr(state.clip), context
     vectors = spectral.vectors(state.model)
-    return source.digest("entering", *parts, *([vectors] if vectors else []))
+    parts = state.done, repr(state.clip), context, *([vectors] if vectors else [])
+    begun = None if still is None else still.entered(source)
+    if begun is not None:
+        return begun.ended(*parts)
+    return source.digest("entering", trainable(state.model), *parts)
 
 
 def _sum(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible
-from nacre.core.random import Source
+from nacre.core.random import Running, Source
 from nacre.core.tensors import trainable
 
 _SMALL = 1 << 13  # bytes of a tensor that is kept as it is
@@ -63,12 +63,15 @@ class Still:
     settings: _Contents
     state: _Contents
     source: Source
+    digest: Running | None = None
+    """Of "entering" and the weights, where one pass over them serves for both."""
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, source: Source) -> Still:
         """As they are now; `source` keys the digests."""
-        weights = contents(model, source)
-        return cls(weights, _settings(optimizer, source), _state(model, optimizer, source), source)
+        weights, digest = _weights(model, source)
+        settings, state = _settings(optimizer, source), _state(model, optimizer, source)
+        return cls(weights, settings, state, source, digest)
 
     def require(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Raises `Incompatible`, naming the first thing that is not as it was."""
@@ -96,17 +99,36 @@ class Still:
         """The first trainable weight that is not as it was."""
         return _differing(self.weights, contents(model, self.source))
 
+    def entered(self, source: Source) -> Running | None:
+        """The digest under way of "entering" and the weights, where it is made under this source;
+        to be ended with what else enters a step."""
+        return self.digest if source is self.source else None
+
     def begun(self, optimizer: torch.optim.Optimizer) -> Still:
         """For the next step, with the settings of now: a loop may move them between two steps."""
         settings = _settings(optimizer, self.source)
-        return Still(self.weights, settings, self.state, self.source)
+        return replace(self, settings=settings)
 
 
 def contents(model: nn.Module, source: Source) -> _Contents:
     """What the trainable weights hold, by name."""
+    return _weights(model, source)[0]
+
+
+def _weights(model: nn.Module, source: Source) -> tuple[_Contents, Running | None]:
+    """By name: each by itself, or all up to it where the digest of a step goes along."""
+    found = trainable(model)
+    running = source.running() if all(map(_plain, found.values())) else None
+    if running is not None:
+        marks = running.marks("entering", found)
+        return {n: (found[n].dtype, found[n].shape, mark) for n, mark in marks.items()}, running
     tag = source.tagging()
-    found = trainable(model).items()
-    return {name: _content(weight, tag, digested=True) for name, weight in found}
+    return {name: _content(weight, tag, digested=True) for name, weight in found.items()}, None
+
+
+def _plain(weight: Tensor) -> bool:
+    """Whether a weight lies whole in the processor's memory, as nearly all do."""
+    return type(weight) in (Tensor, nn.Parameter) and weight.is_cpu and weight.is_contiguous()
 
 
 def _settings(optimizer: torch.optim.Optimizer, source: Source) -> _Contents:
@@ -160,9 +182,6 @@ def _all_held(value: Any, where: str, tag: _Tagging) -> Iterator[tuple[str, _Con
 
 def _content(tensor: Tensor, tag: _Tagging, *, digested: bool = False) -> _Content:
     """Equal for equal bits of the same shape; a few bytes, or as many as a small tensor has."""
-    if digested and tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter):  # nearly all
-        if tensor.is_contiguous():
-            return _kept(tensor, tag)
     part: Any = tensor.detach()
     if hasattr(part, "to_local"):  # split between processes
         part = part.to_local()
