@@ -1,9 +1,9 @@
-"""The tag of AES-256-GCM over data that is only authenticated: GHASH, a polynomial in a secret point.
+"""The tag of AES-256-GCM over data that is only authenticated: GHASH in a secret point.
 
-OpenSSL makes it where there is no compiled twin, or a processor without the instructions for it. The
-twin (`_ghash.c`) gives the same bits, as a test demands, at twice the speed where tensors are larger
-than a cache and a tenth of the price where they are small. It multiplies and adds in GF(2**128); key
-schedule and encryption are OpenSSL's in both.
+OpenSSL makes it where there is no compiled twin, or a processor without the instructions for it.
+The twin (`_ghash.c`) gives the same bits, as a test demands, at twice the speed where tensors are
+larger than a cache, and may be looked at before it ends. It multiplies and adds in GF(2**128); the
+key schedule and what is encrypted are OpenSSL's in both.
 """
 
 from __future__ import annotations

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from nacre.core import ghash
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
+from nacre.gradient_clipping import Flat
+from nacre.training.step import State, entering
 from nacre.training.still import Still, _added_up
 
 SOURCE = Source(bytes(32))
@@ -54,9 +57,11 @@ WRITES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("compiled", [ghash.COMPILED, False])
 @pytest.mark.parametrize("width", [3, 5000])
 @pytest.mark.parametrize("what", WRITES)
-def test_every_write_is_seen(what, width):
+def test_every_write_is_seen(what, width, compiled, monkeypatch):
+    monkeypatch.setattr(ghash, "COMPILED", compiled)
     model, optimizer = _made(width, lr=torch.tensor(0.1))
     model.bias.data.zero_()
     still = Still.of(model, optimizer, SOURCE)
@@ -75,7 +80,9 @@ def test_settings_are_those_of_the_beginning_of_a_step():
         still.require(model, optimizer)
 
 
-def test_the_weight_is_named():
+@pytest.mark.parametrize("compiled", [ghash.COMPILED, False])
+def test_the_weight_is_named(compiled, monkeypatch):
+    monkeypatch.setattr(ghash, "COMPILED", compiled)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     still = Still.of(model, optimizer, SOURCE)
@@ -91,3 +98,12 @@ def test_blocks_of_an_accelerator_are_moved_by_any_number(dtype, shape):
     before = _added_up(values)
     values.view(-1)[-1] = 1
     assert not torch.equal(_added_up(values), before)
+
+
+def test_one_pass_over_the_weights_gives_what_enters_a_step():
+    model, optimizer = _made(5000)
+    state = State(model, optimizer, Flat(norm=1.0), done=3)
+    still = Still.of(model, optimizer, SOURCE)
+    assert entering(state, SOURCE, b"more", still) == entering(state, SOURCE, b"more")
+    other = SOURCE.child("other")  # whose digests are others
+    assert entering(state, other, b"", still) == entering(state, other) != entering(state, SOURCE)

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nacre.gradient_clipping.operations.call import tensors_in
-from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.carried_rows.packed import fills_up
+from nacre.gradient_clipping.tape.counters import function_name
 from nacre.gradient_clipping.tape.flow import DATA, LIKE, Flow, moves
 from nacre.gradient_clipping.tape.followed import STATIC, bare_name
 
