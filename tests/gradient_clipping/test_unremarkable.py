@@ -1,4 +1,4 @@
-"""A tape that looks at each call only as far as its name asks for, against one that looks at all."""
+"""A tape that looks at each call as far as its name asks for, against one that looks at all."""
 
 import pytest
 import torch
