@@ -194,7 +194,7 @@ def _update(
 def _times(values: list[Tensor], factor: float, like: Tensors) -> Sequence[Tensor]:
     """Each value times `factor`, in the type and layout of the parameter, in one pass."""
     if all(_alike(v, p) for v, p in zip(values, like.values(), strict=True)):
-        return torch._foreach_mul(values, factor)  # pyright: ignore[reportPrivateUsage]
+        return torch._foreach_mul(values, factor)  # pyright: ignore[reportPrivateImportUsage]
     return [
         torch.mul(value, factor, out=torch.empty_like(parameter))
         for value, parameter in zip(values, like.values(), strict=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from nacre.core import ghash
+from nacre.core.digests import ghash
 from nacre.core.random import Source
 
 ROOT = Source(bytes(range(32)))

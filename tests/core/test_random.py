@@ -8,7 +8,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scipy import stats
 
-from nacre.core import ghash
+from nacre.core.digests import ghash
 from nacre.core.random import Source, digest
 
 ROOT = Source(bytes(range(32)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nacre.core import ghash
+from nacre.core.digests import ghash
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.gradient_clipping import Flat

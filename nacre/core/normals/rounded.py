@@ -162,8 +162,8 @@ def _doubles(bits: refined.Bits, fine: NDArray[np.uint64]) -> NDArray[np.float64
     if _compiled is None:
         return refined.doubles(bits, fine)
     out = np.empty(len(bits.words))
-    given = (bits.words, bits.angles, bits.second, fine)
-    _compiled(*map(np.ascontiguousarray, given), out)
+    plain = np.ascontiguousarray
+    _compiled(plain(bits.words), plain(bits.angles), plain(bits.second), plain(fine), out)
     return out
 
 

@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 try:
-    from nacre.core import _ghash as compiled
-
-    COMPILED = compiled.supported()
+    from nacre.core.digests import _ghash as _made
 except ImportError:  # not built when Nacre was installed
-    COMPILED = False
+    _made = None
+
+compiled: Any = _made
+COMPILED = bool(compiled is not None and compiled.supported())
+"""Whether the twin is here, on a processor that it runs on."""
 
 _NONCE = bytes(12)
 LIMIT = 1 << 30  # bytes a call of OpenSSL's, which takes fewer than 2**31

@@ -1,6 +1,6 @@
 /* GHASH, the polynomial hash of AES-GCM, at the speed of memory.
  *
- * `nacre/core/ghash.py` says what it gives and a test holds it to the tags that OpenSSL makes, bit
+ * `nacre/core/digests/ghash.py` says what it gives and a test holds it to the tags that OpenSSL makes, bit
  * for bit. It is a product in GF(2^128) and no cipher: keys are expanded, and blocks encrypted, by
  * OpenSSL alone. There is no table and no branch that depends on what is hashed.
  *
