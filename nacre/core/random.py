@@ -12,7 +12,7 @@ purpose, the step and a digest of everything that enters the step, so that
 distinguished from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for
 noise or sampling.
 
-Digests are named by a GHASH that may be compiled (`digests/ghash.py`): a product, of OpenSSL's own bits.
+Digests begin with GHASH, which may be ours, compiled (`digests/ghash.py`): with OpenSSL's bits.
 
 *Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
 support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of

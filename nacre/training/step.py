@@ -1,7 +1,7 @@
 """The step: draw units, one bounded sum over them, noise, update. All five techniques pass here."""
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _update(
 def _times(values: list[Tensor], factor: float, like: Tensors) -> Sequence[Tensor]:
     """Each value times `factor`, in the type and layout of the parameter, in one pass."""
     if all(_alike(v, p) for v, p in zip(values, like.values(), strict=True)):
-        return torch._foreach_mul(values, factor)  # pyright: ignore[reportPrivateImportUsage]
+        return torch._foreach_mul(values, factor)
     return [
         torch.mul(value, factor, out=torch.empty_like(parameter))
         for value, parameter in zip(values, like.values(), strict=True)
