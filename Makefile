@@ -18,13 +18,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/(tests|transformers/models)/' $(VENV)/lib || true
 
 # The stamps hold what was installed: a second call starts at once.
-$(VENV)/base.stamp: pyproject.toml constraints.txt nacre/core/normals/_normals.c nacre/core/digests/_ghash.c
+$(VENV)/base.stamp: pyproject.toml constraints.txt nacre/core/normals/_normals.c
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
 	@$(COMPILE)
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml constraints.txt nacre/core/normals/_normals.c nacre/core/digests/_ghash.c
+$(VENV)/dev.stamp: pyproject.toml constraints.txt nacre/core/normals/_normals.c
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[dev]'
 	@$(COMPILE)

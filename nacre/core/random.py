@@ -12,8 +12,6 @@ purpose, the step and a digest of everything that enters the step, so that
 distinguished from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for
 noise or sampling.
 
-Digests begin with GHASH, which may be ours, compiled (`digests/ghash.py`): with OpenSSL's bits.
-
 *Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
 support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of
 training is drawn by `nacre.core.normals.box_muller`, which states its own limits, and rounded by
@@ -39,11 +37,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from torch import Tensor
 
-from nacre.core.digests import ghash
 from nacre.core.types import Tensors
 
 Label = str | int | bytes
@@ -137,12 +135,10 @@ class Source:
 
         `digest` in this module is for what others must be able to recompute.
         """
-        return Running(self).ended(*parts)
-
-    def running(self) -> Running | None:
-        """A digest that begins; None where only OpenSSL makes its tag, which cannot be looked at
-        before it ends."""
-        return Running(self) if ghash.COMPILED else None
+        tag = _Tag(self.secret("digest", "tag"))
+        _enter(tag, parts)
+        message = tag.finish()
+        return hmac.digest(self.secret("digest", "out"), message, "sha256")
 
     def tagging(self) -> Callable[[Tensor], bytes]:
         """What gives a tag of a tensor's bytes, 16 for each GiB: GHASH as in `digest`, without what
@@ -152,11 +148,15 @@ class Source:
         at most their bytes / 2**131. *Limit:* tags give the key away to who knows two tensors of
         them, so they are compared in this process, and go nowhere.
         """
-        of = ghash.tagging(self.secret("tag"))
+        cipher, nonce = AESGCM(self.secret("tag")), bytes(12)
 
         def tag(tensor: Tensor) -> bytes:
             value = _plain(tensor)  # held: a copy would be gone before its memory is read
-            return of(_memory(value))
+            memory = _memory(value)
+            return b"".join(
+                cipher.encrypt(nonce, b"", memory[start : start + _Tag.LIMIT])
+                for start in range(0, len(memory), _Tag.LIMIT)
+            )
 
         return tag
 
@@ -166,36 +166,6 @@ class Source:
 
     def __repr__(self) -> str:
         return "Source(<secret>)"
-
-
-class Running:
-    """A digest under way. What it has taken in is passed over once, for its end and for `marks`."""
-
-    __slots__ = ("_source", "_tag")
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._tag = ghash.Tag(source.secret("digest", "tag"))
-
-    def marks(self, label: Label, tensors: Tensors) -> dict[str, bytes]:
-        """Takes in both; by name, in order, the tag of everything up to the end of each tensor.
-
-        *Guarantee:* that of `Source.tagging` for all tensors up to this one together; and tags are
-        compared in this process, and go nowhere.
-        """
-        found: dict[str, bytes] = {}
-        self._tag.update(_encode(label) + _begun(tensors))
-        for name in sorted(tensors):
-            _enter_tensor(self._tag, tensors[name], name)
-            found[name] = self._tag.finish()
-        return found
-
-    def ended(self, *parts: Part) -> bytes:
-        """`Source.digest` of what was taken in and of `parts`; where there is `Source.running`, it
-        may be ended several times, with other parts."""
-        tag = self._tag.copy() if ghash.COMPILED else self._tag
-        _enter(tag, parts)
-        return hmac.digest(self._source.secret("digest", "out"), tag.finish(), "sha256")
 
 
 class Stream:
@@ -345,11 +315,29 @@ class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
 
 
+class _Tag:
+    """GHASH: the tag of AES-256-GCM over data that is only authenticated."""
+
+    LIMIT = 1 << 30  # bytes a call; the cipher takes fewer than 2**31
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(algorithms.AES256(key), modes.GCM(bytes(12))).encryptor()
+
+    def update(self, data: Any) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), self.LIMIT):
+            self._cipher.authenticate_additional_data(view[start : start + self.LIMIT])
+
+    def finish(self) -> bytes:
+        self._cipher.finalize()
+        return self._cipher.tag
+
+
 def _enter(state: _Hash, parts: Sequence[Part]) -> None:
     """Writes an encoding that no other list of parts of the same kinds has."""
     for part in parts:
         if isinstance(part, dict):
-            state.update(_begun(part))
+            state.update(_encode("tensors") + _encode(len(part)))
             for name in sorted(part):
                 _enter_tensor(state, part[name], name)
         elif isinstance(part, Tensor):
@@ -358,10 +346,6 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
             state.update(_encode(part))
         else:
             state.update(_encode(",".join(str(int(value)) for value in part)))
-
-
-def _begun(tensors: Tensors) -> bytes:
-    return _encode("tensors") + _encode(len(tensors))
 
 
 def _enter_tensor(state: _Hash, tensor: Tensor, name: str | None) -> None:
@@ -385,6 +369,12 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 _KINDS = (Tensor, torch.nn.Parameter)
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """A copy of what a tensor holds, row by row, wherever it lies."""
+    value = _plain(tensor)
+    return bytes(_memory(value))
 
 
 def _memory(value: Tensor) -> memoryview:

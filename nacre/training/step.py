@@ -20,7 +20,7 @@ from nacre.core.theirs import theirs
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.models import spectral
 from nacre.training.devices.portions import Devices
-from nacre.training.still import Still
+from nacre.training.still import Still, marks_of
 
 
 class UnitSource(Protocol):
@@ -126,10 +126,10 @@ def entering(
     """
     vectors = spectral.vectors(state.model)
     parts = state.done, repr(state.clip), context, *([vectors] if vectors else [])
-    begun = None if still is None else still.entered(source)
-    if begun is not None:
-        return begun.ended(*parts)
-    return source.digest("entering", trainable(state.model), *parts)
+    marks = None if still is None else still.entered(source)
+    if marks is None:
+        marks = marks_of(state.model, source)
+    return source.digest("entering", marks, *parts)
 
 
 def _sum(

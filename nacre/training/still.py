@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible
-from nacre.core.random import Running, Source
+from nacre.core.random import Source, bytes_of
 from nacre.core.tensors import trainable
 
 _SMALL = 1 << 13  # bytes of a tensor that is kept as it is
@@ -63,15 +64,16 @@ class Still:
     settings: _Contents
     state: _Contents
     source: Source
-    digest: Running | None = None
-    """Of "entering" and the weights, where one pass over them serves for both."""
+    marks: bytes | None = None
+    """`marks_of` the weights, where one pass over them serves for both."""
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, source: Source) -> Still:
         """As they are now; `source` keys the digests."""
-        weights, digest = _weights(model, source)
+        weights = contents(model, source)
         settings, state = _settings(optimizer, source), _state(model, optimizer, source)
-        return cls(weights, settings, state, source, digest)
+        whole = all(map(_plain, trainable(model).values()))
+        return cls(weights, settings, state, source, _joined(weights) if whole else None)
 
     def require(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Raises `Incompatible`, naming the first thing that is not as it was."""
@@ -99,10 +101,9 @@ class Still:
         """The first trainable weight that is not as it was."""
         return _differing(self.weights, contents(model, self.source))
 
-    def entered(self, source: Source) -> Running | None:
-        """The digest under way of "entering" and the weights, where it is made under this source;
-        to be ended with what else enters a step."""
-        return self.digest if source is self.source else None
+    def entered(self, source: Source) -> bytes | None:
+        """`marks_of` the weights as they were, where they were made under this source."""
+        return self.marks if source is self.source else None
 
     def begun(self, optimizer: torch.optim.Optimizer) -> Still:
         """For the next step, with the settings of now: a loop may move them between two steps."""
@@ -112,18 +113,35 @@ class Still:
 
 def contents(model: nn.Module, source: Source) -> _Contents:
     """What the trainable weights hold, by name."""
-    return _weights(model, source)[0]
-
-
-def _weights(model: nn.Module, source: Source) -> tuple[_Contents, Running | None]:
-    """By name: each by itself, or all up to it where the digest of a step goes along."""
-    found = trainable(model)
-    running = source.running() if all(map(_plain, found.values())) else None
-    if running is not None:
-        marks = running.marks("entering", found)
-        return {n: (found[n].dtype, found[n].shape, mark) for n, mark in marks.items()}, running
     tag = source.tagging()
-    return {name: _content(weight, tag, digested=True) for name, weight in found.items()}, None
+    return {n: _content(weight, tag, digested=True) for n, weight in trainable(model).items()}
+
+
+def marks_of(model: nn.Module, source: Source) -> bytes:
+    """What the trainable weights hold, by name: of a small one its bytes, of others the tag of them
+    under `source`, so for it alone; the same wherever they lie."""
+    tag = source.tagging()
+    found: dict[str, _Content] = {}
+    for name, weight in trainable(model).items():
+        bits = bytes_of(weight) if _size(weight) <= _SMALL else tag(weight)
+        found[name] = (weight.dtype, weight.shape, bits)
+    return _joined(found)
+
+
+def _joined(weights: _Contents) -> bytes:
+    """An encoding that no other weights have whose bits differ."""
+    pieces: list[bytes] = []
+    for name in sorted(weights):
+        kind, shape, bits = weights[name]
+        assert isinstance(bits, bytes)
+        head = _head(name, kind, shape)
+        pieces += [len(head).to_bytes(4, "big"), head, len(bits).to_bytes(8, "big"), bits]
+    return b"".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _head(name: str, kind: object, shape: object) -> bytes:
+    return repr((name, str(kind), tuple(shape))).encode()  # pyright: ignore[reportArgumentType]
 
 
 def _plain(weight: Tensor) -> bool:
