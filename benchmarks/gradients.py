@@ -31,6 +31,7 @@ from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.gradient_clipping import BookKeeping, Flat, Ghost, Grouped, Vmapped
 from nacre.training.memory import keep_pages, resident
 from nacre.training.step import Parts, State, entering, step
+from nacre.training.still import Still
 
 TARGETS = {"a": 1.40, "b": 1.15, "c": 1.20, "d": 1.02, "e": 1.15, "f": 1.15}
 MEMORY = {"c": 1.45, "e": 1.25}
@@ -96,7 +97,9 @@ def private(work: Work, kind: Any, verify: str = "never") -> Callable[[], None]:
 
     def run() -> None:
         nonlocal state
-        state, _ = step(state, over, parts, source, entering(state, source))
+        still = Still.of(state.model, optimizer, source)
+        before = entering(state, source, b"", still)
+        state, _ = step(state, over, parts, source, before, still)
 
     return run
 

@@ -125,8 +125,8 @@ FAULTS = [
     ),
     Fault(
         "noise: on the first tensor alone", "differential_privacy/noise/independent.py",
-        "    rounded.add_rounded_noise(source, deviation, held, held)",
-        "    rounded.add_rounded_noise(source, deviation, held[:1], held[:1])",
+        "    rounded.add_rounded_noise(source, deviation, together, together)",
+        "    rounded.add_rounded_noise(source, deviation, together[:1], together[:1])",
         NOISE,
     ),
     Fault(

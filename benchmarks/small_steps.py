@@ -15,17 +15,24 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+import yaml
 from commonest import COMMONEST, commonest
 from gradients import in_turn, ordinary, private
 from rows import Row, show
 from workloads import Work, deep, encoder, workload
 
 from nacre.gradient_clipping import BookKeeping
+from nacre.planning.plan import plan
+from nacre.recipe.load import loads
+from nacre.runs.run import train
 from nacre.training.memory import keep_pages, resident
 
 SMALL: dict[str, tuple[Callable[[], Work], float]] = {
@@ -34,7 +41,8 @@ SMALL: dict[str, tuple[Callable[[], Work], float]] = {
     "encoder 2 x 384, batch 4, T 32": (encoder, 1.5),
     "MLP, batch 512": (lambda: workload("b"), 1.2),
 }
-MEDIAN, WORST, FIRST = 1.20, 1.35, 1.3
+MEDIAN, WORST, FIRST, WHOLE = 1.20, 1.35, 1.3, 1.5
+TRAINED, STEPS = 256, 15
 
 
 def small(rounds: int) -> list[Row]:
@@ -70,6 +78,55 @@ def _ratios(work: Work, rounds: int) -> tuple[list[float], float]:
     return sorted(v / b for v, b in zip(own, base, strict=True)), statistics.median(base)
 
 
+def trained(rounds: int) -> list[Row]:
+    """A whole step of `nacre train` (draw, sum, noise, journal, log) of the MLP at batch 256."""
+    ratios: list[float] = []
+    work = workload("b", TRAINED)
+    plain = ordinary(work)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        features = torch.randn(8 * TRAINED, 784).clamp(-5, 5).numpy()
+        np.savez(folder / "rows.npz", x=features, y=np.arange(len(features)) % 10)
+        for number in range(rounds):
+            few, many = (_train_seconds(folder, f"{number}-{n}", n) for n in (STEPS, 5 * STEPS))
+            start = time.process_time()
+            for _ in range(STEPS):
+                plain()
+            ratios.append((many - few) / 4 / (time.process_time() - start))
+    ratios.sort()
+    median, quarter = statistics.median(ratios), len(ratios) // 4
+    what = f"`nacre train` of the MLP, batch {TRAINED}, x ordinary"
+    low, high = ratios[quarter], ratios[-1 - quarter]
+    return [Row(what, median, low, high, f"<= {WHOLE:g}", median <= WHOLE)]
+
+
+def _train_seconds(folder: Path, name: str, steps: int) -> float:
+    """Of one run of so many steps."""
+    recipe = {
+        "nacre": 1,
+        "name": "mlp",
+        "data": {
+            "kind": "arrays", "path": "rows.npz", "shape": [784], "classes": 10,
+            "size": 8 * TRAINED, "low": -5, "high": 5,
+        },
+        "model": {"kind": "mlp", "hidden": [512, 512]},
+        "gradient_clipping": {"kind": "flat", "norm": 1.0},
+        "differential_privacy": {"epsilon": 8, "delta": 1e-5},
+        "training": {
+            "steps": steps, "batch": TRAINED, "checkpoint": steps,
+            "optimizer": {"kind": "sgd", "lr": 0.1},
+        },
+        "ledger": {
+            "path": f"{name}.db", "dataset": "rows",
+            "grant": {"epsilon": 8, "delta": 1e-5, "rule": "pld"},
+        },
+    }  # fmt: skip
+    asked = plan(loads(yaml.safe_dump(recipe), "small_steps.yaml", folder=folder))
+    start = time.process_time()
+    train(asked, folder / name)
+    return time.process_time() - start
+
+
 def first_step() -> list[Row]:
     """Memory of the first step on a tied language model, x that of an ordinary one."""
     mapped = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}
@@ -100,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60, help="of small steps; transformers 1/10")
     parser.add_argument("--quick", action="store_true", help="20 rounds, three transformers")
-    parser.add_argument("--only", default="stm", help="small, transformers, memory")
+    parser.add_argument("--only", default="stnm", help="small, transformers, nacre train, memory")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -116,6 +173,8 @@ def main() -> None:
         found += small(20 if options.quick else options.rounds)
     if "t" in options.only:
         found += transformers(2 if options.quick else max(1, options.rounds // 10), names)
+    if "n" in options.only:
+        found += trained(1 if options.quick else 5)
     if "m" in options.only:
         found += first_step()
     show(found, options.json)

@@ -43,14 +43,14 @@ WIRING = [
     # -- what a step is keyed by --
     Fault(
         "key: the clip norm is missing", "training/step.py",
-        "trainable(state.model), state.done, repr(state.clip), context",
-        "trainable(state.model), state.done, context",
+        "parts = state.done, repr(state.clip), context,",
+        "parts = state.done, context,",
         ENTERS,
     ),
     Fault(
         "key: the request is missing", "training/step.py",
-        "trainable(state.model), state.done, repr(state.clip), context",
-        "trainable(state.model), state.done, repr(state.clip)",
+        "parts = state.done, repr(state.clip), context,",
+        "parts = state.done, repr(state.clip),",
         ENTERS,
     ),
     Fault(

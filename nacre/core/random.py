@@ -151,7 +151,7 @@ class Source:
         cipher, nonce = AESGCM(self.secret("tag")), bytes(12)
 
         def tag(tensor: Tensor) -> bytes:
-            value = tensor.detach().cpu().contiguous()
+            value = _plain(tensor)  # held: a copy would be gone before its memory is read
             memory = _memory(value)
             return b"".join(
                 cipher.encrypt(nonce, b"", memory[start : start + _Tag.LIMIT])
@@ -339,25 +339,42 @@ def _enter(state: _Hash, parts: Sequence[Part]) -> None:
         if isinstance(part, dict):
             state.update(_encode("tensors") + _encode(len(part)))
             for name in sorted(part):
-                _enter_tensor(state, part[name], _encode(name))
+                _enter_tensor(state, part[name], name)
         elif isinstance(part, Tensor):
-            _enter_tensor(state, part, b"")
+            _enter_tensor(state, part, None)
         elif isinstance(part, str | int | bytes):
             state.update(_encode(part))
         else:
             state.update(_encode(",".join(str(int(value)) for value in part)))
 
 
-def _enter_tensor(state: _Hash, tensor: Tensor, name: bytes) -> None:
-    value = tensor.detach().cpu().contiguous()
-    state.update(name + _form(value.dtype, value.shape))
+def _enter_tensor(state: _Hash, tensor: Tensor, name: str | None) -> None:
+    value = _plain(tensor)
+    state.update(_form(name, value.dtype, value.shape))
     if value.numel():
         state.update(_memory(value))
 
 
 @lru_cache(maxsize=4096)
-def _form(kind: torch.dtype, shape: torch.Size) -> bytes:
-    return _encode(str(kind)) + _encode(str(tuple(shape)))
+def _form(name: str | None, kind: torch.dtype, shape: torch.Size) -> bytes:
+    given = b"" if name is None else _encode(name)
+    return given + _encode(str(kind)) + _encode(str(tuple(shape)))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the processor and contiguous; nearly always it is, and asking is cheaper than a view."""
+    if type(tensor) in _KINDS and tensor.is_cpu and tensor.is_contiguous():
+        return tensor
+    return tensor.detach().cpu().contiguous()
+
+
+_KINDS = (Tensor, torch.nn.Parameter)
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """A copy of what a tensor holds, row by row, wherever it lies."""
+    value = _plain(tensor)
+    return bytes(_memory(value))
 
 
 def _memory(value: Tensor) -> memoryview:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nacre.core.tensors import modules_of
 from nacre.core.types import Tensors
 
 _HOOKS = (
@@ -38,11 +39,11 @@ def swapped(model: nn.Module, values: Tensors) -> Generator[None]:
     """
     registers: list[dict[str, Any]] = []
     own: dict[str, Tensor] = {}
-    for module_name, module in model.named_modules():
-        prefix = f"{module_name}." if module_name else ""
+    for prefix, module in modules_of(model):
         for register in (module._parameters, module._buffers):
-            registers.append(register)
-            own |= {prefix + name: t for name, t in register.items() if t is not None}
+            if register:
+                own.update((prefix + name, t) for name, t in register.items() if t is not None)
+            registers.append(register)  # an empty one too: `forward` may fill it
     if not own.keys() >= values.keys():  # by the second name of a module
         own = dict(model.named_parameters(remove_duplicate=False))
         own |= dict(model.named_buffers(remove_duplicate=False))

@@ -10,27 +10,50 @@ from nacre.core.types import Tensors
 
 
 def trainable(model: nn.Module) -> Tensors:
-    """The parameters that training moves, by name; each shared tensor once.
+    """The parameters that training moves, by name; each shared tensor once."""
+    return {name: p for name, p in parameters_of(model).items() if p.requires_grad}
 
-    As by `model.named_parameters()`, which takes several times as long; a step asks often.
-    """
+
+def parameters_of(model: nn.Module) -> Tensors:
+    """As `model.named_parameters()`, which takes several times as long; a step asks often."""
     if type(model).named_parameters is not nn.Module.named_parameters:
-        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return dict(model.named_parameters())
+    return _held(model, "_parameters")
+
+
+def buffers_of(model: nn.Module) -> Tensors:
+    """As `model.named_buffers()`, likewise."""
+    if type(model).named_buffers is not nn.Module.named_buffers:
+        return dict(model.named_buffers())
+    return _held(model, "_buffers")
+
+
+def _held(model: nn.Module, register: str) -> Tensors:
     found: Tensors = {}
-    visited: set[int] = set()  # modules and parameters
+    visited: set[int] = set()
+    for prefix, module in modules_of(model):
+        for name, tensor in getattr(module, register).items():
+            if tensor is not None and id(tensor) not in visited:
+                visited.add(id(tensor))
+                found[prefix + name] = tensor
+    return found
+
+
+def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Each module once, as by `model.named_modules()`; a name ends in "." where it is not empty."""
+    found: list[tuple[str, nn.Module]] = []
+    visited: set[int] = set()
     left: list[tuple[str, nn.Module]] = [("", model)]
     while left:
         prefix, module = left.pop()
         if id(module) in visited:
             continue
         visited.add(id(module))
-        for name, parameter in module._parameters.items():  # pyright: ignore[reportPrivateUsage]
-            if parameter is not None and id(parameter) not in visited:
-                visited.add(id(parameter))
-                if parameter.requires_grad:
-                    found[prefix + name] = parameter
-        children = reversed(module._modules.items())  # pyright: ignore[reportPrivateUsage]
-        left += [(f"{prefix}{name}.", child) for name, child in children if child is not None]
+        found.append((prefix, module))
+        children = module._modules  # pyright: ignore[reportPrivateUsage]
+        if children:
+            some = reversed(children.items())
+            left += [(f"{prefix}{name}.", child) for name, child in some if child is not None]
     return found
 
 

@@ -11,7 +11,7 @@ from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.parts import Clip, Objective
 from nacre.core.swapped import swapped
-from nacre.core.tensors import summed, trainable
+from nacre.core.tensors import buffers_of, parameters_of, summed, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.tape.flow import FIXED, Flow
 
@@ -135,10 +135,10 @@ class UnitLosses(nn.Module):
         Buffers are copies: a module that updates its own (a running mean) leaves nothing behind,
         and no unit sees what another wrote. `flow` learns that they come from no batch.
         """
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        buffers = {name: buffer.clone() for name, buffer in buffers_of(self.model).items()}
         if flow is not None:
             flow.mark(buffers.values(), FIXED)
-        held = dict(self.model.named_parameters()) | dict(parameters)
+        held = parameters_of(self.model) | dict(parameters)
         before = _versions(held)
         with swapped(self.model, {**buffers, **parameters}):
             losses = self(batch)

@@ -18,7 +18,7 @@ from nacre.core import rows
 from nacre.core.errors import UnsupportedLayer
 from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
-from nacre.core.tensors import trainable
+from nacre.core.tensors import parameters_of, trainable
 from nacre.core.types import Batch, BoundedSum, LocalMetrics, Tensors
 from nacre.gradient_clipping.clipped_sum import (
     UnitLosses,
@@ -172,8 +172,9 @@ class Taped(RowSum, ABC):
     def _forward(self, losses: UnitLosses, batch: Batch, source: Source) -> Forward:
         """The forward pass on the tape; what was not seen on trial is tried on this batch."""
         units = len(batch["unit"])
-        parameters = trainable(losses.model)
-        frozen = [p for n, p in losses.model.named_parameters() if n not in parameters]
+        held = parameters_of(losses.model)
+        parameters = {name: p for name, p in held.items() if p.requires_grad}
+        frozen = [p for name, p in held.items() if name not in parameters]
         for tried in (False, True):
             if self.owners.unfollowed is not None and units > 1:
                 raise UnsupportedLayer(

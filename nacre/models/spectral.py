@@ -47,10 +47,11 @@ def vectors(model: nn.Module) -> Tensors:
 def advance(model: nn.Module, times: int = 1) -> Tensors:
     """Takes the next power iterations of all weights in training mode, from the weights as they
     stand. Returns copies of the buffers, for `require_still`."""
-    for iteration in _iterations(model):
+    held = vectors(model)
+    for iteration in _iterations(model) if held else ():
         for _ in range(times):
             iteration.advance()
-    return {name: vector.clone() for name, vector in vectors(model).items()}
+    return {name: vector.clone() for name, vector in (vectors(model) if held else {}).items()}
 
 
 def require_still(model: nn.Module, before: Tensors) -> None:

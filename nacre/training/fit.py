@@ -19,6 +19,7 @@ from nacre.training.devices.group import Group
 from nacre.training.memory import PAGES
 from nacre.training.planned import HeldToPlan, Planned
 from nacre.training.step import Parts, State, UnitSource, entering, step
+from nacre.training.still import Still
 from nacre.training.unmoved import Unmoved
 
 
@@ -165,10 +166,11 @@ def fit(
         if marks is not None:
             _moved(marks, state)
             marks, checked = None, True
-        before = entering(state, source, context)
+        still = Still.of(state.model, state.optimizer, source)
+        before = entering(state, source, context, still)
         first = None if checked else _marks(state)
         noise = Journalled(parts.noise, charge, state.done + 1, held)
-        state, release = step(state, units, replace(parts, noise=noise), source, before)
+        state, release = step(state, units, replace(parts, noise=noise), source, before, still)
         if isinstance(release.how, Noised) and first is not None:
             # Rounded to a grid, the noised sum of a single number may be 0, and moves nothing.
             marks = {

@@ -1,11 +1,11 @@
 """The step: draw units, one bounded sum over them, noise, update. All five techniques pass here."""
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from nacre.core.theirs import theirs
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
 from nacre.models import spectral
 from nacre.training.devices.portions import Devices
-from nacre.training.still import Still
+from nacre.training.still import Still, marks_of
 
 
 class UnitSource(Protocol):
@@ -113,17 +113,23 @@ def step(
     return replace(state, clip=clip, noise_state=noise_state, done=number + 1), release
 
 
-def entering(state: State, source: Source, context: bytes = b"") -> bytes:
+def entering(
+    state: State, source: Source, context: bytes = b"", still: Still | None = None
+) -> bytes:
     """Digest of what enters the next step: weights, the vectors of power iterations, clip rule,
     number, and `context`, which stands for the request that asked for it and for what is computed
     with but not moved.
 
     `source` is the one that `step` is keyed by. The digest is journalled where others may read it:
-    without the key it tells nothing of the weights.
+    without the key it tells nothing of the weights. `still`, which `step` is then given too, has
+    passed over the weights already; the digest is the same.
     """
-    parts = trainable(state.model), state.done, repr(state.clip), context
     vectors = spectral.vectors(state.model)
-    return source.digest("entering", *parts, *([vectors] if vectors else []))
+    parts = state.done, repr(state.clip), context, *([vectors] if vectors else [])
+    marks = None if still is None else still.entered(source)
+    if marks is None:
+        marks = marks_of(state.model, source)
+    return source.digest("entering", marks, *parts)
 
 
 def _sum(
@@ -176,10 +182,26 @@ def _update(
     if parts.shape is not None:
         sums = {name: value for name, value in values.items() if not name.startswith(":")}
         values, factor = parts.shape.shape(scale(sums, factor)), 1.0
-    for name, parameter in parts.devices.moved(model).items():
-        value = parts.devices.part(values[name].detach(), parameter)
-        gradient = torch.empty_like(parameter)  # the parameter's own type and layout, in one pass
-        parameter.grad = torch.mul(value, factor, out=gradient)
+    moved = parts.devices.moved(model)
+    means = [parts.devices.part(values[name].detach(), p) for name, p in moved.items()]
+    for parameter, mean in zip(moved.values(), _times(means, factor, moved), strict=True):
+        parameter.grad = mean
     with theirs("the optimizer", "it took a step", surely=False):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _times(values: list[Tensor], factor: float, like: Tensors) -> Sequence[Tensor]:
+    """Each value times `factor`, in the type and layout of the parameter, in one pass."""
+    if all(_alike(v, p) for v, p in zip(values, like.values(), strict=True)):
+        return torch._foreach_mul(values, factor)
+    return [
+        torch.mul(value, factor, out=torch.empty_like(parameter))
+        for value, parameter in zip(values, like.values(), strict=True)
+    ]
+
+
+def _alike(value: Tensor, parameter: Tensor) -> bool:
+    same = value.dtype == parameter.dtype and value.device == parameter.device
+    same = same and type(value) is Tensor  # not split between processes
+    return same and value.is_contiguous() and parameter.is_contiguous()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible
-from nacre.core.random import Source
+from nacre.core.random import Source, bytes_of
 from nacre.core.tensors import trainable
 
 _SMALL = 1 << 13  # bytes of a tensor that is kept as it is
@@ -63,12 +64,16 @@ class Still:
     settings: _Contents
     state: _Contents
     source: Source
+    marks: bytes | None = None
+    """`marks_of` the weights, where one pass over them serves for both."""
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, source: Source) -> Still:
         """As they are now; `source` keys the digests."""
         weights = contents(model, source)
-        return cls(weights, _settings(optimizer, source), _state(model, optimizer, source), source)
+        settings, state = _settings(optimizer, source), _state(model, optimizer, source)
+        whole = all(map(_plain, trainable(model).values()))
+        return cls(weights, settings, state, source, _joined(weights) if whole else None)
 
     def require(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Raises `Incompatible`, naming the first thing that is not as it was."""
@@ -96,17 +101,52 @@ class Still:
         """The first trainable weight that is not as it was."""
         return _differing(self.weights, contents(model, self.source))
 
+    def entered(self, source: Source) -> bytes | None:
+        """`marks_of` the weights as they were, where they were made under this source."""
+        return self.marks if source is self.source else None
+
     def begun(self, optimizer: torch.optim.Optimizer) -> Still:
         """For the next step, with the settings of now: a loop may move them between two steps."""
         settings = _settings(optimizer, self.source)
-        return Still(self.weights, settings, self.state, self.source)
+        return replace(self, settings=settings)
 
 
 def contents(model: nn.Module, source: Source) -> _Contents:
     """What the trainable weights hold, by name."""
     tag = source.tagging()
-    found = trainable(model).items()
-    return {name: _content(weight, tag, digested=True) for name, weight in found}
+    return {n: _content(weight, tag, digested=True) for n, weight in trainable(model).items()}
+
+
+def marks_of(model: nn.Module, source: Source) -> bytes:
+    """What the trainable weights hold, by name: of a small one its bytes, of others the tag of them
+    under `source`, so for it alone; the same wherever they lie."""
+    tag = source.tagging()
+    found: dict[str, _Content] = {}
+    for name, weight in trainable(model).items():
+        bits = bytes_of(weight) if _size(weight) <= _SMALL else tag(weight)
+        found[name] = (weight.dtype, weight.shape, bits)
+    return _joined(found)
+
+
+def _joined(weights: _Contents) -> bytes:
+    """An encoding that no other weights have whose bits differ."""
+    pieces: list[bytes] = []
+    for name in sorted(weights):
+        kind, shape, bits = weights[name]
+        assert isinstance(bits, bytes)
+        head = _head(name, kind, shape)
+        pieces += [len(head).to_bytes(4, "big"), head, len(bits).to_bytes(8, "big"), bits]
+    return b"".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _head(name: str, kind: object, shape: object) -> bytes:
+    return repr((name, str(kind), tuple(shape))).encode()  # pyright: ignore[reportArgumentType]
+
+
+def _plain(weight: Tensor) -> bool:
+    """Whether a weight lies whole in the processor's memory, as nearly all do."""
+    return type(weight) in (Tensor, nn.Parameter) and weight.is_cpu and weight.is_contiguous()
 
 
 def _settings(optimizer: torch.optim.Optimizer, source: Source) -> _Contents:
@@ -165,13 +205,15 @@ def _content(tensor: Tensor, tag: _Tagging, *, digested: bool = False) -> _Conte
         part = part.to_local()
     if part.layout != torch.strided:
         part = part.to_dense()
-    kind, shape = part.dtype, part.shape
     if part.device.type != "cpu" or not (digested or _size(part) <= _SMALL):
-        part = _added_up(part)
-    part = part.contiguous()
-    if _size(part) <= _SMALL:
-        return kind, shape, ctypes.string_at(part.data_ptr(), _size(part))
-    return kind, shape, tag(part)
+        return part.dtype, part.shape, *_kept(_added_up(part), tag)
+    return _kept(part.contiguous(), tag)
+
+
+def _kept(part: Tensor, tag: _Tagging) -> _Content:
+    size = _size(part)
+    bits = ctypes.string_at(part.data_ptr(), size) if size <= _SMALL else tag(part)
+    return part.dtype, part.shape, bits
 
 
 def _size(tensor: Tensor) -> int:

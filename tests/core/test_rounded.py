@@ -216,3 +216,25 @@ def test_deviations_without_a_grid_are_refused(deviation):
 
 def test_an_empty_sum_is_no_error():
     assert noised(torch.zeros(0)).numel() == 0
+
+
+@pytest.mark.skipif(not box_muller.COMPILED, reason="not built")
+def test_compiled_digits_are_those_of_numpy():
+    """Both are within 1e-12 of the exact normal, and nothing that is released differs."""
+    words = ROOT.stream().words(6000).reshape(3, 2000)
+    bits = refined.Bits(
+        np.arange(2000, dtype=np.uint64), words[0].astype(np.uint32),
+        (words[0] >> np.uint64(32)).astype(np.uint32), words[1] % 2 == 0,
+    )  # fmt: skip
+    bits.words[:4] = 0, 1, (1 << 31) - 1, (1 << 32) - 1
+    fine = np.ascontiguousarray(words[1:].T)
+    assert rounded._compiled is not None
+    found = rounded._doubles(bits, fine)
+    assert np.abs(found - refined.doubles(bits, fine)).max() < 1e-12
+
+
+def test_a_release_is_the_same_without_the_compiled_digits(monkeypatch):
+    value = ROOT.child("sums").stream().normal(60_000).float()
+    before = noised(value)
+    monkeypatch.setattr(rounded, "_compiled", None)
+    assert torch.equal(noised(value), before)

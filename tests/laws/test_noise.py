@@ -115,8 +115,8 @@ def test_noises_of_two_tensors_have_no_covariance(noise: Any) -> None:
 @pytest.mark.parametrize("noise", [*MADE, NoNoise("the rows are public")])
 def test_a_sum_that_is_given_away_gives_the_same_release(noise: Any) -> None:
     source = Source(bytes([6]) * 32)
-    kept, _ = noise.add(total(), noise.init(total().total), source, "add_or_remove")
-    of = total()
+    of = total(width=8000)  # small ones may be copied beside each other
+    kept, _ = noise.add(of, noise.init(of.total), source, "add_or_remove")
     given, _ = noise.add(of, noise.init(of.total), source, "add_or_remove", consume=True)
     for name, value in kept.total.items():
         assert torch.equal(value, given.total[name])
@@ -263,3 +263,18 @@ def test_independent_noise_ends_on_a_grid_that_tells_nothing_of_the_sum() -> Non
         assert all(
             torch.equal(value, (value * 32).round() / 32) for value in release.total.values()
         )
+
+
+def test_many_small_tensors_are_noised_as_one_row_of_entries() -> None:
+    """Whether they are laid side by side or are large enough to be noised one by one."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"a": 5, "b": 40_000, "c": 7, "d": 0, "e": 3, "f": 33_000}
+    values = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
+    noise, source = Gaussian(multiplier=1.0), Source(bytes([5]) * 32)
+    parts, _ = noise.add(BoundedSum(values, 1.0), None, source, "add_or_remove")
+    whole, _ = noise.add(
+        BoundedSum({"a": torch.cat(list(values.values()))}, 1.0), None, source, "add_or_remove"
+    )
+    assert torch.equal(torch.cat(list(parts.total.values())), whole.total["a"])
+    together = [parts.total[name].data_ptr() for name in sizes]
+    assert len(set(together)) >= 5, "nothing lies on another"

@@ -16,7 +16,7 @@ from nacre.gradient_clipping import ByValue, Flat, Looped, Unclipped, Vmapped, W
 from nacre.models import task_for
 from nacre.training.fit import fit
 from nacre.training.planned import NOTHING
-from nacre.training.step import Parts, State, _update, entering
+from nacre.training.step import Parts, State, _times, _update, entering
 from nacre.training.step import step as one_step
 
 ROOT = Source(bytes(32))
@@ -264,3 +264,20 @@ def test_two_sums_never_meet_the_same_noise():
         released = step(_state(), _units(some), parts, ROOT)[1].total["weight"]
         noise.append(released - step(_state(), _units(some), plain, ROOT)[1].total["weight"])
     assert (noise[0] - noise[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("form", ["plain", "float64", "columns"])
+def test_gradients_have_the_type_and_layout_of_the_parameter(form):
+    """Where they are those of the release, all are scaled by one call; the numbers are the same."""
+    values = [torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.ones(4)]
+    like = {str(i): value.clone() for i, value in enumerate(values)}
+    if form == "float64":
+        like = {name: value.double() for name, value in like.items()}
+    elif form == "columns":
+        like["0"] = like["0"].t().contiguous().t()
+    for value, parameter, found in zip(
+        values, like.values(), _times(values, 1 / 3, like), strict=True
+    ):
+        assert found.dtype == parameter.dtype and found.stride() == parameter.stride()
+        assert torch.equal(found, torch.mul(value, 1 / 3, out=torch.empty_like(parameter)))
+        assert found.data_ptr() != value.data_ptr(), "the release is left as it is"

@@ -6,6 +6,8 @@ from torch import nn
 
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
+from nacre.gradient_clipping import Flat
+from nacre.training.step import State, entering
 from nacre.training.still import Still, _added_up
 
 SOURCE = Source(bytes(32))
@@ -91,3 +93,25 @@ def test_blocks_of_an_accelerator_are_moved_by_any_number(dtype, shape):
     before = _added_up(values)
     values.view(-1)[-1] = 1
     assert not torch.equal(_added_up(values), before)
+
+
+def test_one_pass_over_the_weights_gives_what_enters_a_step():
+    model, optimizer = _made(5000)
+    state = State(model, optimizer, Flat(norm=1.0), done=3)
+    still = Still.of(model, optimizer, SOURCE)
+    assert entering(state, SOURCE, b"more", still) == entering(state, SOURCE, b"more")
+    other = SOURCE.child("other")  # whose digests are others
+    assert entering(state, other, b"", still) == entering(state, other) != entering(state, SOURCE)
+
+
+def test_what_enters_a_step_is_the_same_however_weights_lie():
+    """Columns first, as a weight that was transposed is, or on another device."""
+    model, optimizer = _made(5000)
+    state = State(model, optimizer, Flat(norm=1.0))
+    plain = entering(state, SOURCE, still=Still.of(model, optimizer, SOURCE))
+    model.weight.data = model.weight.data.t().contiguous().t()
+    still = Still.of(model, optimizer, SOURCE)
+    assert still.marks is None
+    assert entering(state, SOURCE, still=still) == plain
+    model.weight.data[0, 0] += 1e-6
+    assert entering(state, SOURCE) != plain

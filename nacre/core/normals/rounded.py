@@ -42,6 +42,11 @@ from nacre.core.normals import box_muller, intervals, refined
 from nacre.core.normals.plain import Floats
 from nacre.core.random import Source
 
+try:
+    from nacre.core.normals._normals import doubles as _compiled
+except ImportError:  # not built when Nacre was installed
+    _compiled = None
+
 LEAST, MOST = 2.0**-100, 2.0**100
 """Deviations between which a step and its inverse are numbers of float32."""
 
@@ -141,7 +146,7 @@ def settled(
     x = sums.astype(np.float64) / step  # exact: a power of two
     whole = np.rint(x)
     words = fine.words(bits.pairs)
-    t = (x - whole) + spread * refined.doubles(bits, words)
+    t = (x - whole) + spread * _doubles(bits, words)
     nearest = np.rint(t)
     certain = (np.abs(t - nearest) < 0.5 - _FINE) & ~refined.vague(bits, words)
     for i in np.flatnonzero(~certain):
@@ -149,6 +154,17 @@ def settled(
         more = partial(_more, fine, one)
         nearest[i] = intervals.rounding(float(x[i] - whole[i]), spread, one, more)
     return ((whole + nearest + 0.0) * step).astype(np.float32)  # never -0, as in `plain`
+
+
+def _doubles(bits: refined.Bits, fine: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """`refined.doubles`, by its compiled twin where there is one: last places may differ, which
+    `_FINE` leaves room for, so no result does."""
+    if _compiled is None:
+        return refined.doubles(bits, fine)
+    out = np.empty(len(bits.words))
+    plain = np.ascontiguousarray
+    _compiled(plain(bits.words), plain(bits.angles), plain(bits.second), plain(fine), out)
+    return out
 
 
 def _more(fine: refined.Fine, bits: refined.Bits, count: int) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, Self
 
 import torch
@@ -27,6 +28,8 @@ from nacre.core.types import (
     Unprotected,
 )
 from nacre.differential_privacy.noise.unit_scale import flattened, scale_of_draws
+
+_SMALL = 1 << 15  # entries
 
 Draws = Literal["secure", "fast"]
 """Where normals come from: AES keyed by the operating system, or PyTorch's generator."""
@@ -104,17 +107,36 @@ class Gaussian:
 
 
 def _secure(source: Source, deviation: float, flats: list[Tensor]) -> None:
-    """Adds noise in place, exactly rounded; sums on an accelerator pass through the processor."""
+    """Puts noised sums in place of `flats`, exactly rounded, of which it takes the memory; sums on
+    an accelerator pass through the processor."""
     if not rounded.LEAST <= deviation <= rounded.MOST:
         raise Unbounded(
             f"noise of deviation={deviation:.3g} cannot be rounded exactly, since float32 has no "
             "grid for it; choose a clipping norm nearer to 1"
         )
-    held = [flat.cpu() for flat in flats]
-    rounded.add_rounded_noise(source, deviation, held, held)
-    for own, made in zip(flats, held, strict=True):
-        if made.data_ptr() != own.data_ptr():
-            own.copy_(made)
+    held = [flat if flat.is_cpu else flat.cpu() for flat in flats]
+    together = _side_by_side(held)
+    rounded.add_rounded_noise(source, deviation, together, together)
+    for i, (own, made) in enumerate(zip(flats, held, strict=True)):
+        flats[i] = made if own.is_cpu else own.copy_(made)
+
+
+def _side_by_side(flats: list[Tensor]) -> list[Tensor]:
+    """The same entries in the same order as fewer tensors: small ones that follow each other are
+    copied into one, and `flats` become parts of it. A call for each would cost more than its noise.
+    """
+    joined: list[Tensor] = []
+    for small, run in groupby(range(len(flats)), key=lambda i: flats[i].numel() <= _SMALL):
+        places = list(run)
+        if not small or len(places) == 1:
+            joined += [flats[i] for i in places]
+            continue
+        whole = torch.cat([flats[i] for i in places])
+        parts = whole.split([flats[i].numel() for i in places])
+        for i, part in zip(places, parts, strict=True):
+            flats[i] = part
+        joined.append(whole)
+    return joined
 
 
 def _fast(source: Source, deviation: float, flats: list[Tensor]) -> None:

@@ -76,7 +76,10 @@ def pack_state(step: int, made: Tensor, kept: list[Tensor]) -> NoiseState:
 def flattened(value: Tensor, consume: bool) -> Tensor:
     """(n,) float32: the values in the order of rows whatever the strides, as noise goes by shape
     alone; to be written into. They are `value`'s own memory where `consume` allows that."""
-    own = value.detach().to(torch.float32).reshape(-1).contiguous()
+    own = value.detach() if value.requires_grad else value
+    if own.dtype != torch.float32 or not own.is_contiguous():
+        own = own.to(torch.float32).contiguous()
+    own = own if own.dim() == 1 else own.reshape(-1)
     return own if consume or own.data_ptr() != value.data_ptr() else own.clone()
 
 

@@ -53,7 +53,9 @@ def wide(tensor: Tensor) -> Tensor:
 
 def squares(rows: Tensor) -> Tensor:
     """(B, …) -> (B,) float64: the squared norm of each unit."""
-    flat = wide(rows).reshape(rows.shape[0], math.prod(rows.shape[1:]))  # of no rows as well
+    flat = wide(rows)
+    if flat.dim() != 2:
+        flat = flat.reshape(rows.shape[0], math.prod(rows.shape[1:]))  # of no rows as well
     if flat.shape[1] <= _BLOCK or flat.dtype == torch.float64:
         return torch.linalg.vector_norm(flat, dim=1).double().square()
     whole = flat.shape[1] - flat.shape[1] % _BLOCK
@@ -66,7 +68,7 @@ def _squares_once(rows: Tensor, grams: Grams) -> Tensor:
     """`squares`, looked up where the same rows were asked about before."""
     if rows.dtype != torch.float32 or not rows.is_contiguous():
         return squares(rows)
-    flat = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
+    flat = rows if rows.dim() == 2 else rows.reshape(len(rows), math.prod(rows.shape[1:]))
     key = flat.data_ptr(), flat.shape
     if key not in grams.squares:
         grams.squares[key] = flat, squares(flat)

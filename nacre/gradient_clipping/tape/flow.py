@@ -114,6 +114,12 @@ def asks(flow: Flow, function: Any, args: tuple[Any, ...]) -> bool:
     return function in _ASKING and not (isinstance(args[0], Tensor) and flow.counted(args[0]))
 
 
+def moves(function: Any) -> bool:
+    """Whether values of the batch may decide where rows go, or which way Python takes, by calls of
+    this function."""
+    return function in _MOVING or function in _ASKING or turns(function)
+
+
 def turns(function: Any) -> bool:
     """Whether a function lets a value decide which way Python takes, as `if` does."""
     return function is T.__bool__

@@ -76,7 +76,7 @@ def squared(
     total = torch.zeros(units, dtype=torch.float64)
     for name in names:
         if found[name]:
-            total = total + squared_norms(found[name], grams).to(total.device)
+            total += squared_norms(found[name], grams).to(total.device)
     return total
 
 
@@ -88,7 +88,8 @@ def weighted(parts: list[Contribution], factors: Tensor, like: Tensor) -> Tensor
     total = parts[0].weighted(factors)
     for part in parts[1:]:
         total = total + part.weighted(factors)
-    return total.reshape(like.shape).to(kind)
+    total = total if total.shape == like.shape else total.reshape(like.shape)
+    return total if total.dtype == kind else total.to(kind)
 
 
 def _home(tape: Tape, known: Known, parts: list[Contribution]) -> list[tuple[str, Contribution]]:

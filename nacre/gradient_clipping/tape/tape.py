@@ -30,7 +30,7 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
-from nacre.gradient_clipping.tape.carried_rows.handed import handed, numbers_handed
+from nacre.gradient_clipping.tape.carried_rows.handed import handed, numbers_handed, unremarkable
 from nacre.gradient_clipping.tape.carried_rows.moves import (
     begin_move,
     finish_move,
@@ -67,7 +67,7 @@ from nacre.gradient_clipping.tape.probe import (
     saves_itself,
     unanswered,
 )
-from nacre.gradient_clipping.tape.uses import Derivation, Known, Use, rewrite
+from nacre.gradient_clipping.tape.uses import Derivation, Known, Use, cuts, rewrite
 
 _NOTHING = torch.zeros(())
 
@@ -98,6 +98,7 @@ class Tape(Watching):
         self.flow = Flow()
         self.flow.mark(parameters.values(), WEIGHTS)
         self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
+        self._plain = units > 1 and self.carried is None
         self._masking, self._inside = False, 0
         self.filled = False  # whether units were filled up to the longest of them
         self._in_order = False  # inside a call whose rows lie along one axis by construction
@@ -190,7 +191,7 @@ class Tape(Watching):
         """The result, with a probe behind it where a trainable tensor entered."""
         moving: list[Tensor] = []
         level = FIXED
-        for t in tensors_in((args, kwargs)):
+        for t in (entering := tensors_in((args, kwargs))):
             if id(t) in self.known:
                 moving.append(t)
                 level = max(level, WEIGHTS)
@@ -201,6 +202,12 @@ class Tape(Watching):
         if moving and torch.is_grad_enabled():
             refuse_transforms()
         self._learnt = None
+        plain = self._plain and level == DATA and not (self._masking or self.flow.counts)
+        if plain and unremarkable(function, args, entering):
+            self._path.add(bare_name(function_name(function)))
+            if moving and torch.is_grad_enabled():
+                return self._moved(function, args, kwargs, moving, level, None)
+            return function(*args, **kwargs)
         if self._units > 1 and not (self._masking or self._in_order):
             self._turns += numbers_handed(self.flow, function, args, kwargs)
         follows = level == DATA and self._units > 1 and not (self._masking or self._in_order)
@@ -269,7 +276,8 @@ class Tape(Watching):
                 "them in an order that the tape cannot follow; use `gradients: looped`"
             )
         if held is None and (owner is None or owner == SHARED):
-            self._without_data(func, names, args, kwargs)
+            if cuts(self.flow, self.known, args, kwargs):
+                raise Unseen(f"{function_name(func)} of {', '.join(names)}")
             return self._derived(func, args, kwargs, names, known=owner is not None)
         fixed = {id(t): t.detach() for t in moving}
         plain = in_place(func)
@@ -289,13 +297,6 @@ class Tape(Watching):
         """Whose the output is; None where no such call was seen."""
         known = self._owners.operations.get(self._counter.key(func, names))
         return known if self._units > 1 else Layout(0)  # a single one owns whatever depends on data
-
-    def _without_data(self, func: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
-        """Raises where a weight is to be derived from what has a way back to the batch, which
-        treating the result as a weight would cut."""
-        for t in tensors_in((args, kwargs)):
-            if t.requires_grad and id(t) not in self.known and self.flow.level(t) == DATA:
-                raise Unseen(f"{function_name(func)} of {', '.join(names)}")
 
     def _derived(
         self, func: Any, args: Any, kwargs: Any, names: tuple[str, ...], *, known: bool
@@ -343,14 +344,13 @@ class Tape(Watching):
     ) -> Use:  # fmt: skip
         """Notes the call, with what its rule needs to read its output's gradient."""
         what = f"{function_name(func)} of {', '.join(names)}"
-        moving = set(fixed)
         layout = self._whose(owner, result, what)
         if layout is None:
             answer: Backward = unanswered(what)
         else:
             only = layout.only if isinstance(layout, Ragged) else None
             own, units = (layout, self._units) if only is None else (Layout(0), 1)
-            call = Call(func, args, kwargs, moving, own, result.shape, units, what)
+            call = Call(func, args, kwargs, set(fixed), own, result.shape, units, what)
             answer = rule_for(call)
             call.forget()
             if only is not None:
@@ -359,7 +359,7 @@ class Tape(Watching):
                 answer = of_somebody(answer, layout, what)
         anchor = _NOTHING.detach().requires_grad_()
         size = result.numel() * result.element_size()
-        use = Use(answer, size, anchor, frozenset(moving), result.shape, layout, what)
+        use = Use(answer, size, anchor, frozenset(fixed), result.shape, layout, what)
         self.uses.append(use)
         return use
 

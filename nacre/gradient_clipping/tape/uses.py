@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nacre.gradient_clipping.operations.call import Backward
+from nacre.gradient_clipping.operations.call import Backward, tensors_in
 from nacre.gradient_clipping.tape.counters import names_of
+from nacre.gradient_clipping.tape.flow import DATA, Flow
 from nacre.gradient_clipping.tape.layout import Layout, Ragged
 
 
@@ -41,6 +43,15 @@ def rewrite(held: dict[int, Known], target: Tensor, names: tuple[str, ...]) -> N
         if known.tensor.untyped_storage().data_ptr() == place and known.derivation is not None:
             both = names_of((known.names, names))
             held[key] = Known(known.tensor, both, Derivation(None, (), {}))
+
+
+def cuts(flow: Flow, held: Mapping[int, Known], args: Any, kwargs: Any) -> bool:
+    """Whether a call takes what has a way back to the batch, which treating its result as a weight
+    would cut."""
+    return any(
+        t.requires_grad and id(t) not in held and flow.level(t) == DATA
+        for t in tensors_in((args, kwargs))
+    )
 
 
 @dataclass(eq=False)

@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nacre.gradient_clipping.operations.call import tensors_in
+from nacre.gradient_clipping.tape.carried_rows.packed import fills_up
 from nacre.gradient_clipping.tape.counters import function_name
-from nacre.gradient_clipping.tape.flow import DATA, Flow
+from nacre.gradient_clipping.tape.flow import DATA, LIKE, Flow, moves
 from nacre.gradient_clipping.tape.followed import STATIC, bare_name
 
 _CARRIED = {
@@ -61,6 +63,30 @@ def numbers_handed(
 def handed(turns: Sequence[bool | str]) -> list[str]:
     """The bounds and sizes that were handed over, without what is printed and what `if` heard."""
     return [turn for turn in turns if isinstance(turn, str) and turn.startswith(_SIZE)]
+
+
+def unremarkable(function: Any, args: tuple[Any, ...], entering: Sequence[Tensor]) -> bool:
+    """Whether a call that reads the batch moves no rows by values, hands none to Python, takes none
+    as a size, and gives numbers of the batch: all that is to be noted is that it was made."""
+    when = _unremarkable(function)
+    if when == _ROWS_ALONE:  # what else enters may be a size
+        return len(entering) == 1 and bool(args) and entering[0] is args[0]
+    return when == _ALWAYS
+
+
+_ALWAYS, _ROWS_ALONE, _NEVER = range(3)
+
+
+@lru_cache(maxsize=4096)
+def _unremarkable(function: Any) -> int:
+    """When that is so, by the function's name: it need not be asked for every call."""
+    name = function_name(function)
+    bare = bare_name(name)
+    if moves(function) or fills_up(function) or name in LIKE or bare in ("getitem", "setitem"):
+        return _NEVER
+    if bare in _SIZED or bare in _TOLD or bare == "one_hot":
+        return _NEVER
+    return _ROWS_ALONE if bare in STATIC and bare not in _CARRIED else _ALWAYS
 
 
 _NUMBERS = {
