@@ -214,8 +214,7 @@ class Stream:
         """
         if not 0 <= probability <= 1:
             raise ValueError(f"probability={probability} must lie in [0, 1]")
-        cells = math.ceil(Fraction(probability) * 2**52 - Fraction(1, 2))  # of 2**52 equal ones
-        first, rest = divmod(cells, 2**36)
+        first, rest = divmod(_cells(probability), 2**36)
         blocks = np.empty((min(self._CHUNK, (count + 7) // 8), 2), dtype="<u8")
         blocks[:, 0] = self._SEQUENCE
         blocks[:, 1] = np.arange(self._position, self._position + len(blocks), dtype=np.uint64)
@@ -295,6 +294,12 @@ class Stream:
     def seed(self) -> int:
         """A seed for `seed_torch`: dropout and initial weights only, never noise."""
         return int(self.words(1)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=64)
+def _cells(probability: float) -> int:
+    """How many of 2**52 equal cells of 0 … 1 have their middle below a probability."""
+    return math.ceil(Fraction(probability) * 2**52 - Fraction(1, 2))
 
 
 def _open_unit(words: np.ndarray) -> Tensor:
