@@ -129,7 +129,7 @@ class Answering:
         """Of a gradient; a row that is not finite turns others' zeros into NaN: no answer."""
         entries = (gradient != 0) & gradient.isfinite()
         shape = entries.shape
-        along: dict[int, Tensor] = {}
+        along: dict[int, Where] = {}
         for axis, size in enumerate(shape):
             if size and size % units == 0:
                 others = [d for d in range(len(shape)) if d != axis]
