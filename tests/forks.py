@@ -19,6 +19,7 @@ PRELOADED = (
     "dp_accounting", "dp_accounting.rdp", "dp_accounting.pld.privacy_loss_distribution", "pandas",
     "sklearn.datasets.data", "sklearn.datasets.descr", "torch._dynamo", "torch._functorch.vmap",
     "tests.ledger.worker", "tests.stories.faults", "tests.training.processes",
+    "tests.training.test_devices", "tests.integrations.test_processes", "tests.frozen",
 )  # fmt: skip
 _ROOT = Path(__file__).parents[1]
 _CONTEXT = multiprocessing.get_context("forkserver")

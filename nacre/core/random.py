@@ -214,8 +214,7 @@ class Stream:
         """
         if not 0 <= probability <= 1:
             raise ValueError(f"probability={probability} must lie in [0, 1]")
-        cells = math.ceil(Fraction(probability) * 2**52 - Fraction(1, 2))  # of 2**52 equal ones
-        first, rest = divmod(cells, 2**36)
+        first, rest = divmod(_cells(probability), 2**36)
         blocks = np.empty((min(self._CHUNK, (count + 7) // 8), 2), dtype="<u8")
         blocks[:, 0] = self._SEQUENCE
         blocks[:, 1] = np.arange(self._position, self._position + len(blocks), dtype=np.uint64)
@@ -293,14 +292,28 @@ class Stream:
         return torch.from_numpy(np.argsort(self.words(count), kind="stable").astype(np.int64))
 
     def seed(self) -> int:
-        """A seed for `torch.manual_seed`: dropout and initial weights only, never noise."""
+        """A seed for `seed_torch`: dropout and initial weights only, never noise."""
         return int(self.words(1)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=64)
+def _cells(probability: float) -> int:
+    """How many of 2**52 equal cells of 0 … 1 have their middle below a probability."""
+    return math.ceil(Fraction(probability) * 2**52 - Fraction(1, 2))
 
 
 def _open_unit(words: np.ndarray) -> Tensor:
     """uint64 words -> float64 in (0, 1): the middle of each of 2**53 equal cells, rounded."""
     top = (words >> np.uint64(12)).astype(np.float64)  # 52 bits, exact
     return torch.from_numpy((top + 0.5) * 2.0**-52)
+
+
+def seed_torch(seed: int) -> None:
+    """Seeds PyTorch's own generators, of which dropout and initial weights draw."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # `manual_seed` keeps a stack for each kind of device that is not there: up to 2 ms
+        torch.default_generator.manual_seed(seed)
 
 
 def digest(*parts: Part) -> bytes:

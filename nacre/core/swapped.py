@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from nacre.core.tensors import modules_of
 from nacre.core.types import Tensors
 
-_HOOKS = (
+_REGISTERS = (
+    "_parameters", "_buffers", "_modules",
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
     "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
 )  # fmt: skip
@@ -73,12 +74,10 @@ def unmoved(model: nn.Module) -> Generator[None]:
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())
         for module in model.modules():
-            stack.callback(setattr, module, "training", module.training)
-            for name in ("_parameters", "_buffers", "_modules", *_HOOKS):
-                register = module.__dict__.get(name)
-                if register is not None:
-                    stack.callback(_put_back, register, dict(register))
-            stack.callback(_attributes_back, module, dict(vars(module)))
+            before = dict(vars(module))
+            registers = [before[name] for name in _REGISTERS if before.get(name) is not None]
+            kept = [(register, dict(register)) for register in registers]
+            stack.callback(_module_back, module, module.training, kept, before)
         for tensor in _tensors(model):
             stack.callback(_restore, tensor, tensor.detach().cpu().clone(), _flags(tensor))
         yield
@@ -137,8 +136,22 @@ def _same(tensor: Tensor, value: Tensor) -> bool:
     return False
 
 
+def _module_back(
+    module: nn.Module,
+    training: bool,
+    registers: list[tuple[Any, dict[str, Any]]],
+    attributes: Mapping[str, Any],
+) -> None:
+    _attributes_back(module, attributes)
+    for register, entries in registers:
+        _put_back(register, entries)
+    module.training = training
+
+
 def _put_back(register: Any, entries: Mapping[str, Any]) -> None:
     """The same entries in the same order; a register that nobody changed is left alone."""
+    if not entries and not register:  # most are empty
+        return
     now = list(register.items())
     if len(now) == len(entries) and all(
         a == c and b is d for (a, b), (c, d) in zip(now, entries.items(), strict=True)

@@ -7,6 +7,8 @@ import sysconfig
 import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,13 @@ def _folders(*names: str) -> tuple[str, ...]:
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 _STANDARD = _folders("stdlib", "platstdlib")
 _INSTALLED = _folders("purelib", "platlib")
+
+
+@cache
+def version_of(package: str) -> str:
+    """The installed version of a package, looked up once: a run asks thirteen times, and each
+    answer is a file that is parsed as an e-mail. Raises `PackageNotFoundError` for none."""
+    return version(package)
 
 
 def cause(error: BaseException) -> str:

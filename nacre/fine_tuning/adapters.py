@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible, Refusal
+from nacre.core.random import seed_torch
 from nacre.core.tensors import detached
 from nacre.core.types import Tensors
 from nacre.fine_tuning.layers import is_linear, is_transposed, submodule
@@ -52,7 +53,7 @@ def inject(
         target_modules="|".join(re.escape(_plain(name, model)) for name in targets),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         peft.inject_adapter_in_model(config, _stock(model), adapter_name=_ADAPTER)
     return model.train(model.training)  # new layers begin in training mode
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from nacre.core.errors import FileDamaged, Incompatible, Refusal, RunError
 from nacre.core.files import load_tensors, read_json, save_tensors, write_json
+from nacre.core.random import seed_torch
 from nacre.core.strict import parsed
 from nacre.core.swapped import unmoved
 from nacre.core.theirs import cause, foreign_cause
@@ -102,7 +103,7 @@ def build(
     if isinstance(option, FormerRun):
         return _continued(option, shape, outputs, folder, code)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         if isinstance(option, MLP):
             return mlp(option, shape, outputs)
         if isinstance(option, CNN):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nacre.core.errors import Incompatible, UnsupportedLayer
+from nacre.core.random import seed_torch
 from nacre.core.rows import assert_rowwise
 from nacre.core.swapped import buffers_kept, unmoved
 from nacre.core.theirs import foreign_cause
@@ -148,7 +149,7 @@ def check_trace(
 def _pass(model: nn.Module, inputs: Tensor) -> Tensor:
     """The model's outputs, with the same dropout in every call."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        seed_torch(0)
         outputs: Tensor = model(inputs)
     return outputs
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 from nacre.core.errors import BadArgument, Refusal
 from nacre.core.parts import Sampling
 from nacre.core.run_folder import reopen
+from nacre.core.theirs import version_of
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
 from nacre.differential_privacy.mechanism import Mechanism
@@ -106,7 +106,7 @@ class Plan:
         """The facts of this plan; all of them public."""
         search = self.search
         facts: dict[str, Any] = {
-            "nacre": version("nacre"),
+            "nacre": version_of("nacre"),
             "name": self.recipe.name,
             "recipe_digest": self.digest,
             "created": self.created,

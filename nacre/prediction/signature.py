@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 from nacre.core.errors import FileDamaged
+from nacre.core.theirs import version_of
 from nacre.data import AnyData, Arrays, Column, Table, Text
 from nacre.data.columns.column import ColumnCoding, ColumnKind, MissingPolicy
 from nacre.data.columns.dates import Dates
@@ -98,7 +98,7 @@ class Signature:
 
 def signature_of(data: AnyData) -> Signature:
     """The signature of a model that is trained on such data. Reads no row."""
-    versions = tuple((name, version(name)) for name in ("nacre", "torch"))
+    versions = tuple((name, version_of(name)) for name in ("nacre", "torch"))
     if isinstance(data, Text):
         inputs = TextInputs(
             data.text, data.prompt, data.completion, data.documents, data.length, data.cut

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nacre.core.theirs import version_of
 from nacre.models import PythonModel
 from nacre.recipe.schema import Recipe
 
@@ -28,7 +28,7 @@ def provenance(recipe: Recipe, digest: str, hmac: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "packages": {
-            name: version(name)
+            name: version_of(name)
             for name in (*_PACKAGES, *(name for name in _OF_TEXT if name in sys.modules))
         },
         "recipe_digest": digest,
@@ -43,7 +43,7 @@ def code(recipe: Recipe) -> str:
     torch and NumPy (which makes the noise), the kind of processor, and every module that a Python
     model loaded from beside the recipe. It makes a resume refuse early; that no noise is used twice
     does not hang on it."""
-    packages = " ".join(f"{name} {version(name)}" for name in ("nacre", "torch", "numpy"))
+    packages = " ".join(f"{name} {version_of(name)}" for name in ("nacre", "torch", "numpy"))
     state = hashlib.sha256(packages.encode())
     state.update(torch.backends.cpu.get_cpu_capability().encode())
     if isinstance(recipe.model, PythonModel):

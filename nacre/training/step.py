@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nacre.core.optimizers import scale_steps
 from nacre.core.parts import AnyUnits, Clip, GradientSum, Noise, NoiseState, Sampling
-from nacre.core.random import Source
+from nacre.core.random import Source, seed_torch
 from nacre.core.tensors import scale, summed, trainable
 from nacre.core.theirs import theirs
 from nacre.core.types import Adjacency, BoundedSum, Release, Tensors
@@ -149,7 +149,7 @@ def _sum(
     def portion(number: int) -> BoundedSum:
         total: BoundedSum | None = None
         with torch.random.fork_rng(devices=[]):
-            _seed(source.child("dropout", number).stream().seed())
+            seed_torch(source.child("dropout", number).stream().seed())
             for some in units.micro(drawn[portion_of == number], parts.microbatch):
                 with theirs("the model or its loss", "a step's sum was computed", surely=False):
                     more = sums(state.model, some, state.clip, source)
@@ -160,14 +160,6 @@ def _sum(
         return zero() if total is None else total
 
     return parts.devices.total(zero, portion)
-
-
-def _seed(seed: int) -> None:
-    """Seeds PyTorch's own generators, of which dropout draws."""
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:  # `manual_seed` would spend 0.2 ms on the devices that are not there
-        torch.default_generator.manual_seed(seed)
 
 
 def _update(

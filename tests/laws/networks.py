@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nacre.core.random import seed_torch
 from nacre.core.types import Batch
 
 B, T, VOCABULARY = 4, 7, 50
@@ -392,7 +393,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Batch, Callable[..., torch.Ten
 def network(name: str, kind: torch.dtype = torch.float32):
     """The network in training mode, its batch and its objective; the same weights each time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+        seed_torch(3)
         model, batch, losses = NETWORKS[name]()
     batch = {k: v.to(kind) if v.is_floating_point() else v for k, v in batch.items()}
     return model.to(kind).train(), batch, Objective(losses)

@@ -21,6 +21,7 @@ from nacre.planning.plan import plan
 from nacre.recipe.sections import Execution
 from nacre.training.devices.portions import Devices
 from nacre.training.step import Parts, State, entering, step
+from tests.conftest import ALL
 from tests.training.tiny import CENTRAL, FEDERATED, recipe
 
 CHOICES = {
@@ -42,9 +43,13 @@ def test_every_field_is_tried():
 @pytest.mark.slow
 @pytest.mark.parametrize("base", [CENTRAL, FEDERATED], ids=["central", "federated"])
 def test_no_field_moves_the_event(tmp_path, base):
+    """Of the eight other settings of each sum four, in which all pairs of values meet, unless all
+    are asked for."""
     asked = recipe(tmp_path, base)
     events = set()
-    for values in itertools.product(*CHOICES.values()):
+    for number, values in enumerate(itertools.product(*CHOICES.values())):
+        if number % 4 in ((0, 3), (1, 2))[number // 4 % 2] and not ALL:
+            continue
         execution = Execution(**dict(zip(CHOICES, values, strict=True)))
         if execution.precision != "float32" and execution.gradients in ("vmapped", "looped"):
             with pytest.raises(Incompatible, match=r"`execution\.precision`: bfloat16 is for"):

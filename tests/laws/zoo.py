@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacre.core.parts import Task
+from nacre.core.random import seed_torch
 from nacre.core.types import Batch, Tensors
 from nacre.models.tasks import Classification, Regression
 from tests.laws.networks import Computed, Objective
@@ -28,7 +29,7 @@ class Animal:
     def model(self) -> nn.Module:
         """The model, the same weights each time."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(5)
+            seed_torch(5)
             return self.build()
 
     def batch(self, units: int, seed: int = 0) -> Batch:

@@ -1,5 +1,9 @@
 """Folders of tiny stock transformers with random weights, a base without a head in each."""
 
+import functools
+import tempfile
+from pathlib import Path
+
 import torch
 import transformers
 
@@ -27,6 +31,16 @@ FAMILIES = tuple(name for name in _CONFIGURATIONS if name != "ViT")
 def folder_of(family, into):
     """A folder with config.json and model.safetensors of the base alone, in double-sized random
     weights: what transformers starts with is so small that padding would hardly show."""
+    folder = into / family.lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _files(family).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@functools.cache
+def _files(family):
+    """Name -> content of what transformers writes; a test run asks for some a hundred times."""
     config = getattr(transformers, f"{family}Config")(**_CONFIGURATIONS[family])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
@@ -34,6 +48,6 @@ def folder_of(family, into):
     with torch.no_grad():
         for weights in base.parameters():
             weights.mul_(2)
-    folder = into / family.lower()
-    base.save_pretrained(folder)
-    return folder
+    with tempfile.TemporaryDirectory() as folder:
+        base.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

@@ -33,7 +33,7 @@ LABELLED = CENTRAL | {
     "model": {"kind": "pretrained", "name": "bert"},
     "fine_tuning": {"kind": "lora", "rank": 2},
     "differential_privacy": {"epsilon": 8, "delta": 1.0e-3},
-    "training": {"steps": 6, "batch": 16, "checkpoint": 2, "optimizer": {"kind": "adam"}},
+    "training": {"steps": 6, "batch": 8, "checkpoint": 2, "optimizer": {"kind": "adam"}},
     "ledger": {
         "path": "privacy.db", "dataset": "reviews",
         "grant": {"epsilon": 8.1, "delta": 1.0e-3, "rule": "pld"},

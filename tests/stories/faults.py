@@ -36,11 +36,11 @@ _PUBLIC: dict[str, Any] = {
     "training__checkpoint": 3,
 }
 RECIPES = {
-    "central": text(CENTRAL, **_PUBLIC, training__steps=60, training__batch=40),
+    "central": text(CENTRAL, **_PUBLIC, training__steps=24, training__batch=40),
     "banded": text(
         CENTRAL,
         **_PUBLIC,
-        training__steps=60,
+        training__steps=24,
         training__batch=10,
         training__sampling={"kind": "cyclic_poisson"},
         differential_privacy__noise={"kind": "banded", "bands": 5},
@@ -48,14 +48,14 @@ RECIPES = {
     "federated": text(
         FEDERATED,
         **_PUBLIC,
-        federated_learning__rounds=20,
+        federated_learning__rounds=8,
         training__batch=25,
         ledger__grant={"epsilon": 40, "delta": 1.0e-4, "rule": "rdp"},
     ),
     "search": text(
         CENTRAL,
         **_PUBLIC,
-        training__steps=20,
+        training__steps=9,
         training__batch=40,
         ledger__grant={"epsilon": 40, "delta": 1.0e-4, "rule": "rdp"},
         tune={"trials": 3, "over": {"training.optimizer.lr": [0.001, 0.1]}},

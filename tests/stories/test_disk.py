@@ -72,9 +72,9 @@ def test_a_full_disk_before_the_run_leaves_nothing(disk: Path, tmp_path: Path) -
 ROOM = [
     ("central", (0, 1 << 15)),
     ("central", (1 << 17,)),
-    ("central", (1 << 18,)),
+    ("central", (5 << 15,)),
     ("banded", (0, 1 << 15, 1 << 17)),
-    ("federated", (1 << 15, 1 << 16, 1 << 18)),
+    ("federated", (1 << 15, 1 << 16, 3 << 16)),
     ("search", (0, 1 << 15, 1 << 16)),
 ]
 

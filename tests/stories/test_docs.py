@@ -73,7 +73,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for recipe in (ROOT / "recipes").glob("*.yaml"):
         (tmp_path / "recipes" / recipe.name).write_text(shorter(recipe.read_text()))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NACRE_CACHE", str(tmp_path / "prices"))
     return tmp_path
 
 

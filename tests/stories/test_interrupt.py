@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 MOMENTS = [
     Moment(file="step-", count=12, signal=signal.SIGINT),
-    Moment(seconds=1.0, signal=signal.SIGINT),
+    Moment(seconds=0.7, signal=signal.SIGINT),
 ]
 
 

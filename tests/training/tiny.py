@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ FEDERATED: dict[str, Any] = CENTRAL | {
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with dotted keys set, or removed where the value is None."""
-    copy = yaml.safe_load(yaml.safe_dump(base))
+    copy = deepcopy(base)
     for key, value in changes.items():
         *path, last = key.split(".")
         place = copy
@@ -62,7 +63,10 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def text(base: dict[str, Any], **changes: Any) -> str:
     """The YAML of a changed recipe; `__` in a keyword stands for a dot."""
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    return yaml.safe_dump(changed(base, dotted), sort_keys=False)
+    return yaml.dump(changed(base, dotted), Dumper=_DUMPER, sort_keys=False)
+
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # five times as fast
 
 
 def recipe(folder: Path, base: dict[str, Any], **changes: Any) -> Recipe:

@@ -106,6 +106,7 @@ def law(kind: Allocated, added: bool) -> Law | None:
     return _trimmed(losses + slack, sums, lost, kind.tail)
 
 
+@functools.lru_cache(maxsize=16)  # the search for a tilt asks a hundred times
 def points(kind: Allocated, added: bool) -> tuple[Array, Array]:
     """Losses and log masses of the same law on a coarse grid, for cumulants: their exponential
     moments of order 0 and above are no smaller."""

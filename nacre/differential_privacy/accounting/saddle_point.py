@@ -83,6 +83,7 @@ class _Law:
 
 
 _NODES = 16  # of a panel
+_RULE = np.polynomial.legendre.leggauss(_NODES)
 
 
 def _replaced_points(kind: Replaced, order: float) -> tuple[Array, Array]:
@@ -91,7 +92,7 @@ def _replaced_points(kind: Replaced, order: float) -> tuple[Array, Array]:
     z, q = kind.multiplier, kind.rate
     length = 0.5 + _FAR * z + order
     panels = int(np.clip(length / min(z, z**2), 16, _POINTS[1] // _NODES))
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _RULE
     half = length / panels / 2
     x = (0.5 + half * (2 * np.arange(panels)[:, None] + 1 + nodes)).ravel()
     log_weight = np.tile(np.log(half * weights), panels)

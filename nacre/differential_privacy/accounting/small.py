@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,17 +61,30 @@ class Small:
 
     def log_moments(self, orders: Array) -> Array:
         """(kinds, orders) of one step of each kind."""
-        exponents = np.multiply.outer(self.losses, orders)
-        top = exponents.max(0)
-        near = np.abs(exponents).max(0) < 1
+        losses = self.losses  # which ascend, so that the ends have the extreme exponents
+        ends = np.multiply.outer(losses[[0, -1]], orders)
+        top, near = ends.max(0), np.abs(ends).max(0) < 1
         found = np.empty((len(self.masses), len(orders)))
         missing = self.masses.sum(1, keepdims=True) - 1
-        found[:, near] = np.log1p(self.masses @ np.expm1(exponents[:, near]) + missing)
+        found[:, near] = np.log1p(
+            self.masses @ np.expm1(np.multiply.outer(losses, orders[near])) + missing
+        )
         with np.errstate(divide="ignore"):
-            far = np.log(self.masses @ np.exp(exponents[:, ~near] - top[~near]))
+            exponents = np.multiply.outer(losses, orders[~near])
+            far = np.log(self.masses @ np.exp(exponents - top[~near]))
         # -inf: the masses that decide are below the doubles.
         found[:, ~near] = np.where(np.isneginf(far), math.inf, far + top[~near])
         return found
+
+    @cached_property
+    def rising(self) -> Array:
+        """The cumulants at `_ORDERS`, which several bounds ask for."""
+        return self.cumulants(_ORDERS)
+
+    @cached_property
+    def falling(self) -> Array:
+        """The same at -`_ORDERS`."""
+        return self.cumulants(-_ORDERS)
 
     def orders_of(self, means: Sequence[float]) -> list[float]:
         """0 and the orders of the tilts that have these means, ascending, as far as there are any
@@ -167,13 +181,13 @@ def _coarser(first: int, masses: Array, ratio: int, width: float) -> tuple[int, 
 
 def _top(small: Small, tiny: float) -> float:
     """A loss above which the composition has a mass of at most `tiny`."""
-    return float(((small.cumulants(_ORDERS) - math.log(tiny)) / _ORDERS).min())
+    return float(((small.rising - math.log(tiny)) / _ORDERS).min())
 
 
 def _window(small: Small, tiny: float, order: float) -> tuple[int, int]:
     """The first place of a window and the number of its places, so that neither the law nor the
     one tilted by `order` has more than a tiny mass outside. Raises `Unsettled`."""
-    least = float(((tiny - small.cumulants(-_ORDERS)) / _ORDERS).max())
+    least = float(((tiny - small.falling) / _ORDERS).max())
     least = max(least, float(small.times.sum()) * float(small.losses[0]))
     most = _top(small, math.exp(tiny))
     if order:
@@ -191,7 +205,7 @@ def _window(small: Small, tiny: float, order: float) -> tuple[int, int]:
 
 def _above(small: Small, loss: float) -> float:
     """At least the mass of the composition above this loss (Chernoff)."""
-    found = float((small.cumulants(_ORDERS) - _ORDERS * loss).min())
+    found = float((small.rising - _ORDERS * loss).min())
     return math.exp(min(found + _slack(small), 0.0)) * (1 + 1e-3)
 
 
@@ -199,7 +213,7 @@ def _below(small: Small, first: int) -> float:
     """At least the mass of the composition below this place (Chernoff)."""
     if first <= int(small.times.sum()) * small.first:
         return 0.0
-    found = float((small.cumulants(-_ORDERS) + _ORDERS * first * small.width).min())
+    found = float((small.falling + _ORDERS * first * small.width).min())
     return math.exp(min(found + _slack(small), 0.0)) * (1 + 1e-3)
 
 

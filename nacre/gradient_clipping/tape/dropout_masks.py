@@ -75,11 +75,20 @@ class Masks:
             )
         else:
             kept = ~stream.below(self._units, shape.numel() // len(self._units), share)
+            first = owner.axis == 0 and owner.outer == 1 and len(shape) > 0
+            if first and shape[0] % len(self._units) == 0:  # nothing to be turned
+                return _scaled(kept.reshape(shape), x, share)
             like = torch.empty(shape, device="meta")
-            first = owner.units_first(like, len(self._units), "a dropout").shape
-            kept = owner.back(kept.reshape(first), shape, "a dropout")
-        kept = kept.reshape(*shape, *[1] * (x.dim() - len(shape))).to(x.device)
-        return kept.to(x.dtype).mul_(1 / (1 - share))
+            turned = owner.units_first(like, len(self._units), "a dropout").shape
+            kept = owner.back(kept.reshape(turned), shape, "a dropout")
+        return _scaled(kept, x, share)
+
+
+def _scaled(kept: Tensor, x: Tensor, share: float) -> Tensor:
+    """1 / (1 - share) for what is kept, and 0, with the axes of `x` behind those of `kept`."""
+    if kept.dim() < x.dim():
+        kept = kept.reshape(*kept.shape, *[1] * (x.dim() - kept.dim()))
+    return kept.to(x.device, x.dtype).mul_(1 / (1 - share))
 
 
 def _answered(gradient: Tensor) -> None:

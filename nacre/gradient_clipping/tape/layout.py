@@ -11,10 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nacre.core.errors import UnsupportedLayer
+
+Where = NDArray[np.bool_]
+"""Whether each place along an axis answers: on the processor, where a place costs least to ask."""
 
 
 @dataclass(frozen=True)
@@ -117,19 +122,21 @@ class Answering:
     axis by itself, which takes next to no memory."""
 
     anywhere: bool
-    along: dict[int, Tensor]  # axis -> (size,) bool, where the size can be shared between units
+    along: dict[int, Where]  # axis -> (size,) where the size can be shared between units
 
     @classmethod
     def of(cls, gradient: Tensor, units: int) -> Answering:
         """Of a gradient; a row that is not finite turns others' zeros into NaN: no answer."""
         entries = (gradient != 0) & gradient.isfinite()
         shape = entries.shape
-        along: dict[int, Tensor] = {}
+        along: dict[int, Where] = {}
         for axis, size in enumerate(shape):
             if size and size % units == 0:
                 others = [d for d in range(len(shape)) if d != axis]
-                along[axis] = entries.any(dim=others) if others else entries
-        return cls(bool(entries.any()), along)
+                found = entries.any(dim=others) if others else entries
+                along[axis] = found.cpu().numpy()
+        anywhere = next((where.any() for where in along.values()), None)
+        return cls(bool(entries.any() if anywhere is None else anywhere), along)
 
 
 def layout_of(
@@ -146,11 +153,10 @@ def layout_of(
     for axis, size in enumerate(shape):
         if size % units or not size:
             continue
-        profiles = [(u, a.along[axis]) for u, a in enumerate(answers) if a is not None]
+        places = [(u, a.along[axis].nonzero()[0]) for u, a in enumerate(answers) if a is not None]
         for outer in _divisors(size // units):
             inner = size // units // outer
-            owner = torch.arange(size) // inner % units
-            if all(bool((owner[p.cpu()] == u).all()) for u, p in profiles):
+            if all((at // inner % units == u).all() for u, at in places):
                 kind = 0 if outer == 1 else 1 if inner == 1 else 2
                 fitting.append((kind, axis, Layout(axis, outer, inner)))
                 break

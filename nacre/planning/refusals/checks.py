@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Refusal
+from nacre.core.random import seed_torch
 from nacre.core.swapped import buffers_kept, unmoved
 from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
@@ -223,7 +224,7 @@ def draws(model: nn.Module, inputs: Tensor) -> bool:
         model.train()
         for seed in (1, 2):
             with buffers_kept(model), Masking(None, keep=True):
-                torch.manual_seed(seed)
+                seed_torch(seed)
                 outputs.append(model(inputs))
     return not torch.equal(*outputs)
 

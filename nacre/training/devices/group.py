@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -294,12 +295,29 @@ def _forget() -> None:
 
 
 def _clear_plans() -> None:
-    """In a frame of its own: what the loop saw last would be held until its end."""
-    for cached in gc.get_objects():
-        if type(cached) is functools._lru_cache_wrapper and (
-            cached.__module__.startswith("torch.distributed.")
-        ):
-            cached.cache_clear()
+    """Clears what functions of torch.distributed remember, in a frame of its own: what the loop saw
+    last would be held until its end. They hang on its modules, on classes there, and on what those
+    hold of its own; to look through all objects would copy the memory of a forked process."""
+    left: list[Any] = [m for name, m in sys.modules.items() if name.startswith(_TORCHS)]
+    met: set[int] = set()
+    while left:
+        thing = left.pop()
+        if id(thing) in met:
+            continue
+        met.add(id(thing))
+        kind = type(thing)
+        if kind is functools._lru_cache_wrapper:
+            if (thing.__module__ or "").startswith(_TORCHS):
+                thing.cache_clear()
+        elif kind is staticmethod or kind is classmethod:
+            left.append(thing.__func__)
+        elif kind is ModuleType:
+            left += vars(thing).values() if thing.__name__.startswith(_TORCHS) else ()
+        elif issubclass(kind, type) or kind.__module__.startswith(f"{_TORCHS}tensor."):
+            left += getattr(thing, "__dict__", {}).values()
+
+
+_TORCHS = "torch.distributed."
 
 
 def several() -> bool:
