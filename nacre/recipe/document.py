@@ -91,9 +91,13 @@ def read_bytes(path: Path) -> bytes:
             data = file.read(LARGEST + 1)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RecipeError(f"cannot be read ({reason}); name a file that can be read", file=path) from error
+        raise RecipeError(
+            f"cannot be read ({reason}); name a file that can be read", file=path
+        ) from error
     except ValueError as error:  # a NUL in the name
-        raise RecipeError(f"is no name of a file ({error}); name a file that can be read") from error
+        raise RecipeError(
+            f"is no name of a file ({error}); name a file that can be read"
+        ) from error
     if len(data) > LARGEST:
         raise RecipeError(f"is larger than {LARGEST} bytes, so it is no recipe", file=path)
     return data
