@@ -82,7 +82,7 @@ def release(
             charges.append(charge)
             stack.callback(charge.settle)
         raw = _opened(table)
-        record_rows(book, [account], of_table(raw.columns))
+        record_rows(book, {account: of_table(raw.columns)})
         frames = [_asked_of(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
@@ -148,7 +148,7 @@ def release_records(
         charge = book.reserve(account, request)
         stack.callback(charge.settle)
         raw = _opened(table)
-        record_rows(book, [account], of_table(raw.columns))
+        record_rows(book, {account: of_table(raw.columns)})
         read = {name: _records(raw, name, option) for name, option in asked.items()}
         charge.journal(1)
         written: dict[str, list[str] | list[float]] = {}

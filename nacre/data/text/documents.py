@@ -28,7 +28,7 @@ from nacre.data.readers import (
     text,
     unit_name,
 )
-from nacre.data.sketches.cells import Cells, of_table
+from nacre.data.sketches.cells import Cells, of_parties, of_table
 from nacre.data.text.encode import Encoded, Encoder
 
 
@@ -151,6 +151,10 @@ class Documents:
         if self.raw is not None:
             return of_table(self.raw.columns)
         return of_table({"text": self.columns["text"]})
+
+    def parts(self) -> dict[str, tuple[Cells, ...]]:
+        """`cells` of each party; empty without a column of parties."""
+        return {} if self.raw is None else of_parties(self.raw.columns, self.option.party)
 
     def encoded(self, encoder: Encoder) -> Encoded:
         """The rows of tokens."""

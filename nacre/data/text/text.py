@@ -210,6 +210,7 @@ class Text:
             notes=tuple(reading.notes),
             tokenizer=tokens.described(reading.tokenizer),
             cells=reading.cells,
+            parts=reading.parts,
         )
         return checked(cohorts, self.schema(folder), str(folder / self.path))
 
@@ -226,6 +227,7 @@ class _TextReading:
 
     def __post_init__(self) -> None:
         self.cells: tuple[Cells, ...] = ()  # of the private file
+        self.parts: dict[str, tuple[Cells, ...]] = {}
         self.tokenizer = self.option.tokenized(self.folder)
 
     def rows(self, path: str, *, keyed: bool) -> Rows:
@@ -233,7 +235,7 @@ class _TextReading:
         found = read_documents(self.option, self.folder, path, keyed=keyed)
         self.notes += found.notes
         if keyed:
-            self.cells = found.cells()
+            self.cells, self.parts = found.cells(), found.parts()
         features, label = self._encoded(found)
         if self.option.task in ("classification", "regression"):
             label = found.labels()
