@@ -17,12 +17,15 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from nacre.core.errors import LedgerError
+from nacre.data.arrays import Arrays
 from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import Dialect
 from nacre.data.columns.spec import Bins, ColumnSpec, FillMissing
 from nacre.data.sketches.cells import Hashing, of_table
 from nacre.data.sketches.sketch import Sketch, sketched
 from nacre.data.table import Table
+from nacre.data.text.text import Text
+from nacre.data.text.tokens import Bytes
 from nacre.ledger.storage.seal import sealed, unsealed
 
 KEY = bytes(range(32))
@@ -122,6 +125,63 @@ def test_no_recipe_makes_other_rows_of_one_file(visits: Table, lie: str) -> None
     )
     assert not honest.is_empty
     assert honest == told
+
+
+def _semicolons(file: Path) -> list[Table]:
+    """A table whose every line holds four commas and two semicolons, read by either."""
+    draw = random.Random(1)
+    lines = ["weight, kg;size, m;ill, code"]
+    for _ in range(200):
+        numbers = f"{draw.uniform(40, 99):.1f};{draw.uniform(1, 2):.2f}".replace(".", ",")
+        lines.append(f"{numbers};{draw.choice('01')},{draw.choice('05')}")
+    file.write_text("\n".join(lines) + "\n")
+    number = ColumnSpec(low=0, high=1e6)
+    german = Table(
+        path=str(file), target="ill, code", classes=("0,0", "0,5", "1,0", "1,5"), size=200,
+        columns={"weight, kg": number, "size, m": number},
+        dialect=Dialect(separator=";", decimal=","),
+    )  # fmt: skip
+    names = ("weight", "kg;size", "m;ill")
+    columns = {name: ColumnSpec(hash=4) for name in names}
+    return [german, Table(
+        path=str(file), target="code", classes=("0", "5"), size=200, columns=columns,
+        dialect=Dialect(quote="none"),
+    )]  # fmt: skip
+
+
+def _poems(file: Path) -> list[Text]:
+    """Short lines, each a document, or each paragraph of them."""
+    draw = random.Random(2)
+    lines = [" ".join(f"w{draw.randrange(900)}" for _ in range(5)) for _ in range(300)]
+    file.write_text("\n".join(line + "\n" * (n % 3 == 0) for n, line in enumerate(lines)))
+    shared: dict[str, Any] = {"task": "causal_lm", "size": 100, "tokenizer": Bytes()}
+    return [Text(path=str(file), documents=kind, **shared) for kind in ("line", "paragraph")]
+
+
+def _arrays(file: Path) -> list[Arrays]:
+    """Two arrays of features and two of labels."""
+    draw = np.random.default_rng(3)
+    held = {name: draw.normal(size=(200, 5)) for name in ("x", "again")}
+    labels = {name: draw.integers(0, 3, 200) for name in ("y", "z")}
+    np.savez(file, **held, **labels, apart=np.arange(3), objects=np.array([None]))
+    shared: dict[str, Any] = {"shape": (5,), "classes": 3, "low": -9, "high": 9, "size": 200}
+    pairs = [("x", "y"), ("again", "z")]
+    return [Arrays(path=str(file), features=x, label=y, **shared) for x, y in pairs]
+
+
+@pytest.mark.parametrize(
+    ("name", "readings"),
+    [("a.csv", _semicolons), ("a.txt", _poems), ("a.npz", _arrays)],
+)
+def test_a_file_that_can_be_read_in_two_ways_is_one(
+    tmp_path: Path, name: str, readings: Any
+) -> None:
+    """Each reading shares no cell with the other."""
+    one, other = (
+        sketched(option.read(Path(), 0, b"k" * 32).cells, KEY)
+        for option in readings(tmp_path / name)
+    )
+    assert one.same_data(other) and other.same_data(one)
 
 
 WRITTEN = {

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacre.data.columns.dialect import unquoted
-from nacre.data.readers import as_number, is_missing, text, unit_name
+from nacre.data.readers import as_number, is_missing, text
 from nacre.data.reading.values import Listed, NumberColumn, Values, values_of
 
 Hashes = NDArray[np.uint64]
@@ -344,22 +344,6 @@ def of_table(columns: Mapping[str, Sequence[object]], encoding: str = "utf-8") -
     found = Cells("cells", held)
     texts = [text for column in held for text in _long_texts(column)]
     return (found, Cells("sequence", texts)) if texts else (found,)
-
-
-def of_parties(
-    columns: Mapping[str, Sequence[object]], party: str | None, encoding: str = "utf-8"
-) -> dict[str, tuple[Cells, ...]]:
-    """`of_table` of the rows of each party, by its name in the column `party`."""
-    if party is None:
-        return {}
-    held = {name: values_of(column) for name, column in columns.items()}
-    names, which = np.unique(held[party].each(unit_name), return_inverse=True)
-    parts: dict[str, tuple[Cells, ...]] = {}
-    for place, name in enumerate(names.tolist()):
-        places = np.flatnonzero(which == place)
-        some = {column: values.taken(places) for column, values in held.items()}
-        parts[name] = of_table(some, encoding)
-    return parts
 
 
 def _long_texts(column: Values) -> list[str]:

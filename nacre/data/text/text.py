@@ -20,6 +20,7 @@ from nacre.data.files import rows_named
 from nacre.data.readers import form_problem
 from nacre.data.scaling import NoScaling
 from nacre.data.sketches.cells import Cells
+from nacre.data.sketches.files import Parts
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text import tokens
 from nacre.data.text.canaries import Canaries, inserted
@@ -227,7 +228,7 @@ class _TextReading:
 
     def __post_init__(self) -> None:
         self.cells: tuple[Cells, ...] = ()  # of the private file
-        self.parts: dict[str, tuple[Cells, ...]] = {}
+        self.parts: Parts = {}
         self.tokenizer = self.option.tokenized(self.folder)
 
     def rows(self, path: str, *, keyed: bool) -> Rows:
