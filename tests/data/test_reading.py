@@ -252,7 +252,7 @@ def test_sketches_are_those_of_earlier_ledgers(tmp_path):
 
 
 EARLIER = {
-    "table": "f7272499d549bb77",
+    "table": "2703e85f70848904",
     "mixed": "273bce7112fe7d73",
     "texts": "b3594715a33584af",
     "arrays": "5ed4bf19b2f396c5",

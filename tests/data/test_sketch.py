@@ -6,6 +6,7 @@ Every lie below is one that a recipe can tell about a file that nobody touched.
 from __future__ import annotations
 
 import base64
+import datetime
 import os
 import random
 from dataclasses import replace
@@ -242,6 +243,57 @@ def test_columns_that_are_equal_by_design_say_nothing() -> None:
 
     assert not table(0).same_data(table(1))
     assert table(0).same_data(table(0))
+
+
+_FROM = datetime.datetime(2024, 1, 1)
+_HOURS = [_FROM + datetime.timedelta(hours=n) for n in range(1000)]
+_MINUTES = [_FROM + datetime.timedelta(minutes=5 * n) for n in range(1500)]
+SCHEDULES: dict[str, dict[str, list[Any]]] = {
+    "hours": {"time": list(map(str, _HOURS))},
+    "hours, day first": {"time": [f"{t:%d.%m.%Y %H:%M}" for t in _HOURS]},
+    "hours, month first": {"time": [f"{t:%m/%d/%Y %H:%M:%S}" for t in _HOURS]},
+    "hours as times": {"time": list(_HOURS)},
+    "five minutes": {"time": [f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in _MINUTES]},
+    "a day and an hour": {"day": [f"{t:%F}" for t in _HOURS], "hour": [f"{t:%H}" for t in _HOURS]},
+    "a day and a clock": {
+        "day": [f"{t:%F}" for t in _HOURS], "hour": [f"{t:%H:%M}" for t in _HOURS],
+    },
+    "times of one day": {"time": [f"{t:%H:%M}" for t in _MINUTES[:288]]},
+    "months": {"month": [f"{2000 + n // 12}-{n % 12 + 1:02}" for n in range(300)]},
+    "months in words": {"month": [f"{_FROM.replace(month=n % 12 + 1):%b} {1990 + n // 12}"
+                                  for n in range(300)]},
+    "weeks": {"week": [f"{2015 + n // 52}-W{n % 52 + 1:02}" for n in range(500)]},
+    "quarters": {"quarter": [f"{1950 + n // 4}Q{n % 4 + 1}" for n in range(300)]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_same_schedule_is_no_same_data(schedule: str) -> None:
+    """Two sites that count something at the same times: the times are everybody's, and what small
+    counts they share they share by chance."""
+    given = SCHEDULES[schedule]
+
+    def table(seed: int) -> Sketch:
+        draw, count = np.random.default_rng(seed), len(next(iter(given.values())))
+        cases, rate = draw.poisson(4, count), draw.normal(75, 8, count).round()
+        return sketched(of_table({**given, "cases": list(cases), "rate": list(rate)}), KEY)
+
+    for seed in range(0, 8, 2):
+        assert not table(seed).same_data(table(seed + 1))
+    assert table(0).same_data(table(0))
+
+
+def test_times_of_admission_are_data() -> None:
+    """Minutes at random tell one table from others."""
+    draw = np.random.default_rng(0)
+    one, other = (
+        sketched(of_table({"time": [str(_FROM + datetime.timedelta(minutes=int(minute)))
+                                    for minute in draw.integers(0, 500_000, 300)],
+                           "flag": list(draw.integers(0, 2, 300))}), KEY)
+        for _ in range(2)
+    )  # fmt: skip
+    assert len(one.rows) == 300
+    assert not one.same_data(other)
 
 
 def test_one_column_in_many_codes_counts_once() -> None:

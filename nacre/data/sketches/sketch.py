@@ -267,8 +267,12 @@ class _Parts:
         new = np.ones(len(part), np.bool_)
         new[1:] = (part[1:] != part[:-1]) | (owner[1:] != owner[:-1])
         values, counts = np.unique(part[new], return_counts=True)
-        once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-        chance = min(1.0, (2 * twice + 1) / (once + 1))  # of two parts nobody knows what is rare
+        # Rows that are equal met a part by chance as well: of two columns, parts are the rows.
+        _, seen = np.unique(part, return_counts=True)
+        seen = seen // np.gcd.reduce(seen)
+        once, twice = int((seen == 1).sum()), int((seen == 2).sum())
+        # By two deviations more: of few parts nobody knows what is rare.
+        chance = min(1.0, (2 * (twice + 2 * math.sqrt(twice)) + 1) / (once + 1))
         telling = values[counts == 1]
         if len(telling) > KEPT:
             reach = int(telling[KEPT - 1])
