@@ -87,7 +87,9 @@ def reserve(
     ledger = Ledger.open(path, create=new and protection.ledger.grant is not None)
     try:
         if new and cells:
-            of_level = {level.account: (parts or {}).get(level.name, cells) for level in plan.priced}
+            of_level = {
+                level.account: (parts or {}).get(level.name, cells) for level in plan.priced
+            }
             split = plan.recipe.data.party if any(level.name for level in plan.priced) else None
             record_rows(ledger, of_level, split)
         return Charges(_reserved(plan.priced, run, ledger, protection if new else None), ledger)

@@ -164,7 +164,8 @@ def _arrays(file: Path) -> list[Arrays]:
     draw = np.random.default_rng(3)
     held = {name: draw.normal(size=(200, 5)) for name in ("x", "again")}
     labels = {name: draw.integers(0, 3, 200) for name in ("y", "z")}
-    np.savez(file, **held, **labels, apart=np.arange(3), objects=np.array([None]))
+    apart: dict[str, Any] = {"apart": np.arange(3), "objects": np.array([None])}
+    np.savez(file, **held, **labels, **apart)
     shared: dict[str, Any] = {"shape": (5,), "classes": 3, "low": -9, "high": 9, "size": 200}
     pairs = [("x", "y"), ("again", "z")]
     return [Arrays(path=str(file), features=x, label=y, **shared) for x, y in pairs]

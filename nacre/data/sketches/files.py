@@ -1,4 +1,4 @@
-"""The cells of files, all that they hold: whatever a recipe takes of it, and however it reads it."""
+"""The cells of files: all that they hold, whatever a recipe takes of it and however it is read."""
 
 # Parts of NumPy are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
