@@ -1,6 +1,6 @@
 """The cells of files: all that they hold, whatever a recipe takes of it and however it is read."""
 
-# Parts of NumPy are untyped.
+# PartyCells of NumPy are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nacre.data.readers import RawTable, unit_name
 from nacre.data.reading.values import NumberColumn, Values, equal_once
 from nacre.data.sketches.cells import Cells, of_table
 
-Parts = dict[str, tuple[Cells, ...]]
+PartyCells = dict[str, tuple[Cells, ...]]
 """What each party's rows say, by its name."""
 
 _NARROW = 256  # numbers a row, up to which an array is a table of columns
@@ -27,11 +27,11 @@ def of_file(raw: RawTable, encoding: str = "utf-8") -> tuple[Cells, ...]:
     return tuple(one for columns in _readings(raw) for one in of_table(columns, encoding))
 
 
-def parts_of_file(raw: RawTable, party: str | None, encoding: str = "utf-8") -> Parts:
+def parts_of_file(raw: RawTable, party: str | None, encoding: str = "utf-8") -> PartyCells:
     """`of_file` of the rows of each party, by its name in the column `party`; empty for None."""
     if party is None:
         return {}
-    parts: Parts = {}
+    parts: PartyCells = {}
     for name, places in _members(raw.column(party).each(unit_name).tolist()):
         parts[name] = tuple(
             one
@@ -67,7 +67,7 @@ def _column(array: NDArray[Any]) -> Values:  # (N,)
     return equal_once(array.tolist())
 
 
-def parts_of_arrays(arrays: Mapping[str, NDArray[Any]], party: Sequence[str] | None) -> Parts:
+def parts_of_arrays(arrays: Mapping[str, NDArray[Any]], party: Sequence[str] | None) -> PartyCells:
     """`of_arrays` of the rows of each party; empty where nobody names one."""
     if party is None:
         return {}

@@ -1,6 +1,6 @@
 """The documents of one file, with what belongs to them: labels, groups, parties."""
 
-# Parts of torch are untyped.
+# PartyCells of torch are untyped.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nacre.data.readers import (
     unit_name,
 )
 from nacre.data.sketches.cells import Cells
-from nacre.data.sketches.files import Parts, of_file, parts_of_file
+from nacre.data.sketches.files import PartyCells, of_file, parts_of_file
 from nacre.data.text.encode import Encoded, Encoder
 
 
@@ -151,7 +151,7 @@ class Documents:
         """What the file says, whatever of it is learnt."""
         return of_file(self.raw)
 
-    def parts(self) -> Parts:
+    def parts(self) -> PartyCells:
         """`cells` of each party; empty without a column of parties."""
         return parts_of_file(self.raw, self.option.party)
 

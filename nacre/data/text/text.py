@@ -1,7 +1,7 @@
 """Text from JSONL, CSV, TSV, Parquet or plain files: a row is a document, or a prompt with its
 answer."""
 
-# Parts of torch are untyped.
+# PartyCells of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nacre.data.files import rows_named
 from nacre.data.readers import form_problem
 from nacre.data.scaling import NoScaling
 from nacre.data.sketches.cells import Cells
-from nacre.data.sketches.files import Parts
+from nacre.data.sketches.files import PartyCells
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text import tokens
 from nacre.data.text.canaries import Canaries, inserted
@@ -228,7 +228,7 @@ class _TextReading:
 
     def __post_init__(self) -> None:
         self.cells: tuple[Cells, ...] = ()  # of the private file
-        self.parts: Parts = {}
+        self.parts: PartyCells = {}
         self.tokenizer = self.option.tokenized(self.folder)
 
     def rows(self, path: str, *, keyed: bool) -> Rows:
