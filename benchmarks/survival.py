@@ -200,7 +200,7 @@ def small(path: Path) -> Path:
             charge.journal(step, DIGEST)
         charge.settle()
         reserved(ledger, "two", 8).journal(1, DIGEST)
-        ledger.record_rows("clinic", sketched([], ledger.sketch_key()))
+        ledger.record_rows({"clinic": sketched([], ledger.sketch_key())})
         ledger.note("clinic", "313 rows")
         ledger.sign_head(path.with_name("signing.pem"))
     return path

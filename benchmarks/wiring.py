@@ -274,7 +274,7 @@ WIRING = [
     ),
     Fault(
         "charge: rows are recorded against no account", "runs/reservations.py",
-        "            record_rows(ledger, [level.account for level in plan.priced], cells)",
+        "            record_rows(ledger, of_level, split)",
         "            pass",
         f"{RUNS}::test_the_same_rows_under_another_name_have_no_second_budget",
     ),
@@ -286,7 +286,7 @@ WIRING = [
     ),
     Fault(
         "charge: rows of a loop of one's own have two accounts", "integrations/account.py",
-        "        record_rows(ledger, [choice.dataset], rows)",
+        "        record_rows(ledger, {choice.dataset: rows})",
         "        pass",
         f"{TORCH}::test_the_same_rows_have_one_account",
     ),

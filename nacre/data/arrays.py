@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -22,6 +23,7 @@ from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import located, rows_named, unreadable
 from nacre.data.readers import is_missing, unit_name
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
+from nacre.data.sketches.files import of_arrays, parts_of_arrays
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
 
@@ -90,19 +92,27 @@ class Arrays(NoAssumptions):
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads the files; the holdout is chosen under `split_key`. Raises `DataError`."""
         file = located(folder, self.path)
-        private = self._rows(file, keyed=True)
+        arrays = self._arrays(file, keyed=True)
+        private = self._rows(file, arrays, keyed=True)
+        shown = self.public_demonstration
+        cells = () if shown else of_arrays(arrays, len(private))
+        parts = {} if shown else parts_of_arrays(arrays, private.party)
         test = public = None
         if self.holdout:
             private, test = held_out(private, self.holdout, split_key)
         if self.public:
-            public = self._rows(located(folder, self.public.path), keyed=False)
-        shown = self.public_demonstration
-        return checked(Cohorts(private, public, test, shown, shown), self.schema(), str(file))
+            other = located(folder, self.public.path)
+            public = self._rows(other, self._arrays(other, keyed=False), keyed=False)
+        cohorts = Cohorts(private, public, test, shown, shown, cells=cells, parts=parts)
+        return checked(cohorts, self.schema(), str(file))
 
-    def _rows(self, file: Path, *, keyed: bool) -> Rows:
+    def _arrays(self, file: Path, *, keyed: bool) -> dict[str, np.ndarray]:
+        """The arrays that are used; of `keyed` rows all others too, which tell whose they are."""
         wanted = [self.features, self.label]
         wanted += [name for name in (self.unit, self.party) if keyed and name is not None]
-        arrays = read_npz(file, wanted)
+        return read_npz(file, wanted, others=keyed)
+
+    def _rows(self, file: Path, arrays: dict[str, np.ndarray], *, keyed: bool) -> Rows:
         rows = _rows(file, arrays[self.features], arrays[self.label], self.schema())
         if not keyed:
             return rows
@@ -273,7 +283,8 @@ def _refuse(file: Path | str, faulty: np.ndarray, fault: str, remedy: str) -> No
 
 
 def read_npz(file: Path, names: list[str], others: bool = False) -> dict[str, np.ndarray]:
-    """The named arrays, and with `others` all. Raises `DataError`; nothing is ever unpickled."""
+    """The named arrays, and with `others` all that hold no objects. Raises `DataError`; nothing is
+    ever unpickled."""
     try:
         with file.open("rb") as opened:
             loaded = np.load(opened, allow_pickle=False)
@@ -282,7 +293,12 @@ def read_npz(file: Path, names: list[str], others: bool = False) -> dict[str, np
                     f"{file} is a single array; save features and labels with `np.savez`"
                 )
             _has_arrays(file, loaded.files, names)
-            return {name: loaded[name] for name in (loaded.files if others else names)}
+            found: dict[str, np.ndarray] = {}
+            for name in loaded.files if others else names:
+                # Of an array of objects that nobody asked for nothing is wanted.
+                with suppress(ValueError) if name not in names else nullcontext():
+                    found[name] = loaded[name]
+            return found
     except DataError:
         raise
     except Exception as error:  # damaged bytes make zipfile and NumPy raise almost anything

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -140,6 +140,8 @@ class Cohorts:
     # learnt from public rows, or part of a pretrained model
     cells: tuple[Cells, ...] = ()  # what the files of private rows say, all columns, as they stand
     # there; () where `private` and `test` say the same
+    parts: Mapping[str, tuple[Cells, ...]] = field(default_factory=dict)
+    # `cells` of each party, by its name; empty where no column names parties
 
 
 def checked(cohorts: Cohorts, schema: Schema, where: str) -> Cohorts:

@@ -15,11 +15,11 @@ import sys
 import unicodedata
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from nacre.core.errors import DataError
 from nacre.data.columns.dialect import MISSING, PLAIN, Dialect
@@ -49,6 +49,8 @@ class RawTable:
 
     file: Path
     columns: dict[str, Values]
+    others: tuple[dict[str, Values], ...] = ()
+    """The columns by other separators that all lines agree with: `1,5;2,5` has two readings."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -88,6 +90,7 @@ def read_table(
     """
     file = located(folder, path)
     kind = suffix(path)
+    others: tuple[dict[str, Values], ...] = ()
     if kind in (".parquet", ".pq"):
         names, columns = _parquet(file)
     elif kind in (".jsonl", ".ndjson"):
@@ -95,6 +98,7 @@ def read_table(
     else:
         with reading(file):
             names, columns = _csv(file, dialect, numbers)
+        others = _other_readings(file, dialect)
     for name in names:
         if names.count(name) > 1:
             raise DataError(
@@ -102,7 +106,7 @@ def read_table(
             )
     if not columns or not columns[0]:
         raise DataError(f"{file} holds no rows, so there is nothing to learn from; add rows to it")
-    return RawTable(file, dict(zip(names, columns, strict=True)))
+    return RawTable(file, dict(zip(names, columns, strict=True)), others)
 
 
 def form_problem(path: str) -> str | None:
@@ -122,14 +126,16 @@ def suffix(path: str) -> str:
     return Path(path.removesuffix(".gz")).suffix.lower()
 
 
-def read_lines(folder: Path, path: str) -> tuple[Path, list[str]]:
-    """The lines of a text file, plain or .gz, without their ends. Raises `DataError`."""
+def read_lines(folder: Path, path: str) -> RawTable:
+    """The lines of a text file, plain or .gz, without their ends, in a column without a name.
+    Raises `DataError`."""
     file = located(folder, path)
 
-    def lines(opened: TextIO) -> tuple[list[str], list[Values]]:
-        return [line.rstrip("\r\n") for line in opened], []
+    def lines(opened: TextIO) -> _Columns:
+        return [""], [equal_once([line.rstrip("\r\n") for line in opened])]
 
-    return file, _read(file, lines)[0]
+    names, columns = _read(file, lines)
+    return RawTable(file, dict(zip(names, columns, strict=True)), _other_readings(file, None))
 
 
 _Columns = tuple[list[str], list[Values]]
@@ -215,6 +221,31 @@ def _of_width(
                 f"{width} columns; correct the row or quote values that hold {form.held()}"
             )
         yield line
+
+
+def _other_readings(file: Path, dialect: Dialect | None) -> tuple[dict[str, Values], ...]:
+    """The columns by each other separator that makes several of the header and as many of every
+    line; nearly always none. `dialect` is the one that the file was read in, None for lines."""
+    encoding = "utf-8" if dialect is None else dialect.encoding
+    found: list[dict[str, Values]] = []
+    for separator in _SEPARATORS:
+        if dialect is not None and separator == csv_form(file, dialect).separator:
+            continue
+        for quote in ('"', "none"):
+            other = Dialect(
+                separator="tab" if separator == "\t" else cast(Any, separator),
+                quote=cast(Any, quote),
+                encoding=encoding,
+            )
+            with suppress(DataError), reading(file):
+                with open_text(file, encoding) as opened:
+                    form = csv_form(file, other)
+                    if len(csv_header(csv_lines(opened, form), form)) < 2:
+                        continue
+                _, columns = _csv(file, other, ())
+                found.append({str(place): column for place, column in enumerate(columns)})
+                break
+    return tuple(found)
 
 
 @dataclass(frozen=True)

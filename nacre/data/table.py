@@ -25,7 +25,7 @@ from nacre.data.dataset import Cohorts, Rows, Schema, checked
 from nacre.data.files import rows_named
 from nacre.data.readers import RawTable, form_problem, read_table, suffix, unit_name
 from nacre.data.scaling import DeclaredScaling, ScalingOption, scaling_problem
-from nacre.data.sketches.cells import of_table
+from nacre.data.sketches.files import of_file, parts_of_file
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text.token_cache import Aids
 
@@ -176,8 +176,10 @@ class Table(NoAssumptions):
             notes += more
         shown = self.public_demonstration
         # Of public rows no ledger keeps a sketch.
-        cells = () if shown else of_table(raw.columns, self.dialect.encoding)
-        cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells)
+        encoding = self.dialect.encoding
+        cells = () if shown else of_file(raw, encoding)
+        parts = {} if shown else parts_of_file(raw, self.party, encoding)
+        cohorts = Cohorts(private, public, test, shown, shown, notes, cells=cells, parts=parts)
         return checked(cohorts, self.schema(), str(raw.file))
 
 

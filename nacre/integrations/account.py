@@ -271,7 +271,7 @@ def _reserved(
                 choice.dataset, unit, grant.epsilon, grant.delta, grant.rule, adjacency,
                 promise.column,
             )  # fmt: skip
-        record_rows(ledger, [choice.dataset], rows)
+        record_rows(ledger, {choice.dataset: rows})
     cap = promise.privacy.rows_per_unit
     asked = mechanism.request(name, rows_per_unit=cap, column=promise.column)
     charge = ledger.reserve(choice.dataset, asked)

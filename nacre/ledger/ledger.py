@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ from nacre.ledger.keys import derived, fingerprint_key, public_hex, signing_key
 from nacre.ledger.preview import Quote, tightest, weigh, with_grant
 from nacre.ledger.replay import Book, reserve_content
 from nacre.ledger.rules import RuleName
+from nacre.ledger.same_rows import require_one_budget
 from nacre.ledger.storage.group_commit import PendingStep, Together
 from nacre.ledger.storage.open import is_there, open_store
-from nacre.ledger.storage.seal import sealed, unsealed
+from nacre.ledger.storage.seal import sealed
 from nacre.ledger.storage.store import Store, Transaction
 from nacre.ledger.storage.writer import Page, now
 from nacre.ledger.summary import AccountSummary, RunSummary, extract, run_summary, summary
@@ -154,28 +155,27 @@ class Ledger:
         with self._writing() as page:
             page.append(account, "note", {"text": text})
 
-    def record_rows(self, account: str, sketch: Sketch) -> None:
-        """Records which rows an account stands for: an entry of one size, whatever they are.
+    def record_rows(self, sketches: Mapping[str, Sketch]) -> None:
+        """Records which rows these accounts stand for: an entry of one size for each, whatever they
+        are.
 
-        The same data under another data set's name would have a second budget, so they are
-        refused; a data set's name is the account's up to its first slash, and its parties share
-        rows. What counts as the same, and what cannot be seen, stands in
-        `nacre.data.sketches.sketch`.
-        The sketch is encrypted under the key that lies beside the ledger. Raises `LedgerError`,
-        also where that key is not the one that earlier sketches were recorded under.
+        The same data under another name would have a second budget, so they are refused; all
+        parties of one data set, dealt by one column, have rows of their own. What counts as the
+        same, and what cannot be seen, stands in `nacre.data.sketches.sketch`.
+        The sketches are encrypted under the key that lies beside the ledger. Raises `LedgerError`,
+        also where that key is not the one that earlier sketches were recorded under. Then nothing
+        was written.
         """
         key = derived(fingerprint_key(self.place, self.name), "seal")
         with self._writing() as page:
-            for other in page.book.accounts.values():
-                if other.name.partition("/")[0] == account.partition("/")[0]:
-                    continue
-                if any(sketch.same_data(unsealed(key, text, other.name)) for text in other.rows):
-                    raise LedgerError(
-                        f"these rows, or a part of them, are charged to account {other.name!r} "
-                        f"already, and under the name {account!r} they would have a second budget; "
-                        "use that name, and have its grant raised if it is spent"
-                    )
-            page.append(account, "rows", {"sketch": sealed(key, sketch)})
+            known = [
+                (other.name, text) for other in page.book.accounts.values() for text in other.rows
+            ]
+            for account, sketch in sketches.items():
+                for name, text in known:
+                    require_one_budget(key, account, sketch, name, text)
+            for account, sketch in sketches.items():
+                page.append(account, "rows", {"sketch": sealed(key, sketch)})
 
     # -- runs ------------------------------------------------------------------------------------
 

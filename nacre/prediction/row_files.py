@@ -247,7 +247,7 @@ class PlainText:
     def __init__(self, file: Path, signature: Signature) -> None:
         assert signature.text is not None
         (self._column,) = self.names = [signature.text.roles()["text"]]
-        _, lines = read_lines(Path(), str(file))
+        lines = [str(line) for line in read_lines(Path(), str(file)).columns[""]]
         self._documents = split_documents(lines, signature.text.documents)
         self._done = 0
         if not self._documents:

@@ -35,7 +35,7 @@ def started(plan: Plan, folder: RunFolder, group: Group, advance: Told) -> Holdi
     group.require_equal("the rows", bytes.fromhex(held.hmac))
     group.on_rank_zero(lambda: _opened(plan, folder.path, key, held, group.size), folder)
     group.on_rank_zero(lambda: aids.kept.into(folder.local), None)
-    return replace(held, cells=())  # recorded: no step needs the files again
+    return replace(held, cells=(), parts={})  # recorded: no step needs the files again
 
 
 def _new_key(into: Path) -> str:
@@ -68,9 +68,10 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes
 def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> reservations.Charges:
     """The run's reservations. Once they were made, the ledger is never made again: a ledger that
     is gone would forget what was spent."""
-    cells = held.cells if held is not None else ()
+    cells, parts = (held.cells, held.parts) if held is not None else ((), {})
+    new = not folder.reserved
     charges = reservations.reserve(
-        plan, folder.name(), folder.path, new=not folder.reserved, cells=cells
+        plan, folder.name(), folder.path, new=new, cells=cells, parts=parts
     )
     if not folder.reserved:
         folder.mark_reserved()

@@ -67,6 +67,7 @@ def reserve(
     *,
     new: bool = False,
     cells: Sequence[Cells] = (),  # of all rows that are not public, held-out ones too
+    parts: Mapping[str, Sequence[Cells]] | None = None,  # the same of each party
 ) -> Charges:
     """The run's reservations, made now or standing already. All holders, or none.
 
@@ -86,7 +87,11 @@ def reserve(
     ledger = Ledger.open(path, create=new and protection.ledger.grant is not None)
     try:
         if new and cells:
-            record_rows(ledger, [level.account for level in plan.priced], cells)
+            of_level = {
+                level.account: (parts or {}).get(level.name, cells) for level in plan.priced
+            }
+            split = plan.recipe.data.party if any(level.name for level in plan.priced) else None
+            record_rows(ledger, of_level, split)
         return Charges(_reserved(plan.priced, run, ledger, protection if new else None), ledger)
     except BaseException:
         ledger.close()

@@ -45,6 +45,7 @@ class Holdings:
     cells: tuple[
         Cells, ...
     ]  # of all rows that are not public, held-out ones too, as they were read
+    parts: Mapping[str, tuple[Cells, ...]]  # the same by party; empty without a column of parties
     tokenizer: Mapping[str, Any] | None = None  # that of `Cohorts`
     canaries: int = 0  # made-up rows, which are the last ones of the only holder
 
@@ -72,6 +73,7 @@ def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holding
         notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
         hmac=hmac,
         cells=_cells(cohorts),
+        parts=_parts(cohorts),
         tokenizer=cohorts.tokenizer,
         canaries=0 if cohorts.canaries is None else len(cohorts.canaries),
     )
@@ -104,8 +106,25 @@ def _cells(cohorts: Cohorts) -> tuple[Cells, ...]:
         return ()
     if cohorts.cells:
         return cohorts.cells
+    return tuple(_of_rows(rows) for rows in _protected(cohorts))
+
+
+def _parts(cohorts: Cohorts) -> Mapping[str, tuple[Cells, ...]]:
+    if cohorts.private_is_public or cohorts.cells:
+        return cohorts.parts
+    found: dict[str, tuple[Cells, ...]] = {}
+    for rows in _protected(cohorts):
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(rows.party or ()):
+            places.setdefault(name, []).append(place)
+        for name, own in places.items():
+            found[name] = (*found.get(name, ()), _of_rows(rows.take(own)))
+    return found
+
+
+def _protected(cohorts: Cohorts) -> tuple[Rows, ...]:
     kept_out = () if cohorts.test is None or cohorts.test_is_public else (cohorts.test,)
-    return tuple(_of_rows(rows) for rows in (cohorts.private, *kept_out))
+    return (cohorts.private, *kept_out)
 
 
 def _of_rows(rows: Rows) -> Cells:

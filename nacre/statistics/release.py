@@ -17,7 +17,7 @@ from nacre.core.errors import BudgetExceeded, DataError, Refusal
 from nacre.core.types import Unit
 from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
 from nacre.data.reading.values import Listed, Values
-from nacre.data.sketches.cells import of_table
+from nacre.data.sketches.files import of_file
 from nacre.differential_privacy.queries import (
     Choice,
     Contingency,
@@ -82,7 +82,7 @@ def release(
             charges.append(charge)
             stack.callback(charge.settle)
         raw = _opened(table)
-        record_rows(book, [account], of_table(raw.columns))
+        record_rows(book, {account: of_file(raw)})
         frames = [_asked_of(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
@@ -148,7 +148,7 @@ def release_records(
         charge = book.reserve(account, request)
         stack.callback(charge.settle)
         raw = _opened(table)
-        record_rows(book, [account], of_table(raw.columns))
+        record_rows(book, {account: of_file(raw)})
         read = {name: _records(raw, name, option) for name, option in asked.items()}
         charge.journal(1)
         written: dict[str, list[str] | list[float]] = {}

@@ -6,6 +6,7 @@ Every lie below is one that a recipe can tell about a file that nobody touched.
 from __future__ import annotations
 
 import base64
+import datetime
 import os
 import random
 from dataclasses import replace
@@ -17,12 +18,15 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from nacre.core.errors import LedgerError
+from nacre.data.arrays import Arrays
 from nacre.data.columns.dates import Dates
 from nacre.data.columns.dialect import Dialect
 from nacre.data.columns.spec import Bins, ColumnSpec, FillMissing
 from nacre.data.sketches.cells import Hashing, of_table
 from nacre.data.sketches.sketch import Sketch, sketched
 from nacre.data.table import Table
+from nacre.data.text.text import Text
+from nacre.data.text.tokens import Bytes
 from nacre.ledger.storage.seal import sealed, unsealed
 
 KEY = bytes(range(32))
@@ -124,6 +128,64 @@ def test_no_recipe_makes_other_rows_of_one_file(visits: Table, lie: str) -> None
     assert honest == told
 
 
+def _semicolons(file: Path) -> list[Table]:
+    """A table whose every line holds four commas and two semicolons, read by either."""
+    draw = random.Random(1)
+    lines = ["weight, kg;size, m;ill, code"]
+    for _ in range(200):
+        numbers = f"{draw.uniform(40, 99):.1f};{draw.uniform(1, 2):.2f}".replace(".", ",")
+        lines.append(f"{numbers};{draw.choice('01')},{draw.choice('05')}")
+    file.write_text("\n".join(lines) + "\n")
+    number = ColumnSpec(low=0, high=1e6)
+    german = Table(
+        path=str(file), target="ill, code", classes=("0,0", "0,5", "1,0", "1,5"), size=200,
+        columns={"weight, kg": number, "size, m": number},
+        dialect=Dialect(separator=";", decimal=","),
+    )  # fmt: skip
+    names = ("weight", "kg;size", "m;ill")
+    columns = {name: ColumnSpec(hash=4) for name in names}
+    return [german, Table(
+        path=str(file), target="code", classes=("0", "5"), size=200, columns=columns,
+        dialect=Dialect(quote="none"),
+    )]  # fmt: skip
+
+
+def _poems(file: Path) -> list[Text]:
+    """Short lines, each a document, or each paragraph of them."""
+    draw = random.Random(2)
+    lines = [" ".join(f"w{draw.randrange(900)}" for _ in range(5)) for _ in range(300)]
+    file.write_text("\n".join(line + "\n" * (n % 3 == 0) for n, line in enumerate(lines)))
+    shared: dict[str, Any] = {"task": "causal_lm", "size": 100, "tokenizer": Bytes()}
+    return [Text(path=str(file), documents=kind, **shared) for kind in ("line", "paragraph")]
+
+
+def _arrays(file: Path) -> list[Arrays]:
+    """Two arrays of features and two of labels."""
+    draw = np.random.default_rng(3)
+    held = {name: draw.normal(size=(200, 5)) for name in ("x", "again")}
+    labels = {name: draw.integers(0, 3, 200) for name in ("y", "z")}
+    apart: dict[str, Any] = {"apart": np.arange(3), "objects": np.array([None])}
+    np.savez(file, **held, **labels, **apart)
+    shared: dict[str, Any] = {"shape": (5,), "classes": 3, "low": -9, "high": 9, "size": 200}
+    pairs = [("x", "y"), ("again", "z")]
+    return [Arrays(path=str(file), features=x, label=y, **shared) for x, y in pairs]
+
+
+@pytest.mark.parametrize(
+    ("name", "readings"),
+    [("a.csv", _semicolons), ("a.txt", _poems), ("a.npz", _arrays)],
+)
+def test_a_file_that_can_be_read_in_two_ways_is_one(
+    tmp_path: Path, name: str, readings: Any
+) -> None:
+    """Each reading shares no cell with the other."""
+    one, other = (
+        sketched(option.read(Path(), 0, b"k" * 32).cells, KEY)
+        for option in readings(tmp_path / name)
+    )
+    assert one.same_data(other) and other.same_data(one)
+
+
 WRITTEN = {
     "fraction": (["1.5", "-2.25"], ["1,5", "-2,25"]),
     "thousands": (["1234.5", "12000000"], ["1.234,5", "12'000'000"]),
@@ -182,6 +244,57 @@ def test_columns_that_are_equal_by_design_say_nothing() -> None:
 
     assert not table(0).same_data(table(1))
     assert table(0).same_data(table(0))
+
+
+_FROM = datetime.datetime(2024, 1, 1)
+_HOURS = [_FROM + datetime.timedelta(hours=n) for n in range(1000)]
+_MINUTES = [_FROM + datetime.timedelta(minutes=5 * n) for n in range(1500)]
+SCHEDULES: dict[str, dict[str, list[Any]]] = {
+    "hours": {"time": list(map(str, _HOURS))},
+    "hours, day first": {"time": [f"{t:%d.%m.%Y %H:%M}" for t in _HOURS]},
+    "hours, month first": {"time": [f"{t:%m/%d/%Y %H:%M:%S}" for t in _HOURS]},
+    "hours as times": {"time": list(_HOURS)},
+    "five minutes": {"time": [f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in _MINUTES]},
+    "a day and an hour": {"day": [f"{t:%F}" for t in _HOURS], "hour": [f"{t:%H}" for t in _HOURS]},
+    "a day and a clock": {
+        "day": [f"{t:%F}" for t in _HOURS], "hour": [f"{t:%H:%M}" for t in _HOURS],
+    },
+    "times of one day": {"time": [f"{t:%H:%M}" for t in _MINUTES[:288]]},
+    "months": {"month": [f"{2000 + n // 12}-{n % 12 + 1:02}" for n in range(300)]},
+    "months in words": {"month": [f"{_FROM.replace(month=n % 12 + 1):%b} {1990 + n // 12}"
+                                  for n in range(300)]},
+    "weeks": {"week": [f"{2015 + n // 52}-W{n % 52 + 1:02}" for n in range(500)]},
+    "quarters": {"quarter": [f"{1950 + n // 4}Q{n % 4 + 1}" for n in range(300)]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_same_schedule_is_no_same_data(schedule: str) -> None:
+    """Two sites that count something at the same times: the times are everybody's, and what small
+    counts they share they share by chance."""
+    given = SCHEDULES[schedule]
+
+    def table(seed: int) -> Sketch:
+        draw, count = np.random.default_rng(seed), len(next(iter(given.values())))
+        cases, rate = draw.poisson(4, count), draw.normal(75, 8, count).round()
+        return sketched(of_table({**given, "cases": list(cases), "rate": list(rate)}), KEY)
+
+    for seed in range(0, 8, 2):
+        assert not table(seed).same_data(table(seed + 1))
+    assert table(0).same_data(table(0))
+
+
+def test_times_of_admission_are_data() -> None:
+    """Minutes at random tell one table from others."""
+    draw = np.random.default_rng(0)
+    one, other = (
+        sketched(of_table({"time": [str(_FROM + datetime.timedelta(minutes=int(minute)))
+                                    for minute in draw.integers(0, 500_000, 300)],
+                           "flag": list(draw.integers(0, 2, 300))}), KEY)
+        for _ in range(2)
+    )  # fmt: skip
+    assert len(one.rows) == 300
+    assert not one.same_data(other)
 
 
 def test_one_column_in_many_codes_counts_once() -> None:

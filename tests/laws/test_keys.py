@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +254,9 @@ def test_nothing_that_two_runs_write_of_equal_rows_is_alike(
     contexts: list[bytes] = []
     recorded, fit = Ledger.record_rows, loop.fit
 
-    def record(self: Ledger, account: str, sketch: Sketch) -> None:
-        sketches.append(sketch)
-        recorded(self, account, sketch)
+    def record(self: Ledger, known: Mapping[str, Sketch]) -> None:
+        sketches.extend(known.values())
+        recorded(self, known)
 
     def fitting(state: State, *given: Any, **more: Any) -> State:
         contexts.append(more["context"])

@@ -387,13 +387,14 @@ def test_a_charge_names_its_run(ledger: Ledger) -> None:
 
 def test_the_same_rows_have_one_budget(ledger: Ledger) -> None:
     ours, theirs = (Sketch(i, frozenset(), frozenset(), frozenset(), 0, 1, 1) for i in (1, 2))
-    ledger.record_rows("clinic", ours)
-    ledger.record_rows("clinic", ours)
-    ledger.record_rows("clinic", theirs)
-    ledger.record_rows("clinic/east", theirs)
-    with pytest.raises(LedgerError, match="charged to account 'clinic' already"):
-        ledger.record_rows("clinic-again", theirs)
-    assert ledger.head().number == 4, "an entry a run, whether the rows were new or not"
+    ledger.record_rows({"clinic": ours})
+    ledger.record_rows({"clinic": ours})
+    ledger.record_rows({"clinic": theirs})
+    for name in ("clinic-again", "clinic/east", "clinic/"):
+        with pytest.raises(LedgerError, match="charged to account 'clinic' already"):
+            ledger.record_rows({"ward": replace(ours, table=3), name: theirs})
+    assert ledger.accounts() == ("clinic",), "all or none"
+    assert ledger.head().number == 3, "an entry a run, whether the rows were new or not"
     assert ledger.verify() == []
 
 

@@ -15,7 +15,6 @@ key.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import re
 import unicodedata
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from nacre.data.columns.dialect import unquoted
 from nacre.data.readers import as_number, is_missing, text
 from nacre.data.reading.values import Listed, NumberColumn, Values, values_of
+from nacre.data.sketches.moments import any_order, calendar
 
 Hashes = NDArray[np.uint64]
 """One number a cell, row or part; 0 stands for nothing."""
@@ -105,7 +105,10 @@ class Hashing:
         found = self.numbers(numbers)
         if len(places) and 2 * len(places) >= len(numbers):
             codes, cells = given.coded(places)
-            if len(places) == len(numbers) and _calendar([cells[i] for i in np.unique(codes)]):
+            each, counts = np.unique(codes, return_counts=True)
+            if len(places) == len(numbers) and calendar(
+                [cells[i] for i in each], lambda times: running(np.repeat(times, counts))
+            ):
                 return np.zeros(len(numbers), np.uint64)
             found[places] = self._words_of([unquoted(cell) for cell in cells])[codes]
         return found
@@ -113,7 +116,7 @@ class Hashing:
     def _words_of(self, cells: Sequence[object]) -> Hashes:
         """Cells that are no numbers, as words; 0 for no value, which signs alone are too."""
         missing = [is_missing(cell) or not any(map(str.isalnum, text(cell))) for cell in cells]
-        return np.where(missing, np.uint64(0), self.words(_any_order(text(c)) for c in cells))
+        return np.where(missing, np.uint64(0), self.words(any_order(text(c)) for c in cells))
 
     @cached_property
     def _keyed(self) -> hashlib.blake2b:
@@ -190,55 +193,6 @@ def _compact_days(numbers: NDArray[np.float64]) -> bool:
     month, day = numbers // 100 % 100, numbers % 100
     dated = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
     return bool((dated & (np.rint(numbers) == numbers)).all())
-
-
-def _calendar(column: Sequence[object]) -> bool:
-    """Whether a column holds nothing but days: other tables have the same ones."""
-    given = [value for value in column if not is_missing(value)]
-    return bool(given) and all(_is_day(value) for value in given)
-
-
-def _is_day(value: object) -> bool:
-    """Whether this is a date, or a time at midnight.
-
-    >>> [_is_day(word) for word in ("2024-02-01 00:00:00", "1.2.2024", "1 Feb 2024", "May 1, 2024")]
-    [True, True, True, True]
-    >>> _is_day("2024-02-01 07:30:00")
-    False
-    """
-    if isinstance(value, datetime.datetime):
-        return value.time() == datetime.time()
-    if isinstance(value, datetime.date):
-        return True
-    return isinstance(value, str) and _DAY.fullmatch(str(unquoted(value)).strip()) is not None
-
-
-def _any_order(word: str) -> str:
-    """A date and time without its order, so that every format gives the same.
-
-    >>> _any_order("27.4.24 07:30"), _any_order("2024-04-27T07:30:00"), _any_order("ward 3")
-    ('4 7 24 27 30', '4 7 24 27 30', 'ward 3')
-    """
-    if not _MOMENT.fullmatch(word.strip()):
-        return word
-    groups = sorted(
-        int(group) % 100 if len(group) == 4 else int(group) for group in _GROUP.findall(word)
-    )
-    return " ".join(str(group) for group in groups if group)
-
-
-_GROUP = re.compile(r"[0-9]+")
-_MOMENT = re.compile(r"[0-9]+(?:[-/.: T]+[0-9]+){2,}(?: ?Z)?")
-_MONTH = (  # in the languages that share our letters
-    r"(jan|feb|f[eé]v|mar|mär|apr|a[vb]r|ma[iy]|jun|jui|jul|aug|ao[uû]|ago|sep|o[ckug]t|nov|de[cz]"
-    r"|déc|dic)[^\W\d]*"
-)
-_DAY = re.compile(
-    r"(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{4}"
-    rf"|\d\d?[-/. ]+{_MONTH}[-/., ]+(\d\d)?\d\d|{_MONTH}[. ]+\d\d?,? \d{{4}})"
-    r"([ T]00:00(:00(\.0+)?)?(Z|[+-]\d\d:?\d\d)?)?",
-    re.IGNORECASE,
-)
 
 
 def stored(word: str, encoding: str) -> str:

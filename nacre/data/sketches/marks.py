@@ -21,6 +21,7 @@ _LONG = 1 << 16  # rows, from which on a column is known by the values of the sm
 _ENOUGH = 256  # of those values
 _LEAST = 8.0  # bits of information without which a column is not compared
 _PLENTY = 400.0  # bits in the columns alone, from which on pairs of columns are not looked at
+_OFTEN = 8  # times a value, from which on chance leaves no counts one apart
 _PROOF = 20.0  # bits: tables of other people look like the same once in a million times
 _ALL = 2**64 - 1
 
@@ -86,9 +87,13 @@ def _marks_of_pairs(
 def _information(counts: NDArray[np.int64]) -> float:
     """Bits: of two samples of one population, the share that have the same counts of k values is
     2 to the minus this, about sqrt(n / ((4 pi)^(k - 1) c_1 … c_k)): the chance that two draws of a
-    multinomial agree, by its normal approximation. Counts that are equal, or multiples of one
-    number, are so by design and say nothing.
+    multinomial agree, by its normal approximation. Counts that are equal, multiples of one number
+    or one apart (weekdays of a series) are so by design and say nothing.
     """
+    if len(counts) and (least := int(counts.min())) >= _OFTEN:
+        times = counts // least  # 1 and 10 are one value: see `Hashing.numbers`
+        if times.max() <= 2 and (counts - times * least <= times).all():
+            return 0.0
     together = int(np.gcd.reduce(counts))
     if len(counts) < 2 or (together > 1 and (len(counts) > 4 or (counts == together).all())):
         return 0.0

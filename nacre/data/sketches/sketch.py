@@ -50,7 +50,7 @@ _WINDOW = 8  # words or tokens of a telling part
 _JUDGED = 256  # columns; arrays of wider rows are pixels and the like, which have no roles
 _SAMPLED = 1 << 20  # parts that are looked at; of more, those of the smallest hashes
 _ALL = 2**64 - 1
-_FORMAT = struct.Struct(f"<{2 * KEPT + _COLUMNS + 2}Q2d")
+_FORMAT = struct.Struct(f"<{2 * KEPT + _COLUMNS + 3}Q2d")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Sketch:
     reach: int  # the hash up to which `parts` were looked at
     rows_by_chance: float  # share of another sample's rows that are expected here
     parts_by_chance: float
+    split: int = 0  # which column dealt the rows to parties; 0 for none
 
     @property
     def is_empty(self) -> bool:
@@ -90,7 +91,7 @@ class Sketch:
             number for side, size in sides for number in [*sorted(side), *[0] * (size - len(side))]
         ]
         return _FORMAT.pack(
-            self.table, self.reach, *numbers, self.rows_by_chance, self.parts_by_chance
+            self.table, self.reach, self.split, *numbers, self.rows_by_chance, self.parts_by_chance
         )
 
     @classmethod
@@ -98,15 +99,16 @@ class Sketch:
         """What `to_bytes` gave. Raises `ValueError` for anything else."""
         if len(data) != _FORMAT.size:
             raise ValueError(f"a sketch has {_FORMAT.size} bytes, and not {len(data)}")
-        table, reach, *numbers, by_row, by_part = _FORMAT.unpack(data)
+        table, reach, split, *numbers, by_row, by_part = _FORMAT.unpack(data)
         cuts = (_COLUMNS, _COLUMNS + KEPT)
         sides = (numbers[: cuts[0]], numbers[cuts[0] : cuts[1]], numbers[cuts[1] :])
         columns, rows, parts = (frozenset(side) - {0} for side in sides)
-        return cls(table, columns, rows, parts, reach, by_row, by_part)
+        return cls(table, columns, rows, parts, reach, by_row, by_part, split)
 
 
-def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
-    """The sketch of all rows of these sources under `key`."""
+def sketched(sources: Sequence[Cells], key: bytes, split: str | None = None) -> Sketch:
+    """The sketch of all rows of these sources under `key`. `split` is the column by whose values
+    these rows, and no others of their data set, are one party's."""
     hashing = Hashing(key)
     rows: list[Hashes] = []
     parts = _Parts()
@@ -134,6 +136,7 @@ def sketched(sources: Sequence[Cells], key: bytes) -> Sketch:
         reach=reach,
         rows_by_chance=by_row,
         parts_by_chance=by_part,
+        split=0 if split is None else int(hashing.words([split])[0]),
     )
 
 
@@ -264,8 +267,12 @@ class _Parts:
         new = np.ones(len(part), np.bool_)
         new[1:] = (part[1:] != part[:-1]) | (owner[1:] != owner[:-1])
         values, counts = np.unique(part[new], return_counts=True)
-        once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-        chance = min(1.0, (2 * twice + 1) / (once + 1))  # of two parts nobody knows what is rare
+        # Rows that are equal met a part by chance as well: of two columns, parts are the rows.
+        _, seen = np.unique(part, return_counts=True)
+        seen = seen // np.gcd.reduce(seen)
+        once, twice = int((seen == 1).sum()), int((seen == 2).sum())
+        # By two deviations more: of few parts nobody knows what is rare.
+        chance = min(1.0, (2 * (twice + 2 * math.sqrt(twice)) + 1) / (once + 1))
         telling = values[counts == 1]
         if len(telling) > KEPT:
             reach = int(telling[KEPT - 1])

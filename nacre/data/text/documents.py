@@ -1,6 +1,6 @@
 """The documents of one file, with what belongs to them: labels, groups, parties."""
 
-# Parts of torch are untyped.
+# PartyCells of torch are untyped.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from nacre.data.readers import (
     text,
     unit_name,
 )
-from nacre.data.sketches.cells import Cells, of_table
+from nacre.data.sketches.cells import Cells
+from nacre.data.sketches.files import PartyCells, of_file, parts_of_file
 from nacre.data.text.encode import Encoded, Encoder
 
 
@@ -96,8 +97,8 @@ class Documents:
     file: Path
     option: DocumentsOption
     columns: dict[str, list[Any]]  # by role: text, prompt, completion, label, unit, party
+    raw: RawTable  # of plain text the lines, whatever a document is
     notes: list[str] = field(default_factory=list[str])
-    raw: RawTable | None = None  # None for plain text
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -148,9 +149,11 @@ class Documents:
 
     def cells(self) -> tuple[Cells, ...]:
         """What the file says, whatever of it is learnt."""
-        if self.raw is not None:
-            return of_table(self.raw.columns)
-        return of_table({"text": self.columns["text"]})
+        return of_file(self.raw)
+
+    def parts(self) -> PartyCells:
+        """`cells` of each party; empty without a column of parties."""
+        return parts_of_file(self.raw, self.option.party)
 
     def encoded(self, encoder: Encoder) -> Encoded:
         """The rows of tokens."""
@@ -172,11 +175,11 @@ def read_documents(
 ) -> Documents:
     """The documents of a file; `keyed` ones say whose they are. Raises `DataError`."""
     if suffix(path) == ".txt":
-        file, lines = read_lines(folder, path)
-        found = split_documents(lines, option.documents)
+        raw = read_lines(folder, path)
+        found = split_documents(list(map(str, raw.columns[""])), option.documents)
         if not found:
-            raise DataError(f"{file} holds no document, so there is nothing to learn from")
-        return Documents(file, option, {"text": found})
+            raise DataError(f"{raw.file} holds no document, so there is nothing to learn from")
+        return Documents(raw.file, option, {"text": found}, raw)
     return _Reader(option, read_table(folder, path)).documents(keyed=keyed)
 
 
@@ -226,7 +229,7 @@ class _Reader:
             self._one_tag_a_word(columns["text"], columns["label"])
         places = [place for place, kept in enumerate(self._keep) if kept]
         kept = {role: [column[i] for i in places] for role, column in columns.items()}
-        return Documents(self._raw.file, option, kept, self._notes, self._raw)
+        return Documents(self._raw.file, option, kept, self._raw, self._notes)
 
     def _column(self, name: str, read: Callable[[object], Any]) -> list[Any]:
         """Each value as `read` gives it; those that it gives None for are judged."""

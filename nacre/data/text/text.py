@@ -1,7 +1,7 @@
 """Text from JSONL, CSV, TSV, Parquet or plain files: a row is a document, or a prompt with its
 answer."""
 
-# Parts of torch are untyped.
+# PartyCells of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nacre.data.files import rows_named
 from nacre.data.readers import form_problem
 from nacre.data.scaling import NoScaling
 from nacre.data.sketches.cells import Cells
+from nacre.data.sketches.files import PartyCells
 from nacre.data.split import Holdout, PublicFile, held_out
 from nacre.data.text import tokens
 from nacre.data.text.canaries import Canaries, inserted
@@ -210,6 +211,7 @@ class Text:
             notes=tuple(reading.notes),
             tokenizer=tokens.described(reading.tokenizer),
             cells=reading.cells,
+            parts=reading.parts,
         )
         return checked(cohorts, self.schema(folder), str(folder / self.path))
 
@@ -226,6 +228,7 @@ class _TextReading:
 
     def __post_init__(self) -> None:
         self.cells: tuple[Cells, ...] = ()  # of the private file
+        self.parts: PartyCells = {}
         self.tokenizer = self.option.tokenized(self.folder)
 
     def rows(self, path: str, *, keyed: bool) -> Rows:
@@ -233,7 +236,7 @@ class _TextReading:
         found = read_documents(self.option, self.folder, path, keyed=keyed)
         self.notes += found.notes
         if keyed:
-            self.cells = found.cells()
+            self.cells, self.parts = found.cells(), found.parts()
         features, label = self._encoded(found)
         if self.option.task in ("classification", "regression"):
             label = found.labels()

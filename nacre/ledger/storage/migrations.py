@@ -32,7 +32,9 @@ MIGRATIONS: tuple[Migration, ...] = (
         "more, which an older version would take for overspending; no table changes"
     ),
     Migration("entries of the kind `rows` hold a sketch; no table changes"),
-    Migration("a sketch is of cells as their file holds them; no table changes"),
+    Migration(
+        "a sketch is of cells as their file holds them, a party's of its rows; no table changes"
+    ),
 )
 """Entry i leads from format i + 1 to format i + 2."""
 

@@ -19,8 +19,11 @@ from nacre.core.errors import LedgerError
 from nacre.data.sketches.sketch import Sketch
 
 _NONCE = 12  # bytes
-_LABEL = b"nacre sketch, format 2"
-_EARLIER = b"nacre sketch, format 1"  # of cells as a dialect read them
+_LABEL = b"nacre sketch, format 3"
+_EARLIER = (
+    b"nacre sketch, format 1",  # of cells as a dialect read them
+    b"nacre sketch, format 2",  # of all parties in the account of each
+)
 
 
 def sealed(key: bytes, sketch: Sketch) -> str:
@@ -40,7 +43,7 @@ def unsealed(key: bytes, text: str, account: str) -> Sketch:
             f"the rows of account {account!r} were recorded by an earlier version of Nacre, in a "
             "form that none is compared with any more, so nobody can tell whether these are the "
             "same; go on under that name, or keep other data in a ledger of its own"
-            if _is_earlier(key, text)
+            if is_earlier(key, text)
             else f"the rows of account {account!r} were recorded under another key than the one "
             "beside this ledger, so nobody can tell whether these are the same; put back the key "
             "file that belongs to it"
@@ -52,9 +55,12 @@ def _opened(key: bytes, text: str, label: bytes) -> bytes:
     return AESGCM(key).decrypt(data[:_NONCE], data[_NONCE:], label)
 
 
-def _is_earlier(key: bytes, text: str) -> bool:
-    try:
-        _opened(key, text, _EARLIER)
-    except (InvalidTag, ValueError, binascii.Error):
-        return False
-    return True
+def is_earlier(key: bytes, text: str) -> bool:
+    """Whether this is a sketch of an earlier form under `key`."""
+    for label in _EARLIER:
+        try:
+            _opened(key, text, label)
+        except (InvalidTag, ValueError, binascii.Error):
+            continue
+        return True
+    return False
