@@ -216,7 +216,7 @@ def _table(cells: np.ndarray[Any, Any], columns: slice = slice(None)) -> Sketch:
 
 @pytest.mark.parametrize(
     ("rows", "columns", "values"),
-    [(200, 4, 10), (200, 6, 4), (200, 24, 2), (400, 24, 3), (20_000, 16, 2), (2000, 400, 2)],
+    [(200, 4, 10), (200, 6, 4), (200, 24, 2), (400, 24, 3), (5000, 16, 2), (500, 300, 2)],
 )
 def test_few_values_are_known_again_without_a_column(rows: int, columns: int, values: int) -> None:
     """Where no column alone tells a table, all that are left do; and other people's table, drawn
@@ -226,12 +226,11 @@ def test_few_values_are_known_again_without_a_column(rows: int, columns: int, va
     one, fresh = (
         np.stack([draw.choice(values, rows, p=share) for share in shares], 1) for _ in range(2)
     )
-    whole = _table(one)
-    for less in (slice(1, None), slice(None, -1)):
-        assert whole.same_data(_table(one, less))
-        assert _table(one, less).same_data(whole)
-    assert not whole.same_data(_table(fresh))
-    assert not whole.same_data(_table(fresh, slice(1, None)))
+    whole, less, other = _table(one), _table(one, slice(1, None)), _table(fresh)
+    assert whole.same_data(less)
+    assert less.same_data(whole)
+    assert not whole.same_data(other)
+    assert not less.same_data(other)
 
 
 def test_columns_that_are_equal_by_design_say_nothing() -> None:

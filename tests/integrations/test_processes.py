@@ -16,12 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Subset, TensorDataset
 
 from nacre.core.errors import Incompatible, RunError
+from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
+from nacre.core.types import BoundedSum
 from nacre.differential_privacy.options import Privacy
 from nacre.gradient_clipping import Adaptive
 from nacre.integrations import account
 from nacre.ledger import Ledger
 from nacre.report.evidence import check_releases
+from nacre.training.fit import Journalled
 from tests.forks import served
 from tests.integrations.declared import KEY, book, linear, private, same, sgd, table
 from tests.training.processes import PATIENCE, free_port, raised, several, variables
@@ -291,3 +294,55 @@ def test_the_loop_of_the_page_runs_unchanged_in_two_processes(tmp_path, own_grou
     assert first.read_text().splitlines()[1:] == [
         "True", "20", "True", "30 30 settled", "groups left: False"
     ]  # fmt: skip
+
+
+def _without_noise_of_sums(group, place, count):
+    """The sums of a run over the first `count` rows, and its weights; each noise is that of a sum
+    of zeros under a known key, so that two runs differ by their sums alone."""
+    account.os = _Known()
+    sums, added = [], Journalled.add
+
+    def add(self, total, state, source, adjacency, *, consume=False):
+        sums.append(({name: value.clone() for name, value in total.total.items()}, total.bound))
+        nothing = BoundedSum.zero(total.total, total.bound)
+        known = Source(KEY).child("step", self.step)
+        return added(self, nothing, state, known, adjacency, consume=consume)
+
+    model, rows = network(), TensorDataset(*(part[:count] for part in table().tensors))
+    Journalled.add = add
+    try:
+        with private(place, model, sgd(model), rows, folder=place / "run", portions=3) as run:
+            list(run)
+    finally:
+        Journalled.add = added
+    return sums, detached(trainable(model))
+
+
+def test_one_unit_moves_the_sums_of_several_processes_by_its_share(tmp_path):
+    """Two processes with three portions, with a row and without it: each process has the same
+    sums, a row moves them by the bound at most, and nothing outside `local/` tells of it."""
+    found, files = [], []
+    for count in (120, 119):
+        place = roomy(tmp_path / str(count))
+        found.append(several(2, _without_noise_of_sums, place, count))
+        files.append({
+            str(file.relative_to(place)): file.read_bytes()
+            for file in sorted((place / "run").rglob("*"))
+            if file.is_file() and "local" not in file.parts
+        })  # fmt: skip
+    moved = []
+    for (sums, weights), (others, other_weights) in zip(*found, strict=True):
+        assert same(weights, other_weights)
+        for (total, bound), (less, same_bound), (first, _) in zip(
+            sums, others, found[0][0][0], strict=True
+        ):
+            assert same(total, first)
+            assert bound == same_bound
+            apart = sum((total[name] - less[name]).double().square().sum() for name in total)
+            moved.append(float(apart.sqrt()) / bound)
+    assert len(moved) == 2 * 6
+    assert 0.1 < max(moved) <= 1 + 1e-5
+    for name in files[0].keys() & files[1].keys():
+        if name.endswith((".safetensors", "released.jsonl")):
+            assert files[0][name] == files[1][name], name
+    assert files[0].keys() == files[1].keys()

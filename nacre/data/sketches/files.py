@@ -1,6 +1,6 @@
 """The cells of files: all that they hold, whatever a recipe takes of it and however it is read."""
 
-# PartyCells of NumPy are untyped.
+# Parts of NumPy are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
