@@ -37,6 +37,7 @@ _OTHERS = {
     ".xls": "save the sheet as .csv",
     ".ods": "save the sheet as .csv",
     ".zip": "unpack it, or pack it as .gz",
+    ".pdf": "copy its tables or texts into a .csv",
     ".feather": "save it as .parquet",
     ".arrow": "save it as .parquet",
 }
@@ -166,7 +167,8 @@ def encoding_fault(encoding: str) -> str:
             "is not UTF-8 text; save it in UTF-8, or declare `dialect: {encoding: cp1252}` (or "
             "latin-1)"
         )
-    return f"is no text in {encoding}; correct `dialect.encoding`, or save the file in UTF-8"
+    name = "cp1252" if encoding == "charmap" else encoding  # so Python calls its 8-bit tables
+    return f"is no text in {name}; save it in {name}, or correct `dialect.encoding` in the recipe"
 
 
 _ROWS = 1 << 15

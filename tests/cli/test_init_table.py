@@ -390,6 +390,7 @@ PARTS = {
         ("plain.csv.gz", "is no whole .gz file"),
         ("t.parquet", "cannot be read as Parquet"),
         ("t.xlsx", "ends in .xlsx, which is not read"),
+        ("t.pdf", "ends in .pdf, which is not read; copy its tables or texts into a .csv"),
         ("t.jsonl", "has no header: its names stand in its rows"),
     ],
 )
@@ -417,6 +418,7 @@ def test_what_is_no_table_is_one_sentence(
         (("--public", "absent.csv"), "cannot be read"),
         (("--drop", "age", "--target", "ill"), "has no column left for the model to see"),
         (("-o", "no/recipe.yaml"), "there is no folder no"),
+        (("-o", "/proc/recipe.yaml"), "cannot be written, since its folder takes no file"),
         (("-o", "t.csv"), "t.csv exists; choose another file"),
     ],
 )
