@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[str, bytes | None, str]] = {
     "no rows": ("rows.csv", b"age,ward,pulse\n", "holds no rows, so there is nothing to predict"),
     "column": ("rows.csv", b"age,ward\n1,3\n", "has no column 'pulse' (it has age, ward)"),
     "twice": ("rows.csv", b"age,age,ward,pulse\n1,1,3,4\n", "has column 'age' twice"),
-    "separator": ("rows.csv", b"age;ward;pulse\n1;3;4\n", "is separated by semicolons"),
+    "separator": ("rows.csv", b"age;ward;pulse\n1;3;4\n", "and the model reads commas: save"),
     "ragged": ("rows.csv", b"age,ward,pulse\n1,3,50\n1,3\n", "row 2 has 2 values and the header"),
     "quote": ("rows.csv", b'age,ward,pulse\n1,3,"50\n2,3,50\n', "cannot be read"),
     "latin": ("rows.csv", b"age,ward,pulse\n1,\xff,50\n", "is not UTF-8 text"),
