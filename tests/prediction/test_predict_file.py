@@ -175,6 +175,7 @@ def test_images_text_and_a_language_model(place: Path, tmp_path: Path, nacre: An
 def test_columns_of_the_same_name_need_a_prefix(place: Path, rows: Path, nacre: Any) -> None:
     rows.write_text(rows.read_text().replace("note", "prediction", 1))
     refused(nacre("predict", place / "table", rows), "`--prefix`")
+    refused(nacre("predict", place / "table", rows, "--prefix", "a\nb"), "signs that no line shows")
     result = nacre("predict", place / "table", rows, "--prefix", "new_")
     assert result.stdout.splitlines()[0].endswith(
         "pulse,prediction,new_prediction,new_probability_no,new_probability_yes,new_nacre_note"
