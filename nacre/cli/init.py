@@ -167,8 +167,10 @@ def _write(output: Path, text: bytes) -> None:
             file.write(text)
     except FileExistsError:
         raise Refusal(_exists(output)) from None
-    except FileNotFoundError:
+    except OSError as error:
+        reason = f"as there is no folder {output.parent}: make it, or"
+        if output.parent.is_dir():
+            reason = f"since its folder takes no file ({(error.strerror or str(error)).lower()}):"
         raise Refusal(
-            f"{output} cannot be written, as there is no folder {output.parent}: make it, or "
-            "choose another file with `-o`"
+            f"{output} cannot be written, {reason} choose another file with `-o`"
         ) from None

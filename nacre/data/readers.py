@@ -37,6 +37,7 @@ _OTHERS = {
     ".xls": "save the sheet as .csv",
     ".ods": "save the sheet as .csv",
     ".zip": "unpack it, or pack it as .gz",
+    ".pdf": "copy its tables or texts into a .csv",
     ".feather": "save it as .parquet",
     ".arrow": "save it as .parquet",
 }
@@ -172,7 +173,8 @@ def encoding_fault(encoding: str) -> str:
             "is not UTF-8 text; save it in UTF-8, or declare `dialect: {encoding: cp1252}` (or "
             "latin-1)"
         )
-    return f"is no text in {encoding}; correct `dialect.encoding`, or save the file in UTF-8"
+    name = "cp1252" if encoding == "charmap" else encoding  # so Python calls its 8-bit tables
+    return f"is no text in {name}; save it in {name}, or correct `dialect.encoding` in the recipe"
 
 
 _ROWS = 1 << 15
@@ -273,9 +275,10 @@ def csv_form(name: str | Path, dialect: Dialect = PLAIN) -> CsvForm:
     return CsvForm(separator, None if quote == "none" else quote)
 
 
-def separation_fault(names: list[str], form: CsvForm) -> str | None:
+def separation_fault(names: list[str], form: CsvForm, *, fixed: bool = False) -> str | None:
     """What is wrong with a header that was read by the wrong separator, as the rest of a sentence
-    that begins with the file's name; None where nothing is.
+    that begins with the file's name; None where nothing is. A form is `fixed` where a model reads
+    it, and no recipe is at hand to declare another.
 
     >>> separation_fault(["a;b"], csv_form("rows.csv"))
     'is separated by semicolons; declare `dialect: {separator: ";"}`, or save it with commas'
@@ -286,16 +289,18 @@ def separation_fault(names: list[str], form: CsvForm) -> str | None:
     if other is None or (other == "," and form.separator == "\t"):
         return None
     word = "tab" if other == "\t" else f'"{other}"'
-    declared = f"declare `dialect: {{separator: {word}}}`"
-    return f"is separated by {_SEPARATORS[other]}; {declared}, or save it with {form.held()}"
+    declared = f"; declare `dialect: {{separator: {word}}}`, or"
+    if fixed:
+        declared = f", and the model reads {form.held()}:"
+    return f"is separated by {_SEPARATORS[other]}{declared} save it with {form.held()}"
 
 
-def csv_header(lines: Iterator[list[str]], form: CsvForm) -> list[str]:
+def csv_header(lines: Iterator[list[str]], form: CsvForm, *, fixed: bool = False) -> list[str]:
     """The names of the columns, from the first of the lines. Raises `FileFault`."""
     names = next(lines, None)
     if names is None:
         raise FileFault("is empty, so it has no header; its first line names columns")
-    if fault := separation_fault(names, form):
+    if fault := separation_fault(names, form, fixed=fixed):
         raise FileFault(fault)
     return names
 

@@ -37,8 +37,10 @@ def export(
     and sentence-transformers the whole.
     `adapter` gives a folder that `peft.PeftModel.from_pretrained(base, folder)` reads: first the
     weights, then the configuration, so a folder with the second has both. Raises `Incompatible`
-    for `adapter` where the model has none or pools its states.
+    for `adapter` where the model has none or pools its states, before the first file.
     """
+    if form == "adapter":
+        require_peft_form(model)
     if isinstance(model, Transformer):
         for name, text in model.files.items():
             write_bytes(folder / name, text.encode("utf-8"))
@@ -52,16 +54,21 @@ def export(
             return
         save_tensors(folder / "model.safetensors", merged(model))
         return
+    save_tensors(folder / "adapter_model.safetensors", adapters.weights(model))
+    write_json(folder / "adapter_config.json", adapters.config(model))
+
+
+def require_peft_form(model: nn.Module) -> None:
+    """Raises `Incompatible` where the model has no adapters, or none that PEFT could read."""
     if not adapters.adapted(model):
         raise Incompatible(
             "this model has no adapters to export: its own weights were trained; use form 'merged'"
         )
     if isinstance(model, Transformer) and isinstance(model.network, Pooled):
         raise Incompatible(
-            "PEFT has no form for an encoder whose states are pooled for a head; use form 'merged'"
+            "PEFT has no form for an encoder whose states are pooled for a head; use form 'merged',"
+            " or train another run with `pooling: stock` under `model`"
         )
-    save_tensors(folder / "adapter_model.safetensors", adapters.weights(model))
-    write_json(folder / "adapter_config.json", adapters.config(model))
 
 
 def _stock(model: Transformer) -> Tensors:

@@ -157,8 +157,9 @@ def _useless(level: PricedLevel, run: _RunNoise, whole: float, *, federated: boo
     others = "" if len(found) > 1 else "; no larger batch and no more steps would do it alone"
     return (
         f"over the whole run the noise is {whole:.2g} times as long as all gradients together can "
-        f"be, so little can be learnt; it would be as long with {' or '.join(found)}{others}; "
-        "more units, or fewer trained weights (`fine_tuning`), help as well"
+        "be, so little can be learnt; it would be as long with "
+        f"{', or with '.join(found)}{others}; more units, or fewer trained weights "
+        "(`fine_tuning`), help as well"
     )
 
 

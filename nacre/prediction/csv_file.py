@@ -70,7 +70,7 @@ class CsvRows:
         self._form, self._encoding = csv_form(file, dialect), dialect.encoding
         with reading(file), open_text(file, self._encoding) as opened:
             lines = csv_lines(opened, self._form)
-            self.names = csv_header(lines, self._form)
+            self.names = csv_header(lines, self._form, fixed=True)
             if next(lines, None) is None:
                 raise FileFault("holds no rows, so there is nothing to predict; add rows to it")
         once_each(file, self.names)

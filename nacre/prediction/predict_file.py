@@ -71,6 +71,8 @@ def predict_file(
     Raises `DataError` for a file that does not fit before the model is read, and as `load_model`.
     """
     signature, _ = signature_in(run, code)
+    if not prefix.isprintable():
+        raise Refusal(f"`--prefix` {prefix!r} has signs that no line shows; use letters and digits")
     if into is not None:
         _require_place(run, rows, into)
     added = added_columns(signature, prefix)

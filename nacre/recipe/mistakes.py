@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import date
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
@@ -167,6 +169,10 @@ def _text_remedy(value: str, wanted: Hint) -> str:
         return "; write true or false, without quotes"
     if value in kinds(options(wanted)):
         return f"; write `{{kind: {value}}}`"
+    if wanted in (int, float) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):  # as `low` of dates
+        with suppress(ValueError):
+            days = (date.fromisoformat(value) - date(1970, 1, 1)).days
+            return f"; as days since 1970-01-01 it is {days}"
     return ""
 
 

@@ -13,7 +13,7 @@ from nacre.core.files import load_tensors, read_json, write_bytes, write_json
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Tensors
 from nacre.fine_tuning import LoRA
-from nacre.fine_tuning.export import export, merged
+from nacre.fine_tuning.export import export, merged, require_peft_form
 from nacre.models import OWN, Code, Transformer, load, saved
 from nacre.prediction.graph import onnx_graph
 from nacre.prediction.predictor import load_model
@@ -37,8 +37,8 @@ def hand_over(
     from releases, so handing them on costs no epsilon.
 
     Raises `RunError` for a run that is open or a folder that holds files, `Incompatible` for
-    `adapter` where none was trained, `Refusal` for a Python model without `code.runs`,
-    `FileDamaged` where the run's files do not fit each other.
+    `adapter` where none was trained or states are pooled, `Refusal` for a Python model without
+    `code.runs`, `FileDamaged` where the run's files do not fit each other.
     """
     finished = open_run(run, code=code)
     if form == "onnx" and into.suffix.lower() == ".onnx":
@@ -59,6 +59,7 @@ def hand_over(
         model = load(run, recipe.folder, code=recipe.code, own=recipe.model)
     else:
         model = _with_adapters(recipe, folder)
+        require_peft_form(model)
     facts = _facts(folder)
     into.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Transformer):

@@ -358,6 +358,7 @@ PARTS = {
     "twice.csv": b"a,b,a\n",
     "unnamed.csv": b"a,,b\n",
     "binary.csv": b"\x00\x01\x02\x03",
+    "pdf.csv": b"%PDF-1.4\n1 0 obj\n",
     "utf16.csv": "a,b\n".encode("utf-16"),
     "open.csv": b'"a,b\n' + b"x\n" * 600_000,
     "quotes.csv": b'"a"b,c\n',
@@ -389,7 +390,9 @@ PARTS = {
         ("cut.csv.gz", "is no whole .gz file"),
         ("plain.csv.gz", "is no whole .gz file"),
         ("t.parquet", "cannot be read as Parquet"),
+        ("pdf.csv", "is binary and no text"),
         ("t.xlsx", "ends in .xlsx, which is not read"),
+        ("t.pdf", "ends in .pdf, which is not read; copy its tables or texts into a .csv"),
         ("t.jsonl", "has no header: its names stand in its rows"),
     ],
 )
@@ -417,6 +420,7 @@ def test_what_is_no_table_is_one_sentence(
         (("--public", "absent.csv"), "cannot be read"),
         (("--drop", "age", "--target", "ill"), "has no column left for the model to see"),
         (("-o", "no/recipe.yaml"), "there is no folder no"),
+        (("-o", "/proc/recipe.yaml"), "cannot be written, since its folder takes no file"),
         (("-o", "t.csv"), "t.csv exists; choose another file"),
     ],
 )

@@ -314,7 +314,7 @@ def test_a_sketch_of_the_earlier_form_is_compared_with_none() -> None:
     sketch = sketched(of_table({"a": [1.5, 2.5]}), KEY)
     nonce = os.urandom(12)
     earlier = AESGCM(KEY).encrypt(nonce, sketch.to_bytes(), b"nacre sketch, format 1")
-    with pytest.raises(LedgerError, match=r"by an earlier version of Nacre.*go on under that name"):
+    with pytest.raises(LedgerError, match=r"by an earlier version of Nacre.*under the name 'ward'"):
         unsealed(KEY, base64.b64encode(nonce + earlier).decode(), "ward")
     assert unsealed(KEY, sealed(KEY, sketch), "ward") == sketch
     with pytest.raises(LedgerError, match="under another key"):

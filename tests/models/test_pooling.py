@@ -137,8 +137,10 @@ def test_adapters_of_a_pooled_base_are_handed_over_merged_alone(tmp_path):
     model = LoRA(rank=2).prepare(made(folder_of("Bert", tmp_path), pooling="mean"), 0)
     moved = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {"network.head.weight", "network.head.bias"} < moved
+    (tmp_path / "into").mkdir()
     with pytest.raises(Incompatible, match=r"PEFT has no form.*use form 'merged'"):
-        export(model, tmp_path, "adapter")
+        export(model, tmp_path / "into", "adapter")
+    assert not any((tmp_path / "into").iterdir())
 
 
 def read_json(path):

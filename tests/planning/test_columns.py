@@ -105,6 +105,13 @@ def test_nothing_is_said_where_no_header_is_there(tmp_path: Path) -> None:
     planned(tmp_path, RECIPE.replace("[comment]", "[comment, remark]"))  # dropped elsewhere
 
 
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").mkdir()
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match=r"r.yaml:5 `data.path`: .*rows.csv is a folder where"):
+        plan(load_recipe(tmp_path / "r.yaml"))
+
+
 def test_a_parquet_file_has_names_too(tmp_path: Path) -> None:
     names = HEADER.strip().split(",")
     table = pyarrow.table({name: ["1"] for name in names})

@@ -80,7 +80,7 @@ def test_a_hopeless_run_is_told_with_an_epsilon_that_mends_it(tmp_path: Path) ->
 
 def test_batches_and_steps_that_are_named_mend_it_too(tmp_path: Path) -> None:
     (warning,) = _use(tmp_path, LARGE).warnings
-    batch, steps = re.search(r"a batch of (\d+) or (\d+) steps", warning).groups()  # type: ignore[union-attr]
+    batch, steps = re.search(r"with a batch of (\d+), or with (\d+) steps;", warning).groups()  # type: ignore[union-attr]
     assert _use(tmp_path, LARGE, training__batch=int(batch)).warnings == ()
     assert _use(tmp_path, LARGE, training__steps=int(steps)).warnings == ()
 

@@ -175,6 +175,7 @@ def test_images_text_and_a_language_model(place: Path, tmp_path: Path, nacre: An
 def test_columns_of_the_same_name_need_a_prefix(place: Path, rows: Path, nacre: Any) -> None:
     rows.write_text(rows.read_text().replace("note", "prediction", 1))
     refused(nacre("predict", place / "table", rows), "`--prefix`")
+    refused(nacre("predict", place / "table", rows, "--prefix", "a\nb"), "signs that no line shows")
     result = nacre("predict", place / "table", rows, "--prefix", "new_")
     assert result.stdout.splitlines()[0].endswith(
         "pulse,prediction,new_prediction,new_probability_no,new_probability_yes,new_nacre_note"
@@ -205,7 +206,7 @@ WRONG: dict[str, tuple[str, bytes | None, str]] = {
     "no rows": ("rows.csv", b"age,ward,pulse\n", "holds no rows, so there is nothing to predict"),
     "column": ("rows.csv", b"age,ward\n1,3\n", "has no column 'pulse' (it has age, ward)"),
     "twice": ("rows.csv", b"age,age,ward,pulse\n1,1,3,4\n", "has column 'age' twice"),
-    "separator": ("rows.csv", b"age;ward;pulse\n1;3;4\n", "is separated by semicolons"),
+    "separator": ("rows.csv", b"age;ward;pulse\n1;3;4\n", "and the model reads commas: save"),
     "ragged": ("rows.csv", b"age,ward,pulse\n1,3,50\n1,3\n", "row 2 has 2 values and the header"),
     "quote": ("rows.csv", b'age,ward,pulse\n1,3,"50\n2,3,50\n', "cannot be read"),
     "latin": ("rows.csv", b"age,ward,pulse\n1,\xff,50\n", "is not UTF-8 text"),

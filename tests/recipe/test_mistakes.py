@@ -68,6 +68,8 @@ def changed(old: str, new: str, text: str = WHOLE) -> RecipeError:
         ("seed: 3", "seed: -3", 3, "seed", "seed=-3 must be at least 0"),
         ("name: whole", "name: ' '", 2, "name", "must be a line of text"),
         ("low: 0, high: 120", "low: 5, high: 5", 10, "data.columns.age.low", "must be below"),
+        ("low: 0, high", "low: 2019-01-01, high", 10, "data.columns.age.low", "it is 17897"),
+        ("low: 0, high", "low: 2019-13-01, high", 10, "data.columns.age.low", "2019-13-01'"),
         ("beta: 4", "beta: .inf", 30, "adversarial_training.beta", ".inf is not finite"),
         ("beta: 4", "beta: -.INF", 30, "adversarial_training.beta", "not finite"),
         ("beta: 4", "beta: .nan", 30, "adversarial_training.beta", "not finite"),

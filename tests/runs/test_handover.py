@@ -111,6 +111,10 @@ def test_what_cannot_be_handed_over_writes_nothing(place, tmp_path):
     train(plan(recipe(place, LABELLED, **changes)), tmp_path / "bias")
     with pytest.raises(Incompatible, match=r"trained no adapters .*`--form merged`"):
         hand_over(tmp_path / "bias", tmp_path / "out", "adapter")
+    changes = {"model__pooling": "mean", "training__steps": 1, "ledger__path": "fourth.db"}
+    train(plan(recipe(place, LABELLED, **changes)), tmp_path / "pooled")
+    with pytest.raises(Incompatible, match=r"PEFT has no form .*`pooling: stock`"):
+        hand_over(tmp_path / "pooled", tmp_path / "out", "adapter")
     assert not (tmp_path / "out").exists()
 
 

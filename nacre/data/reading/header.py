@@ -234,7 +234,8 @@ class _HeaderText:
             if self._encoding is not None:
                 raise
             text = self._in_western(line, error)
-        if "\0" in text:
+        # A PDF begins with a line of plain text, whatever its name.
+        if "\0" in text or (self._encoding is None and text.startswith("%PDF-")):
             raise _HeaderFault("is binary and no text; save it as CSV or as Parquet")
         self.lines.append(text)
         return text

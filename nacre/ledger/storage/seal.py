@@ -41,8 +41,8 @@ def unsealed(key: bytes, text: str, account: str) -> Sketch:
     except (InvalidTag, ValueError, binascii.Error) as error:
         raise LedgerError(
             f"the rows of account {account!r} were recorded by an earlier version of Nacre, in a "
-            "form that none is compared with any more, so nobody can tell whether these are the "
-            "same; go on under that name, or keep other data in a ledger of its own"
+            "form that no rows are compared with any more, so nobody can tell whether these are "
+            f"the same; go on under the name {account!r}, or keep other data in another ledger"
             if is_earlier(key, text)
             else f"the rows of account {account!r} were recorded under another key than the one "
             "beside this ledger, so nobody can tell whether these are the same; put back the key "

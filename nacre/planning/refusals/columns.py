@@ -44,6 +44,12 @@ def _faults(
 ) -> Iterator[tuple[str, str]]:
     """(key, what is wrong) of each name that the file does not have and, of a table, of each
     column that the recipe says nothing of; unit and party are looked for where `keyed`."""
+    if file.is_dir():
+        yield (
+            "data.path",
+            f"{file} is a folder where a file of rows is needed; name the file itself",
+        )
+        return
     dialect = data.dialect if isinstance(data, Table) else Dialect()
     try:
         names = named_columns(file, dialect)

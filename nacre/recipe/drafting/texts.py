@@ -269,6 +269,7 @@ def _rest(file: Path, said: TextRoles, found: _Roles, folder: Path) -> Sequence[
     pooling = [
         "  # pooling: mean  # or cls, pooler, stock: what the answer is read from. Left out, it is",
         "  #   what the base was trained for by its 1_Pooling/config.json, else the stock head",
+        "  #   (`nacre export --form adapter`, for PEFT, needs stock)",
     ]
     return [
         "model:",
