@@ -139,8 +139,8 @@ WIRING = [
     ),
     Fault(
         "key: the ledger's fingerprint has none", "ledger/recorded_rows.py",
-        "sketched(cells, ledger.sketch_key())",
-        "sketched(cells, bytes(32))",
+        "    key = ledger.sketch_key()",
+        "    key = bytes(32)",
         ALIKE,
     ),
     Fault(

@@ -384,7 +384,7 @@ def _plain(tensor: Tensor) -> Tensor:
 _KINDS = (Tensor, torch.nn.Parameter)
 
 
-def bytes_of(tensor: Tensor) -> bytes:
+def raw_bytes(tensor: Tensor) -> bytes:
     """A copy of what a tensor holds, row by row, wherever it lies."""
     value = _plain(tensor)
     return bytes(_memory(value))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible
-from nacre.core.random import Source, bytes_of
+from nacre.core.random import Source, raw_bytes
 from nacre.core.tensors import trainable
 
 _SMALL = 1 << 13  # bytes of a tensor that is kept as it is
@@ -123,7 +123,7 @@ def marks_of(model: nn.Module, source: Source) -> bytes:
     tag = source.tagging()
     found: dict[str, _Content] = {}
     for name, weight in trainable(model).items():
-        bits = bytes_of(weight) if _size(weight) <= _SMALL else tag(weight)
+        bits = raw_bytes(weight) if _size(weight) <= _SMALL else tag(weight)
         found[name] = (weight.dtype, weight.shape, bits)
     return _joined(found)
 

@@ -34,6 +34,7 @@ def folder_of(family, into):
     folder = into / family.lower()
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in _files(family).items():
+        (folder / name).unlink(missing_ok=True)  # a model may still read its weights from there
         (folder / name).write_bytes(content)
     return folder
 

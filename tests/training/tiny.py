@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ FEDERATED: dict[str, Any] = CENTRAL | {
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with dotted keys set, or removed where the value is None."""
-    copy = deepcopy(base)
+    copy = _sorted(base)
     for key, value in changes.items():
         *path, last = key.split(".")
         place = copy
@@ -58,6 +57,13 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         else:
             place[last] = value
     return copy
+
+
+def _sorted(value: Any) -> Any:
+    """A copy, its keys in order."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def text(base: dict[str, Any], **changes: Any) -> str:
