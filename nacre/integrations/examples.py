@@ -18,7 +18,7 @@ from nacre.core.random import Source
 from nacre.core.rows import select
 from nacre.core.theirs import form_of, theirs
 from nacre.core.types import Batch
-from nacre.data.sketches.cells import Cells
+from nacre.data.sketches.cells import NARROW, Cells
 from nacre.data.units import kept_rows, members_of
 from nacre.integrations.fetching import Fetcher
 from nacre.integrations.mixing import Alone
@@ -190,12 +190,12 @@ def cells(rows: Fetcher, collate: Collate) -> tuple[Cells, ...]:
     first = _flat(example)
     listed = np.issubdtype(first.dtype, np.integer) and first.size >= _LISTED
     blocks = Cells("cells", lambda: (np.stack(block) for block in _blocks(rows, collate)))
-    if not listed and first.size > _NARROW:
+    if not listed and first.size > NARROW:
         return (blocks,)
     held = [row for block in _blocks(rows, collate) for row in block]
     if len({row.size for row in held}) > 1 or (listed and "input_ids" in example):
         return (Cells("sequence", held),)
-    table = Cells("cells", np.stack(held)) if first.size <= _NARROW else blocks
+    table = Cells("cells", np.stack(held)) if first.size <= NARROW else blocks
     return (Cells("sequence", held), table) if listed else (table,)  # tokens, or measurements
 
 
@@ -211,7 +211,6 @@ def digest_of(rows: Fetcher, collate: Collate, source: Source) -> bytes:
 
 
 _LISTED = 16  # whole numbers a row, from which on their order may say something: tokens
-_NARROW = 256  # values of a row, up to which all rows are held at once
 
 
 def _blocks(rows: Fetcher, collate: Collate) -> Iterator[list[np.ndarray]]:

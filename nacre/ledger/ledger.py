@@ -159,8 +159,8 @@ class Ledger:
         """Records which rows these accounts stand for: an entry of one size for each, whatever they
         are.
 
-        The same data under another name would have a second budget, so they are refused; all
-        parties of one data set, dealt by one column, have rows of their own. What counts as the
+        The same data under another name would have a second budget, so they are refused; parties
+        that are recorded together, dealt by one column, have rows of their own. What counts as the
         same, and what cannot be seen, stands in `nacre.data.sketches.sketch`.
         The sketches are encrypted under the key that lies beside the ledger. Raises `LedgerError`,
         also where that key is not the one that earlier sketches were recorded under. Then nothing
@@ -173,7 +173,7 @@ class Ledger:
             ]
             for account, sketch in sketches.items():
                 for name, text in known:
-                    require_one_budget(key, account, sketch, name, text)
+                    require_one_budget(key, account, sketch, name, text, sketches)
             for account, sketch in sketches.items():
                 page.append(account, "rows", {"sketch": sealed(key, sketch)})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nacre.core.errors import LedgerError
 from nacre.data.sketches.sketch import Sketch
 from nacre.ledger.storage.seal import is_earlier, unsealed
@@ -13,11 +15,13 @@ def require_one_budget(
     sketch: Sketch,
     other: str,  # an account, which may be the same
     text: str,  # a sealed sketch of its rows
+    together: Collection[str],  # the accounts that are recorded at once, `account` among them
 ) -> None:
     """Raises `LedgerError` where the other account stands for the same rows.
 
-    Parties that one column tells apart have rows of their own, however alike they are; a row has
-    one party by each column, so an account of a party keeps to its column.
+    Parties that one column tells apart at once have rows of their own, however alike they are; a
+    row has one party by each column, so an account of a party keeps to its column. A party that is
+    there no more may have another name now, and is compared.
     """
     if other == account:
         if sketch.split and not is_earlier(key, text):
@@ -29,11 +33,10 @@ def require_one_budget(
                     "parties by the same column, or give these the names of none before"
                 )
         return
-    of_one_set = other.partition("/")[0] == account.partition("/")[0]
-    if of_one_set and sketch.split and is_earlier(key, text):
+    if other in together and sketch.split and is_earlier(key, text):
         return
     known = unsealed(key, text, other)
-    if of_one_set and sketch.split == known.split != 0:
+    if other in together and sketch.split == known.split != 0:
         return
     if sketch.same_data(known):
         raise LedgerError(

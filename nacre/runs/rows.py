@@ -20,6 +20,7 @@ from nacre.data.dataset import Cohorts, Rows, Schema
 from nacre.data.scaling import Scaler, fit_scaling
 from nacre.data.sketches.cells import Cells
 from nacre.data.text.token_cache import Aids
+from nacre.data.units import members_of
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 
@@ -114,10 +115,9 @@ def _parts(cohorts: Cohorts) -> Mapping[str, tuple[Cells, ...]]:
         return cohorts.parts
     found: dict[str, tuple[Cells, ...]] = {}
     for rows in _protected(cohorts):
-        places: dict[str, list[int]] = {}
-        for place, name in enumerate(rows.party or ()):
-            places.setdefault(name, []).append(place)
-        for name, own in places.items():
+        names, which = members_of(rows.party or ())
+        for place, name in enumerate(names):
+            own: list[int] = np.flatnonzero(which == place).tolist()
             found[name] = (*found.get(name, ()), _of_rows(rows.take(own)))
     return found
 

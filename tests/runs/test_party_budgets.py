@@ -79,3 +79,16 @@ def test_parties_whose_rows_are_all_alike_stand_for_all(tmp_path: Path) -> None:
     _dealt(tmp_path, "ward")
     with pytest.raises(LedgerError, match=OF_A_PARTY):
         _dealt(tmp_path, None)
+
+
+def test_a_party_under_another_name_has_no_second_budget(dealt: Path) -> None:
+    """Its rows are those of a party that is there no more; a party that leaves takes none along."""
+    table = pd.read_csv(dealt / "visits.csv")
+    renamed = table.replace({"ward": {"east": "eastern"}})
+    renamed.to_csv(dealt / "visits.csv", index=False)
+    with pytest.raises(
+        LedgerError, match=r"charged to account 'ward/east' already.*'ward/eastern'"
+    ):
+        _dealt(dealt, "ward")
+    table[table["ward"] != "east"].to_csv(dealt / "visits.csv", index=False)
+    _dealt(dealt, "ward")

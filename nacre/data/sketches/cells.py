@@ -34,6 +34,9 @@ from nacre.data.sketches.moments import any_order, calendar
 Hashes = NDArray[np.uint64]
 """One number a cell, row or part; 0 stands for nothing."""
 
+NARROW = 256
+"""Numbers of a row, up to which an array is a table of columns; those of wider ones are pixels."""
+
 CellForm = Literal["cells", "sequence"]
 """Whether the order of a row's values says nothing (a table) or everything (text, tokens)."""
 

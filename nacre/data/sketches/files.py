@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from nacre.data.readers import RawTable, unit_name
 from nacre.data.reading.values import NumberColumn, Values, equal_once
-from nacre.data.sketches.cells import Cells, of_table
+from nacre.data.sketches.cells import NARROW, Cells, of_table
+from nacre.data.units import members_of
 
 PartyCells = dict[str, tuple[Cells, ...]]
 """What each party's rows say, by its name."""
-
-_NARROW = 256  # numbers a row, up to which an array is a table of columns
 
 
 def of_file(raw: RawTable, encoding: str = "utf-8") -> tuple[Cells, ...]:
@@ -54,7 +53,7 @@ def of_arrays(arrays: Mapping[str, NDArray[Any]], count: int) -> tuple[Cells, ..
         if not array.ndim or len(array) != count:
             continue
         flat = array.reshape(count, math.prod(array.shape[1:]))
-        if flat.shape[1] <= _NARROW:
+        if flat.shape[1] <= NARROW:
             columns += [_column(column) for column in flat.T]
         elif flat.dtype.kind in "buif":
             wide.append(Cells("cells", flat))
@@ -79,6 +78,7 @@ def parts_of_arrays(arrays: Mapping[str, NDArray[Any]], party: Sequence[str] | N
 
 
 def _members(party: Sequence[str]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    names, which = np.unique(np.array(party, dtype=object), return_inverse=True)
-    for place, name in enumerate(names.tolist()):
-        yield name, np.flatnonzero(which == place)
+    """(name, its rows) of each party."""
+    names, which = members_of(party)
+    order = np.argsort(which, kind="stable")
+    yield from zip(names, np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True)

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.data.sketches.cells import Cells, Hashes, Hashing
+from nacre.data.sketches.cells import NARROW, Cells, Hashes, Hashing
 from nacre.data.sketches.marks import judged, multiset, same_columns
 
 KEPT = 512
@@ -47,7 +47,6 @@ _PAIRED = 16  # cells of a row at most that are paired with each other, those of
 _PAIRS = 1 << 24  # pairs of cells that are made
 _AMONG = 64  # columns whose cells are paired: those of the most different values
 _WINDOW = 8  # words or tokens of a telling part
-_JUDGED = 256  # columns; arrays of wider rows are pixels and the like, which have no roles
 _SAMPLED = 1 << 20  # parts that are looked at; of more, those of the smallest hashes
 _ALL = 2**64 - 1
 _FORMAT = struct.Struct(f"<{2 * KEPT + _COLUMNS + 3}Q2d")
@@ -120,7 +119,7 @@ def sketched(sources: Sequence[Cells], key: bytes, split: str | None = None) -> 
             continue
         for block in source.columns(hashing):
             paired = block
-            if source.in_columns or len(block) <= _JUDGED:
+            if source.in_columns or len(block) <= NARROW:
                 block, digests = judged(hashing, block)
                 paired = block[:_AMONG]
                 columns |= digests
