@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
     from nacre.audit.run import audit_run
-    from nacre.core.optimizers import SGD, Adam, AdamW, Average, Schedule
+    from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Average, Schedule, Yogi
     from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
     from nacre.differential_privacy.mechanism import Budget, Mechanism
     from nacre.differential_privacy.options import Privacy
@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
     "nacre.audit.run": ("audit_run",),
-    "nacre.core.optimizers": ("SGD", "Adam", "AdamW", "Average", "Schedule"),
+    "nacre.core.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Average", "Schedule", "Yogi"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
     "nacre.differential_privacy.mechanism": ("Budget", "Mechanism"),
     "nacre.differential_privacy.options": ("Privacy",),
@@ -91,6 +91,7 @@ __all__ = [
     "MLP",
     "PGD",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Adaptive",
@@ -139,6 +140,7 @@ __all__ = [
     "Training",
     "Tune",
     "Uniform",
+    "Yogi",
     "abandon",
     "audit_run",
     "dumps",

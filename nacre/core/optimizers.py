@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -39,6 +39,38 @@ class _Adam(_Uncompiled, torch.optim.Adam):
 
 class _AdamW(_Uncompiled, torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class _Adagrad(_Uncompiled, torch.optim.Adagrad):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adagrad.step))
+
+
+class _Yogi(_Uncompiled):
+    """What torch does not have; `Yogi` says what it computes."""
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float], eps: float
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Moves every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        kept = self.state[parameter]
+        if not kept:
+            kept["mean"] = torch.zeros_like(parameter)
+            kept["square"] = torch.full_like(parameter, eps**2)
+        mean, square, new = kept["mean"], kept["square"], gradient.square()
+        mean.lerp_(gradient, 1 - beta1)
+        square.addcmul_(torch.sign(square - new), new, value=beta2 - 1)
+        parameter.addcdiv_(mean, square.sqrt().add_(eps), value=-group["lr"])
 
 
 def _positive(name: str, value: float) -> None:
@@ -135,7 +167,72 @@ class AdamW:
         return _AdamW(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
 
 
-OptimizerOption = SGD | Adam | AdamW
+@dataclass(frozen=True, kw_only=True)
+class Adagrad:
+    """Adagrad (Duchi et al. 2011); as a server's optimizer it is FedAdagrad (Reddi et al. 2021,
+    algorithm 2, with beta1 = 0)."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    lr: float = 1e-2
+    """Step size."""
+    initial: float = 0.0
+    """What the sum of squares starts at; FedAdagrad starts it at the square of tau."""
+    epsilon: float = 1e-8
+    """Added to the root of the sum of squares; FedAdagrad calls it tau."""
+
+    def __post_init__(self) -> None:
+        _positive("lr", self.lr)
+        _positive("epsilon", self.epsilon)
+        require.not_negative(initial=self.initial)
+
+    def sentence(self) -> str:
+        """The optimizer with its numbers."""
+        return f"Adagrad, step size {self.lr:g}"
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`."""
+        return _Adagrad(
+            parameters, lr=self.lr, initial_accumulator_value=self.initial, eps=self.epsilon
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yogi:
+    """Adam whose memory of the square moves by no more than the new square, so that a few large
+    gradients do not make later steps small for long (Zaheer et al. 2018, algorithm 2); as a
+    server's optimizer it is FedYogi (Reddi et al. 2021, algorithm 2).
+
+    The mean m and the square v of a gradient g follow m ← beta1 m + (1 - beta1) g and
+    v ← v - (1 - beta2) sign(v - g²) g², and a weight moves by -lr m / (√v + epsilon). As in the
+    second source, v starts at epsilon² and nothing is corrected for the start.
+    """
+
+    kind: Literal["yogi"] = "yogi"
+    lr: float = 1e-2
+    """Step size."""
+    beta1: float = 0.9
+    """Memory of the mean."""
+    beta2: float = 0.99
+    """Memory of the square."""
+    epsilon: float = 1e-3
+    """Added to the root of the square; FedYogi calls it tau."""
+
+    def __post_init__(self) -> None:
+        _positive("lr", self.lr)
+        _positive("epsilon", self.epsilon)
+        require.below_one(beta1=self.beta1)
+        require.below_one(beta2=self.beta2)
+
+    def sentence(self) -> str:
+        """The optimizer with its numbers."""
+        return f"Yogi, step size {self.lr:g}, betas {self.beta1:g} and {self.beta2:g}"
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`."""
+        return _Yogi(parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon)
+
+
+OptimizerOption = SGD | Adam | AdamW | Adagrad | Yogi
 
 OPTIMIZERS: tuple[type[OptimizerOption], ...] = get_args(OptimizerOption)
 """Every optimizer that a recipe can name; the laws run over them."""

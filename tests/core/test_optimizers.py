@@ -4,10 +4,22 @@ import sys
 import pytest
 import torch
 
-from nacre.core.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Schedule, scale_steps
+from nacre.core.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Schedule,
+    Yogi,
+    scale_steps,
+)
 
 
-@pytest.mark.parametrize("option", [SGD(lr=0.5, momentum=0.9), Adam(lr=0.5), AdamW(lr=0.5)])
+@pytest.mark.parametrize(
+    "option",
+    [SGD(lr=0.5, momentum=0.9), Adam(lr=0.5), AdamW(lr=0.5), Adagrad(lr=0.5)],
+)
 def test_an_optimizer_moves_against_the_gradient(option):
     w = torch.nn.Parameter(torch.zeros(1))
     optimizer = option.build([w])
@@ -16,10 +28,10 @@ def test_an_optimizer_moves_against_the_gradient(option):
     assert w.item() == pytest.approx(-0.5, rel=1e-4)
 
 
-SETTINGS = ("lr", "momentum", "weight_decay", "betas", "eps")
+SETTINGS = ("lr", "momentum", "weight_decay", "betas", "eps", "initial_accumulator_value")
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("kind", [kind for kind in OPTIMIZERS if kind is not Yogi])
 def test_steps_are_those_of_torch_to_the_bit(kind):
     def moved(make):
         torch.manual_seed(0)
@@ -42,6 +54,35 @@ def test_steps_are_those_of_torch_to_the_bit(kind):
     expected, their_state = moved(lambda parameters: stock(parameters, **settings))
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
     assert str(state) == str(their_state)
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_yogi_is_its_formula(beta1):
+    option = Yogi(lr=0.3, beta1=beta1, beta2=0.8, epsilon=0.01)
+    w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = option.build([w])
+    expected, mean, square = w.detach().double(), torch.zeros(2).double(), 0.01**2
+    for step in range(6):
+        gradient = torch.tensor([0.5, -3.0]) / (1 + step)
+        w.grad = gradient.clone()
+        if step == 3:  # a run that resumes continues
+            kept = optimizer.state_dict()
+            optimizer = option.build([w])
+            optimizer.load_state_dict(kept)
+        optimizer.step()
+        g = gradient.double()
+        mean = beta1 * mean + (1 - beta1) * g
+        square = square - (1 - 0.8) * torch.sign(square - g**2) * g**2
+        expected = expected - 0.3 * mean / (square.sqrt() + 0.01)
+        assert w.detach().double() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fed_adagrad_starts_its_sum_of_squares_at_the_square_of_tau():
+    w = torch.nn.Parameter(torch.zeros(1))
+    optimizer = Adagrad(lr=0.5, initial=0.04, epsilon=0.2).build([w])
+    w.grad = torch.tensor([0.3])
+    optimizer.step()
+    assert w.item() == pytest.approx(-0.5 * 0.3 / ((0.04 + 0.09) ** 0.5 + 0.2))
 
 
 STEPS = """
@@ -74,6 +115,10 @@ def test_a_step_that_is_not_compiled_imports_no_compiler():
         (Schedule, {"warmup": 1.0}),
         (Adam, {"beta1": -0.1}),
         (AdamW, {"lr": -1}),
+        (Adagrad, {"epsilon": 0}),
+        (Adagrad, {"initial": -1}),
+        (Yogi, {"beta2": 1.0}),
+        (Yogi, {"epsilon": float("nan")}),
     ],
 )
 def test_values_out_of_range_are_refused(kind, values):

@@ -20,7 +20,15 @@ from nacre.adversarial_training import (
     Trades,
 )
 from nacre.audit.catalogue import AUDITS
-from nacre.core.optimizers import OPTIMIZERS, SGD, Adam, AdamW, OptimizerOption
+from nacre.core.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    OptimizerOption,
+    Yogi,
+)
 from nacre.data import (
     DATA,
     SAMPLINGS,
@@ -154,6 +162,8 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (SGD(lr=0.3, momentum=0.9), (), "optimizer", ("SGD", "0.3", "momentum 0.9")),
     (Adam(lr=0.3, beta1=0.8), (), "optimizer", ("Adam", "0.3", "0.8")),
     (AdamW(lr=0.3, weight_decay=0.2), (), "optimizer", ("AdamW", "0.3", "weight decay 0.2")),
+    (Adagrad(lr=0.3), (), "optimizer", ("Adagrad", "0.3")),
+    (Yogi(lr=0.3, beta2=0.7), (), "optimizer", ("Yogi", "0.3", "0.7")),
     (Full(), (), "tuning", ("All weights",)),
     (Head(), (), "tuning", ("Only the last layer",)),
     (Bias(), (), "tuning", ("Only the biases",)),

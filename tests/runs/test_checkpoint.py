@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from nacre.core.errors import FileDamaged
+from nacre.core.optimizers import Adagrad, Yogi
 from nacre.runs import checkpoint
 
 OPTIMIZERS = [
@@ -10,6 +11,8 @@ OPTIMIZERS = [
     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
     lambda p: torch.optim.Adam(p, lr=0.1),
     lambda p: torch.optim.AdamW(p, lr=0.1),
+    Adagrad(lr=0.1).build,
+    Yogi(lr=0.1).build,
 ]
 
 

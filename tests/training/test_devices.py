@@ -11,7 +11,7 @@ from torch import nn
 
 from nacre.adversarial_training import PGD, Ball, Madry, Standard
 from nacre.core.errors import BudgetExceeded
-from nacre.core.optimizers import SGD, Adam, AdamW
+from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Yogi
 from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import BoundedSum, FeatureSpace
@@ -147,6 +147,8 @@ CASES = [
     ("vmapped", NOISED, SGD(lr=0.1, momentum=0.9, weight_decay=0.01)),
     ("attacked", NOISED, Adam(lr=0.1)),
     ("vmapped", PLAIN, SGD(lr=0.1)),
+    ("looped", NOISED, Yogi(lr=0.1)),
+    ("looped", NOISED, Adagrad(lr=0.1)),
 ]
 
 
