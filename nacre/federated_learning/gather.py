@@ -84,7 +84,7 @@ def _change(name: str, data: bytes, asked: Round) -> Tensors:
     """What party `name` replied, in the order of the weights. Raises `PartyError`."""
     where = f"party {name!r} in round {asked.request.round}"
     try:
-        reply = Reply.from_bytes(data)
+        reply = Reply.from_bytes(data, asked.request.tensors)
     except PartyError as error:
         raise PartyError(f"{where}: {error}") from error
     fault = _fault(name, reply, asked)

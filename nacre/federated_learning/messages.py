@@ -3,8 +3,9 @@
 A message is one safetensors file. Its metadata has a single entry, `nacre`: JSON with exactly the
 fields below, no more and no fewer, so a message carries nothing else.
 
-    request  format message kind round recipe        tensors: the weights, float32
-    reply    format message kind round party how     tensors: what was released, float32
+    request  format message kind round recipe                  tensors: the weights, float32
+    reply    format message kind round party how encoding exponents
+                                                               tensors: what was released
 
 *Guarantee:* a reply has no place for counts, losses or timings of private rows; what it carries is
 one `Release` and the right it leaves by. Bytes from outside are data and never code: whatever they
@@ -20,7 +21,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,7 @@ from nacre.core.files import tensors_to_bytes
 from nacre.core.random import digest
 from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Tensors, Unprotected
+from nacre.federated_learning.encodings import Encoding, decoded, encoded
 
 MessageKind = Literal["train", "evaluate"]
 """What is asked: a change of these weights, or figures of them."""
@@ -38,9 +40,10 @@ MessageKind = Literal["train", "evaluate"]
 How = Noised | Inherited | Unprotected
 """By what right a release leaves; as in `Release`."""
 
-FORMAT = 1
+FORMAT = 2
 """Of every message, as docs/formats/message.md has it."""
 _LAST_ROUND = 2**31 - 1
+_REPLY = {"kind", "round", "party", "how", "encoding", "exponents"}
 
 _UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError)
 """All that safetensors, torch and json raise on bytes that are no message."""
@@ -58,13 +61,14 @@ class RoundRequest:
     def to_bytes(self) -> bytes:
         """The message; the same request gives the same bytes."""
         facts = {"kind": self.kind, "round": self.round, "recipe": self.recipe}
-        return _packed("request", facts, self.tensors)
+        return _packed("request", facts, encoded(self.tensors, "float32")[0])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RoundRequest:
         """What `to_bytes` packed. Raises `PartyError` for any other bytes."""
         try:
-            facts, tensors = _unpacked("request", {"kind", "round", "recipe"}, data)
+            facts, packed = _unpacked("request", {"kind", "round", "recipe"}, data)
+            tensors = decoded(packed, "float32", None, None)
             recipe = _text(facts["recipe"], "recipe")
             return cls(_kind(facts["kind"]), _round(facts["round"]), recipe, tensors)
         except _UNREADABLE as error:
@@ -84,24 +88,34 @@ class Reply:
     party: str
     tensors: Tensors  # train: weights after minus weights before
     how: How
+    encoding: Encoding = "float32"  # one that holds the tensors without loss
 
     def to_bytes(self) -> bytes:
         """The message; the same reply gives the same bytes."""
+        tensors, exponents = encoded(self.tensors, self.encoding)
         facts = {
             "kind": self.kind,
             "round": self.round,
             "party": self.party,
             "how": _how_to_json(self.how),
+            "encoding": self.encoding,
+            "exponents": exponents,
         }
-        return _packed("reply", facts, self.tensors)
+        return _packed("reply", facts, tensors)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Reply:
-        """What `to_bytes` packed. Raises `PartyError` for any other bytes."""
+    def from_bytes(cls, data: bytes, like: Mapping[str, torch.Tensor] | None = None) -> Reply:
+        """What `to_bytes` packed. Raises `PartyError` for any other bytes.
+
+        `like` has the names and shapes that were asked for; a sparse reply is refused without it.
+        """
         try:
-            facts, tensors = _unpacked("reply", {"kind", "round", "party", "how"}, data)
+            facts, packed = _unpacked("reply", _REPLY, data)
             party, how = _text(facts["party"], "party"), _how_from_json(facts["how"])
-            return cls(_kind(facts["kind"]), _round(facts["round"]), party, tensors, how)
+            encoding = _encoding(facts["encoding"])
+            tensors = decoded(packed, encoding, facts["exponents"], like)
+            kind, number = _kind(facts["kind"]), _round(facts["round"])
+            return cls(kind, number, party, tensors, how, encoding)
         except _UNREADABLE as error:
             raise _refusal("reply", error) from error
 
@@ -128,14 +142,11 @@ def _refusal(message: str, error: Exception) -> PartyError:
 def _packed(message: str, facts: Mapping[str, Any], tensors: Tensors) -> bytes:
     """One metadata entry only: safetensors keeps several in no fixed order."""
     text = json.dumps({"format": FORMAT, "message": message, **facts}, sort_keys=True)
-    return tensors_to_bytes({name: t.float() for name, t in tensors.items()}, {"nacre": text})
+    return tensors_to_bytes(tensors, {"nacre": text})
 
 
 def _unpacked(message: str, fields: set[str], data: bytes) -> tuple[dict[str, Any], Tensors]:
     tensors: Tensors = load(data)  # first: it checks the header that is read again below
-    for name, value in tensors.items():
-        if value.dtype != torch.float32:
-            raise ValueError(f"tensor {name!r} is {value.dtype}, not float32")
     facts = _object(parsed(_metadata(data)), {"format", "message", *fields})
     if facts["format"] != FORMAT or facts["message"] != message:
         raise ValueError(f"it is no {message} of format {FORMAT}")
@@ -165,6 +176,12 @@ def _text(value: Any, name: str) -> str:
 def _kind(value: Any) -> MessageKind:
     if value not in ("train", "evaluate"):
         raise ValueError("kind is neither train nor evaluate")
+    return value
+
+
+def _encoding(value: Any) -> Encoding:
+    if value not in get_args(Encoding):
+        raise ValueError("its encoding is none of " + ", ".join(get_args(Encoding)))
     return value
 
 

@@ -139,7 +139,12 @@ def test_a_fact_of_another_type_never_gets_through(message, field, value):
         {"rows": 17},  # the schema is closed: a count has no place
         {"loss": 0.3},
         {"seconds": 1.5},
-        {"format": 2},
+        {"format": 1},
+        {"encoding": "float16"},
+        {"encoding": "int8"},
+        {"encoding": "sparse"},
+        {"encoding": ["int8"]},
+        {"exponents": {}},
         {"message": "request"},
         {"kind": "score"},
         {"kind": ["train"]},
