@@ -118,6 +118,14 @@ class Objective(Protocol):
         ...
 
 
+class Shape(Protocol):
+    """What is done to a released mean gradient before the update: post-processing."""
+
+    def shape(self, mean: Tensors) -> Tensors:
+        """The mean gradient that the optimizer is given; of the same names and shapes."""
+        ...
+
+
 class Clip(Protocol):
     """A rule from norms to factors. Frozen; `after` returns the next one.
 

@@ -1,6 +1,12 @@
 """Federated learning: parties keep their rows, and a round is a step whose units are parties."""
 
 from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption, MeanAggregate, Median
+from nacre.federated_learning.compression import (
+    COMPRESSIONS,
+    CompressionOption,
+    EightBits,
+    TopK,
+)
 from nacre.federated_learning.federation import Federation
 from nacre.federated_learning.gather import Plain
 from nacre.federated_learning.messages import Reply, RoundRequest
@@ -17,8 +23,11 @@ from nacre.federated_learning.transport import InProcess
 
 __all__ = [
     "AGGREGATES",
+    "COMPRESSIONS",
     "AggregateOption",
     "AllParties",
+    "CompressionOption",
+    "EightBits",
     "FederatedLearning",
     "Federation",
     "InProcess",
@@ -32,4 +41,5 @@ __all__ = [
     "Reply",
     "RoundRequest",
     "StopWhenFlat",
+    "TopK",
 ]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from nacre.core import require
+from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 from nacre.core.types import Tensors
 from nacre.federated_learning.encodings import LARGEST, Encoding, exponent_of
@@ -70,7 +71,7 @@ class EightBits:
 
     def sentence(self) -> str:
         """What it does to the changes."""
-        return "rounded at random to 8 bits" + _remembered(self.error_feedback)
+        return "rounded at random to 8 bits an entry" + _remembered(self.error_feedback)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ class TopK:
 
     def __post_init__(self) -> None:
         require.positive(share=self.share)
-        require.at_least(self.share, one=1.0)
+        if self.share > 1:
+            raise BadArgument(f"share={self.share} must be at most 1")
 
     def compressed(self, change: Tensors, source: Source) -> Tensors:
         """Zeros but for the entries of largest size over all tensors; of equal ones the first."""
@@ -109,7 +111,7 @@ class TopK:
 
     def sentence(self) -> str:
         """What it does to the changes."""
-        return f"the largest {100 * self.share:g} % of the entries" + _remembered(
+        return f"as its largest {100 * self.share:g} % of entries" + _remembered(
             self.error_feedback
         )
 
@@ -131,4 +133,4 @@ def _rounded(value: Tensor, coins: Tensor) -> Tensor:
 
 
 def _remembered(error_feedback: bool) -> str:
-    return ", the rest added to the next change" if error_feedback else ""
+    return " (what is left out is added to the next change)" if error_feedback else ""

@@ -14,16 +14,10 @@ a party to the server: both sides compute it from the change that travels anyway
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
+from nacre.core.parts import Shape
 from nacre.core.tensors import scale, subtract
 from nacre.core.types import Tensors
-
-
-class Shape(Protocol):
-    """What is done to a released mean gradient before the update."""
-
-    def shape(self, mean: Tensors) -> Tensors: ...
 
 
 @dataclass(frozen=True, kw_only=True)

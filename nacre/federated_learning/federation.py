@@ -10,8 +10,9 @@ from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
 from nacre.core.tensors import detached, summed, trainable
 from nacre.core.types import BoundedSum
+from nacre.federated_learning.drift import Controls
 from nacre.federated_learning.gather import Plain, Round
-from nacre.federated_learning.messages import RoundRequest
+from nacre.federated_learning.messages import RoundRequest, with_control
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Federation:
     private: bool = False  # True: replies have to be private by themselves, so that the outer
     # release may be called `Inherited`; one that is unprotected counts as unusable
     round: int = 0
+    controls: Controls | None = None  # what SCAFFOLD sends along; it moves between rounds
 
     def at(self, round_number: int) -> Federation:
         """The same federation in another round. A party answers each round once."""
@@ -48,5 +50,7 @@ class Federation:
         weights = detached(trainable(model))
         if not units:
             return BoundedSum.zero(summed(weights, clip), self.gather.bound(clip, weights))
-        request = RoundRequest("train", self.round, self.recipe, weights)
+        control = self.controls.tensors if self.controls is not None else {}
+        sent = with_control(weights, control)
+        request = RoundRequest("train", self.round, self.recipe, sent)
         return self.gather(self.transport, Round(request, units, self.private), clip)

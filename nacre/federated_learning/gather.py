@@ -44,7 +44,7 @@ class Plain:
 
     def __call__(self, transport: Transport, asked: Round, clip: Clip) -> BoundedSum:
         """The total over the cohort; `total / expected` is the aggregate of minus the changes."""
-        weights = asked.request.tensors
+        weights = asked.request.weights
         zero = BoundedSum.zero(summed(weights, clip), self.bound(clip, weights))
         bounded = math.isfinite(zero.bound)
         changes, faults = _changes(transport, asked)
@@ -84,7 +84,7 @@ def _change(name: str, data: bytes, asked: Round) -> Tensors:
     """What party `name` replied, in the order of the weights. Raises `PartyError`."""
     where = f"party {name!r} in round {asked.request.round}"
     try:
-        reply = Reply.from_bytes(data, asked.request.tensors)
+        reply = Reply.from_bytes(data, asked.request.weights)
     except PartyError as error:
         raise PartyError(f"{where}: {error}") from error
     fault = _fault(name, reply, asked)
@@ -94,7 +94,7 @@ def _change(name: str, data: bytes, asked: Round) -> Tensors:
             f"the reply of {where} cannot be used: {fault}; mend that party and resume, or use "
             f"`aggregate: {{kind: {robust}}}`, which leaves it out"
         )
-    return {weight: reply.tensors[weight] for weight in asked.request.tensors}
+    return {weight: reply.tensors[weight] for weight in asked.request.weights}
 
 
 def _fault(name: str, reply: Reply, asked: Round) -> str | None:
@@ -107,7 +107,7 @@ def _fault(name: str, reply: Reply, asked: Round) -> str | None:
         return "its change is unprotected, and this run promises privacy at the parties"
     if not finite(reply.tensors):
         return "its change is not finite"
-    return misfit(reply.tensors, request.tensors)
+    return misfit(reply.tensors, request.weights)
 
 
 def _clipped(

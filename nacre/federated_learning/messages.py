@@ -56,7 +56,12 @@ class RoundRequest:
     kind: MessageKind
     round: int  # counted from 0
     recipe: str  # hex digest of the recipe that both sides run
-    tensors: Tensors  # the weights that training moves
+    tensors: Tensors  # the weights that training moves, and the server's control where there is one
+
+    @property
+    def weights(self) -> Tensors:
+        """The weights alone: what a reply has the names and shapes of."""
+        return without_control(self.tensors)
 
     def to_bytes(self) -> bytes:
         """The message; the same request gives the same bytes."""
@@ -120,6 +125,36 @@ class Reply:
             raise _refusal("reply", error) from error
 
 
+CONTROL = ".control."
+"""Before the name of a weight: the server's control of it. No parameter's name begins so."""
+
+
+def with_control(weights: Tensors, control: Tensors) -> Tensors:
+    """The tensors of a request."""
+    return weights | {CONTROL + name: value for name, value in control.items()}
+
+
+def without_control(tensors: Tensors) -> Tensors:
+    """The weights of a request."""
+    return {name: t for name, t in tensors.items() if not name.startswith(CONTROL)}
+
+
+def control_of(tensors: Tensors) -> Tensors:
+    """The server's control of each weight; empty where a run has none."""
+    return {
+        name.removeprefix(CONTROL): t for name, t in tensors.items() if name.startswith(CONTROL)
+    }
+
+
+def right_of(data: bytes) -> How:
+    """By what right a reply leaves, read without its tensors. Raises `PartyError` as
+    `Reply.from_bytes` does for bytes that are none."""
+    try:
+        return _how_from_json(_facts("reply", _REPLY, data)["how"])
+    except _UNREADABLE as error:
+        raise _refusal("reply", error) from error
+
+
 def misfit(tensors: Tensors, like: Mapping[str, torch.Tensor]) -> str | None:
     """How the names or shapes differ from those of `like`, in words; None where they agree."""
     if tensors.keys() != like.keys():
@@ -147,10 +182,14 @@ def _packed(message: str, facts: Mapping[str, Any], tensors: Tensors) -> bytes:
 
 def _unpacked(message: str, fields: set[str], data: bytes) -> tuple[dict[str, Any], Tensors]:
     tensors: Tensors = load(data)  # first: it checks the header that is read again below
+    return _facts(message, fields, data), tensors
+
+
+def _facts(message: str, fields: set[str], data: bytes) -> dict[str, Any]:
     facts = _object(parsed(_metadata(data)), {"format", "message", *fields})
     if facts["format"] != FORMAT or facts["message"] != message:
         raise ValueError(f"it is no {message} of format {FORMAT}")
-    return facts, tensors
+    return facts
 
 
 def _metadata(data: bytes) -> str:

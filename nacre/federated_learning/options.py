@@ -12,6 +12,7 @@ from nacre.core.errors import BadArgument
 from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
+from nacre.federated_learning.compression import CompressionOption
 from nacre.federated_learning.gather import Plain
 from nacre.figures.names import FigureName, goodness
 
@@ -22,9 +23,22 @@ class Local:
 
     steps: int = 1
     """Updates on its own rows before it answers."""
+    proximal: float = 0.0
+    """FedProx: each local step is pulled back to the weights of the round by this many times the
+    distance (mu; Li et al. 2020)."""
+    controls: bool = False
+    """SCAFFOLD: each local step is corrected by what all parties want beyond what this one does
+    (Karimireddy et al. 2020). It takes plain SGD under `training`, whose step size it divides by,
+    and each party remembers its own control between rounds."""
 
     def __post_init__(self) -> None:
         require.at_least(1, steps=self.steps)
+        require.not_negative(proximal=self.proximal)
+
+    def sentence(self) -> str:
+        """What a party does in a round besides its steps; "" where that is nothing."""
+        prox = f"FedProx with mu {self.proximal:g}" if self.proximal else ""
+        return " and ".join(part for part in (prox, "SCAFFOLD" if self.controls else "") if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +126,8 @@ class FederatedLearning:
     """Who takes part in a round."""
     gather: PlainGather = field(default_factory=PlainGather)
     """How the replies come together."""
+    compression: CompressionOption | None = None
+    """How a change is made smaller before it travels; None sends every entry as it is."""
     optimizer: OptimizerOption = field(default_factory=lambda: SGD(lr=1.0))
     """What the server does with the mean change: SGD with lr 1 is FedAvg, Adam is FedAdam."""
     stop: StopWhenFlat | None = None
@@ -127,6 +143,13 @@ class FederatedLearning:
                 f"cohort: expected={self.expected():g} must be at most the number of parties, "
                 f"{parties}"
             )
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a party holds something of its own from one round to the next."""
+        return self.local.controls or (
+            self.compression is not None and self.compression.error_feedback
+        )
 
     def expected(self) -> float:
         """Parties a round: declared, and the divisor of the aggregate."""

@@ -10,6 +10,7 @@ from nacre.core.errors import PartyError
 from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
+from nacre.federated_learning.encodings import Encoding
 from nacre.federated_learning.messages import Reply, RoundRequest, misfit
 
 
@@ -34,16 +35,17 @@ class Party:
         *,
         recipe: str,  # hex digest of the party's own recipe
         rounds: int,  # how many it agreed to
-        like: Tensors,  # names and shapes of the weights that training moves
+        like: Tensors,  # names and shapes of what a request holds
         store: Path | None = None,  # a folder of its own; None remembers in memory alone
         key: bytes | None = None,  # of 32 bytes: what is stored is encrypted under it
+        encoding: Encoding = "float32",  # of its replies; holds what `train` gives without loss
     ) -> None:
         if (store is None) != (key is None):
             raise ValueError("store and key are given together or not at all")
         self.name = name
         self._train, self._evaluate = train, evaluate
         self._recipe, self._rounds = recipe, rounds
-        self._shapes = like
+        self._shapes, self._encoding = like, encoding
         self._answers: Answers = (
             Remembered() if store is None or key is None else Stored(store, key)
         )
@@ -95,7 +97,9 @@ class Party:
             release = self._evaluate(asked.tensors)
         else:
             raise self._refusal(asked, "it has no rows that it may score; score on the server")
-        return Reply(asked.kind, asked.round, self.name, release.total, release.how)
+        # A change that is not finite travels as it is: the server leaves it out, and says so.
+        encoding: Encoding = self._encoding if finite(release.total) else "float32"
+        return Reply(asked.kind, asked.round, self.name, release.total, release.how, encoding)
 
     def _refusal(self, asked: RoundRequest, reason: str) -> PartyError:
         return PartyError(

@@ -130,6 +130,10 @@ def _federated(recipe: Recipe) -> str | None:
         counted_noun(option.local.steps, "local step"),
         option.gather.aggregate.sentence(),
     )
+    if drift := option.local.sentence():
+        local += f" with {drift}"
+    if option.compression is not None:
+        local += f", and each change is sent {option.compression.sentence()}"
     return (
         f"{len(names)} parties keep their rows and send changes of the weights, up to "
         f"{option.rounds} rounds of {local}; the server takes {taken}. "

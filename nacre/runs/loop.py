@@ -13,16 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.tensors import detached, trainable
+from nacre.core.tensors import detached, scale, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
+from nacre.federated_learning.drift import Controls
+from nacre.federated_learning.kept import InMemory, Memory, OnDisk
+from nacre.federated_learning.messages import control_of, with_control
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
@@ -49,6 +53,7 @@ class _Level(NamedTuple):
     over: UnitSource
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
+    controls: Controls | None = None  # over parties that correct their drift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +121,7 @@ def loop(
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
-    state, outcome = _restored(level.state, folder, devices, average)
+    state, outcome = _restored(level.state, folder, devices, average, level.controls)
     until = state.done if around.early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl") if folder is not None else None
@@ -125,7 +130,7 @@ def loop(
             advance(state.done)
             watcher = _Watcher(
                 plan, around, held.public, outcome, average, log, advance,
-                level.overheard, Unmoved(state.model),
+                level.overheard, level.controls, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
                 state = fit(
@@ -174,25 +179,27 @@ def _federation(
     assert outer is not None
     assert option is not None
     weights = detached(trainable(model))
+    controls = _controls(plan, weights)
     handlers = {
         name: Party(
             name,
             local_training(
                 setting, plan.inner(name), rows, model, source.child("party", name),
-                around.charge(name), planned.over(name),
+                around.charge(name), planned.over(name), _memory(around.folder, name, source),
             ),
             recipe=plan.digest,
             rounds=option.rounds,
-            like=weights,
+            like=with_control(weights, controls.tensors) if controls is not None else weights,
             store=_store(around.folder, name),
             key=None if around.folder is None else source.secret("replies", name),
+            encoding="float32" if option.compression is None else option.compression.encoding,
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
     private = isinstance(outer.noise, NoNoise) and plan.private
     wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
     gather = option.gather.build(outer.sampling.expected)
-    federation = Federation(wire, gather, plan.digest, private=private)
+    federation = Federation(wire, gather, plan.digest, private=private, controls=controls)
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,
@@ -206,7 +213,25 @@ def _federation(
         Names(option.parties.names),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
+        controls,
     )
+
+
+def _controls(plan: Plan, weights: Tensors) -> Controls | None:
+    """The server's control before the first round, where the recipe asks for SCAFFOLD."""
+    option = plan.recipe.federated_learning
+    assert option is not None
+    if not option.local.controls:
+        return None
+    zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+    share = option.expected() / len(option.parties.names)
+    return Controls(zeros, share, option.local.steps * plan.recipe.training.optimizer.lr)
+
+
+def _memory(folder: Path | None, name: str, source: Source) -> Memory:
+    """What a party remembers between rounds, beside its answers."""
+    store = _store(folder, name)
+    return InMemory() if store is None else OnDisk(store, source.secret("memory", name))
 
 
 def _store(folder: Path | None, name: str) -> Path | None:
@@ -221,7 +246,11 @@ def _store(folder: Path | None, name: str) -> Path | None:
 
 
 def _restored(
-    state: State, folder: Path | None, devices: Devices, average: Averaged | None
+    state: State,
+    folder: Path | None,
+    devices: Devices,
+    average: Averaged | None,
+    controls: Controls | None,
 ) -> tuple[State, Outcome]:
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
@@ -235,6 +264,8 @@ def _restored(
     devices.adopt()
     if average is not None:
         average.put_back(_named(tensors, _AVERAGE))
+    if controls is not None:
+        controls.put_back(control_of(tensors))
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
     remembered = _named(tensors, _NOISE)
@@ -273,11 +304,11 @@ class _Watcher:
     def __init__(
         self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
         average: Averaged | None, log: Log | None, advance: Advance,
-        overheard: Overheard | None, unmoved: Unmoved,
+        overheard: Overheard | None, controls: Controls | None, unmoved: Unmoved,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
         self._average, self._log, self._advance = average, log, advance
-        self._overheard, self._unmoved = overheard, unmoved
+        self._overheard, self._controls, self._unmoved = overheard, controls, unmoved
         self._task = pieces.task_of(plan.schema)
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
@@ -293,6 +324,10 @@ class _Watcher:
         if self._log is not None:
             heard = self._overheard.last if self._overheard is not None else None
             self._log.add(state.done, release, heard)
+        if self._controls is not None:
+            outer = self._plan.outer
+            assert outer is not None
+            self._controls.follow(scale(release.total, 1 / outer.sampling.expected))
         if self._average is not None:
             self._average.follow(state.model, state.done)
         due = state.done % self._every == 0 or state.done >= self._plan.rounds
@@ -334,6 +369,8 @@ class _Watcher:
         tensors = checkpoint.collected(state.model, state.optimizer, self._around.devices)
         if self._average is not None:
             tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
+        if self._controls is not None:
+            tensors = with_control(tensors, self._controls.tensors)
         group.on_rank_zero(lambda: self._write(folder, tensors, state), None)
 
     def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:

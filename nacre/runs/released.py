@@ -14,7 +14,7 @@ from nacre.core.files import write_bytes
 from nacre.core.parts import Transport
 from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
-from nacre.federated_learning.messages import Reply
+from nacre.federated_learning.messages import right_of
 
 ReleaseFacts = Mapping[str, Any]
 """A line of released.jsonl."""
@@ -73,7 +73,7 @@ class Overheard:
         self.last = {}
         for name, data in replies.items():
             with contextlib.suppress(PartyError):  # the gather says what is wrong with it
-                how = Reply.from_bytes(data).how
+                how = right_of(data)
                 if isinstance(how, Inherited):
                     self.last[name] = how
         return replies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -14,6 +14,9 @@ from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, 
 from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.federated_learning.between_rounds import BetweenRounds
+from nacre.federated_learning.kept import InMemory, Memory
+from nacre.federated_learning.messages import without_control
 from nacre.models import spectral
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
@@ -68,13 +71,16 @@ def local_training(
     source: Source,  # this party's own
     charge: Journal,
     planned: Planned,
+    memory: Memory | None = None,  # of this party; None for as long as the process lives
 ) -> Callable[[Tensors, int], Release]:
     """What a party does with a round's weights: train, and release the change.
 
-    Guarantee: with noise at this level the change is a function of the request and of noised
+    Guarantee: with noise at this level the change is a function of the requests and of noised
     steps alone. All of a round's steps are journalled before the change leaves, by a keyed digest
-    of the request and of the change: a round that is taken again with other rows or other rounding
-    is refused. Nothing is kept between rounds but the account.
+    of the request, of what the party remembers and of the change: a round that is taken again with
+    other rows or other rounding is refused. Nothing is kept between rounds but the account, and
+    what `federated_learning.local.controls` and `compression` remember, which is computed from
+    changes alone.
     """
     own = copy.deepcopy(model)
     begun = {name: vector.clone() for name, vector in spectral.vectors(own).items()}
@@ -84,9 +90,14 @@ def local_training(
     federation = setting.recipe.federated_learning
     assert federation is not None
     steps = federation.local.steps
+    between = BetweenRounds(
+        federation, setting.recipe.training.optimizer.lr, memory or InMemory(), source
+    )
 
-    def train(weights: Tensors, round_number: int) -> Release:
-        asked = digest("train", round_number, weights, fixed(own))
+    def train(tensors: Tensors, round_number: int) -> Release:
+        weights = without_control(tensors)
+        held_before = between.before(tensors, round_number)
+        asked = digest("train", round_number, tensors, held_before.tensors, fixed(own))
         assign(own, weights)
         own.train()
         for name, vector in spectral.vectors(own).items():  # nothing is kept between rounds
@@ -94,11 +105,12 @@ def local_training(
         spectral.advance(own, _ITERATIONS)
         optimizer = setting.recipe.training.optimizer.build(trainable(own).values())
         state = State(own, optimizer, mechanism.clip, done=round_number * steps)
+        taken = replace(work, shape=held_before.shape(trainable(own), weights, work.shape))
         releases: list[Release] = []
         fit(
             state,
             held,
-            work,
+            taken,
             until=state.done + steps,
             source=source,
             charge=NoJournal(),  # the round is journalled as a whole, before anything leaves
@@ -106,9 +118,10 @@ def local_training(
             observe=lambda state, release: releases.append(release) or False,
             context=asked,
         )
-        change = subtract(detached(trainable(own)), weights)
+        change, after = held_before.sent(subtract(detached(trainable(own)), weights), asked)
         journalled = source.digest("round", asked, change)
         charge.journal((round_number + 1) * steps, journalled.hex())
+        between.keep(round_number, after)
         return Release(change, _right(releases))
 
     return train

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.optimizers import scale_steps
-from nacre.core.parts import AnyUnits, Clip, GradientSum, Noise, NoiseState, Sampling
+from nacre.core.parts import AnyUnits, Clip, GradientSum, Noise, NoiseState, Sampling, Shape
 from nacre.core.random import Source, seed_torch
 from nacre.core.tensors import scale, summed, trainable
 from nacre.core.theirs import theirs
@@ -37,12 +37,6 @@ class UnitSource(Protocol):
     def micro(self, indices: Tensor, size: int | None) -> Iterator[AnyUnits]:
         """The drawn units, at most `size` at a time; nothing for an empty draw."""
         ...
-
-
-class Shape(Protocol):
-    """What is done to a released mean gradient before the update: post-processing."""
-
-    def shape(self, mean: Tensors) -> Tensors: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,16 @@ from nacre.differential_privacy.options import (
     NoiseOption,
     TreeNoise,
 )
-from nacre.federated_learning import AGGREGATES, AggregateOption, MeanAggregate, Median
+from nacre.federated_learning import (
+    AGGREGATES,
+    COMPRESSIONS,
+    AggregateOption,
+    CompressionOption,
+    EightBits,
+    MeanAggregate,
+    Median,
+    TopK,
+)
 from nacre.fine_tuning.choices import (
     CHOICES,
     Bias,
@@ -100,6 +109,7 @@ LISTS: dict[str, tuple[Any, Any]] = {
     "attacks": (set(ATTACKS), set(get_args(AttackOption))),
     "objectives": (set(OBJECTIVES), set(get_args(ObjectiveOption))),
     "aggregates": (set(AGGREGATES), set(get_args(AggregateOption))),
+    "compressions": (set(COMPRESSIONS), set(get_args(CompressionOption))),
     "audits": (set(AUDITS), set(get_args(AuditOption))),
     "samplings": (set(SAMPLINGS), set(get_args(SamplingOption))),
     "noises": (set(NOISES), set(get_args(NoiseOption))),
@@ -164,6 +174,8 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (AdamW(lr=0.3, weight_decay=0.2), (), "optimizer", ("AdamW", "0.3", "weight decay 0.2")),
     (Adagrad(lr=0.3), (), "optimizer", ("Adagrad", "0.3")),
     (Yogi(lr=0.3, beta2=0.7), (), "optimizer", ("Yogi", "0.3", "0.7")),
+    (EightBits(), (), "compression", ("8 bits",)),
+    (TopK(share=0.07), (), "compression", ("7 %", "added to the next")),
     (Full(), (), "tuning", ("All weights",)),
     (Head(), (), "tuning", ("Only the last layer",)),
     (Bias(), (), "tuning", ("Only the biases",)),

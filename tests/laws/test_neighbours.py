@@ -149,6 +149,22 @@ def test_one_unit_moves_a_sum_by_its_bound_and_nothing_else(
     assert {"state/base.safetensors", "model.safetensors", "released.jsonl"} <= found.keys()
 
 
+REMEMBERED: dict[str, Any] = {
+    "federated_learning.local": {"steps": 3, "proximal": 0.1, "controls": True},
+    "federated_learning.compression": {"kind": "top_k", "share": 0.5},
+}
+"""What parties carry from one round to the next."""
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_one_unit_of_a_party_that_remembers_moves_its_sums_and_nothing_else(
+    tmp_path: Path, cut: Sums, unit: str
+) -> None:
+    first, other = _both(tmp_path, changed(PARTIES, REMEMBERED), unit, "add_or_remove")
+    assert 0 < max(moved(cut)) <= _reach("add_or_remove")
+    assert written(first) == written(other)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_one_unit_of_a_party_moves_its_sums_and_nothing_else(
@@ -202,12 +218,14 @@ class _Silent(InProcess):
         return {name: data for name, data in super().ask(requests).items() if name != "north"}
 
 
+@pytest.mark.parametrize("remembered", [{}, REMEMBERED], ids=["nothing", "between rounds"])
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
-    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, adjacency: str
-) -> None:
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, adjacency: str,
+    remembered: dict[str, Any],
+) -> None:  # fmt: skip
     base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
-                             "data.drop": ["patient"]})  # fmt: skip
+                             "data.drop": ["patient"]} | remembered)  # fmt: skip
     file = _rows(tmp_path)
     planned = _planned(tmp_path, base, "client", adjacency)
     first = _ran(planned, tmp_path, "one")

@@ -34,7 +34,7 @@ def test_a_section_comes_with_what_is_under_it() -> None:
 
 def test_a_key_that_kinds_share_has_an_entry_for_each() -> None:
     kinds = [entry.kind for entry in explain("training.optimizer.lr")]
-    assert kinds == ["sgd", "adam", "adamw"]
+    assert kinds == ["sgd", "adam", "adamw", "adagrad", "yogi"]
     assert len(explain("data.holdout.share")) == 1  # the same section in three kinds of data
 
 

@@ -33,6 +33,7 @@ from nacre.planning.refusals.clipping import (
 )
 from nacre.planning.refusals.columns import columns_are_in_the_files
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
+from nacre.planning.refusals.drift import drift_terms_act
 from nacre.planning.refusals.evaluation import (
     figures_fit_the_task,
     groups_are_declared,
@@ -352,6 +353,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     balls_fit_the_features,
     audits_have_their_rows,
     parties_are_one_process,
+    drift_terms_act,
     schedules_know_their_end,
     averages_are_whole,
     figures_fit_the_task,

@@ -1,0 +1,92 @@
+"""What a party carries from one round to the next, and what it does with it: FedProx and SCAFFOLD
+in the local steps, compression and its remainder in what is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nacre.core.parts import Shape
+from nacre.core.random import Source
+from nacre.core.tensors import finite, subtract
+from nacre.core.types import Tensors
+from nacre.federated_learning.drift import Drift, control_after
+from nacre.federated_learning.kept import Memory
+from nacre.federated_learning.messages import control_of, with_control, without_control
+from nacre.federated_learning.options import FederatedLearning
+
+
+@dataclass(frozen=True)
+class BetweenRounds:
+    """One party's memory, and how its recipe uses it.
+
+    *Guarantee:* what is remembered is computed from changes that were sent and from requests, so
+    under privacy at the party it is post-processing of noised steps, and it adds nothing to what a
+    round may reveal of the rows.
+    """
+
+    option: FederatedLearning
+    lr: float  # of the local steps
+    memory: Memory
+    source: Source  # the party's own
+
+    def before(self, tensors: Tensors, round_number: int) -> Before:
+        """What the round with these tensors begins with."""
+        known = self.memory.before(round_number) if self.option.remembers else {}
+        return Before(self, tensors, known)
+
+    def keep(self, round_number: int, tensors: Tensors) -> None:
+        """Holds `tensors` for the next round; durable once this returns."""
+        if self.option.remembers:
+            self.memory.keep(round_number, tensors)
+
+
+@dataclass(frozen=True)
+class Before:
+    """The beginning of a round at one party."""
+
+    of: BetweenRounds
+    asked: Tensors  # of the request: weights, and the server's control
+    tensors: Tensors  # remembered: the remainder by the weights' names, the party's control
+
+    def shape(self, moving: Tensors, start: Tensors, then: Shape | None) -> Shape | None:
+        """What is done to each local mean gradient: `then`, and the terms against client drift."""
+        local = self.of.option.local
+        if not local.proximal and not local.controls:
+            return then
+        common = control_of(self.asked)
+        own = control_of(self.tensors)
+        correction = subtract(common, own) if own else common
+        return Drift(
+            weights=moving,
+            start=start,
+            proximal=local.proximal,
+            correction=correction,
+            then=then,
+        )
+
+    def sent(self, change: Tensors, entered: bytes) -> tuple[Tensors, Tensors]:
+        """The change that travels, and what the party remembers then.
+
+        A change that is not finite is sent as it is, since nobody follows it, and nothing of it is
+        remembered.
+        """
+        option = self.of.option
+        if not finite(change):
+            return change, self.tensors
+        remainder = without_control(self.tensors)
+        due = {n: value + remainder[n] for n, value in change.items()} if remainder else change
+        sent, kept = due, {}
+        if option.compression is not None:
+            source = self.of.source.child("compression", entered)
+            sent = option.compression.compressed(due, source)
+            if option.compression.error_feedback:
+                kept = subtract(due, sent)
+        return sent, with_control(kept, self._control_after(sent))
+
+    def _control_after(self, sent: Tensors) -> Tensors:
+        option = self.of.option
+        if not option.local.controls:
+            return {}
+        common = control_of(self.asked)
+        own = control_of(self.tensors) or {n: value * 0 for n, value in common.items()}
+        return control_after(own, common, sent, option.local.steps * self.of.lr)
