@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,26 +16,28 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
+from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, InProcess, Party
+from nacre.federated_learning import Federation, OnDemand, Party
+from nacre.federated_learning.answers import Together
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
-from nacre.runs.rows import Holdings
+from nacre.runs.rows import Holdings, names_of
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
-from nacre.training.holders import Setting, fixed, local_training, parts, units
+from nacre.training.holders import Setting, Workplace, fixed, parts, units
 from nacre.training.planned import PlannedLevels
 from nacre.training.step import Parts, State, UnitSource
 from nacre.training.unmoved import Unmoved
@@ -83,7 +85,7 @@ class Outcome:
 class Names:
     """The parties as units: which of them a round asks."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     def __len__(self) -> int:
@@ -174,23 +176,26 @@ def _federation(
     assert outer is not None
     assert option is not None
     weights = detached(trainable(model))
-    handlers = {
-        name: Party(
-            name,
-            local_training(
-                setting, plan.inner(name), rows, model, source.child("party", name),
-                around.charge(name), planned.over(name),
-            ),
-            recipe=plan.digest,
-            rounds=option.rounds,
-            like=weights,
-            store=_store(around.folder, name),
-            key=None if around.folder is None else source.secret("replies", name),
-        ).handle
-        for name, rows in held.private.items()
-    }  # fmt: skip
+    store = None if around.folder is None else RunFolder(around.folder).parties
+    answers = Together(store, None if store is None else source.secret("replies"))
+    place = Workplace(setting, model)
+
+    def party(name: str) -> Party | None:
+        if name not in held.private:
+            return None
+        own = source.child("party", name)
+        train = place.training(
+            plan.inner(name), held.private[name], own, around.charge(name), planned.over(name)
+        )
+        return Party(
+            name, train, recipe=plan.digest, rounds=option.rounds, like=weights,
+            answers=answers.of(name),
+        )  # fmt: skip
+
+    wire: Transport = OnDemand(names_of(held.private), party, answers)
     private = isinstance(outer.noise, NoNoise) and plan.private
-    wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
+    if private:
+        wire = Overheard(wire)
     gather = option.gather.build(outer.sampling.expected)
     federation = Federation(wire, gather, plan.digest, private=private)
     optimizer = option.optimizer.build(trainable(model).values())
@@ -203,21 +208,10 @@ def _federation(
     return _Level(
         State(model.train(), optimizer, outer.clip),
         work,
-        Names(option.parties.names),
+        Names(wire.parties),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
     )
-
-
-def _store(folder: Path | None, name: str) -> Path | None:
-    """Where a party keeps what it answered. In a deployment it is the party's own disk; and under
-    privacy of whole parties a reply is not a release yet, so it stays in `local/`, encrypted under
-    the run's key, and is removed with it."""
-    if folder is None:
-        return None
-    path = RunFolder(folder).parties / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _restored(
