@@ -12,7 +12,7 @@ from torch import nn
 
 from nacre.core.parts import Noise
 from nacre.core.random import Source, digest
-from nacre.core.tensors import assign, detached, modules_of, subtract, trainable
+from nacre.core.tensors import detached, modules_of, subtract, trainable
 from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, Unprotected
 from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
@@ -99,7 +99,7 @@ class Workplace:
         setting = self._setting
         own = copy.deepcopy(self._first)
         own.train()
-        self._own, self._vectors = own, spectral.vectors(own)
+        self._own, self._vectors, self._moved = own, spectral.vectors(own), trainable(own)
         recipe = setting.recipe
         self._sums, _ = pieces.sums(
             recipe, own, setting.schema, setting.space, setting.memory, setting.compiled
@@ -140,7 +140,7 @@ class Workplace:
                 how = _unprotected(mechanism.noise)
             else:
                 how = self._fitted(mechanism, held, source, planned, first, asked)
-            change = subtract(detached(trainable(self._own)), weights)
+            change = subtract(detached(self._moved), weights)
             self._leave()
             if not isinstance(charge, NoJournal):
                 journalled = source.digest("round", asked, change)
@@ -158,10 +158,13 @@ class Workplace:
         if known is None or known[0] is not weights or known[1] != round_number:
             known = (weights, round_number, digest("train", round_number, weights, self._fixed))
             self._asked = known
-        assign(self._own, weights)
+        with torch.no_grad():
+            for name, weight in self._moved.items():
+                weight.copy_(weights[name])
         for name, vector in self._vectors.items():  # nothing is kept between rounds
             vector.copy_(self._vectors_begun[name])
-        spectral.advance(self._own, _ITERATIONS)
+        if self._vectors:
+            spectral.advance(self._own, _ITERATIONS)
         return known[2]
 
     def _leave(self) -> None:
@@ -169,7 +172,7 @@ class Workplace:
         self._unmoved.require(self._own)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        return self._setting.recipe.training.optimizer.build(trainable(self._own).values())
+        return self._setting.recipe.training.optimizer.build(self._moved.values())
 
     def _fitted(
         self,

@@ -62,14 +62,14 @@ class Minibatches:
         moved, model = trainable(self.losses.model), self.losses.model
         begun = [weight.detach().clone() for weight in moved.values()]
         plainly = partial(self._plainly, moved, buffered=bool(buffers_of(model)))
-        with _own_draws(steps.source.child("dropout", steps.entered)):
+        failed = theirs("the model, its loss or the optimizer", "a party trained", surely=False)
+        with _own_draws(steps.source.child("dropout", steps.entered)), failed:
             if self.shape is None:  # which may hide what is not finite
                 self._take(optimizer(), steps, moved, plainly)
                 if finite(moved):
                     return
                 with torch.no_grad():
-                    for weight, before in zip(moved.values(), begun, strict=True):
-                        weight.copy_(before)
+                    torch._foreach_copy_([*moved.values()], begun)
             self._take(optimizer(), steps, moved, partial(self._carefully, moved))
 
     def _take(
@@ -79,15 +79,14 @@ class Minibatches:
         for number in range(steps.first, steps.first + steps.count):
             drawn = steps.sampling.draw(len(steps.units), number, draws, steps.entered)
             attack = steps.source.child("attack", number, steps.entered)
-            with theirs("the model or its loss", "a party trained", surely=False):
-                add_up([*steps.units.micro(drawn, self.microbatch)], factor, attack)
+            add_up([*steps.units.micro(drawn, self.microbatch)], factor, attack)
             if self.shape is not None:
                 means = {name: w.grad for name, w in moved.items() if w.grad is not None}
                 for name, value in self.shape.shape(means).items():
                     moved[name].grad = value
-            with theirs("the optimizer", "it took a step", surely=False):
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.step()
+            for weight in moved.values():
+                weight.grad = None
 
     def _plainly(
         self, moved: Tensors, batches: list[Batch], factor: float, source: Source, *, buffered: bool
