@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from nacre.core.rows import flatten
 from nacre.core.types import Batch
 from nacre.data import Text
 from nacre.data.dataset import Rows
+from nacre.data.partition import Counted, Dealt
 from nacre.data.split import Test
 from nacre.data.text import canaries
 from nacre.figures.intervals import CONFIDENCE
@@ -199,8 +200,16 @@ def _drawn(recipe: Recipe, held: Holdings) -> Literal["row", "group", "apart"]:
         return "row"
     if holdout is None:
         return "apart"
-    grouped = any(rows.group is not None for rows in held.private.values())
+    grouped = any(rows.group is not None for rows in _holders(held))
     return "group" if grouped and holdout.by == "unit" else "row"
+
+
+def _holders(held: Holdings) -> Iterable[Rows]:
+    """The private rows by holder; of parties that are counted all at once."""
+    dealt = held.private
+    if isinstance(dealt, Dealt) and isinstance(dealt.names, Counted):
+        return [dealt.rows]
+    return dealt.values()
 
 
 def _cohorts(
@@ -209,7 +218,7 @@ def _cohorts(
     """(members, outsiders): all private rows, and those like them that stayed out; one row of each
     group where groups went in whole. Canaries, which nobody's test rows are like, are no members.
     """
-    parts = list(held.private.values())
+    parts = list(_holders(held))
     if held.canaries:
         parts[-1] = parts[-1].take(range(len(parts[-1]) - held.canaries))
     outside = held.outsiders if held.outsiders is not None else held.test

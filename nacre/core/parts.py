@@ -226,7 +226,10 @@ class Handler(Protocol):
 class Transport(Protocol):
     """How requests reach the parties: their names and one method, all that a deployment writes."""
 
-    parties: tuple[str, ...]
+    @property
+    def parties(self) -> Sequence[str]:
+        """Their names, in a fixed order."""
+        ...
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Sends each party its request; an absent key means no answer in time."""

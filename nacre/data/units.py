@@ -42,6 +42,8 @@ class Units:
         unit: Literal["example", "group"],
         rows_per_unit: int | None,  # None keeps every row of the widest group
         source: Source,
+        *,
+        numbered_by: Literal["name", "place"] = "name",  # `place` where no unit is protected
     ) -> None:
         require.at_least(1, rows_per_unit=rows_per_unit)
         self._rows = rows
@@ -50,6 +52,8 @@ class Units:
             names, members = members_of(_named_groups(rows))
             self._places = kept_rows(names, members, rows_per_unit, source)
             self._ids = _numbers((name.encode() for name in names), source)
+        elif numbered_by == "place":
+            self._ids = torch.arange(len(rows))
         else:
             contents = (hashlib.sha256(row).digest() for row in rows.in_bytes())
             self._ids = _numbers(contents, source)

@@ -19,7 +19,7 @@ from nacre.federated_learning.options import (
     StopWhenFlat,
 )
 from nacre.federated_learning.party import Party
-from nacre.federated_learning.transport import InProcess
+from nacre.federated_learning.transport import InProcess, OnDemand
 
 __all__ = [
     "AGGREGATES",
@@ -34,6 +34,7 @@ __all__ = [
     "Local",
     "MeanAggregate",
     "Median",
+    "OnDemand",
     "Party",
     "Plain",
     "PlainGather",

@@ -1,21 +1,24 @@
 """What a party answered, so that it answers each step once.
 
-A file is a nonce of 12 bytes, and AES-256-GCM over the digest of the request and the reply, with
-the step as associated data. It is written whole or not at all, before the reply leaves. Under
-privacy of whole parties a reply is a raw change, and the file shows none of it without the key.
+A party's own file is a nonce of 12 bytes, and AES-256-GCM over the digest of the request and the
+reply, with the step as associated data. It is written whole or not at all, before the reply leaves.
+Under privacy of whole parties a reply is a raw change, and the file shows none of it without the
+key.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from nacre.core.errors import FileDamaged
-from nacre.core.files import write_bytes
+from nacre.core.errors import FileDamaged, PartyError
+from nacre.core.files import whole_file, write_bytes
 
 _DIGEST = 32  # bytes
 _NONCE = 12  # bytes, random: a collision among 2**32 answers has probability 2**-33
@@ -29,7 +32,8 @@ class Answers(Protocol):
         ...
 
     def put(self, step: str, request: bytes, reply: bytes) -> None:
-        """Keeps an answer; durable, where the answers are, once this returns."""
+        """Keeps an answer; durable, where the answers are, once this returns. Those of `Together`
+        are once it has kept them all, which is before any of them is handed on."""
         ...
 
 
@@ -86,3 +90,123 @@ class Stored:
 
     def _path(self, step: str) -> Path:
         return self._folder / f"{step}.answer"
+
+
+class Together:
+    """The answers of all parties of one process, a file a round.
+
+    *Guarantee:* nothing that was put leaves before `keep` has returned, and then all of it is on
+    the disk, whole or not at all. A crash before that releases nothing. So one sync makes a round
+    durable, where parties with a file each would take one each.
+
+    A file is a line of JSON (which parties, and how long each answer is) and each answer as
+    `Stored` keeps it, with the party's name in the associated data. Without a folder the answers of
+    the last round alone are remembered, and an earlier one is refused.
+    """
+
+    def __init__(self, folder: Path | None = None, key: bytes | None = None) -> None:
+        """`key` has 32 bytes, and is kept elsewhere and destroyed with the run."""
+        if (folder is None) != (key is None):
+            raise ValueError("folder and key are given together or not at all")
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._cipher = None if key is None else AESGCM(key)
+        self._step = ""
+        self._known: dict[str, tuple[bytes, bytes]] = {}
+        self._new = False
+
+    def __repr__(self) -> str:
+        return f"Together({str(self._folder)!r}, <secret>)"
+
+    def of(self, name: str) -> Answers:
+        """The answers of one party."""
+        return _OfParty(self, name)
+
+    def get(self, name: str, step: str) -> tuple[bytes, bytes] | None:
+        """What this party answered. Raises `FileDamaged` for a file that is not what was kept."""
+        self._turn(step)
+        return self._known.get(name)
+
+    def put(self, name: str, step: str, request: bytes, reply: bytes) -> None:
+        """Takes an answer; durable once `keep` has returned."""
+        self._turn(step)
+        self._known[name] = (request, reply)
+        self._new = True
+
+    def keep(self) -> None:
+        """Makes all that was put durable."""
+        if self._folder is not None and self._new:
+            assert self._cipher is not None
+            sealed: dict[str, bytes] = {}
+            for name, (request, reply) in self._known.items():
+                nonce = os.urandom(_NONCE)
+                about = self._about(name, self._step)
+                sealed[name] = nonce + self._cipher.encrypt(nonce, request + reply, about)
+            sizes = json.dumps({name: len(data) for name, data in sealed.items()})
+            with whole_file(self._path(self._folder, self._step), mode=0o600) as file:
+                file.write(sizes.encode() + b"\n")
+                for data in sealed.values():
+                    file.write(data)
+        self._new = False
+
+    def _turn(self, step: str) -> None:
+        """To the answers of this step."""
+        if step == self._step:
+            return
+        if self._new:
+            raise ValueError(f"the answers of {self._step} were not kept before {step} was asked")
+        if self._folder is None and _number(step) < _number(self._step):
+            raise PartyError(
+                f"{step} was answered before {self._step} and is remembered no more; ask rounds in "
+                "their order"
+            )
+        self._known = {} if self._folder is None else self._read(self._folder, step)
+        self._step = step
+
+    def _read(self, folder: Path, step: str) -> dict[str, tuple[bytes, bytes]]:
+        path = self._path(folder, step)
+        if not path.exists():
+            return {}
+        assert self._cipher is not None
+        found: dict[str, tuple[bytes, bytes]] = {}
+        try:
+            with path.open("rb") as file:
+                for name, size in dict(json.loads(file.readline())).items():
+                    data = file.read(size)
+                    about = self._about(name, step)
+                    both = self._cipher.decrypt(data[:_NONCE], data[_NONCE:], about)
+                    found[name] = both[:_DIGEST], both[_DIGEST:]
+        except (InvalidTag, ValueError, TypeError) as error:
+            raise FileDamaged(
+                f"{path} is not what these parties once answered, so they cannot answer this step "
+                "again; put the file back from a copy, or end the run"
+            ) from error
+        return found
+
+    @staticmethod
+    def _about(name: str, step: str) -> bytes:
+        return json.dumps([step, name]).encode()
+
+    @staticmethod
+    def _path(folder: Path, step: str) -> Path:
+        return folder / f"{step}.answers"
+
+
+def _number(step: str) -> int:
+    """The round of a step; -1 before the first."""
+    return int(step.rpartition("-")[2]) if step else -1
+
+
+@dataclass(frozen=True)
+class _OfParty:
+    """One party's part of `Together`."""
+
+    together: Together
+    name: str
+
+    def get(self, step: str) -> tuple[bytes, bytes] | None:
+        return self.together.get(self.name, step)
+
+    def put(self, step: str, request: bytes, reply: bytes) -> None:
+        self.together.put(self.name, step, request, reply)

@@ -14,6 +14,7 @@ from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
 from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption
 from nacre.federated_learning.messages import Reply, RoundRequest, misfit
+from nacre.federated_learning.transport import exchanged
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def _changes(transport: Transport, asked: Round) -> tuple[list[Tensors], list[Pa
 
     A fixed order makes the sum the same bit for bit, in whatever order a cohort was drawn.
     """
-    data = asked.request.to_bytes()
-    replies = transport.ask({name: data for name in asked.cohort})
+    replies = exchanged(transport, asked.request, asked.cohort)
     changes: list[Tensors] = []
     faults: list[PartyError] = []
     for name in sorted(name for name in asked.cohort if name in replies):
@@ -80,11 +80,12 @@ def _changes(transport: Transport, asked: Round) -> tuple[list[Tensors], list[Pa
     return changes, faults
 
 
-def _change(name: str, data: bytes, asked: Round) -> Tensors:
+def _change(name: str, data: Reply | bytes, asked: Round) -> Tensors:
     """What party `name` replied, in the order of the weights. Raises `PartyError`."""
     where = f"party {name!r} in round {asked.request.round}"
     try:
-        reply = Reply.from_bytes(data, asked.request.weights)
+        whole = isinstance(data, Reply)
+        reply = data if whole else Reply.from_bytes(data, asked.request.weights)
     except PartyError as error:
         raise PartyError(f"{where}: {error}") from error
     fault = _fault(name, reply, asked)

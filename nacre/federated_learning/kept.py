@@ -17,6 +17,7 @@ from safetensors.torch import load
 
 from nacre.core.errors import FileDamaged, PartyError
 from nacre.core.files import tensors_to_bytes, write_bytes
+from nacre.core.random import Source
 from nacre.core.types import Tensors
 
 
@@ -85,6 +86,7 @@ class OnDisk:
 
     def keep(self, round_number: int, tensors: Tensors) -> None:
         """Holds these after this round; durable once this returns."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         path, nonce = self._path(round_number), os.urandom(_NONCE)
         plain = tensors_to_bytes(tensors, {})
         sealed = nonce + self._cipher.encrypt(nonce, plain, path.name.encode())
@@ -97,6 +99,21 @@ class OnDisk:
 
     def _path(self, round_number: int) -> Path:
         return self._folder / f"{round_number:010d}.kept"
+
+
+class Memories:
+    """The memories of the parties of one process, each made when it is asked for; on disk where
+    the run has a folder."""
+
+    def __init__(self, folder: Path | None, source: Source) -> None:
+        self._folder, self._source = folder, source
+        self._in_memory: dict[str, InMemory] = {}
+
+    def of(self, name: str) -> Memory:
+        """The memory of one party, which is the same whenever it is asked for."""
+        if self._folder is None:
+            return self._in_memory.setdefault(name, InMemory())
+        return OnDisk(self._folder / name, self._source.secret("memory", name))
 
 
 def _latest(rounds: Collection[int], before: int) -> int | None:

@@ -155,6 +155,14 @@ def right_of(data: bytes) -> How:
         raise _refusal("reply", error) from error
 
 
+def whole(tensors: Tensors) -> bool:
+    """Whether these tensors are as they would be read from a message: then it need not be made."""
+    return all(
+        type(t) is torch.Tensor and t.dtype == torch.float32 and t.is_cpu and not t.requires_grad
+        for t in tensors.values()
+    )
+
+
 def misfit(tensors: Tensors, like: Mapping[str, torch.Tensor]) -> str | None:
     """How the names or shapes differ from those of `like`, in words; None where they agree."""
     if tensors.keys() != like.keys():

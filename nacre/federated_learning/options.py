@@ -13,6 +13,7 @@ from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
 from nacre.federated_learning.compression import CompressionOption
+from nacre.federated_learning.encodings import Encoding
 from nacre.federated_learning.gather import Plain
 from nacre.figures.names import FigureName, goodness
 
@@ -143,6 +144,11 @@ class FederatedLearning:
                 f"cohort: expected={self.expected():g} must be at most the number of parties, "
                 f"{parties}"
             )
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the tensors of a reply are written."""
+        return "float32" if self.compression is None else self.compression.encoding
 
     @property
     def remembers(self) -> bool:

@@ -11,7 +11,7 @@ from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.encodings import Encoding
-from nacre.federated_learning.messages import Reply, RoundRequest, misfit
+from nacre.federated_learning.messages import Reply, RoundRequest, misfit, whole
 
 
 class Party:
@@ -39,6 +39,7 @@ class Party:
         store: Path | None = None,  # a folder of its own; None remembers in memory alone
         key: bytes | None = None,  # of 32 bytes: what is stored is encrypted under it
         encoding: Encoding = "float32",  # of its replies; holds what `train` gives without loss
+        answers: Answers | None = None,  # in place of both: where several parties keep theirs
     ) -> None:
         if (store is None) != (key is None):
             raise ValueError("store and key are given together or not at all")
@@ -46,7 +47,7 @@ class Party:
         self._train, self._evaluate = train, evaluate
         self._recipe, self._rounds = recipe, rounds
         self._shapes, self._encoding = like, encoding
-        self._answers: Answers = (
+        self._answers: Answers = answers or (
             Remembered() if store is None or key is None else Stored(store, key)
         )
         self._lock = Lock()  # two requests under one number must not both find it unused
@@ -58,15 +59,32 @@ class Party:
         `BudgetExceeded`); in both cases nothing was released.
         """
         asked = RoundRequest.from_bytes(request)
+        return self._once(asked, asked.digest())[1]
+
+    def reply(
+        self,
+        asked: RoundRequest,  # that bytes hold without loss
+        entered: bytes,  # its digest
+    ) -> Reply:
+        """The `Reply` of which `handle` gives the bytes, for a server in the same process: there
+        the request is read once for all parties, and no reply is read at all."""
+        reply, data = self._once(asked, entered)
+        if reply is None or not whole(reply.tensors):
+            return Reply.from_bytes(data, asked.weights)
+        return reply
+
+    def _once(self, asked: RoundRequest, entered: bytes) -> tuple[Reply | None, bytes]:
+        """The reply and its bytes; the bytes alone where they were stored."""
         self._check(asked)
-        step, entered = f"{asked.kind}-{asked.round:010d}", asked.digest()
+        step = f"{asked.kind}-{asked.round:010d}"
         with self._lock:
             known = self._answers.get(step)
             if known is not None:
-                return self._again(asked, entered, *known)
-            reply = self._answered(asked).to_bytes()
-            self._answers.put(step, entered, reply)
-            return reply
+                return None, self._again(asked, entered, *known)
+            reply = self._answered(asked)
+            data = reply.to_bytes()
+            self._answers.put(step, entered, data)
+            return reply, data
 
     def _check(self, asked: RoundRequest) -> None:
         if asked.recipe != self._recipe:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from nacre.core.errors import PartyError
-from nacre.core.parts import Handler
+from nacre.core.parts import Handler, Transport
+from nacre.federated_learning.answers import Together
+from nacre.federated_learning.messages import Reply, RoundRequest, whole
+from nacre.federated_learning.party import Party
 
 
 class InProcess:
@@ -17,7 +21,7 @@ class InProcess:
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = dict(handlers)
-        self.parties: tuple[str, ...] = tuple(self._handlers)
+        self.parties: Sequence[str] = tuple(self._handlers)
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Each party's reply. Raises `PartyError` for a name that no handler has."""
@@ -25,3 +29,65 @@ class InProcess:
             if name not in self._handlers:
                 raise PartyError(f"no party {name!r} is here; there are {', '.join(self.parties)}")
         return {name: self._handlers[name](data) for name, data in requests.items()}
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """A transport to parties in the same process, which may hand objects on in place of bytes."""
+
+    def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
+        """What these parties reply; an absent name means no answer in time."""
+        ...
+
+
+def exchanged(
+    transport: Transport, request: RoundRequest, cohort: Sequence[str]
+) -> Mapping[str, Reply | bytes]:
+    """What the cohort replies to one request, over whatever way the transport has."""
+    if isinstance(transport, Direct):
+        return transport.exchange(request, cohort)
+    data = request.to_bytes()
+    return transport.ask({name: data for name in cohort})
+
+
+class OnDemand:
+    """All parties in this process, each of them made when it is asked: what a round costs depends
+    on its cohort, and not on how many parties there are.
+
+    The request of a round is made and read once, and replies are handed on as they are. *Why that
+    is the same:* an object is handed on only where its bytes would be read as the same object, and
+    every party keeps the bytes of its reply all the same. A party may not write into the request.
+
+    *Guarantee:* no reply is handed on before all of the round's are kept.
+    """
+
+    def __init__(
+        self,
+        parties: Sequence[str],
+        made: Callable[[str], Party | None],  # by name; its answers are kept in `answers`
+        answers: Together,
+    ) -> None:
+        self.parties = parties
+        self._made, self._answers = made, answers
+
+    def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Each party's reply as bytes. Raises `PartyError` for a name that is no party's."""
+        replies = {name: self._party(name).handle(data) for name, data in requests.items()}
+        self._answers.keep()
+        return replies
+
+    def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
+        """Each party's reply. Raises `PartyError` as `ask` does."""
+        asked = request
+        if not whole(request.tensors):
+            asked = RoundRequest.from_bytes(request.to_bytes())
+        entered = asked.digest()
+        replies = {name: self._party(name).reply(asked, entered) for name in cohort}
+        self._answers.keep()
+        return replies
+
+    def _party(self, name: str) -> Party:
+        party = self._made(name)
+        if party is None:
+            raise PartyError(f"no party {name!r} is among the {len(self.parties)} that are here")
+        return party

@@ -12,6 +12,7 @@ from nacre.core.errors import FileDamaged
 from nacre.core.files import read_json
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
+from nacre.data.partition import Sizes
 from nacre.fine_tuning.choices import Pretrain
 from nacre.models import FormerRun
 from nacre.recipe.schema import Recipe
@@ -23,7 +24,7 @@ class RecipeFacts:
 
     recipe: Recipe
     schema: Schema
-    sizes: dict[str, int]  # declared units of each holder of rows
+    sizes: Sizes  # declared units of each holder of rows
     model: nn.Module
     space: FeatureSpace  # names and shape; its scale is known only once public rows are read
 

@@ -40,6 +40,7 @@ class Level:
     account: str | None  # who pays, in the ledger; None where nothing is promised
     size: int  # declared units
     mechanism: Mechanism
+    parties: int = 1  # that are alike, of which `name` is the first; more only where none pays
 
     def promise(self) -> dict[str, Any]:
         """What plan.json says of the price."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
 
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Noise
+from nacre.data.partition import Counted, Sizes
 from nacre.data.sampling import AllUnits, Poisson
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
@@ -21,10 +24,10 @@ UNPROTECTED = NoNoise(because="the recipe has no differential_privacy section")
 NOT_YET = NoNoise(because="the unit is a client: noise is added to the sum over clients alone")
 
 
-def declared_sizes(recipe: Recipe) -> dict[str, int]:
+def declared_sizes(recipe: Recipe) -> Sizes:
     """Holder of rows -> declared units; one without a name where nothing is federated."""
     if recipe.federated_learning is None:
-        return {"": recipe.data.size}
+        return Sizes(("",), np.array([recipe.data.size]))
     try:
         return recipe.federated_learning.parties.declared_sizes(recipe.data.size)
     except Incompatible as error:
@@ -91,7 +94,7 @@ def over_parties(recipe: Recipe) -> Mechanism | None:
         clip = pieces.unit_clip(recipe) or Unclipped()
         noise = privacy.noise.build(federation.rounds)
     elif privacy is not None:
-        inherited = tuple(f"the noised steps of {name}" for name in names)
+        inherited = _inherited(names)
         because = "each party's change is already private for its own rows"
         noise = NoNoise(because=because, inherited=inherited)
     return Mechanism(
@@ -106,24 +109,38 @@ def over_parties(recipe: Recipe) -> Mechanism | None:
     )
 
 
+def _inherited(names: Sequence[str]) -> tuple[str, ...]:
+    """Whose noised steps the changes of a round are computed from; a count where they are many."""
+    if len(names) > _NAMED:
+        return (f"the noised steps of {len(names)} parties",)
+    return tuple(f"the noised steps of {name}" for name in names)
+
+
+_NAMED = 32  # parties that are named one by one
+
+
 def declared_levels(
     recipe: Recipe,
-    sizes: Mapping[str, int],
+    sizes: Sizes,
     outer: Mechanism | None,  # over parties
     protection: Protection | None,
 ) -> tuple[Level, ...]:
     """The levels at which gradients of private rows are released: the parties together where whole
-    parties are protected, else each holder of rows."""
+    parties are protected, else each holder of rows. Counted parties that nobody protects are one
+    level for each size."""
     if outer is not None and pieces.protects(recipe) == "client":
-        mechanisms = {"": (len(sizes), outer)}
-    else:
-        mechanisms = {name: (size, over_rows(recipe, size)) for name, size in sizes.items()}
-    return tuple(
-        Level(
-            name=name,
-            account=protection.account(name) if protection is not None else None,
-            size=size,
-            mechanism=mechanism,
+        return (_level("", len(sizes), outer, protection),)
+    if protection is None and isinstance(sizes.names, Counted):
+        return tuple(
+            _level(sizes.names[first], size, over_rows(recipe, size), None, count)
+            for size, (first, count) in sizes.distinct().items()
         )
-        for name, (size, mechanism) in mechanisms.items()
-    )
+    mechanisms = {size: over_rows(recipe, size) for size in sizes.distinct()}
+    return tuple(_level(name, size, mechanisms[size], protection) for name, size in sizes.items())
+
+
+def _level(
+    name: str, size: int, mechanism: Mechanism, protection: Protection | None, parties: int = 1
+) -> Level:
+    account = protection.account(name) if protection is not None else None
+    return Level(name=name, account=account, size=size, mechanism=mechanism, parties=parties)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nacre.core.run_folder import reopen
 from nacre.core.theirs import version_of
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Schema
+from nacre.data.partition import Sizes
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.planning import limits, words
 from nacre.planning.alternatives import Alternative, alternatives, tried_with
@@ -87,15 +89,30 @@ class Plan:
 
     def inner(self, name: str) -> Mechanism:
         """What happens over the rows of this holder."""
-        for level in self.levels:
-            if level.name == name and level.mechanism.unit != "client":
-                return level.mechanism
-        return over_rows(self.recipe, declared_sizes(self.recipe)[name])
+        level = self._by_name.get(name)
+        if level is not None and level.mechanism.unit != "client":
+            return level.mechanism
+        size = self._sizes[name]
+        if size not in self._by_size:
+            self._by_size[size] = over_rows(self.recipe, size)
+        return self._by_size[size]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Level]:
+        return {level.name: level for level in self.levels}
+
+    @cached_property
+    def _sizes(self) -> Sizes:
+        return declared_sizes(self.recipe)
+
+    @cached_property
+    def _by_size(self) -> dict[int, Mechanism]:
+        return {}
 
     @property
     def inner_sampling(self) -> Sampling:
         """How a step over rows draws, at the first holder."""
-        return self.inner(next(iter(declared_sizes(self.recipe)))).sampling
+        return self.inner(self._sizes.names[0]).sampling
 
     @property
     def rounds(self) -> int:

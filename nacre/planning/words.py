@@ -48,6 +48,7 @@ def holder(holder: Level) -> dict[str, Any]:
         "name": holder.name or "all rows",
         "account": holder.account,
         "size": holder.size,
+        **({"parties": holder.parties} if holder.parties > 1 else {}),
         "unit": mechanism.unit,
         "adjacency": mechanism.adjacency,
         "sampling": mechanism.sampling.facts(),

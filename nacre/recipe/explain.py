@@ -13,7 +13,7 @@ from typing import Any, get_origin
 
 from nacre.core.errors import RecipeError
 from nacre.recipe.mistakes import nearest, type_words
-from nacre.recipe.options import Hint, inside, keys, kinds, options, required, without_none
+from nacre.recipe.options import Hint, forms, inside, keys, kinds, options, required, without_none
 from nacre.recipe.schema import Recipe
 from nacre.statistics.query_file import Queries, Records
 
@@ -109,6 +109,8 @@ def _options(place: str, option: type) -> Iterator[tuple[str, type]]:
 def _item(hint: Hint, place: str) -> tuple[Hint, str]:
     """What a list or a set of names holds, and where; any other hint as it is."""
     bare, _ = without_none(hint)
+    if written := forms(bare):
+        return written["keys"], place
     if get_origin(bare) is dict:
         return inside(bare, NAME), f"{place}.{NAME}"
     return (inside(bare, 0), f"{place}[]") if get_origin(bare) is tuple else (bare, place)

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from nacre.core.errors import RecipeError
 from nacre.recipe.document import Document, LinePlace, key_path
-from nacre.recipe.options import Hint, inside, keys, kinds, options, without_none
+from nacre.recipe.options import Hint, forms, inside, keys, kinds, options, without_none
 
 MOST_TOLD = 20
 """Faults of one file in one error."""
@@ -76,6 +76,10 @@ def type_words(hint: Hint) -> str:
     plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if hint in plain:
         return plain[hint]
+    if written := forms(hint):
+        (inner,) = options(written["keys"])
+        named = ", ".join(f"`{{{key}: …}}`" for key in keys(inner))
+        return f"{type_words(written['list'])}, or {named}"
     classes = options(hint)
     if len(classes) > 1:
         return "keys and values with `kind`: " + _listed(kinds(classes))
@@ -127,8 +131,10 @@ def _walked(loc: tuple[str | int, ...], root: type) -> tuple[LinePlace, list[Hin
     place: list[str | int] = []
     hints: list[Hint] = [root]
     for part in loc:
-        classes = options(hints[-1])
-        if len(classes) > 1:
+        classes, written = options(hints[-1]), forms(hints[-1])
+        if written:
+            hints[-1] = written[str(part)]
+        elif len(classes) > 1:
             hints[-1] = kinds(classes)[str(part)]
         else:
             place.append(part)

@@ -62,6 +62,27 @@ def options(hint: Hint) -> tuple[type, ...]:
     return members if all(dataclasses.is_dataclass(member) for member in members) else ()
 
 
+def forms(hint: Hint) -> dict[str, Hint]:
+    """How a value that is a list, or keys and values instead, may be written: `list` and `keys` ->
+    the hint of each; {} where there is no such choice.
+
+    >>> forms(tuple[str, ...] | None)
+    {}
+    """
+    hint, _ = without_none(hint)
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    named = {_form(member): member for member in members}
+    return named if named.keys() == {"list", "keys"} else {}
+
+
+def _form(hint: Hint) -> str:
+    return "list" if get_origin(hint) is tuple else "keys" if options(hint) else ""
+
+
+def _form_of(value: Any) -> str:
+    return "keys" if isinstance(value, Mapping) else "list"
+
+
 def kinds(classes: tuple[type, ...]) -> dict[str, type]:
     """What `kind` may be -> the class that it names."""
     return {kind: option for option in classes for kind in get_args(keys(option).get("kind"))}
@@ -70,6 +91,8 @@ def kinds(classes: tuple[type, ...]) -> dict[str, type]:
 def inside(hint: Hint, part: str | int) -> Hint:
     """The hint of a key or an entry inside a value of this hint; `Any` where there is none."""
     hint, _ = without_none(hint)
+    if written := forms(hint):
+        hint = written["list" if isinstance(part, int) else "keys"]
     if classes := options(hint):
         return keys(classes[0]).get(str(part), Any)
     arguments = get_args(hint)
@@ -91,6 +114,9 @@ def _schema(hint: Hint) -> CoreSchema:
 
 
 def _composite(hint: Hint) -> CoreSchema:
+    if written := forms(hint):
+        choices: dict[Any, CoreSchema] = {name: _schema(each) for name, each in written.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=_form_of)
     classes = options(hint)
     if len(classes) == 1:
         return _option(classes[0])

@@ -102,6 +102,9 @@ class PartyFacts(TypedDict):
     account: str | None
     size: int
     """Declared units."""
+    parties: NotRequired[int]
+    """How many parties of this size are alike, of which `name` is the first: parties that are
+    counted and not named, where nothing is promised to them."""
     unit: Literal["example", "group", "client"]
     adjacency: Literal["add_or_remove", "replace_one", "zero_out"]
     sampling: SamplingFacts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
+from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import detached, scale, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, InProcess, Party
+from nacre.federated_learning import Federation, OnDemand, Party
+from nacre.federated_learning.answers import Together
 from nacre.federated_learning.drift import Controls
-from nacre.federated_learning.kept import InMemory, Memory, OnDisk
+from nacre.federated_learning.kept import Memories
 from nacre.federated_learning.messages import control_of, with_control
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
@@ -33,13 +35,13 @@ from nacre.runs import checkpoint
 from nacre.runs.features import passed
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
-from nacre.runs.rows import Holdings
+from nacre.runs.rows import Holdings, names_of
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
-from nacre.training.holders import Setting, fixed, local_training, parts, units
+from nacre.training.holders import Setting, Workplace, fixed, parts, units
 from nacre.training.planned import PlannedLevels
 from nacre.training.step import Parts, State, UnitSource
 from nacre.training.unmoved import Unmoved
@@ -88,7 +90,7 @@ class Outcome:
 class Names:
     """The parties as units: which of them a round asks."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     def __len__(self) -> int:
@@ -180,24 +182,29 @@ def _federation(
     assert option is not None
     weights = detached(trainable(model))
     controls = _controls(plan, weights)
-    handlers = {
-        name: Party(
-            name,
-            local_training(
-                setting, plan.inner(name), rows, model, source.child("party", name),
-                around.charge(name), planned.over(name), _memory(around.folder, name, source),
-            ),
-            recipe=plan.digest,
-            rounds=option.rounds,
-            like=with_control(weights, controls.tensors) if controls is not None else weights,
-            store=_store(around.folder, name),
-            key=None if around.folder is None else source.secret("replies", name),
-            encoding="float32" if option.compression is None else option.compression.encoding,
-        ).handle
-        for name, rows in held.private.items()
-    }  # fmt: skip
+    store = None if around.folder is None else RunFolder(around.folder).parties
+    answers = Together(store, None if store is None else source.secret("replies"))
+    memories = Memories(store, source)
+    place = Workplace(setting, model)
+    like = weights if controls is None else with_control(weights, controls.tensors)
+
+    def party(name: str) -> Party | None:
+        if name not in held.private:
+            return None
+        own = source.child("party", name)
+        train = place.training(
+            plan.inner(name), held.private[name], own, around.charge(name), planned.over(name),
+            memories.of(name),
+        )  # fmt: skip
+        return Party(
+            name, train, recipe=plan.digest, rounds=option.rounds, like=like,
+            answers=answers.of(name), encoding=option.encoding,
+        )  # fmt: skip
+
+    wire: Transport = OnDemand(names_of(held.private), party, answers)
     private = isinstance(outer.noise, NoNoise) and plan.private
-    wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
+    if private:
+        wire = Overheard(wire)
     gather = option.gather.build(outer.sampling.expected)
     federation = Federation(wire, gather, plan.digest, private=private, controls=controls)
     optimizer = option.optimizer.build(trainable(model).values())
@@ -210,7 +217,7 @@ def _federation(
     return _Level(
         State(model.train(), optimizer, outer.clip),
         work,
-        Names(option.parties.names),
+        Names(wire.parties),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
         controls,
@@ -226,23 +233,6 @@ def _controls(plan: Plan, weights: Tensors) -> Controls | None:
     zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
     share = option.expected() / len(option.parties.names)
     return Controls(zeros, share, option.local.steps * plan.recipe.training.optimizer.lr)
-
-
-def _memory(folder: Path | None, name: str, source: Source) -> Memory:
-    """What a party remembers between rounds, beside its answers."""
-    store = _store(folder, name)
-    return InMemory() if store is None else OnDisk(store, source.secret("memory", name))
-
-
-def _store(folder: Path | None, name: str) -> Path | None:
-    """Where a party keeps what it answered. In a deployment it is the party's own disk; and under
-    privacy of whole parties a reply is not a release yet, so it stays in `local/`, encrypted under
-    the run's key, and is removed with it."""
-    if folder is None:
-        return None
-    path = RunFolder(folder).parties / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _restored(

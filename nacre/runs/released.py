@@ -14,7 +14,8 @@ from nacre.core.files import write_bytes
 from nacre.core.parts import Transport
 from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
-from nacre.federated_learning.messages import right_of
+from nacre.federated_learning.messages import Reply, RoundRequest, right_of
+from nacre.federated_learning.transport import exchanged
 
 ReleaseFacts = Mapping[str, Any]
 """A line of released.jsonl."""
@@ -70,13 +71,22 @@ class Overheard:
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Transport.ask`."""
         replies = self._inner.ask(requests)
+        self._hear(replies)
+        return replies
+
+    def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
+        """See `Direct.exchange`; by bytes where the inner transport knows nothing else."""
+        replies = exchanged(self._inner, request, cohort)
+        self._hear(replies)
+        return replies
+
+    def _hear(self, replies: Mapping[str, Reply | bytes]) -> None:
         self.last = {}
         for name, data in replies.items():
             with contextlib.suppress(PartyError):  # the gather says what is wrong with it
-                how = right_of(data)
+                how = data.how if isinstance(data, Reply) else right_of(data)
                 if isinstance(how, Inherited):
                     self.last[name] = how
-        return replies
 
 
 class Log:

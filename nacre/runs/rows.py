@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from nacre.core.random import digest
 from nacre.core.types import FeatureSpace
 from nacre.data import Table
 from nacre.data.dataset import Cohorts, Rows, Schema
+from nacre.data.partition import Dealt
 from nacre.data.scaling import Scaler, fit_scaling
 from nacre.data.sketches.cells import Cells
 from nacre.data.text.token_cache import Aids
@@ -35,7 +36,7 @@ class Holdings:
     schema: Schema
     scaler: Scaler
     space: FeatureSpace
-    private: dict[str, Rows]  # holder -> rows; one holder named "" without a federation
+    private: Mapping[str, Rows]  # holder -> rows; one holder named "" without a federation
     public: Rows | None
     test: Rows | None
     outsiders: Rows | None  # test rows drawn as the private ones were; None where all test rows are
@@ -210,7 +211,12 @@ def _scaled(scaler: Scaler, rows: Rows | None) -> Rows | None:
     return None if rows is None else scaler.apply(rows)
 
 
-def _dealt(recipe: Recipe, cohorts: Cohorts, scaler: Scaler) -> dict[str, Rows]:
+def names_of(private: Mapping[str, Rows]) -> Sequence[str]:
+    """The holders, in order; of counted parties no list of names is made."""
+    return private.names if isinstance(private, Dealt) else tuple(private)
+
+
+def _dealt(recipe: Recipe, cohorts: Cohorts, scaler: Scaler) -> Mapping[str, Rows]:
     # Rows that come with the cells of their file are not read again, and are nobody else's.
     rows = scaler.apply(cohorts.private, overwrite=bool(cohorts.cells))
     if cohorts.canaries is not None:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import torch
 from torch import nn
 
+from nacre.core.parts import Noise, Shape
 from nacre.core.random import Source, digest
-from nacre.core.tensors import assign, detached, subtract, trainable
+from nacre.core.tensors import detached, modules_of, subtract, trainable
 from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, Unprotected
 from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning.between_rounds import BetweenRounds
-from nacre.federated_learning.kept import InMemory, Memory
+from nacre.federated_learning.kept import Memory
 from nacre.federated_learning.messages import without_control
+from nacre.gradient_clipping import RowSum, Unclipped
+from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.models import spectral
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.fit import Journal, NoJournal, fit
+from nacre.training.minibatches import LocalSteps, Minibatches
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
+from nacre.training.unmoved import Unmoved
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,10 @@ def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
     sums, _ = pieces.sums(
         setting.recipe, model, setting.schema, setting.space, setting.memory, setting.compiled
     )
+    return _parts(setting, mechanism, sums)
+
+
+def _parts(setting: Setting, mechanism: Mechanism, sums: RowSum) -> Parts:
     return Parts(
         sampling=mechanism.sampling,
         sums=lambda step: sums,
@@ -55,76 +67,172 @@ def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
     )
 
 
-def units(recipe: Recipe, rows: Rows, source: Source) -> Units:
+def units(
+    recipe: Recipe, rows: Rows, source: Source, numbered_by: Literal["name", "place"] = "name"
+) -> Units:
     """Scaled rows gathered into the recipe's units; rows beyond a unit's cap are left out."""
     privacy = recipe.differential_privacy
     if privacy is not None and privacy.unit == "group":
         return Units(rows, "group", privacy.rows_per_unit, source.child("rows"))
-    return Units(rows, "example", None, source.child("rows"))
+    return Units(rows, "example", None, source.child("rows"), numbered_by=numbered_by)
 
 
-def local_training(
-    setting: Setting,
-    mechanism: Mechanism,  # of the whole run: rounds x local steps
-    rows: Rows,  # this party's own, scaled
-    model: nn.Module,  # the federation's; copied
-    source: Source,  # this party's own
-    charge: Journal,
-    planned: Planned,
-    memory: Memory | None = None,  # of this party; None for as long as the process lives
-) -> Callable[[Tensors, int], Release]:
-    """What a party does with a round's weights: train, and release the change.
+class Workplace:
+    """Where the parties of one process train, one after another: one copy of the model, one
+    gradient sum, and what is computed of them once.
 
-    Guarantee: with noise at this level the change is a function of the requests and of noised
-    steps alone. All of a round's steps are journalled before the change leaves, by a keyed digest
-    of the request, of what the party remembers and of the change: a round that is taken again with
-    other rows or other rounding is refused. Nothing is kept between rounds but the account, and
-    what `federated_learning.local.controls` and `compression` remember, which is computed from
-    changes alone.
+    *Guarantee:* nothing of a party stays: weights come with each request, the vectors of power
+    iterations are set back, and a frozen weight or a buffer that was written into is an error. A
+    model that has set attributes of its own is made anew. *Limit:* what it keeps in lists or
+    outside itself is not seen, as nowhere else.
     """
-    own = copy.deepcopy(model)
-    begun = {name: vector.clone() for name, vector in spectral.vectors(own).items()}
-    held = units(setting.recipe, rows, source)
-    planned.require_units(len(held), len(rows), rows.group)
-    work = parts(setting, mechanism, own)
-    federation = setting.recipe.federated_learning
-    assert federation is not None
-    steps = federation.local.steps
-    between = BetweenRounds(
-        federation, setting.recipe.training.optimizer.lr, memory or InMemory(), source
-    )
 
-    def train(tensors: Tensors, round_number: int) -> Release:
-        weights = without_control(tensors)
-        held_before = between.before(tensors, round_number)
-        asked = digest("train", round_number, tensors, held_before.tensors, fixed(own))
-        assign(own, weights)
+    def __init__(self, setting: Setting, model: nn.Module) -> None:
+        """`model` is the federation's, which is copied: its weights come with each request."""
+        self._setting, self._first = setting, model
+        vectors = spectral.vectors(model)
+        self._vectors_begun = {name: vector.clone() for name, vector in vectors.items()}
+        federation = setting.recipe.federated_learning
+        assert federation is not None
+        self._option, self._steps = federation, federation.local.steps
+        self._asked: tuple[Tensors, int, bytes] | None = None
+        self._set_up()
+
+    def _set_up(self) -> None:
+        setting = self._setting
+        own = copy.deepcopy(self._first)
         own.train()
-        for name, vector in spectral.vectors(own).items():  # nothing is kept between rounds
-            vector.copy_(begun[name])
-        spectral.advance(own, _ITERATIONS)
-        optimizer = setting.recipe.training.optimizer.build(trainable(own).values())
-        state = State(own, optimizer, mechanism.clip, done=round_number * steps)
-        taken = replace(work, shape=held_before.shape(trainable(own), weights, work.shape))
+        self._own, self._vectors, self._moved = own, spectral.vectors(own), trainable(own)
+        recipe = setting.recipe
+        self._sums, _ = pieces.sums(
+            recipe, own, setting.schema, setting.space, setting.memory, setting.compiled
+        )
+        losses = pieces.losses(recipe, setting.schema, setting.space)
+        self._minibatches = Minibatches(
+            UnitLosses(own, losses), pieces.shape(recipe) is not None, recipe.execution.microbatch
+        )
+        self._unmoved, self._fixed = Unmoved(own), fixed(own)
+        self._attributes = _attributes(own)
+
+    def training(
+        self,
+        mechanism: Mechanism,  # of the whole run: rounds x local steps
+        rows: Rows,  # this party's own, scaled
+        source: Source,  # this party's own
+        charge: Journal,
+        planned: Planned,
+        memory: Memory,  # of this party
+    ) -> Callable[[Tensors, int], Release]:
+        """What a party does with a round's weights: train, and release the change.
+
+        Guarantee: with noise at this level the change is a function of the requests and of noised
+        steps alone. All of a round's steps are journalled before the change leaves, by a keyed
+        digest of the request, of what the party remembers and of the change: a round that is taken
+        again with other rows or other rounding is refused. Nothing is kept between rounds but the
+        account, and what `local.controls` and `compression` remember, which is computed from
+        changes alone.
+        """
+        recipe = self._setting.recipe
+        plain = isinstance(mechanism.noise, NoNoise) and isinstance(mechanism.clip, Unclipped)
+        held = units(recipe, rows, source, numbered_by="place" if plain else "name")
+        planned.require_units(len(held), len(rows), rows.group)
+        between = BetweenRounds(self._option, recipe.training.optimizer.lr, memory, source)
+
+        def train(tensors: Tensors, round_number: int) -> Release:
+            asked, weights = self._ready(tensors, round_number)
+            before = between.before(tensors, round_number)
+            if before.tensors:
+                asked = digest(asked, before.tensors)
+            shape = before.shape(self._moved, weights, pieces.shape(recipe))
+            first = round_number * self._steps
+            if plain:
+                steps = LocalSteps(
+                    held, mechanism.sampling, first, self._steps, source, asked, shape
+                )
+                self._minibatches.take(self._optimizer, steps)
+                how = _unprotected(mechanism.noise)
+            else:
+                how = self._fitted(mechanism, held, source, planned, first, asked, shape)
+            change, after = before.sent(subtract(detached(self._moved), weights), asked)
+            self._leave()
+            if not isinstance(charge, NoJournal):
+                journalled = source.digest("round", asked, change)
+                charge.journal(first + self._steps, journalled.hex())
+            between.keep(round_number, after)
+            return Release(change, how)
+
+        return train
+
+    def _ready(self, tensors: Tensors, round_number: int) -> tuple[bytes, Tensors]:
+        """Puts the request's weights in; returns the digest of all that enters the round, which is
+        taken once for all parties that are asked the same, and the weights."""
+        if _attributes(self._own) != self._attributes:
+            self._set_up()
+        known = self._asked
+        if known is None or known[0] is not tensors or known[1] != round_number:
+            known = (tensors, round_number, digest("train", round_number, tensors, self._fixed))
+            self._asked = known
+        weights = without_control(tensors)
+        with torch.no_grad():
+            for name, weight in self._moved.items():
+                weight.copy_(weights[name])
+        for name, vector in self._vectors.items():  # nothing is kept between rounds
+            vector.copy_(self._vectors_begun[name])
+        if self._vectors:
+            spectral.advance(self._own, _ITERATIONS)
+        return known[2], weights
+
+    def _leave(self) -> None:
+        """Raises `Incompatible` where a party wrote into what the next one would compute with."""
+        self._unmoved.require(self._own)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self._setting.recipe.training.optimizer.build(self._moved.values())
+
+    def _fitted(
+        self,
+        mechanism: Mechanism,
+        held: Units,
+        source: Source,
+        planned: Planned,
+        first: int,
+        asked: bytes,
+        shape: Shape | None,
+    ) -> Inherited | Unprotected:
+        """Takes the steps by `fit`; returns by what right the change leaves."""
+        work = replace(_parts(self._setting, mechanism, self._sums), shape=shape)
+        state = State(self._own, self._optimizer(), mechanism.clip, done=first)
         releases: list[Release] = []
         fit(
             state,
             held,
-            taken,
-            until=state.done + steps,
+            work,
+            until=first + self._steps,
             source=source,
             charge=NoJournal(),  # the round is journalled as a whole, before anything leaves
             planned=planned,
             observe=lambda state, release: releases.append(release) or False,
             context=asked,
         )
-        change, after = held_before.sent(subtract(detached(trainable(own)), weights), asked)
-        journalled = source.digest("round", asked, change)
-        charge.journal((round_number + 1) * steps, journalled.hex())
-        between.keep(round_number, after)
-        return Release(change, _right(releases))
+        return _right(releases)
 
-    return train
+
+def _unprotected(noise: Noise) -> Unprotected:
+    assert isinstance(noise, NoNoise)
+    return Unprotected(noise.because)
+
+
+def _attributes(model: nn.Module) -> list[tuple[str, int]]:
+    """What modules hold beside tensors and modules, by identity."""
+    return [
+        (name, id(value))
+        for _, module in modules_of(model)
+        for name, value in module.__dict__.items()
+        if name not in _TORCHS
+    ]
+
+
+_TORCHS = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 def fixed(model: nn.Module) -> bytes:

@@ -40,6 +40,12 @@ def objective(recipe: Recipe, task: Task, space: FeatureSpace) -> Objective:
     return Standard(task) if option is None else option.build(task, space)
 
 
+def losses(recipe: Recipe, schema: Schema, space: FeatureSpace) -> Objective:
+    """What a step over rows minimises: the recipe's objective, on copies where it asks for them."""
+    found, copies = objective(recipe, learnt_task(recipe, schema), space), recipe.training.augment
+    return found if copies is None else Augmented(found, copies)
+
+
 def protects(recipe: Recipe) -> str | None:
     """The unit that is protected, or None."""
     return recipe.differential_privacy.unit if recipe.differential_privacy is not None else None
@@ -72,13 +78,12 @@ def sums(
     decided: bool | None = None,  # what the run was started with; None tries it out
 ) -> tuple[RowSum, str]:
     """The gradient sum over rows, and why this one; tried on random rows."""
-    losses, copies = objective(recipe, learnt_task(recipe, schema), space), recipe.training.augment
     units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
     with unmoved(model):
         chosen, why = choose_sum(
             recipe.execution.gradients,
             model=model,
-            objective=losses if copies is None else Augmented(losses, copies),
+            objective=losses(recipe, schema, space),
             clip=clip(recipe),
             sample=random_batch(recipe, schema, 3),
             verify=recipe.execution.verify,
@@ -146,7 +151,15 @@ def sampling(
     recipe: Recipe,
     size: int,  # declared units
 ) -> Sampling:
-    """How a step over rows draws. Raises `DataError` where the data hold fewer than a batch."""
+    """How a step over rows draws. Raises `DataError` where the data hold fewer than a batch, but
+    for parties that may be smaller."""
     option, privacy = recipe.training.sampling, recipe.differential_privacy
     bands = privacy.noise.bands if privacy is not None else 1
-    return option.build(recipe.training.batch, size, bands)
+    batch = recipe.training.batch
+    return option.build(min(batch, size) if small_parties_take_all(recipe) else batch, size, bands)
+
+
+def small_parties_take_all(recipe: Recipe) -> bool:
+    """Whether a party with fewer units than a batch takes all of them: where its steps over rows
+    are not noised, no rate is promised to anybody."""
+    return recipe.federated_learning is not None and protects(recipe) in (None, "client")

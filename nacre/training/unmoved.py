@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible
 from nacre.core.random import digest
-from nacre.core.tensors import trainable
+from nacre.core.tensors import buffers_of, parameters_of, trainable
 from nacre.models import spectral
 
 
@@ -45,7 +45,7 @@ trained, ...
 def _frozen(model: nn.Module) -> dict[str, Tensor]:
     moved = {id(p) for p in trainable(model).values()}  # a tied weight has a second name
     moved |= {id(vector) for vector in spectral.vectors(model).values()}  # watched by the step
-    found = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    found = parameters_of(model) | buffers_of(model)
     return {name: tensor for name, tensor in found.items() if id(tensor) not in moved}
 
 

@@ -5,14 +5,30 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import DataError, Incompatible
 from nacre.data.dataset import Rows
-from nacre.data.partition import ByColumn, Dirichlet, Uniform
+from nacre.data.partition import (
+    PARTITIONS,
+    ByColumn,
+    Counted,
+    Dirichlet,
+    LabelSorted,
+    QuantitySkew,
+    Uniform,
+)
 
 NAMES = ("east", "north", "south")
 SIMULATED = [
     Uniform(names=NAMES),
     Dirichlet(names=NAMES, alpha=0.3),
     Dirichlet(names=NAMES, alpha=1e-3),
+    LabelSorted(names=NAMES, shards=1),
+    QuantitySkew(names=NAMES),
+    QuantitySkew(names=NAMES, law="log_normal", skew=2.0),
+    Uniform(names=Counted(count=3)),
 ]
+
+
+def test_every_simulated_partition_is_tested_here():
+    assert {type(option) for option in SIMULATED} == {kind for kind in PARTITIONS if kind.simulated}
 
 
 def rows(count, classes=3, groups=None, party=None):
@@ -30,7 +46,7 @@ def held(parts):
 @given(count=st.integers(3, 60), seed=st.integers(0, 5))
 def test_every_row_has_one_party_and_sizes_are_as_declared(option, count, seed):
     parts = option.split(rows(count), "example", seed)
-    assert {name: len(part) for name, part in parts.items()} == option.declared_sizes(count)
+    assert {name: len(part) for name, part in parts.items()} == dict(option.declared_sizes(count))
     assert sorted(x for part in held(parts).values() for x in part) == list(range(count))
 
 
@@ -76,7 +92,7 @@ def test_a_regression_has_no_classes_to_part():
 def test_a_column_says_who_holds_a_row():
     option = ByColumn(column="ward", sizes={"a": 2, "b": 1})
     assert option.names == ("a", "b")
-    assert option.declared_sizes(3) == {"a": 2, "b": 1}
+    assert dict(option.declared_sizes(3)) == {"a": 2, "b": 1}
     parts = option.split(rows(3, party=("b", "a", "a")), "example", 0)
     assert held(parts) == {"a": [1, 2], "b": [0]}
 
@@ -108,8 +124,88 @@ def test_declared_sizes_must_cover_the_data():
         (lambda: Dirichlet(names=("a",), alpha=0), "alpha=0 must lie between"),
         (lambda: ByColumn(column="x", sizes={}), "at least one party"),
         (lambda: ByColumn(column="x", sizes={"a": 0}), "a=0 must be at least 1"),
+        (lambda: ByColumn(column="x"), "give the one or the other two"),
+        (lambda: ByColumn(column="x", count=3), "give the one or the other two"),
+        (lambda: ByColumn(column="x", size=3), "give the one or the other two"),
+        (lambda: ByColumn(column="x", sizes={"a": 1}, count=3, size=2), "the one or the other"),
+        (lambda: ByColumn(column="x", count=0, size=2), "count=0 must be at least 1"),
+        (lambda: ByColumn(column="x", count=2, size=0), "size=0 must be at least 1"),
+        (lambda: Counted(count=0), "count=0 must be at least 1"),
+        (lambda: Counted(count=10**12), "must be at most 100000000"),
+        (lambda: LabelSorted(names=("a",), shards=0), "shards=0 must be at least 1"),
+        (lambda: QuantitySkew(names=("a",), skew=0), "skew=0 must be > 0"),
+        (lambda: QuantitySkew(names=("a",), skew=float("nan")), "skew=nan must be > 0"),
+        (lambda: QuantitySkew(names=("a",), skew=11), "skew=11 must be at most 10"),
     ],
 )
 def test_impossible_options_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_counted_names_are_a_list_that_is_never_made():
+    names = Counted(count=10**8)
+    assert len(names) == 10**8 and names[0] == "party-00000000" and names[-1] == "party-99999999"
+    assert names.index("party-00000042") == 42 and "party-00000042" in names
+    for other in ("party-42", "party-100000000", "party-0000004x", "east", 42):
+        assert other not in names
+    with pytest.raises(ValueError, match="is no party"):
+        names.index("party-42")
+    with pytest.raises(IndexError):
+        names[10**8]
+    assert list(Counted(count=2)) == list(Counted(count=2)[:]) == ["party-000000", "party-000001"]
+
+
+def test_rows_of_a_party_are_taken_when_they_are_asked_for():
+    option = Uniform(names=Counted(count=1000))
+    parts = option.split(rows(5000), "example", 0)
+    assert len(parts) == 1000 and len(parts["party-000999"]) == 5
+    assert parts["party-000999"].features[:, 0].tolist() == sorted(
+        parts["party-000999"].features[:, 0].tolist()
+    )
+    assert "party-001000" not in parts
+    with pytest.raises(KeyError):
+        parts["party-001000"]
+    assert sorted(x for part in held(parts).values() for x in part) == list(range(5000))
+
+
+def test_label_sorted_shards_are_runs_of_the_sorted_units():
+    """McMahan et al. 2017, section 3: 100 parties with two shards of ten classes each."""
+    option = LabelSorted(names=Counted(count=100))
+    parts = option.split(rows(6000, classes=10), "example", 0)
+    seen = [len(part.label.unique()) for part in parts.values()]
+    assert max(seen) <= 2 and sum(seen) > 150  # shards of 30 units cut no class of 600 in two
+    assert {len(part) for part in parts.values()} == {60}
+    with pytest.raises(Incompatible, match="a shard would be empty"):
+        LabelSorted(names=NAMES, shards=3).declared_sizes(8)
+
+
+def test_sizes_fall_off_by_the_declared_law():
+    power = QuantitySkew(names=Counted(count=50), skew=1.5).declared_sizes(100_050)
+    sizes = list(power.values())
+    assert sum(sizes) == 100_050 and min(sizes) >= 1
+    weights = [i**-1.5 for i in range(1, 51)]
+    for size, weight in zip(sizes, weights, strict=True):
+        assert abs(size - 1 - 100_000 * weight / sum(weights)) <= 1
+    spread = QuantitySkew(names=Counted(count=1001), law="log_normal", skew=0.5)
+    logs = torch.tensor(list(spread.declared_sizes(10**8).values())).double().log()
+    assert abs(float(logs.std()) - 0.5) < 0.01
+    assert abs(float(logs.mean() - logs.median())) < 0.01
+
+
+def test_a_class_that_runs_out_is_replaced_by_what_is_left():
+    option = Dirichlet(names=Counted(count=40), alpha=0.01)
+    parts = option.split(rows(400, classes=4), "example", 3)
+    assert sorted(x for part in held(parts).values() for x in part) == list(range(400))
+    assert {len(part) for part in parts.values()} == {10}
+
+
+def test_values_of_a_column_are_parties_under_a_declared_count():
+    option = ByColumn(column="device", count=3, size=2)
+    assert not option.named and len(option.names) == 3
+    sizes = option.declared_sizes(6)
+    assert sizes["b"] == 2 and sizes.least == ("party-000000", 2)
+    parts = option.split(rows(4, party=("b", "a/", "b", "a/")), "example", 0)
+    assert held(parts) == {"a/": [1, 3], "b": [0, 2]}  # fewer than declared: nothing says so
+    with pytest.raises(Incompatible, match="add up to 6"):
+        option.declared_sizes(7)

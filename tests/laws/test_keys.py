@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nacre.core.errors import CallFailed
 from nacre.core.random import Source
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import Adjacency, BoundedSum, Noised, Release
@@ -192,24 +193,24 @@ def test_parties_draw_and_keep_their_replies_under_keys_of_their_own(
 ) -> None:
     sources: list[bytes] = []
     keys: list[bytes | None] = []
-    trained, party = loop.local_training, loop.Party
+    trained, together = loop.Workplace.training, loop.Together
 
     def local(*given: Any) -> Callable[..., Release]:
         sources.append(next(x for x in given if isinstance(x, Source)).digest("seen"))
         return trained(*given)
 
-    def made(*given: Any, **more: Any) -> Any:
-        keys.append(more["key"])
-        return party(*given, **more)
+    def made(folder: Any, key: bytes | None) -> Any:
+        keys.append(key)
+        return together(folder, key)
 
-    monkeypatch.setattr(loop, "local_training", local)
-    monkeypatch.setattr(loop, "Party", made)
+    monkeypatch.setattr(loop.Workplace, "training", local)
+    monkeypatch.setattr(loop, "Together", made)
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         planned = plan(recipe(tmp_path / place, FEDERATED))
         with pytest.raises(Stopped):
             train(planned, tmp_path / place / "run", observe=StopAfter(1))
-    assert len(sources) == len(keys) == 4
+    assert len(sources) == 4 and len(keys) == 2
     assert _told_apart(sources) and _told_apart(keys)
 
 
@@ -218,26 +219,30 @@ def test_the_round_of_a_party_is_keyed_by_the_whole_request(
 ) -> None:
     """Its weights, its number, and what the party computes with and does not move."""
     seen: list[bytes] = []
-    fit, trained = holders.fit, loop.local_training
+    fit, place = holders.fit, loop.Workplace
 
     def fitting(*given: Any, **more: Any) -> State:
         seen.append(more["context"])
         return fit(*given, **more)
 
-    def local(setting: Any, mechanism: Any, rows: Any, model: Any, *given: Any) -> Any:
-        weights = detached(trainable(model))
-        other = {name: value + 1 for name, value in weights.items()}
-        train_once = trained(setting, mechanism, rows, model, *given)
-        for request, number in ((weights, 0), (weights, 0), (other, 0), (weights, 1)):
-            train_once(request, number)
-        model.register_buffer("kept", torch.ones(1))
-        trained(setting, mechanism, rows, model, *given)(weights, 0)
-        raise Stopped
+    class Local:
+        def __init__(self, setting: Any, model: Any) -> None:
+            self.setting, self.model = setting, model
+
+        def training(self, *given: Any) -> Any:
+            weights = detached(trainable(self.model))
+            other = {name: value + 1 for name, value in weights.items()}
+            train_once = place(self.setting, self.model).training(*given)
+            for request, number in ((weights, 0), (weights, 0), (other, 0), (weights, 1)):
+                train_once(request, number)
+            self.model.register_buffer("kept", torch.ones(1))
+            place(self.setting, self.model).training(*given)(weights, 0)
+            raise Stopped
 
     monkeypatch.setattr(holders, "fit", fitting)
-    monkeypatch.setattr(loop, "local_training", local)
+    monkeypatch.setattr(loop, "Workplace", Local)
     monkeypatch.setattr("nacre.ledger.charge.Charge.journal", lambda *_: None)
-    with pytest.raises(Stopped):
+    with pytest.raises(CallFailed, match="Stopped"):  # it is asked within the step over parties
         train(plan(recipe(tmp_path, FEDERATED)), tmp_path / "run")
     first, same, *others = seen
     assert first == same and len(others) == 3 and _told_apart([first, *others])

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nacre.federated_learning import InProcess
+from nacre.federated_learning import OnDemand, Reply, RoundRequest
 from nacre.planning.plan import Plan, plan
 from nacre.recipe.schema import Recipe
 from nacre.runs import loop
@@ -211,11 +211,11 @@ def test_a_row_that_lacks_a_value_moves_a_sum_by_its_bound_and_nothing_else(
     assert written(first) == written(other)
 
 
-class _Silent(InProcess):
+class _Silent(OnDemand):
     """The parties without the one that is taken away."""
 
-    def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        return {name: data for name, data in super().ask(requests).items() if name != "north"}
+    def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
+        return {n: reply for n, reply in super().exchange(request, cohort).items() if n != "north"}
 
 
 @pytest.mark.parametrize("remembered", [{}, REMEMBERED], ids=["nothing", "between rounds"])
@@ -232,7 +232,7 @@ def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
     if adjacency == "replace_one":
         _neighbour(file, "client", adjacency)
     else:
-        monkeypatch.setattr(loop, "InProcess", _Silent)
+        monkeypatch.setattr(loop, "OnDemand", _Silent)
     other = _ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach(adjacency)
     assert written(first) == written(other)

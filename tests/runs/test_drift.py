@@ -20,6 +20,7 @@ from nacre.planning.plan import plan
 from nacre.planning.words import techniques
 from nacre.runs import loop
 from nacre.runs.run import train
+from nacre.training.holders import Workplace
 from tests.planning.test_clipping import CLIENT
 from tests.training.tiny import FEDERATED, StopAfter, Stopped, changed, recipe
 
@@ -52,21 +53,24 @@ class Heard:
         self.rows: dict[str, Any] = {}
         self.answered: dict[int, list[str]] = {}
         self.model: nn.Module | None = None
-        real = loop.local_training
+        begun, training = Workplace.__init__, Workplace.training
 
-        def local(setting: Any, mechanism: Any, rows: Any, model: nn.Module, *more: Any) -> Any:
-            name = str(len(self.rows))
-            self.rows[name] = rows
+        def begin(place: Workplace, setting: Any, model: nn.Module) -> None:
             self.model = copy.deepcopy(model)
-            answer = real(setting, mechanism, rows, model, *more)
+            begun(place, setting, model)
 
-            def train(weights: Any, number: int) -> Any:
+        def of_party(place: Workplace, *given: Any) -> Any:
+            name, answer = given[-1]._folder.name, training(place, *given)
+            self.rows[name] = given[1]
+
+            def train(tensors: Any, number: int) -> Any:
                 self.answered.setdefault(number, []).append(name)
-                return answer(weights, number)
+                return answer(tensors, number)
 
             return train
 
-        monkeypatch.setattr(loop, "local_training", local)
+        monkeypatch.setattr(Workplace, "__init__", begin)
+        monkeypatch.setattr(Workplace, "training", of_party)
 
 
 def _slow(heard: Heard, proximal: float, controls: bool, expected: float) -> nn.Module:
@@ -99,7 +103,7 @@ def _slow(heard: Heard, proximal: float, controls: bool, expected: float) -> nn.
             }
             changes.append(change)
         mean = {k: sum((c[k] for c in changes), zeros[k]) / expected for k in weights}
-        share = expected / len(heard.rows)
+        share = expected / 3
         common = {k: (1 - share) * common[k] - share * mean[k] / (STEPS * LR) for k in weights}
         with torch.no_grad():
             for key, w in weights.items():

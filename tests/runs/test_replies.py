@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Unprotected
 from nacre.federated_learning import Party, Reply
-from nacre.federated_learning.answers import Stored
+from nacre.federated_learning.answers import Together
 from nacre.planning.plan import plan
 from nacre.runs.run import abandon, finish, open_run, train
 from tests.planning.test_clipping import CLIENT
@@ -25,24 +26,28 @@ def _interrupted(place: Path) -> None:
 
 
 def _answers(run: Path) -> list[Path]:
-    return sorted((run / "local" / "parties").rglob("*.answer"))
+    return sorted((run / "local" / "parties").rglob("*.answers"))
 
 
 def test_no_reply_of_a_whole_party_stands_in_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
-    handle = Party.handle
-    monkeypatch.setattr(
-        Party, "handle", lambda self, asked: sent.append(handle(self, asked)) or sent[-1]
-    )
+    reply = Party.reply
+
+    def replied(self: Party, *given: Any) -> Reply:
+        found = reply(self, *given)
+        sent.append(found.to_bytes())
+        return found
+
+    monkeypatch.setattr(Party, "reply", replied)
     _interrupted(tmp_path)
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert _answers(tmp_path / "run") and sent
-    for reply in map(Reply.from_bytes, sent):
-        assert isinstance(reply.how, Unprotected)
-        assert "noise is added to the sum over clients" in reply.how.reason  # the true one
-        raw = max((t.numpy().tobytes() for t in reply.tensors.values()), key=len)
+    for found in map(Reply.from_bytes, sent):
+        assert isinstance(found.how, Unprotected)
+        assert "noise is added to the sum over clients" in found.how.reason  # the true one
+        raw = max((t.numpy().tobytes() for t in found.tensors.values()), key=len)
         assert not [path for path in files if raw in path.read_bytes()]
 
 
@@ -56,15 +61,15 @@ def test_a_resumed_run_reads_its_replies_and_ends_without_them(
         path.unlink()  # a kill between the replies and the checkpoint of their round
     shutil.copytree(run, copy)
     again: list[str] = []
-    get = Stored.get
+    get = Together.get
 
-    def counted(self: Stored, step: str) -> tuple[bytes, bytes] | None:
-        known = get(self, step)
+    def counted(self: Together, name: str, step: str) -> tuple[bytes, bytes] | None:
+        known = get(self, name, step)
         if known is not None:
             again.append(step)
         return known
 
-    monkeypatch.setattr(Stored, "get", counted)
+    monkeypatch.setattr(Together, "get", counted)
     train(plan(recipe(tmp_path, CLIENT), resume=run), run, resume=True)
     assert again
     assert not (run / "local" / "parties").exists()

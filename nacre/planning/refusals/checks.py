@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from nacre.core.errors import Refusal
 from nacre.core.random import seed_torch
 from nacre.core.swapped import buffers_kept, unmoved
-from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
@@ -56,10 +55,9 @@ def delta_below_size(facts: RecipeFacts) -> None:
     if privacy is None:
         return
     federation = recipe.federated_learning
-    units = facts.sizes
+    name, size = facts.sizes.most
     if privacy.unit == "client" and federation is not None:
-        units = {"": len(federation.parties.names)}
-    name, size = max(units.items(), key=_of_size)
+        name, size = "", len(federation.parties.names)
     if privacy.delta >= 1 / size:
         whose = f" of {name}" if name else ""
         refuse(
@@ -72,8 +70,10 @@ def delta_below_size(facts: RecipeFacts) -> None:
 
 
 def batch_within_data(facts: RecipeFacts) -> None:
-    """A step cannot expect more units than there are."""
-    name, size = min(facts.sizes.items(), key=_of_size)
+    """A step cannot expect more units than there are. A party whose rows nobody protects from the
+    others takes all that it has where they are fewer."""
+    unprotected = pieces.small_parties_take_all(facts.recipe)
+    name, size = facts.sizes.most if unprotected else facts.sizes.least
     if facts.recipe.training.batch > size:
         whose = f"party {name} has" if name else "the data have"
         refuse(
@@ -82,11 +82,6 @@ def batch_within_data(facts: RecipeFacts) -> None:
             f"{facts.recipe.training.batch} units are expected a step, but {whose} {size}; "
             f"use {size} or fewer",
         )
-
-
-def _of_size(holder: tuple[str, int]) -> int:
-    """By what the holder that decides is found: what fits it fits all others."""
-    return holder[1]
 
 
 def unit_exists(facts: RecipeFacts) -> None:
@@ -234,7 +229,7 @@ def parties_are_real(facts: RecipeFacts) -> None:
     """Simulated parties are dealt by a permutation of all units, so one unit moves others."""
     recipe = facts.recipe
     federation = recipe.federated_learning
-    if federation is None or isinstance(federation.parties, ByColumn):
+    if federation is None or not federation.parties.simulated:
         return
     if recipe.differential_privacy is not None and not recipe.data.public_demonstration:
         refuse(
@@ -244,6 +239,20 @@ def parties_are_real(facts: RecipeFacts) -> None:
             "would move others between them, which no epsilon covers; name the holders by "
             "`parties: {kind: column, column: NAME, sizes: {…}}`",
         )
+
+
+def parties_with_accounts_are_named(facts: RecipeFacts) -> None:
+    """A party that is charged by itself has an account, and that a name before rows are read."""
+    recipe, federation = facts.recipe, facts.recipe.federated_learning
+    if federation is None or federation.parties.named or protects(recipe) in (None, "client"):
+        return
+    refuse(
+        recipe,
+        "federated_learning.parties",
+        f"each party is charged for its own units of kind {protects(recipe)}, and where a column "
+        "names the parties their accounts would be known only once rows are read; declare them by "
+        "`sizes: {NAME: UNITS, …}`, or protect whole parties (`unit: client`)",
+    )
 
 
 def no_row_mixing(facts: RecipeFacts) -> None:
@@ -343,6 +352,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     private_runs_have_a_ledger,
     ledgers_outlive_runs,
     parties_are_real,
+    parties_with_accounts_are_named,
     tokens_are_those_of_the_base,
     model_reads_the_inputs,
     tokens_are_not_moved,

@@ -15,7 +15,7 @@ def sampling_with_event(facts: RecipeFacts) -> None:
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
     if privacy is None or protects(recipe) == "client":
         return
-    for size in facts.sizes.values():
+    for size in facts.sizes.distinct():
         try:
             require_neighbours(pieces.sampling(recipe, size), privacy.adjacency)
         except UnsupportedEvent as error:
@@ -25,7 +25,7 @@ def sampling_with_event(facts: RecipeFacts) -> None:
 def noise_fits_the_sampling(facts: RecipeFacts) -> None:
     """Correlated noise is proven for units that take turns, in one run over one holder's rows."""
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
-    for size in facts.sizes.values():
+    for size in facts.sizes.distinct():
         try:
             pieces.sampling(recipe, size)
         except DataError as error:

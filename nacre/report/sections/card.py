@@ -10,6 +10,8 @@ from nacre.report.sections.blocks import AnyBlock, Cell, FactList, Fold, Section
 from nacre.report.sections.numbers import listed, number_text
 from nacre.report.sections.words import (
     NOT_FOR_OTHERS,
+    named,
+    party_count,
     public_demonstration,
     recipe_section,
     units_declared,
@@ -121,7 +123,7 @@ def _range(said: Any) -> str:
 def _rows(evidence: Evidence, data: Mapping[str, Any]) -> str:
     """How many units were declared, and of which file or set."""
     parties = evidence["plan"]["parties"]
-    total = sum(party["size"] for party in parties)
+    total = sum(party["size"] * party.get("parties", 1) for party in parties)
     source = data.get("name") or data.get("path")
     origin = f" of {source}" if isinstance(source, str) else ""
     return f"{total:,} {units_declared(evidence, parties[0])} declared{origin}"
@@ -132,7 +134,5 @@ def _parties(evidence: Evidence) -> str:
     parties = evidence["plan"]["parties"]
     if not evidence["plan"]["techniques"]["federated_learning"]:
         return "one holder of all rows"
-    if len(parties) == 1:
-        return f"{parties[0]['size']:,} parties"
-    names = [party["name"] for party in parties]
-    return listed(names) if len(names) <= _FEW else f"{len(names)} parties"
+    names = named(parties)
+    return listed(names) if names and len(names) <= _FEW else f"{party_count(parties):,} parties"

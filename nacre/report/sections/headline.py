@@ -23,7 +23,15 @@ from nacre.report.sections.numbers import (
     signed_text,
     whole,
 )
-from nacre.report.sections.words import holders, moved_by, recipe_audits, unit_words, units_declared
+from nacre.report.sections.words import (
+    holders,
+    moved_by,
+    named,
+    party_count,
+    recipe_audits,
+    unit_words,
+    units_declared,
+)
 
 _SHOWN = 5  # parties whose names fit into a sentence
 HOLDERS_PAGE = "local/report.html"
@@ -160,12 +168,9 @@ def _who(evidence: Evidence) -> str:
         units = units_declared(evidence, parties[0])
         rows = "the rows of " if parties[0]["unit"] == "group" else ""
         return f"One model was trained on {rows}{parties[0]['size']:,} declared {units}."
-    if len(parties) == 1:
-        count = count_in_words(parties[0]["size"], "parties").capitalize()
-        return f"{count} trained one model, each on its own rows."
-    count = count_in_words(len(parties), "parties").capitalize()
-    named = [party["name"] for party in parties]
-    names = f" ({listed(named)})" if len(parties) <= _SHOWN else ""
+    count = count_in_words(party_count(parties), "parties").capitalize()
+    each = named(parties)
+    names = f" ({listed(each)})" if each and len(each) <= _SHOWN else ""
     return f"{count}{names} trained one model, each on its own rows."
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -70,6 +70,19 @@ def units_declared(evidence: Evidence, party: PartyFacts) -> str:
 def holders(parties: list[PartyFacts]) -> str:
     """Of whom a figure is that all parties share, as `all 24 parties`; one holder is not named."""
     return f"all {count_in_words(len(parties), 'parties')}" if len(parties) > 1 else ""
+
+
+def named(parties: Sequence[PartyFacts]) -> list[str]:
+    """The names of the parties of a federation; [] where they have none in the plan."""
+    each = [party["name"] for party in parties]
+    return each if parties[0]["unit"] != "client" and party_count(parties) == len(each) else []
+
+
+def party_count(parties: Sequence[PartyFacts]) -> int:
+    """How many parties took part in a federation."""
+    if parties[0]["unit"] == "client":
+        return parties[0]["size"]
+    return sum(party.get("parties", 1) for party in parties)
 
 
 def moved_by(evidence: Evidence, found: FindingFacts) -> str | None:
