@@ -108,32 +108,15 @@ class Source:
         message = b"".join(map(_encode, labels))
         return int.from_bytes(keyed_hash(self._key, b"number")(message)[:8], "big") >> 1
 
-    def numbers(
-        self,
-        names: Iterable[bytes],
-    ) -> np.ndarray:  # (N,) int64
-        """`number(name, 1)` of each name; `number(name, 2)` of the second of two equal ones, and so
-        on. For many names: key, labels and result are taken in or made at once."""
-        begun = HMAC(self._key, SHA256())
-        begun.update(b"number")
-        first = _encode(1)
-        heads: dict[int, bytes] = {}  # what goes before a name, by its length
-        seen: set[bytes] = set()
-        again: Counter[bytes] = Counter()
-        found = bytearray()
+    def numbers(self, names: Iterable[bytes]) -> np.ndarray:
+        """(N,) int64: `number(name, 1)` of each name, `number(name, 2)` of the second of two equal
+        ones, and so on. The key is taken in once."""
+        code, first, found = keyed_hash(self._key, b"number"), _encode(1), bytearray()
+        seen = Counter[bytes]()
         for name in names:
-            if name in seen:
-                again[name] += 1
-                last = _encode(1 + again[name])
-            else:
-                seen.add(name)
-                last = first
-            head = heads.get(len(name))
-            if head is None:
-                head = heads[len(name)] = _encode(name)[: -len(name) or None]
-            state = begun.copy()
-            state.update(head + name + last)
-            found += state.finalize()[:8]
+            seen[name] += 1
+            last = first if seen[name] == 1 else _encode(seen[name])
+            found += code(b"b" + len(name).to_bytes(8, "big") + name + last)[:8]
         return (np.frombuffer(found, dtype=">u8") >> np.uint64(1)).astype(np.int64)
 
     def secret(self, *labels: Label) -> bytes:
