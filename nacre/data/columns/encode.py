@@ -39,7 +39,7 @@ _LARGEST = float(np.finfo(np.float32).max)  # beyond it a feature would become i
 
 _COMPARED = 10_000  # rows of which the different values are counted
 
-Entries = NDArray[np.floating[Any]]
+ColumnEntries = NDArray[np.floating[Any]]
 
 Remedies = Mapping[FaultKind, str]
 """What to do about each kind of fault, as the end of a sentence."""
@@ -75,7 +75,7 @@ class ColumnReading:
             rows = np.flatnonzero(~has)
             self.note(column.name, "missing", "there is no value", rows, column.missing, None)
 
-    def entries(self, values: Any, column: Column) -> Entries:
+    def entries(self, values: Any, column: Column) -> ColumnEntries:
         """(N, entries), of float64 or of zeros and ones; those of a faulty row are finite."""
         plain = as_column(values)
         has, found = self._read(plain, column)
@@ -86,7 +86,7 @@ class ColumnReading:
             found = np.concatenate([found, (~has)[:, None].astype(np.float64)], axis=1)
         return found
 
-    def _read(self, values: Any, column: Column) -> tuple[RowMask, Entries]:
+    def _read(self, values: Any, column: Column) -> tuple[RowMask, ColumnEntries]:
         """((N,) which rows have a value, (N, entries) without the flag)."""
         match column.kind:
             case "number":
@@ -142,7 +142,7 @@ class ColumnReading:
         self._unlisted(values, column, np.flatnonzero(has & (places < 0)))
         return has, np.maximum(places, 0)
 
-    def _truths(self, values: Any, column: Column) -> tuple[RowMask, Entries]:
+    def _truths(self, values: Any, column: Column) -> tuple[RowMask, ColumnEntries]:
         known = dict.fromkeys(column.yes, 1) | dict.fromkeys(column.no, 0)
         has, places = self._looked_up(values, lambda word: known.get(word.lower(), -1), known)
         self._unlisted(values, column, np.flatnonzero(has & (places < 0)))
@@ -169,7 +169,7 @@ class ColumnReading:
 
     # -- dates ---------------------------------------------------------------------------------
 
-    def _dates(self, values: Any, column: Column) -> tuple[RowMask, Entries]:
+    def _dates(self, values: Any, column: Column) -> tuple[RowMask, ColumnEntries]:
         dates = column.dates
         assert dates is not None
         words, codes = different(values)
@@ -193,8 +193,8 @@ class ColumnReading:
     def _parts(
         self, dates: Dates, moments: Sequence[Any], codes: RowCodes, legal: RowMask, values: Any,
         column: Column,
-    ) -> Entries:  # fmt: skip
-        blocks: list[Entries] = []
+    ) -> ColumnEntries:  # fmt: skip
+        blocks: list[ColumnEntries] = []
         for part in dates.parts:
             found = np.array([part_of(moment, part) for moment in moments], np.int64)[codes]
             if part == "year":
@@ -221,7 +221,7 @@ def bucket(word: str, buckets: int) -> int:
 def coded(
     numbers: FloatColumn,  # (N,) inside the range
     column: Column,
-) -> Entries:
+) -> ColumnEntries:
     """(N, entries): the numbers as the column's coding says.
 
     >>> age = Column("age", "number", 0, 30, coding="piecewise", edges=(0, 10, 20, 30))
@@ -238,7 +238,7 @@ def coded(
     return np.clip(share, 0.0, 1.0)
 
 
-def filled(column: Column) -> Entries:
+def filled(column: Column) -> ColumnEntries:
     """(entries,) of the declared value that stands in for none, without the flag."""
     own = replace(column, missing="refuse", fill=None, flag=False)
     reading = ColumnReading(PLAIN, "refuse", _NO_REMEDIES)
@@ -295,7 +295,7 @@ def _write(into: NDArray[np.float32], blocks: Sequence[NDArray[np.float32]]) -> 
         np.concatenate([block[rows] for block in blocks], axis=1, out=into[rows])
 
 
-def _one_of(places: RowCodes, width: int) -> Entries:
+def _one_of(places: RowCodes, width: int) -> ColumnEntries:
     """(N, width): 1 at each row's place."""
     if width <= _NARROW:
         return np.eye(width, dtype=np.float32).take(places, axis=0)
