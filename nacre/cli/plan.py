@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nacre.cli.launch import seldom_collected
 from nacre.cli.output import code_of, code_options, common_options, show
 
 
@@ -20,15 +21,16 @@ def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: 
     file is there, its header alone is read, so that a mistyped column is found.
 
     Whatever is unsound is refused here, with file, line and remedy (exit code 2)."""
-    from rich.console import Group
+    with seldom_collected():
+        from rich.console import Group
 
-    from nacre.planning.outlook import outlook
-    from nacre.planning.plan import plan
-    from nacre.planning.show import plan_tables as shown
-    from nacre.planning.usefulness import usefulness
-    from nacre.recipe.load import load_recipe
+        from nacre.planning.outlook import outlook
+        from nacre.planning.plan import plan
+        from nacre.planning.show import plan_tables as shown
+        from nacre.planning.usefulness import usefulness
+        from nacre.recipe.load import load_recipe
 
-    planned = plan(load_recipe(recipe, code=code_of(packages, trust_code)))
+        planned = plan(load_recipe(recipe, code=code_of(packages, trust_code)))
     ahead = outlook(planned)
     facts, table = planned.to_json(), shown(planned)
     use = usefulness(planned)

@@ -29,7 +29,8 @@ import hashlib
 import hmac
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Protocol
@@ -104,17 +105,19 @@ class Source:
 
     def number(self, *labels: Label) -> int:
         """One number from 0 to 2**63 - 1 for these labels: to name many things, not for noise."""
-        return self.numbering()(*labels)
+        message = b"".join(map(_encode, labels))
+        return int.from_bytes(keyed_hash(self._key, b"number")(message)[:8], "big") >> 1
 
-    def numbering(self) -> Callable[..., int]:
-        """`number`, ready to be called many times: the key is taken in once."""
-        code = keyed_hash(self._key, b"number")
-
-        def number(*labels: Label) -> int:
-            message = b"".join(map(_encode, labels))
-            return int.from_bytes(code(message)[:8], "big") >> 1
-
-        return number
+    def numbers(self, names: Iterable[bytes]) -> np.ndarray:
+        """(N,) int64: `number(name, 1)` of each name, `number(name, 2)` of the second of two equal
+        ones, and so on. The key is taken in once."""
+        code, first, found = keyed_hash(self._key, b"number"), _encode(1), bytearray()
+        seen = Counter[bytes]()
+        for name in names:
+            seen[name] += 1
+            last = first if seen[name] == 1 else _encode(seen[name])
+            found += code(b"b" + len(name).to_bytes(8, "big") + name + last)[:8]
+        return (np.frombuffer(found, dtype=">u8") >> np.uint64(1)).astype(np.int64)
 
     def secret(self, *labels: Label) -> bytes:
         """32 secret bytes for these labels: the key of a cipher, never shown."""

@@ -194,11 +194,12 @@ def _csv(file: Path, dialect: Dialect, numbers: Collection[str]) -> _Columns:
     end = rows = 0  # the header is a row
     if encoding.startswith("utf-8"):
         with open_bytes(file) as given:
-            for stop, texts in plain_blocks(given, len(names), form.separator, form.quote):
+            wanted = [name in numbers for name in names]
+            for stop, blocks in plain_blocks(given, wanted, form.separator, form.quote):
                 end = stop
-                for column, block in zip(columns, texts, strict=True):
+                for column, block in zip(columns, blocks, strict=True):
                     column.add(block if rows else block[1:])
-                rows += len(texts[0])
+                rows += len(blocks[0])
             if rows and given.tell() == end and not given.read(1):
                 return names, [column.values() for column in columns]
     with open_text(file, encoding, end) as opened:
@@ -347,21 +348,10 @@ def open_bytes(file: Path) -> BinaryIO:
 
 
 def _parquet(file: Path) -> _Columns:
-    from pyarrow.parquet import ParquetFile  # half a second to import
-
-    from nacre.data.reading.arrow_values import of_arrow
+    from nacre.data.reading.arrow_values import parquet_columns  # which takes Arrow
 
     try:
-        # One file: with a data set reader, folders named `a=b` would turn into columns.
-        with ParquetFile(file, pre_buffer=False) as opened:
-            table = opened.read(use_threads=False)
-        names, columns = list(table.column_names), table.columns
-        del table
-        columns.reverse()
-        found: list[Values] = []
-        while columns:  # one by one, so that no column is in memory twice for long
-            found.append(of_arrow(columns.pop()))
-        return names, found
+        return parquet_columns(file)
     except Exception as error:  # damaged bytes make pyarrow raise more than its own errors
         reason = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as Parquet ({reason}); write it anew") from error

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -145,13 +144,7 @@ def _numbers(names: Iterable[bytes], source: Source) -> Tensor:
     data sets would differ by more than one unit's share. The second of two equal names counts as
     another name, which of them it is makes no difference.
     """
-    seen: Counter[bytes] = Counter()
-    numbers: list[int] = []
-    number = source.child("unit").numbering()
-    for name in names:
-        seen[name] += 1
-        numbers.append(number(name, seen[name]) >> (63 - _ID_BITS))
-    return torch.tensor(numbers, dtype=torch.int64)
+    return torch.from_numpy(source.child("unit").numbers(names) >> (63 - _ID_BITS))
 
 
 def _named_groups(rows: Rows) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def choose_sum(
     verify: Verify = "first",
     precision: Literal["float32", "bfloat16"] = "float32",
     units: int = 1,  # at a time
+    wider: float = 1.0,  # how many times the rows of a unit of the sample a unit has
     memory: int | None = None,  # bytes that the step may take; None for no limit
 ) -> tuple[RowSum, str]:
     """The gradient sum of that name, and the reason in a few words.
@@ -87,7 +88,8 @@ def choose_sum(
                 looped = _looped(model, objective, sample, verify)
                 looped.require(clip, precision)
                 return looped, f"one unit at a time, since {_first_line(refusal)}"
-            return _by_memory(taped, model, sample, units, memory if clip.one_factor else None)
+            limit = memory if clip.one_factor else None
+            return _by_memory(taped, model, sample, units, wider, limit)
         else:
             chosen = _TAPED[name](objective, verify, precision)
             try:
@@ -113,11 +115,16 @@ def _looped(model: nn.Module, objective: Objective, sample: Batch, verify: Verif
 
 
 def _by_memory(
-    best: BookKeeping, model: nn.Module, sample: Batch, units: int, memory: int | None
+    best: BookKeeping,
+    model: nn.Module,
+    sample: Batch,
+    units: int,
+    wider: float,
+    memory: int | None,
 ) -> tuple[RowSum, str]:
     """Book-keeping, or ghost where its tape would fill half of memory."""
     if memory is not None:
-        kept = units * best.kept(model, sample, Source(bytes(32)))
+        kept = units * wider * best.kept(model, sample, Source(bytes(32)))
         size = f"the tape of {units} units takes {kept / 2**30:.3g} GiB"
         if kept > memory // 2:
             ghost = Ghost(best.objective, best.verify, best.precision, best.owners)

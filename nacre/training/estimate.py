@@ -20,6 +20,7 @@ from nacre.training.compiled import is_compiled
 _PROBE = 256  # units a timed step has at most; larger batches are scaled up from there
 _FIRST, _GROWTH = 4, 4  # units of the first timed step, and how many times as many the next has
 _ENOUGH = 0.2  # seconds of a step that tell what a larger one takes
+_LONG = 0.5  # seconds of the first step of all, beside which what only a first one takes is small
 _HELD = 1 << 28  # bytes that their gradients, or their rows, may take
 _CLIMB = 5  # steps of an attack that are timed; longer ones are scaled up as well
 
@@ -64,7 +65,7 @@ def estimate(
         start = time.perf_counter()
         sums(model, batch, pieces.clip(recipe), Source(bytes(32)))
         seconds = time.perf_counter() - start
-        if warm and (seconds >= _ENOUGH or count == most):
+        if seconds >= _LONG or (warm and (seconds >= _ENOUGH or count == most)):
             break
         count, warm = min(_GROWTH * count, most) if warm else count, True
     at_once = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)

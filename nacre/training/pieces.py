@@ -21,6 +21,9 @@ from nacre.recipe.sections import Training
 from nacre.training import compiled
 from nacre.training.augmented import Augmented
 
+_TRIED = 2
+"""Rows of a unit on trial: that a unit owns several shows with two of them as with twenty."""
+
 
 def task_of(schema: Schema) -> AnyTask:
     """What the model's outputs mean."""
@@ -79,16 +82,19 @@ def sums(
 ) -> tuple[RowSum, str]:
     """The gradient sum over rows, and why this one; tried on random rows."""
     units = min(recipe.execution.microbatch or recipe.training.batch, recipe.training.batch)
+    width = recipe.rows_per_unit
+    narrow = None if width is None else min(width, _TRIED)
     with unmoved(model):
         chosen, why = choose_sum(
             recipe.execution.gradients,
             model=model,
             objective=losses(recipe, schema, space),
             clip=clip(recipe),
-            sample=random_batch(recipe, schema, 3),
+            sample=random_batch(recipe, schema, 3, narrow),
             verify=recipe.execution.verify,
             precision=recipe.execution.precision,
             units=units,
+            wider=1.0 if width is None or narrow is None else width / narrow,
             memory=memory or physical_memory(),
         )
     if not recipe.execution.compile or decided is False:
@@ -117,10 +123,15 @@ def physical_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def random_batch(recipe: Recipe, schema: Schema, count: int) -> Batch:
+def random_batch(
+    recipe: Recipe,
+    schema: Schema,
+    count: int,
+    width: int | None = None,  # rows of a unit that holds several; None for all that it may hold
+) -> Batch:
     """Made-up units of the declared shape, (count, …): what is tried out may see no real row."""
     generator = torch.Generator().manual_seed(0)
-    width = recipe.rows_per_unit
+    width = width or recipe.rows_per_unit
     outer = (count,) if width is None else (count, width)
     features = random_inputs((*outer[1:], *schema.shape), schema.tokens, count)
     if schema.task == "causal_lm":

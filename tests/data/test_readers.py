@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.core.errors import DataError
+from nacre.data.columns.dialect import PLAIN
 from nacre.data.readers import as_number, is_missing, read_table, text, unit_name
+from nacre.data.reading import csv_blocks
 
 
 def read(folder, content, name="rows.csv"):
@@ -147,3 +149,46 @@ def test_a_table_of_many_columns_names_the_first_of_them(tmp_path):
 
 def test_a_name_in_two_unicode_forms_is_one_unit():
     assert unit_name("caf\u00e9") == unit_name(" cafe\u0301 ") == "caf\u00e9"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": ["x", None, "y", "x"], "b": ["x", "", None, " x "], "n": [1.5, 2.0, None, -0.0]},
+        {"a": pa.array(["p", "q", None, "p"]).dictionary_encode(), "b": [True, None, False, True]},
+        {"a": pa.array([f"w{i}" for i in range(300)] * 2)},
+        {"a.b": ["x", "y", "x"], "c": [1, 2, 3]},
+        {"a": [{"b": "x"}, {"b": "y"}, None], "a.b": ["x", "y", "x"]},
+    ],
+    ids=["nulls", "categories", "words", "dots", "nested"],
+)
+def test_parquet_columns_are_those_of_arrow(tmp_path, columns):
+    """Read column by column, texts as the dictionaries that the file has."""
+    made = pa.table(columns)
+    pq.write_table(made, tmp_path / "rows.parquet", row_group_size=2)
+    read = read_table(tmp_path, "rows.parquet")
+    assert cells(read) == {name: made[name].to_pylist() for name in made.column_names}
+
+
+def test_a_name_twice_in_parquet_is_refused(tmp_path):
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array(["x"])], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="column 'a' twice"):
+        read_table(tmp_path, "rows.parquet")
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "inf", "nan", "NA", "+5", "1_0", "0x10", "1e400", " 2 ", '"3"']
+)
+def test_an_odd_number_in_a_later_block_is_read_as_ever(tmp_path, monkeypatch, odd):
+    """Blocks of numbers are read at once, and again as texts where one is none."""
+    blocks = csv_blocks.plain_blocks
+    monkeypatch.setattr(csv_blocks, "plain_blocks", lambda *given: blocks(*given, 64))
+    rows = [f"{i}.5,w{i % 3}" for i in range(60)]
+    rows[40] = f"{odd},w1"
+    (tmp_path / "rows.csv").write_text("\n".join(["x,w", *rows]) + "\n", encoding="utf-8")
+    fast = read_table(tmp_path, "rows.csv", PLAIN, ["x"]).columns
+    slow = read_table(tmp_path, "rows.csv", PLAIN).columns
+    assert list(fast["w"]) == list(slow["w"])
+    for read in (as_number, lambda cell: None if is_missing(cell) else as_number(cell)):
+        assert fast["x"].parsed(read).tobytes() == slow["x"].parsed(read).tobytes()

@@ -156,3 +156,11 @@ def test_numbers_and_places_are_those_of_one_unit_at_a_time():
         Units(some, "example", None, Source(bytes(32))).numbers(torch.arange(62)).tolist()
         == expected
     )
+
+
+def test_many_numbers_at_once_are_those_of_each_name():
+    names = [b"ann", b"", b"bob", b"ann", "\u00e9".encode(), b"ann", b"i" * 300, b"bob"]
+    which = [1, 1, 1, 2, 1, 3, 1, 2]
+    expected = [KEY.number(name, each) for name, each in zip(names, which, strict=True)]
+    assert KEY.numbers(iter(names)).tolist() == expected
+    assert KEY.numbers([]).tolist() == []

@@ -20,7 +20,7 @@ from nacre.integrations.examples import batch_of
 from nacre.integrations.inputs import own_loss
 from nacre.models import repair
 from nacre.models.load import _check_outputs
-from nacre.planning.refusals.checks import draws
+from nacre.planning.refusals.randomness import draws
 from tests.laws.networks import NETWORKS, network
 from tests.laws.zoo import ZOO
 

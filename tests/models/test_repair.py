@@ -87,6 +87,26 @@ def test_a_good_model_passes_and_is_left_as_it_was(module):
     assert all(p.grad is None for p in module.parameters())
 
 
+class Centred(nn.Module):
+    """Rows mix before a head that starts at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x):
+        return self.head(x - x.mean(0))
+
+
+def test_a_head_that_starts_at_zero_hides_no_mixing():
+    model = Centred()
+    with pytest.raises(UnsupportedLayer):
+        check(model, (3,))
+    assert not model.head.weight.any() and not model.head.bias.any()
+
+
 def test_a_refused_model_is_left_as_it_was():
     module = Counting()
     with pytest.raises(UnsupportedLayer):

@@ -39,6 +39,8 @@ _LARGEST = float(np.finfo(np.float32).max)  # beyond it a feature would become i
 
 _COMPARED = 10_000  # rows of which the different values are counted
 
+ColumnEntries = NDArray[np.floating[Any]]
+
 Remedies = Mapping[FaultKind, str]
 """What to do about each kind of fault, as the end of a sentence."""
 
@@ -73,8 +75,8 @@ class ColumnReading:
             rows = np.flatnonzero(~has)
             self.note(column.name, "missing", "there is no value", rows, column.missing, None)
 
-    def entries(self, values: Any, column: Column) -> FloatColumn:
-        """(N, entries) float64; those of a faulty row are finite."""
+    def entries(self, values: Any, column: Column) -> ColumnEntries:
+        """(N, entries), of float64 or of zeros and ones; those of a faulty row are finite."""
         plain = as_column(values)
         has, found = self._read(plain, column)
         self.missing(column, has)
@@ -84,7 +86,7 @@ class ColumnReading:
             found = np.concatenate([found, (~has)[:, None].astype(np.float64)], axis=1)
         return found
 
-    def _read(self, values: Any, column: Column) -> tuple[RowMask, FloatColumn]:
+    def _read(self, values: Any, column: Column) -> tuple[RowMask, ColumnEntries]:
         """((N,) which rows have a value, (N, entries) without the flag)."""
         match column.kind:
             case "number":
@@ -140,7 +142,7 @@ class ColumnReading:
         self._unlisted(values, column, np.flatnonzero(has & (places < 0)))
         return has, np.maximum(places, 0)
 
-    def _truths(self, values: Any, column: Column) -> tuple[RowMask, FloatColumn]:
+    def _truths(self, values: Any, column: Column) -> tuple[RowMask, ColumnEntries]:
         known = dict.fromkeys(column.yes, 1) | dict.fromkeys(column.no, 0)
         has, places = self._looked_up(values, lambda word: known.get(word.lower(), -1), known)
         self._unlisted(values, column, np.flatnonzero(has & (places < 0)))
@@ -167,7 +169,7 @@ class ColumnReading:
 
     # -- dates ---------------------------------------------------------------------------------
 
-    def _dates(self, values: Any, column: Column) -> tuple[RowMask, FloatColumn]:
+    def _dates(self, values: Any, column: Column) -> tuple[RowMask, ColumnEntries]:
         dates = column.dates
         assert dates is not None
         words, codes = different(values)
@@ -191,8 +193,8 @@ class ColumnReading:
     def _parts(
         self, dates: Dates, moments: Sequence[Any], codes: RowCodes, legal: RowMask, values: Any,
         column: Column,
-    ) -> FloatColumn:  # fmt: skip
-        blocks: list[FloatColumn] = []
+    ) -> ColumnEntries:  # fmt: skip
+        blocks: list[ColumnEntries] = []
         for part in dates.parts:
             found = np.array([part_of(moment, part) for moment in moments], np.int64)[codes]
             if part == "year":
@@ -219,7 +221,7 @@ def bucket(word: str, buckets: int) -> int:
 def coded(
     numbers: FloatColumn,  # (N,) inside the range
     column: Column,
-) -> FloatColumn:
+) -> ColumnEntries:
     """(N, entries): the numbers as the column's coding says.
 
     >>> age = Column("age", "number", 0, 30, coding="piecewise", edges=(0, 10, 20, 30))
@@ -236,7 +238,7 @@ def coded(
     return np.clip(share, 0.0, 1.0)
 
 
-def filled(column: Column) -> FloatColumn:
+def filled(column: Column) -> ColumnEntries:
     """(entries,) of the declared value that stands in for none, without the flag."""
     own = replace(column, missing="refuse", fill=None, flag=False)
     reading = ColumnReading(PLAIN, "refuse", _NO_REMEDIES)
@@ -269,20 +271,40 @@ def features_of(
     """(N, F) float32 features in the columns' own units, categories one-hot. What is wrong with
     some rows is added to `reading.faults`."""
     width = sum(len(column.layout()) for column in declared)
-    features = np.zeros((count, width), np.float32)
-    start = 0
-    for column in declared:
-        block = reading.entries(columns[column.name], column)
-        features[:, start : start + block.shape[1]] = block
-        start += block.shape[1]
+    features = np.empty((count, width), np.float32)
+    start, blocks = 0, list[NDArray[np.float32]]()
+    for place, column in enumerate(declared, start=1):
+        blocks.append(reading.entries(columns[column.name], column).astype(np.float32))
+        together = sum(block.shape[1] for block in blocks)
+        if together >= _LINE or place == len(declared):
+            _write(features[:, start : start + together], blocks)
+            start += together
+            blocks.clear()
     return features
 
 
-def _one_of(places: RowCodes, width: int) -> FloatColumn:
+_LINE = 16  # float32 numbers that memory moves at once
+_NEAR = 1 << 10  # rows that stay near the processor while they are written
+
+
+def _write(into: NDArray[np.float32], blocks: Sequence[NDArray[np.float32]]) -> None:
+    """Puts blocks side by side, a few rows of all of them at a time: a single column by itself
+    would go through the memory of all the others."""
+    for first in range(0, len(into), _NEAR):
+        rows = slice(first, first + _NEAR)
+        np.concatenate([block[rows] for block in blocks], axis=1, out=into[rows])
+
+
+def _one_of(places: RowCodes, width: int) -> ColumnEntries:
     """(N, width): 1 at each row's place."""
-    found = np.zeros((len(places), width), np.float64)
+    if width <= _NARROW:
+        return np.eye(width, dtype=np.float32).take(places, axis=0)
+    found = np.zeros((len(places), width), np.float32)
     found[np.arange(len(places)), places] = 1.0
     return found
+
+
+_NARROW = 64  # entries of which every possible row is made beforehand
 
 
 def _range(column: Column) -> str:

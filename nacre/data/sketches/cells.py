@@ -74,6 +74,13 @@ class Hashing:
 
     def _numbers(self, plain: NDArray[np.float64]) -> Hashes:
         finite = np.isfinite(plain) & (plain != 0)
+        if finite.all():  # nothing has to be chosen entry by entry
+            power = (np.floor(np.log10(np.abs(plain))) - 5).clip(-300, 300).astype(np.int64)
+            rounded = np.rint(plain / _POWERS[power + 300])
+            seven = np.abs(rounded) >= 1e6
+            if seven.any():
+                rounded[seven] /= 10
+            return self.mixed((rounded + 0.0).view(np.uint64))
         power = np.floor(np.log10(np.abs(np.where(finite, plain, 1.0)))) - 5
         power = np.clip(power, -300, 300).astype(np.int64)
         rounded = np.where(finite, np.rint(plain / _POWERS[power + 300]), plain)
@@ -169,7 +176,7 @@ def running(numbers: NDArray[np.float64]) -> bool:
     >>> running(np.repeat(np.arange(10.0, 30.0, 2.0), 2)), running(np.array([0.0, 1, 1, 2, 2]))
     (True, False)
     """
-    if len(numbers) < 2 or not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any():
+    if len(numbers) < 2 or not (_whole(numbers[:_FIRST]) and _whole(numbers)):
         return False
     values, counts = np.unique(numbers, return_counts=True)
     if len(values) < 2 or max(abs(values[0]), abs(values[-1])) > _WHOLE:
@@ -179,6 +186,11 @@ def running(numbers: NDArray[np.float64]) -> bool:
     return len(values) >= _DIFFERENT * counted and steps < 2 * len(values)
 
 
+def _whole(numbers: NDArray[np.float64]) -> bool:
+    return bool((np.isfinite(numbers) & (numbers == np.rint(numbers))).all())
+
+
+_FIRST = 64  # numbers, of which one with a fraction mostly settles it
 _WHOLE = 2.0**53  # beyond it not every whole number is a float
 _DIFFERENT = 0.65
 """Share of different numbers in a column that counts its rows. Numbers of patients with one visit

@@ -12,14 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
-
 from nacre.core.errors import Refusal
-from nacre.core.random import seed_torch
-from nacre.core.swapped import buffers_kept, unmoved
 from nacre.data.scaling import PublicScaling
-from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, protection_of
@@ -44,6 +38,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
+from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -193,36 +188,6 @@ def ledgers_outlive_runs(facts: RecipeFacts) -> None:
             "a ledger in the run folder gives every run on these rows a fresh budget; keep one "
             "beside the data, as `path: privacy.db`",
         )
-
-
-def no_other_randomness(facts: RecipeFacts) -> None:
-    """Dropout has masks keyed by unit; other randomness follows a unit's place in the batch."""
-    recipe = facts.recipe
-    if recipe.differential_privacy is None or protects(recipe) == "client":
-        return
-    rows = pieces.random_batch(recipe, facts.schema, 64)["features"]
-    if draws(facts.model, rows.reshape(-1, *facts.schema.shape)):
-        refuse(
-            recipe,
-            "model",
-            "randomness inside the model other than dropout is drawn by place in the batch, from "
-            "a generator with 32 bits of seed, so taking one unit away would change what others "
-            "draw and the clipped sum would be off by more than one unit's share; use "
-            "`torch.nn.functional.dropout` or none",
-        )
-
-
-def draws(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether two forward passes in training mode without dropout, on the same made-up rows,
-    differ. The model and the random numbers that come next are afterwards as they were."""
-    outputs: list[Tensor] = []
-    with unmoved(model), torch.no_grad():
-        model.train()
-        for seed in (1, 2):
-            with buffers_kept(model), Masking(None, keep=True):
-                seed_torch(seed)
-                outputs.append(model(inputs))
-    return not torch.equal(*outputs)
 
 
 def parties_are_real(facts: RecipeFacts) -> None:
