@@ -6,7 +6,7 @@ sequences are read over padded steps: a sequence that has ended, or not begun, k
 """
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingParameterType=false, reportAttributeAccessIssue=false, reportPrivateUsage=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingParameterType=false, reportAttributeAccessIssue=false, reportPrivateUsage=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 

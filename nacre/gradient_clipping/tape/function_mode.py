@@ -45,7 +45,7 @@ class Watching(TorchFunctionMode):
     What drops something goes to `dropout`, everything else to `call`.
     """
 
-    flow: Flow | None = None  # where tensors come from, for a mode that follows them
+    flow: Flow = Flow()  # where tensors come from; nothing is marked for a mode that follows none
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -69,8 +69,7 @@ class Watching(TorchFunctionMode):
     def learnt(self, tensor: Tensor) -> bool:
         """Whether a tensor is a weight that moves, or computed from such weights alone: on trial
         and on every batch by where it comes from."""
-        flow = self.flow
-        return flow is not None and tensor.requires_grad and flow.level(tensor) == WEIGHTS
+        return tensor.requires_grad and self.flow.level(tensor) == WEIGHTS
 
     def opens(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a function that hides others has to be looked into."""

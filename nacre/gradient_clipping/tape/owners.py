@@ -228,7 +228,7 @@ class _Scout(Watching):
         self.turns: list[bool | str] = []
         self.path = CallPath()
         self.trials: list[_Trial] = []
-        self.flow: Flow = Flow()
+        self.flow = Flow()
         self.moves: list[_Move] = []
         self.answers: list[Any] = []  # what was handed to Python as numbers
         self._moved = MoveCounter()

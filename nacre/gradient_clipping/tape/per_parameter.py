@@ -5,7 +5,7 @@ with more positions. A tensor derived from parameters hands what it got back to 
 view or a cast as it is, through anything else by the derivation's own backward, unit by unit.
 """
 
-# Parts of torch are untyped.
+# Given of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TURNED = {"t", "T", "mT", "transpose", "swapaxes", "swapdims"}
 _BROADCAST = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
 """Functions that repeat a tensor along axes of size one, or new ones."""
 
-Parts = list[Contribution | Single | OwnRows]
+Given = list[Contribution | Single | OwnRows]
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class Joined:
     """What the units add to each parameter, as one backward pass brings it in."""
 
     tape: Tape
-    parts: dict[int, Parts] = field(default_factory=dict)
+    parts: dict[int, Given] = field(default_factory=dict)
     """By tensor."""
 
     def add(self, given: ParameterShares) -> None:
@@ -213,7 +213,7 @@ def _parent(tape: Tape, known: Known) -> Known | None:
     return parent
 
 
-def _through_views(tape: Tape, known: Known, parts: Parts) -> tuple[Known, Parts]:
+def _through_views(tape: Tape, known: Known, parts: Given) -> tuple[Known, Given]:
     """The tensor behind all that only turns, reshapes or repeats it, and what it got."""
     while known.derivation is not None:
         step = _through_view(tape, known, parts)
@@ -223,7 +223,7 @@ def _through_views(tape: Tape, known: Known, parts: Parts) -> tuple[Known, Parts
     return known, parts
 
 
-def _through_view(tape: Tape, known: Known, parts: Parts) -> tuple[Known, Parts] | None:
+def _through_view(tape: Tape, known: Known, parts: Given) -> tuple[Known, Given] | None:
     """The parent and its contributions, where the derivation only turns, reshapes or repeats it."""
     assert known.derivation is not None
     parent, name = _parent(tape, known), function_name(known.derivation.function)
@@ -243,9 +243,9 @@ def _through_view(tape: Tape, known: Known, parts: Parts) -> tuple[Known, Parts]
     return None
 
 
-def _whole(parts: Parts) -> Parts:
+def _whole(parts: Given) -> Given:
     """Rows of units as they are, single units side by side."""
-    own: Parts = [part for part in parts if isinstance(part, OwnRows)]
+    own: Given = [part for part in parts if isinstance(part, OwnRows)]
     return own + side_by_side([part for part in parts if not isinstance(part, OwnRows)])
 
 
@@ -289,7 +289,7 @@ class _Table:
         are smaller than what the places got."""
         return self.ids.numel() > self.shape[0]
 
-    def of_parts(self, parts: Parts) -> list[Contribution]:
+    def of_parts(self, parts: Given) -> list[Contribution]:
         """What the looked up tensor got, as contributions to the table."""
         own: list[Contribution] = [
             part.lookups(self.ids, self.shape) for part in parts if isinstance(part, OwnRows)

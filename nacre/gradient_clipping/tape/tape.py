@@ -95,7 +95,7 @@ class Tape(Watching):
         self._path = CallPath()
         self._owners, self._units, self._masks = owners, units, masks
         self._counter, self._moves = Counter(), MoveCounter()
-        self.flow: Flow = Flow()
+        self.flow = Flow()
         self.flow.mark(parameters.values(), WEIGHTS)
         self.carried = Carried(self.flow, units) if owners.carries and units > 1 else None
         self._plain = units > 1 and self.carried is None
