@@ -1,7 +1,9 @@
 """Ghost clipping: two backward passes through one forward pass, in the least memory.
 
-The first takes the norms, the second the gradient of the losses times their factors. A second
-*forward* would redraw dropout, and the bound would not hold.
+The first takes the norms, the second the same gradients once more, and each operation adds up those
+of the units times their factors. A second *forward* would redraw dropout, and the bound would not
+hold. Nor would it where the second pass were that of the losses times their factors: it rounds
+otherwise, and where a softmax is saturated and rows are large (1e4), a unit was three bounds long.
 
 *Source:* Li, Tramèr, Liang & Hashimoto 2022, "Large Language Models Can Be Strong Differentially
 Private Learners", https://arxiv.org/abs/2110.05679, section 4; Goodfellow 2015,
@@ -58,11 +60,9 @@ def two_passes(forward: Forward, groups: list[list[str]], kept: set[Use]) -> tup
         total = first.sums(factors[:, 0])
         again = [use for use in forward.tape.uses if use not in kept]
         if again:
-            second = _Second(forward, kept)
+            second = _Second(forward, kept, factors[:, 0])
             forward.tape.take = second.take
-            with torch.enable_grad():
-                scaled = forward.losses * factors[:, 0].to(forward.losses.dtype)
-            forward.tape.backward(scaled, again)
+            forward.tape.backward(forward.losses, again)
             for name, more in second.sums().items():
                 total[name] = total[name] + more if name in total else more
         return {
@@ -138,6 +138,7 @@ class _Second:
 
     forward: Forward
     kept: set[Use]
+    factors: Tensor  # (B,)
     totals: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def take(self, use: Use, given: ParameterShares) -> None:
@@ -145,8 +146,7 @@ class _Second:
         if use in self.kept:
             return
         for tensor, part in given:
-            ones = torch.ones(self.forward.units, device=tensor.device)
-            whole = part.weighted(ones).reshape(tensor.shape)
+            whole = part.weighted(self.factors.to(tensor.device)).reshape(tensor.shape)
             key = id(tensor)
             self.totals[key] = self.totals[key] + whole if key in self.totals else whole
 

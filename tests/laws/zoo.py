@@ -64,6 +64,27 @@ class Attention(nn.Module):
         return self.out((x + mixed).mean(1))
 
 
+class Distances(nn.Module):
+    """Attention whose scores get a bias by how far positions lie apart, and one by a slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(4, 12)
+        self.apart = nn.Embedding(3, 2)
+        self.slopes = nn.Parameter(torch.tensor([0.5, 0.1]))
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 5, 4) -> (B, 3)
+        query, key, value = self.mix(x).unflatten(2, (2, 6)).transpose(1, 2).chunk(3, dim=-1)
+        line = torch.arange(5, device=x.device)
+        away = (line[:, None] - line[None]).abs()
+        bias = self.apart(away.clamp(max=2)).permute(2, 0, 1)[None]
+        mixed = (query @ key.mT + bias.contiguous()).softmax(-1) @ value
+        scores = mixed @ mixed.mT - self.slopes.square()[:, None, None] * away
+        mixed = torch.where(away > 3, bias, scores).softmax(-1) @ mixed
+        return self.out((x + mixed.transpose(1, 2).flatten(2)).mean(1))
+
+
 class Tied(nn.Module):
     """One matrix on the way in and, transposed, on the way out; its bias stands alone."""
 
@@ -135,6 +156,8 @@ ZOO = (
     Animal("regression", _value, (6,), Regression()),
     Animal("groups", _mlp, (6,), _three, width=3),
     Animal("groups of images", _cnn, (1, 4, 4), _three, width=2),
+    Animal("distances", Distances, (5, 4), _three),
+    Animal("groups of distances", Distances, (5, 4), _three, width=2),
 )
 
 MLP = ZOO[0]

@@ -17,7 +17,13 @@ from torch.nn import functional
 
 from nacre.gradient_clipping.operations.call import Backward, Call, Function, tensors_in
 from nacre.gradient_clipping.operations.convolution import convolution, transposed
-from nacre.gradient_clipping.operations.elementwise import add, expand, multiply, subtraction
+from nacre.gradient_clipping.operations.elementwise import (
+    add,
+    entrywise,
+    expand,
+    multiply,
+    subtraction,
+)
 from nacre.gradient_clipping.operations.embedding import embedding, embedding_bag
 from nacre.gradient_clipping.operations.fallback import anything
 from nacre.gradient_clipping.operations.linear import addmm, linear, matmul, mv
@@ -48,8 +54,14 @@ OPERATIONS: dict[OperationRule, tuple[Function, ...]] = {
     add: (torch.add, T.add, T.__add__, T.__radd__, T.__iadd__, T.add_),
     subtraction: (torch.sub, T.sub, T.__sub__, T.__isub__, T.sub_),
     multiply: (torch.mul, T.mul, T.__mul__, T.__rmul__),
+    entrywise: (
+        torch.div, T.div, T.__truediv__, T.__rtruediv__, T.__itruediv__, T.div_,
+        torch.where, T.where, torch.masked_fill, T.masked_fill, torch.pow, T.pow, T.__pow__,
+        torch.maximum, T.maximum, torch.minimum, T.minimum, torch.lerp, T.lerp,
+        torch.addcmul, T.addcmul,
+    ),
     expand: (T.expand, T.expand_as, torch.broadcast_to),
-}
+}  # fmt: skip
 """Every operation with a rule of its own; the laws run over models that use them."""
 
 RULES = {function: rule for rule, functions in OPERATIONS.items() for function in functions}

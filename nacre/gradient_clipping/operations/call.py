@@ -16,7 +16,7 @@ from torch import Tensor
 from nacre.core.errors import UnsupportedLayer
 from nacre.gradient_clipping.tape.carried_rows.single import OwnRows, Single
 from nacre.gradient_clipping.tape.contributions import Contribution, Instances
-from nacre.gradient_clipping.tape.layout import Layout, Ragged
+from nacre.gradient_clipping.tape.layout import Layout, Ragged, over_broadcast
 
 Function = Callable[..., Any]
 
@@ -96,13 +96,13 @@ class Call:
     def reduced(self, values: Tensor, shape: torch.Size) -> Instances | None:
         """(output's shape) -> (B, *shape): the sum over everything that `shape` is broadcast
         along; None where it is not broadcast along the units."""
-        full = (1,) * (values.dim() - len(shape)) + tuple(shape)
-        if len(full) > values.dim() or full[self.layout.axis] != 1:
+        if len(shape) > values.dim():
             return None
-        first = self.units_first(values)  # (B, positions, the other axes)
-        others = full[: self.layout.axis] + full[self.layout.axis + 1 :]
-        gone = [1] + [d + 2 for d, size in enumerate(others) if size == 1]
-        return Instances(first.sum(dim=gone).reshape(self.units, *shape))
+        axis = self.layout.axis
+        full = (1,) * (values.dim() - len(shape)) + tuple(shape)
+        if full[axis] != 1:
+            return None
+        return Instances(over_broadcast(self.units_first(values), axis, shape))
 
 
 _HOLD_NONE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from nacre.gradient_clipping.operations.call import Backward, Call, ParameterShares
+from nacre.gradient_clipping.operations.call import (
+    Backward,
+    Call,
+    ParameterShares,
+    replaced,
+    tensors_in,
+)
 from nacre.gradient_clipping.tape.carried_rows.single import OwnRows
 from nacre.gradient_clipping.tape.contributions import wide
 from nacre.gradient_clipping.tape.layout import Layout
@@ -42,6 +49,36 @@ def multiply(call: Call) -> Backward | None:
     return answer
 
 
+def entrywise(call: Call) -> Backward | None:
+    """Any function that acts entry by entry (quotients, `where`, powers): its own backward, with
+    the parameter broadcast to the output, once for all units."""
+    moving = list(
+        {id(t): t for t in tensors_in((call.args, call.kwargs)) if call.moves(t)}.values()
+    )
+    if not all(_broadcast_over_units(call, p) for p in moving):
+        return None
+    function, args, kwargs, shape = call.function, call.args, call.kwargs, call.shape
+    data = {id(t): call.hold(t) for t in tensors_in((args, kwargs)) if not call.moves(t)}
+
+    def answer(grad: Tensor) -> ParameterShares:
+        leaves = {id(p): p.detach().expand(shape).requires_grad_() for p in moving}
+        known = leaves | {key: held.get() for key, held in data.items()}
+        with torch.enable_grad():
+            output = function(*replaced(args, known), **replaced(kwargs, known))
+        found = torch.autograd.grad(
+            output, list(leaves.values()), grad.to(output.dtype), allow_unused=True,
+            materialize_grads=True,
+        )  # fmt: skip
+        given: ParameterShares = []
+        for p, gradient in zip(moving, found, strict=True):
+            part = call.reduced(wide(gradient), p.shape)
+            assert part is not None
+            given.append((p, part))
+        return given
+
+    return answer
+
+
 def expand(call: Call) -> Backward | None:
     """p repeated for each unit: a class token."""
     p = call.args[0]
@@ -58,7 +95,7 @@ def expand(call: Call) -> Backward | None:
 
 def _sum(call: Call, second: float) -> Backward | None:
     if len(call.args) != 2 or call.kwargs:
-        return None  # `alpha`
+        return entrywise(call)  # `alpha`
     moving = [(p, sign) for p, sign in zip(call.args, (1.0, second), strict=True) if call.moves(p)]
     if not all(_broadcast_over_units(call, p) or _of_own_rows(call, p) for p, _ in moving):
         return None

@@ -6,7 +6,7 @@ sequences are read over padded steps: a sequence that has ended, or not begun, k
 """
 
 # Parts of torch are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingParameterType=false, reportAttributeAccessIssue=false, reportPrivateUsage=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingParameterType=false, reportAttributeAccessIssue=false, reportPrivateUsage=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -49,11 +49,8 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:  # (…, H, T, E)
-    """`scaled_dot_product_attention` with its dropout as an operation of its own."""
-    if dropout_p == 0.0:
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+    """`scaled_dot_product_attention` with its dropout, and the sum of scores and a learnt bias, as
+    operations of their own. A row that sees nothing gets zeros, as torch gives it."""
     if enable_gqa:
         times = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
@@ -64,8 +61,8 @@ def attention(
     if attn_mask is not None:
         hides = attn_mask.dtype == torch.bool
         scores = scores.masked_fill(~attn_mask, -math.inf) if hides else scores + attn_mask
-    weights = functional.dropout(scores.softmax(-1), dropout_p)
-    return weights @ value
+    weights = torch._safe_softmax(scores, -1)
+    return (functional.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
 def lstm(x: Tensor, hidden: Any, weights: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -260,11 +257,15 @@ _STEPS: dict[Any, Callable[..., tuple[Tensor, ...]]] = {
 """One step of each recurrent layer."""
 
 
-def inside_of(function: Any, args: tuple[Any, ...], kwargs: Any) -> Callable[..., Any] | None:
-    """What a call looks like inside; None for one that hides nothing."""
+def inside_of(
+    function: Any, args: tuple[Any, ...], kwargs: Any, learnt: Callable[[Tensor], bool]
+) -> Callable[..., Any] | None:
+    """What a call looks like inside; None for one that hides nothing. `learnt` says whether a
+    tensor is a weight that moves, or computed from such alone."""
     if function is functional.scaled_dot_product_attention:
         p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
-        return attention if p > 0 else None
+        bias = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+        return attention if p > 0 or (bias is not None and learnt(bias)) else None
     return HIDDEN.get(function)
 
 

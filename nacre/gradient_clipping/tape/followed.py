@@ -63,11 +63,11 @@ index is one of the batch, `flow` looks at the call.)"""
 
 _ALONG: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(
-        ("softmax", "log_softmax", "softmin", "cumsum", "cumprod", "cummax", "cummin",
-         "logcumsumexp", "sum", "mean", "amax", "amin", "any", "all", "prod", "std", "var",
-         "logsumexp", "median", "nanmean", "nansum", "argmax", "argmin", "max", "min", "std_mean",
-         "var_mean", "flip", "gather", "index_select", "scatter", "scatter_add", "index_add",
-         "index_copy", "index_fill", "count_nonzero"), (1, None),
+        ("softmax", "safe_softmax", "log_softmax", "softmin", "cumsum", "cumprod", "cummax",
+         "cummin", "logcumsumexp", "sum", "mean", "amax", "amin", "any", "all", "prod", "std",
+         "var", "logsumexp", "median", "nanmean", "nansum", "argmax", "argmin", "max", "min",
+         "std_mean", "var_mean", "flip", "gather", "index_select", "scatter", "scatter_add",
+         "index_add", "index_copy", "index_fill", "count_nonzero"), (1, None),
     ),
     **dict.fromkeys(("sort", "argsort", "glu"), (1, -1)),
     **dict.fromkeys(("topk", "kthvalue", "diff", "fft_fft", "fft_ifft", "fft_rfft", "fft_irfft",

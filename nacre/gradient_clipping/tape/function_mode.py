@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -21,6 +22,7 @@ from nacre.gradient_clipping.tape.composite_functions import (
     reads_packed,
     refuse_dropout_inside,
 )
+from nacre.gradient_clipping.tape.flow import WEIGHTS, Flow
 
 ENTRY_DROPOUTS = (functional.dropout, torch.dropout)
 
@@ -43,6 +45,8 @@ class Watching(TorchFunctionMode):
     What drops something goes to `dropout`, everything else to `call`.
     """
 
+    flow: Flow = Flow()  # where tensors come from; nothing is marked for a mode that follows none
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -53,7 +57,7 @@ class Watching(TorchFunctionMode):
         if reads_packed(func, args):
             refuse_dropout_inside(args)
             return self.packed(func, args, kwargs)
-        inside = inside_of(func, args, kwargs)
+        inside = inside_of(func, args, kwargs, self.learnt)
         if inside is not None and self.opens(func, args, kwargs):
             with self:
                 return inside(*args, **kwargs)
@@ -61,6 +65,11 @@ class Watching(TorchFunctionMode):
         if share is not None:
             return self.dropout(func, share, args, kwargs)
         return self.call(func, args, kwargs)
+
+    def learnt(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a weight that moves, or computed from such weights alone: on trial
+        and on every batch by where it comes from."""
+        return tensor.requires_grad and self.flow.level(tensor) == WEIGHTS
 
     def opens(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a function that hides others has to be looked into."""

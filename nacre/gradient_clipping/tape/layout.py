@@ -116,6 +116,19 @@ class Ragged:
         return rows.movedim(0, self.axis)
 
 
+def over_broadcast(
+    first: Tensor,  # (B, positions, other axes …), as `units_first` gives it
+    axis: int,  # the axis that carried the units, along which `shape` is broadcast
+    shape: Sequence[int],
+) -> Tensor:  # (B, *shape)
+    """The sum over everything that `shape` is broadcast along, for each unit."""
+    full = (1,) * (first.dim() - 1 - len(shape)) + tuple(shape)
+    others = full[:axis] + full[axis + 1 :]
+    sizes = first.shape[1:]
+    gone = [d + 1 for d, size in enumerate((1, *others)) if size == 1 and sizes[d] != 1]
+    return (first.sum(dim=gone) if gone else first).reshape(len(first), *shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Answering:
     """Where the gradient of one unit's loss is not zero, as far as a layout asks for it: along each

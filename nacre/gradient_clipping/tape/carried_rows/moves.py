@@ -80,7 +80,7 @@ _RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (carry_joined, {"cat", "stack", "concat", "hstack", "vstack"}),
     (reduced, {"sum", "mean", "amax", "amin", "any", "all", "prod", "norm", "std", "var",
                "logsumexp"}),
-    (along(1), {"softmax", "log_softmax", "cumsum", "cumprod"}),
+    (along(1), {"softmax", "safe_softmax", "log_softmax", "cumsum", "cumprod"}),
     (along(2, 1), {"normalize"}),
     (picked(2, 2), {"topk"}),
     (picked(2, 1), {"max", "min"}),

@@ -21,7 +21,7 @@ from nacre.gradient_clipping.tape.contributions import (
     joined,
     wide,
 )
-from nacre.gradient_clipping.tape.layout import Layout
+from nacre.gradient_clipping.tape.layout import Layout, over_broadcast
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,13 @@ class OwnRows:
         units = torch.arange(len(alone), device=alone.device)
         alone[units, units] = self.grads
         return Instances(torch.stack([self.layout.back(a, self.shape, self.what) for a in alone]))
+
+    def gathered(self, shape: tuple[int, ...]) -> Contribution | None:
+        """In a tensor of this shape, which was broadcast to the tensor; None where it has rows of
+        units itself."""
+        full = (1,) * (len(self.shape) - len(shape)) + shape
+        axis = self.layout.axis
+        return None if full[axis] != 1 else Instances(over_broadcast(self.grads, axis, shape))
 
     def lookups(self, ids: Tensor, shape: tuple[int, ...]) -> Lookups:
         """In the (V, D) table of which the tensor holds row ids[…]."""
