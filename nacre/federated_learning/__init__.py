@@ -1,6 +1,22 @@
 """Federated learning: parties keep their rows, and a round is a step whose units are parties."""
 
-from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption, MeanAggregate, Median
+from nacre.federated_learning.aggregates import (
+    AGGREGATES,
+    AggregateOption,
+    Bucketing,
+    CentredClipping,
+    FLTrust,
+    GeometricMedian,
+    Krum,
+    MeanAggregate,
+    Median,
+    MultiKrum,
+    NearestNeighbourMixing,
+    NormBound,
+    RoundFacts,
+    TrimmedMean,
+)
+from nacre.federated_learning.aggregates.direction import LastDirection
 from nacre.federated_learning.federation import Federation
 from nacre.federated_learning.gather import Plain
 from nacre.federated_learning.messages import Reply, RoundRequest
@@ -19,17 +35,28 @@ __all__ = [
     "AGGREGATES",
     "AggregateOption",
     "AllParties",
+    "Bucketing",
+    "CentredClipping",
+    "FLTrust",
     "FederatedLearning",
     "Federation",
+    "GeometricMedian",
     "InProcess",
+    "Krum",
+    "LastDirection",
     "Local",
     "MeanAggregate",
     "Median",
+    "MultiKrum",
+    "NearestNeighbourMixing",
+    "NormBound",
     "Party",
     "Plain",
     "PlainGather",
     "PoissonCohort",
     "Reply",
+    "RoundFacts",
     "RoundRequest",
     "StopWhenFlat",
+    "TrimmedMean",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
-from nacre.core.tensors import detached, summed, trainable
-from nacre.core.types import BoundedSum
+from nacre.core.tensors import detached, scale, summed, trainable
+from nacre.core.types import BoundedSum, Tensors
+from nacre.federated_learning.aggregates import RoundFacts
+from nacre.federated_learning.aggregates.direction import LastDirection
 from nacre.federated_learning.gather import Plain, Round
 from nacre.federated_learning.messages import RoundRequest
 
@@ -19,7 +22,8 @@ class Federation:
     """Sends the weights to a cohort and sums what comes back; a party's contribution is minus its
     change (weights after minus before).
 
-    *Guarantee:* `total / gather.expected` is the aggregate of the contributions, so SGD with lr 1
+    *Guarantee:* `total / gather.expected` is the aggregate of the contributions (of a centred one,
+    minus the last direction, which the update adds), so SGD with lr 1
     is FedAvg and Adam is FedAdam (Reddi et al. 2021, https://arxiv.org/abs/2003.00295, algorithm
     2). Under a rule with a finite bound one party moves the total by at most `bound`: see `Plain`.
 
@@ -31,6 +35,9 @@ class Federation:
     recipe: str  # hex digest
     private: bool = False  # True: replies have to be private by themselves, so that the outer
     # release may be called `Inherited`; one that is unprotected counts as unusable
+    direction: LastDirection | None = None  # for a centred aggregate, whose update adds it
+    root: Callable[[Tensors, int], Tensors] | None = None  # weights, round -> the change on public
+    # rows, for an aggregate that compares with it
     round: int = 0
 
     def at(self, round_number: int) -> Federation:
@@ -49,4 +56,10 @@ class Federation:
         if not units:
             return BoundedSum.zero(summed(weights, clip), self.gather.bound(clip, weights))
         request = RoundRequest("train", self.round, self.recipe, weights)
-        return self.gather(self.transport, Round(request, units, self.private), clip)
+        asked = Round(request, units, self.private, self._known(weights))
+        return self.gather(self.transport, asked, clip)
+
+    def _known(self, weights: Tensors) -> RoundFacts:
+        root = None if self.root is None else scale(self.root(weights, self.round), -1.0)
+        center = None if self.direction is None else self.direction.last
+        return RoundFacts(self.round, root, center)

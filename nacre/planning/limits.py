@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nacre.federated_learning import FederatedLearning
+from nacre.planning.robustness import robustness
 from nacre.recipe.schema import Recipe
 
 
@@ -36,6 +38,9 @@ def assumptions(recipe: Recipe) -> list[str]:
                 "Each party trusts itself only: what it sends is noised for its own rows already.",
                 "A person with rows in two parties is charged in both; both epsilons add up.",
             ]
+    rule = robustness(recipe)
+    if rule is not None:
+        found += [rule.limits, *rule.warnings]
     found += recipe.model.assumptions(recipe.folder)
     found += recipe.data.assumptions(recipe.folder)
     if recipe.data.public_demonstration:
@@ -52,6 +57,17 @@ def _units(recipe: Recipe) -> str:
             "covered by k times the epsilon or worse; `unit: group` protects them whole."
         )
     return "Every row belongs to exactly one unit, as declared."
+
+
+def _beyond(option: FederatedLearning) -> str:
+    """What parties at fault can do, in words."""
+    rule = option.gather.aggregate
+    if not rule.robust:
+        return "a malicious party can spoil the mean"
+    return (
+        f"more than {rule.faults} at fault, or lies that look like rare honest rows (a backdoor), "
+        "are not withstood"
+    )
 
 
 def not_covered(recipe: Recipe) -> list[str]:
@@ -80,7 +96,7 @@ def not_covered(recipe: Recipe) -> list[str]:
         )
     if recipe.federated_learning is not None:
         found.append(
-            "Parties that lie: a malicious party can spoil the mean, and a plain gather lets the "
+            f"Parties that lie: {_beyond(recipe.federated_learning)}, and a plain gather lets the "
             "server see each party's (noised) change."
         )
     return found

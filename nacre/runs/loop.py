@@ -22,7 +22,7 @@ from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, InProcess, Party
+from nacre.federated_learning import Federation, InProcess, LastDirection, Party
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
@@ -37,6 +37,7 @@ from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, fixed, local_training, parts, units
 from nacre.training.planned import PlannedLevels
+from nacre.training.pretrain import public_training
 from nacre.training.step import Parts, State, UnitSource
 from nacre.training.unmoved import Unmoved
 
@@ -49,6 +50,7 @@ class _Level(NamedTuple):
     over: UnitSource
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
+    direction: LastDirection | None = None  # of a federation whose aggregate clips around it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ def loop(
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
-    state, outcome = _restored(level.state, folder, devices, average)
+    state, outcome = _restored(level.state, folder, devices, average, level.direction)
     until = state.done if around.early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl") if folder is not None else None
@@ -125,7 +127,7 @@ def loop(
             advance(state.done)
             watcher = _Watcher(
                 plan, around, held.public, outcome, average, log, advance,
-                level.overheard, Unmoved(state.model),
+                level, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
                 state = fit(
@@ -192,13 +194,22 @@ def _federation(
     private = isinstance(outer.noise, NoNoise) and plan.private
     wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
     gather = option.gather.build(outer.sampling.expected)
-    federation = Federation(wire, gather, plan.digest, private=private)
+    aggregate = option.gather.aggregate
+    direction = LastDirection() if aggregate.centred else None
+    root = None
+    if aggregate.rooted:
+        assert held.public is not None  # refused by the plan otherwise
+        root = public_training(setting, held.public, model, source.child("public rows"))
+    federation = Federation(
+        wire, gather, plan.digest, private=private, direction=direction, root=root
+    )
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,
         sums=federation.at,
         noise=outer.noise,
         adjacency=outer.adjacency,
+        shape=direction,
     )
     return _Level(
         State(model.train(), optimizer, outer.clip),
@@ -206,6 +217,7 @@ def _federation(
         Names(option.parties.names),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
+        direction,
     )
 
 
@@ -221,8 +233,9 @@ def _store(folder: Path | None, name: str) -> Path | None:
 
 
 def _restored(
-    state: State, folder: Path | None, devices: Devices, average: Averaged | None
-) -> tuple[State, Outcome]:
+    state: State, folder: Path | None, devices: Devices, average: Averaged | None,
+    direction: LastDirection | None,
+) -> tuple[State, Outcome]:  # fmt: skip
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
     kept = checkpoint.read_by_first(devices.group, lambda: _newest(folder, remembers))
@@ -235,6 +248,8 @@ def _restored(
     devices.adopt()
     if average is not None:
         average.put_back(_named(tensors, _AVERAGE))
+    if direction is not None:
+        direction.put_back(_named(tensors, _DIRECTION))
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
     remembered = _named(tensors, _NOISE)
@@ -249,6 +264,10 @@ _NOISE = "noise."
 
 _AVERAGE = "average."
 """The average of the weights, among the tensors of a checkpoint."""
+
+
+_DIRECTION = "direction."
+"""The last direction of a federation whose aggregate clips around it, likewise."""
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:
@@ -273,11 +292,11 @@ class _Watcher:
     def __init__(
         self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
         average: Averaged | None, log: Log | None, advance: Advance,
-        overheard: Overheard | None, unmoved: Unmoved,
+        level: _Level, unmoved: Unmoved,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
         self._average, self._log, self._advance = average, log, advance
-        self._overheard, self._unmoved = overheard, unmoved
+        self._overheard, self._direction, self._unmoved = level.overheard, level.direction, unmoved
         self._task = pieces.task_of(plan.schema)
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
@@ -334,6 +353,8 @@ class _Watcher:
         tensors = checkpoint.collected(state.model, state.optimizer, self._around.devices)
         if self._average is not None:
             tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
+        if self._direction is not None and self._direction.last is not None:
+            tensors |= {_DIRECTION + name: value for name, value in self._direction.last.items()}
         group.on_rank_zero(lambda: self._write(folder, tensors, state), None)
 
     def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:

@@ -38,6 +38,10 @@ from nacre.planning.refusals.evaluation import (
     groups_are_declared,
     protected_figures_are_covered,
 )
+from nacre.planning.refusals.faulty_parties import (
+    differences_have_a_length,
+    parties_outvote_those_at_fault,
+)
 from nacre.planning.refusals.inputs import (
     balls_fit_the_features,
     model_reads_the_inputs,
@@ -136,7 +140,8 @@ def clients_are_many(facts: RecipeFacts) -> None:
             recipe,
             "federated_learning.gather",
             f"{aggregate.kind} of clipped changes is no bounded sum, so noise "
-            "on it has no price; use `aggregate: {kind: mean}`",
+            "on it has no price; use `aggregate: {kind: mean}`, or, against parties at fault, "
+            "`{kind: centred_clipping}`",
         )
 
 
@@ -160,7 +165,7 @@ def comparison_on_public_data(facts: RecipeFacts) -> None:
 
 
 def public_rows_exist(facts: RecipeFacts) -> None:
-    """Scaling, pre-training and stopping look at public rows only, so there must be some."""
+    """Scaling, pre-training, stopping and FLTrust look at public rows, so there must be some."""
     recipe = facts.recipe
     if recipe.data.has_public:
         return
@@ -169,6 +174,9 @@ def public_rows_exist(facts: RecipeFacts) -> None:
         "data.scaling": isinstance(recipe.data.scaling, PublicScaling),
         "fine_tuning.pretrain": public_stage(recipe) is not None,
         "federated_learning.stop": federation is not None and federation.stop is not None,
+        "federated_learning.gather": (
+            federation is not None and federation.gather.aggregate.rooted
+        ),
     }
     for key, needed in wanted.items():
         if needed:
@@ -352,6 +360,8 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     balls_fit_the_features,
     audits_have_their_rows,
     parties_are_one_process,
+    parties_outvote_those_at_fault,
+    differences_have_a_length,
     schedules_know_their_end,
     averages_are_whole,
     figures_fit_the_task,
