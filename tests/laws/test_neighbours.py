@@ -202,12 +202,16 @@ class _Silent(InProcess):
         return {name: data for name, data in super().ask(requests).items() if name != "north"}
 
 
+@pytest.mark.parametrize("aggregate", ["mean", "centred_clipping"])
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
-    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, adjacency: str
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, adjacency: str, aggregate: str
 ) -> None:
+    """Around the last direction too, which was released and is the same on both sides."""
+    gather = {"kind": "plain", "aggregate": {"kind": aggregate}}
     base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
-                             "data.drop": ["patient"]})  # fmt: skip
+                             "data.drop": ["patient"], "federated_learning.gather": gather,
+                             })  # fmt: skip
     file = _rows(tmp_path)
     planned = _planned(tmp_path, base, "client", adjacency)
     first = _ran(planned, tmp_path, "one")
