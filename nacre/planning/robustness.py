@@ -49,8 +49,9 @@ class Robustness:
         if kappa is None or not bad:
             return ""
         return (
-            f" With {bad} of {self.parties:g} at fault the result lies within "
-            f"{math.sqrt(kappa):.2g} times the spread of the honest changes from their mean."
+            f" With {bad} of {self.parties:g} at fault the result is off the mean of the honest "
+            f"changes by at most {math.sqrt(kappa):.2g} times their own distance from it (root "
+            "mean square)."
         )
 
 

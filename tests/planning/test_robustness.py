@@ -144,7 +144,7 @@ def test_the_plan_says_what_the_rule_promises_and_what_it_does_not(tmp_path: Pat
     assert any("more than 2 at fault" in line for line in planned["not_covered"])
     out = io.StringIO()
     Console(width=300, file=out).print(rule.lines())
-    assert "With 2 of 12 at fault the result lies within 3.1 times the spread" in out.getvalue()
+    assert "changes by at most 3.1 times their own distance from it" in out.getvalue()
     assert json.loads(json.dumps(rule.to_json()))["parties"] == 12.0
 
 

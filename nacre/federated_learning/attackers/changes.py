@@ -175,8 +175,7 @@ class MinMax(Attacker):
         square = norm(way) ** 2
         if not square > 0:
             return 0.0
-        farthest = max(norm(subtract(a, b)) for a in honest for b in honest)
-        found = math.inf
+        farthest, found = _farthest(honest), math.inf
         for change in honest:
             off = subtract(mean, change)
             along = _inner(way, off)
@@ -241,6 +240,13 @@ def _deviation(changes: Sequence[Tensors]) -> Tensors:
         name: torch.stack([c[name].double() for c in changes]).std(0, correction=0).float()
         for name in changes[0]
     }
+
+
+def _farthest(changes: Sequence[Tensors]) -> float:
+    """The largest distance between two of them."""
+    flat = [torch.cat([value.reshape(-1) for value in each.values()]) for each in changes]
+    rows = torch.stack(flat).double()
+    return float(torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").max())
 
 
 def _inner(a: Tensors, b: Tensors) -> float:
