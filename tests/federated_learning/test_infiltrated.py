@@ -95,6 +95,7 @@ RULES = [
 LIES = [SignFlip(factor=20.0), GaussianLie(deviation=30.0), InnerProduct(factor=20.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
 def test_a_rule_learns_beside_parties_at_fault(rule: AggregateOption) -> None:
     assert norm({"w": _trained(rule, None) - TRUTH}) < 0.1

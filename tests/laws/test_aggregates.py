@@ -248,6 +248,7 @@ def test_parties_at_fault_move_it_no_further_than_it_says(made, lie):
             assert float(direction.norm()) <= float(_flat(honest[0]).norm()) * 1.0001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [1, 2, 3, 5])
 def test_kappa_holds_on_the_worst_of_many_draws(bad):
     """Adversarial placements by random search: the stated kappa is never passed, and the one of the

@@ -39,16 +39,26 @@ def weighted_sum(
     weights: Tensor,  # (n,) float64
 ) -> Tensors:
     """The sum of the contributions times their weights; a weight of 0 takes nothing."""
-    names = contributions[0]
-    kept = [i for i, weight in enumerate(weights.tolist()) if weight != 0.0]
+    return weighted_sums(contributions, weights[None])[0]
 
-    def total(name: str) -> Tensor:
-        found = torch.zeros(names[name].shape, dtype=torch.float64, device=names[name].device)
-        for i in kept:
-            found.add_(contributions[i][name].double(), alpha=float(weights[i]))
-        return saturated(found)
 
-    return {name: total(name) for name in names}
+def weighted_sums(
+    contributions: Sequence[Tensors],
+    weights: Tensor,  # (k, n) float64
+) -> list[Tensors]:  # k
+    """The weighted sum of each row of weights."""
+    places: list[int] = weights.any(0).nonzero()[:, 0].tolist()
+    chosen, factors = [contributions[i] for i in places], weights[:, places]
+    found: list[Tensors] = [{} for _ in weights]
+    for name, value in contributions[0].items():
+        sums = torch.zeros(len(weights), value.numel(), device=value.device)
+        for start in range(0, value.numel() if chosen else 0, _COLUMNS):
+            part = slice(start, start + _COLUMNS)
+            rows = torch.stack([each[name].reshape(-1)[part] for each in chosen]).double()
+            sums[:, part] = saturated(factors.to(rows.device) @ rows)
+        for into, row in zip(found, sums, strict=True):
+            into[name] = row.reshape(value.shape)
+    return found
 
 
 def middle(values: Tensor) -> Tensor:

@@ -18,7 +18,12 @@ from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 from nacre.core.types import Tensors
 from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
-from nacre.federated_learning.aggregates.geometry import smallest, squared_distances, weighted_sum
+from nacre.federated_learning.aggregates.geometry import (
+    smallest,
+    squared_distances,
+    weighted_sum,
+    weighted_sums,
+)
 from nacre.federated_learning.aggregates.rules import RuleOption
 
 
@@ -81,13 +86,12 @@ class Bucketing(Aggregate):
         count = len(contributions)
         key = hashlib.sha256(f"nacre buckets {self.seed}".encode()).digest()
         order = Source(key).child("round", round_number).stream().permutation(count)
-        found: list[Tensors] = []
-        for start in range(0, count, self.size):
+        starts = range(0, count, self.size)
+        weights = torch.zeros(len(starts), count, dtype=torch.float64)
+        for row, start in zip(weights, starts, strict=True):
             members = order[start : start + self.size]
-            weights = torch.zeros(count, dtype=torch.float64)
-            weights[members] = 1 / len(members)
-            found.append(weighted_sum(contributions, weights))
-        return found
+            row[members] = 1 / len(members)
+        return weighted_sums(contributions, weights)
 
     def sentence(self) -> str:
         """What the server takes of the changes."""
@@ -152,7 +156,7 @@ class NearestNeighbourMixing(Aggregate):
         self.enough(contributions)
         keep = len(contributions) - self.faults
         shares = smallest(squared_distances(contributions), keep)
-        means = [weighted_sum(contributions, row) for row in shares]
+        means = weighted_sums(contributions, shares)
         return _of_means(self.before, means, expected, known)
 
     def sentence(self) -> str:
