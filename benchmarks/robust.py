@@ -142,11 +142,20 @@ def begun(seed: int) -> Tensors:
     return found
 
 
-def _losses(weights: Tensors, x: Tensor, y: Tensor) -> Tensor:
-    """Stacked weights, (P, B, D), (P, B) -> the sum of the parties' mean losses."""
-    hidden = torch.relu(torch.baddbmm(weights["0.bias"][:, None], x, weights["0.weight"]))
+def _gradients(weights: Tensors, x: Tensor, y: Tensor) -> Tensors:
+    """Stacked weights, (P, B, D), (P, B) -> of each party's mean cross-entropy, by hand: autograd
+    takes twice as long for so small a model."""
+    before = torch.baddbmm(weights["0.bias"][:, None], x, weights["0.weight"])
+    hidden = before.relu()
     outputs = torch.baddbmm(weights["1.bias"][:, None], hidden, weights["1.weight"])
-    return F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="sum") / x.shape[1]
+    off = outputs.softmax(2)
+    off.scatter_add_(2, y[..., None], torch.full((*y.shape, 1), -1.0))
+    off /= y.shape[1]
+    inner = (off @ weights["1.weight"].mT) * (before > 0)
+    return {
+        "0.weight": x.mT @ inner, "0.bias": inner.sum(1),
+        "1.weight": hidden.mT @ off, "1.bias": off.sum(1),
+    }  # fmt: skip
 
 
 class Stacked:
@@ -160,18 +169,15 @@ class Stacked:
     def changes(self, weights: Tensors) -> list[Tensors]:
         """What each holder's steps change."""
         count, size = self._y.shape
-        own = {n: v.expand(count, *v.shape).clone().requires_grad_() for n, v in weights.items()}
+        own = {n: v.expand(count, *v.shape).clone() for n, v in weights.items()}
         each = torch.arange(count)[:, None]
         for _ in range(STEPS):
             places = torch.randint(0, size, (count, BATCH), generator=self._stream)
-            loss = _losses(own, self._x[each, places], self._y[each, places])
-            gradients = torch.autograd.grad(loss, list(own.values()))
-            with torch.no_grad():
-                for value, gradient in zip(own.values(), gradients, strict=True):
-                    value -= LR * gradient
-        with torch.no_grad():
-            moved = {name: value - weights[name] for name, value in own.items()}
-        return [{n: v[place].detach() for n, v in moved.items()} for place in range(count)]
+            gradients = _gradients(own, self._x[each, places], self._y[each, places])
+            for name, value in own.items():
+                value.sub_(gradients[name], alpha=LR)
+        moved = {name: value - weights[name] for name, value in own.items()}
+        return [{n: v[place] for n, v in moved.items()} for place in range(count)]
 
 
 def _answers(weights: Tensors, features: Tensor) -> Tensor:

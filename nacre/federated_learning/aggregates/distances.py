@@ -104,7 +104,7 @@ class GeometricMedian(Aggregate):
         return 4 * (1 + self.bad / (parties - 2 * self.bad)) ** 2
 
 
-_SETTLED = 1e-12
+_SETTLED = 1e-9
 """How much weight in sum may still move in the last iteration."""
 
 
