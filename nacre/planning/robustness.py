@@ -12,8 +12,14 @@ from rich.console import Group
 from rich.text import Text
 
 from nacre.data.partition import ByColumn, Uniform
-from nacre.federated_learning import CentredClipping, FederatedLearning
-from nacre.federated_learning.aggregates import Bucketing, NearestNeighbourMixing
+from nacre.federated_learning import (
+    Bucketing,
+    CentredClipping,
+    FederatedLearning,
+    FLTrust,
+    NearestNeighbourMixing,
+    NormBound,
+)
 from nacre.recipe.schema import Recipe
 
 ALIKE = 1.0
@@ -72,12 +78,12 @@ def robustness(recipe: Recipe) -> Robustness | None:
 
 def _warnings(option: FederatedLearning) -> Iterator[str]:
     rule, partition = option.gather.aggregate, option.parties
-    if rule.faults == 0:
+    inner = rule.before if isinstance(rule, Bucketing | NearestNeighbourMixing) else rule
+    if rule.faults == 0 and not isinstance(inner, FLTrust | NormBound):  # of no number's making
         yield (
             f"{rule.kind} declares no number of parties at fault, so nothing says whether there "
             "are enough honest ones; declare `bad: N` under `aggregate`"
         )
-    inner = rule.before if isinstance(rule, Bucketing | NearestNeighbourMixing) else rule
     size = rule.size if isinstance(rule, Bucketing) else 1
     share = rule.faults * size / option.expected()
     if isinstance(inner, CentredClipping) and share > _PROVEN_SHARE:

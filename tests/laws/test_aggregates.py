@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import trim_mean
 
 from nacre.core.errors import BadArgument, PartyError, Unbounded
 from nacre.core.random import Source
@@ -347,6 +348,14 @@ def test_the_median_is_numpys_whatever_is_expected(rows, expected):
     median = _direction(Median(), _contributions(rows), expected)
     found = torch.cat([median["a"], median["b"]]).numpy()
     assert np.allclose(found, np.median(np.array(rows), axis=0), rtol=1e-4, atol=1e-5)
+
+
+@given(rows_of_three, st.integers(0, 6))
+@settings(max_examples=30, deadline=None)
+def test_the_trimmed_mean_is_scipys(rows, bad):
+    found = _flat(_direction(TrimmedMean(bad=bad), _contributions(rows))).numpy()
+    theirs = trim_mean(np.array(rows), (bad + 0.5) / len(rows), axis=0)
+    assert np.allclose(found, theirs, rtol=1e-4, atol=1e-4)
 
 
 def _spelt_out(rule, rows, root, round_number):

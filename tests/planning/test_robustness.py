@@ -128,6 +128,7 @@ def test_parties_that_are_not_alike_are_warned_of(tmp_path: Path) -> None:
 
 def test_what_is_not_declared_or_not_proven_is_warned_of(tmp_path: Path) -> None:
     assert "declare `bad: N`" in _warned(tmp_path, {"kind": "median"})
+    assert _warned(tmp_path, {"kind": "norm_bound", "norm": 1.0}) == ""
     centred: dict[str, Any] = {"kind": "centred_clipping", "radius": 1.0, "bad": 2}
     assert "up to a tenth at fault, and here it is 17%" in _warned(tmp_path, centred)
     assert _warned(tmp_path, centred | {"bad": 1}) == ""

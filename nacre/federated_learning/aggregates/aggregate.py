@@ -28,6 +28,7 @@ class RoundFacts:
 NOTHING_KNOWN = RoundFacts()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Aggregate:
     """What every aggregate answers; a rule says otherwise where it differs.
 

@@ -35,6 +35,7 @@ class Seen:
         return len(self.own) + self.others
 
 
+@dataclass(frozen=True, kw_only=True)
 class Attacker:
     """A way to be at fault; each kind changes the rows, or the replies, or both."""
 
