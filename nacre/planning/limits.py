@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from nacre.federated_learning import FederatedLearning
-from nacre.planning.robustness import robustness
+from nacre.planning.robustness import robustness, rule_of
 from nacre.recipe.schema import Recipe
 
 
@@ -59,10 +58,10 @@ def _units(recipe: Recipe) -> str:
     return "Every row belongs to exactly one unit, as declared."
 
 
-def _beyond(option: FederatedLearning) -> str:
+def _beyond(recipe: Recipe) -> str:
     """What parties at fault can do, in words."""
-    rule = option.gather.aggregate
-    if not rule.robust:
+    rule = rule_of(recipe)
+    if rule is None or not rule.robust:
         return "a malicious party can spoil the mean"
     return (
         f"more than {rule.faults} at fault, or lies that look like rare honest rows (a backdoor), "
@@ -96,7 +95,7 @@ def not_covered(recipe: Recipe) -> list[str]:
         )
     if recipe.federated_learning is not None:
         found.append(
-            f"Parties that lie: {_beyond(recipe.federated_learning)}, and a plain gather lets the "
+            f"Parties that lie: {_beyond(recipe)}, and a plain gather lets the "
             "server see each party's (noised) change."
         )
     return found

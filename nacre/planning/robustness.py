@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from nacre.data.partition import ByColumn, Uniform
+from nacre.data.partition import ByColumn, PartitionOption
 from nacre.federated_learning import (
+    AggregateOption,
     Bucketing,
     CentredClipping,
     FederatedLearning,
@@ -20,6 +21,7 @@ from nacre.federated_learning import (
     NearestNeighbourMixing,
     NormBound,
 )
+from nacre.federated_learning.aggregates import RuleOption
 from nacre.recipe.schema import Recipe
 
 ALIKE = 1.0
@@ -64,21 +66,30 @@ class Robustness:
 def robustness(recipe: Recipe) -> Robustness | None:
     """What the recipe's rule promises; None without a federation, or where a mean withstands
     nobody."""
-    option = recipe.federated_learning
-    if option is None or not option.gather.aggregate.robust:
+    option, rule = recipe.federated_learning, rule_of(recipe)
+    if option is None or rule is None or not rule.robust:
         return None
-    rule, expected = option.gather.aggregate, option.expected()
+    expected = option.expected()
     return Robustness(
         rule=rule.facts(math.floor(expected)),
         parties=expected,
         limits=rule.limits(),
-        warnings=tuple(_warnings(option)),
+        warnings=tuple(_warnings(option, rule)),
     )
 
 
-def _warnings(option: FederatedLearning) -> Iterator[str]:
-    rule, partition = option.gather.aggregate, option.parties
-    inner = rule.before if isinstance(rule, Bucketing | NearestNeighbourMixing) else rule
+def rule_of(recipe: Recipe) -> AggregateOption | None:
+    """How the server makes one direction of the changes that it sees; None without a federation."""
+    return recipe.federated_learning.gather.aggregate if recipe.federated_learning else None
+
+
+def innermost(rule: AggregateOption) -> RuleOption:
+    """The rule itself, without what is in front of it."""
+    return rule.before if isinstance(rule, Bucketing | NearestNeighbourMixing) else rule
+
+
+def _warnings(option: FederatedLearning, rule: AggregateOption) -> Iterator[str]:
+    inner = innermost(rule)
     if rule.faults == 0 and not isinstance(inner, FLTrust | NormBound):  # of no number's making
         yield (
             f"{rule.kind} declares no number of parties at fault, so nothing says whether there "
@@ -91,19 +102,23 @@ def _warnings(option: FederatedLearning) -> Iterator[str]:
             f"centred clipping is proven up to a tenth at fault, and here it is {share:.0%}; "
             "declare fewer, or use `kind: nearest_neighbour_mixing` before `geometric_median`"
         )
-    if isinstance(partition, Uniform):
-        return
-    if isinstance(partition, ByColumn):
+    if isinstance(option.parties, ByColumn):
         yield (
             "how alike the parties' rows are is not declared, and every rule needs honest changes "
             "to be alike; compare with the mean on public rows, and lower `local: {steps: …}`"
         )
-        return
-    alpha: float | None = getattr(partition, "alpha", None)
-    if alpha is None or not alpha >= ALIKE:
-        how = "label-sorted data" if alpha is None else f"classes drawn with alpha {alpha:g}"
+    how = _unlike(option.parties)
+    if how is not None:
         yield (
             f"{how}: no listed rule is proven here, since honest parties differ as much as bad "
             f"ones; use `alpha: {ALIKE:g}` or more in a simulation, and in earnest fewer "
             "`local: {steps: …}` and `kind: nearest_neighbour_mixing` in front of the rule"
         )
+
+
+def _unlike(partition: PartitionOption) -> str | None:
+    """How simulated parties lack classes, by what they are drawn with; None where they do not."""
+    kind, alpha = str(partition.kind), getattr(partition, "alpha", math.inf)
+    if kind.startswith("label"):
+        return "label-sorted data"
+    return None if alpha >= ALIKE else f"classes drawn with alpha {alpha:g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,24 @@ def test_parties_that_are_not_alike_are_warned_of(tmp_path: Path) -> None:
     column = {"kind": "column", "column": "hospital", "sizes": sizes}
     by_column = _warned(tmp_path, RFA, federated_learning__parties=column)
     assert "how alike the parties' rows are is not declared" in by_column
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Parties of few labels each, by their kind alone."""
+
+    names: tuple[str, ...]
+    kind: str = "label_sorted"
+
+
+def test_label_sorted_parties_are_warned_of(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, _federation(RFA))
+    option = asked.federated_learning
+    assert option is not None
+    parties: Any = _Sorted(tuple(_parties(12)))
+    found = robustness(replace(asked, federated_learning=replace(option, parties=parties)))
+    assert found is not None
+    assert "label-sorted data: no listed rule is proven here" in " ".join(found.warnings)
 
 
 def test_what_is_not_declared_or_not_proven_is_warned_of(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
+from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -169,14 +170,12 @@ def public_rows_exist(facts: RecipeFacts) -> None:
     recipe = facts.recipe
     if recipe.data.has_public:
         return
-    federation = recipe.federated_learning
+    federation, rule = recipe.federated_learning, rule_of(recipe)
     wanted = {
         "data.scaling": isinstance(recipe.data.scaling, PublicScaling),
         "fine_tuning.pretrain": public_stage(recipe) is not None,
         "federated_learning.stop": federation is not None and federation.stop is not None,
-        "federated_learning.gather": (
-            federation is not None and federation.gather.aggregate.rooted
-        ),
+        "federated_learning.gather": rule is not None and rule.rooted,
     }
     for key, needed in wanted.items():
         if needed:

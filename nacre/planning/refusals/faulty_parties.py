@@ -17,6 +17,7 @@ from nacre.federated_learning import (
     PoissonCohort,
 )
 from nacre.planning.facts import RecipeFacts
+from nacre.planning.robustness import innermost, rule_of
 from nacre.recipe.places import refuse
 from nacre.training.pieces import protects
 
@@ -27,9 +28,10 @@ _RARELY = 1e-3
 def parties_outvote_those_at_fault(facts: RecipeFacts) -> None:
     """A rule needs more honest parties than bad ones, as Krum needs 2f + 3 for f."""
     recipe, option = facts.recipe, facts.recipe.federated_learning
-    if option is None:
+    rule = rule_of(recipe)
+    if option is None or rule is None:
         return
-    rule, parties = option.gather.aggregate, len(option.parties.names)
+    parties = len(option.parties.names)
     if rule.least > parties:
         refuse(
             recipe,
@@ -50,11 +52,8 @@ def parties_outvote_those_at_fault(facts: RecipeFacts) -> None:
 
 def differences_have_a_length(facts: RecipeFacts) -> None:
     """Centred clipping without a radius clips by the rule over parties, so there must be one."""
-    recipe, option = facts.recipe, facts.recipe.federated_learning
-    if option is None:
-        return
-    rule = option.gather.aggregate
-    inner = rule.before if isinstance(rule, Bucketing | NearestNeighbourMixing) else rule
+    recipe, rule = facts.recipe, rule_of(facts.recipe)
+    inner = None if rule is None else innermost(rule)
     if isinstance(inner, CentredClipping) and inner.radius is None and protects(recipe) != "client":
         refuse(
             recipe,
