@@ -15,7 +15,12 @@ from torch import Tensor
 from nacre.core import require
 from nacre.core.types import Tensors
 from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
-from nacre.federated_learning.aggregates.geometry import each_name, middle, saturated
+from nacre.federated_learning.aggregates.geometry import (
+    each_name,
+    in_order,
+    middle,
+    saturated,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +105,7 @@ class TrimmedMean(Aggregate):
         self.enough(contributions)
 
         def trimmed(some: Tensor) -> Tensor:
-            kept = some.sort(0).values[self.bad : len(some) - self.bad]
+            kept = in_order(some)[self.bad : len(some) - self.bad]
             return _times(kept.double().mean(0), expected)
 
         return each_name(contributions, trimmed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,9 +67,18 @@ def middle(values: Tensor) -> Tensor:
 
     Halves are added, since two large numbers may overflow.
     """
-    ordered = values.sort(0).values
-    count = len(values)
-    return ordered[(count - 1) // 2] / 2 + ordered[count // 2] / 2
+    ranked, count = in_order(values), len(values)
+    return ranked[(count - 1) // 2] / 2 + ranked[count // 2] / 2
+
+
+def in_order(values: Tensor) -> Tensor:
+    """(n, *shape), each entry's n values from the smallest. On a processor NumPy sorts them several
+    times as fast as torch does."""
+    if values.device.type != "cpu":
+        return values.sort(0).values
+    entries = np.ascontiguousarray(values.detach().reshape(len(values), -1).numpy().T)
+    entries.sort(axis=1)
+    return torch.from_numpy(entries.T).reshape(values.shape)
 
 
 def around_middle(contributions: Sequence[Tensors]) -> Tensor:
