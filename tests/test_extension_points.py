@@ -109,18 +109,15 @@ PARTS = {
     ),
     "aggregate": Part(
         source="trimmed.py",
-        home="federated_learning/trimmed.py",
+        home="federated_learning/aggregates/trimmed.py",
         edits={
-            "federated_learning/aggregates.py": [
+            "federated_learning/aggregates/rules.py": [
                 _before(
-                    "from nacre.core.types import Tensors",
-                    "from nacre.federated_learning.trimmed import Trimmed",
+                    "\nRuleOption = (",
+                    "from nacre.federated_learning.aggregates.trimmed import Trimmed",
                 ),
-                (
-                    "AggregateOption = MeanAggregate |",
-                    "AggregateOption = Trimmed | MeanAggregate |",
-                ),
-                ("AGGREGATES = (MeanAggregate,", "AGGREGATES = (Trimmed, MeanAggregate,"),
+                ("RuleOption = (", "RuleOption = (\n    Trimmed |"),
+                ("RULES = (", "RULES = (\n    Trimmed,"),
             ]
         },
         most=2,

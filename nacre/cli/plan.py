@@ -26,6 +26,7 @@ def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: 
 
         from nacre.planning.outlook import outlook
         from nacre.planning.plan import plan
+        from nacre.planning.robustness import robustness
         from nacre.planning.show import plan_tables as shown
         from nacre.planning.usefulness import usefulness
         from nacre.recipe.load import load_recipe
@@ -36,6 +37,9 @@ def command(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: 
     use = usefulness(planned)
     if use is not None:
         facts, table = facts | {"usefulness": use.to_json()}, Group(table, use.lines())
+    rule = robustness(planned.recipe)
+    if rule is not None:
+        facts, table = facts | {"robustness": rule.to_json()}, Group(table, rule.lines())
     if ahead is not None:
         facts, table = facts | {"outlook": ahead.to_json()}, Group(table, ahead.table())
     show(facts, table, as_json)

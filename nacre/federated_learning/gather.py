@@ -12,7 +12,7 @@ from nacre.core.errors import PartyError
 from nacre.core.parts import Clip, Transport
 from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
-from nacre.federated_learning.aggregates import AGGREGATES, AggregateOption
+from nacre.federated_learning.aggregates import NOTHING_KNOWN, AggregateOption, Median, RoundFacts
 from nacre.federated_learning.messages import Reply, RoundRequest, misfit
 from nacre.federated_learning.transport import exchanged
 
@@ -24,11 +24,15 @@ class Round:
     request: RoundRequest
     cohort: tuple[str, ...]  # at least one party
     private: bool  # whether every reply has to be private by itself
+    known: RoundFacts = NOTHING_KNOWN
 
 
 @dataclass(frozen=True)
 class Plain:
     """The server sees each reply, clips it by the rule, and aggregates.
+
+    Of a centred aggregate the rule clips the difference from the last direction, and the total is
+    one of differences: the direction is added again by the update (`LastDirection`), after noise.
 
     *Guarantee:* under a rule with a finite bound and an aggregate that keeps it (`Mean`), one
     party moves the total by at most that bound, whatever it sends: a party that is silent, or
@@ -53,9 +57,10 @@ class Plain:
             raise faults[0]
         if not changes and not bounded:
             raise faults[0] if faults else _silence(asked)
-        clipped = [_clipped(change, clip) for change in changes]
+        center = asked.known.center
+        clipped = [_clipped(_from(change, center), clip) for change in changes]
         parts, norms = [part for part, _ in clipped], [rows for _, rows in clipped]
-        total = self.aggregate.total(parts, self.expected) if parts else zero.total
+        total = self.aggregate.total(parts, self.expected, asked.known) if parts else zero.total
         local = LocalMetrics(torch.cat(norms) if norms else zero.local.norms, len(faults))
         return BoundedSum(total, zero.bound, local)
 
@@ -90,10 +95,9 @@ def _change(name: str, data: Reply | bytes, asked: Round) -> Tensors:
         raise PartyError(f"{where}: {error}") from error
     fault = _fault(name, reply, asked)
     if fault is not None:
-        robust = next(kind.kind for kind in AGGREGATES if kind.robust)
         raise PartyError(
             f"the reply of {where} cannot be used: {fault}; mend that party and resume, or use "
-            f"`aggregate: {{kind: {robust}}}`, which leaves it out"
+            f"`aggregate: {{kind: {Median().kind}}}`, which leaves it out"
         )
     return {weight: reply.tensors[weight] for weight in asked.request.weights}
 
@@ -109,6 +113,13 @@ def _fault(name: str, reply: Reply, asked: Round) -> str | None:
     if not finite(reply.tensors):
         return "its change is not finite"
     return misfit(reply.tensors, request.weights)
+
+
+def _from(change: Tensors, center: Tensors | None) -> Tensors:
+    """The change of which the contribution is that of `change` minus `center`."""
+    if center is None:
+        return change
+    return {name: value + center[name] for name, value in change.items()}
 
 
 def _clipped(

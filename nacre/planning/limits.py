@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nacre.planning.robustness import robustness, rule_of
 from nacre.recipe.schema import Recipe
 
 
@@ -36,6 +37,9 @@ def assumptions(recipe: Recipe) -> list[str]:
                 "Each party trusts itself only: what it sends is noised for its own rows already.",
                 "A person with rows in two parties is charged in both; both epsilons add up.",
             ]
+    rule = robustness(recipe)
+    if rule is not None:
+        found += [rule.limits, *rule.warnings]
     found += recipe.model.assumptions(recipe.folder)
     found += recipe.data.assumptions(recipe.folder)
     if recipe.data.public_demonstration:
@@ -52,6 +56,17 @@ def _units(recipe: Recipe) -> str:
             "covered by k times the epsilon or worse; `unit: group` protects them whole."
         )
     return "Every row belongs to exactly one unit, as declared."
+
+
+def _beyond(recipe: Recipe) -> str:
+    """What parties at fault can do, in words."""
+    rule = rule_of(recipe)
+    if rule is None or not rule.robust:
+        return "a malicious party can spoil the mean"
+    return (
+        f"more than {rule.faults} at fault, or lies that look like rare honest rows (a backdoor), "
+        "are not withstood"
+    )
 
 
 def not_covered(recipe: Recipe) -> list[str]:
@@ -80,7 +95,7 @@ def not_covered(recipe: Recipe) -> list[str]:
         )
     if recipe.federated_learning is not None:
         found.append(
-            "Parties that lie: a malicious party can spoil the mean, and a plain gather lets the "
+            f"Parties that lie: {_beyond(recipe)}, and a plain gather lets the "
             "server see each party's (noised) change."
         )
     return found

@@ -20,15 +20,17 @@ from nacre.core.files import read_json
 from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.tensors import detached, scale, trainable
+from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation, OnDemand, Party
+from nacre.federated_learning.aggregates.direction import LastDirection
 from nacre.federated_learning.answers import Together
 from nacre.federated_learning.drift import Controls
+from nacre.federated_learning.federation import ServerMemory
 from nacre.federated_learning.kept import Memories
-from nacre.federated_learning.messages import control_of, with_control
+from nacre.federated_learning.messages import with_control
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
@@ -43,6 +45,7 @@ from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, Workplace, fixed, parts, units
 from nacre.training.planned import PlannedLevels
+from nacre.training.pretrain import public_training
 from nacre.training.step import Parts, State, UnitSource
 from nacre.training.unmoved import Unmoved
 
@@ -55,7 +58,7 @@ class _Level(NamedTuple):
     over: UnitSource
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
-    controls: Controls | None = None  # over parties that correct their drift
+    remembered: ServerMemory | None = None  # by the server of a federation, between rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ def loop(
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
-    state, outcome = _restored(level.state, folder, devices, average, level.controls)
+    state, outcome = _restored(level.state, folder, devices, average, level.remembered)
     until = state.done if around.early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl") if folder is not None else None
@@ -132,7 +135,7 @@ def loop(
             advance(state.done)
             watcher = _Watcher(
                 plan, around, held.public, outcome, average, log, advance,
-                level.overheard, level.controls, Unmoved(state.model),
+                level, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
                 state = fit(
@@ -206,13 +209,22 @@ def _federation(
     if private:
         wire = Overheard(wire)
     gather = option.gather.build(outer.sampling.expected)
-    federation = Federation(wire, gather, plan.digest, private=private, controls=controls)
+    aggregate = option.gather.aggregate
+    remembered = ServerMemory(LastDirection() if aggregate.centred else None, controls)
+    root = None
+    if aggregate.rooted:
+        assert held.public is not None  # refused by the plan otherwise
+        root = public_training(setting, held.public, model, source.child("public rows"))
+    federation = Federation(
+        wire, gather, plan.digest, private=private, remembered=remembered, root=root
+    )
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,
         sums=federation.at,
         noise=outer.noise,
         adjacency=outer.adjacency,
+        shape=remembered,
     )
     return _Level(
         State(model.train(), optimizer, outer.clip),
@@ -220,7 +232,7 @@ def _federation(
         Names(wire.parties),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
-        controls,
+        remembered,
     )
 
 
@@ -236,12 +248,9 @@ def _controls(plan: Plan, weights: Tensors) -> Controls | None:
 
 
 def _restored(
-    state: State,
-    folder: Path | None,
-    devices: Devices,
-    average: Averaged | None,
-    controls: Controls | None,
-) -> tuple[State, Outcome]:
+    state: State, folder: Path | None, devices: Devices, average: Averaged | None,
+    remembered: ServerMemory | None,
+) -> tuple[State, Outcome]:  # fmt: skip
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
     kept = checkpoint.read_by_first(devices.group, lambda: _newest(folder, remembers))
@@ -254,13 +263,13 @@ def _restored(
     devices.adopt()
     if average is not None:
         average.put_back(_named(tensors, _AVERAGE))
-    if controls is not None:
-        controls.put_back(control_of(tensors))
+    if remembered is not None:
+        remembered.put_back(tensors)
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
-    remembered = _named(tensors, _NOISE)
+    noise = _named(tensors, _NOISE)
     clip = state.clip.at(facts.get("clip", {}))
-    noise_state = remembered if remembers else None
+    noise_state = noise if remembers else None
     return replace(state, clip=clip, noise_state=noise_state, done=done), outcome
 
 
@@ -294,11 +303,11 @@ class _Watcher:
     def __init__(
         self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
         average: Averaged | None, log: Log | None, advance: Advance,
-        overheard: Overheard | None, controls: Controls | None, unmoved: Unmoved,
+        level: _Level, unmoved: Unmoved,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
         self._average, self._log, self._advance = average, log, advance
-        self._overheard, self._controls, self._unmoved = overheard, controls, unmoved
+        self._level, self._unmoved = level, unmoved
         self._task = pieces.task_of(plan.schema)
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
@@ -312,12 +321,9 @@ class _Watcher:
 
     def __call__(self, state: State, release: Release) -> bool:
         if self._log is not None:
-            heard = self._overheard.last if self._overheard is not None else None
+            overheard = self._level.overheard
+            heard = overheard.last if overheard is not None else None
             self._log.add(state.done, release, heard)
-        if self._controls is not None:
-            outer = self._plan.outer
-            assert outer is not None
-            self._controls.follow(scale(release.total, 1 / outer.sampling.expected))
         if self._average is not None:
             self._average.follow(state.model, state.done)
         due = state.done % self._every == 0 or state.done >= self._plan.rounds
@@ -359,8 +365,8 @@ class _Watcher:
         tensors = checkpoint.collected(state.model, state.optimizer, self._around.devices)
         if self._average is not None:
             tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
-        if self._controls is not None:
-            tensors = with_control(tensors, self._controls.tensors)
+        if self._level.remembered is not None:
+            tensors |= self._level.remembered.tensors
         group.on_rank_zero(lambda: self._write(folder, tensors, state), None)
 
     def _write(self, folder: Path | None, tensors: Tensors, state: State) -> None:

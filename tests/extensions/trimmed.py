@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
 from nacre.core.types import Tensors
+from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trimmed:
+class Trimmed(Aggregate):
     """Entry by entry the mean of all but the largest and the smallest contribution."""
 
     kind: Literal["trimmed"] = "trimmed"
 
-    robust: ClassVar[bool] = True
-
-    def total(self, contributions: Sequence[Tensors], expected: float) -> Tensors:
+    def total(
+        self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN
+    ) -> Tensors:
         """`expected` times the trimmed mean."""
         found: Tensors = {}
         for name in contributions[0]:
@@ -33,6 +33,6 @@ class Trimmed:
         """What the server takes of the changes."""
         return "the trimmed mean of the changes"
 
-    def bound(self, each: float) -> float:
-        """inf: what one party moves depends on the others."""
-        return math.inf
+    def limits(self) -> str:
+        """That it withstands one."""
+        return "The trimmed mean withstands one party at fault."

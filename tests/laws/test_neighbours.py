@@ -218,14 +218,24 @@ class _Silent(OnDemand):
         return {n: reply for n, reply in super().exchange(request, cohort).items() if n != "north"}
 
 
-@pytest.mark.parametrize("remembered", [{}, REMEMBERED], ids=["nothing", "between rounds"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {},
+        {"federated_learning.gather.aggregate": {"kind": "centred_clipping"}},
+        REMEMBERED,
+    ],
+    ids=["nothing", "the last direction", "between rounds"],
+)
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
     tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, adjacency: str,
-    remembered: dict[str, Any],
+    kept: dict[str, Any],
 ) -> None:  # fmt: skip
+    """Around the last direction too, which was released and is the same on both sides."""
     base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
-                             "data.drop": ["patient"]} | remembered)  # fmt: skip
+                             "data.drop": ["patient"],
+                             "federated_learning.gather": {"kind": "plain"}} | kept)  # fmt: skip
     file = _rows(tmp_path)
     planned = _planned(tmp_path, base, "client", adjacency)
     first = _ran(planned, tmp_path, "one")

@@ -32,6 +32,10 @@ from nacre.planning.refusals.evaluation import (
     groups_are_declared,
     protected_figures_are_covered,
 )
+from nacre.planning.refusals.faulty_parties import (
+    differences_have_a_length,
+    parties_outvote_those_at_fault,
+)
 from nacre.planning.refusals.inputs import (
     balls_fit_the_features,
     model_reads_the_inputs,
@@ -39,6 +43,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_those_of_the_base,
 )
 from nacre.planning.refusals.randomness import no_other_randomness
+from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -127,7 +132,8 @@ def clients_are_many(facts: RecipeFacts) -> None:
             recipe,
             "federated_learning.gather",
             f"{aggregate.kind} of clipped changes is no bounded sum, so noise "
-            "on it has no price; use `aggregate: {kind: mean}`",
+            "on it has no price; use `aggregate: {kind: mean}`, or, against parties at fault, "
+            "`{kind: centred_clipping}`",
         )
 
 
@@ -151,15 +157,16 @@ def comparison_on_public_data(facts: RecipeFacts) -> None:
 
 
 def public_rows_exist(facts: RecipeFacts) -> None:
-    """Scaling, pre-training and stopping look at public rows only, so there must be some."""
+    """Scaling, pre-training, stopping and FLTrust look at public rows, so there must be some."""
     recipe = facts.recipe
     if recipe.data.has_public:
         return
-    federation = recipe.federated_learning
+    federation, rule = recipe.federated_learning, rule_of(recipe)
     wanted = {
         "data.scaling": isinstance(recipe.data.scaling, PublicScaling),
         "fine_tuning.pretrain": public_stage(recipe) is not None,
         "federated_learning.stop": federation is not None and federation.stop is not None,
+        "federated_learning.gather": rule is not None and rule.rooted,
     }
     for key, needed in wanted.items():
         if needed:
@@ -329,6 +336,8 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     audits_have_their_rows,
     parties_are_one_process,
     drift_terms_act,
+    parties_outvote_those_at_fault,
+    differences_have_a_length,
     schedules_know_their_end,
     averages_are_whole,
     figures_fit_the_task,

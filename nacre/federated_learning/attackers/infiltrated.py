@@ -1,0 +1,67 @@
+"""A federation with parties at fault in it: a transport around the true one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from nacre.core.errors import BadArgument
+from nacre.core.parts import Transport
+from nacre.core.random import Source
+from nacre.data.dataset import Rows
+from nacre.federated_learning.attackers.attacker import Attacker, Seen
+from nacre.federated_learning.messages import Reply, RoundRequest
+
+
+class Infiltrated:
+    """The parties of `inner`, of which those at fault send what the attacker makes of the round.
+
+    Every party is asked as usual, so those at fault have trained on what they hold; an omniscient
+    attacker then reads all replies of the round before any of its own leaves. A party at fault that
+    is silent stays silent. Requests to evaluate pass through.
+    """
+
+    def __init__(
+        self,
+        inner: Transport,
+        bad: Collection[str],  # names of the parties at fault
+        attacker: Attacker,
+        source: Source,
+    ) -> None:
+        """Raises `BadArgument` for a name that is no party's."""
+        unknown = sorted(set(bad) - set(inner.parties))
+        if unknown:
+            raise BadArgument(f"bad={unknown} are no parties; there are {', '.join(inner.parties)}")
+        self._inner, self._bad = inner, frozenset(bad)
+        self._attacker, self._source = attacker, source
+        self.parties: tuple[str, ...] = tuple(inner.parties)
+
+    def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """The replies, those of the parties at fault replaced."""
+        answered = self._inner.ask(requests)
+        replies = {name: Reply.from_bytes(data) for name, data in answered.items()}
+        bad = sorted(name for name in replies if name in self._bad)
+        if not bad or RoundRequest.from_bytes(requests[bad[0]]).kind != "train":
+            return answered
+        honest = sorted(name for name in replies if name not in self._bad)
+        seen = Seen(
+            own=[replies[name].tensors for name in bad],
+            honest=[replies[n].tensors for n in honest] if self._attacker.omniscient else [],
+            others=len(honest),
+            source=self._source.child("round", replies[bad[0]].round),
+        )
+        lies = zip(bad, self._attacker.changes(seen), strict=True)
+        return {
+            **answered,
+            **{name: replace(replies[name], tensors=lie).to_bytes() for name, lie in lies},
+        }
+
+
+def infiltrated_rows(
+    rows: Mapping[str, Rows], bad: Collection[str], attacker: Attacker, source: Source
+) -> dict[str, Rows]:
+    """Party -> what it trains on: its rows, or what the attacker makes of them."""
+    return {
+        name: attacker.rows(held, source.child("rows", name)) if name in bad else held
+        for name, held in rows.items()
+    }
