@@ -13,6 +13,11 @@ from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.messages import Reply, RoundRequest, misfit, whole
 
 
+def step_of(asked: RoundRequest) -> str:
+    """The name of what is answered once."""
+    return f"{asked.kind}-{asked.round:010d}"
+
+
 class Party:
     """The only object that holds rows, through the two functions it is given.
 
@@ -74,7 +79,7 @@ class Party:
     def _once(self, asked: RoundRequest, entered: bytes) -> tuple[Reply | None, bytes]:
         """The reply and its bytes; the bytes alone where they were stored."""
         self._check(asked)
-        step = f"{asked.kind}-{asked.round:010d}"
+        step = step_of(asked)
         with self._lock:
             known = self._answers.get(step)
             if known is not None:

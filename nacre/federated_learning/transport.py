@@ -9,7 +9,7 @@ from nacre.core.errors import PartyError
 from nacre.core.parts import Handler, Transport
 from nacre.federated_learning.answers import Together
 from nacre.federated_learning.messages import Reply, RoundRequest, whole
-from nacre.federated_learning.party import Party
+from nacre.federated_learning.party import Party, step_of
 
 
 class InProcess:
@@ -66,9 +66,14 @@ class OnDemand:
         parties: Sequence[str],
         made: Callable[[str], Party | None],  # by name; its answers are kept in `answers`
         answers: Together,
+        before: Callable[[RoundRequest, Sequence[str], str], None] = lambda asked, cohort, step: (
+            None
+        ),
     ) -> None:
+        """`before` is called with a request, its cohort and the name of the step, before the first
+        of the parties is asked: it may let them train side by side."""
         self.parties = parties
-        self._made, self._answers = made, answers
+        self._made, self._answers, self._before = made, answers, before
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Each party's reply as bytes. Raises `PartyError` for a name that is no party's."""
@@ -82,6 +87,7 @@ class OnDemand:
         if not whole(request.tensors):
             asked = RoundRequest.from_bytes(request.to_bytes())
         entered = asked.digest()
+        self._before(asked, cohort, step_of(asked))
         replies = {name: self._party(name).reply(asked, entered) for name in cohort}
         self._answers.keep()
         return replies

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,25 +19,25 @@ from nacre.core.files import read_json
 from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.tensors import detached, trainable
+from nacre.core.tensors import trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, OnDemand, Party
-from nacre.federated_learning.answers import Together
+from nacre.federated_learning import Federation
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
+from nacre.runs.parties import Parties
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
-from nacre.runs.rows import Holdings, names_of
+from nacre.runs.rows import Holdings
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
-from nacre.training.holders import Setting, Workplace, fixed, parts, units
+from nacre.training.holders import Setting, fixed, parts, units
 from nacre.training.planned import PlannedLevels
 from nacre.training.step import Parts, State, UnitSource
 from nacre.training.unmoved import Unmoved
@@ -66,6 +66,8 @@ class Surroundings:
     watch: Progress = field(default_factory=Silent)
     devices: Devices = field(default_factory=Devices)
     early: bool = False  # put the last checkpoint back and end there
+    workers: int = 1  # processes that train parties, this one among them
+    stack: ExitStack = field(default_factory=ExitStack)  # what ends with the loop
 
     def charge(self, holder: str) -> Journal:
         """The journal of a holder; one that keeps nothing where nothing is private."""
@@ -111,9 +113,18 @@ def loop(
     around: Surroundings,
 ) -> Outcome:
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
-    devices, folder = around.devices, around.folder
+    devices = around.devices
     setting, held, part = passed(setting, held, model, around.watch)
-    planned = PlannedLevels.of(devices.group.broadcast(lambda: _written(plan, folder)))
+    planned = PlannedLevels.of(devices.group.broadcast(lambda: _written(plan, around.folder)))
+    with around.stack:
+        return _looped(plan, setting, held, model, part, source, around, planned)
+
+
+def _looped(
+    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, part: nn.Module,
+    source: Source, around: Surroundings, planned: PlannedLevels,
+) -> Outcome:  # fmt: skip
+    devices, folder = around.devices, around.folder
     begun = _central if plan.outer is None else _federation
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
@@ -175,24 +186,11 @@ def _federation(
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
-    weights = detached(trainable(model))
-    store = None if around.folder is None else RunFolder(around.folder).parties
-    answers = Together(store, None if store is None else source.secret("replies"))
-    place = Workplace(setting, model)
-
-    def party(name: str) -> Party | None:
-        if name not in held.private:
-            return None
-        own = source.child("party", name)
-        train = place.training(
-            plan.inner(name), held.private[name], own, around.charge(name), planned.over(name)
-        )
-        return Party(
-            name, train, recipe=plan.digest, rounds=option.rounds, like=weights,
-            answers=answers.of(name),
-        )  # fmt: skip
-
-    wire: Transport = OnDemand(names_of(held.private), party, answers)
+    parties = Parties(
+        plan, setting, held, model, source, around.charge, planned, around.folder,
+    )  # fmt: skip
+    parties.by_workers(around.workers, model, around.stack)
+    wire: Transport = parties.transport()
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:
         wire = Overheard(wire)

@@ -22,6 +22,7 @@ from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of
 from nacre.runs.loop import Surroundings, loop
+from nacre.runs.parties import workers_of
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.start import starting_model, train_twin
@@ -115,6 +116,7 @@ def _train(
             watch=watch,
             devices=shared,
             early=early,
+            workers=workers_of(plan),
         )
         outcome = loop(plan, setting, held, base, source, around)
         clock.lap("training")

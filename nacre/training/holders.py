@@ -111,6 +111,12 @@ class Workplace:
         self._unmoved, self._fixed = Unmoved(own), fixed(own)
         self._attributes = _attributes(own)
 
+    def built(self) -> bytes:
+        """What says whether another process has built the same: the digest of all that is computed
+        with and not moved, and of how the moved weights are called and shaped."""
+        shapes = repr([(name, tuple(weight.shape)) for name, weight in self._moved.items()])
+        return digest(shapes, self._fixed, *self._unmoved.digests())
+
     def training(
         self,
         mechanism: Mechanism,  # of the whole run: rounds x local steps
