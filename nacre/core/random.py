@@ -161,7 +161,7 @@ class Source:
         return tag
 
     def for_worker(self) -> bytes:
-        """The key itself, for a process that does a part of this one's work: whoever has it can
+        """The key itself, for a process that does a part of this one's work: with it anybody can
         strip the noise off, so it goes through a pipe, and never on a disk or a command line."""
         return self._key
 

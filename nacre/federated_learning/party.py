@@ -10,7 +10,7 @@ from nacre.core.errors import PartyError
 from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
-from nacre.federated_learning.messages import Reply, RoundRequest, misfit, whole
+from nacre.federated_learning.messages import Reply, RoundRequest, as_read, misfit
 
 
 def step_of(asked: RoundRequest) -> str:
@@ -72,7 +72,7 @@ class Party:
         """The `Reply` of which `handle` gives the bytes, for a server in the same process: there
         the request is read once for all parties, and no reply is read at all."""
         reply, data = self._once(asked, entered)
-        if reply is None or not whole(reply.tensors):
+        if reply is None or not as_read(reply.tensors):
             return Reply.from_bytes(data)
         return reply
 

@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from nacre.core.errors import PartyError
 from nacre.core.parts import Handler, Transport
-from nacre.federated_learning.answers import Together
-from nacre.federated_learning.messages import Reply, RoundRequest, whole
+from nacre.federated_learning.answers import RoundFiles
+from nacre.federated_learning.messages import Reply, RoundRequest, as_read
 from nacre.federated_learning.party import Party, step_of
 
 
@@ -65,7 +65,7 @@ class OnDemand:
         self,
         parties: Sequence[str],
         made: Callable[[str], Party | None],  # by name; its answers are kept in `answers`
-        answers: Together,
+        answers: RoundFiles,
         before: Callable[[RoundRequest, Sequence[str], str], None] = lambda asked, cohort, step: (
             None
         ),
@@ -84,7 +84,7 @@ class OnDemand:
     def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
         """Each party's reply. Raises `PartyError` as `ask` does."""
         asked = request
-        if not whole(request.tensors):
+        if not as_read(request.tensors):
             asked = RoundRequest.from_bytes(request.to_bytes())
         entered = asked.digest()
         self._before(asked, cohort, step_of(asked))

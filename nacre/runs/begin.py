@@ -18,9 +18,9 @@ from nacre.planning.plan import Plan
 from nacre.recipe.load import dumps
 from nacre.recipe.schema import Recipe
 from nacre.runs import reservations, rows
-from nacre.runs.parties import workers_of
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings
+from nacre.runs.workers.parties import workers_of
 from nacre.training.devices.group import Group
 from nacre.training.pieces import physical_memory
 

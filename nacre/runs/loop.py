@@ -28,10 +28,10 @@ from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
-from nacre.runs.parties import Parties
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
 from nacre.runs.rows import Holdings
+from nacre.runs.workers.parties import Parties
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures

@@ -22,10 +22,10 @@ from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of
 from nacre.runs.loop import Surroundings, loop
-from nacre.runs.parties import workers_of
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.start import starting_model, train_twin
+from nacre.runs.workers.parties import workers_of
 from nacre.training.devices.group import Group, join
 from nacre.training.devices.portions import threads
 from nacre.training.holders import Setting

@@ -24,7 +24,7 @@ from nacre.models import spectral
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.fit import Journal, NoJournal, fit
-from nacre.training.minibatches import LocalSteps, Minibatches
+from nacre.training.local.minibatches import LocalSteps, Minibatches
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
 from nacre.training.unmoved import Unmoved

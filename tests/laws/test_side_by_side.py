@@ -23,8 +23,8 @@ from nacre.core.errors import CallFailed, RunError
 from nacre.core.files import load_tensors
 from nacre.federated_learning import OnDemand, Reply, RoundRequest
 from nacre.planning.plan import plan
-from nacre.runs import parties
 from nacre.runs.run import train
+from nacre.runs.workers import parties
 from nacre.runs.workers.pool import Pool, Trained
 from nacre.runs.workers.shared import Shared
 from tests.training.tiny import FEDERATED, StopAfter, Stopped, changed, recipe
@@ -120,9 +120,7 @@ def test_objects_bytes_and_workers_give_the_same_bits(
     assert _same(alone, _ran(tmp_path / "bytes", base))
 
 
-def test_an_error_in_a_worker_is_the_error_of_the_run(
-    tmp_path: Path, patient: list[str]
-) -> None:
+def test_an_error_in_a_worker_is_the_error_of_the_run(tmp_path: Path, patient: list[str]) -> None:
     failing = """
 import os
 from torch import nn

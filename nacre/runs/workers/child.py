@@ -95,7 +95,7 @@ class Worker:
         return {"journal": noted.entries}, [right]
 
 
-def main() -> None:
+def serve() -> None:
     """Serves until the other side closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides what an interrupt means
     output = os.fdopen(os.dup(1), "wb")
@@ -124,4 +124,4 @@ def _refused(error: NacreError) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    serve()

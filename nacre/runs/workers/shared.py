@@ -21,7 +21,7 @@ from nacre.core.types import Tensors
 
 _ALIGNED = 64  # bytes
 
-Layout = Mapping[str, Mapping[str, Any]]
+TensorLayout = Mapping[str, Mapping[str, Any]]
 """Name -> {dtype, shape, start}; JSON."""
 
 
@@ -30,7 +30,7 @@ class Shared:
     """A piece of memory and the tensors in it."""
 
     handle: int  # of the file that the memory is
-    layout: Layout
+    layout: TensorLayout
     tensors: Tensors  # views into it
 
     @classmethod
@@ -53,7 +53,7 @@ class Shared:
         return cls(handle, layout, views)
 
     @classmethod
-    def at(cls, handle: int, layout: Layout) -> Shared:
+    def at(cls, handle: int, layout: TensorLayout) -> Shared:
         """What another process made."""
         return cls(handle, layout, _views(handle, layout))
 
@@ -67,7 +67,7 @@ class Shared:
             os.close(self.handle)
 
 
-def _views(handle: int, layout: Layout) -> Tensors:
+def _views(handle: int, layout: TensorLayout) -> Tensors:
     memory = mmap.mmap(handle, os.fstat(handle).st_size)
     found: Tensors = {}
     for name, facts in layout.items():

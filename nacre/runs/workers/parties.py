@@ -16,10 +16,10 @@ from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.data.partition import Dealt
 from nacre.federated_learning import OnDemand, Party
-from nacre.federated_learning.answers import Together
+from nacre.federated_learning.answers import RoundFiles
 from nacre.federated_learning.messages import RoundRequest
 from nacre.planning.plan import Plan
-from nacre.runs.rows import Holdings, names_of
+from nacre.runs.rows import Holdings, holder_names
 from nacre.runs.workers.pool import Job, Pool, Trained
 from nacre.training.fit import Journal
 from nacre.training.holders import Setting, Workplace
@@ -45,13 +45,13 @@ class Parties:
         self._charge, self._planned = charge, planned
         self._like = detached(trainable(model))
         self._place = Workplace(setting, model)
-        self._answers = Together(store, key)
+        self._answers = RoundFiles(store, key)
         self._pool: Pool | None = None
         self._trained: dict[str, Trained] = {}
 
     def transport(self) -> OnDemand:
         """The way to the parties."""
-        names = names_of(self._held.private)
+        names = holder_names(self._held.private)
         return OnDemand(names, self.party, self._answers, before=self._beforehand)
 
     def by_workers(self, count: int, model: nn.Module, stack: ExitStack) -> None:
