@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class _Level(NamedTuple):
     over: UnitSource
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
+    heard: Callable[[], str] = lambda: ""  # over parties: the last round in words, none private
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ def _looped(
             advance(state.done)
             watcher = _Watcher(
                 plan, around, held.public, outcome, average, log, advance,
-                level.overheard, Unmoved(state.model),
+                level.overheard, level.heard, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
                 state = fit(
@@ -190,7 +192,9 @@ def _federation(
         plan, setting, held, model, source, around.charge, planned, around.folder,
     )  # fmt: skip
     parties.by_workers(around.workers, model, around.stack)
-    wire: Transport = parties.transport()
+    asked = parties.transport()
+    wire: Transport = asked
+    counted = pieces.protects(plan.recipe) != "client"
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:
         wire = Overheard(wire)
@@ -209,6 +213,7 @@ def _federation(
         Names(wire.parties),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
+        lambda: asked.last.words(counted=counted),
     )
 
 
@@ -265,11 +270,12 @@ class _Watcher:
     def __init__(
         self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
         average: Averaged | None, log: Log | None, advance: Advance,
-        overheard: Overheard | None, unmoved: Unmoved,
+        overheard: Overheard | None, heard: Callable[[], str], unmoved: Unmoved,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
         self._average, self._log, self._advance = average, log, advance
-        self._overheard, self._unmoved = overheard, unmoved
+        self._overheard, self._heard, self._unmoved = overheard, heard, unmoved
+        self._before = time.monotonic()
         self._task = pieces.task_of(plan.schema)
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
@@ -297,9 +303,18 @@ class _Watcher:
             self._outcome.stopped = "stopped improving"
         if due or flat:
             self._save(state)
-        curve = self._outcome.curve
-        self._advance(1, figure_in_words(curve[-1], self._shown) if curve else "")
+        self._advance(1, self._note())
         return flat
+
+    def _note(self) -> str:
+        """The last public figure; of a round also what it took."""
+        curve = self._outcome.curve
+        figure = figure_in_words(curve[-1], self._shown) if curve else ""
+        if not self._plan.federated:
+            return figure
+        before, self._before = self._before, time.monotonic()
+        found = (figure, f"{self._before - before:.2g} s", self._heard())
+        return ", ".join(part for part in found if part)
 
     def ended(self, state: State) -> bool:
         """Whether the checkpoint was the last one of a run that had stopped improving."""

@@ -22,6 +22,7 @@ import pytest
 from nacre.federated_learning import OnDemand, Reply, RoundRequest
 from nacre.planning.plan import Plan, plan
 from nacre.recipe.schema import Recipe
+from nacre.runs import loop
 from nacre.runs.run import train
 from nacre.runs.tune import tune
 from nacre.runs.workers import parties
