@@ -163,6 +163,11 @@ class Source:
 
         return tag
 
+    def for_worker(self) -> bytes:
+        """The key itself, for a process that does a part of this one's work: with it anybody can
+        strip the noise off, so it goes through a pipe, and never on a disk or a command line."""
+        return self._key
+
     def stream(self) -> Stream:
         """Random numbers under this key, from the start."""
         return Stream(hmac.digest(self._key, b"stream", "sha256"))

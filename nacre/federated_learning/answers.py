@@ -32,7 +32,7 @@ class Answers(Protocol):
         ...
 
     def put(self, step: str, request: bytes, reply: bytes) -> None:
-        """Keeps an answer; durable, where the answers are, once this returns. Those of `Together`
+        """Keeps an answer; durable, where the answers are, once this returns. Those of `RoundFiles`
         are once it has kept them all, which is before any of them is handed on."""
         ...
 
@@ -92,7 +92,7 @@ class Stored:
         return self._folder / f"{step}.answer"
 
 
-class Together:
+class RoundFiles:
     """The answers of all parties of one process, a file a round.
 
     *Guarantee:* nothing that was put leaves before `keep` has returned, and then all of it is on
@@ -117,7 +117,7 @@ class Together:
         self._new = False
 
     def __repr__(self) -> str:
-        return f"Together({str(self._folder)!r}, <secret>)"
+        return f"RoundFiles({str(self._folder)!r}, <secret>)"
 
     def of(self, name: str) -> Answers:
         """The answers of one party."""
@@ -200,13 +200,13 @@ def _number(step: str) -> int:
 
 @dataclass(frozen=True)
 class _OfParty:
-    """One party's part of `Together`."""
+    """One party's part of `RoundFiles`."""
 
-    together: Together
+    files: RoundFiles
     name: str
 
     def get(self, step: str) -> tuple[bytes, bytes] | None:
-        return self.together.get(self.name, step)
+        return self.files.get(self.name, step)
 
     def put(self, step: str, request: bytes, reply: bytes) -> None:
-        self.together.put(self.name, step, request, reply)
+        self.files.put(self.name, step, request, reply)

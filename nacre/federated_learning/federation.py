@@ -37,6 +37,10 @@ class ServerMemory:
             self.controls.follow(mean)
         return mean
 
+    def sent(self, weights: Tensors) -> Tensors:
+        """The tensors of a request: the weights, and the server's control where there is one."""
+        return weights if self.controls is None else with_control(weights, self.controls.tensors)
+
     @property
     def tensors(self) -> Tensors:
         """All that is remembered, by names of its own."""
@@ -94,8 +98,7 @@ class Federation:
         weights = detached(trainable(model))
         if not units:
             return BoundedSum.zero(summed(weights, clip), self.gather.bound(clip, weights))
-        controls = self.remembered.controls
-        sent = weights if controls is None else with_control(weights, controls.tensors)
+        sent = self.remembered.sent(weights)
         request = RoundRequest("train", self.round, self.recipe, sent)
         asked = Round(request, units, self.private, self._known(weights))
         return self.gather(self.transport, asked, clip)

@@ -155,7 +155,7 @@ def right_of(data: bytes) -> How:
         raise _refusal("reply", error) from error
 
 
-def whole(tensors: Tensors) -> bool:
+def as_read(tensors: Tensors) -> bool:
     """Whether these tensors are as they would be read from a message: then it need not be made."""
     return all(
         type(t) is torch.Tensor and t.dtype == torch.float32 and t.is_cpu and not t.requires_grad

@@ -11,7 +11,12 @@ from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.encodings import Encoding
-from nacre.federated_learning.messages import Reply, RoundRequest, misfit, whole
+from nacre.federated_learning.messages import Reply, RoundRequest, as_read, misfit
+
+
+def step_of(asked: RoundRequest) -> str:
+    """The name of what is answered once."""
+    return f"{asked.kind}-{asked.round:010d}"
 
 
 class Party:
@@ -69,14 +74,14 @@ class Party:
         """The `Reply` of which `handle` gives the bytes, for a server in the same process: there
         the request is read once for all parties, and no reply is read at all."""
         reply, data = self._once(asked, entered)
-        if reply is None or not whole(reply.tensors):
+        if reply is None or not as_read(reply.tensors):
             return Reply.from_bytes(data, asked.weights)
         return reply
 
     def _once(self, asked: RoundRequest, entered: bytes) -> tuple[Reply | None, bytes]:
         """The reply and its bytes; the bytes alone where they were stored."""
         self._check(asked)
-        step = f"{asked.kind}-{asked.round:010d}"
+        step = step_of(asked)
         with self._lock:
             known = self._answers.get(step)
             if known is not None:

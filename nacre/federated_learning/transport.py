@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from nacre.core.errors import PartyError
 from nacre.core.parts import Handler, Transport
-from nacre.federated_learning.answers import Together
-from nacre.federated_learning.messages import Reply, RoundRequest, whole
-from nacre.federated_learning.party import Party
+from nacre.federated_learning.answers import RoundFiles
+from nacre.federated_learning.messages import Reply, RoundRequest, as_read
+from nacre.federated_learning.party import Party, step_of
 
 
 class InProcess:
@@ -50,6 +51,24 @@ def exchanged(
     return transport.ask({name: data for name in cohort})
 
 
+@dataclass(frozen=True)
+class RoundCount:
+    """What went through in a round. Who is asked is private where whole parties are protected."""
+
+    asked: int
+    answered: int
+    size: int  # bytes of the weights, which each party is sent
+
+    def words(self, *, counted: bool) -> str:
+        """For a line of progress; with `counted` how many answered.
+
+        >>> RoundCount(10, 9, 104_040).words(counted=True)
+        '9 of 10 parties answered, 102 KiB to each'
+        """
+        sent = f"{self.size / 1024:.0f} KiB to each"
+        return f"{self.answered} of {self.asked} parties answered, {sent}" if counted else sent
+
+
 class OnDemand:
     """All parties in this process, each of them made when it is asked: what a round costs depends
     on its cohort, and not on how many parties there are.
@@ -65,10 +84,16 @@ class OnDemand:
         self,
         parties: Sequence[str],
         made: Callable[[str], Party | None],  # by name; its answers are kept in `answers`
-        answers: Together,
+        answers: RoundFiles,
+        before: Callable[[RoundRequest, Sequence[str], str], None] = lambda asked, cohort, step: (
+            None
+        ),
     ) -> None:
+        """`before` is called with a request, its cohort and the name of the step, before the first
+        of the parties is asked: it may let them train side by side."""
         self.parties = parties
-        self._made, self._answers = made, answers
+        self._made, self._answers, self._before = made, answers, before
+        self.last = RoundCount(0, 0, 0)
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Each party's reply as bytes. Raises `PartyError` for a name that is no party's."""
@@ -79,11 +104,14 @@ class OnDemand:
     def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
         """Each party's reply. Raises `PartyError` as `ask` does."""
         asked = request
-        if not whole(request.tensors):
+        if not as_read(request.tensors):
             asked = RoundRequest.from_bytes(request.to_bytes())
         entered = asked.digest()
+        self._before(asked, cohort, step_of(asked))
         replies = {name: self._party(name).reply(asked, entered) for name in cohort}
         self._answers.keep()
+        size = sum(value.numel() * value.element_size() for value in asked.tensors.values())
+        self.last = RoundCount(len(cohort), len(replies), size)
         return replies
 
     def _party(self, name: str) -> Party:

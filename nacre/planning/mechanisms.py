@@ -117,6 +117,7 @@ def _inherited(names: Sequence[str]) -> tuple[str, ...]:
 
 
 _NAMED = 32  # parties that are named one by one
+_LISTED = 1000  # parties that have an entry each in plan.json although nothing is promised to them
 
 
 def declared_levels(
@@ -126,11 +127,11 @@ def declared_levels(
     protection: Protection | None,
 ) -> tuple[Level, ...]:
     """The levels at which gradients of private rows are released: the parties together where whole
-    parties are protected, else each holder of rows. Counted parties that nobody protects are one
-    level for each size."""
+    parties are protected, else each holder of rows. Parties that nobody protects are one level for
+    each size, where they are counted or very many."""
     if outer is not None and pieces.protects(recipe) == "client":
         return (_level("", len(sizes), outer, protection),)
-    if protection is None and isinstance(sizes.names, Counted):
+    if protection is None and (isinstance(sizes.names, Counted) or len(sizes) > _LISTED):
         return tuple(
             _level(sizes.names[first], size, over_rows(recipe, size), None, count)
             for size, (first, count) in sizes.distinct().items()

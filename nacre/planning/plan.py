@@ -8,6 +8,7 @@ group), or the federation as a whole (unit client).
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,6 +97,10 @@ class Plan:
         if size not in self._by_size:
             self._by_size[size] = over_rows(self.recipe, size)
         return self._by_size[size]
+
+    def size_of(self, name: str) -> int:
+        """Declared units of this holder."""
+        return self._sizes[name]
 
     @cached_property
     def _by_name(self) -> dict[str, Level]:
@@ -217,7 +222,7 @@ def _draft(recipe: Recipe) -> _Draft:
         protection=protection,
         outer=outer,
         levels=declared_levels(recipe, sizes, outer, protection),
-        estimate=_estimate(recipe, model, schema, len(sizes)),
+        estimate=_estimate(recipe, model, schema),
     )
 
 
@@ -293,10 +298,12 @@ def _prepared(recipe: Recipe, model: nn.Module) -> nn.Module:
         refuse(recipe, "fine_tuning", str(error), type(error))
 
 
-def _estimate(recipe: Recipe, model: nn.Module, schema: Schema, holders: int) -> Estimate:
-    """What the steps over rows cost, of all their holders together."""
+def _estimate(recipe: Recipe, model: nn.Module, schema: Schema) -> Estimate:
+    """What the steps over rows cost, of all holders of a round together."""
     part, schema = trained_part(recipe, model, schema)
     space = FeatureSpace(schema.shape, schema.feature_names())
-    steps = holders * row_steps(recipe)
+    federation = recipe.federated_learning
+    holders = 1.0 if federation is None else federation.expected()
+    steps = math.ceil(holders * row_steps(recipe))
     found = estimate(recipe, part, schema, space, steps)
     return replace(found, parameters=sum(p.numel() for p in model.parameters()))

@@ -138,7 +138,7 @@ def _federated(recipe: Recipe) -> str | None:
     return (
         f"{len(names)} parties keep their rows and send changes of the weights, up to "
         f"{option.rounds} rounds of {local}; the server takes {taken}. "
-        "Here the parties run in one process and every message passes as bytes."
+        "Here the parties run on one machine, in this process or in workers of it."
     )
 
 

@@ -130,10 +130,10 @@ def _walked(loc: tuple[str | int, ...], root: type) -> tuple[LinePlace, list[Hin
     """(the place, the hints on the way to it). pydantic's locations name kinds as well as keys."""
     place: list[str | int] = []
     hints: list[Hint] = [root]
-    for part in loc:
+    for number, part in enumerate(loc, 1):
         classes, written = options(hints[-1]), forms(hints[-1])
-        if written:
-            hints[-1] = written[str(part)]
+        if written:  # of a value that is neither, both are named
+            hints[-1] = written[str(part)] if number < len(loc) else hints[-1]
         elif len(classes) > 1:
             hints[-1] = kinds(classes)[str(part)]
         else:

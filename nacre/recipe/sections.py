@@ -128,6 +128,10 @@ class Execution:
     """Whether `torch.compile` is tried on random rows before the run. It is taken where it is
     faster by more than it costs and agrees with the plain model; the plan says which, with both
     times. Never taken where units are clipped, an epsilon is claimed, or parties train."""
+    workers: int | None = None
+    """Processes that train the parties of a federation, this one among them, each on its own core;
+    the numbers are the same bits for any of them. None: one a core where a run is long enough to
+    gain by it."""
     devices: Literal["auto", "one", "replicated", "sharded"] = "auto"
     """How the processes that `torchrun` starts share the work. `replicated`: each holds the whole
     model. `sharded`: each keeps a part of the weights and of the optimizer's state (FSDP2). `one`
@@ -138,12 +142,14 @@ class Execution:
     to the same bits. None: as many as there are processes when the run is started."""
 
     def __post_init__(self) -> None:
-        for name in ("microbatch", "threads", "portions"):
+        for name in ("microbatch", "threads", "portions", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadArgument(f"{name}={value} must be at least 1")
-        if self.threads is not None and self.threads > 1024:
-            raise BadArgument(f"threads={self.threads} must be at most 1024")
+        for name in ("threads", "workers"):
+            value = getattr(self, name)
+            if value is not None and value > 1024:
+                raise BadArgument(f"{name}={value} must be at most 1024")
 
 
 @dataclass(frozen=True, kw_only=True)

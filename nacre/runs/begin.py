@@ -20,6 +20,7 @@ from nacre.recipe.schema import Recipe
 from nacre.runs import reservations, rows
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings
+from nacre.runs.workers.parties import workers_of
 from nacre.training.devices.group import Group
 from nacre.training.pieces import physical_memory
 
@@ -51,7 +52,7 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes
         "folder": str(plan.recipe.folder.resolve()),
         "recipe": plan.digest,
         "code": code(plan.recipe),
-        "threads": str(plan.recipe.execution.threads or torch.get_num_threads()),
+        "threads": str(plan.recipe.execution.threads or _threads(plan)),
         "portions": str(plan.recipe.execution.portions or processes),
         "memory": str(physical_memory()),
         "compiled": "yes" if plan.estimate.compiled else "no",
@@ -63,6 +64,11 @@ def _opened(plan: Plan, into: Path, holder_key: bytes, held: Holdings, processes
         shutil.rmtree(folder.path)  # nothing was released and nothing charged
         raise
     return folder
+
+
+def _threads(plan: Plan) -> int:
+    """Of one operation: one where parties are trained side by side, a core each."""
+    return 1 if workers_of(plan) > 1 else torch.get_num_threads()
 
 
 def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> reservations.Charges:

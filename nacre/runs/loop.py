@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,26 +25,24 @@ from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, OnDemand, Party
+from nacre.federated_learning import Federation
 from nacre.federated_learning.aggregates.direction import LastDirection
-from nacre.federated_learning.answers import Together
 from nacre.federated_learning.drift import Controls
 from nacre.federated_learning.federation import ServerMemory
-from nacre.federated_learning.kept import Memories
-from nacre.federated_learning.messages import with_control
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
-from nacre.runs.rows import Holdings, names_of
+from nacre.runs.rows import Holdings
+from nacre.runs.workers.parties import Parties
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
-from nacre.training.holders import Setting, Workplace, fixed, parts, units
+from nacre.training.holders import Setting, fixed, parts, units
 from nacre.training.planned import PlannedLevels
 from nacre.training.pretrain import public_training
 from nacre.training.step import Parts, State, UnitSource
@@ -59,6 +58,7 @@ class _Level(NamedTuple):
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
     remembered: ServerMemory | None = None  # by the server of a federation, between rounds
+    heard: Callable[[], str] = lambda: ""  # over parties: the last round in words, none private
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,8 @@ class Surroundings:
     watch: Progress = field(default_factory=Silent)
     devices: Devices = field(default_factory=Devices)
     early: bool = False  # put the last checkpoint back and end there
+    workers: int = 1  # processes that train parties, this one among them
+    stack: ExitStack = field(default_factory=ExitStack)  # what ends with the loop
 
     def charge(self, holder: str) -> Journal:
         """The journal of a holder; one that keeps nothing where nothing is private."""
@@ -119,9 +121,18 @@ def loop(
     around: Surroundings,
 ) -> Outcome:
     """Trains `model` in place from the last checkpoint (or the start) to the end of the plan."""
-    devices, folder = around.devices, around.folder
+    devices = around.devices
     setting, held, part = passed(setting, held, model, around.watch)
-    planned = PlannedLevels.of(devices.group.broadcast(lambda: _written(plan, folder)))
+    planned = PlannedLevels.of(devices.group.broadcast(lambda: _written(plan, around.folder)))
+    with around.stack:
+        return _looped(plan, setting, held, model, part, source, around, planned)
+
+
+def _looped(
+    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, part: nn.Module,
+    source: Source, around: Surroundings, planned: PlannedLevels,
+) -> Outcome:  # fmt: skip
+    devices, folder = around.devices, around.folder
     begun = _central if plan.outer is None else _federation
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
@@ -183,36 +194,21 @@ def _federation(
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
-    weights = detached(trainable(model))
-    controls = _controls(plan, weights)
-    store = None if around.folder is None else RunFolder(around.folder).parties
-    answers = Together(store, None if store is None else source.secret("replies"))
-    memories = Memories(store, source)
-    place = Workplace(setting, model)
-    like = weights if controls is None else with_control(weights, controls.tensors)
-
-    def party(name: str) -> Party | None:
-        if name not in held.private:
-            return None
-        own = source.child("party", name)
-        train = place.training(
-            plan.inner(name), held.private[name], own, around.charge(name), planned.over(name),
-            memories.of(name),
-        )  # fmt: skip
-        return Party(
-            name, train, recipe=plan.digest, rounds=option.rounds, like=like,
-            answers=answers.of(name), encoding=option.encoding,
-        )  # fmt: skip
-
-    wire: Transport = OnDemand(names_of(held.private), party, answers)
+    remembered = _remembered(plan, detached(trainable(model)))
+    parties = Parties(
+        plan, setting, held, model, source, around.charge, planned, around.folder,
+        remembered.sent(detached(trainable(model))),
+    )  # fmt: skip
+    parties.by_workers(around.workers, model, around.stack)
+    asked = parties.transport()
+    wire: Transport = asked
+    counted = pieces.protects(plan.recipe) != "client"
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:
         wire = Overheard(wire)
     gather = option.gather.build(outer.sampling.expected)
-    aggregate = option.gather.aggregate
-    remembered = ServerMemory(LastDirection() if aggregate.centred else None, controls)
     root = None
-    if aggregate.rooted:
+    if option.gather.aggregate.rooted:
         assert held.public is not None  # refused by the plan otherwise
         root = public_training(setting, held.public, model, source.child("public rows"))
     federation = Federation(
@@ -233,18 +229,20 @@ def _federation(
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
         remembered,
+        lambda: asked.last.words(counted=counted),
     )
 
 
-def _controls(plan: Plan, weights: Tensors) -> Controls | None:
-    """The server's control before the first round, where the recipe asks for SCAFFOLD."""
+def _remembered(plan: Plan, weights: Tensors) -> ServerMemory:
+    """What the server remembers before the first round."""
     option = plan.recipe.federated_learning
     assert option is not None
-    if not option.local.controls:
-        return None
-    zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
-    share = option.expected() / len(option.parties.names)
-    return Controls(zeros, share, option.local.steps * plan.recipe.training.optimizer.lr)
+    controls, local = None, option.local
+    if local.controls:
+        zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+        share = option.expected() / len(option.parties.names)
+        controls = Controls(zeros, share, local.steps * plan.recipe.training.optimizer.lr)
+    return ServerMemory(LastDirection() if option.gather.aggregate.centred else None, controls)
 
 
 def _restored(
@@ -308,6 +306,7 @@ class _Watcher:
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
         self._average, self._log, self._advance = average, log, advance
         self._level, self._unmoved = level, unmoved
+        self._before = time.monotonic()
         self._task = pieces.task_of(plan.schema)
         self._every = plan.recipe.training.checkpoint
         federation = plan.recipe.federated_learning
@@ -336,9 +335,18 @@ class _Watcher:
             self._outcome.stopped = "stopped improving"
         if due or flat:
             self._save(state)
-        curve = self._outcome.curve
-        self._advance(1, figure_in_words(curve[-1], self._shown) if curve else "")
+        self._advance(1, self._note())
         return flat
+
+    def _note(self) -> str:
+        """The last public figure; of a round also what it took."""
+        curve = self._outcome.curve
+        figure = figure_in_words(curve[-1], self._shown) if curve else ""
+        if not self._plan.federated:
+            return figure
+        before, self._before = self._before, time.monotonic()
+        found = (figure, f"{self._before - before:.2g} s", self._level.heard())
+        return ", ".join(part for part in found if part)
 
     def ended(self, state: State) -> bool:
         """Whether the checkpoint was the last one of a run that had stopped improving."""

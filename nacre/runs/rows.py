@@ -211,7 +211,7 @@ def _scaled(scaler: Scaler, rows: Rows | None) -> Rows | None:
     return None if rows is None else scaler.apply(rows)
 
 
-def names_of(private: Mapping[str, Rows]) -> Sequence[str]:
+def holder_names(private: Mapping[str, Rows]) -> Sequence[str]:
     """The holders, in order; of counted parties no list of names is made."""
     return private.names if isinstance(private, Dealt) else tuple(private)
 

@@ -25,6 +25,7 @@ from nacre.runs.loop import Surroundings, loop
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.start import starting_model, train_twin
+from nacre.runs.workers.parties import workers_of
 from nacre.training.devices.group import Group, join
 from nacre.training.devices.portions import threads
 from nacre.training.holders import Setting
@@ -115,6 +116,7 @@ def _train(
             watch=watch,
             devices=shared,
             early=early,
+            workers=workers_of(plan),
         )
         outcome = loop(plan, setting, held, base, source, around)
         clock.lap("training")

@@ -27,7 +27,7 @@ from nacre.models import spectral
 from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.fit import Journal, NoJournal, fit
-from nacre.training.minibatches import LocalSteps, Minibatches
+from nacre.training.local.minibatches import LocalSteps, Minibatches
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
 from nacre.training.unmoved import Unmoved
@@ -113,6 +113,12 @@ class Workplace:
         )
         self._unmoved, self._fixed = Unmoved(own), fixed(own)
         self._attributes = _attributes(own)
+
+    def built(self) -> bytes:
+        """What says whether another process has built the same: the digest of all that is computed
+        with and not moved, and of how the moved weights are called and shaped."""
+        shapes = repr([(name, tuple(weight.shape)) for name, weight in self._moved.items()])
+        return digest(shapes, self._fixed, *self._unmoved.digests())
 
     def training(
         self,

@@ -30,6 +30,10 @@ trained, ...
     def __init__(self, model: nn.Module) -> None:
         self._digests = {name: _of(tensor) for name, tensor in _frozen(model).items()}
 
+    def digests(self) -> list[bytes]:
+        """Of each tensor, in the order of the names."""
+        return [self._digests[name] for name in sorted(self._digests)]
+
     def require(self, model: nn.Module) -> None:
         """Raises `Incompatible`, naming the first tensor that is not as it was."""
         for name, tensor in _frozen(model).items():

@@ -33,6 +33,7 @@ CHOICES = {
     "compile": (False,),  # True: tests/training/test_compiled.py
     "devices": ("auto",),  # of these two, all in a test of their own
     "portions": (None,),
+    "workers": (None,),  # several: tests/laws/test_side_by_side.py
 }
 
 

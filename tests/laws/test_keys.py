@@ -32,6 +32,7 @@ from nacre.runs import begin, loop
 from nacre.runs import run as running
 from nacre.runs import tune as tuning
 from nacre.runs.run import train
+from nacre.runs.workers import parties
 from nacre.training import holders
 from nacre.training.step import Parts, State, entering, step
 from tests.integrations.declared import linear, private
@@ -193,7 +194,7 @@ def test_parties_draw_and_keep_their_replies_under_keys_of_their_own(
 ) -> None:
     sources: list[bytes] = []
     keys: list[bytes | None] = []
-    trained, together = loop.Workplace.training, loop.Together
+    trained, together = parties.Workplace.training, parties.RoundFiles
 
     def local(*given: Any) -> Callable[..., Release]:
         sources.append(next(x for x in given if isinstance(x, Source)).digest("seen"))
@@ -203,8 +204,8 @@ def test_parties_draw_and_keep_their_replies_under_keys_of_their_own(
         keys.append(key)
         return together(folder, key)
 
-    monkeypatch.setattr(loop.Workplace, "training", local)
-    monkeypatch.setattr(loop, "Together", made)
+    monkeypatch.setattr(parties.Workplace, "training", local)
+    monkeypatch.setattr(parties, "RoundFiles", made)
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         planned = plan(recipe(tmp_path / place, FEDERATED))
@@ -219,7 +220,7 @@ def test_the_round_of_a_party_is_keyed_by_the_whole_request(
 ) -> None:
     """Its weights, its number, and what the party computes with and does not move."""
     seen: list[bytes] = []
-    fit, place = holders.fit, loop.Workplace
+    fit, place = holders.fit, parties.Workplace
 
     def fitting(*given: Any, **more: Any) -> State:
         seen.append(more["context"])
@@ -240,7 +241,7 @@ def test_the_round_of_a_party_is_keyed_by_the_whole_request(
             raise Stopped
 
     monkeypatch.setattr(holders, "fit", fitting)
-    monkeypatch.setattr(loop, "Workplace", Local)
+    monkeypatch.setattr(parties, "Workplace", Local)
     monkeypatch.setattr("nacre.ledger.charge.Charge.journal", lambda *_: None)
     with pytest.raises(CallFailed, match="Stopped"):  # it is asked within the step over parties
         train(plan(recipe(tmp_path, FEDERATED)), tmp_path / "run")

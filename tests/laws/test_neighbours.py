@@ -25,6 +25,7 @@ from nacre.recipe.schema import Recipe
 from nacre.runs import loop
 from nacre.runs.run import train
 from nacre.runs.tune import tune
+from nacre.runs.workers import parties
 from tests.laws.conftest import Sums, moved, written
 from tests.training.tiny import TABLE, changed, patients, recipe
 
@@ -242,7 +243,7 @@ def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
     if adjacency == "replace_one":
         _neighbour(file, "client", adjacency)
     else:
-        monkeypatch.setattr(loop, "OnDemand", _Silent)
+        monkeypatch.setattr(parties, "OnDemand", _Silent)
     other = _ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach(adjacency)
     assert written(first) == written(other)

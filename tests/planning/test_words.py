@@ -17,8 +17,8 @@ CLIENT = changed(FEDERATED, {"differential_privacy.unit": "client"})
 HIDES = "hides one row: epsilon at most 8 at delta 0.0001, neighbours by add-or-remove."
 PARTIES = (
     "2 parties keep their rows and send changes of the weights, up to 4 rounds of 2 local steps; "
-    "the server takes the {} of the changes. Here the parties run in one process and every message "
-    "passes as bytes."
+    "the server takes the {} of the changes. Here the parties run on one machine, in this "
+    "process or in workers of it."
 )
 ADAPTIVE = (
     "{} is scaled down to an L2 norm that begins at 0.5 and follows the 0.5 quantile of such "

@@ -11,7 +11,7 @@ import pytest
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Unprotected
 from nacre.federated_learning import Party, Reply
-from nacre.federated_learning.answers import Together
+from nacre.federated_learning.answers import RoundFiles
 from nacre.planning.plan import plan
 from nacre.runs.run import abandon, finish, open_run, train
 from tests.planning.test_clipping import CLIENT
@@ -61,15 +61,15 @@ def test_a_resumed_run_reads_its_replies_and_ends_without_them(
         path.unlink()  # a kill between the replies and the checkpoint of their round
     shutil.copytree(run, copy)
     again: list[str] = []
-    get = Together.get
+    get = RoundFiles.get
 
-    def counted(self: Together, name: str, step: str) -> tuple[bytes, bytes] | None:
+    def counted(self: RoundFiles, name: str, step: str) -> tuple[bytes, bytes] | None:
         known = get(self, name, step)
         if known is not None:
             again.append(step)
         return known
 
-    monkeypatch.setattr(Together, "get", counted)
+    monkeypatch.setattr(RoundFiles, "get", counted)
     train(plan(recipe(tmp_path, CLIENT), resume=run), run, resume=True)
     assert again
     assert not (run / "local" / "parties").exists()

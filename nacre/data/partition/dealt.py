@@ -35,12 +35,15 @@ class Dealt(Mapping[str, Rows]):
         self._place = places(names)
 
     def __getitem__(self, name: str) -> Rows:
+        return self.rows.take(torch.from_numpy(self.places(name)))
+
+    def places(self, name: str) -> NDArray[np.int64]:
+        """Where the rows of this party are. Raises `KeyError` for a name that is none."""
         try:
             place = self._place(name)
         except ValueError as error:
             raise KeyError(name) from error
-        held = self.order[self.ends[place] : self.ends[place + 1]]
-        return self.rows.take(torch.from_numpy(held))
+        return self.order[self.ends[place] : self.ends[place + 1]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import overload
 
 from nacre.core import require
@@ -23,7 +23,8 @@ class Counted(Sequence[str]):
     (['party-000000', 'party-000001', 'party-000002'], 'party-000002', 1)
     """
 
-    count: int
+    # A number, where a sequence has a method that nobody needs of names that are all different.
+    count: int = field()  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     """How many parties there are."""
 
     def __post_init__(self) -> None:

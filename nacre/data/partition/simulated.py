@@ -1,4 +1,4 @@
-"""Parties that are made up: units dealt to them by a rule that the recipe declares."""
+"""Simulated parties: units dealt to them by a rule that the recipe declares."""
 
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -24,7 +24,7 @@ from nacre.data.partition.dealt import Dealt, units_of
 from nacre.data.partition.names import Counted, check_names
 from nacre.data.partition.sizes import Sizes
 
-Whole = NDArray[np.int64]
+Shares = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class _Simulated(ABC):
         owners = self._owners(rows.label[first].numpy(), self._shares(len(first)), source)
         return Dealt(rows, self.names, owners[units])
 
-    def _shares(self, total: int) -> Whole:
+    def _shares(self, total: int) -> Shares:
         """(parties,): equal shares, the first parties one more where they do not divide."""
         share, more = divmod(total, len(self.names))
         return share + (np.arange(len(self.names)) < more)
@@ -71,9 +71,9 @@ class _Simulated(ABC):
     def _owners(
         self,
         labels: NDArray[np.generic],  # (U,) of each unit: that of its first row
-        shares: Whole,  # (parties,) units of each, of sum U
+        shares: Shares,  # (parties,) units of each, of sum U
         source: Source,
-    ) -> Whole:
+    ) -> Shares:
         """(U,): the place of the party that gets each unit."""
 
 
@@ -83,7 +83,7 @@ class Uniform(_Simulated):
 
     kind: Literal["uniform"] = "uniform"
 
-    def _owners(self, labels: NDArray[np.generic], shares: Whole, source: Source) -> Whole:
+    def _owners(self, labels: NDArray[np.generic], shares: Shares, source: Source) -> Shares:
         return _at_random(shares, source)
 
 
@@ -110,7 +110,7 @@ class QuantitySkew(_Simulated):
         if self.skew > 10:
             raise BadArgument(f"skew={self.skew} must be at most 10")
 
-    def _shares(self, total: int) -> Whole:
+    def _shares(self, total: int) -> Shares:
         """(parties,): one each, and the rest by the law; what rounding leaves goes to those that
         it took most from, the first of them where they are equal."""
         count = len(self.names)
@@ -126,7 +126,7 @@ class QuantitySkew(_Simulated):
         whole[np.argsort(whole - ideal, kind="stable")[:missing]] += 1
         return 1 + whole.astype(np.int64)
 
-    def _owners(self, labels: NDArray[np.generic], shares: Whole, source: Source) -> Whole:
+    def _owners(self, labels: NDArray[np.generic], shares: Shares, source: Source) -> Shares:
         return _at_random(shares, source)
 
 
@@ -158,7 +158,7 @@ class LabelSorted(_Simulated):
             )
         return sizes
 
-    def _owners(self, labels: NDArray[np.generic], shares: Whole, source: Source) -> Whole:
+    def _owners(self, labels: NDArray[np.generic], shares: Shares, source: Source) -> Shares:
         order = source.stream().permutation(len(labels)).numpy()
         order = order[np.argsort(labels[order], kind="stable")]
         pieces = shares[:, None] // self.shards
@@ -199,7 +199,7 @@ class Dirichlet(_Simulated):
             )
         return super().split(rows, unit, seed)
 
-    def _owners(self, labels: NDArray[np.generic], shares: Whole, source: Source) -> Whole:
+    def _owners(self, labels: NDArray[np.generic], shares: Shares, source: Source) -> Shares:
         order = source.stream().permutation(len(labels)).numpy()
         pools = [order[labels[order] == value] for value in np.unique(labels)]
         # A simulation of who holds what: any good generator will do, a secret one is not needed.
@@ -221,7 +221,7 @@ class Dirichlet(_Simulated):
 _BLOCK = 1 << 16  # parties at a time
 
 
-def _at_random(shares: Whole, source: Source) -> Whole:
+def _at_random(shares: Shares, source: Source) -> Shares:
     """(U,): a random order of the units, cut where a party's share ends."""
     owners = np.empty(int(shares.sum()), dtype=np.int64)
     order = source.stream().permutation(len(owners)).numpy()
@@ -230,11 +230,11 @@ def _at_random(shares: Whole, source: Source) -> Whole:
 
 
 def _filled(
-    shares: Whole,  # (P,) units of each party
+    shares: Shares,  # (P,) units of each party
     mixtures: NDArray[np.float64],  # (P, C)
-    left: Whole,  # (C,) units of each class that nobody has; lowered in place
+    left: Shares,  # (C,) units of each class that nobody has; lowered in place
     generator: np.random.Generator,
-) -> Whole:
+) -> Shares:
     """(P, C): how many of each class each party takes, the parties one after another.
 
     Draws by a mixture, of which those of a class that has run out are thrown away and drawn anew,
@@ -265,7 +265,7 @@ def _filled(
     return counts
 
 
-def _over(mixtures: NDArray[np.float64], left: Whole) -> NDArray[np.float64]:
+def _over(mixtures: NDArray[np.float64], left: Shares) -> NDArray[np.float64]:
     """(P, C): the mixtures over the classes that have units left; where a mixture has none of them,
     in proportion to what is left."""
     weights = np.where(left > 0, mixtures, 0.0)

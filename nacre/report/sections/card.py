@@ -10,8 +10,8 @@ from nacre.report.sections.blocks import AnyBlock, Cell, FactList, Fold, Section
 from nacre.report.sections.numbers import listed, number_text
 from nacre.report.sections.words import (
     NOT_FOR_OTHERS,
-    named,
     party_count,
+    party_names,
     public_demonstration,
     recipe_section,
     units_declared,
@@ -134,5 +134,5 @@ def _parties(evidence: Evidence) -> str:
     parties = evidence["plan"]["parties"]
     if not evidence["plan"]["techniques"]["federated_learning"]:
         return "one holder of all rows"
-    names = named(parties)
+    names = party_names(parties)
     return listed(names) if names and len(names) <= _FEW else f"{party_count(parties):,} parties"

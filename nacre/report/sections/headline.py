@@ -26,8 +26,8 @@ from nacre.report.sections.numbers import (
 from nacre.report.sections.words import (
     holders,
     moved_by,
-    named,
     party_count,
+    party_names,
     recipe_audits,
     unit_words,
     units_declared,
@@ -169,7 +169,7 @@ def _who(evidence: Evidence) -> str:
         rows = "the rows of " if parties[0]["unit"] == "group" else ""
         return f"One model was trained on {rows}{parties[0]['size']:,} declared {units}."
     count = count_in_words(party_count(parties), "parties").capitalize()
-    each = named(parties)
+    each = party_names(parties)
     names = f" ({listed(each)})" if each and len(each) <= _SHOWN else ""
     return f"{count}{names} trained one model, each on its own rows."
 

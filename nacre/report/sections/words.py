@@ -72,7 +72,7 @@ def holders(parties: list[PartyFacts]) -> str:
     return f"all {count_in_words(len(parties), 'parties')}" if len(parties) > 1 else ""
 
 
-def named(parties: Sequence[PartyFacts]) -> list[str]:
+def party_names(parties: Sequence[PartyFacts]) -> list[str]:
     """The names of the parties of a federation; [] where they have none in the plan."""
     each = [party["name"] for party in parties]
     return each if parties[0]["unit"] != "client" and party_count(parties) == len(each) else []

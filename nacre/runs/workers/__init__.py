@@ -1,0 +1,1 @@
+"""Processes that train parties side by side, over memory that they share."""

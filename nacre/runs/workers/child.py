@@ -1,0 +1,149 @@
+"""A worker: trains the parties that it is given, and ends when nobody gives it any more.
+
+Started as `python -m nacre.runs.workers.child HANDLE`. It imports no script of the user's, so a
+script needs no guard around its main part; a model written in Python is imported as the recipe
+says. What that prints goes to the error output: the output itself carries frames.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+from nacre.core.errors import NacreError
+from nacre.core.files import tensors_to_bytes
+from nacre.core.random import Source
+from nacre.core.types import Tensors
+from nacre.data.dataset import Rows
+from nacre.data.scaling import Scaler
+from nacre.federated_learning.messages import Reply
+from nacre.models import Code
+from nacre.planning.mechanisms import over_rows
+from nacre.recipe.load import loads
+from nacre.recipe.schema import Recipe
+from nacre.runs.workers.shared import Shared
+from nacre.runs.workers.wire import receive, send
+from nacre.training.holders import Setting, Workplace
+from nacre.training.memory import keep_pages
+from nacre.training.planned import Planned
+
+
+class Noted:
+    """A journal that is handed on: the run writes it before the change leaves."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, str]] = []
+
+    def journal(self, step: int, entered: str) -> None:
+        """Notes the entry."""
+        self.entries.append((step, entered))
+
+
+class Lent:
+    """What a party remembers, lent for one round: the run keeps what it holds then."""
+
+    def __init__(self, before: Tensors) -> None:
+        self._before = before
+        self.kept: Tensors | None = None
+
+    def before(self, round_number: int) -> Tensors:
+        """What was lent."""
+        return self._before
+
+    def keep(self, round_number: int, tensors: Tensors) -> None:
+        """Notes what is to be kept."""
+        self.kept = tensors
+
+
+class Worker:
+    """What a worker has: shared memory, and a workplace built as the run's is."""
+
+    def __init__(self, handle: int, facts: dict[str, Any], key: bytes) -> None:
+        torch.set_num_threads(facts["threads"])
+        keep_pages()
+        self._shared = Shared.at(handle, facts["layout"])
+        code = Code(**{**facts["code"], "packages": tuple(facts["code"]["packages"])})
+        folder = Path(facts["folder"])
+        self._recipe: Recipe = replace(loads(facts["recipe"], folder=folder), code=code)
+        schema = self._recipe.schema
+        space = Scaler.from_json(facts["scaler"]).space(schema)
+        setting = Setting(self._recipe, schema, space, facts["memory"], facts["compiled"])
+        model = self._recipe.build_model(schema)
+        if self._recipe.fine_tuning is not None:
+            model = self._recipe.fine_tuning.prepare(model, self._recipe.seed)
+        model.load_state_dict(self._shared.part("model."))
+        self.place = Workplace(setting, model)
+        self._source = Source(key)
+        self._rows = Rows(self._shared.tensors["features"], self._shared.tensors["label"])
+        self._serial, self._weights = -1, Tensors()
+
+    def train(
+        self, job: dict[str, Any], places: bytes, before: bytes
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """Trains one party; its change is in the slot of the job when this returns."""
+        if job["serial"] != self._serial:  # another object for another request
+            self._serial, self._weights = job["serial"], self._shared.part("weight.")
+        rows = self._rows.take(torch.from_numpy(np.frombuffer(places, dtype=np.int64).copy()))
+        if job["group"] is not None:
+            rows = replace(rows, group=tuple(job["group"]))
+        mechanism = over_rows(self._recipe, job["size"])
+        if job["multiplier"] is not None:
+            mechanism = mechanism.with_multiplier(job["multiplier"])
+        noted, lent = Noted(), Lent(load(before))
+        train = self.place.training(
+            mechanism,
+            rows,
+            self._source.child("party", job["party"]),
+            noted,
+            Planned(how=job["how"], party=job["planned"]),
+            lent,
+        )
+        release = train(self._weights, job["round"])
+        for name, slot in self._shared.part(f"slot{job['slot']}.").items():
+            slot.copy_(release.total[name])
+        right = Reply("train", job["round"], job["party"], {}, release.how).to_bytes()
+        kept = [] if lent.kept is None else [tensors_to_bytes(lent.kept)]
+        return {"journal": noted.entries}, [right, *kept]
+
+
+def serve() -> None:
+    """Serves until the other side closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides what an interrupt means
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    source = sys.stdin.buffer
+    first = receive(source)
+    if first is None:
+        return
+    facts, (key,) = first
+    try:
+        worker = Worker(int(sys.argv[1]), facts, key)
+        send(output, {"built": worker.place.built().hex()})
+    except NacreError as error:
+        send(output, _refused(error))
+        return
+    while (job := receive(source)) is not None:
+        header, (places, before) = job
+        try:
+            send(output, *worker.train(header, places, before))
+        except NacreError as error:
+            send(output, _refused(error))
+
+
+def _refused(error: NacreError) -> dict[str, Any]:
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+if __name__ == "__main__":
+    serve()

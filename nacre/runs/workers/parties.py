@@ -1,0 +1,162 @@
+"""The parties of a run, all in this process or in its workers, made when a round asks them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import nn
+
+from nacre.core.random import Source
+from nacre.core.run_folder import RunFolder
+from nacre.core.types import Release, Tensors
+from nacre.data.dataset import Rows
+from nacre.data.partition import Dealt
+from nacre.federated_learning import OnDemand, Party
+from nacre.federated_learning.answers import RoundFiles
+from nacre.federated_learning.kept import Memories
+from nacre.federated_learning.messages import RoundRequest
+from nacre.planning.plan import Plan
+from nacre.runs.rows import Holdings, holder_names
+from nacre.runs.workers.pool import Job, Pool, Trained
+from nacre.training.fit import Journal
+from nacre.training.holders import Setting, Workplace
+from nacre.training.planned import PlannedLevels
+
+
+class Parties:
+    """Makes a party where one is asked, and lets workers train those of a round beforehand.
+
+    So of a party that is not asked nothing is kept but where its rows are.
+    """
+
+    def __init__(
+        self, plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
+        charge: Callable[[str], Journal], planned: PlannedLevels, folder: Path | None,
+        like: Tensors,
+    ) -> None:  # fmt: skip
+        """`like` has the names and shapes of what a request holds."""
+        option = plan.recipe.federated_learning
+        assert option is not None
+        store = None if folder is None else RunFolder(folder).parties
+        key = None if store is None else source.secret("replies")
+        self._plan, self._setting, self._option = plan, setting, option
+        self._held, self._source = held, source
+        self._charge, self._planned = charge, planned
+        self._like = like
+        self._place = Workplace(setting, model)
+        self._answers = RoundFiles(store, key)
+        self._memories = Memories(store, source)
+        self._pool: Pool | None = None
+        self._trained: dict[str, Trained] = {}
+
+    def transport(self) -> OnDemand:
+        """The way to the parties."""
+        names = holder_names(self._held.private)
+        return OnDemand(names, self.party, self._answers, before=self._beforehand)
+
+    def by_workers(self, count: int, model: nn.Module, stack: ExitStack) -> None:
+        """Lets `count` processes train, this one among them, until the stack is left."""
+        dealt = self._held.private
+        if count < 2 or not isinstance(dealt, Dealt):
+            return
+        self._pool = Pool(
+            count - 1,
+            self._setting,
+            self._held.scaler,
+            dealt,
+            model,
+            self._like,
+            self._source.for_worker(),
+            self._place.built(),
+        )
+        stack.callback(self._pool.close)
+
+    def party(self, name: str) -> Party | None:
+        """The party of this name; None where there is none."""
+        rows: Mapping[str, Rows] = self._held.private
+        if name not in rows:
+            return None
+
+        def train(weights: Tensors, round_number: int) -> Release:
+            known = self._trained.pop(name, None)
+            if known is None:
+                return self._training(name, self._charge(name))(weights, round_number)
+            for step, entered in known.journal:
+                self._charge(name).journal(step, entered)
+            if known.kept is not None:
+                self._memories.of(name).keep(round_number, known.kept)
+            return known.release
+
+        return Party(
+            name,
+            train,
+            recipe=self._plan.digest,
+            rounds=self._option.rounds,
+            like=self._like,
+            answers=self._answers.of(name),
+            encoding=self._option.encoding,
+        )
+
+    def _training(self, name: str, charge: Journal) -> Callable[[Tensors, int], Release]:
+        own = self._source.child("party", name)
+        return self._place.training(
+            self._plan.inner(name), self._held.private[name], own, charge, self._planned.over(name),
+            self._memories.of(name),
+        )  # fmt: skip
+
+    def _beforehand(self, request: RoundRequest, cohort: Sequence[str], step: str) -> None:
+        """Lets all parties of a round train that have not answered it, side by side."""
+        if self._pool is None:
+            return
+        left = [name for name in cohort if self._answers.get(name, step) is None]
+
+        def here(name: str) -> Trained:
+            # Journalled by itself: this process may write at once.
+            charge = self._charge(name)
+            return Trained(self._training(name, charge)(request.tensors, request.round))
+
+        self._trained = self._pool.trained(
+            request.tensors, left, lambda name: self._job(name, request.round), here
+        )
+
+    def _job(self, name: str, round_number: int) -> Job:
+        dealt = self._held.private
+        assert isinstance(dealt, Dealt)
+        places, planned = dealt.places(name), self._planned.over(name)
+        group = dealt.rows.group
+        mechanism = self._plan.inner(name)
+        header = {
+            "party": name,
+            "round": round_number,
+            "size": self._plan.size_of(name),
+            "multiplier": mechanism.noise.multiplier,
+            "how": planned.how,
+            "planned": dict(planned.party),
+            "group": None if group is None else [group[place] for place in places.tolist()],
+        }
+        before: Tensors = {}
+        if self._option.remembers:
+            before = self._memories.of(name).before(round_number)
+        return Job(header, places.tobytes(), before)
+
+
+_LONG = 20.0
+"""Seconds of steps from which on workers pay: each takes about two to start."""
+
+
+def workers_of(plan: Plan) -> int:
+    """How many processes train the parties: as the recipe says; otherwise one a core, where the
+    steps of the whole run take long and a round has parties for all of them. Never where the cores
+    are one, or the system has no memory without a name."""
+    federation = plan.recipe.federated_learning
+    if federation is None or not hasattr(os, "memfd_create"):
+        return 1
+    asked = plan.recipe.execution.workers
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    enough = int(federation.expected() // 2)
+    return max(1, min(cores, enough)) if plan.estimate.seconds >= _LONG else 1

@@ -1,0 +1,1 @@
+"""What a party does by itself between two rounds."""
