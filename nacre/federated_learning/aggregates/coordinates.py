@@ -17,7 +17,7 @@ from nacre.core.types import Tensors
 from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
 from nacre.federated_learning.aggregates.geometry import (
     each_name,
-    sorted_columns,
+    from_the_smallest,
     middle,
     saturated,
 )
@@ -105,7 +105,7 @@ class TrimmedMean(Aggregate):
         self.enough(contributions)
 
         def trimmed(some: Tensor) -> Tensor:
-            kept = sorted_columns(some)[self.bad : len(some) - self.bad]
+            kept = from_the_smallest(some)[self.bad : len(some) - self.bad]
             return _times(kept.double().mean(0), expected)
 
         return each_name(contributions, trimmed)

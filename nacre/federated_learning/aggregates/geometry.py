@@ -67,11 +67,11 @@ def middle(values: Tensor) -> Tensor:
 
     Halves are added, since two large numbers may overflow.
     """
-    ranked, count = sorted_columns(values), len(values)
+    ranked, count = from_the_smallest(values), len(values)
     return ranked[(count - 1) // 2] / 2 + ranked[count // 2] / 2
 
 
-def sorted_columns(values: Tensor) -> Tensor:
+def from_the_smallest(values: Tensor) -> Tensor:
     """(n, *shape), each entry's n values from the smallest. On a processor NumPy sorts them several
     times as fast as torch does."""
     if values.device.type != "cpu":
