@@ -72,9 +72,10 @@ def test_many_parties_that_are_charged_each_are_not_named_in_every_release(tmp_p
 
 @pytest.mark.parametrize("law", ["power", "log_normal"])
 def test_parties_smaller_than_a_batch_take_all_that_they_have(tmp_path, law):
+    parties = {"kind": "quantity", "names": {"count": 20}, "law": law}
     base = changed(
         OPEN,
-        {"data.size": 100, "federated_learning.parties": {"kind": "quantity", "names": {"count": 20}, "law": law},
+        {"data.size": 100, "federated_learning.parties": parties,
          "federated_learning.cohort": None, "training.batch": 10},
     )  # fmt: skip
     planned = plan(recipe(tmp_path, base))
