@@ -9,7 +9,7 @@ from nacre.data.partition import Counted
 from nacre.planning.plan import plan
 from nacre.recipe.explain import explain
 from nacre.recipe.load import dumps, loads
-from tests.training.tiny import FEDERATED, TABLE, changed, recipe, text
+from tests.training.tiny import CENTRAL, FEDERATED, TABLE, changed, recipe, text
 
 MANY = 1_000_000
 ROWS = {
@@ -68,6 +68,11 @@ def test_many_parties_that_are_charged_each_are_not_named_in_every_release(tmp_p
     assert planned.outer is not None
     assert planned.outer.noise.inherited == ("the noised steps of 40 parties",)
     assert len(planned.levels) == 40  # each has an account of its own
+
+
+def test_workers_without_parties_are_refused(tmp_path):
+    with pytest.raises(Incompatible, match="workers train the parties of a federation"):
+        plan(recipe(tmp_path, CENTRAL, execution__workers=2))
 
 
 @pytest.mark.parametrize("law", ["power", "log_normal"])
