@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,8 +89,16 @@ def read_json(path: Path) -> Any:
 
 def tensors_to_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     """safetensors bytes; shared or non-contiguous tensors are copied first."""
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    return save(plain, dict(metadata) if metadata else None)
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    held = Counter(t.untyped_storage().data_ptr() for t in plain.values())
+    apart = {name: t if _alone(t, held) else t.clone() for name, t in plain.items()}
+    return save(apart, dict(metadata) if metadata else None)
+
+
+def _alone(tensor: Tensor, held: Counter[int]) -> bool:
+    """Whether a tensor has its memory for itself, and all of it."""
+    storage = tensor.untyped_storage()
+    return held[storage.data_ptr()] == 1 and storage.nbytes() == tensor.nbytes
 
 
 def save_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:

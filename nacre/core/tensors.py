@@ -89,17 +89,12 @@ def norm(tensors: Tensors) -> float:
 
 def finite(tensors: Tensors) -> bool:
     """Whether every entry is a finite number."""
-    values = [value.detach() for value in tensors.values() if value.numel()]
-    if not values or not all(_norms_here(value) for value in values):
-        return all(bool(torch.isfinite(value).all()) for value in values)
-    # The largest sizes, which no entry makes overflow: one call, and a NaN passes through it.
-    largest = torch._foreach_norm(values, math.inf)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportPrivateImportUsage]
-    return bool(torch.isfinite(torch.stack(largest)).all())
-
-
-def _norms_here(value: Tensor) -> bool:
-    """Whether norms of such tensors are taken together, in one type."""
-    return type(value) is Tensor and value.is_cpu and value.dtype == torch.float32
+    # What is not finite stays so in a sum, which takes a third of the time of a look at each entry;
+    # a sum of finite numbers may overflow, so it decides one way only.
+    return all(
+        math.isfinite(float(value.detach().sum())) or bool(torch.isfinite(value).all())
+        for value in tensors.values()
+    )
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from nacre.core.errors import FileDamaged, PartyError
 from nacre.core.files import whole_file, write_bytes
 
 _DIGEST = 32  # bytes
+_TAG = 16  # bytes that AES-GCM adds
 _NONCE = 12  # bytes, random: a collision among 2**32 answers has probability 2**-33
 
 
@@ -99,9 +100,10 @@ class RoundFiles:
     the disk, whole or not at all. A crash before that releases nothing. So one sync makes a round
     durable, where parties with a file each would take one each.
 
-    A file is a line of JSON (which parties, and how long each answer is) and each answer as
-    `Stored` keeps it, with the party's name in the associated data. Without a folder the answers of
-    the last round alone are remembered, and an earlier one is refused.
+    A file is a line of JSON (of each party the length of its answer, the digest of its request and
+    the nonce) and the answers under AES-256-GCM, with step, party and request as associated data.
+    Without a folder the answers of the last round alone are remembered, and an earlier one is
+    refused.
     """
 
     def __init__(self, folder: Path | None = None, key: bytes | None = None) -> None:
@@ -138,16 +140,16 @@ class RoundFiles:
         """Makes all that was put durable."""
         if self._folder is not None and self._new:
             assert self._cipher is not None
-            sealed: dict[str, bytes] = {}
-            for name, (request, reply) in self._known.items():
-                nonce = os.urandom(_NONCE)
-                about = self._about(name, self._step)
-                sealed[name] = nonce + self._cipher.encrypt(nonce, request + reply, about)
-            sizes = json.dumps({name: len(data) for name, data in sealed.items()})
+            entries = {
+                name: (len(reply) + _TAG, request.hex(), os.urandom(_NONCE))
+                for name, (request, reply) in self._known.items()
+            }
+            index = {n: [size, asked, nonce.hex()] for n, (size, asked, nonce) in entries.items()}
             with whole_file(self._path(self._folder, self._step), mode=0o600) as file:
-                file.write(sizes.encode() + b"\n")
-                for data in sealed.values():
-                    file.write(data)
+                file.write(json.dumps(index).encode() + b"\n")
+                for name, (_, asked, nonce) in entries.items():
+                    about = self._about(name, self._step, asked)
+                    file.write(self._cipher.encrypt(nonce, self._known[name][1], about))
         self._new = False
 
     def _turn(self, step: str) -> None:
@@ -172,12 +174,11 @@ class RoundFiles:
         found: dict[str, tuple[bytes, bytes]] = {}
         try:
             with path.open("rb") as file:
-                for name, size in dict(json.loads(file.readline())).items():
-                    data = file.read(size)
-                    about = self._about(name, step)
-                    both = self._cipher.decrypt(data[:_NONCE], data[_NONCE:], about)
-                    found[name] = both[:_DIGEST], both[_DIGEST:]
-        except (InvalidTag, ValueError, TypeError) as error:
+                for name, (size, asked, nonce) in dict(json.loads(file.readline())).items():
+                    about = self._about(name, step, asked)
+                    reply = self._cipher.decrypt(bytes.fromhex(nonce), file.read(size), about)
+                    found[name] = bytes.fromhex(asked), reply
+        except (InvalidTag, ValueError, TypeError, AttributeError) as error:
             raise FileDamaged(
                 f"{path} is not what these parties once answered, so they cannot answer this step "
                 "again; put the file back from a copy, or end the run"
@@ -185,8 +186,9 @@ class RoundFiles:
         return found
 
     @staticmethod
-    def _about(name: str, step: str) -> bytes:
-        return json.dumps([step, name]).encode()
+    def _about(name: str, step: str, asked: str) -> bytes:
+        """What is authenticated beside the reply."""
+        return json.dumps([step, name, asked]).encode()
 
     @staticmethod
     def _path(folder: Path, step: str) -> Path:

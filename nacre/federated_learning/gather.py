@@ -135,7 +135,7 @@ def _clipped(
     factors = [float(factor) for factor in clip.factors(norms)[0]]
     scaled = {
         # In float64: a factor below 1e-38 has too few digits in float32 to keep the bound.
-        name: (change[name].double() * -factor).float()
+        name: (change[name].double() * -factor).float() if factor != 1 else -change[name]
         for group, factor in zip(groups, factors, strict=True)
         for name in group
     }

@@ -21,6 +21,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -31,6 +32,7 @@ from nacre.core.errors import PartyError
 from nacre.core.files import tensors_to_bytes
 from nacre.core.random import digest
 from nacre.core.strict import parsed
+from nacre.core.tensors import finite
 from nacre.core.types import Inherited, Noised, Tensors, Unprotected
 from nacre.federated_learning.encodings import Encoding, decoded, encoded
 
@@ -78,6 +80,11 @@ class RoundRequest:
             return cls(_kind(facts["kind"]), _round(facts["round"]), recipe, tensors)
         except _UNREADABLE as error:
             raise _refusal("request", error) from error
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether every weight is a finite number; looked at once, however many parties ask."""
+        return finite(self.tensors)
 
     def digest(self) -> bytes:
         """SHA-256 of everything that is asked."""

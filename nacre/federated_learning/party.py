@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Lock
 
 from nacre.core.errors import PartyError
-from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.encodings import Encoding
@@ -100,7 +99,7 @@ class Party:
         fault = misfit(asked.tensors, self._shapes)
         if fault is not None:
             raise self._refusal(asked, f"{fault}; build the same model on both sides")
-        if not finite(asked.tensors):
+        if not asked.finite:
             raise self._refusal(asked, "its weights are not finite; the run has diverged")
 
     def _again(self, asked: RoundRequest, entered: bytes, known: bytes, reply: bytes) -> bytes:

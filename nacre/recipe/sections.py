@@ -131,7 +131,7 @@ class Execution:
     workers: int | None = None
     """Processes that train the parties of a federation, this one among them, each on its own core;
     the numbers are the same bits for any of them. None: one a core where a run is long enough to
-    gain by it."""
+    gain by it. On Linux; elsewhere there is one, whatever is asked."""
     devices: Literal["auto", "one", "replicated", "sharded"] = "auto"
     """How the processes that `torchrun` starts share the work. `replicated`: each holds the whole
     model. `sharded`: each keeps a part of the weights and of the optimizer's state (FSDP2). `one`

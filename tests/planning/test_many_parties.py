@@ -9,7 +9,7 @@ from nacre.data.partition import Counted
 from nacre.planning.plan import plan
 from nacre.recipe.explain import explain
 from nacre.recipe.load import dumps, loads
-from tests.training.tiny import FEDERATED, TABLE, changed, recipe, text
+from tests.training.tiny import CENTRAL, FEDERATED, TABLE, changed, recipe, text
 
 MANY = 1_000_000
 ROWS = {
@@ -70,12 +70,17 @@ def test_many_parties_that_are_charged_each_are_not_named_in_every_release(tmp_p
     assert len(planned.levels) == 40  # each has an account of its own
 
 
+def test_workers_without_parties_are_refused(tmp_path):
+    with pytest.raises(Incompatible, match="workers train the parties of a federation"):
+        plan(recipe(tmp_path, CENTRAL, execution__workers=2))
+
+
 @pytest.mark.parametrize("law", ["power", "log_normal"])
 def test_parties_smaller_than_a_batch_take_all_that_they_have(tmp_path, law):
+    parties = {"kind": "quantity", "names": {"count": 20}, "law": law}
     base = changed(
         OPEN,
-        {"data.size": 100, "federated_learning.parties":
-         {"kind": "quantity", "names": {"count": 20}, "law": law},
+        {"data.size": 100, "federated_learning.parties": parties,
          "federated_learning.cohort": None, "training.batch": 10},
     )  # fmt: skip
     planned = plan(recipe(tmp_path, base))

@@ -246,8 +246,8 @@ def _filled(
     while place < len(shares):
         weights = _over(mixtures[place:], left)
         drawn = generator.multinomial(shares[place:], weights)
-        fits = (np.cumsum(drawn, axis=0) <= left).all(axis=1)
-        whole = len(fits) if fits.all() else int(fits.argmin())
+        short = np.flatnonzero((np.cumsum(drawn, axis=0) > left).any(axis=1))
+        whole = int(short[0]) if len(short) else len(drawn)
         counts[place : place + whole] = drawn[:whole]
         left -= drawn[:whole].sum(axis=0)
         place += whole

@@ -271,8 +271,15 @@ def audits_have_their_rows(facts: RecipeFacts) -> None:
 
 
 def parties_are_one_process(facts: RecipeFacts) -> None:
-    """The parties of a federation are asked one after another, by one process."""
+    """The parties of a federation are asked by one process, which may have workers."""
     execution = facts.recipe.execution
+    if facts.recipe.federated_learning is None and execution.workers is not None:
+        refuse(
+            facts.recipe,
+            "execution.workers",
+            "workers train the parties of a federation, and the recipe has none; leave it out, and "
+            "start several processes by `torchrun` to share the steps of one run",
+        )
     shared = execution.devices in ("replicated", "sharded")
     if facts.recipe.federated_learning is not None and (shared or execution.portions is not None):
         refuse(

@@ -73,7 +73,8 @@ class Worker:
         torch.set_num_threads(facts["threads"])
         keep_pages()
         self._shared = Shared.at(handle, facts["layout"])
-        code = Code(**{**facts["code"], "packages": tuple(facts["code"]["packages"])})
+        said: dict[str, Any] = facts["code"]
+        code = Code(beside=said["beside"], packages=tuple(said["packages"]), runs=said["runs"])
         folder = Path(facts["folder"])
         self._recipe: Recipe = replace(loads(facts["recipe"], folder=folder), code=code)
         schema = self._recipe.schema

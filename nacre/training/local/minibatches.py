@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -114,7 +114,7 @@ class Minibatches:
 
 
 @contextmanager
-def _own_draws(source: Source) -> Iterator[None]:
+def _own_draws(source: Source) -> Generator[None]:
     """Dropout of this party's own; PyTorch's generator is afterwards as it was."""
     with torch.random.fork_rng(devices=[]):
         seed_torch(source.stream().seed())
