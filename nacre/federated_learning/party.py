@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Lock
 
 from nacre.core.errors import PartyError
+from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.encodings import Encoding
@@ -120,7 +121,8 @@ class Party:
         else:
             raise self._refusal(asked, "it has no rows that it may score; score on the server")
         # A change that is not finite travels as it is: the server leaves it out, and says so.
-        encoding: Encoding = self._encoding if finite(release.total) else "float32"
+        plain = self._encoding == "float32" or not finite(release.total)
+        encoding: Encoding = "float32" if plain else self._encoding
         return Reply(asked.kind, asked.round, self.name, release.total, release.how, encoding)
 
     def _refusal(self, asked: RoundRequest, reason: str) -> PartyError:
