@@ -23,6 +23,7 @@ from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
+from nacre.federated_learning.secure import KeysInProcess, SecureGather
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
@@ -174,6 +175,12 @@ def _federation(
     assert outer is not None
     assert option is not None
     weights = detached(trainable(model))
+    names, chosen = option.parties.names, option.gather
+    secure = (
+        KeysInProcess.of(chosen, source, names, plan.digest, option.rounds, outer.clip, weights)
+        if isinstance(chosen, SecureGather)
+        else None
+    )
     handlers = {
         name: Party(
             name,
@@ -186,12 +193,18 @@ def _federation(
             like=weights,
             store=_store(around.folder, name),
             key=None if around.folder is None else source.secret("replies", name),
+            member=None if secure is None else secure.member(name),
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
     private = isinstance(outer.noise, NoNoise) and plan.private
     wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
-    gather = option.gather.build(outer.sampling.expected)
+    expected = outer.sampling.expected
+    if isinstance(chosen, SecureGather):
+        assert secure is not None
+        gather = secure.gather(expected)
+    else:
+        gather = chosen.build(expected)
     federation = Federation(wire, gather, plan.digest, private=private)
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
@@ -203,7 +216,7 @@ def _federation(
     return _Level(
         State(model.train(), optimizer, outer.clip),
         work,
-        Names(option.parties.names),
+        Names(names),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
     )

@@ -1,0 +1,95 @@
+"""The grid that changes are rounded to, and the ring that they are added in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.federated_learning.secure.masks import RingVector, ring_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Multiples of `step`, added modulo 2**bits.
+
+    `most = floor(largest / step)`, and `step` is the smallest power of two for which
+    `parties * most <= 2**(bits - 1) - 1`.
+
+    *Guarantee (no wrap):* an encoded entry is at most `most` in absolute value, so the sum over any
+    subset of the parties lies within ± (2**(bits - 1) - 1): its residue modulo 2**bits is that of
+    one integer in this range alone, which `decoded` returns. So the sum is exact on the grid.
+
+    *Guarantee (norm):* with `norm`, an encoded vector times `step` is no longer than `norm`,
+    exactly, by integer arithmetic: entries are rounded to the nearest multiple and, where that
+    makes the vector too long, towards zero, which shortens each entry. So rounding adds nothing to
+    the sensitivity of the sum. Rounding follows from the vector alone.
+
+    Raises `ValueError` where `bits` leave no multiple beside zero.
+    """
+
+    bits: int  # 16, 24 or 32
+    parties: int  # who may enter a sum, at most
+    largest: float  # of one entry, in absolute value: beyond it, an entry is clamped
+    norm: float | None = None  # L2, that no encoded vector is longer than
+
+    def __post_init__(self) -> None:
+        if not (0 < self.largest < math.inf) or self.parties < 1:
+            raise ValueError(f"largest={self.largest} and parties={self.parties} must be positive")
+        if (2 ** (self.bits - 1) - 1) // self.parties < 1:
+            raise ValueError(
+                f"{self.bits} bits hold no sum over {self.parties} parties; use more bits"
+            )
+
+    @property
+    def step(self) -> float:
+        """The width of the grid, a power of two."""
+        room = (2 ** (self.bits - 1) - 1) // self.parties
+        exponent = math.frexp(self.largest)[1] - room.bit_length()  # one too fine at most, twice
+        while math.floor(math.ldexp(self.largest, -exponent)) > room:
+            exponent += 1
+        return math.ldexp(1.0, exponent)
+
+    @property
+    def most(self) -> int:
+        """The greatest absolute value of an encoded entry, in steps."""
+        return math.floor(self.largest / self.step)
+
+    def encoded(
+        self,
+        values: NDArray[np.float32],  # (d,) finite; no longer than `norm` where there is one
+    ) -> RingVector:  # (d,)
+        """The values in steps, as elements of the ring. Raises `ValueError` for values that are not
+        finite, or clearly longer than `norm`."""
+        scaled = values.astype(np.float64) / self.step  # exact: a power of two
+        if not np.isfinite(scaled).all():
+            raise ValueError("a change that is not finite has no place on the grid")
+        most = self.most
+        np.clip(scaled, -most, most, out=scaled)
+        rounded = np.rint(scaled).astype(np.int64)
+        if self.norm is not None and not self._short(rounded):
+            rounded = np.trunc(scaled).astype(np.int64)
+            if not self._short(rounded):
+                # A float32 vector of the norm may be longer by its own rounding.
+                rounded = np.trunc(scaled * (1 - 2.0**-20)).astype(np.int64)
+                if not self._short(rounded):
+                    raise ValueError(f"a change is longer than the norm {self.norm:g}")
+        return rounded.astype(ring_type(self.bits))
+
+    def _short(self, steps: NDArray[np.int64]) -> bool:
+        """Whether a vector is no longer than `norm`; of integers and one comparison of fractions,
+        so exact: squares that add up to less than 2**62 in float64 do so in int64."""
+        assert self.norm is not None
+        wide = steps.astype(np.float64)
+        if float(np.dot(wide, wide)) > 2.0**62:
+            return False  # `norm` is below 2**30 steps, as long as no entry may be longer
+        numerator, denominator = (self.norm / self.step).as_integer_ratio()
+        return int(np.dot(steps, steps)) * denominator**2 <= numerator**2
+
+    def decoded(self, total: RingVector) -> NDArray[np.float64]:  # (d,)
+        """The integer in ± 2**(bits - 1) that each residue stands for, times `step`."""
+        spare = 8 * total.itemsize - self.bits
+        signed = (total << spare).view(f"<i{total.itemsize}") >> spare
+        return signed * np.float64(self.step)
