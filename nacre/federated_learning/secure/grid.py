@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,30 +64,42 @@ class Grid:
     ) -> RingVector:  # (d,)
         """The values in steps, as elements of the ring. Raises `ValueError` for values that are not
         finite, or clearly longer than `norm`."""
-        scaled = values.astype(np.float64) / self.step  # exact: a power of two
-        if not np.isfinite(scaled).all():
+        if not np.isfinite(values).all():
             raise ValueError("a change that is not finite has no place on the grid")
-        most = self.most
-        np.clip(scaled, -most, most, out=scaled)
-        rounded = np.rint(scaled).astype(np.int64)
+        # Exact: the step is a power of two, and what float32 cannot hold is beyond the largest.
+        small = 2.0**-100 < self.step < 2.0**100
+        with np.errstate(over="ignore"):
+            scaled = values * (np.float32(1 / self.step) if small else np.float64(1 / self.step))
+        rounded = self._clamped(np.rint(scaled))
         if self.norm is not None and not self._short(rounded):
-            rounded = np.trunc(scaled).astype(np.int64)
+            rounded = self._clamped(np.trunc(scaled))
             if not self._short(rounded):
                 # A float32 vector of the norm may be longer by its own rounding.
-                rounded = np.trunc(scaled * (1 - 2.0**-20)).astype(np.int64)
+                rounded = self._clamped(np.trunc(scaled * (1 - 2.0**-20)))
                 if not self._short(rounded):
                     raise ValueError(f"a change is longer than the norm {self.norm:g}")
-        return rounded.astype(ring_type(self.bits))
+        return rounded.view(np.uint32).astype(ring_type(self.bits), copy=False)
 
-    def _short(self, steps: NDArray[np.int64]) -> bool:
-        """Whether a vector is no longer than `norm`; of integers and one comparison of fractions,
-        so exact: squares that add up to less than 2**62 in float64 do so in int64."""
+    def _clamped(self, whole: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
+        """Whole numbers as integers, at most `most` in absolute value."""
+        most = self.most
+        low, high = float(whole.min(initial=0)), float(whole.max(initial=0))
+        if -most <= low and high <= most:
+            return whole.astype(np.int32)
+        # In float64, where `most` is a number of its own, which it need not be in float32.
+        return np.clip(whole.astype(np.float64), -most, most).astype(np.int32)
+
+    def _short(self, steps: NDArray[np.int32]) -> bool:
+        """Whether a vector is no longer than `norm`, exactly: float64 decides where its rounding
+        cannot matter, integers elsewhere."""
         assert self.norm is not None
-        wide = steps.astype(np.float64)
-        if float(np.dot(wide, wide)) > 2.0**62:
-            return False  # `norm` is below 2**30 steps, as long as no entry may be longer
-        numerator, denominator = (self.norm / self.step).as_integer_ratio()
-        return int(np.dot(steps, steps)) * denominator**2 <= numerator**2
+        wide, most = steps.astype(np.float64), self.norm / self.step
+        squares = float(np.dot(wide, wide))
+        if abs(squares - most**2) > 2.0**-50 * max(len(steps), 4) * most**2:
+            return squares < most**2
+        numerator, denominator = most.as_integer_ratio()  # `squares` is below 2**62: int64 holds it
+        whole = steps.astype(np.int64)
+        return int(np.dot(whole, whole)) * denominator**2 <= numerator**2
 
     def decoded(self, total: RingVector) -> NDArray[np.float64]:  # (d,)
         """The integer in ± 2**(bits - 1) that each residue stands for, times `step`."""

@@ -17,7 +17,7 @@ RingVector = NDArray[Any]
 """(d,) uint16 or uint32."""
 
 _CHUNK = 1 << 17  # bytes at a time: keystream and sum stay in the processor's cache
-_ZEROS = bytes(_CHUNK)
+_ZEROS = memoryview(bytes(_CHUNK))
 
 
 def ring_type(bits: int) -> np.dtype[Any]:

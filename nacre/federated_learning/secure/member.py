@@ -185,7 +185,7 @@ class Member:
             add_mask(vector, seed, 1 if self.name < other else -1)
         facts = {"commitment": commitment(secret).hex(), "how": how_to_json(release.how)}
         known = self._known(epoch, keys, "self", number)
-        return wire.body_of(facts, known + packed(vector, self._terms.grid.bits))
+        return wire.body_of(facts, known, packed(vector, self._terms.grid.bits))
 
     def _encoded(self, change: Tensors, number: int) -> RingVector:
         """Minus the change on the grid. One that is not finite counts as no change where a party is

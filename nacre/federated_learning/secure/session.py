@@ -105,8 +105,11 @@ class Session:
         members: Members,
         advertised: Mapping[str, bytes],
         known: Mapping[str, Sequence[int]],  # values of pair secrets, round by round
+        signatures: Mapping[str, str],  # of the members; hex
     ) -> None:
         self.members = members
+        self._confirmation = wire.body_of({"epoch": members.epoch, "signatures": signatures})
+        self._waiting = list(members.names)  # for the signatures of the others
         self._advertised, self._known = advertised, known
 
     @classmethod
@@ -151,9 +154,7 @@ class Session:
         known, signatures = cls._shared(asking, members, advertisements)
         if known.keys() != entries.keys():
             return sorted(known)
-        confirmed = wire.body_of({"epoch": epoch, "signatures": signatures})
-        asking.ask(wire.CONFIRM, epoch, confirmed, members.names)
-        return cls(members, advertised, known)
+        return cls(members, advertised, known, signatures)
 
     @staticmethod
     def _nonces(asking: Asking, members: Members) -> dict[str, str]:
@@ -207,6 +208,9 @@ class Session:
         is unprotected counts as none.
         """
         members = self.members
+        if self._waiting:
+            replies = asking.ask(wire.CONFIRM, members.epoch, self._confirmation, self._waiting)
+            self._waiting = [name for name in self._waiting if name not in replies]
         masked = self._masked(asking, number, request, size, private)
         asking.require(len(masked), f"answered in round {number}")
         survivors = sorted(masked)
@@ -234,7 +238,8 @@ class Session:
         room = BYTES * _known_each(members)
         body = wire.body_of({"epoch": members.epoch}, request)
         found: dict[str, Masked] = {}
-        for name, (_, reply) in asking.ask(wire.MASK, number, body, members.names).items():
+        names = [name for name in members.names if name not in self._waiting]
+        for name, (_, reply) in asking.ask(wire.MASK, number, body, names).items():
             try:
                 facts, data = wire.read_body(reply, "commitment", "how")
                 if len(data) != room + size * grid.bits // 8:

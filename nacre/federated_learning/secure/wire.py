@@ -42,10 +42,10 @@ Facts = Mapping[str, Any]
 """The JSON of a body."""
 
 
-def body_of(facts: Facts, data: bytes = b"") -> bytes:
-    """A body; the same facts and data give the same bytes."""
+def body_of(facts: Facts, *data: bytes) -> bytes:
+    """A body; the same facts and data give the same bytes. Parts of data follow each other."""
     text = canonical(facts).encode()
-    return b"".join((len(text).to_bytes(4, "big"), text, data))
+    return b"".join((len(text).to_bytes(4, "big"), text, *data))
 
 
 def read_body(body: bytes | memoryview, *fields: str) -> tuple[dict[str, Any], memoryview]:
@@ -98,8 +98,8 @@ def with_lengths(parts: Mapping[str, bytes]) -> bytes:
 
 
 def split_by(names: list[str], data: memoryview) -> dict[str, bytes]:
-    """What `with_lengths` put together, for these sorted names. Raises `PartyError` where it does not fit
-    exactly."""
+    """What `with_lengths` put together, for these sorted names. Raises `PartyError` where it does
+    not fit exactly."""
     found: dict[str, bytes] = {}
     place = 0
     for name in names:

@@ -40,8 +40,8 @@ def secure_sums_hide_parties(facts: RecipeFacts) -> None:
             recipe, _KEY,
             f"threshold={threshold} of {parties} parties tolerates {tolerated} colluders, the "
             f"least of 2 * threshold - parties - 1 = {2 * threshold - parties - 1} and of "
-            f"threshold - 2 = {threshold - 2}, and colluders={option.colluders} is asked for: a server "
-            f"with more on its side could open a single party's change; {remedy}",
+            f"threshold - 2 = {threshold - 2}, and colluders={option.colluders} is asked for: a "
+            f"server with more on its side could open a single party's change; {remedy}",
         )  # fmt: skip
     if not isinstance(federation.cohort, AllParties):
         refuse(
