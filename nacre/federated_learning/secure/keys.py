@@ -59,10 +59,10 @@ class EpochKeys:
         names = sorted((self._name, other))
         return agreed_key(self.channel, channel, "shares", *self._epoch, *names)
 
-    def mask_seed(self, number: int, other: str, public: bytes) -> bytes:
+    def mask_seed(self, number: int, other: str, public: bytes, asked: bytes) -> bytes:
         """The seed of the mask that this party has in common with another in a round."""
         key = round_key(self.secret("pair", number))
-        return pair_seed(key, public, self._epoch, number, self._name, other)
+        return pair_seed(key, public, self._epoch, number, asked, self._name, other)
 
 
 def round_key(secret: int) -> X25519PrivateKey:
@@ -75,10 +75,11 @@ def pair_seed(
     other: bytes,
     epoch: tuple[str, str, int],
     number: int,
+    asked: bytes,  # digest of the round's request: parties that were sent others share no mask
     *names: str,  # of the two, in any order
 ) -> bytes:
     """The seed of the mask that two parties have in common, 32 bytes."""
-    return agreed_key(own, other, "mask", *epoch, number, *sorted(names))
+    return agreed_key(own, other, "mask", *epoch, number, asked, *sorted(names))
 
 
 def self_seed(secret: int) -> bytes:

@@ -97,8 +97,8 @@ class Member:
         facts, data = wire.read_body(body, *fields)
         if "epoch" in facts and about.kind in _SETUP and facts["epoch"] != about.round:
             raise self._refusal(about.kind, about.round, "its epoch is not that of the envelope")
-        asked = _Asked(about.kind, about.round, facts, data, answers, trained)
-        entered = self._entered(asked, digest)
+        asked = _Asked(about.kind, about.round, digest, facts, data, answers, trained)
+        entered = self._entered(asked)
         step = f"{about.kind}-{about.round:010d}"
         known = answers.get(step)
         if known is not None:
@@ -115,11 +115,11 @@ class Member:
         answers.put(step, entered, found)
         return found
 
-    def _entered(self, asked: _Asked, digest: bytes) -> bytes:
+    def _entered(self, asked: _Asked) -> bytes:
         """What tells one request under a number from another. A view of a round is one request,
         whichever signatures come with it."""
         if asked.kind not in (wire.SIGN, wire.UNMASK):
-            return digest
+            return asked.digest
         members = self._epoch(asked).members
         view = members.view(asked.number, asked.facts["dropped"])
         return hashlib.sha256(view).digest()
@@ -181,7 +181,7 @@ class Member:
         secret = keys.secret("self", number)
         add_mask(vector, self_seed(secret))
         for other, public in epoch.advertised.items():
-            seed = keys.mask_seed(number, other, round_public(public, number))
+            seed = keys.mask_seed(number, other, round_public(public, number), asked.digest)
             add_mask(vector, seed, 1 if self.name < other else -1)
         facts = {"commitment": commitment(secret).hex(), "how": how_to_json(release.how)}
         known = self._known(epoch, keys, "self", number)
@@ -340,6 +340,7 @@ class _Asked:
 
     kind: str
     number: int  # of the round, or of the epoch
+    digest: bytes  # of the whole message
     facts: wire.Facts
     data: memoryview
     answers: Answers

@@ -23,7 +23,7 @@ from nacre.federated_learning.secure.masks import RingVector, add_mask, unpacked
 from nacre.federated_learning.secure.member import keys_of, round_public
 from nacre.federated_learning.secure.sharing import BYTES, from_bytes, known_count, recovered
 from nacre.federated_learning.secure.survivors import Members, SumTerms
-from nacre.federated_learning.signed import signed_message, verified_message
+from nacre.federated_learning.signed import message_digest, signed_message, verified_message
 
 _ROOM = 1 << 16  # bytes of a reply beyond its data: envelope and facts
 
@@ -63,10 +63,19 @@ class Asking:
         """The whole replies and their bodies, in the order of the names. One body for all is signed
         once."""
         if isinstance(bodies, bytes):
-            message = self._signed(bodies, kind, number, ALL)
-            requests = dict.fromkeys(names, message)
-        else:
-            requests = {n: self._signed(body, kind, number, n) for n, body in bodies.items()}
+            return self.send(kind, number, self.signed(bodies, kind, number, ALL), names)
+        requests = {n: self.signed(body, kind, number, n) for n, body in bodies.items()}
+        return self._sent(kind, number, requests)
+
+    def send(
+        self, kind: str, number: int, message: bytes, names: Iterable[str]
+    ) -> dict[str, tuple[bytes, memoryview]]:
+        """As `ask`, of one signed message for all."""
+        return self._sent(kind, number, dict.fromkeys(names, message))
+
+    def _sent(
+        self, kind: str, number: int, requests: Mapping[str, bytes]
+    ) -> dict[str, tuple[bytes, memoryview]]:
         replies = self.transport.ask(requests)
         found: dict[str, tuple[bytes, memoryview]] = {}
         for name in sorted(requests.keys() & replies.keys()):
@@ -83,7 +92,8 @@ class Asking:
         """Remembers why a reply was not used."""
         self.faults.append(PartyError(f"party {name!r}: {fault}"))
 
-    def _signed(self, body: bytes, kind: str, number: int, receiver: str) -> bytes:
+    def signed(self, body: bytes, kind: str, number: int, receiver: str) -> bytes:
+        """A request."""
         about = self.terms.about(kind, number, receiver, "request")
         return signed_message(body, about, self.identity)
 
@@ -211,7 +221,9 @@ class Session:
         if self._waiting:
             replies = asking.ask(wire.CONFIRM, members.epoch, self._confirmation, self._waiting)
             self._waiting = [name for name in self._waiting if name not in replies]
-        masked = self._masked(asking, number, request, size, private)
+        body = wire.body_of({"epoch": members.epoch}, request)
+        message = asking.signed(body, wire.MASK, number, ALL)
+        masked = self._masked(asking, number, message, size, private)
         asking.require(len(masked), f"answered in round {number}")
         survivors = sorted(masked)
         dropped = [name for name in members.names if name not in masked]
@@ -227,19 +239,19 @@ class Session:
             total += masked[name].vector
         for name in survivors:
             add_mask(total, self_seed(self._self_secret(name, masked[name], shares[name])), -1)
+        asked = message_digest(message) if dropped else b""
         for name in dropped:
-            self._take_away(total, number, name, shares[name], set(survivors))
+            self._take_away(total, number, asked, name, shares[name], set(survivors))
         return Opened(total, survivors, dropped, list(asking.faults))
 
     def _masked(
-        self, asking: Asking, number: int, request: bytes, size: int, private: bool
+        self, asking: Asking, number: int, message: bytes, size: int, private: bool
     ) -> dict[str, Masked]:
         members, grid = self.members, self.members.terms.grid
         room = BYTES * _known_each(members)
-        body = wire.body_of({"epoch": members.epoch}, request)
         found: dict[str, Masked] = {}
         names = [name for name in members.names if name not in self._waiting]
-        for name, (_, reply) in asking.ask(wire.MASK, number, body, names).items():
+        for name, (_, reply) in asking.send(wire.MASK, number, message, names).items():
             try:
                 facts, data = wire.read_body(reply, "commitment", "how")
                 if len(data) != room + size * grid.bits // 8:
@@ -313,6 +325,7 @@ class Session:
         self,
         total: RingVector,
         number: int,
+        asked: bytes,  # digest of the round's request
         name: str,  # who dropped out
         shares: Mapping[int, int],
         survivors: set[str],
@@ -328,7 +341,7 @@ class Session:
         for other in members.neighbours[name]:
             if other in survivors:
                 public = round_public(self._advertised[other], number)
-                seed = pair_seed(key, public, epoch, number, name, other)
+                seed = pair_seed(key, public, epoch, number, asked, name, other)
                 add_mask(total, seed, -1 if other < name else 1)
 
 

@@ -23,8 +23,16 @@ class Secure:
     survivors, and there are at least `threshold - colluders` of those. Who answered is known to
     all. Honest parties clip their own change: one that does not moves the sum as far as it likes.
 
-    *Guarantee (exact):* the sum is that of the changes rounded to the grid, whoever dropped out at
-    whatever stage; with fewer than `threshold` parties left at a stage, `PartyError` and no sum.
+    *Guarantee (one model):* masks are bound to the request of their round. Parties that were sent
+    different weights have masks that do not cancel, so a server cannot silence all changes but one
+    by its choice of weights (Pasquini, Francati & Ateniese 2022, https://arxiv.org/abs/2111.07380).
+
+    *Limit:* sums of different rounds are over different survivors, and from sums over different
+    sets of nearly the same changes something of one party follows. Noise covers that, no mask does.
+
+    *Guarantee (exact):* the sum is that of the changes rounded to the grid, whichever
+    parties dropped out at whatever stage; with fewer than `threshold` parties left at a stage,
+    `PartyError` and no sum.
 
     Keys are exchanged at the first call, once for all rounds. It has no aggregate: a sum is all
     there is to take.

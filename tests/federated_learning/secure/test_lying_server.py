@@ -14,7 +14,7 @@ from nacre.federated_learning.secure.masks import add_mask, packed, unpacked
 from nacre.federated_learning.secure.member import round_public
 from nacre.federated_learning.secure.sharing import from_bytes, known_count, recovered
 from nacre.federated_learning.secure.survivors import Members
-from nacre.federated_learning.signed import enclosed, signed_message
+from nacre.federated_learning.signed import enclosed, message_digest, signed_message
 from tests.federated_learning.secure.rounds import LIKE, RECIPE, Federation, Wire
 
 P = ["p000", "p001", "p002", "p003", "p004"]
@@ -34,7 +34,8 @@ class Server:
 
     def ask(self, name, kind, number, facts, *data):
         """The body of a party's reply."""
-        reply = self.made.wire.handlers[name](self.signed(kind, number, facts, *data))
+        self.last = self.signed(kind, number, facts, *data)
+        reply = self.made.wire.handlers[name](self.last)
         return enclosed(reply)
 
     def mask(self, name, number, epoch=0):
@@ -298,11 +299,13 @@ class Collected:
         self.made, self.number = made, number
         self.session, self.terms = made.gather._session, made.keys.terms
         self.members = self.session.members
+        self.asked = b""
         self.bodies, self.shares = {}, {("self", n): {} for n in P} | {("pair", n): {} for n in P}
 
     def mask(self, *names):
         for name in names:
             body = self.made.server.mask(name, self.number)
+            self.asked = message_digest(self.made.server.last)
             self.bodies[name] = wire.read_body(body, "commitment", "how")[1]
 
     def unmask(self, name, dropped=(), signatures=None):
@@ -327,9 +330,8 @@ class Collected:
         epoch = (self.terms.run, self.terms.recipe, 0)
         for other in self.members.neighbours[name]:
             public = round_public(self.session._advertised[other], number)
-            seed = pair_seed(key, public, epoch, number, name, other)
-            add_mask(vector, seed, 1 if other < name else -1)
-            # What the party added, taken away again: + for the smaller name.
+            seed = pair_seed(key, public, epoch, number, self.asked, name, other)
+            add_mask(vector, seed, 1 if other < name else -1)  # the smaller name adds it
         return vector
 
 
@@ -411,17 +413,37 @@ def test_an_opened_key_of_a_round_opens_no_other_round(made):
     member = made.wire.handlers["p004"].__self__._member
     keys = member._keys_of(0)
     epoch = (made.keys.terms.run, RECIPE, 0)
-    seeds = {
-        number: pair_seed(key, round_public(own, number), epoch, number, "p004", "p000")
-        for number in range(4)
-    }
     advertised = found.session._advertised["p000"]
     for number in range(4):
         public = round_public(advertised, number)
-        real = keys.mask_seed(number, "p000", public)
-        assert (pair_seed(key, public, epoch, number, "p004", "p000") == real) == (number == 2)
-        assert seeds[number] != real
+        real = keys.mask_seed(number, "p000", public, b"asked")
+        found_out = pair_seed(key, public, epoch, number, b"asked", "p004", "p000")
+        assert (found_out == real) == (number == 2)
     assert len({keys.secret(kind, n) for kind in ("self", "pair") for n in range(4)}) == 8
+
+
+def test_parties_that_are_sent_other_weights_share_no_masks(made):
+    """A server that sends weights to all but one that leave nothing to learn, to be left with the
+    change of that one: with all shares given, what it has is masked still."""
+    server = made.server
+    for number, differ in ((1, False), (2, True)):
+        found = Collected(made, number)
+        found.mask(*P[1:])
+        weights = {name: value + differ for name, value in LIKE.items()}
+        request = RoundRequest("train", number, RECIPE, weights).to_bytes()
+        body = server.ask("p000", wire.MASK, number, {"epoch": 0}, request)
+        found.bodies["p000"] = wire.read_body(body, "commitment", "how")[1]
+        total = 0
+        for name in P:
+            found.unmask(name)
+        for name in P:
+            data = found.bodies[name]
+            vector = unpacked(data[64:], 32)
+            secret = recovered(found.shares["self", name], from_bytes(bytes(data[:64])), 5, 4)
+            add_mask(vector, self_seed(secret), -1)
+            total = total + vector
+        want = sum(made.encoded(name, number) for name in P)
+        assert (total != want).sum() == (17 if differ else 0)
 
 
 def test_the_public_side_is_that_of_the_protocol(made):
