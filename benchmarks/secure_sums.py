@@ -115,6 +115,7 @@ def measured(setting: Setting) -> dict[str, float]:
 
     first = round_of("secure", 0)
     found: dict[str, list[float]] = {"plain": [], "secure": [], "dropouts": []}
+    gone = 0
     for number in range(1, setting.rounds + 1):
         found["plain"].append(round_of("plain", number))
         found["secure"].append(round_of("secure", 2 * number - 1))

@@ -75,7 +75,7 @@ def _distance(one: Path, other: Path) -> float:
 @pytest.mark.parametrize("bits", [16, 24, 32])
 @pytest.mark.parametrize("level", ["example", "none"])
 def test_a_secure_run_is_the_plain_run_on_the_grid(
-    tmp_path: Path, same_randomness: None, level: str, bits: int
+    tmp_path: Path, same_randomness: None, level: str, bits: Any
 ) -> None:
     """Where noise is made at the parties, or nowhere: after a round the models lie half a step of
     the grid apart, as the mean of four roundings does. (Later rounds have other noise, which is
@@ -157,7 +157,9 @@ def test_neighbours_differ_by_their_bound_and_in_nothing_else(
     """All rows of one hospital, or one of its rows, are others; or the row is gone."""
     file = patients(tmp_path / "patients.csv", people=30)
     privacy = {"unit": unit, "adjacency": adjacency, "accountant": "rdp"}
-    changes = {f"differential_privacy__{key}": value for key, value in privacy.items()}
+    changes: dict[str, Any] = {
+        f"differential_privacy__{key}": value for key, value in privacy.items()
+    }
     if unit == "example" and adjacency == "replace_one":
         changes["training__sampling"] = {"kind": "full"}
     first = _run(tmp_path, TABLE, "one", **changes)

@@ -26,7 +26,8 @@ for which as many dropouts as the run survives leave each party `t` holders, but
 nothing that is learnt.
 
 *Needed:* the order has to be random to those who choose the colluders. It is drawn from numbers
-that all parties commit to before any is shown, so one honest party suffices.
+that all parties commit to before any is shown, so one honest party suffices. Colluders that do not
+show theirs cost an epoch, and so give 16 tries (`wire.EPOCHS`) and no more.
 
 Source: Bell, Bonawitz, Gascón, Lepoint & Raykova 2020, "Secure Single-Server Aggregation with
 (Poly)Logarithmic Overhead", https://eprint.iacr.org/2020/704, section 3 (the graph); the bounds

@@ -69,6 +69,15 @@ class Member:
         self._identity, self._terms, self._clip, self._secret = identity, terms, clip, secret
         self._epochs: dict[int, _Epoch] = {}
         self._keys: dict[int, EpochKeys] = {}
+        self._answers: dict[str, Callable[[_Asked], bytes]] = {
+            wire.ADVERTISE: self._advertise,
+            wire.REVEAL: self._reveal,
+            wire.SHARE: self._share,
+            wire.CONFIRM: self._confirm,
+            wire.MASK: self._mask,
+            wire.SIGN: self._sign,
+            wire.UNMASK: self._unmask,
+        }
 
     def __repr__(self) -> str:
         return f"Member({self._identity!r})"
@@ -85,7 +94,7 @@ class Member:
         both cases nothing was released.
         """
         about = addressed(request)
-        if about.kind not in _STEPS:
+        if about.kind not in _FIELDS:
             raise PartyError(
                 f"party {self.name!r} answers the secure sum alone, and {about.kind!r} is no "
                 "message of it"
@@ -93,8 +102,7 @@ class Member:
         terms = self._terms
         expected = terms.about(about.kind, about.round, self.name, "request")
         body, digest = verified_message(request, expected, terms.roster)
-        fields, answer = _STEPS[about.kind]
-        facts, data = wire.read_body(body, *fields)
+        facts, data = wire.read_body(body, *_FIELDS[about.kind])
         if "epoch" in facts and about.kind in _SETUP and facts["epoch"] != about.round:
             raise self._refusal(about.kind, about.round, "its epoch is not that of the envelope")
         asked = _Asked(about.kind, about.round, digest, facts, data, answers, trained)
@@ -111,7 +119,7 @@ class Member:
                 )  # fmt: skip
             return known[1]
         reply = terms.about(about.kind, about.round, self.name, "reply")
-        found = signed_message(answer(self, asked), reply, self._identity)
+        found = signed_message(self._answers[about.kind](asked), reply, self._identity)
         answers.put(step, entered, found)
         return found
 
@@ -378,12 +386,12 @@ def _record(epoch: int) -> str:
 
 
 _SETUP = (wire.ADVERTISE, wire.REVEAL, wire.SHARE, wire.CONFIRM)
-_STEPS: dict[str, tuple[tuple[str, ...], Callable[[Member, _Asked], bytes]]] = {
-    wire.ADVERTISE: (("epoch",), Member._advertise),
-    wire.REVEAL: (("epoch", "members"), Member._reveal),
-    wire.SHARE: (("epoch", "members", "nonces"), Member._share),
-    wire.CONFIRM: (("epoch", "signatures"), Member._confirm),
-    wire.MASK: (("epoch",), Member._mask),
-    wire.SIGN: (("epoch", "dropped"), Member._sign),
-    wire.UNMASK: (("epoch", "dropped", "signatures"), Member._unmask),
+_FIELDS: dict[str, tuple[str, ...]] = {
+    wire.ADVERTISE: ("epoch",),
+    wire.REVEAL: ("epoch", "members"),
+    wire.SHARE: ("epoch", "members", "nonces"),
+    wire.CONFIRM: ("epoch", "signatures"),
+    wire.MASK: ("epoch",),
+    wire.SIGN: ("epoch", "dropped"),
+    wire.UNMASK: ("epoch", "dropped", "signatures"),
 }

@@ -20,7 +20,7 @@ from nacre.federated_learning.roster import ALL, Identity
 from nacre.federated_learning.secure import wire
 from nacre.federated_learning.secure.keys import commitment, pair_seed, round_key, self_seed
 from nacre.federated_learning.secure.masks import RingVector, add_mask, unpacked
-from nacre.federated_learning.secure.member import keys_of, round_public
+from nacre.federated_learning.secure.member import KEY, keys_of, round_public
 from nacre.federated_learning.secure.sharing import BYTES, from_bytes, known_count, recovered
 from nacre.federated_learning.secure.survivors import Members, SumTerms
 from nacre.federated_learning.signed import message_digest, signed_message, verified_message
@@ -58,30 +58,37 @@ class Asking:
     faults: list[PartyError] = field(default_factory=list[PartyError])
 
     def ask(
-        self, kind: str, number: int, bodies: Mapping[str, bytes] | bytes, names: Iterable[str] = ()
+        self,
+        kind: str,
+        number: int,
+        bodies: Mapping[str, bytes] | bytes,
+        names: Iterable[str] = (),
+        data: int = 0,  # bytes that a reply has beyond its facts
     ) -> dict[str, tuple[bytes, memoryview]]:
         """The whole replies and their bodies, in the order of the names. One body for all is signed
         once."""
         if isinstance(bodies, bytes):
-            return self.send(kind, number, self.signed(bodies, kind, number, ALL), names)
+            return self.send(kind, number, self.signed(bodies, kind, number, ALL), names, data)
         requests = {n: self.signed(body, kind, number, n) for n, body in bodies.items()}
-        return self._sent(kind, number, requests)
+        return self._sent(kind, number, requests, data)
 
     def send(
-        self, kind: str, number: int, message: bytes, names: Iterable[str]
+        self, kind: str, number: int, message: bytes, names: Iterable[str], data: int
     ) -> dict[str, tuple[bytes, memoryview]]:
         """As `ask`, of one signed message for all."""
-        return self._sent(kind, number, dict.fromkeys(names, message))
+        return self._sent(kind, number, dict.fromkeys(names, message), data)
 
     def _sent(
-        self, kind: str, number: int, requests: Mapping[str, bytes]
+        self, kind: str, number: int, requests: Mapping[str, bytes], data: int
     ) -> dict[str, tuple[bytes, memoryview]]:
         replies = self.transport.ask(requests)
         found: dict[str, tuple[bytes, memoryview]] = {}
         for name in sorted(requests.keys() & replies.keys()):
             expected = self.terms.about(kind, number, name, "reply")
             try:
-                body, _ = verified_message(replies[name], expected, self.terms.roster)
+                body, _ = verified_message(
+                    replies[name], expected, self.terms.roster, limit=data + _ROOM
+                )
             except PartyError as fault:
                 self.fault(name, fault)
                 continue
@@ -142,12 +149,15 @@ class Session:
     def _exchanged(cls, asking: Asking, epoch: int, names: list[str]) -> Session | list[str]:
         """The session, or the names of those who answered to the end."""
         terms = asking.terms
-        replies = asking.ask(wire.ADVERTISE, epoch, wire.body_of({"epoch": epoch}), names)
+        body, size = wire.body_of({"epoch": epoch}), KEY * (1 + terms.rounds)
+        replies = asking.ask(wire.ADVERTISE, epoch, body, names, size)
         advertisements: dict[str, bytes] = {}
         entries: dict[str, list[str]] = {}
         for name, (whole, body) in replies.items():
             try:
-                facts, _ = wire.read_body(body, "commitment")
+                facts, data = wire.read_body(body, "commitment")
+                if len(data) != size:
+                    raise PartyError(f"it sent {len(data)} bytes of keys where {size} are needed")
             except PartyError as fault:
                 asking.fault(name, fault)
                 continue
@@ -185,15 +195,16 @@ class Session:
         """(values of pair secrets, signatures of the members) by name."""
         entries = {name: list(entry) for name, entry in members.entries.items()}
         facts = {"epoch": members.epoch, "members": entries, "nonces": dict(members.nonces)}
+        size = BYTES * members.terms.rounds * _known_each(members)
         if members.complete:
             whole = wire.body_of(facts, wire.with_lengths(advertisements))
-            replies = asking.ask(wire.SHARE, members.epoch, whole, members.names)
+            replies = asking.ask(wire.SHARE, members.epoch, whole, members.names, size)
         else:
             bodies = {
                 name: wire.body_of(facts, wire.with_lengths({n: advertisements[n] for n in near}))
                 for name, near in members.neighbours.items()
             }
-            replies = asking.ask(wire.SHARE, members.epoch, bodies)
+            replies = asking.ask(wire.SHARE, members.epoch, bodies, data=size)
         known: dict[str, list[int]] = {}
         signatures: dict[str, str] = {}
         for name, (_, body) in replies.items():
@@ -251,10 +262,11 @@ class Session:
         room = BYTES * _known_each(members)
         found: dict[str, Masked] = {}
         names = [name for name in members.names if name not in self._waiting]
-        for name, (_, reply) in asking.send(wire.MASK, number, message, names).items():
+        whole = room + size * grid.bits // 8
+        for name, (_, reply) in asking.send(wire.MASK, number, message, names, whole).items():
             try:
                 facts, data = wire.read_body(reply, "commitment", "how")
-                if len(data) != room + size * grid.bits // 8:
+                if len(data) != whole:
                     raise PartyError("its masked change has another length than the model")
                 how = how_from_json(facts["how"])
                 if private and not isinstance(how, Noised | Inherited):
@@ -293,7 +305,8 @@ class Session:
         members = self.members
         places = {n: {h: i + 1 for i, h in enumerate(members.holders(n))} for n in members.names}
         found: dict[str, dict[int, int]] = {name: {} for name in members.names}
-        for name, (_, reply) in asking.ask(wire.UNMASK, number, body, helpers).items():
+        size = BYTES * len(members.holders(members.names[0]))
+        for name, (_, reply) in asking.ask(wire.UNMASK, number, body, helpers, size).items():
             dealers = members.holders(name)
             try:
                 values = _elements(wire.read_body(reply)[1], len(dealers))
