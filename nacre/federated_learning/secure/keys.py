@@ -13,6 +13,7 @@ round, about the channel key or about the root; nothing has to be renewed after 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -59,10 +60,18 @@ class EpochKeys:
         names = sorted((self._name, other))
         return agreed_key(self.channel, channel, "shares", *self._epoch, *names)
 
-    def mask_seed(self, number: int, other: str, public: bytes, asked: bytes) -> bytes:
-        """The seed of the mask that this party has in common with another in a round."""
+    def mask_seeds(
+        self,
+        number: int,
+        publics: Mapping[str, bytes],  # other parties' keys of the round
+        asked: bytes,  # digest of the round's request
+    ) -> dict[str, bytes]:
+        """The seeds of the masks that this party has in common with others in a round."""
         key = round_key(self.secret("pair", number))
-        return pair_seed(key, public, self._epoch, number, asked, self._name, other)
+        return {
+            other: pair_seed(key, public, self._epoch, number, asked, self._name, other)
+            for other, public in publics.items()
+        }
 
 
 def round_key(secret: int) -> X25519PrivateKey:

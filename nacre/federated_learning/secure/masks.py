@@ -7,6 +7,7 @@ those low bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 RingVector = NDArray[Any]
 """(d,) uint16 or uint32."""
 
-_CHUNK = 1 << 17  # bytes at a time: keystream and sum stay in the processor's cache
+_CHUNK = 1 << 16  # bytes at a time
 _ZEROS = memoryview(bytes(_CHUNK))
 
 
@@ -25,24 +26,34 @@ def ring_type(bits: int) -> np.dtype[Any]:
     return np.dtype("<u2" if bits == 16 else "<u4")
 
 
-def add_mask(
+def add_masks(
     total: RingVector,  # changed in place
-    seed: bytes,  # 32, used for this mask alone
-    sign: int = 1,  # -1 takes the mask away
+    masks: Iterable[
+        tuple[bytes, int]
+    ],  # seed of 32 bytes, for this mask alone; 1, or -1: take away
 ) -> None:
-    """Adds the mask of a seed, or takes it away.
+    """Adds the masks of some seeds, or takes them away.
 
-    *Guarantee:* without the seed a masked vector cannot be distinguished from uniform entries of
-    the ring, as far as AES-256 in counter mode cannot.
+    All masks of one part come before the next part, which is then still in the processor's cache.
+
+    *Guarantee:* without a seed a vector with its mask cannot be distinguished from uniform entries
+    of the ring, as far as AES-256 in counter mode cannot.
     """
-    stream = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor()
+    streams = [
+        (
+            Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor(),
+            np.add if sign > 0 else np.subtract,
+        )
+        for seed, sign in masks
+    ]
     room = bytearray(_CHUNK + 15)  # what `update_into` asks for beyond its input
     chunk = np.frombuffer(room, dtype=total.dtype, count=_CHUNK // total.itemsize)
-    combine = np.add if sign > 0 else np.subtract
     for start in range(0, len(total), len(chunk)):
         part = total[start : start + len(chunk)]
-        stream.update_into(_ZEROS[: part.nbytes], room)
-        combine(part, chunk[: len(part)], out=part)
+        zeros, mask = _ZEROS[: part.nbytes], chunk[: len(part)]
+        for stream, combine in streams:
+            stream.update_into(zeros, room)
+            combine(part, mask, out=part)
 
 
 def packed(vector: RingVector, bits: int) -> bytes:

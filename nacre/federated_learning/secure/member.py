@@ -32,7 +32,7 @@ from nacre.federated_learning.secure.keys import (
     round_key,
     self_seed,
 )
-from nacre.federated_learning.secure.masks import RingVector, add_mask, packed
+from nacre.federated_learning.secure.masks import RingVector, add_masks, packed
 from nacre.federated_learning.secure.sharing import known_values, to_bytes
 from nacre.federated_learning.secure.survivors import Members, SumTerms
 from nacre.federated_learning.signed import addressed, signed_message, verified_message
@@ -187,10 +187,10 @@ class Member:
         release = asked.trained(request)
         vector = self._encoded(release.total, number)
         secret = keys.secret("self", number)
-        add_mask(vector, self_seed(secret))
-        for other, public in epoch.advertised.items():
-            seed = keys.mask_seed(number, other, round_public(public, number), asked.digest)
-            add_mask(vector, seed, 1 if self.name < other else -1)
+        publics = {other: round_public(own, number) for other, own in epoch.advertised.items()}
+        seeds = keys.mask_seeds(number, publics, asked.digest)
+        pairs = [(seed, 1 if self.name < other else -1) for other, seed in seeds.items()]
+        add_masks(vector, [(self_seed(secret), 1), *pairs])
         facts = {"commitment": commitment(secret).hex(), "how": how_to_json(release.how)}
         known = self._known(epoch, keys, "self", number)
         return wire.body_of(facts, known, packed(vector, self._terms.grid.bits))

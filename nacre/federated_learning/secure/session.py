@@ -19,7 +19,7 @@ from nacre.federated_learning.messages import How, how_from_json
 from nacre.federated_learning.roster import ALL, Identity
 from nacre.federated_learning.secure import wire
 from nacre.federated_learning.secure.keys import commitment, pair_seed, round_key, self_seed
-from nacre.federated_learning.secure.masks import RingVector, add_mask, unpacked
+from nacre.federated_learning.secure.masks import RingVector, add_masks, unpacked
 from nacre.federated_learning.secure.member import KEY, keys_of, round_public
 from nacre.federated_learning.secure.sharing import BYTES, from_bytes, known_count, recovered
 from nacre.federated_learning.secure.survivors import Members, SumTerms
@@ -248,11 +248,12 @@ class Session:
         total = masked[survivors[0]].vector
         for name in survivors[1:]:
             total += masked[name].vector
-        for name in survivors:
-            add_mask(total, self_seed(self._self_secret(name, masked[name], shares[name])), -1)
+        seeds = [self_seed(self._self_secret(n, masked[n], shares[n])) for n in survivors]
+        left = [(seed, -1) for seed in seeds]
         asked = message_digest(message) if dropped else b""
         for name in dropped:
-            self._take_away(total, number, asked, name, shares[name], set(survivors))
+            left += self._left_masks(number, asked, name, shares[name], set(survivors))
+        add_masks(total, left)
         return Opened(total, survivors, dropped, list(asking.faults))
 
     def _masked(
@@ -334,16 +335,15 @@ class Session:
             raise _spoilt(name)
         return secret
 
-    def _take_away(
+    def _left_masks(
         self,
-        total: RingVector,
         number: int,
         asked: bytes,  # digest of the round's request
         name: str,  # who dropped out
         shares: Mapping[int, int],
         survivors: set[str],
-    ) -> None:
-        """Takes the masks that survivors have in common with one who dropped out off the total."""
+    ) -> list[tuple[bytes, int]]:
+        """The masks that survivors have in common with one who dropped out, to take them away."""
         members, each = self.members, _known_each(self.members)
         own = self._advertised[name]
         known = self._known[name][number * each : (number + 1) * each]
@@ -351,11 +351,13 @@ class Session:
         if key.public_key().public_bytes_raw() != round_public(own, number):
             raise _spoilt(name)
         epoch = (members.terms.run, members.terms.recipe, members.epoch)
+        found: list[tuple[bytes, int]] = []
         for other in members.neighbours[name]:
             if other in survivors:
                 public = round_public(self._advertised[other], number)
                 seed = pair_seed(key, public, epoch, number, asked, name, other)
-                add_mask(total, seed, -1 if other < name else 1)
+                found.append((seed, -1 if other < name else 1))
+        return found
 
 
 def _known_each(members: Members) -> int:

@@ -10,7 +10,7 @@ from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.roster import ALL, Identity
 from nacre.federated_learning.secure import wire
 from nacre.federated_learning.secure.keys import pair_seed, round_key, self_seed
-from nacre.federated_learning.secure.masks import add_mask, packed, unpacked
+from nacre.federated_learning.secure.masks import add_masks, packed, unpacked
 from nacre.federated_learning.secure.member import round_public
 from nacre.federated_learning.secure.sharing import from_bytes, known_count, recovered
 from nacre.federated_learning.secure.survivors import Members
@@ -323,7 +323,7 @@ class Collected:
         known = from_bytes(bytes(body[: 32 * each]))
         vector = unpacked(body[32 * each :], self.terms.grid.bits)
         secret = recovered(self.shares["self", name], known, 5, 4)
-        add_mask(vector, self_seed(secret), -1)
+        add_masks(vector, [(self_seed(secret), -1)])
         number = self.number
         kept = self.session._known[name][number * each : (number + 1) * each]
         key = round_key(recovered(self.shares["pair", name], kept, 5, 4))
@@ -331,7 +331,7 @@ class Collected:
         for other in self.members.neighbours[name]:
             public = round_public(self.session._advertised[other], number)
             seed = pair_seed(key, public, epoch, number, self.asked, name, other)
-            add_mask(vector, seed, 1 if other < name else -1)  # the smaller name adds it
+            add_masks(vector, [(seed, 1 if other < name else -1)])  # the smaller name adds it
         return vector
 
 
@@ -416,7 +416,7 @@ def test_an_opened_key_of_a_round_opens_no_other_round(made):
     advertised = found.session._advertised["p000"]
     for number in range(4):
         public = round_public(advertised, number)
-        real = keys.mask_seed(number, "p000", public, b"asked")
+        real = keys.mask_seeds(number, {"p000": public}, b"asked")["p000"]
         found_out = pair_seed(key, public, epoch, number, b"asked", "p004", "p000")
         assert (found_out == real) == (number == 2)
     assert len({keys.secret(kind, n) for kind in ("self", "pair") for n in range(4)}) == 8
@@ -440,7 +440,7 @@ def test_parties_that_are_sent_other_weights_share_no_masks(made):
             data = found.bodies[name]
             vector = unpacked(data[64:], 32)
             secret = recovered(found.shares["self", name], from_bytes(bytes(data[:64])), 5, 4)
-            add_mask(vector, self_seed(secret), -1)
+            add_masks(vector, [(self_seed(secret), -1)])
             total = total + vector
         want = sum(made.encoded(name, number) for name in P)
         assert (total != want).sum() == (17 if differ else 0)

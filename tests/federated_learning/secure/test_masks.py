@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nacre.federated_learning.secure.masks import add_mask, ring_type, unpacked
+from nacre.federated_learning.secure.masks import add_masks, ring_type, unpacked
 from tests.federated_learning.secure.rounds import Federation
 
 FALSE_ALARM = 1e-6
@@ -16,11 +16,11 @@ FALSE_ALARM = 1e-6
 def test_a_mask_is_taken_away_by_its_own_seed(bits, size):
     start = np.arange(size).astype(ring_type(bits))
     vector = start.copy()
-    add_mask(vector, bytes(32))
+    add_masks(vector, [(bytes(32), 1)])
     assert size < 2 or not (vector == start).all()
     other = vector.copy()
-    add_mask(other, bytes([1]) * 32, -1)
-    add_mask(vector, bytes(32), -1)
+    add_masks(other, [(bytes([1]) * 32, -1)])
+    add_masks(vector, [(bytes(32), -1)])
     assert (vector == start).all()
     assert size < 2 or not (other == start).all()
 
@@ -30,7 +30,7 @@ def test_a_mask_is_one_keystream_from_the_start():
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     vector = np.zeros(100_000, dtype="<u4")
-    add_mask(vector, bytes(range(32)))
+    add_masks(vector, [(bytes(range(32)), 1)])
     stream = Cipher(algorithms.AES256(bytes(range(32))), modes.CTR(bytes(16))).encryptor()
     assert vector.tobytes() == stream.update(bytes(400_000))
 
