@@ -146,6 +146,21 @@ def _resigned(made, name, data, change):
     return signed_message(change(body), about, made.keys.member(name)._identity)
 
 
+def test_a_party_that_prepares_nonsense_and_drops_out_is_named():
+    """What it made known at the start does not give its key, once it drops out."""
+    made = Federation(5, 4, rounds=1)
+
+    def change(way, kind, name, data):
+        if (way, kind, name) != ("reply", wire.SHARE, "p001"):
+            return data
+        return _resigned(made, name, data, lambda body: body[:-1] + bytes([body[-1] ^ 1]))
+
+    made.wire.change = change
+    made.wire.gone[wire.MASK] = {"p001"}
+    with pytest.raises(PartyError, match="secret of party 'p001' do not give that secret"):
+        made.round()
+
+
 @pytest.mark.parametrize("kind", [wire.SHARE, wire.MASK, wire.SIGN, wire.UNMASK, wire.ADVERTISE])
 @pytest.mark.parametrize("dropped", [False, True])
 def test_a_party_that_signs_nonsense_spoils_no_sum_unseen(kind, dropped):
