@@ -26,19 +26,24 @@ from nacre.federated_learning.federation import Federation
 from nacre.federated_learning.gather import Plain
 from nacre.federated_learning.messages import Reply, RoundRequest
 from nacre.federated_learning.options import (
+    GATHERS,
     AllParties,
     FederatedLearning,
+    GatherOption,
     Local,
     PlainGather,
     PoissonCohort,
     StopWhenFlat,
 )
 from nacre.federated_learning.party import Party
+from nacre.federated_learning.roster import Identity, Roster
+from nacre.federated_learning.secure import SecureGather
 from nacre.federated_learning.transport import InProcess, OnDemand
 
 __all__ = [
     "AGGREGATES",
     "COMPRESSIONS",
+    "GATHERS",
     "AggregateOption",
     "AllParties",
     "Bucketing",
@@ -48,7 +53,9 @@ __all__ = [
     "FLTrust",
     "FederatedLearning",
     "Federation",
+    "GatherOption",
     "GeometricMedian",
+    "Identity",
     "InProcess",
     "Krum",
     "Local",
@@ -63,8 +70,10 @@ __all__ = [
     "PlainGather",
     "PoissonCohort",
     "Reply",
+    "Roster",
     "RoundFacts",
     "RoundRequest",
+    "SecureGather",
     "StopWhenFlat",
     "TopK",
     "TrimmedMean",

@@ -58,7 +58,7 @@ class Plain:
         if not changes and not bounded:
             raise faults[0] if faults else _silence(asked)
         center = asked.known.center
-        clipped = [_clipped(_from(change, center), clip) for change in changes]
+        clipped = [clipped_change(_from(change, center), clip) for change in changes]
         parts, norms = [part for part, _ in clipped], [rows for _, rows in clipped]
         total = self.aggregate.total(parts, self.expected, asked.known) if parts else zero.total
         local = LocalMetrics(torch.cat(norms) if norms else zero.local.norms, len(faults))
@@ -122,7 +122,7 @@ def _from(change: Tensors, center: Tensors | None) -> Tensors:
     return {name: value + center[name] for name, value in change.items()}
 
 
-def _clipped(
+def clipped_change(
     change: Tensors,  # weights after minus weights before
     clip: Clip,
 ) -> tuple[Tensors, Tensor]:  # minus the change, scaled by the rule; (1, G) the norms it had

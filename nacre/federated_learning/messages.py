@@ -109,7 +109,7 @@ class Reply:
             "kind": self.kind,
             "round": self.round,
             "party": self.party,
-            "how": _how_to_json(self.how),
+            "how": how_to_json(self.how),
             "encoding": self.encoding,
             "exponents": exponents,
         }
@@ -123,7 +123,7 @@ class Reply:
         """
         try:
             facts, packed = _unpacked("reply", _REPLY, data)
-            party, how = _text(facts["party"], "party"), _how_from_json(facts["how"])
+            party, how = _text(facts["party"], "party"), how_from_json(facts["how"])
             encoding = _encoding(facts["encoding"])
             tensors = decoded(packed, encoding, facts["exponents"], like)
             kind, number = _kind(facts["kind"]), _round(facts["round"])
@@ -153,11 +153,11 @@ def control_of(tensors: Tensors) -> Tensors:
     }
 
 
-def right_of(data: bytes) -> How:
+def right_of_reply(data: bytes) -> How:
     """By what right a reply leaves, read without its tensors. Raises `PartyError` as
     `Reply.from_bytes` does for bytes that are none."""
     try:
-        return _how_from_json(_facts("reply", _REPLY, data)["how"])
+        return how_from_json(_facts("reply", _REPLY, data)["how"])
     except _UNREADABLE as error:
         raise _refusal("reply", error) from error
 
@@ -245,7 +245,8 @@ def _round(value: Any) -> int:
     return value
 
 
-def _how_to_json(how: How) -> dict[str, Any]:
+def how_to_json(how: How) -> dict[str, Any]:
+    """By what right a release leaves, as a message has it."""
     if isinstance(how, Noised):
         return {"kind": "noised", **_noised_to_json(how)}
     if isinstance(how, Inherited):
@@ -254,7 +255,8 @@ def _how_to_json(how: How) -> dict[str, Any]:
     return {"kind": "unprotected", "reason": how.reason}
 
 
-def _how_from_json(value: Any) -> How:
+def how_from_json(value: Any) -> How:
+    """What `how_to_json` wrote. Raises `ValueError` for anything else."""
     kind = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
     if kind == "noised":
         facts = _object(value, {"kind", "deviation", "bound"})

@@ -15,6 +15,7 @@ from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
 from nacre.federated_learning.compression import CompressionOption
 from nacre.federated_learning.encodings import Encoding
 from nacre.federated_learning.gather import Plain
+from nacre.federated_learning.secure.option import SecureGather
 from nacre.figures.names import FigureName, goodness
 
 
@@ -72,9 +73,19 @@ class PlainGather:
     aggregate: AggregateOption = field(default_factory=MeanAggregate)
     """How the replies become one direction."""
 
+    def sentence(self) -> str:
+        """What the server takes of the changes."""
+        return self.aggregate.sentence()
+
     def build(self, expected: float) -> Plain:
         """The gather of a federation that expects `expected` parties a round."""
         return Plain(self.aggregate, expected)
+
+
+GatherOption = PlainGather | SecureGather
+
+GATHERS = (PlainGather, SecureGather)
+"""Every way in which replies come together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +136,7 @@ class FederatedLearning:
     """What a party does between two rounds; how is under `training`."""
     cohort: CohortOption = field(default_factory=AllParties)
     """Who takes part in a round."""
-    gather: PlainGather = field(default_factory=PlainGather)
+    gather: GatherOption = field(default_factory=PlainGather)
     """How the replies come together."""
     compression: CompressionOption | None = None
     """How a change is made smaller before it travels; None sends every entry as it is."""

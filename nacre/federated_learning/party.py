@@ -12,6 +12,7 @@ from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.encodings import Encoding
 from nacre.federated_learning.messages import Reply, RoundRequest, as_read, misfit
+from nacre.federated_learning.secure.member import Member
 
 
 def step_of(asked: RoundRequest) -> str:
@@ -30,6 +31,9 @@ class Party:
 
     Everything else that decides what is released (mechanism, model, rows) is the party's own: a
     request carries weights, a round and the digest of a recipe, which has to be the party's.
+
+    *Guarantee:* with `member` its changes leave inside secure sums alone: a request for one in the
+    open is refused, whatever the server says.
     """
 
     def __init__(
@@ -45,24 +49,28 @@ class Party:
         key: bytes | None = None,  # of 32 bytes: what is stored is encrypted under it
         encoding: Encoding = "float32",  # of its replies; holds what `train` gives without loss
         answers: Answers | None = None,  # in place of both: where several parties keep theirs
+        member: Member | None = None,  # its side of the secure sums; None: replies are in the open
     ) -> None:
         if (store is None) != (key is None):
             raise ValueError("store and key are given together or not at all")
         self.name = name
         self._train, self._evaluate = train, evaluate
         self._recipe, self._rounds = recipe, rounds
-        self._shapes, self._encoding = like, encoding
+        self._shapes, self._encoding, self._member = like, encoding, member
         self._answers: Answers = answers or (
             Remembered() if store is None or key is None else Stored(store, key)
         )
         self._lock = Lock()  # two requests under one number must not both find it unused
 
     def handle(self, request: bytes) -> bytes:
-        """The bytes of a `Reply`.
+        """The bytes of a `Reply`, or of the secure sum's reply.
 
         Raises `PartyError` for what it does not answer, and whatever training raises (as
         `BudgetExceeded`); in both cases nothing was released.
         """
+        if self._member is not None:
+            with self._lock:
+                return self._member.handle(request, self._answers, self._trained)
         asked = RoundRequest.from_bytes(request)
         return self._once(asked, asked.digest())[1]
 
@@ -90,6 +98,10 @@ class Party:
             data = reply.to_bytes()
             self._answers.put(step, entered, data)
             return reply, data
+
+    def _trained(self, asked: RoundRequest) -> Release:
+        self._check(asked)
+        return self._train(asked.tensors, asked.round)
 
     def _check(self, asked: RoundRequest) -> None:
         if asked.recipe != self._recipe:

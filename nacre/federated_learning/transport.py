@@ -11,6 +11,7 @@ from nacre.core.parts import Handler, Transport
 from nacre.federated_learning.answers import RoundFiles
 from nacre.federated_learning.messages import Reply, RoundRequest, as_read
 from nacre.federated_learning.party import Party, step_of
+from nacre.federated_learning.secure.wire import carries_release, is_secure
 
 
 class InProcess:
@@ -99,6 +100,9 @@ class OnDemand:
         """Each party's reply as bytes. Raises `PartyError` for a name that is no party's."""
         replies = {name: self._party(name).handle(data) for name, data in requests.items()}
         self._answers.keep()
+        if not any(is_secure(data) and not carries_release(data) for data in requests.values()):
+            size = max(map(len, requests.values()), default=0)
+            self.last = RoundCount(len(requests), len(replies), size)
         return replies
 
     def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:

@@ -20,6 +20,7 @@ from nacre.federated_learning import (
     FLTrust,
     NearestNeighbourMixing,
     NormBound,
+    PlainGather,
 )
 from nacre.federated_learning.aggregates import RuleOption
 from nacre.recipe.schema import Recipe
@@ -79,8 +80,11 @@ def robustness(recipe: Recipe) -> Robustness | None:
 
 
 def rule_of(recipe: Recipe) -> AggregateOption | None:
-    """How the server makes one direction of the changes that it sees; None without a federation."""
-    return recipe.federated_learning.gather.aggregate if recipe.federated_learning else None
+    """How the server makes one direction of the changes that it sees; None without a federation,
+    and where a secure sum shows it none of them."""
+    federation = recipe.federated_learning
+    plain = federation is not None and isinstance(federation.gather, PlainGather)
+    return federation.gather.aggregate if plain else None
 
 
 def innermost(rule: AggregateOption) -> RuleOption:

@@ -129,7 +129,7 @@ def _federated(recipe: Recipe) -> str | None:
     names = option.parties.names
     local, taken = (
         counted_noun(option.local.steps, "local step"),
-        option.gather.aggregate.sentence(),
+        option.gather.sentence(),
     )
     if drift := option.local.sentence():
         local += f" with {drift}"

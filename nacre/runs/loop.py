@@ -31,6 +31,7 @@ from nacre.federated_learning.drift import Controls
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
+from nacre.planning.robustness import rule_of
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
 from nacre.runs.progress import Advance, Progress, Silent
@@ -206,9 +207,9 @@ def _federation(
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:
         wire = Overheard(wire)
-    gather = option.gather.build(outer.sampling.expected)
-    root = None
-    if option.gather.aggregate.rooted:
+    gather, root = parties.gather(outer.sampling.expected), None
+    rule = rule_of(plan.recipe)
+    if rule is not None and rule.rooted:
         assert held.public is not None  # refused by the plan otherwise
         root = public_training(setting, held.public, model, source.child("public rows"))
     federation = Federation(
@@ -242,7 +243,9 @@ def _remembered(plan: Plan, weights: Tensors) -> ServerMemory:
         zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
         share = option.expected() / len(option.parties.names)
         controls = Controls(zeros, share, local.steps * plan.recipe.training.optimizer.lr)
-    return ServerMemory(LastDirection() if option.gather.aggregate.centred else None, controls)
+    rule = rule_of(plan.recipe)
+    centred = rule is not None and rule.centred
+    return ServerMemory(LastDirection() if centred else None, controls)
 
 
 def _restored(

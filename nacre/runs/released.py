@@ -14,7 +14,8 @@ from nacre.core.files import write_bytes
 from nacre.core.parts import Transport
 from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
-from nacre.federated_learning.messages import Reply, RoundRequest, right_of
+from nacre.federated_learning.messages import How, Reply, RoundRequest, right_of_reply
+from nacre.federated_learning.secure.wire import carries_release, is_secure, right_of
 from nacre.federated_learning.transport import exchanged
 
 ReleaseFacts = Mapping[str, Any]
@@ -71,6 +72,10 @@ class Overheard:
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Transport.ask`."""
         replies = self._inner.ask(requests)
+        if any(map(is_secure, requests.values())) and not any(
+            map(carries_release, requests.values())
+        ):
+            return replies  # a stage of a secure sum in which no change leaves
         self._hear(replies)
         return replies
 
@@ -84,9 +89,13 @@ class Overheard:
         self.last = {}
         for name, data in replies.items():
             with contextlib.suppress(PartyError):  # the gather says what is wrong with it
-                how = data.how if isinstance(data, Reply) else right_of(data)
+                how = data.how if isinstance(data, Reply) else _right(data)
                 if isinstance(how, Inherited):
                     self.last[name] = how
+
+
+def _right(data: bytes) -> How:
+    return right_of(data) if carries_release(data) else right_of_reply(data)
 
 
 class Log:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from nacre.core.errors import Refusal
 from nacre.data.scaling import PublicScaling
+from nacre.federated_learning import PlainGather
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, protection_of
@@ -43,6 +44,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_those_of_the_base,
 )
 from nacre.planning.refusals.randomness import no_other_randomness
+from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
 from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
@@ -126,6 +128,8 @@ def clients_are_many(facts: RecipeFacts) -> None:
             "large as the update itself; use `unit: example`, or say "
             "`federated_learning: {few_clients: true}` to go on",
         )
+    if not isinstance(federation.gather, PlainGather):
+        return
     aggregate = federation.gather.aggregate
     if not math.isfinite(aggregate.bound(1.0)):
         refuse(
@@ -325,6 +329,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     sampling_with_event,
     unit_exists,
     clients_are_many,
+    secure_sums_hide_parties,
     delta_below_size,
     comparison_on_public_data,
     public_rows_exist,

@@ -11,13 +11,17 @@ from torch import nn
 
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
+from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.data.partition import Dealt
-from nacre.federated_learning import OnDemand, Party
-from nacre.federated_learning.answers import RoundFiles
+from nacre.federated_learning import OnDemand, Party, Plain, SecureGather
+from nacre.federated_learning.answers import Answers, Remembered, RoundFiles, Stored
 from nacre.federated_learning.kept import Memories
 from nacre.federated_learning.messages import RoundRequest
+from nacre.federated_learning.secure import KeysInProcess
+from nacre.federated_learning.secure.member import Member
+from nacre.federated_learning.secure.sums import Secure
 from nacre.planning.plan import Plan
 from nacre.runs.rows import Holdings, holder_names
 from nacre.runs.workers.pool import Job, Pool, Trained
@@ -40,8 +44,10 @@ class Parties:
         """`like` has the names and shapes of what a request holds."""
         option = plan.recipe.federated_learning
         assert option is not None
+        secure = option.gather if isinstance(option.gather, SecureGather) else None
         # Where nothing is private a second answer gives nothing away, and is the same bits.
-        store = None if folder is None or not plan.private else RunFolder(folder).parties
+        once = plan.private or option.remembers or secure is not None
+        store = RunFolder(folder).parties if folder is not None and once else None
         key = None if store is None else source.secret("replies")
         self._plan, self._setting, self._option = plan, setting, option
         self._held, self._source = held, source
@@ -50,6 +56,15 @@ class Parties:
         self._place = Workplace(setting, model)
         self._answers = RoundFiles(store, key)
         self._memories = Memories(store, source)
+        self._keys: KeysInProcess | None = None
+        if secure is not None:
+            assert plan.outer is not None
+            self._keys = KeysInProcess.of(
+                secure, source, tuple(option.parties.names), plan.digest, option.rounds,
+                plan.outer.clip, detached(trainable(model)),
+            )  # fmt: skip
+        self._store = store
+        self._members: dict[str, tuple[Member, Answers]] = {}
         self._pool: Pool | None = None
         self._trained: dict[str, Trained] = {}
 
@@ -61,6 +76,8 @@ class Parties:
     def by_workers(self, count: int, model: nn.Module, stack: ExitStack) -> None:
         """Lets `count` processes train, this one among them, until the stack is left."""
         dealt = self._held.private
+        if self._keys is not None:  # the request of a secure sum is each party's own
+            return
         if count < 2 or not isinstance(dealt, Dealt):
             return
         self._pool = Pool(
@@ -91,15 +108,38 @@ class Parties:
                 self._memories.of(name).keep(round_number, known.kept)
             return known.release
 
+        member, answers = self._member(name)
         return Party(
             name,
             train,
             recipe=self._plan.digest,
             rounds=self._option.rounds,
             like=self._like,
-            answers=self._answers.of(name),
+            answers=answers,
             encoding=self._option.encoding,
+            member=member,
         )
+
+    def gather(self, expected: float) -> Plain | Secure:
+        """How the replies come together."""
+        option = self._option.gather
+        if isinstance(option, SecureGather):
+            assert self._keys is not None
+            return self._keys.gather(expected)
+        return option.build(expected)
+
+    def _member(self, name: str) -> tuple[Member | None, Answers]:
+        """A party's side of the secure sums, and where its answers are kept. A secure sum asks
+        several things a round, and each answer has to be there for the next: so each party has
+        files of its own."""
+        if self._keys is None:
+            return None, self._answers.of(name)
+        if name not in self._members:
+            answers: Answers = Remembered()
+            if self._store is not None:
+                answers = Stored(self._store / name, self._source.secret("replies", name))
+            self._members[name] = self._keys.member(name), answers
+        return self._members[name]
 
     def _training(self, name: str, charge: Journal) -> Callable[[Tensors, int], Release]:
         own = self._source.child("party", name)

@@ -26,7 +26,7 @@ from nacre.core.tensors import trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.partition import Dealt
 from nacre.data.scaling import Scaler
-from nacre.federated_learning.messages import right_of
+from nacre.federated_learning.messages import right_of_reply
 from nacre.recipe.load import dumps
 from nacre.runs.workers.shared import Shared, moved_into
 from nacre.runs.workers.wire import receive, send
@@ -215,7 +215,7 @@ class Pool:
         worker.slots.append(slot)
         entries = [(int(step), str(entered)) for step, entered in header["journal"]]
         kept = load(blobs[1]) if len(blobs) > 1 else None
-        found[name] = Trained(Release(change, right_of(blobs[0])), entries, kept)
+        found[name] = Trained(Release(change, right_of_reply(blobs[0])), entries, kept)
 
     def _died(self, worker: _Worker) -> RunError:
         code = worker.process.wait()
