@@ -16,14 +16,14 @@ from nacre.federated_learning.aggregates import (
     RoundFacts,
     TrimmedMean,
 )
-from nacre.federated_learning.compression import (
+from nacre.federated_learning.federation import Federation
+from nacre.federated_learning.gather import Plain
+from nacre.federated_learning.local.compression import (
     COMPRESSIONS,
     CompressionOption,
     EightBits,
     TopK,
 )
-from nacre.federated_learning.federation import Federation
-from nacre.federated_learning.gather import Plain
 from nacre.federated_learning.messages import Reply, RoundRequest
 from nacre.federated_learning.options import (
     GATHERS,

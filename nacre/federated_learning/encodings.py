@@ -49,7 +49,7 @@ def exponent_of(value: Tensor) -> int:
     return max(exponent - (fraction == 0.5), _SMALLEST)
 
 
-def encoded(tensors: Tensors, encoding: Encoding) -> tuple[Tensors, Any]:
+def in_encoding(tensors: Tensors, encoding: Encoding) -> tuple[Tensors, Any]:
     """The tensors to write and, for int8, the exponents beside them (by name; otherwise None).
 
     Raises `ValueError` where an entry is no multiple that int8 holds: the compressor and the
@@ -72,7 +72,7 @@ def decoded(
     exponents: Any,
     like: Mapping[str, Tensor] | None,  # names and shapes that were asked for; sparse needs them
 ) -> Tensors:
-    """What `encoded` was given, in float32. Raises `ValueError` for what it cannot give."""
+    """What `in_encoding` was given, in float32. Raises `ValueError` for what it cannot give."""
     if encoding == "sparse":
         if exponents is not None:
             raise ValueError("sparse tensors have no exponents")

@@ -13,8 +13,8 @@ from nacre.core.tensors import detached, scale, summed, trainable
 from nacre.core.types import BoundedSum, Tensors
 from nacre.federated_learning.aggregates import RoundFacts
 from nacre.federated_learning.aggregates.direction import LastDirection
-from nacre.federated_learning.drift import Controls
 from nacre.federated_learning.gather import Plain, Round
+from nacre.federated_learning.local.drift import Controls
 from nacre.federated_learning.messages import RoundRequest, control_of, with_control
 from nacre.federated_learning.secure.sums import Secure
 

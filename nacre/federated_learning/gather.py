@@ -13,8 +13,8 @@ from nacre.core.parts import Clip, Transport
 from nacre.core.tensors import finite, norm, summed
 from nacre.core.types import BoundedSum, LocalMetrics, Tensors, Unprotected
 from nacre.federated_learning.aggregates import NOTHING_KNOWN, AggregateOption, Median, RoundFacts
+from nacre.federated_learning.exchange import exchanged
 from nacre.federated_learning.messages import Reply, RoundRequest, misfit
-from nacre.federated_learning.transport import exchanged
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from nacre.core.random import digest
 from nacre.core.strict import parsed
 from nacre.core.tensors import finite
 from nacre.core.types import Inherited, Noised, Tensors, Unprotected
-from nacre.federated_learning.encodings import Encoding, decoded, encoded
+from nacre.federated_learning.encodings import Encoding, decoded, in_encoding
 
 MessageKind = Literal["train", "evaluate"]
 """What is asked: a change of these weights, or figures of them."""
@@ -68,7 +68,7 @@ class RoundRequest:
     def to_bytes(self) -> bytes:
         """The message; the same request gives the same bytes."""
         facts = {"kind": self.kind, "round": self.round, "recipe": self.recipe}
-        return _packed("request", facts, encoded(self.tensors, "float32")[0])
+        return _packed("request", facts, in_encoding(self.tensors, "float32")[0])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RoundRequest:
@@ -104,7 +104,7 @@ class Reply:
 
     def to_bytes(self) -> bytes:
         """The message; the same reply gives the same bytes."""
-        tensors, exponents = encoded(self.tensors, self.encoding)
+        tensors, exponents = in_encoding(self.tensors, self.encoding)
         facts = {
             "kind": self.kind,
             "round": self.round,

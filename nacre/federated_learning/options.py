@@ -12,9 +12,9 @@ from nacre.core.errors import BadArgument
 from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
-from nacre.federated_learning.compression import CompressionOption
 from nacre.federated_learning.encodings import Encoding
 from nacre.federated_learning.gather import Plain
+from nacre.federated_learning.local.compression import CompressionOption
 from nacre.federated_learning.secure.option import SecureGather
 from nacre.figures.names import FigureName, goodness
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from nacre.core.errors import PartyError
-from nacre.core.parts import Handler, Transport
+from nacre.core.parts import Handler
 from nacre.federated_learning.answers import RoundFiles
 from nacre.federated_learning.messages import Reply, RoundRequest, as_read
 from nacre.federated_learning.party import Party, step_of
@@ -31,25 +30,6 @@ class InProcess:
             if name not in self._handlers:
                 raise PartyError(f"no party {name!r} is here; there are {', '.join(self.parties)}")
         return {name: self._handlers[name](data) for name, data in requests.items()}
-
-
-@runtime_checkable
-class Direct(Protocol):
-    """A transport to parties in the same process, which may hand objects on in place of bytes."""
-
-    def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
-        """What these parties reply; an absent name means no answer in time."""
-        ...
-
-
-def exchanged(
-    transport: Transport, request: RoundRequest, cohort: Sequence[str]
-) -> Mapping[str, Reply | bytes]:
-    """What the cohort replies to one request, over whatever way the transport has."""
-    if isinstance(transport, Direct):
-        return transport.exchange(request, cohort)
-    data = request.to_bytes()
-    return transport.ask({name: data for name in cohort})
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation
 from nacre.federated_learning.aggregates.direction import LastDirection
-from nacre.federated_learning.drift import Controls
 from nacre.federated_learning.federation import ServerMemory
+from nacre.federated_learning.local.drift import Controls
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.planning.robustness import rule_of

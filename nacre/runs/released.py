@@ -14,9 +14,9 @@ from nacre.core.files import write_bytes
 from nacre.core.parts import Transport
 from nacre.core.strict import parsed
 from nacre.core.types import Inherited, Noised, Release
+from nacre.federated_learning.exchange import exchanged
 from nacre.federated_learning.messages import How, Reply, RoundRequest, right_of_reply
 from nacre.federated_learning.secure.wire import carries_release, is_secure, right_of
-from nacre.federated_learning.transport import exchanged
 
 ReleaseFacts = Mapping[str, Any]
 """A line of released.jsonl."""

@@ -18,8 +18,8 @@ from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning.between_rounds import BetweenRounds
-from nacre.federated_learning.kept import Memory
+from nacre.federated_learning.local.between_rounds import BetweenRounds
+from nacre.federated_learning.local.kept import Memory
 from nacre.federated_learning.messages import without_control
 from nacre.gradient_clipping import RowSum, Unclipped
 from nacre.gradient_clipping.clipped_sum import UnitLosses

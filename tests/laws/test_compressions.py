@@ -9,8 +9,8 @@ from nacre.core.errors import PartyError
 from nacre.core.random import Source
 from nacre.core.types import Inherited
 from nacre.federated_learning import Reply
-from nacre.federated_learning.compression import COMPRESSIONS, EightBits, TopK
-from nacre.federated_learning.encodings import decoded, encoded, exponent_of
+from nacre.federated_learning.encodings import decoded, exponent_of, in_encoding
+from nacre.federated_learning.local.compression import COMPRESSIONS, EightBits, TopK
 
 ROOT = Source(bytes(32))
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.floats(-(2.0**-10), 2.0**-10, width=32)
@@ -143,9 +143,9 @@ def test_exponents_that_do_not_fit_are_refused(exponents):
 
 def test_numbers_that_eight_bits_do_not_hold_are_refused():
     with pytest.raises(ValueError, match="8 bits"):
-        encoded({"w": torch.tensor([1.0, 0.3])}, "int8")
+        in_encoding({"w": torch.tensor([1.0, 0.3])}, "int8")
     with pytest.raises(ValueError, match="not finite"):
-        encoded({"w": torch.tensor([float("nan")])}, "int8")
+        in_encoding({"w": torch.tensor([float("nan")])}, "int8")
 
 
 def test_a_sparse_reply_of_other_shapes_is_refused_in_a_sentence():

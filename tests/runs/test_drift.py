@@ -15,7 +15,7 @@ from torch import nn
 from nacre.core.errors import Incompatible
 from nacre.core.files import load_tensors
 from nacre.core.random import Source
-from nacre.federated_learning.kept import OnDisk
+from nacre.federated_learning.local.kept import OnDisk
 from nacre.planning.plan import plan
 from nacre.planning.words import techniques
 from nacre.runs import loop
@@ -60,7 +60,8 @@ class Heard:
             begun(place, setting, model)
 
         def of_party(place: Workplace, *given: Any) -> Any:
-            name, answer = given[-1]._folder.name, training(place, *given)
+            memory, answer = given[-1], training(place, *given)
+            name = memory._folder.name if isinstance(memory, OnDisk) else str(id(memory))
             self.rows[name] = given[1]
 
             def train(tensors: Any, number: int) -> Any:
@@ -250,7 +251,7 @@ def test_a_party_keeps_nothing_where_nothing_is_asked_of_it(
 
 def test_compression_is_keyed_by_what_enters_the_round() -> None:
     """Two rounds with one change draw other coins, and a round that is repeated the same."""
-    from nacre.federated_learning.compression import EightBits
+    from nacre.federated_learning.local.compression import EightBits
 
     change, root = {"w": torch.linspace(0, 1, 50)}, Source(bytes(32))
     one, two, again = (

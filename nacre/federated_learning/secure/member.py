@@ -39,7 +39,7 @@ from nacre.federated_learning.signed import addressed, signed_message, verified_
 
 KEY = 32  # bytes of a public key
 
-Trained = Callable[[RoundRequest], Release]
+TrainRound = Callable[[RoundRequest], Release]
 """What a party does with a round's weights, once it has checked them."""
 
 
@@ -87,7 +87,7 @@ class Member:
         """The party's."""
         return self._identity.name
 
-    def handle(self, request: bytes, answers: Answers, trained: Trained) -> bytes:
+    def handle(self, request: bytes, answers: Answers, trained: TrainRound) -> bytes:
         """The signed reply to a signed request.
 
         Raises `PartyError` for whatever the protocol does not ask, and what `trained` raises; in
@@ -352,7 +352,7 @@ class _Asked:
     facts: wire.Facts
     data: memoryview
     answers: Answers
-    trained: Trained
+    trained: TrainRound
 
 
 def keys_of(members: Members, name: str, advertisement: bytes) -> bytes:

@@ -17,7 +17,7 @@ from nacre.data.dataset import Rows
 from nacre.data.partition import Dealt
 from nacre.federated_learning import OnDemand, Party, Plain, SecureGather
 from nacre.federated_learning.answers import Answers, Remembered, RoundFiles, Stored
-from nacre.federated_learning.kept import Memories
+from nacre.federated_learning.local.kept import Memories
 from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.secure import KeysInProcess
 from nacre.federated_learning.secure.member import Member

@@ -9,8 +9,8 @@ from nacre.core.parts import Shape
 from nacre.core.random import Source
 from nacre.core.tensors import finite, subtract
 from nacre.core.types import Tensors
-from nacre.federated_learning.drift import Drift, control_after
-from nacre.federated_learning.kept import Memory
+from nacre.federated_learning.local.drift import Drift, control_after
+from nacre.federated_learning.local.kept import Memory
 from nacre.federated_learning.messages import control_of, with_control, without_control
 from nacre.federated_learning.options import FederatedLearning
 
