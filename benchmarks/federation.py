@@ -264,7 +264,7 @@ def _speed(parties: int, cohort: int, size: str, target: float) -> Any:
     def rows(asked: argparse.Namespace) -> list[Row]:
         found: list[Row] = []
         for workers in sorted({1, asked.workers}):
-            got = alone(parties=parties, cohort=cohort, rounds=6 if asked.quick else 12,
+            got = alone(parties=parties, cohort=cohort, rounds=6 if asked.quick else 25,
                         width=WIDTHS[size], workers=workers)  # fmt: skip
             value = got["updates a second"]
             aim = workers == asked.workers > 1
