@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
+from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import detached, trainable
@@ -52,6 +53,15 @@ class _Level(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartiesElsewhere:
+    """Parties that are not in this process: how they are reached, and the recipe's digest that
+    they know, since each has ledger and files of its own."""
+
+    transport: Transport
+    recipe: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a loop has around it: what it is charged to, kept in, shown by and shared with.
 
@@ -64,6 +74,7 @@ class Surroundings:
     watch: Progress = field(default_factory=Silent)
     devices: Devices = field(default_factory=Devices)
     early: bool = False  # put the last checkpoint back and end there
+    parties: PartiesElsewhere | None = None  # in this process where there are none elsewhere
 
     def charge(self, holder: str) -> Journal:
         """The journal of a holder; one that keeps nothing where nothing is private."""
@@ -190,9 +201,12 @@ def _federation(
         for name, rows in held.private.items()
     }  # fmt: skip
     private = isinstance(outer.noise, NoNoise) and plan.private
-    wire = Overheard(InProcess(handlers)) if private else InProcess(handlers)
+    elsewhere = around.parties or PartiesElsewhere(
+        transport=InProcess(handlers), recipe=plan.digest
+    )
+    wire = Overheard(elsewhere.transport) if private else elsewhere.transport
     gather = option.gather.build(outer.sampling.expected)
-    federation = Federation(wire, gather, plan.digest, private=private)
+    federation = Federation(wire, gather, elsewhere.recipe, private=private)
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,

@@ -77,7 +77,7 @@ def put_together(
     return found
 
 
-class Overheard(logging.Handler):
+class FlowerLog(logging.Handler):
     """Flower's log, kept from the terminal: the last error that it told of, in one line."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 
 from nacre.core.errors import PartyError
 from nacre.federated_learning.flower.blob import (
-    Overheard,
+    FlowerLog,
     blob_of,
     content,
     put_together,
@@ -55,7 +55,7 @@ def serve(node: Node, answer: Answer, done: Callable[[], bool]) -> None:
     A SuperLink that goes away is waited for, and joined anew when it is back. Raises `PartyError`
     where it refuses this node, with what its operator has to do.
     """
-    heard = Overheard()
+    heard = FlowerLog()
     while not done():
         failed: Exception | None = None
         with _connected(node, heard) as connection:
@@ -110,7 +110,7 @@ def _replied(message: Message, reply: bytes, send: Any, push: Any) -> None:
 
 
 @contextmanager
-def _connected(node: Node, heard: Overheard) -> Generator[Any]:
+def _connected(node: Node, heard: FlowerLog) -> Generator[Any]:
     keys = None if node.key is None else (node.key, node.key.public_key())
     certificate = None if node.ca is None else read(node.ca, "the certificate of the authority")
     heard.last = ""

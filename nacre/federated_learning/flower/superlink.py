@@ -65,7 +65,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from nacre.core.errors import NacreError, PartyError
 from nacre.federated_learning.flower.blob import (
     MESSAGE_TYPE,
-    Overheard,
+    FlowerLog,
     blob_of,
     content,
     put_together,
@@ -201,7 +201,7 @@ def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
     Calls that cannot be made are made again for `patience` seconds. Raises `PartyError` where the
     SuperLink refuses the run, or gives its task to another process.
     """
-    Overheard()
+    FlowerLog()
     retries = _retries(patience)
     with _control(where, retries) as control:
         started = _told(where, lambda: control.StartRun(StartRunRequest(fab=fab_to_proto(_app()))))
@@ -237,7 +237,7 @@ def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
 def admit(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0) -> list[str]:
     """Registers nodes at a SuperLink: `keys` are public keys by name, ECDSA as SSH writes them.
     Returns the names of those that it did not have yet."""
-    Overheard()
+    FlowerLog()
     new: list[str] = []
     with _control(where, _retries(patience)) as control:
         listed = _told(where, lambda: control.ListNodes(ListNodesRequest()))
