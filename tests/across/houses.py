@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,16 +78,13 @@ def table(name: str, rows: int = 60) -> pd.DataFrame:
     return pd.DataFrame({"age": age, "pressure": pressure, "ward": name, "ill": ill})
 
 
-def recipe(
-    folder: Path, path: str, privacy: str = OF_ROWS, *, rounds: int = 3, checkpoint: int = 1,
-    change: Callable[[str], str] = lambda text: text,
-) -> Recipe:  # fmt: skip
+def text_of(path: str, privacy: str = OF_ROWS, *, rounds: int = 3, checkpoint: int = 1) -> str:
     """One side's recipe: its own path and its own ledger."""
     said = privacy.format(ledger=f"{Path(path).stem}.db")
     text = RECIPE.format(path=path, rounds=rounds, checkpoint=checkpoint, privacy=said)
     if "unit: client" in text:
         text = text.replace("  local:", "  few_clients: true\n  local:")
-    return loads(change(text), folder=folder)
+    return text
 
 
 def policy(*recipes: Recipe, **changes: object) -> Policy:
@@ -141,6 +138,10 @@ class LocalChannel:
         return found
 
 
+class _Met(Exception):
+    pass
+
+
 class Houses:
     """The whole federation in one folder: `server/`, and one folder a party."""
 
@@ -151,6 +152,7 @@ class Houses:
         publics = {name: key.public for name, key in self.keys.items()}
         self.roster = Roster(self.server.public, publics)
         self.told: list[str] = []
+        self.waiting: dict[str, Attending] = {}
         for name in NAMES:
             (folder / name).mkdir(parents=True)
             table(name).to_csv(folder / name / f"{name}.csv", index=False)
@@ -158,12 +160,18 @@ class Houses:
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of one side."""
-        return recipe(self.folder / name, f"{name}.csv", self.privacy, **self.shape)
+        return loads(self.text(name), folder=self.folder / name)
+
+    def text(self, name: str) -> str:
+        """The same, as its file has it."""
+        return text_of(f"{name}.csv", self.privacy, **self.shape)
 
     def attending(self, name: str, **changes: object) -> Attending:
         """A party that waits; one that waits again, where its folder stands already."""
         own = self.recipe(name)
-        return Attending(own, name, self.folder / name / "run", policy(own, **changes))
+        found = Attending(own, name, self.folder / name / "run", policy(own, **changes))
+        self.waiting[name] = found
+        return found
 
     def voice(self, name: str, **changes: object) -> Voice:
         """The end of a party."""
@@ -177,9 +185,17 @@ class Houses:
         """A carrier to all parties."""
         return LocalChannel({i: self.voice(name).answer for i, name in enumerate(NAMES)})
 
+    def met(self) -> None:
+        """Ends where all have met and nothing was asked: the same keys lie in every folder, so two
+        copies of it can be gone on with, to the same weights."""
+        with suppress(_Met):
+            self.lead(self.channel(), until_met=True)
+        for each in self.waiting.values():
+            each.close()
+
     def lead(
         self, channel: LocalChannel, *, resume: bool = False, into: str = "run",
-        deadline: float = 20.0,
+        deadline: float = 20.0, until_met: bool = False,
     ) -> Run:  # fmt: skip
         """The server's run."""
 
@@ -189,6 +205,8 @@ class Houses:
                 channel, self.server, self.roster, meeting, deadline=deadline, tell=self.tell
             )
             members.gather(2.0)
+            if until_met:
+                raise _Met
             yield members
             members.end()
 

@@ -234,7 +234,7 @@ def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
         runtime.close()
 
 
-def admit(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0) -> list[str]:
+def register(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0) -> list[str]:
     """Registers nodes at a SuperLink: `keys` are public keys by name, ECDSA as SSH writes them.
     Returns the names of those that it did not have yet."""
     FlowerLog()
