@@ -25,13 +25,13 @@ def command() -> None:
     help="A name or address of the SuperLink's machine; for the server, once or more.",
 )  # fmt: skip
 @common_options
-def keys(name: str, into: Path, hosts: tuple[str, ...], as_json: bool) -> None:
+def make_keys(name: str, into: Path, hosts: tuple[str, ...], as_json: bool) -> None:
     """Make the keys of the side NAME: `server`, or the name of a party as the recipe has it.
 
     For the server: an authority for TLS (ca.pem, ca.key), the SuperLink's certificate (server.pem,
     server.key), its secret (superexec.secret) and a signing key. For a party: the key of its node
     and a signing key. Private files are readable by their owner alone. NAME.card.json has the
-    public keys: hand it to whoever makes the roster."""
+    public keys: hand it to the side that makes the roster."""
     from nacre.core.errors import Refusal
     from nacre.federated_learning.across.keys import keys_of_party, keys_of_server
     from nacre.federated_learning.roster import SERVER
@@ -45,7 +45,7 @@ def keys(name: str, into: Path, hosts: tuple[str, ...], as_json: bool) -> None:
     path = into / f"{card.name}.card.json"
     show(
         {"name": card.name, "card": str(path), "signing": card.signing.hex()},
-        f"made the keys of {card.name} in {into}; hand {path} to whoever makes the roster",
+        f"made the keys of {card.name} in {into}; hand {path} to the side that makes the roster",
         as_json,
     )
 
@@ -54,7 +54,7 @@ def keys(name: str, into: Path, hosts: tuple[str, ...], as_json: bool) -> None:
 @click.argument("cards", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the roster is put.")
 @common_options
-def roster(cards: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+def make_roster(cards: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     """Make the roster from CARDS: the server's and each party's. Without `-o`, CARDS is one roster.
 
     Its digest is the same on all sides where they pin the same keys: compare it over a way that
@@ -83,7 +83,7 @@ def roster(cards: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @code_options
 @common_options
-def digest(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
+def show_digest(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
     """Print the digest of what all sides have to agree on in RECIPE: everything but the ledger, the
     execution, and the paths of data. A party's policy names it."""
     from nacre.recipe.load import load_recipe
@@ -98,7 +98,7 @@ def digest(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: b
 @click.option("--superlink", required=True, metavar="HOST:PORT", help="Where it listens.")
 @click.option("--ca", type=click.Path(path_type=Path), required=True, help="The file ca.pem.")
 @common_options
-def admit(cards: tuple[Path, ...], superlink: str, ca: Path, as_json: bool) -> None:
+def admit_nodes(cards: tuple[Path, ...], superlink: str, ca: Path, as_json: bool) -> None:
     """Register the nodes of CARDS, so that the SuperLink lets them in. It lets nobody else in, and
     who is not in the roster gets no rows' change and no word in a run all the same."""
     from nacre.federated_learning.across.keys import Card

@@ -1,4 +1,4 @@
-"""What `nacre train --over` is told of the way to the parties."""
+"""The options of `nacre train --over`: the way to the parties."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def led(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code, rea
     from nacre.planning.plan import plan
     from nacre.recipe.load import load_recipe
     from nacre.runs.federation.lead import lead
-    from nacre.runs.federation.over_flower import Place, over_flower
+    from nacre.runs.federation.over_flower import Whereabouts, over_flower
 
     superlink, keys, roster = reach.require()
-    place = Place(
+    place = Whereabouts(
         address=superlink, ca=authority(reach.ca, reach.insecure), keys=keys, roster=roster
     )
     secret = keys / SECRET if (keys / SECRET).exists() else None

@@ -41,10 +41,10 @@ def command(
     from nacre.cli.progress import watcher
     from nacre.recipe.load import load_recipe
     from nacre.runs.federation.attending import Attending
-    from nacre.runs.federation.over_flower import Place, attend
+    from nacre.runs.federation.over_flower import Whereabouts, attend
     from nacre.runs.federation.policy import read_policy
 
-    place = Place(address=superlink, ca=authority(ca, insecure), keys=keys, roster=roster)
+    place = Whereabouts(address=superlink, ca=authority(ca, insecure), keys=keys, roster=roster)
     said = read_policy(policy)
     own = load_recipe(recipe, code=code_of(packages, trust_code))
     with unfinished("continue with the same command"):
@@ -62,6 +62,6 @@ def authority(ca: Path | None, insecure: bool) -> Path | None:
     if (ca is None) != insecure:
         raise click.UsageError(
             "name the certificate of the SuperLink's authority with `--ca ca.pem`, or say "
-            "`--insecure`, which shows whoever listens all that is sent"
+            "`--insecure`, which shows all that is sent to everybody on the way"
         )
     return ca

@@ -73,7 +73,7 @@ def read(
         outsiders=_scaled(scaler, cohorts.outsiders),
         test_is_public=cohorts.test_is_public,
         private_is_public=cohorts.private_is_public,
-        notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
+        notes=(*cohorts.notes, *_size_notes(recipe, cohorts, holder)),
         hmac=hmac,
         cells=_cells(cohorts),
         parts=_parts(cohorts),
@@ -145,7 +145,7 @@ def _of_rows(rows: Rows) -> Cells:
 _AT_ONCE = 1 << 22  # numbers
 
 
-def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
+def _size_notes(recipe: Recipe, cohorts: Cohorts, holder: str | None) -> list[str]:
     """What the holder should know where the declared size is not that of the units at hand.
 
     For the local terminal only: how many units there are is private, so nothing is refused.
@@ -155,6 +155,11 @@ def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
     by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
     units = len(set(rows.group or ())) if by_group else len(rows)
     what = f"values of {recipe.data.unit!r}" if by_group else "rows"
+    federation = recipe.federated_learning
+    if holder is not None and federation is not None:
+        declared = federation.parties.declared_sizes(recipe.data.size)[holder]
+        keys = ("federated_learning.parties", "training.batch")
+        return size_notes(units, what, declared, recipe.training.batch, keys)
     keys = ("data.size", "training.batch")
     return size_notes(units, what, recipe.data.size, recipe.training.batch, keys)
 

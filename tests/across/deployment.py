@@ -160,6 +160,14 @@ class Deployment:
             "--over", "flower", "--keys", self.at("server"), *self._way(), *more,
         )  # fmt: skip
 
+    def after_round(self, number: int) -> None:
+        """Waits until the server has a checkpoint after so many rounds."""
+        end = time.monotonic() + 120
+        state = self.folder / "server" / "run" / "state"
+        while not any(int(path.stem[5:]) >= number for path in state.glob("step-*.safetensors")):
+            assert time.monotonic() < end, self.processes[-1].said()[-3000:]
+            time.sleep(0.02)
+
     def shown(self, words: Sequence[str]) -> None:
         """Prints a command, where it is to be seen."""
         if self._show:

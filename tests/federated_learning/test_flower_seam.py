@@ -94,11 +94,11 @@ def test_a_blob_is_three_objects() -> None:
     from flwr.app import Metadata
     from flwr.app.message import make_message
 
-    from nacre.federated_learning.flower.blob import blob_of, content, put_together, taken_apart
+    from nacre.federated_learning.flower.blob import blob_of, put_together, records_of, taken_apart
 
     blob = bytes(range(256)) * 4000
     about = Metadata(1, "", 1, 2, "", "", 1.8e9, 60.0, "query")
-    head, tree, objects = taken_apart(make_message(metadata=about, content=content(blob)))
+    head, tree, objects = taken_apart(make_message(metadata=about, content=records_of(blob)))
     assert len(objects) == 3 and head.metadata.message_id == tree.object_id
     assert sum(map(len, objects.values())) < len(blob) + 1000
     message = put_together(tree, objects.__getitem__, 5.0)

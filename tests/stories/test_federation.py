@@ -30,3 +30,42 @@ def test_over_flower_ends_in_the_model_of_the_run_in_process(tmp_path: Path) -> 
         assert [party.wait(30) for party in parties] == [0, 0, 0]
     path = tmp_path / "flower" / "server" / "run" / "model.safetensors"
     assert path.read_bytes() == (expected.path / "model.safetensors").read_bytes()
+
+
+def test_processes_that_are_killed_change_nothing(tmp_path: Path) -> None:
+    """A party, the server and the SuperLink, one after another, each by SIGKILL and started again;
+    and a node that nobody admitted. The model is that of a run that nothing befell."""
+    houses = Houses(tmp_path / "flower", rounds=30)
+    houses.met()
+    other = twin(houses, tmp_path / "process")
+    expected = other.lead(other.channel(), resume=True)
+    again = ("--resume", "--wait", "60", "--deadline", "60")
+    database = ("--database", str(tmp_path / "superlink.db"))
+    with Deployment(houses) as deployment:
+        deployment.prepare()
+        superlink = deployment.superlink(*database)
+        rogue = deployment.party("east")
+        assert rogue.wait(60) == 1
+        assert "refuses this node: its key is not registered there" in rogue.said()
+        assert "nacre federate admit" in rogue.said()
+        deployment.admit()
+        parties = {name: deployment.party(name) for name in NAMES}
+        server = deployment.server(*again)
+
+        deployment.after_round(4)
+        parties["north"].kill()
+        parties["north"] = deployment.party("north")
+        deployment.after_round(9)
+        server.kill()
+        server = deployment.server(*again)
+        deployment.after_round(14)
+        superlink.kill()
+        superlink = deployment.superlink(*database)
+        if server.wait(120) != 0:  # it lost its run there, says so, and goes on in another
+            assert "--resume" in server.said()
+            server = deployment.server(*again)
+            assert server.wait(120) == 0, server.said()
+        for party in parties.values():
+            assert party.wait(60) == 0, party.said()
+    path = tmp_path / "flower" / "server" / "run" / "model.safetensors"
+    assert path.read_bytes() == (expected.path / "model.safetensors").read_bytes()

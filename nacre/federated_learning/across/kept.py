@@ -1,5 +1,5 @@
 """What the parties answered, kept at the server until a checkpoint has it: a server that is killed
-goes on with the same answers, and so to the same weights, whoever was late or gone."""
+sums the same answers again and reaches the same weights, though another party answers by then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nacre.core.random import digest
 from nacre.federated_learning.answers import Stored
 
 
-class Kept:
+class KeptReplies:
     """A transport whose replies are on the disk before they are used, encrypted under `key`.
 
     The same requests get the kept replies, and nobody is asked again. The last `rounds` asks are

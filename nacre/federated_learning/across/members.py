@@ -50,9 +50,9 @@ class Members:
     """Sends each party its request and waits for the replies, until a deadline.
 
     *Guarantee:* what `ask` returns was signed by the party's key in the roster, in this run, and in
-    answer to these very bytes; what anybody else says is dropped and told of. A party that refuses,
-    is gone or is too late is absent, as `Transport.ask` has it, and `tell` is told why. A party
-    that comes back, or comes later, is asked again within the round.
+    answer to these very bytes; what anybody else says is dropped, and `tell` hears of it. A party
+    that refuses, is gone or is too late is absent, as `Transport.ask` has it, and `tell` hears why.
+    One that comes back, or comes later, is asked again within the round.
     """
 
     def __init__(

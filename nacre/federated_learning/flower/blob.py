@@ -27,7 +27,7 @@ MESSAGE_TYPE = "query"
 """As Flower sorts messages; ours are all of one kind, and say of themselves what they are."""
 
 
-def content(blob: bytes) -> RecordDict:
+def records_of(blob: bytes) -> RecordDict:
     """The records that carry these bytes."""
     return RecordDict({_RECORD: ConfigRecord({_ENTRY: blob})})
 
@@ -77,18 +77,10 @@ def put_together(
     return found
 
 
-class FlowerLog(logging.Handler):
-    """Flower's log, kept from the terminal: the last error that it told of, in one line."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.last = ""
-        self._log = logging.getLogger("flwr")
-        for handler in list(self._log.handlers):
-            self._log.removeHandler(handler)
-        self._log.propagate = False
-        self._log.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Remembers an error."""
-        self.last = " ".join(record.getMessage().split())
+def silence_flower() -> None:
+    """Keeps Flower's log from the terminal: what matters of it is said in words of our own."""
+    log = logging.getLogger("flwr")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+    log.propagate = False
+    log.addHandler(logging.NullHandler())

@@ -14,31 +14,37 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supernode import fleet_http_connection
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from nacre.core.errors import PartyError
+from nacre.core.files import write_bytes
 from nacre.federated_learning.flower.blob import (
-    FlowerLog,
     blob_of,
-    content,
     put_together,
+    records_of,
+    silence_flower,
     taken_apart,
 )
-from nacre.federated_learning.flower.superlink import read, unreachable
+from nacre.federated_learning.flower.superlink import read_file, unreachable
 
-Answer = Callable[[bytes], bytes | None]
+Replying = Callable[[bytes], bytes | None]
 """Bytes in, bytes out; None where they are not worth an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class PartyNode:
     """How a party's process reaches the SuperLink."""
 
     address: str
@@ -47,18 +53,20 @@ class Node:
     """The certificate of the authority that signed the SuperLink's; None without TLS."""
     key: EllipticCurvePrivateKey | None
     """Whose public key is registered there; None registers a new one, where no key is asked for."""
+    number: Path
+    """A file that keeps the number that the SuperLink gave to this key."""
 
 
-def serve(node: Node, answer: Answer, done: Callable[[], bool]) -> None:
+def serve(node: PartyNode, answer: Replying, done: Callable[[], bool]) -> None:
     """Answers what comes, one message after another, until `done` says so between two of them.
 
     A SuperLink that goes away is waited for, and joined anew when it is back. Raises `PartyError`
     where it refuses this node, with what its operator has to do.
     """
-    heard = FlowerLog()
+    silence_flower()
     while not done():
         failed: Exception | None = None
-        with _connected(node, heard) as connection:
+        with _connected(node) as connection:
             try:
                 _answering(connection, answer, done)
             except Exception as error:  # which Flower would log, and go on as if all were well
@@ -75,7 +83,7 @@ _PACE = 0.1  # of the time since something came last
 _ARRIVES = 600.0  # seconds that the parts of a message may take after its head
 
 
-def _answering(connection: Any, answer: Answer, done: Callable[[], bool]) -> None:
+def _answering(connection: Any, answer: Replying, done: Callable[[], bool]) -> None:
     _, receive, send, _, _, pull, push, confirm = connection
     last = time.monotonic()
     while not done():
@@ -99,7 +107,7 @@ def _answering(connection: Any, answer: Answer, done: Callable[[], bool]) -> Non
 
 
 def _replied(message: Message, reply: bytes, send: Any, push: Any) -> None:
-    head, tree, objects = taken_apart(Message(content(reply), reply_to=message))
+    head, tree, objects = taken_apart(Message(records_of(reply), reply_to=message))
     try:
         wanted, session = send(head, tree, 0.0)
         for key, data in objects.items():
@@ -110,21 +118,62 @@ def _replied(message: Message, reply: bytes, send: Any, push: Any) -> None:
 
 
 @contextmanager
-def _connected(node: Node, heard: FlowerLog) -> Generator[Any]:
+def _connected(node: PartyNode) -> Generator[Any]:
+    """The connection. Where a SuperLink takes this node to be there still, since its former process
+    was killed, that process is taken off first. Raises `PartyError` where nobody is let in."""
     keys = None if node.key is None else (node.key, node.key.public_key())
-    certificate = None if node.ca is None else read(node.ca, "the certificate of the authority")
-    heard.last = ""
-    try:
-        with http_request_response(node.address, node.ca is None, certificate, keys) as connection:
-            yield connection
-    except SystemExit as error:  # which is how Flower ends where it is refused
-        raise PartyError(_refused(node, heard.last)) from error
+    for last in (False, True):
+        try:
+            with http_request_response(
+                node.address, node.ca is None, _certificate(node), keys
+            ) as connection:
+                if keys is not None:
+                    write_bytes(node.number, str(connection[0]).encode())
+                yield connection
+                return
+        except _Refused as error:
+            if "certificate" in str(error).lower():
+                raise PartyError(unreachable(node.address, error)) from error
+            if last or not _left_behind(node):
+                raise PartyError(_unknown(node)) from error
 
 
-def _refused(node: Node, said: str) -> str:
-    if "certificate" in said.lower():
-        return unreachable(node.address, RuntimeError(said))
+def _certificate(node: PartyNode) -> bytes | None:
+    return None if node.ca is None else read_file(node.ca, "the certificate of the authority")
+
+
+def _left_behind(node: PartyNode) -> bool:
+    """Takes a former process of this node off the SuperLink; whether there was one."""
+    if node.key is None or not node.number.exists():
+        return False
+    interceptors: list[Any] = [
+        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        NodeAuthHttpInterceptor(node.key, node.key.public_key()),
+    ]
+    with FleetHttpClient.from_server_address(
+        node.address, node.ca is None, _certificate(node), interceptors=interceptors
+    ) as client:
+        try:
+            client.DeactivateNode(DeactivateNodeRequest(node_id=int(node.number.read_bytes())))
+        except (httpx.HTTPError, ValueError):
+            return False
+    return True
+
+
+def _unknown(node: PartyNode) -> str:
     return (
-        f"the SuperLink at {node.address} refuses this node: its key is not registered there; send "
-        "its public key to the operator, who runs `nacre federate admit` with it"
+        f"the SuperLink at {node.address} refuses this node: its key is not registered there, or "
+        "another process speaks for it; send its card to the operator, who runs `nacre federate "
+        "admit` with it"
     )
+
+
+class _Refused(Exception):
+    """Flower would end the process here."""
+
+
+def _ended(code: int, message: str = "", *_: object) -> NoReturn:
+    raise _Refused(message)
+
+
+fleet_http_connection.flwr_exit = _ended

@@ -65,10 +65,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from nacre.core.errors import NacreError, PartyError
 from nacre.federated_learning.flower.blob import (
     MESSAGE_TYPE,
-    FlowerLog,
     blob_of,
-    content,
     put_together,
+    records_of,
+    silence_flower,
     taken_apart,
 )
 
@@ -96,11 +96,11 @@ class SuperLink:
         return {
             "server_address": self.address,
             "insecure": False,
-            "root_certificates": read(self.ca, "the certificate of the authority"),
+            "root_certificates": read_file(self.ca, "the certificate of the authority"),
         }
 
 
-def read(path: Path, what: str) -> bytes:
+def read_file(path: Path, what: str) -> bytes:
     """The bytes of a file. Raises `NacreError` that says what it should have been."""
     try:
         return path.read_bytes()
@@ -121,7 +121,6 @@ class Grid:
     def __init__(self, runtime: RuntimeHttpClient, run: int, where: SuperLink) -> None:
         self._runtime, self._run, self._where = runtime, run, where
         self._node = Node(node_id=SUPERLINK_NODE_ID)
-        self._due: dict[str, int] = {}
 
     def nodes(self) -> Mapping[int, str]:
         """See `Channel.nodes`."""
@@ -132,7 +131,7 @@ class Grid:
         """See `Channel.push`."""
         sent: dict[str, int] = {}
         for node, blob in blobs.items():
-            message = make_message(metadata=self._about(node), content=content(blob))
+            message = make_message(metadata=self._about(node), content=records_of(blob))
             head, tree, objects = taken_apart(message)
             request = PushAppMessagesRequest(
                 messages_list=[message_to_proto(head)], message_object_trees=[tree]
@@ -201,7 +200,7 @@ def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
     Calls that cannot be made are made again for `patience` seconds. Raises `PartyError` where the
     SuperLink refuses the run, or gives its task to another process.
     """
-    FlowerLog()
+    silence_flower()
     retries = _retries(patience)
     with _control(where, retries) as control:
         started = _told(where, lambda: control.StartRun(StartRunRequest(fab=fab_to_proto(_app()))))
@@ -237,7 +236,7 @@ def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
 def register(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0) -> list[str]:
     """Registers nodes at a SuperLink: `keys` are public keys by name, ECDSA as SSH writes them.
     Returns the names of those that it did not have yet."""
-    FlowerLog()
+    silence_flower()
     new: list[str] = []
     with _control(where, _retries(patience)) as control:
         listed = _told(where, lambda: control.ListNodes(ListNodesRequest()))
@@ -270,7 +269,7 @@ def _token(where: SuperLink, run: int, retries: RetryInvoker) -> str:
     """The token of the run's task, of which a SuperLink gives each to one process alone."""
     interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
     if where.secret is not None:
-        secret = read(where.secret, "the secret of the SuperLink")
+        secret = read_file(where.secret, "the secret of the SuperLink")
         method = "/flwr.proto.Runtime/AcquireTask"
         interceptors.append(
             SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=[method])

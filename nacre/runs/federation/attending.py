@@ -128,7 +128,7 @@ class Attending:
             )
         self._policy.require(self._plan, self.recipe, self._name)
         if not self._folder.recipe.exists():
-            self._made(run)
+            self._made(run, frozen)
         try:
             self._party = self._opened(frozen)
         except BaseException:
@@ -138,8 +138,10 @@ class Attending:
         self._watch.tell(f"party {self._name!r} takes part in run {run!r}")
 
     def handle(self, run: str, request: bytes) -> bytes:
-        """See `Attendance.handle`."""
+        """See `Attendance.handle`. A party that was started anew goes on in its folder's run."""
         self._policy.require_now()
+        if self._party is None and self._folder.recipe.exists() and self._folder.name() == run:
+            self.join(run, str(self._folder.fact("frozen")))
         if self._party is None or run != self._run:
             raise PartyError(f"party {self._name!r} has not joined this run; resume the server")
         return self._party(request)
@@ -180,10 +182,11 @@ class Attending:
                 )
         self._folder.source()  # raises where it has ended
 
-    def _made(self, run: str) -> None:
+    def _made(self, run: str, frozen: str) -> None:
         recipe = self._plan.recipe
         facts = {
             "run": run,
+            "frozen": frozen,
             "party": self._name,
             "hmac": self._held.hmac,
             "folder": str(recipe.folder.resolve()),

@@ -14,7 +14,7 @@ from nacre.core.errors import Incompatible
 from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, refuse_existing, reopen
-from nacre.federated_learning.across.kept import Kept
+from nacre.federated_learning.across.kept import KeptReplies
 from nacre.federated_learning.across.members import Meeting
 from nacre.planning.plan import Plan
 from nacre.recipe.load import dumps
@@ -79,7 +79,7 @@ def lead(
         )  # fmt: skip
         reached = stack.enter_context(connect(meeting))
         charges = stack.enter_context(_charges(plan, folder))
-        kept = Kept(
+        kept = KeptReplies(
             reached, folder.parties / "asked", source.secret("replies", "asked"),
             rounds=2 * plan.recipe.training.checkpoint + 1,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from nacre.runs.federation.lead import Connect
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Whereabouts:
     """Where the SuperLink is, and by what this side is known."""
 
     address: str
@@ -38,7 +38,7 @@ def read_roster(path: Path) -> Roster:
 
 
 def over_flower(
-    place: Place,
+    place: Whereabouts,
     secret: Path | None,  # the SuperLink's
     *,
     wait: float,  # seconds for all parties to come
@@ -67,13 +67,15 @@ def over_flower(
 _PATIENCE = 60.0  # seconds that a SuperLink which does not answer is waited for
 
 
-def attend(place: Place, name: str, attending: Attending, tell: Callable[[str], None]) -> None:
+def attend(
+    place: Whereabouts, name: str, attending: Attending, tell: Callable[[str], None]
+) -> None:
     """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses."""
     require_flower()
-    from nacre.federated_learning.flower.node import Node, serve
+    from nacre.federated_learning.flower.node import PartyNode, serve
 
     identity = Identity.load(name, place.keys / SIGNING_KEY)
     voice = Voice(identity, read_roster(place.roster), attending, tell=tell)
     key = None if place.ca is None else node_key(place.keys / NODE_KEY)
-    node = Node(address=place.address, ca=place.ca, key=key)
+    node = PartyNode(address=place.address, ca=place.ca, key=key, number=place.keys / "node.number")
     serve(node, voice.answer, lambda: attending.over)
