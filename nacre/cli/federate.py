@@ -64,9 +64,9 @@ def make_roster(cards: tuple[Path, ...], output: Path | None, as_json: bool) -> 
     from nacre.federated_learning.across.keys import Card, roster_of
     from nacre.runs.federation.over_flower import read_roster
 
-    if output is None and len(cards) > 1:
-        raise Refusal("name the file of the new roster with `-o roster.json`")
     if output is None:
+        if len(cards) != 1:
+            raise Refusal("name the file of the new roster with `-o roster.json`")
         found = read_roster(cards[0])
     else:
         found = roster_of([Card.load(path) for path in cards])

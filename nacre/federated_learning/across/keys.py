@@ -52,7 +52,7 @@ class Card:
         """The card that `save` wrote. Raises `PartyError` for anything else."""
         value: Any = read_json(path)
         facts = cast(dict[str, Any], value) if isinstance(value, dict) else {}
-        texts = [facts.get(key) for key in ("name", "signing", "node")]
+        texts: list[Any] = [facts.get(key) for key in ("name", "signing", "node")]
         if facts.keys() != {"format", "name", "signing", "node"} or facts["format"] != 1:
             raise PartyError(f"{path} is no card; name the file that `nacre federate keys` wrote")
         if not all(isinstance(text, str) for text in texts):

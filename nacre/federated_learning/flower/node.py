@@ -176,4 +176,5 @@ def _ended(code: int, message: str = "", *_: object) -> NoReturn:
     raise _Refused(message)
 
 
-fleet_http_connection.flwr_exit = _ended
+# Flower would end the process within five seconds, whatever catches its exit.
+fleet_http_connection.flwr_exit = _ended  # pyright: ignore[reportPrivateImportUsage]

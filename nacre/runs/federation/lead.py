@@ -134,6 +134,7 @@ def _made(plan: Plan, folder: RunFolder) -> None:
         "code": code(recipe),
         "threads": str(recipe.execution.threads or torch.get_num_threads()),
         "portions": "1",
+        "led": "yes",
         "memory": str(physical_memory()),
         "compiled": "yes" if plan.estimate.compiled else "no",
     }
