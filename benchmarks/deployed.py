@@ -24,7 +24,7 @@ import torch
 from nacre.core.types import Unprotected
 from nacre.federated_learning import Reply, RoundRequest
 from nacre.federated_learning.across.keys import CA, NODE_KEY, SECRET, SIGNING_KEY, Card, node_key
-from nacre.federated_learning.across.members import Meeting, Members
+from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.flower.blob import records_of, taken_apart
 from nacre.federated_learning.flower.node import PartyNode, serve
@@ -95,7 +95,7 @@ def measure(deployment: Deployment, parameters: int, rounds: int) -> dict[str, f
     identity = Identity.load(SERVER, keys / SIGNING_KEY)
     seconds: list[float] = []
     with leading(where) as grid:
-        members = Members(grid, identity, read_roster(roster), meeting, deadline=120)
+        members = RemoteParties(grid, identity, read_roster(roster), meeting, deadline=120)
         members.gather(120)
         began = time.process_time()
         for number in range(rounds):

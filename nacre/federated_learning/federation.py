@@ -12,6 +12,7 @@ from nacre.core.tensors import detached, summed, trainable
 from nacre.core.types import BoundedSum
 from nacre.federated_learning.gather import Plain, Round
 from nacre.federated_learning.messages import RoundRequest
+from nacre.federated_learning.secure.sums import Secure
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class Federation:
 
     *Guarantee:* `total / gather.expected` is the aggregate of the contributions, so SGD with lr 1
     is FedAvg and Adam is FedAdam (Reddi et al. 2021, https://arxiv.org/abs/2003.00295, algorithm
-    2). Under a rule with a finite bound one party moves the total by at most `bound`: see `Plain`.
+    2). Under a rule with a finite bound one party moves the total by at most `bound`: see `Plain`
+    and `Secure`.
 
     Frozen parameters and buffers do not travel: every side builds them from the same recipe.
     """
 
     transport: Transport
-    gather: Plain
+    gather: Plain | Secure
     recipe: str  # hex digest
     private: bool = False  # True: replies have to be private by themselves, so that the outer
     # release may be called `Inherited`; one that is unprotected counts as unusable

@@ -52,7 +52,7 @@ class Plain:
             raise faults[0]
         if not changes and not bounded:
             raise faults[0] if faults else _silence(asked)
-        clipped = [_clipped(change, clip) for change in changes]
+        clipped = [clipped_change(change, clip) for change in changes]
         parts, norms = [part for part, _ in clipped], [rows for _, rows in clipped]
         total = self.aggregate.total(parts, self.expected) if parts else zero.total
         local = LocalMetrics(torch.cat(norms) if norms else zero.local.norms, len(faults))
@@ -110,7 +110,7 @@ def _fault(name: str, reply: Reply, asked: Round) -> str | None:
     return misfit(reply.tensors, request.tensors)
 
 
-def _clipped(
+def clipped_change(
     change: Tensors,  # weights after minus weights before
     clip: Clip,
 ) -> tuple[Tensors, Tensor]:  # minus the change, scaled by the rule; (1, G) the norms it had

@@ -91,7 +91,7 @@ class Reply:
             "kind": self.kind,
             "round": self.round,
             "party": self.party,
-            "how": _how_to_json(self.how),
+            "how": how_to_json(self.how),
         }
         return _packed("reply", facts, self.tensors)
 
@@ -100,7 +100,7 @@ class Reply:
         """What `to_bytes` packed. Raises `PartyError` for any other bytes."""
         try:
             facts, tensors = _unpacked("reply", {"kind", "round", "party", "how"}, data)
-            party, how = _text(facts["party"], "party"), _how_from_json(facts["how"])
+            party, how = _text(facts["party"], "party"), how_from_json(facts["how"])
             return cls(_kind(facts["kind"]), _round(facts["round"]), party, tensors, how)
         except _UNREADABLE as error:
             raise _refusal("reply", error) from error
@@ -174,7 +174,8 @@ def _round(value: Any) -> int:
     return value
 
 
-def _how_to_json(how: How) -> dict[str, Any]:
+def how_to_json(how: How) -> dict[str, Any]:
+    """By what right a release leaves, as a message has it."""
     if isinstance(how, Noised):
         return {"kind": "noised", **_noised_to_json(how)}
     if isinstance(how, Inherited):
@@ -183,7 +184,8 @@ def _how_to_json(how: How) -> dict[str, Any]:
     return {"kind": "unprotected", "reason": how.reason}
 
 
-def _how_from_json(value: Any) -> How:
+def how_from_json(value: Any) -> How:
+    """What `how_to_json` wrote. Raises `ValueError` for anything else."""
     kind = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
     if kind == "noised":
         facts = _object(value, {"kind", "deviation", "bound"})

@@ -13,6 +13,7 @@ from nacre.core.optimizers import SGD, OptimizerOption
 from nacre.data.partition import PartitionOption
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
 from nacre.federated_learning.gather import Plain
+from nacre.federated_learning.secure.option import SecureGather
 from nacre.figures.names import FigureName, goodness
 
 
@@ -57,9 +58,19 @@ class PlainGather:
     aggregate: AggregateOption = field(default_factory=MeanAggregate)
     """How the replies become one direction."""
 
+    def sentence(self) -> str:
+        """What the server takes of the changes."""
+        return self.aggregate.sentence()
+
     def build(self, expected: float) -> Plain:
         """The gather of a federation that expects `expected` parties a round."""
         return Plain(self.aggregate, expected)
+
+
+GatherOption = PlainGather | SecureGather
+
+GATHERS = (PlainGather, SecureGather)
+"""Every way in which replies come together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +121,7 @@ class FederatedLearning:
     """What a party does between two rounds; how is under `training`."""
     cohort: CohortOption = field(default_factory=AllParties)
     """Who takes part in a round."""
-    gather: PlainGather = field(default_factory=PlainGather)
+    gather: GatherOption = field(default_factory=PlainGather)
     """How the replies come together."""
     optimizer: OptimizerOption = field(default_factory=lambda: SGD(lr=1.0))
     """What the server does with the mean change: SGD with lr 1 is FedAvg, Adam is FedAdam."""

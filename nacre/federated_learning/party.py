@@ -11,6 +11,7 @@ from nacre.core.tensors import finite
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers, Remembered, Stored
 from nacre.federated_learning.messages import Reply, RoundRequest, misfit
+from nacre.federated_learning.secure.member import Member
 
 
 class Party:
@@ -24,6 +25,9 @@ class Party:
 
     Everything else that decides what is released (mechanism, model, rows) is the party's own: a
     request carries weights, a round and the digest of a recipe, which has to be the party's.
+
+    *Guarantee:* with `member` its changes leave inside secure sums alone: a request for one in the
+    open is refused, whatever the server says.
     """
 
     def __init__(
@@ -37,24 +41,28 @@ class Party:
         like: Tensors,  # names and shapes of the weights that training moves
         store: Path | None = None,  # a folder of its own; None remembers in memory alone
         key: bytes | None = None,  # of 32 bytes: what is stored is encrypted under it
+        member: Member | None = None,  # its side of the secure sums; None: replies are in the open
     ) -> None:
         if (store is None) != (key is None):
             raise ValueError("store and key are given together or not at all")
         self.name = name
         self._train, self._evaluate = train, evaluate
         self._recipe, self._rounds = recipe, rounds
-        self._shapes = like
+        self._shapes, self._member = like, member
         self._answers: Answers = (
             Remembered() if store is None or key is None else Stored(store, key)
         )
         self._lock = Lock()  # two requests under one number must not both find it unused
 
     def handle(self, request: bytes) -> bytes:
-        """The bytes of a `Reply`.
+        """The bytes of a `Reply`, or of the secure sum's reply.
 
         Raises `PartyError` for what it does not answer, and whatever training raises (as
         `BudgetExceeded`); in both cases nothing was released.
         """
+        if self._member is not None:
+            with self._lock:
+                return self._member.handle(request, self._answers, self._trained)
         asked = RoundRequest.from_bytes(request)
         self._check(asked)
         step, entered = f"{asked.kind}-{asked.round:010d}", asked.digest()
@@ -65,6 +73,10 @@ class Party:
             reply = self._answered(asked).to_bytes()
             self._answers.put(step, entered, reply)
             return reply
+
+    def _trained(self, asked: RoundRequest) -> Release:
+        self._check(asked)
+        return self._train(asked.tensors, asked.round)
 
     def _check(self, asked: RoundRequest) -> None:
         if asked.recipe != self._recipe:

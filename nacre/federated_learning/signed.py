@@ -78,9 +78,16 @@ def verified_body(
     expected: About,  # of which every field has to be that of the message
     roster: Roster,
     limit: int = LIMIT,  # bytes of the whole envelope
-) -> bytes:  # the body
-    """What was sealed. Raises `PartyError` for bytes that are no envelope, that are longer than
-    `limit`, that are about anything else than expected, or that the sender did not sign."""
+) -> bytes:
+    """The body of an envelope. Raises `PartyError` for bytes that are no envelope, that are longer
+    than `limit`, that are about anything else than expected, or that the sender did not sign."""
+    return bytes(verified_message(data, expected, roster, limit)[0])
+
+
+def verified_message(
+    data: bytes, expected: About, roster: Roster, limit: int = LIMIT
+) -> tuple[memoryview, bytes]:  # the body, and SHA-256 of all that was signed
+    """As `verified_body`, without a copy of the body; the digest tells messages apart."""
     head, header, body, signature = _parts(data, limit)
     about = _about_or_refused(header)
     for name in About.__dataclass_fields__:
@@ -91,8 +98,15 @@ def verified_body(
                 f"{found!r} instead of {wanted!r}: it was replayed or sent to the wrong place, so "
                 "it is refused"
             )
-    roster.verify(about.sender, _signed(head, body), signature)
-    return bytes(body)
+    signed = _signed(head, body)
+    roster.verify(about.sender, signed, signature)
+    return body, hashlib.sha256(signed).digest()
+
+
+def message_digest(data: bytes) -> bytes:
+    """The digest that `verified_message` gives for these bytes, *not verified*."""
+    head, _, body, _ = _parts(data, LIMIT)
+    return hashlib.sha256(_signed(head, body)).digest()
 
 
 def addressed(data: bytes, limit: int = LIMIT) -> About:
@@ -101,6 +115,11 @@ def addressed(data: bytes, limit: int = LIMIT) -> About:
     Raises `PartyError` for bytes that are no envelope.
     """
     return _about_or_refused(_parts(data, limit)[1])
+
+
+def enclosed(data: bytes) -> memoryview:
+    """The body that an envelope holds, *not verified*. Raises `PartyError` as `addressed` does."""
+    return _parts(data, LIMIT)[2]
 
 
 def _parts(data: bytes, limit: int) -> tuple[bytes, bytes, memoryview, bytes]:

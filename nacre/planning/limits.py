@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nacre.federated_learning.secure import SecureGather
 from nacre.recipe.schema import Recipe
 
 
@@ -28,19 +29,34 @@ def assumptions(recipe: Recipe) -> list[str]:
                 "What the noise remembers of its last steps, in `local/`, stays secret while the "
                 "run is open; it is removed at its end."
             )
+    secure = _secure(recipe)
     if recipe.federated_learning is not None and recipe.differential_privacy is not None:
         if recipe.differential_privacy.unit == "client":
-            found.append("The server is trusted: it sees each party's change before the noise.")
+            found.append(
+                "The server is trusted: it sees each party's change before the noise."
+                if secure is None
+                else "The server is trusted to add the noise: before it, it sees the sum of the "
+                "changes and no single one. Epsilon covers what a party's rows say, and not that "
+                "it takes part."
+            )
         else:
             found += [
                 "Each party trusts itself only: what it sends is noised for its own rows already.",
                 "A person with rows in two parties is charged in both; both epsilons add up.",
             ]
+    if secure is not None:
+        found.append(secure.trust())
     found += recipe.model.assumptions(recipe.folder)
     found += recipe.data.assumptions(recipe.folder)
     if recipe.data.public_demonstration:
         found.append("The owner declares all rows public: this run is a demonstration.")
     return found
+
+
+def _secure(recipe: Recipe) -> SecureGather | None:
+    federation = recipe.federated_learning
+    gather = federation.gather if federation is not None else None
+    return gather if isinstance(gather, SecureGather) else None
 
 
 def _units(recipe: Recipe) -> str:
@@ -82,5 +98,8 @@ def not_covered(recipe: Recipe) -> list[str]:
         found.append(
             "Parties that lie: a malicious party can spoil the mean, and a plain gather lets the "
             "server see each party's (noised) change."
+            if _secure(recipe) is None
+            else "Parties that lie: a malicious party can move the secure sum as far as it likes, "
+            "or keep it from being opened, and nobody sees which one did."
         )
     return found

@@ -128,7 +128,7 @@ def _federated(recipe: Recipe) -> str | None:
     names = option.parties.names
     local, taken = (
         counted_noun(option.local.steps, "local step"),
-        option.gather.aggregate.sentence(),
+        option.gather.sentence(),
     )
     return (
         f"{len(names)} parties keep their rows and send changes of the weights, up to "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nacre.core.files import read_json
-from nacre.core.parts import Transport
+from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.tensors import detached, trainable
@@ -24,6 +24,7 @@ from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation, InProcess, Party
+from nacre.federated_learning.secure import KeysInProcess, Secure, SecureGather
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
@@ -59,6 +60,8 @@ class PartiesElsewhere:
 
     transport: Transport
     recipe: str
+    secure: Callable[[SecureGather, Clip, Tensors], Secure]
+    """The server's side of a secure sum of changes that are clipped so, of weights like these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +188,12 @@ def _federation(
     assert outer is not None
     assert option is not None
     weights = detached(trainable(model))
+    names, chosen = option.parties.names, option.gather
+    secure = (
+        KeysInProcess.of(chosen, source, names, plan.digest, option.rounds, outer.clip, weights)
+        if isinstance(chosen, SecureGather) and around.parties is None
+        else None
+    )
     handlers = {
         name: Party(
             name,
@@ -197,16 +206,23 @@ def _federation(
             like=weights,
             store=_store(around.folder, name),
             key=None if around.folder is None else source.secret("replies", name),
+            member=None if secure is None else secure.member(name),
         ).handle
         for name, rows in held.private.items()
     }  # fmt: skip
     private = isinstance(outer.noise, NoNoise) and plan.private
-    elsewhere = around.parties or PartiesElsewhere(
-        transport=InProcess(handlers), recipe=plan.digest
-    )
-    wire = Overheard(elsewhere.transport) if private else elsewhere.transport
-    gather = option.gather.build(outer.sampling.expected)
-    federation = Federation(wire, gather, elsewhere.recipe, private=private)
+    outside, expected = around.parties, outer.sampling.expected
+    inner = InProcess(handlers) if outside is None else outside.transport
+    wire = Overheard(inner) if private else inner
+    if not isinstance(chosen, SecureGather):
+        gather = chosen.build(expected)
+    elif outside is not None:
+        gather = outside.secure(chosen, outer.clip, weights)
+    else:
+        assert secure is not None
+        gather = secure.gather(expected)
+    recipe = plan.digest if outside is None else outside.recipe
+    federation = Federation(wire, gather, recipe, private=private)
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,
@@ -217,7 +233,7 @@ def _federation(
     return _Level(
         State(model.train(), optimizer, outer.clip),
         work,
-        Names(option.parties.names),
+        Names(names),
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nacre.federated_learning.across.members import Meeting, Members
+from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.planning.plan import plan
@@ -18,7 +18,7 @@ from nacre.recipe.load import loads
 from nacre.recipe.schema import Recipe
 from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.attending import Attending
-from nacre.runs.federation.lead import lead
+from nacre.runs.federation.lead import Connect, lead
 from nacre.runs.federation.policy import Ceiling, Policy
 from nacre.runs.run import Run
 
@@ -70,6 +70,10 @@ ledger:
 """
 
 
+SUMMED = OF_ROWS + "# in secure sums\n"
+"""Example-level privacy at each party, and the server sees sums alone."""
+
+
 def table(name: str, rows: int = 60) -> pd.DataFrame:
     """The rows of one hospital."""
     stream = np.random.default_rng(sum(map(ord, name)))
@@ -82,6 +86,8 @@ def text_of(path: str, privacy: str = OF_ROWS, *, rounds: int = 3, checkpoint: i
     """One side's recipe: its own path and its own ledger."""
     said = privacy.format(ledger=f"{Path(path).stem}.db")
     text = RECIPE.format(path=path, rounds=rounds, checkpoint=checkpoint, privacy=said)
+    if "# in secure sums" in text:
+        text = text.replace("  local:", "  gather: {kind: secure, threshold: 3}\n  local:")
     if "unit: client" in text:
         text = text.replace("  local:", "  few_clients: true\n  local:")
     return text
@@ -175,7 +181,9 @@ class Houses:
 
     def voice(self, name: str, **changes: object) -> Voice:
         """The end of a party."""
-        return Voice(self.keys[name], self.roster, self.attending(name, **changes), tell=self.tell)
+        attending = self.attending(name, **changes)
+        attending.known_as(self.keys[name], self.roster)
+        return Voice(self.keys[name], self.roster, attending, tell=self.tell)
 
     def tell(self, sentence: str) -> None:
         """Remembers what is said on a terminal."""
@@ -201,7 +209,7 @@ class Houses:
 
         @contextmanager
         def connect(meeting: Meeting):
-            members = Members(
+            members = RemoteParties(
                 channel, self.server, self.roster, meeting, deadline=deadline, tell=self.tell
             )
             members.gather(2.0)
@@ -215,4 +223,5 @@ class Houses:
         planned = plan(
             own, ledger="unit: client" in self.privacy, resume=folder if resume else None
         )
-        return lead(planned, folder, connect, resume=resume)
+        reach = Connect(identity=self.server, roster=self.roster, reach=connect)
+        return lead(planned, folder, reach, resume=resume)

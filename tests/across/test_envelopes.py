@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nacre.core.errors import PartyError
-from nacre.federated_learning.across.members import Meeting, Members
+from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.speech import asked
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.roster import SERVER, Identity, Roster
@@ -122,8 +122,8 @@ def channel_of(change: Mapping[int, object]) -> LocalChannel:
     return LocalChannel({i: lambda blob, i=i: through(i, blob) for i in voices})
 
 
-def met(change: Mapping[int, object], told: list[str]) -> Members:
-    members = Members(
+def met(change: Mapping[int, object], told: list[str]) -> RemoteParties:
+    members = RemoteParties(
         channel_of(change), SERVER_KEY, ROSTER, MEETING, deadline=0.2, tell=told.append
     )
     return members
@@ -165,7 +165,7 @@ def test_a_node_that_is_nobody_is_turned_away() -> None:
     roster = Roster(SERVER_KEY.public, {"e": stranger.public, "n": NORTH.public})
     voices = {0: Voice(stranger, roster, Echo()).answer, 1: Voice(NORTH, ROSTER, Echo()).answer}
     channel = LocalChannel({**voices, 2: lambda blob: None, 3: lambda blob: b"hello"})
-    members = Members(channel, SERVER_KEY, ROSTER, MEETING, deadline=0.2, tell=told.append)
+    members = RemoteParties(channel, SERVER_KEY, ROSTER, MEETING, deadline=0.2, tell=told.append)
     with pytest.raises(PartyError, match=r"e did not come within 0.2 seconds"):
         members.gather(0.2)
     assert len(told) == 2 and all("turned away" in sentence for sentence in told)
@@ -175,12 +175,12 @@ def test_a_party_with_another_recipe_or_roster_says_so() -> None:
     attendance = Echo()
     attendance.recipe = "b" * 64
     channel = LocalChannel({0: Voice(EAST, ROSTER, attendance).answer})
-    members = Members(channel, SERVER_KEY, ROSTER, MEETING, deadline=0.2)
+    members = RemoteParties(channel, SERVER_KEY, ROSTER, MEETING, deadline=0.2)
     with pytest.raises(PartyError, match=r"party 'e' refuses this run.*nacre federate digest"):
         members.gather(1.0)
     roster = Roster(SERVER_KEY.public, {"e": EAST.public})
     channel = LocalChannel({0: Voice(EAST, roster, Echo()).answer})
-    members = Members(channel, SERVER_KEY, ROSTER, MEETING, deadline=0.2)
+    members = RemoteParties(channel, SERVER_KEY, ROSTER, MEETING, deadline=0.2)
     with pytest.raises(PartyError, match="pins another roster"):
         members.gather(1.0)
 
@@ -195,7 +195,7 @@ def test_what_fails_inside_a_party_stays_there() -> None:
     told: list[str] = []
     own: list[str] = []
     voices = {0: Voice(EAST, ROSTER, Failing(), tell=own.append).answer}
-    members = Members(
+    members = RemoteParties(
         LocalChannel(voices), SERVER_KEY, ROSTER,
         Meeting(run="run 1", recipe=RECIPE, parties=("e",), frozen="f"),
         deadline=0.5, tell=told.append,
@@ -209,7 +209,7 @@ def test_a_key_that_the_roster_does_not_pin_is_refused_at_once(tmp_path: Path) -
     with pytest.raises(PartyError, match="does not pin this key for 'e'"):
         Voice(Identity.generate("e"), ROSTER, Echo())
     with pytest.raises(PartyError, match="no key of party 'south'"):
-        Members(
+        RemoteParties(
             LocalChannel({}), SERVER_KEY, ROSTER,
             Meeting(run="r", recipe=RECIPE, parties=("e", "south"), frozen="f"), deadline=1.0,
         )  # fmt: skip

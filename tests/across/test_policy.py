@@ -10,7 +10,7 @@ import pytest
 
 from nacre.core.errors import NacreError, PartyError, RecipeError
 from nacre.core.strict import canonical
-from nacre.federated_learning.across.members import Meeting, Members
+from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.speech import asked
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.roster import SERVER, Identity, Roster
@@ -179,7 +179,7 @@ def test_a_forged_roster_does_not_open_the_house(tmp_path: Path) -> None:
     channel = LocalChannel({0: houses.voice("east").answer})
     attending = houses.waiting["east"]
     meeting = Meeting(run="theft", recipe=attending.recipe, parties=("east",), frozen="")
-    members = Members(channel, thief, forged, meeting, deadline=0.2)
+    members = RemoteParties(channel, thief, forged, meeting, deadline=0.2)
     with pytest.raises(PartyError, match="east did not come"):
         members.gather(0.2)
     assert "the signature is not that of 'server'" in houses.told[0]
@@ -202,7 +202,7 @@ def test_outside_its_hours_a_party_refuses(tmp_path: Path) -> None:
     channel = LocalChannel({0: houses.voice("east", hours=closed).answer})
     attending = houses.waiting["east"]
     meeting = Meeting(run="run", recipe=attending.recipe, parties=("east",), frozen="")
-    members = Members(channel, houses.server, houses.roster, meeting, deadline=0.2)
+    members = RemoteParties(channel, houses.server, houses.roster, meeting, deadline=0.2)
     with pytest.raises(PartyError, match=r"answers from .* of its own clock"):
         members.gather(0.5)
 

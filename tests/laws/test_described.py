@@ -45,7 +45,16 @@ from nacre.differential_privacy.options import (
     NoiseOption,
     TreeNoise,
 )
-from nacre.federated_learning import AGGREGATES, AggregateOption, MeanAggregate, Median
+from nacre.federated_learning import (
+    AGGREGATES,
+    GATHERS,
+    AggregateOption,
+    GatherOption,
+    MeanAggregate,
+    Median,
+    PlainGather,
+    SecureGather,
+)
 from nacre.fine_tuning.choices import (
     CHOICES,
     Bias,
@@ -92,6 +101,7 @@ LISTS: dict[str, tuple[Any, Any]] = {
     "attacks": (set(ATTACKS), set(get_args(AttackOption))),
     "objectives": (set(OBJECTIVES), set(get_args(ObjectiveOption))),
     "aggregates": (set(AGGREGATES), set(get_args(AggregateOption))),
+    "gathers": (set(GATHERS), set(get_args(GatherOption))),
     "audits": (set(AUDITS), set(get_args(AuditOption))),
     "samplings": (set(SAMPLINGS), set(get_args(SamplingOption))),
     "noises": (set(NOISES), set(get_args(NoiseOption))),
@@ -130,6 +140,8 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (Trades(attack=PGD(ball=BALL)), (), "objective", ("TRADES", "PGD", "1 feature with radii")),
     (MeanAggregate(), (), "aggregate", ("mean",)),
     (Median(), (), "aggregate", ("median",)),
+    (PlainGather(aggregate=Median()), (), "gather", ("median",)),
+    (SecureGather(threshold=77, colluders=5), (), "gather", ("secure sum", "77", "at most 5")),
     (Evasion(ball=BALL, steps=7), (), "audit", ("evasion", "7 steps", BALL.sentence())),
     (Membership(rows=99), (), "audit", ("membership", "99 rows")),
     (CanaryAudit(candidates=63), (), "audit", ("canaries", "63")),

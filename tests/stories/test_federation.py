@@ -9,14 +9,15 @@ import pytest
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from tests.across.deployment import Deployment, twin
-from tests.across.houses import NAMES, Houses
+from tests.across.houses import NAMES, OF_ROWS, SUMMED, Houses
 
 pytestmark = pytest.mark.slow
 
 
-def test_over_flower_ends_in_the_model_of_the_run_in_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("privacy", [OF_ROWS, SUMMED], ids=["plain", "secure"])
+def test_over_flower_ends_in_the_model_of_the_run_in_process(tmp_path: Path, privacy: str) -> None:
     """Bitwise: both go on from where all sides had met, with the same keys."""
-    houses = Houses(tmp_path / "flower")
+    houses = Houses(tmp_path / "flower", privacy)
     houses.met()
     other = twin(houses, tmp_path / "process")
     expected = other.lead(other.channel(), resume=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Channel(Protocol):
-    """The server's end of a carrier, as `flower.superlink.Grid`; nothing in it is trusted."""
+    """The server's end of a carrier, as `flower.superlink` has it; nothing in it is trusted."""
 
     def nodes(self) -> Mapping[int, str]:
         """The nodes that are there now -> since when, in any words: a node that came back has

@@ -15,13 +15,13 @@ from nacre.federated_learning.answers import Stored
 class KeptReplies:
     """A transport whose replies are on the disk before they are used, encrypted under `key`.
 
-    The same requests get the kept replies, and nobody is asked again. The last `rounds` asks are
+    The same requests get the kept replies, and nobody is asked again. The last `asks` of them are
     kept: as many as can lie behind the newest two checkpoints.
     """
 
-    def __init__(self, inner: Transport, folder: Path, key: bytes, *, rounds: int) -> None:
+    def __init__(self, inner: Transport, folder: Path, key: bytes, *, asks: int) -> None:
         self.parties = inner.parties
-        self._inner, self._folder, self._rounds = inner, folder, rounds
+        self._inner, self._folder, self._most = inner, folder, asks
         self._answers = Stored(folder, key)
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -39,7 +39,7 @@ class KeptReplies:
 
     def _prune(self) -> None:
         kept = sorted(self._folder.glob("asked-*.answer"), key=lambda path: path.stat().st_mtime_ns)
-        for path in kept[: -self._rounds]:
+        for path in kept[: -self._most]:
             path.unlink()
 
 

@@ -46,7 +46,7 @@ class _Sent:
     about: About
 
 
-class Members:
+class RemoteParties:
     """Sends each party its request and waits for the replies, until a deadline.
 
     *Guarantee:* what `ask` returns was signed by the party's key in the roster, in this run, and in

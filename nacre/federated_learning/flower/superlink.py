@@ -111,7 +111,7 @@ def read_file(path: Path, what: str) -> bytes:
         ) from error
 
 
-class Grid:
+class RunOfSuperLink:
     """A run of a SuperLink, from the inside: a `Channel` to its nodes. `leading` opens it.
 
     Every call ends within `patience` seconds and raises `PartyError` where the SuperLink cannot be
@@ -194,7 +194,7 @@ class Grid:
 
 
 @contextmanager
-def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
+def leading(where: SuperLink, patience: float = 60.0) -> Generator[RunOfSuperLink]:
     """A run of this SuperLink for as long as the block runs; ended there when the block ends.
 
     Calls that cannot be made are made again for `patience` seconds. Raises `PartyError` where the
@@ -221,7 +221,7 @@ def leading(where: SuperLink, patience: float = 60.0) -> Generator[Grid]:
         _told(where, lambda: runtime.PullTaskInput(PullTaskInputRequest()))
         output = PushTaskOutputRequest(sub_status=SubStatus.FAILED, details="interrupted")
         try:
-            yield Grid(runtime, int(started.run_id), where)
+            yield RunOfSuperLink(runtime, int(started.run_id), where)
             output = PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details="")
         finally:
             retries.max_tries = 1

@@ -20,6 +20,7 @@ from nacre.core.random import seed_torch
 from nacre.core.swapped import buffers_kept, unmoved
 from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
+from nacre.federated_learning import PlainGather
 from nacre.gradient_clipping.tape.dropout_masks import Masking
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
@@ -44,6 +45,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
+from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -130,6 +132,8 @@ def clients_are_many(facts: RecipeFacts) -> None:
             "large as the update itself; use `unit: example`, or say "
             "`federated_learning: {few_clients: true}` to go on",
         )
+    if not isinstance(federation.gather, PlainGather):
+        return
     aggregate = federation.gather.aggregate
     if not math.isfinite(aggregate.bound(1.0)):
         refuse(
@@ -336,6 +340,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     sampling_with_event,
     unit_exists,
     clients_are_many,
+    secure_sums_hide_parties,
     delta_below_size,
     comparison_on_public_data,
     public_rows_exist,

@@ -19,8 +19,12 @@ from nacre.core.errors import Incompatible, PartyError, RunError
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, reopen
 from nacre.core.tensors import detached, trainable
+from nacre.core.types import Tensors
 from nacre.data.text.token_cache import Aids, TokenCache
-from nacre.federated_learning import Party
+from nacre.federated_learning import FederatedLearning, Party
+from nacre.federated_learning.roster import Identity, Roster
+from nacre.federated_learning.secure import SecureGather
+from nacre.federated_learning.secure.member import Member
 from nacre.planning.plan import Plan, plan
 from nacre.planning.pricing import charged
 from nacre.planning.protection import protection_of
@@ -30,6 +34,7 @@ from nacre.runs import reservations, rows
 from nacre.runs.features import passed
 from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.policy import Policy
+from nacre.runs.federation.sums import sum_terms
 from nacre.runs.progress import Progress, Silent, stages
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings
@@ -101,6 +106,7 @@ class Attending:
         self._open = ExitStack()
         self._party: Callable[[bytes], bytes] | None = None
         self._run = ""
+        self._known: tuple[Identity, Roster] | None = None
         again = self._folder.recipe.exists()
         run = (reopen(into).name(), into) if again else None
         self._plan = party_plan(recipe, name)
@@ -115,6 +121,10 @@ class Attending:
             self._unchanged()
         for note in self._held.notes:
             self._watch.tell(note)
+
+    def known_as(self, identity: Identity, roster: Roster) -> None:
+        """By what the others know this party: secure sums are signed by it."""
+        self._known = (identity, roster)
 
     def join(self, run: str, frozen: str) -> None:
         """See `Attendance.join`. The budget of the whole run is reserved here, by this process."""
@@ -241,7 +251,20 @@ class Attending:
             like=detached(trainable(part)),
             store=folder.parties / self._name,
             key=source.secret("replies", self._name),
+            member=self._member(option, keyed, detached(trainable(part))),
         ).handle  # fmt: skip
+
+    def _member(self, option: FederatedLearning, keyed: Source, like: Tensors) -> Member | None:
+        """This party's side of the secure sums, where its own recipe says so."""
+        if not isinstance(option.gather, SecureGather):
+            return None
+        outer, known = self._plan.outer, self._known
+        assert outer is not None
+        assert known is not None  # `attend` has said it
+        terms = sum_terms(
+            option, option.gather, known[1], self._folder.name(), self.recipe, outer.clip, like
+        )
+        return Member(known[0], terms, outer.clip, keyed.secret("secure sum"))
 
     def _reserved(self) -> reservations.Charges:
         folder, held = self._folder, self._held

@@ -6,16 +6,20 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from nacre.core.errors import Incompatible
-from nacre.core.parts import Transport
+from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, refuse_existing, reopen
+from nacre.core.types import Tensors
 from nacre.federated_learning.across.kept import KeptReplies
 from nacre.federated_learning.across.members import Meeting
+from nacre.federated_learning.roster import Identity, Roster
+from nacre.federated_learning.secure import Secure, SecureGather
 from nacre.planning.plan import Plan
 from nacre.recipe.load import dumps
 from nacre.recipe.places import refuse
@@ -25,6 +29,7 @@ from nacre.runs.close import Clock, close, facts_of
 from nacre.runs.features import passed
 from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.attending import public_source
+from nacre.runs.federation.sums import sum_terms
 from nacre.runs.loop import PartiesElsewhere, Surroundings, loop
 from nacre.runs.progress import Progress, Silent
 from nacre.runs.provenance import code
@@ -36,8 +41,19 @@ from nacre.training.devices.portions import threads
 from nacre.training.holders import Setting, fixed
 from nacre.training.pieces import physical_memory
 
-Connect = Callable[[Meeting], AbstractContextManager[Transport]]
-"""Reaches the parties of a run, which are all there once the block is entered."""
+_ASKS = 4  # of a round, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connect:
+    """How a server reaches its parties, and by what they know each other."""
+
+    identity: Identity
+    """The server's."""
+    roster: Roster
+    """The one that all sides pin."""
+    reach: Callable[[Meeting], AbstractContextManager[Transport]]
+    """Reaches the parties of a run, which are all there once the block is entered."""
 
 
 def lead(
@@ -77,16 +93,16 @@ def lead(
             run=folder.name(), recipe=agreed, parties=_parties(plan),
             frozen=_frozen(setting, held, base, watch),
         )  # fmt: skip
-        reached = stack.enter_context(connect(meeting))
+        reached = stack.enter_context(connect.reach(meeting))
         charges = stack.enter_context(_charges(plan, folder))
         kept = KeptReplies(
             reached, folder.parties / "asked", source.secret("replies", "asked"),
-            rounds=2 * plan.recipe.training.checkpoint + 1,
+            asks=_ASKS * (2 * plan.recipe.training.checkpoint + 2),
         )  # fmt: skip
-        around = Surroundings(
-            charges=charges, folder=folder.path, watch=watch,
-            parties=PartiesElsewhere(transport=kept, recipe=agreed),
-        )  # fmt: skip
+        outside = PartiesElsewhere(
+            transport=kept, recipe=agreed, secure=_secure(plan, connect, meeting)
+        )
+        around = Surroundings(charges=charges, folder=folder.path, watch=watch, parties=outside)
         outcome = loop(plan, setting, held, base, source, around)
         clock.lap("training")
         close(plan, folder, held, outcome, charges, clock.seconds, source)
@@ -122,6 +138,21 @@ def _suited(plan: Plan) -> None:
                 "it needs public rows and the server has none; name a table of them under "
                 "`data.public`, or leave it out",
             )
+
+
+def _secure(
+    plan: Plan, connect: Connect, meeting: Meeting
+) -> Callable[[SecureGather, Clip, Tensors], Secure]:
+    federation = plan.recipe.federated_learning
+    assert federation is not None
+
+    def secure(gather: SecureGather, clip: Clip, like: Tensors) -> Secure:
+        terms = sum_terms(
+            federation, gather, connect.roster, meeting.run, meeting.recipe, clip, like
+        )
+        return Secure(connect.identity, terms, federation.expected())
+
+    return secure
 
 
 def _made(plan: Plan, folder: RunFolder) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from nacre.core.files import read_json
 from nacre.core.parts import Transport
 from nacre.federated_learning.across.keys import NODE_KEY, SIGNING_KEY, node_key
-from nacre.federated_learning.across.members import Meeting, Members
+from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.flower import require_flower
 from nacre.federated_learning.roster import SERVER, Identity, Roster
@@ -56,12 +56,12 @@ def over_flower(
     @contextmanager
     def connect(meeting: Meeting) -> Generator[Transport]:
         with leading(where, patience=min(deadline, _PATIENCE)) as grid:
-            members = Members(grid, identity, roster, meeting, deadline=deadline, tell=tell)
+            members = RemoteParties(grid, identity, roster, meeting, deadline=deadline, tell=tell)
             members.gather(wait)
             yield members
             members.end()
 
-    return connect
+    return Connect(identity=identity, roster=roster, reach=connect)
 
 
 _PATIENCE = 60.0  # seconds that a SuperLink which does not answer is waited for
@@ -75,7 +75,9 @@ def attend(
     from nacre.federated_learning.flower.node import PartyNode, serve
 
     identity = Identity.load(name, place.keys / SIGNING_KEY)
-    voice = Voice(identity, read_roster(place.roster), attending, tell=tell)
+    roster = read_roster(place.roster)
+    attending.known_as(identity, roster)
+    voice = Voice(identity, roster, attending, tell=tell)
     key = None if place.ca is None else node_key(place.keys / NODE_KEY)
     node = PartyNode(address=place.address, ca=place.ca, key=key, number=place.keys / "node.number")
     serve(node, voice.answer, lambda: attending.over)
