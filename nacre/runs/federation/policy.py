@@ -7,7 +7,7 @@ import datetime
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from nacre.core import require
 from nacre.core.errors import BadArgument, PartyError
@@ -87,6 +87,10 @@ class Policy:
         require.positive(minimum_cohort=self.minimum_cohort)
         if not self.recipes:
             raise BadArgument("recipes must name at least one digest: nothing is allowed otherwise")
+        for unit in self.units:
+            if unit not in get_args(Unit):
+                known = ", ".join(get_args(Unit))
+                raise BadArgument(f"units: {unit!r} is no unit of privacy; use {known}")
         for text in self.recipes:
             if not re.fullmatch(r"[0-9a-f]{64}", text):
                 raise BadArgument(f"recipes: {text!r} is no digest; it has 64 hex digits")
