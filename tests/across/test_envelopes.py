@@ -185,6 +185,22 @@ def test_a_party_with_another_recipe_or_roster_says_so() -> None:
         members.gather(1.0)
 
 
+def test_a_party_of_another_recipe_does_not_stop_this_run() -> None:
+    """It is in the roster, waits for another run, and refuses this one."""
+    other = Echo()
+    other.recipe = "c" * 64
+    voices = {0: Voice(EAST, ROSTER, Echo()).answer, 1: Voice(NORTH, ROSTER, other).answer}
+    told: list[str] = []
+    members = RemoteParties(
+        LocalChannel(voices), SERVER_KEY, ROSTER,
+        Meeting(run="run 1", recipe=RECIPE, parties=("e",), frozen="f"),
+        deadline=0.5, tell=told.append,
+    )  # fmt: skip
+    members.gather(1.0)
+    assert members.ask({"e": b"weights"}) == {"e": b"sthgiew"}
+    assert told == ["a node was turned away: 'n' is in the roster and not in this recipe"]
+
+
 def test_what_fails_inside_a_party_stays_there() -> None:
     """Its words may be of private rows: the server hears that it failed, and no more."""
 

@@ -212,12 +212,13 @@ class RemoteParties:
             name = addressed(data).sender
             greeting_to = replace(each.about, receiver=name)
             refusal = answering(greeting_to, REFUSAL)
-            if addressed(data).kind == refusal.kind:
-                self._refusals[name] = _sentence(verified_body(data, refusal, self._roster))
-                return
-            verified_body(data, answering(greeting_to), self._roster)
+            refused = addressed(data).kind == refusal.kind
+            body = verified_body(data, refusal if refused else answering(greeting_to), self._roster)
             if name not in self.parties:
                 raise PartyError(f"{name!r} is in the roster and not in this recipe")
+            if refused:
+                self._refusals[name] = _sentence(body)
+                return
             self._at[name] = each.node
             self._refusals.pop(name, None)
         except PartyError as error:
