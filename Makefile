@@ -41,7 +41,7 @@ dev: $(VENV)/dev.stamp ## the environment for work on the code, and the hooks th
 	$(BIN)/pre-commit install
 
 federation: $(VENV)/dev.stamp ## three parties and a server over Flower on this machine, with TLS and keys
-	$(RUN) $(BIN)/python scripts/federation
+	$(RUN) $(BIN)/python scripts/federation $(ARGS)
 
 test: $(VENV)/dev.stamp ## every check that CI runs; with ARGS=..., those tests alone
 	$(RUN) $(if $(strip $(ARGS)),pytest $(ARGS),bash scripts/check)

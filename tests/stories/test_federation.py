@@ -70,3 +70,34 @@ def test_processes_that_are_killed_change_nothing(tmp_path: Path) -> None:
             assert party.wait(60) == 0, party.said()
     path = tmp_path / "flower" / "server" / "run" / "model.safetensors"
     assert path.read_bytes() == (expected.path / "model.safetensors").read_bytes()
+
+
+def test_a_superlink_that_forgets_everything_is_joined_anew(tmp_path: Path) -> None:
+    """Without `--database` its nodes have to be admitted again; each side says what it needs, and
+    goes on by the command that started it."""
+    houses = Houses(tmp_path / "flower", rounds=12)
+    houses.met()
+    other = twin(houses, tmp_path / "process")
+    expected = other.lead(other.channel(), resume=True)
+    again = ("--resume", "--wait", "60", "--deadline", "60")
+    with Deployment(houses) as deployment:
+        deployment.prepare()
+        superlink = deployment.superlink()
+        deployment.admit()
+        parties = {name: deployment.party(name) for name in NAMES}
+        server = deployment.server(*again)
+        deployment.after_round(3)
+        superlink.kill()
+        deployment.superlink()
+        assert server.wait(120) == 1
+        assert "does not know this run any more" in server.said()
+        deployment.admit()
+        for name, party in parties.items():
+            if party.running.poll() is not None:
+                assert "nacre federate admit" in party.said()
+                parties[name] = deployment.party(name)
+        server = deployment.server(*again)
+        assert server.wait(120) == 0, server.said()
+        assert [party.wait(60) for party in parties.values()] == [0, 0, 0]
+    path = tmp_path / "flower" / "server" / "run" / "model.safetensors"
+    assert path.read_bytes() == (expected.path / "model.safetensors").read_bytes()
