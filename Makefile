@@ -9,7 +9,7 @@ ARGS ?=
 ALL ?=
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(if $(ALL),NACRE_ALL=1)
 
-.PHONY: demo test dev check-fast lint types laws docs format bench gpu-check clean help
+.PHONY: demo federation test dev check-fast lint types laws docs format bench gpu-check clean help
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
@@ -39,6 +39,9 @@ demo: $(VENV)/base.stamp ## all five techniques on real data, with a report: run
 
 dev: $(VENV)/dev.stamp ## the environment for work on the code, and the hooks that run before each commit
 	$(BIN)/pre-commit install
+
+federation: $(VENV)/dev.stamp ## three parties and a server over Flower on this machine, with TLS and keys
+	$(RUN) $(BIN)/python scripts/federation $(ARGS)
 
 test: $(VENV)/dev.stamp ## every check that CI runs; with ARGS=..., those tests alone
 	$(RUN) $(if $(strip $(ARGS)),pytest $(ARGS),bash scripts/check)

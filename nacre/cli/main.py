@@ -24,6 +24,8 @@ VERBS = {
     "init": "Write a commented recipe, or file of queries, to start from.",
     "plan": "Say what a recipe will run and what it costs; no row is read.",
     "train": "Train a recipe's model into a run folder, charged to its ledger.",
+    "party": "Take part in a federation, with rows that stay here.",
+    "federate": "Keys, roster and digests of a federation across organisations.",
     "tune": "Search privately over a recipe's alternatives; keep the best.",
     "audit": "Attack the finished model of a run.",
     "report": "Write the evidence of a run as one page.",

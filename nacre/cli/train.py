@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from nacre.cli.failures import resumable
+from nacre.cli.failures import resumable, unfinished
 from nacre.cli.launch import trained
+from nacre.cli.leading import Reach, led
 from nacre.cli.output import code_of, code_options, common_options, show
 
 
@@ -15,27 +16,54 @@ from nacre.cli.output import code_of, code_options, common_options, show
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Continue the run that is open in that folder.")
+@click.option(
+    "--over", type=click.Choice(["flower"]), help="Train with parties that are elsewhere."
+)
+@click.option("--superlink", metavar="HOST:PORT", help="With --over: where it listens.")
+@click.option("--ca", type=click.Path(path_type=Path), help="With --over: the authority's ca.pem.")
+@click.option("--insecure", is_flag=True, help="With --over: speak without TLS.")
+@click.option(
+    "--keys", type=click.Path(path_type=Path), help="With --over: the server's folder of keys."
+)
+@click.option(
+    "--roster", type=click.Path(path_type=Path), help="With --over: the roster of all sides."
+)
+@click.option(
+    "--wait", type=float, default=600.0, show_default=True,
+    help="With --over: seconds for all parties to come.",
+)  # fmt: skip
+@click.option(
+    "--deadline", type=float, default=600.0, show_default=True,
+    help="With --over: seconds of a round.",
+)  # fmt: skip
 @code_options
 @common_options
 def command(
-    recipe: Path,
-    into: Path,
-    resume: bool,
-    packages: tuple[str, ...],
-    trust_code: bool,
-    as_json: bool,
-) -> None:
+    recipe: Path, into: Path, resume: bool, over: str | None, superlink: str | None,
+    ca: Path | None, insecure: bool, keys: Path | None, roster: Path | None, wait: float,
+    deadline: float, packages: tuple[str, ...], trust_code: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Train the model of RECIPE. The rows are checked, the whole cost is reserved in the ledger,
     and only then the first step is released.
 
     An interrupted run continues with --resume, to the same weights as one that was never
     interrupted. Several processes share the work where they are started by
-    `torchrun --nproc_per_node N -m nacre train RECIPE --into RUN`."""
+    `torchrun --nproc_per_node N -m nacre train RECIPE --into RUN`.
+
+    With --over flower the parties of RECIPE are processes of other organisations (`nacre party`) at
+    a SuperLink, and this one is their server: it needs no rows."""
     from nacre.cli.progress import watcher
     from nacre.core.files import read_json
 
-    with resumable("train", recipe, into):
-        run = trained(recipe, into, resume, watcher(), code_of(packages, trust_code))
+    again = "continue with the same command and `--resume`"
+    with resumable("train", recipe, into) if over is None else unfinished(again):
+        code = code_of(packages, trust_code)
+        reach = Reach(superlink, ca, insecure, keys, roster, wait, deadline)
+        if over is None:
+            reach.refuse_without_over()
+            run = trained(recipe, into, resume, watcher(), code)
+        else:
+            run = led(recipe, into, resume, watcher(), code, reach)
     if run is None:
         return
     outcome = read_json(run.folder.outcome)

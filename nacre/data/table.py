@@ -164,6 +164,13 @@ class Table(NoAssumptions):
     def _raw(self, folder: Path, path: str) -> RawTable:
         return read_table(folder, path, self.dialect, self._numbers())
 
+    def read_public(self, folder: Path) -> Rows | None:
+        """The public rows alone, where a file of them is named; no private row is touched."""
+        if self.public is None:
+            return None
+        rows, _ = _encoded(self, self._raw(folder, self.public.path), keyed=False)
+        return rows
+
     def read(self, folder: Path, seed: int, split_key: bytes, aids: Aids | None = None) -> Cohorts:
         """Reads both files against the declaration; the holdout is chosen under `split_key`."""
         raw = self._raw(folder, self.path)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nacre.core.files import read_json
 from nacre.core.parts import Transport
@@ -26,18 +25,17 @@ from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation
-from nacre.federated_learning.aggregates.direction import LastDirection
 from nacre.federated_learning.federation import ServerMemory
-from nacre.federated_learning.local.drift import Controls
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.planning.robustness import rule_of
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
+from nacre.runs.federation.memory import PartiesElsewhere, server_memory
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
 from nacre.runs.rows import Holdings
-from nacre.runs.workers.parties import Parties
+from nacre.runs.workers.parties import Names, Parties
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
@@ -77,6 +75,7 @@ class Surroundings:
     early: bool = False  # put the last checkpoint back and end there
     workers: int = 1  # processes that train parties, this one among them
     stack: ExitStack = field(default_factory=ExitStack)  # what ends with the loop
+    parties: PartiesElsewhere | None = None  # in this process where there are none elsewhere
 
     def charge(self, holder: str) -> Journal:
         """The journal of a holder; one that keeps nothing where nothing is private."""
@@ -91,26 +90,6 @@ class Outcome:
     done: int
     stopped: str  # "completed", "stopped improving" or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-
-
-class Names:
-    """The parties as units: which of them a round asks."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def numbers(self, indices: Tensor) -> Tensor:
-        """Their places: all parties are asked by one process."""
-        return indices
-
-    def micro(self, indices: Tensor, size: int | None) -> Iterator[tuple[str, ...]]:
-        """The drawn names at once: a gather needs to see them together."""
-        if len(indices):
-            drawn: list[int] = indices.tolist()
-            yield tuple(self._names[i] for i in drawn)
 
 
 def loop(
@@ -195,26 +174,33 @@ def _federation(
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
-    remembered = _remembered(plan, detached(trainable(model)))
-    parties = Parties(
-        plan, setting, held, model, source, around.charge, planned, around.folder,
-        remembered.sent(detached(trainable(model))),
-    )  # fmt: skip
-    parties.by_workers(around.workers, model, around.stack)
-    asked = parties.transport()
-    wire: Transport = asked
-    counted = pieces.protects(plan.recipe) != "client"
+    weights = detached(trainable(model))
+    remembered, expected = server_memory(plan, weights), outer.sampling.expected
+    outside, heard = around.parties, lambda: ""
+    if outside is None:
+        parties = Parties(
+            plan, setting, held, model, source, around.charge, planned, around.folder,
+            remembered.sent(weights),
+        )  # fmt: skip
+        parties.by_workers(around.workers, model, around.stack)
+        gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
+        wire: Transport = asked
+        counted = pieces.protects(plan.recipe) != "client"
+        heard = lambda: asked.last.words(counted=counted)  # noqa: E731
+    else:
+        gather, recipe = (
+            outside.gather(option.gather, expected, outer.clip, weights),
+            outside.recipe,
+        )
+        wire = outside.transport
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:
         wire = Overheard(wire)
-    gather, root = parties.gather(outer.sampling.expected), None
-    rule = rule_of(plan.recipe)
+    root, rule = None, rule_of(plan.recipe)
     if rule is not None and rule.rooted:
         assert held.public is not None  # refused by the plan otherwise
         root = public_training(setting, held.public, model, source.child("public rows"))
-    federation = Federation(
-        wire, gather, plan.digest, private=private, remembered=remembered, root=root
-    )
+    federation = Federation(wire, gather, recipe, private=private, remembered=remembered, root=root)
     optimizer = option.optimizer.build(trainable(model).values())
     work = Parts(
         sampling=outer.sampling,
@@ -230,22 +216,8 @@ def _federation(
         around.charge(""),
         wire if isinstance(wire, Overheard) else None,
         remembered,
-        lambda: asked.last.words(counted=counted),
+        heard,
     )
-
-
-def _remembered(plan: Plan, weights: Tensors) -> ServerMemory:
-    """What the server remembers before the first round."""
-    option = plan.recipe.federated_learning
-    assert option is not None
-    controls, local = None, option.local
-    if local.controls:
-        zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
-        share = option.expected() / len(option.parties.names)
-        controls = Controls(zeros, share, local.steps * plan.recipe.training.optimizer.lr)
-    rule = rule_of(plan.recipe)
-    centred = rule is not None and rule.centred
-    return ServerMemory(LastDirection() if centred else None, controls)
 
 
 def _restored(

@@ -52,9 +52,11 @@ class Holdings:
     canaries: int = 0  # made-up rows, which are the last ones of the only holder
 
 
-def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holdings:
+def read(
+    recipe: Recipe, holder_key: bytes, aids: Aids | None = None, *, holder: str | None = None
+) -> Holdings:
     """Reads and checks every row. Nothing leaves; raises `DataError`, with the place in the recipe,
-    where rows do not fit."""
+    where rows do not fit. With `holder` the file is that party's own, and all its rows are its."""
     schema = recipe.schema
     try:
         cohorts = recipe.data.read(recipe.folder, recipe.seed, holder_key, aids)
@@ -66,13 +68,13 @@ def read(recipe: Recipe, holder_key: bytes, aids: Aids | None = None) -> Holding
         schema=schema,
         scaler=scaler,
         space=scaler.space(schema),
-        private=_dealt(recipe, cohorts, scaler),
+        private=_dealt(recipe, cohorts, scaler, holder),
         public=_scaled(scaler, cohorts.public),
         test=_scaled(scaler, cohorts.test),
         outsiders=_scaled(scaler, cohorts.outsiders),
         test_is_public=cohorts.test_is_public,
         private_is_public=cohorts.private_is_public,
-        notes=(*cohorts.notes, *_size_notes(recipe, cohorts)),
+        notes=(*cohorts.notes, *_size_notes(recipe, cohorts, holder)),
         hmac=hmac,
         cells=_cells(cohorts),
         parts=_parts(cohorts),
@@ -144,7 +146,7 @@ def _of_rows(rows: Rows) -> Cells:
 _AT_ONCE = 1 << 22  # numbers
 
 
-def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
+def _size_notes(recipe: Recipe, cohorts: Cohorts, holder: str | None) -> list[str]:
     """What the holder should know where the declared size is not that of the units at hand.
 
     For the local terminal only: how many units there are is private, so nothing is refused.
@@ -154,6 +156,11 @@ def _size_notes(recipe: Recipe, cohorts: Cohorts) -> list[str]:
     by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
     units = len(set(rows.group or ())) if by_group else len(rows)
     what = f"values of {recipe.data.unit!r}" if by_group else "rows"
+    federation = recipe.federated_learning
+    if holder is not None and federation is not None:
+        declared = federation.parties.declared_sizes(recipe.data.size)[holder]
+        keys = ("federated_learning.parties", "training.batch")
+        return size_notes(units, what, declared, recipe.training.batch, keys)
     keys = ("data.size", "training.batch")
     return size_notes(units, what, recipe.data.size, recipe.training.batch, keys)
 
@@ -216,11 +223,55 @@ def holder_names(private: Mapping[str, Rows]) -> Sequence[str]:
     return private.names if isinstance(private, Dealt) else tuple(private)
 
 
-def _dealt(recipe: Recipe, cohorts: Cohorts, scaler: Scaler) -> Mapping[str, Rows]:
+def without_private(recipe: Recipe) -> Holdings:
+    """What the server of a federation has whose parties are elsewhere: no private row, and of the
+    public ones those of a table's own public file. Raises as `read`."""
+    data, schema = recipe.data, recipe.schema
+    try:
+        public = data.read_public(recipe.folder) if isinstance(data, Table) else None
+    except DataError as error:
+        refuse(recipe, "data.public.path", str(error), DataError)
+    scaler = fit_scaling(data.scaling, schema, public)
+    return Holdings(
+        schema=schema,
+        scaler=scaler,
+        space=scaler.space(schema),
+        private={},
+        public=_scaled(scaler, public),
+        test=None,
+        outsiders=None,
+        test_is_public=False,
+        private_is_public=False,
+        notes=(),
+        hmac="",
+        cells=(),
+        parts={},
+    )
+
+
+def _own(recipe: Recipe, rows: Rows, holder: str) -> Rows:
+    """The rows of a party's own file. Raises `DataError` where some are another's."""
+    others = sorted(set(rows.party or ()) - {holder})
+    if others:
+        refuse(
+            recipe,
+            "data.party",
+            f"the file of party {holder!r} has rows of {others[0]!r}; give this party its own "
+            "rows alone",
+            DataError,
+        )
+    return rows
+
+
+def _dealt(
+    recipe: Recipe, cohorts: Cohorts, scaler: Scaler, holder: str | None
+) -> Mapping[str, Rows]:
     # Rows that come with the cells of their file are not read again, and are nobody else's.
     rows = scaler.apply(cohorts.private, overwrite=bool(cohorts.cells))
     if cohorts.canaries is not None:
         rows = rows + cohorts.canaries
+    if holder is not None:
+        return {holder: _own(recipe, rows, holder)}
     if recipe.federated_learning is None:
         return {"": rows}
     privacy = recipe.differential_privacy

@@ -21,6 +21,7 @@ from nacre.runs import checkpoint, reservations
 from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of
+from nacre.runs.federation.sides import charges_of, refuse_to_finish
 from nacre.runs.loop import Surroundings, loop
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
@@ -165,6 +166,7 @@ def finish(path: Path, *, observe: Progress | None = None, code: Code = OWN) -> 
     if folder.outcome.exists():
         folder.destroy_key()
         return open_run(path, code=code)
+    refuse_to_finish(folder)
     recipe = recipe_of(folder, code)
     if recipe.tune is not None or folder.trials.exists():
         raise RunError(
@@ -191,8 +193,7 @@ def abandon(path: Path, *, code: Code = OWN) -> None:
     if not folder.run_key.exists():
         raise RunError(f"the run in {path} was abandoned before, so nothing is left to do")
     recipe = load_recipe(folder.recipe, folder=Path(folder.fact("folder")), code=code)
-    again = plan(recipe, resume=path)
-    with folder.locked(), reserved(again, folder) as charges:
+    with folder.locked(), charges_of(recipe, folder) as charges:
         charges.settle()
         folder.destroy_key()
         checkpoint.remove_all(folder.state)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
@@ -28,6 +28,26 @@ from nacre.runs.workers.pool import Job, Pool, Trained
 from nacre.training.fit import Journal
 from nacre.training.holders import Setting, Workplace
 from nacre.training.planned import PlannedLevels
+
+
+class Names:
+    """The parties as units: which of them a round asks."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def numbers(self, indices: Tensor) -> Tensor:
+        """Their places: all parties are asked by one process."""
+        return indices
+
+    def micro(self, indices: Tensor, size: int | None) -> Iterator[tuple[str, ...]]:
+        """The drawn names at once: a gather needs to see them together."""
+        if len(indices):
+            drawn: list[int] = indices.tolist()
+            yield tuple(self._names[i] for i in drawn)
 
 
 class Parties:

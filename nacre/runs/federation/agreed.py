@@ -1,0 +1,44 @@
+"""What server and parties have to agree on: all that a recipe says, but for what is each side's
+own affair."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from nacre.core.strict import canonical
+from nacre.planning.protection import protection_of
+from nacre.recipe.options import content
+from nacre.recipe.schema import Recipe
+
+_OWN = ("ledger", "execution")
+"""Sections that each side fills in by itself: who pays, and how the work is done."""
+
+
+def agreed_digest(recipe: Recipe) -> str:
+    """Hex SHA-256 of what the recipe says, without the ledger, the execution, and where data lie.
+
+    The accountant counts with its name, since a ledger's rule may have chosen it. Two parties with
+    files and ledgers of their own have the same digest where they would train the same.
+    """
+    said: Any = content(recipe)
+    protection = protection_of(recipe)
+    shared = {key: value for key, value in said.items() if key not in _OWN}
+    shared["data"] = _without_paths(shared["data"])
+    shared["accountant"] = None if protection is None else protection.accountant
+    return hashlib.sha256(b"nacre federation" + canonical(_plain(shared)).encode()).hexdigest()
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(each) for key, each in value.items() if key != "path"}  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """`lr: 1` and `lr: 1.0` are the same recipe, as in `recipe_digest`."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,83 @@
+"""The two ends of a run over Flower: the server's way to its parties, and a party's waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacre.core.files import read_json
+from nacre.core.parts import Transport
+from nacre.federated_learning.across.keys import NODE_KEY, SIGNING_KEY, node_key
+from nacre.federated_learning.across.members import Meeting, RemoteParties
+from nacre.federated_learning.across.voice import Voice
+from nacre.federated_learning.flower import require_flower
+from nacre.federated_learning.roster import SERVER, Identity, Roster
+from nacre.runs.federation.attending import Attending
+from nacre.runs.federation.lead import Connect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whereabouts:
+    """Where the SuperLink is, and by what this side is known."""
+
+    address: str
+    """`host:port`"""
+    ca: Path | None
+    """The certificate of its authority; None speaks without TLS."""
+    keys: Path
+    """The folder that `nacre federate keys` made."""
+    roster: Path
+    """The roster that all sides pin."""
+
+
+def read_roster(path: Path) -> Roster:
+    """The roster in a file. Raises `PartyError` for anything else."""
+    return Roster.from_json(read_json(path))
+
+
+def over_flower(
+    place: Whereabouts,
+    secret: Path | None,  # the SuperLink's
+    *,
+    wait: float,  # seconds for all parties to come
+    deadline: float,  # seconds of a round
+    tell: Callable[[str], None],
+) -> Connect:
+    """The server's way to the parties, for `lead`."""
+    require_flower()
+    from nacre.federated_learning.flower.superlink import SuperLink, leading
+
+    identity = Identity.load(SERVER, place.keys / SIGNING_KEY)
+    roster = read_roster(place.roster)
+    where = SuperLink(address=place.address, ca=place.ca, secret=secret)
+
+    @contextmanager
+    def connect(meeting: Meeting) -> Generator[Transport]:
+        with leading(where, patience=min(deadline, _PATIENCE)) as grid:
+            members = RemoteParties(grid, identity, roster, meeting, deadline=deadline, tell=tell)
+            members.gather(wait)
+            yield members
+            members.end()
+
+    return Connect(identity=identity, roster=roster, reach=connect)
+
+
+_PATIENCE = 60.0  # seconds that a SuperLink which does not answer is waited for
+
+
+def attend(
+    place: Whereabouts, name: str, attending: Attending, tell: Callable[[str], None]
+) -> None:
+    """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses."""
+    require_flower()
+    from nacre.federated_learning.flower.node import PartyNode, serve
+
+    identity = Identity.load(name, place.keys / SIGNING_KEY)
+    roster = read_roster(place.roster)
+    attending.known_as(identity, roster)
+    voice = Voice(identity, roster, attending, tell=tell)
+    key = None if place.ca is None else node_key(place.keys / NODE_KEY)
+    node = PartyNode(address=place.address, ca=place.ca, key=key, number=place.keys / "node.number")
+    serve(node, voice.answer, lambda: attending.over)

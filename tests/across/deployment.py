@@ -1,0 +1,200 @@
+"""A federation as it is deployed, on loopback: a stock SuperLink, and each side a process that is
+started by the command that docs/deploy.md gives for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from nacre.recipe.load import loads
+from nacre.runs.federation.agreed import agreed_digest
+from tests.across.houses import NAMES, Houses
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Process:
+    """A process with its own group, its words in a file."""
+
+    def __init__(self, name: str, words: Sequence[str], folder: Path, env: dict[str, str]) -> None:
+        self.name, self.words = name, list(words)
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                self.words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code. Raises `AssertionError` where it does not end."""
+        try:
+            return self.running.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{self.name} still runs:\n{self.said()[-3000:]}") from error
+
+    def hears(self, words: str, seconds: float) -> None:
+        """Waits until it has said these words."""
+        end = time.monotonic() + seconds
+        while words not in self.said():
+            assert time.monotonic() < end, f"{self.name}: {self.said()[-3000:]}"
+            assert self.running.poll() is None, f"{self.name} ended: {self.said()[-3000:]}"
+            time.sleep(0.05)
+
+    def kill(self, how: int = signal.SIGKILL) -> None:
+        """Ends the whole group."""
+        if self.running.poll() is None:
+            os.killpg(self.running.pid, how)
+            self.running.wait(20)
+
+
+class Deployment:
+    """Keys, roster and policies of the three hospitals, and their processes."""
+
+    def __init__(self, houses: Houses, *, show: bool = False) -> None:
+        self.houses, self.folder, self._show = houses, houses.folder, show
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.keys = self.folder / "keys"
+        self.logs = self.folder / "logs"
+        self.logs.mkdir()
+        self.processes: list[Process] = []
+        self.env = {
+            **os.environ,
+            "FLWR_HOME": str(self.folder / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+
+    def prepare(self) -> None:
+        """Makes keys, roster, recipes and policies."""
+        self.nacre("federate", "keys", "server", "--host", "127.0.0.1", "--into", self.at("server"))
+        for name in NAMES:
+            self.nacre("federate", "keys", name, "--into", self.at(name))
+        self.nacre("federate", "roster", *self.cards(), "-o", str(self.folder / "roster.json"))
+        for name in (*NAMES, "server"):
+            (self.folder / name / "recipe.yaml").write_text(self.houses.text(name))
+            own = loads(self.houses.text(name), folder=self.folder / name)
+            (self.folder / name / "policy.yaml").write_text(
+                f"nacre: 1\nrecipes: [{agreed_digest(own)}]\nunprotected: true\n"
+                "units:\n  example: {epsilon: 5, delta: 1.0e-5}\n"
+                "  client: {epsilon: 60, delta: 0.01}\n"
+                "minimum_cohort: 3\nsecure_sum: false\n"
+            )
+
+    def at(self, name: str) -> str:
+        """The folder of the keys of a side."""
+        return str(self.keys / name)
+
+    def cards(self) -> list[str]:
+        """All cards."""
+        return [f"{self.at(name)}/{name}.card.json" for name in ("server", *NAMES)]
+
+    def nacre(self, *words: str) -> str:
+        """Runs a command to its end."""
+        self.shown(["nacre", *words])
+        done = subprocess.run(
+            [str(BIN / "nacre"), *words], env=self.env, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, name: str, *words: str) -> Process:
+        """Starts a process."""
+        self.shown(words)
+        process = Process(name, [str(BIN / words[0]), *words[1:]], self.logs, self.env)
+        self.processes.append(process)
+        return process
+
+    def superlink(self, *more: str) -> Process:
+        """A stock SuperLink, once it listens."""
+        keys = self.at("server")
+        process = self.start(
+            "superlink", "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
+            "--ssl-ca-certfile", f"{keys}/ca.pem", "--ssl-certfile", f"{keys}/server.pem",
+            "--ssl-keyfile", f"{keys}/server.key", "--enable-supernode-auth",
+            "--isolation", "process", "--superexec-auth-secret-file", f"{keys}/superexec.secret",
+            "--disable-runtime-dependency-installation", *more,
+        )  # fmt: skip
+        process.hears("Uvicorn running", 60)
+        return process
+
+    def admit(self) -> None:
+        """Registers the nodes of all parties."""
+        self.nacre("federate", "admit", *self.cards(), "--superlink", self.address, *self._ca())
+
+    def party(self, name: str) -> Process:
+        """A party's process."""
+        own = self.folder / name
+        return self.start(
+            name, "nacre", "party", str(own / "recipe.yaml"), "--name", name,
+            "--into", str(own / "run"), "--policy", str(own / "policy.yaml"),
+            "--keys", self.at(name), *self._way(),
+        )  # fmt: skip
+
+    def server(self, *more: str) -> Process:
+        """The server's process."""
+        own = self.folder / "server"
+        return self.start(
+            "server", "nacre", "train", str(own / "recipe.yaml"), "--into", str(own / "run"),
+            "--over", "flower", "--keys", self.at("server"), *self._way(), *more,
+        )  # fmt: skip
+
+    def after_round(self, number: int) -> None:
+        """Waits until the server has a checkpoint after so many rounds."""
+        end = time.monotonic() + 120
+        state = self.folder / "server" / "run" / "state"
+        while not any(int(path.stem[5:]) >= number for path in state.glob("step-*.safetensors")):
+            assert time.monotonic() < end, self.processes[-1].said()[-3000:]
+            time.sleep(0.02)
+
+    def shown(self, words: Sequence[str]) -> None:
+        """Prints a command, where it is to be seen."""
+        if self._show:
+            print("$", " ".join(words), flush=True)
+
+    def close(self) -> None:
+        """Ends every process that still runs."""
+        for process in reversed(self.processes):
+            process.kill()
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ca(self) -> list[str]:
+        return ["--ca", f"{self.at('server')}/ca.pem"]
+
+    def _way(self) -> list[str]:
+        roster = str(self.folder / "roster.json")
+        return ["--roster", roster, "--superlink", self.address, *self._ca()]
+
+
+def twin(houses: Houses, into: Path) -> Houses:
+    """A copy of houses that have met, with the same keys in every folder."""
+    shutil.copytree(houses.folder, into)
+    found = object.__new__(Houses)
+    found.__dict__.update(houses.__dict__, folder=into, told=[], waiting={})
+    return found
