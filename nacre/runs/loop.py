@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation
+from nacre.federated_learning import Federation, OnDemand
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
@@ -57,7 +58,7 @@ class _Level(NamedTuple):
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
     remembered: ServerMemory | None = None  # by the server of a federation, between rounds
-    heard: Callable[[], str] = lambda: ""  # over parties: the last round in words, none private
+    heard: Callable[[], str] = str  # over parties: the last round in words, none private
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,8 @@ def _federation(
     assert option is not None
     weights = detached(trainable(model))
     remembered, expected = server_memory(plan, weights), outer.sampling.expected
-    outside, heard = around.parties, lambda: ""
+    outside = around.parties
+    heard: Callable[[], str] = str
     if outside is None:
         parties = Parties(
             plan, setting, held, model, source, around.charge, planned, around.folder,
@@ -186,13 +188,10 @@ def _federation(
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
         wire: Transport = asked
         counted = pieces.protects(plan.recipe) != "client"
-        heard = lambda: asked.last.words(counted=counted)  # noqa: E731
+        heard = partial(_said, asked, counted=counted)
     else:
-        gather, recipe = (
-            outside.gather(option.gather, expected, outer.clip, weights),
-            outside.recipe,
-        )
-        wire = outside.transport
+        gather = outside.gather(option.gather, expected, outer.clip, weights)
+        wire, recipe = outside.transport, outside.recipe
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:
         wire = Overheard(wire)
@@ -218,6 +217,10 @@ def _federation(
         remembered,
         heard,
     )
+
+
+def _said(parties: OnDemand, *, counted: bool) -> str:
+    return parties.last.words(counted=counted)
 
 
 def _restored(
