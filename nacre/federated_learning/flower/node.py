@@ -66,8 +66,8 @@ def serve(
     """Answers what comes, one message after another, until `done` says so between two of them.
 
     A SuperLink that goes away is waited for, and joined anew when it is back. Raises `PartyError`
-    where it refuses this node from the start; one that was let in once is only told of it, since
-    the SuperLink may have started anew and its operator admits the nodes again.
+    where it refuses this node from the start; one that was let in once waits, and `tell` hears of
+    it, since the SuperLink may have started anew and its operator admits the nodes again.
     """
     silence_flower()
     known, said = False, ""
