@@ -73,7 +73,7 @@ def node(name: str, folder: Path, address: str, ca: Path, roster: Path) -> None:
         return voice.answer(data)
 
     own = PartyNode(address=address, ca=ca, key=node_key(folder / NODE_KEY), number=folder / "n")
-    serve(own, answer, lambda: attendance.over)
+    serve(own, answer, lambda: attendance.over, print)
     print(json.dumps((time.process_time() - began) / heard))
 
 

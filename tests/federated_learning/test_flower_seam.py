@@ -89,6 +89,15 @@ def test_what_a_node_gets_of_its_connection() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_put_in_place_of_flowers_own_ends_is_still_called() -> None:
+    """`node.py` takes three names of the module: one that ends the process, one that makes its
+    retries, and `os`, by which it interrupts itself."""
+    connection = importlib.import_module("flwr.supernode.fleet_http_connection")
+    source = inspect.getsource(connection.http_request_response)
+    for call in ("flwr_exit(", "make_simple_http_retry_invoker()", "os.kill(os.getpid()"):
+        assert source.count(call) == 1, f"{call} has changed: mend nacre's folder `flower`"
+
+
 def test_a_blob_is_three_objects() -> None:
     """One record with one entry, whatever it holds; its bytes are not blown up."""
     from flwr.app import Metadata

@@ -9,11 +9,13 @@ speaks the same interface with the same key, and no code comes to it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import httpx
@@ -23,6 +25,7 @@ from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import RetryInvoker, constant
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
@@ -37,7 +40,7 @@ from nacre.federated_learning.flower.blob import (
     silence_flower,
     taken_apart,
 )
-from nacre.federated_learning.flower.superlink import read_file, unreachable
+from nacre.federated_learning.flower.superlink import may_pass, read_file, unreachable
 
 Replying = Callable[[bytes], bytes | None]
 """Bytes in, bytes out; None where they are not worth an answer."""
@@ -57,24 +60,36 @@ class PartyNode:
     """A file that keeps the number that the SuperLink gave to this key."""
 
 
-def serve(node: PartyNode, answer: Replying, done: Callable[[], bool]) -> None:
+def serve(
+    node: PartyNode, answer: Replying, done: Callable[[], bool], tell: Callable[[str], None]
+) -> None:
     """Answers what comes, one message after another, until `done` says so between two of them.
 
     A SuperLink that goes away is waited for, and joined anew when it is back. Raises `PartyError`
-    where it refuses this node, with what its operator has to do.
+    where it refuses this node from the start; one that was let in once waits, and `tell` hears of
+    it, since the SuperLink may have started anew and its operator admits the nodes again.
     """
     silence_flower()
+    known, said = False, ""
     while not done():
         failed: Exception | None = None
-        with _connected(node) as connection:
-            try:
-                _answering(connection, answer, done)
-            except Exception as error:  # which Flower would log, and go on as if all were well
-                failed = error
+        try:
+            with _connected(node) as connection:
+                known, said = True, ""
+                try:
+                    _answering(connection, answer, done)
+                except Exception as error:  # which Flower would log, and go on as if all were well
+                    failed = error
+        except PartyError as error:
+            if not known:
+                raise
+            if str(error) != said:
+                said = str(error)
+                tell(f"{said}; it is tried again")
         if failed is not None and not isinstance(failed, httpx.HTTPError):
             raise failed
-        if failed is not None:
-            time.sleep(_AGAIN)  # the SuperLink has started anew and knows no connection
+        if not done():
+            time.sleep(_AGAIN)
 
 
 _AGAIN = 0.5  # seconds
@@ -172,9 +187,27 @@ class _Refused(Exception):
     """Flower would end the process here."""
 
 
+def _patient() -> RetryInvoker:
+    """Waits for a SuperLink that cannot be reached, for as long as it takes, and for nothing else.
+
+    Flower's own sends this process an interrupt where a SuperLink does not know the node any more.
+    """
+    return RetryInvoker(
+        wait_gen_factory=lambda: constant(_AGAIN),
+        recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
+        max_tries=None,
+        max_time=None,
+        jitter=None,
+        should_giveup=lambda error: not may_pass(error),
+    )
+
+
 def _ended(code: int, message: str = "", *_: object) -> NoReturn:
     raise _Refused(message)
 
 
-# Flower would end the process within five seconds, whatever catches its exit.
+# Flower would end the process within five seconds, whatever catches its exit, and interrupt it
+# where the SuperLink has started anew.
 fleet_http_connection.flwr_exit = _ended  # pyright: ignore[reportPrivateImportUsage]
+fleet_http_connection.make_simple_http_retry_invoker = _patient  # pyright: ignore
+fleet_http_connection.os = SimpleNamespace(kill=lambda *_: None, getpid=os.getpid)  # pyright: ignore

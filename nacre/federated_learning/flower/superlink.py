@@ -310,11 +310,11 @@ def _retries(patience: float) -> RetryInvoker:
         max_tries=None,
         max_time=patience,
         jitter=None,
-        should_giveup=lambda error: not _may_pass(error),
+        should_giveup=lambda error: not may_pass(error),
     )
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Whether another try may do better."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in (502, 503, 504)

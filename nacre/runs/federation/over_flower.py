@@ -80,4 +80,4 @@ def attend(
     voice = Voice(identity, roster, attending, tell=tell)
     key = None if place.ca is None else node_key(place.keys / NODE_KEY)
     node = PartyNode(address=place.address, ca=place.ca, key=key, number=place.keys / "node.number")
-    serve(node, voice.answer, lambda: attending.over)
+    serve(node, voice.answer, lambda: attending.over, tell)
