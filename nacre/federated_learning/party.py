@@ -56,7 +56,8 @@ class Party:
         self.name = name
         self._train, self._evaluate = train, evaluate
         self._recipe, self._rounds = recipe, rounds
-        self._shapes, self._encoding, self._member = like, encoding, member
+        self._shapes, self._member = like, member
+        self._encoding: Encoding = encoding
         self._answers: Answers = answers or (
             Remembered() if store is None or key is None else Stored(store, key)
         )
@@ -133,8 +134,9 @@ class Party:
         else:
             raise self._refusal(asked, "it has no rows that it may score; score on the server")
         # A change that is not finite travels as it is: the server leaves it out, and says so.
-        plain = self._encoding == "float32" or not finite(release.total)
-        encoding: Encoding = "float32" if plain else self._encoding
+        encoding: Encoding = self._encoding
+        if encoding != "float32" and not finite(release.total):
+            encoding = "float32"
         return Reply(asked.kind, asked.round, self.name, release.total, release.how, encoding)
 
     def _refusal(self, asked: RoundRequest, reason: str) -> PartyError:

@@ -83,8 +83,8 @@ def rule_of(recipe: Recipe) -> AggregateOption | None:
     """How the server makes one direction of the changes that it sees; None without a federation,
     and where a secure sum shows it none of them."""
     federation = recipe.federated_learning
-    plain = federation is not None and isinstance(federation.gather, PlainGather)
-    return federation.gather.aggregate if plain else None
+    gather = None if federation is None else federation.gather
+    return gather.aggregate if isinstance(gather, PlainGather) else None
 
 
 def innermost(rule: AggregateOption) -> RuleOption:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from nacre.core.errors import PartyError
 from nacre.federated_learning.options import AllParties
@@ -64,7 +65,7 @@ def _with(option: SecureGather, threshold: int, parties: int) -> int:
     return SecureGather(threshold=threshold, bits=option.bits).tolerated(parties)
 
 
-def _names_sign(facts: RecipeFacts, names: tuple[str, ...]) -> None:
+def _names_sign(facts: RecipeFacts, names: Sequence[str]) -> None:
     """Names stand in signatures, beside that of the server."""
     try:
         for name in names:

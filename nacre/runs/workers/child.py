@@ -118,7 +118,7 @@ class Worker:
         return {"journal": noted.entries}, [right, *kept]
 
 
-def serve() -> None:
+def work() -> None:
     """Serves until the other side closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides what an interrupt means
     output = os.fdopen(os.dup(1), "wb")
@@ -147,4 +147,4 @@ def _refused(error: NacreError) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve()
+    work()
