@@ -28,6 +28,7 @@ from nacre.federated_learning.messages import Reply, RoundRequest
 from nacre.federated_learning.options import (
     GATHERS,
     AllParties,
+    CyclicCohort,
     FederatedLearning,
     GatherOption,
     Local,
@@ -49,6 +50,7 @@ __all__ = [
     "Bucketing",
     "CentredClipping",
     "CompressionOption",
+    "CyclicCohort",
     "EightBits",
     "FLTrust",
     "FederatedLearning",

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nacre.core import require
-from nacre.core.errors import BadArgument
+from nacre.core.errors import BadArgument, DataError
 from nacre.core.optimizers import SGD, OptimizerOption
+from nacre.core.parts import Sampling
 from nacre.data.partition import PartitionOption
+from nacre.data.sampling import AllUnits, CyclicPoisson, Poisson
 from nacre.federated_learning.aggregates import AggregateOption, MeanAggregate
 from nacre.federated_learning.encodings import Encoding
 from nacre.federated_learning.gather import Plain
@@ -49,6 +51,10 @@ class AllParties:
 
     kind: Literal["all"] = "all"
 
+    def build(self, parties: int, bands: int = 1) -> Sampling:
+        """Who is asked in a round, of so many declared parties."""
+        return AllUnits(parties)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoissonCohort:
@@ -61,8 +67,42 @@ class PoissonCohort:
     def __post_init__(self) -> None:
         require.positive(expected=self.expected)
 
+    def build(self, parties: int, bands: int = 1) -> Sampling:
+        """Who is asked in a round, of so many declared parties."""
+        everyone = self.expected == parties
+        return AllUnits(parties) if everyone else Poisson(self.expected, parties)
 
-CohortOption = AllParties | PoissonCohort
+
+@dataclass(frozen=True, kw_only=True)
+class CyclicCohort:
+    """Parties are dealt into groups that take turns; in a round each party of the turn's group
+    takes part by a coin of its own. What noise that is correlated over rounds (DP-FTRL) needs."""
+
+    kind: Literal["cyclic_poisson"] = "cyclic_poisson"
+    expected: float
+    """Parties a round, on average; declared, and the divisor."""
+    cycle: int | None = None
+    """Groups, and so the rounds from one turn of a party to its next; None takes the bands of the
+    noise, or 1."""
+
+    def __post_init__(self) -> None:
+        require.positive(expected=self.expected)
+        require.at_least(1, cycle=self.cycle)
+
+    def build(self, parties: int, bands: int = 1) -> Sampling:
+        """Who is asked in a round, of so many declared parties, in `bands` groups where the recipe
+        does not say how many. Raises `DataError` where a group is expected to hold fewer."""
+        cycle = bands if self.cycle is None else self.cycle
+        if self.expected * cycle > parties:
+            raise DataError(
+                f"expected={self.expected:g} is more than a group holds: cycle={cycle} groups "
+                f"share {parties} parties; ask {parties / cycle:g} or fewer a round, or use a "
+                "shorter cycle"
+            )
+        return CyclicPoisson(self.expected, parties, cycle)
+
+
+CohortOption = AllParties | PoissonCohort | CyclicCohort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +210,6 @@ class FederatedLearning:
 
     def expected(self) -> float:
         """Parties a round: declared, and the divisor of the aggregate."""
-        if isinstance(self.cohort, PoissonCohort):
-            return self.cohort.expected
-        return float(len(self.parties.names))
+        if isinstance(self.cohort, AllParties):
+            return float(len(self.parties.names))
+        return self.cohort.expected

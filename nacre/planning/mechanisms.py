@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nacre.core.errors import Incompatible
-from nacre.core.parts import Noise
+from nacre.core.errors import DataError, Incompatible
+from nacre.core.parts import Noise, Sampling
 from nacre.data.partition import Counted, Sizes
-from nacre.data.sampling import AllUnits, Poisson
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.gradient_clipping import Unclipped
@@ -88,11 +87,11 @@ def over_parties(recipe: Recipe) -> Mechanism | None:
     if federation is None:
         return None
     names = federation.parties.names
-    expected = federation.expected()
+    sampling = cohort(recipe)
     clip, noise = Unclipped(), UNPROTECTED
     if privacy is not None and privacy.unit == "client":
         clip = pieces.unit_clip(recipe) or Unclipped()
-        noise = privacy.noise.build(federation.rounds)
+        noise = privacy.noise.build(federation.rounds, sampling.separation)
     elif privacy is not None:
         inherited = _inherited(names)
         because = "each party's change is already private for its own rows"
@@ -100,13 +99,23 @@ def over_parties(recipe: Recipe) -> Mechanism | None:
     return Mechanism(
         unit="client",
         adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
-        sampling=(
-            AllUnits(len(names)) if expected == len(names) else Poisson(expected, len(names))
-        ),
+        sampling=sampling,
         clip=clip,
         noise=noise,
         steps=federation.rounds,
     )
+
+
+def cohort(recipe: Recipe) -> Sampling:
+    """Who is asked in a round. Refuses a cycle that the parties are too few for."""
+    federation, privacy = recipe.federated_learning, recipe.differential_privacy
+    assert federation is not None
+    whole = privacy is not None and privacy.unit == "client"
+    bands = privacy.noise.bands if privacy is not None and whole else 1
+    try:
+        return federation.cohort.build(len(federation.parties.names), bands)
+    except DataError as error:
+        refuse(recipe, "federated_learning.cohort", str(error))
 
 
 def _inherited(names: Sequence[str]) -> tuple[str, ...]:

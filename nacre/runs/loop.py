@@ -208,8 +208,9 @@ def _federation(
         adjacency=outer.adjacency,
         shape=remembered,
     )
+    begun = outer.noise.init(trainable(model))
     return _Level(
-        State(model.train(), optimizer, outer.clip),
+        State(model.train(), optimizer, outer.clip, begun),
         work,
         Names(wire.parties),
         around.charge(""),

@@ -102,10 +102,12 @@ def _other(line: str) -> str:
     return f"{who},{hospital},119.0,m,0.00,no\n"
 
 
-def _planned(folder: Path, base: dict[str, Any], unit: str, adjacency: str) -> Plan:
+def _planned(
+    folder: Path, base: dict[str, Any], unit: str, adjacency: str, noise: Any = None
+) -> Plan:
     privacy: dict[str, Any] = {
         "unit": unit, "adjacency": adjacency, "epsilon": 8, "delta": 1.0e-3,
-        "accountant": "rdp",
+        "accountant": "rdp", "noise": noise or {"kind": "gaussian"},
     }  # fmt: skip
     changes: dict[str, Any] = {"differential_privacy": privacy}
     if unit == "group":
@@ -246,6 +248,23 @@ def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
         monkeypatch.setattr(parties, "OnDemand", _Silent)
     other = _ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach(adjacency)
+    assert written(first) == written(other)
+
+
+@pytest.mark.parametrize("noise", [{"kind": "banded", "bands": 2}, {"kind": "tree"}])
+def test_a_whole_party_that_takes_turns_moves_the_sum_and_nothing_else(
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, noise: dict[str, Any]
+) -> None:
+    """Under noise that is correlated over the rounds: DP-FTRL over parties."""
+    base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
+                             "data.drop": ["patient"], "federated_learning.cohort":
+                             {"kind": "cyclic_poisson", "expected": 1, "cycle": 2}})  # fmt: skip
+    _rows(tmp_path)
+    planned = _planned(tmp_path, base, "client", "zero_out", noise)
+    first = _ran(planned, tmp_path, "one")
+    monkeypatch.setattr(parties, "OnDemand", _Silent)
+    other = _ran(planned, tmp_path, "other")
+    assert 0 < max(moved(cut)) <= _reach("zero_out")
     assert written(first) == written(other)
 
 

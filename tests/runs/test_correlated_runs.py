@@ -172,7 +172,7 @@ def test_plan_evidence_and_report_name_the_mechanism(tmp_path: Path, kind: str) 
             CENTRAL, {"differential_privacy__adjacency": "replace_one"},
             UnsupportedEvent, "replace_one",
         ),
-        (FEDERATED, {"training__batch": 10, "training__steps": None}, Incompatible, "federation"),
+        (FEDERATED, {"training__batch": 10, "training__steps": None}, Incompatible, "a party"),
     ],
 )  # fmt: skip
 def test_what_is_not_proven_is_refused_by_plan(

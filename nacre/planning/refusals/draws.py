@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
+from nacre.data.sampling import CyclicPoisson
 from nacre.differential_privacy.events import require_neighbours, require_pair
 from nacre.planning.facts import RecipeFacts
+from nacre.planning.mechanisms import cohort
 from nacre.recipe.places import refuse
 from nacre.training import pieces
 from nacre.training.pieces import protects
@@ -23,7 +25,7 @@ def sampling_with_event(facts: RecipeFacts) -> None:
 
 
 def noise_fits_the_sampling(facts: RecipeFacts) -> None:
-    """Correlated noise is proven for units that take turns, in one run over one holder's rows."""
+    """Correlated noise is proven for units that take turns: rows of one holder, or parties."""
     recipe, privacy = facts.recipe, facts.recipe.differential_privacy
     for size in facts.sizes.distinct():
         try:
@@ -37,16 +39,29 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
         refuse(recipe, "differential_privacy.noise", problem)
     if not privacy.noise.correlated:
         return
-    if recipe.federated_learning is not None:
+    federation = recipe.federated_learning
+    if federation is not None and privacy.unit != "client":
         refuse(
             recipe,
             "differential_privacy.noise",
-            f"{privacy.noise.kind} noise remembers earlier steps, and a federation keeps nothing "
-            "between its rounds but the accounts; use `noise: {kind: gaussian}`",
+            f"{privacy.noise.kind} noise remembers earlier steps, and a party keeps none of its "
+            "noise between rounds; use `noise: {kind: gaussian}`, or protect whole parties "
+            "(`unit: client`), whose noise the server adds",
         )
-    sampling = pieces.sampling(recipe, facts.sizes[""])
+    if federation is not None:
+        sampling, steps = cohort(recipe), federation.rounds
+        if not isinstance(sampling, CyclicPoisson):
+            refuse(
+                recipe,
+                "differential_privacy.noise",
+                f"{privacy.noise.kind} noise is proven for parties that take turns, and these may "
+                "be asked in rounds that are close together, whose noise partly cancels; use "
+                "`cohort: {kind: cyclic_poisson, expected: …}`, or `noise: {kind: gaussian}`",
+            )
+    else:
+        sampling, steps = pieces.sampling(recipe, facts.sizes[""]), recipe.training.steps
     try:
-        noise = privacy.noise.build(recipe.training.steps, sampling.separation)
+        noise = privacy.noise.build(steps, sampling.separation)
         require_pair(sampling, noise)
     except Refusal as error:
         refuse(recipe, "differential_privacy.noise", str(error), type(error))

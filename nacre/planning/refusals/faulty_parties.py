@@ -10,11 +10,11 @@ from scipy.stats import binom
 from nacre.core.errors import BadArgument
 from nacre.federated_learning import (
     AggregateOption,
+    AllParties,
     Bucketing,
     CentredClipping,
     FederatedLearning,
     NearestNeighbourMixing,
-    PoissonCohort,
 )
 from nacre.planning.facts import RecipeFacts
 from nacre.planning.robustness import innermost, rule_of
@@ -71,7 +71,7 @@ def _named(rule: AggregateOption) -> str:
 
 def _too_few(option: FederatedLearning, least: int) -> float:
     """Probability that some round has fewer parties than `least`; 0 where all take part."""
-    if not isinstance(option.cohort, PoissonCohort):
+    if isinstance(option.cohort, AllParties):
         return 0.0
     parties = len(option.parties.names)
     each = float(binom.cdf(least - 1, parties, option.cohort.expected / parties))
