@@ -1,5 +1,5 @@
-"""Noise that is correlated over the rounds of a federation (DP-FTRL): parties that take turns, a run
-that is resumed, what is refused, and its price against that of independent noise."""
+"""Noise that is correlated over the rounds of a federation (DP-FTRL): parties that take turns, runs
+that are resumed, and what is refused."""
 
 from __future__ import annotations
 
