@@ -34,7 +34,7 @@ from nacre.planning.refusals.evaluation import (
     protected_figures_are_covered,
 )
 from nacre.planning.refusals.faulty_parties import (
-    differences_have_a_length,
+    centred_clipping_has_a_radius,
     parties_outvote_those_at_fault,
 )
 from nacre.planning.refusals.inputs import (
@@ -349,7 +349,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     parties_are_one_process,
     drift_terms_act,
     parties_outvote_those_at_fault,
-    differences_have_a_length,
+    centred_clipping_has_a_radius,
     schedules_know_their_end,
     averages_are_whole,
     figures_fit_the_task,

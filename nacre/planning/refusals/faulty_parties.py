@@ -50,7 +50,7 @@ def parties_outvote_those_at_fault(facts: RecipeFacts) -> None:
         )
 
 
-def differences_have_a_length(facts: RecipeFacts) -> None:
+def centred_clipping_has_a_radius(facts: RecipeFacts) -> None:
     """Centred clipping without a radius clips by the rule over parties, so there must be one."""
     recipe, rule = facts.recipe, rule_of(facts.recipe)
     inner = None if rule is None else innermost(rule)
