@@ -18,7 +18,7 @@ from nacre.federated_learning.signed import signed_message
 from nacre.recipe.load import loads
 from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.policy import Ceiling, Hours, Policy, read_policy
-from tests.across.houses import OF_PARTIES, Houses, LocalChannel, policy
+from tests.across.houses import OF_PARTIES, SUMMED, Houses, LocalChannel, policy
 
 GOOD = """nacre: 1
 recipes: [{digest}]
@@ -107,6 +107,41 @@ def test_a_run_that_is_not_agreed_to_is_refused_before_anything_is_charged(
         houses.attending("east", **changes)
     assert not (tmp_path / "east" / "east.db").exists()
     assert not (tmp_path / "east" / "run").exists()
+
+
+def test_the_cohort_is_that_of_the_smallest_sum(tmp_path: Path) -> None:
+    """The server says who dropped out, so a sum may be over as few as the threshold."""
+    houses = Houses(tmp_path, SUMMED)
+    text = houses.text("east").replace("threshold: 3}", "threshold: 2, colluders: 0}")
+    own = loads(text, folder=tmp_path / "east")
+    with pytest.raises(PartyError, match="a sum may be over 2 parties"):
+        Attending(own, "east", tmp_path / "east" / "run", policy(own))
+    Attending(own, "east", tmp_path / "east" / "run", policy(own, minimum_cohort=2))
+
+
+def test_no_code_of_a_recipe_that_is_not_agreed_to_is_run(tmp_path: Path) -> None:
+    """Code beside a recipe could change whatever is asked after it."""
+    houses = Houses(tmp_path)
+    text = houses.text("east").replace(
+        "{kind: mlp, hidden: [6]}", "{kind: python, call: wards_of_nobody:built}"
+    )
+    mark = tmp_path / "ran"
+    code = f"""
+import pathlib
+from torch import nn
+
+pathlib.Path({str(mark)!r}).touch()
+
+def built():
+    return nn.Linear(2, 2)
+"""
+    (tmp_path / "east" / "wards_of_nobody.py").write_text(code)
+    own = loads(text, folder=tmp_path / "east")
+    with pytest.raises(PartyError, match="`recipes` do not name"):
+        Attending(own, "east", tmp_path / "east" / "run", policy(own, recipes=(DIGEST,)))
+    assert not mark.exists()
+    Attending(own, "east", tmp_path / "east" / "run", policy(own))
+    assert mark.exists()
 
 
 def test_attacks_have_to_be_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ own affair."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -24,15 +25,25 @@ def agreed_digest(recipe: Recipe) -> str:
     said: Any = content(recipe)
     protection = protection_of(recipe)
     shared = {key: value for key, value in said.items() if key not in _OWN}
-    shared["data"] = _without_paths(shared["data"])
+    shared["data"] = _without_paths(recipe.data, shared["data"])
     shared["accountant"] = None if protection is None else protection.accountant
     return hashlib.sha256(b"nacre federation" + canonical(_plain(shared)).encode()).hexdigest()
 
 
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_paths(each) for key, each in value.items() if key != "path"}  # pyright: ignore[reportUnknownVariableType]
-    return value
+def _without_paths(option: Any, said: Any) -> Any:
+    """What an option says, without the files that it and the options in it name. Names that the
+    recipe chooses itself are no fields: a column may well be called `path`."""
+    if dataclasses.is_dataclass(option):
+        fields: dict[str, Any] = said
+        return {
+            key: _without_paths(getattr(option, key), each)
+            for key, each in fields.items()
+            if key != "path"
+        }
+    if isinstance(option, dict):
+        inner: dict[str, Any] = option
+        return {key: _without_paths(each, said[key]) for key, each in inner.items()}
+    return said
 
 
 def _plain(value: Any) -> Any:
