@@ -139,6 +139,11 @@ def built():
     own = loads(text, folder=tmp_path / "east")
     with pytest.raises(PartyError, match="`recipes` do not name"):
         Attending(own, "east", tmp_path / "east" / "run", policy(own, recipes=(DIGEST,)))
+    changed = tmp_path / "east" / "wards_of_nobody.py"
+    agreed = policy(own)
+    changed.write_text(code.replace("nn.Linear(2, 2)", "nn.Linear(2, 2, bias=False)"))
+    with pytest.raises(PartyError, match="`recipes` do not name"):
+        Attending(own, "east", tmp_path / "east" / "run", agreed)
     assert not mark.exists()
     Attending(own, "east", tmp_path / "east" / "run", policy(own))
     assert mark.exists()

@@ -8,6 +8,7 @@ import hashlib
 from typing import Any
 
 from nacre.core.strict import canonical
+from nacre.models.callables import PythonModel, files_beside
 from nacre.planning.protection import protection_of
 from nacre.recipe.options import content
 from nacre.recipe.schema import Recipe
@@ -17,7 +18,8 @@ _OWN = ("ledger", "execution")
 
 
 def agreed_digest(recipe: Recipe) -> str:
-    """Hex SHA-256 of what the recipe says, without the ledger, the execution, and where data lie.
+    """Hex SHA-256 of what the recipe says, without the ledger, the execution, and where data lie;
+    and of the code beside it that its model comes from (`files_beside`).
 
     The accountant counts with its name, since a ledger's rule may have chosen it. Two parties with
     files and ledgers of their own have the same digest where they would train the same.
@@ -26,6 +28,13 @@ def agreed_digest(recipe: Recipe) -> str:
     protection = protection_of(recipe)
     shared = {key: value for key, value in said.items() if key not in _OWN}
     shared["data"] = _without_paths(recipe.data, shared["data"])
+    if isinstance(recipe.model, PythonModel):
+        shared["code"] = {
+            file.relative_to(recipe.folder).as_posix(): hashlib.sha256(
+                file.read_bytes()
+            ).hexdigest()
+            for file in files_beside(recipe.model, recipe.folder)
+        }
     shared["accountant"] = None if protection is None else protection.accountant
     return hashlib.sha256(b"nacre federation" + canonical(_plain(shared)).encode()).hexdigest()
 
