@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nacre.core.errors import NacreError, PartyError, RecipeError
+from nacre.core.run_folder import RunFolder
 from nacre.core.strict import canonical
 from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.speech import asked
 from nacre.federated_learning.across.voice import Voice
+from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.signed import signed_message
 from nacre.recipe.load import loads
 from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.policy import Ceiling, Hours, Policy, read_policy
-from tests.across.houses import OF_PARTIES, SUMMED, Houses, LocalChannel, policy
+from tests.across.houses import OF_PARTIES, OF_ROWS, SUMMED, Houses, LocalChannel, policy
 
 GOOD = """nacre: 1
 recipes: [{digest}]
@@ -253,3 +256,23 @@ def test_a_file_with_rows_of_others_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("east", "north", 3))
     with pytest.raises(NacreError, match="has rows of 'north'"):
         houses.attending("east")
+
+
+@pytest.mark.parametrize("privacy", [OF_ROWS, SUMMED], ids=["open", "secure"])
+def test_a_refusal_that_follows_noise_is_one_a_round(tmp_path: Path, privacy: str) -> None:
+    """Weights so large that a noised update is lost in them are refused, which says that it was
+    small: with other weights in the same round the server would ask as often as it likes."""
+    houses = Houses(tmp_path, privacy)
+    houses.met()
+    east = houses.attending("east")
+    east.known_as(houses.keys["east"], houses.roster)
+    run = str(RunFolder(tmp_path / "east" / "run").fact("run"))
+    with pytest.raises(PartyError):  # no message at all: it joins
+        east.handle(run, b"")
+    party = east._party.__self__  # pyright: ignore
+    for value, error in ((1e20, "left the trainable weight"), (0.0, "for other weights")):
+        weights = {name: torch.full_like(t, value) for name, t in party._shapes.items()}
+        asked = RoundRequest("train", 0, east.recipe, weights)
+        with pytest.raises(NacreError, match=error):
+            party._trained(asked) if privacy == SUMMED else party.handle(asked.to_bytes())
+    east.close()
