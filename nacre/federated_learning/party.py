@@ -32,6 +32,10 @@ class Party:
     Everything else that decides what is released (mechanism, model, rows) is the party's own: a
     request carries weights, a round and the digest of a recipe, which has to be the party's.
 
+    *Guarantee:* a round in which training failed is tried again with the same request alone. That
+    it failed may follow from the rows, or from noise that nothing was charged for, and a server
+    that could go on to other weights until one does not fail would count such answers for free.
+
     *Guarantee:* with `member` its changes leave inside secure sums alone: a request for one in the
     open is refused, whatever the server says.
     """
@@ -61,6 +65,7 @@ class Party:
         self._answers: Answers = answers or (
             Remembered() if store is None or key is None else Stored(store, key)
         )
+        self._alone = answers is None  # elsewhere a failure ends the process of all parties
         self._lock = Lock()  # two requests under one number must not both find it unused
 
     def handle(self, request: bytes) -> bytes:
@@ -102,7 +107,27 @@ class Party:
 
     def _trained(self, asked: RoundRequest) -> Release:
         self._check(asked)
-        return self._train(asked.tensors, asked.round)
+        return self._tried(asked, lambda: self._train(asked.tensors, asked.round))
+
+    def _tried(self, asked: RoundRequest, compute: Callable[[], Release]) -> Release:
+        """What `compute` gives. Raises what it raises, which is remembered, and `PartyError` where
+        it has raised for another request of this round."""
+        if not self._alone:
+            return compute()
+        step, entered = f"failed-{step_of(asked)}", asked.digest()
+        failed = self._answers.get(step)
+        if failed is not None and failed[0] != entered:
+            raise self._refusal(
+                asked,
+                "it could not answer this round for other weights, and whether it can for these "
+                "would tell of its rows; leave it out of this round",
+            )
+        try:
+            return compute()
+        except Exception:
+            if failed is None:
+                self._answers.put(step, entered, b"")
+            raise
 
     def _check(self, asked: RoundRequest) -> None:
         if asked.recipe != self._recipe:
@@ -128,9 +153,10 @@ class Party:
 
     def _answered(self, asked: RoundRequest) -> Reply:
         if asked.kind == "train":
-            release = self._train(asked.tensors, asked.round)
+            release = self._tried(asked, lambda: self._train(asked.tensors, asked.round))
         elif self._evaluate is not None:
-            release = self._evaluate(asked.tensors)
+            evaluate = self._evaluate
+            release = self._tried(asked, lambda: evaluate(asked.tensors))
         else:
             raise self._refusal(asked, "it has no rows that it may score; score on the server")
         # A change that is not finite travels as it is: the server leaves it out, and says so.

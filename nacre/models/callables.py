@@ -132,6 +132,15 @@ def called(option: PythonModel, folder: Path, code: Code = OWN) -> nn.Module:
     return model
 
 
+def files_beside(option: PythonModel, folder: Path) -> list[Path]:
+    """The files beside the recipe that its function comes from, sorted: the module's own, or all of
+    its package; none for an installed package. What they import from elsewhere is not among them.
+    Nothing is run."""
+    top = folder / option.call.partition(":")[0].partition(".")[0]
+    file = top.with_name(f"{top.name}.py")
+    return sorted([*([file] if file.is_file() else []), *top.rglob("*.py")])
+
+
 def _found(option: PythonModel, folder: Path, code: Code) -> Callable[..., object]:
     module, _, path = option.call.partition(":")
     file = _beside(option.call, module, folder, code)

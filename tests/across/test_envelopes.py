@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from nacre.core.errors import PartyError
 from nacre.federated_learning.across.members import Meeting, RemoteParties
-from nacre.federated_learning.across.speech import asked
+from nacre.federated_learning.across.speech import asked, round_of
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.signed import addressed, signed_message
@@ -199,6 +200,15 @@ def test_a_party_of_another_recipe_does_not_stop_this_run() -> None:
     members.gather(1.0)
     assert members.ask({"e": b"weights"}) == {"e": b"sthgiew"}
     assert told == ["a node was turned away: 'n' is in the roster and not in this recipe"]
+
+
+@pytest.mark.parametrize("inner", ["[" * 100_000, '{"round": 3, "round": 4}', '{"round": 1e999}'])
+def test_a_header_that_is_no_header_is_of_round_0(inner: str) -> None:
+    """It is read before anything judges it, so nothing in it may end the party's process."""
+    head = json.dumps({"__metadata__": {"nacre": inner}}).encode()
+    body = len(head).to_bytes(8, "little") + head
+    assert round_of(body) == 0
+    assert Voice(EAST, ROSTER, Echo()).answer(envelope(body)) is not None
 
 
 def test_what_fails_inside_a_party_stays_there() -> None:

@@ -26,6 +26,7 @@ from nacre.federated_learning.across.keys import (
     roster_of,
 )
 from nacre.federated_learning.roster import Identity
+from nacre.recipe.load import loads
 from nacre.runs.federation.agreed import agreed_digest
 from tests.across.houses import NAMES, Houses
 
@@ -155,8 +156,6 @@ def test_the_digest_is_of_what_sides_share(tmp_path: Path) -> None:
     houses = Houses(tmp_path)
     digests = {agreed_digest(houses.recipe(name)) for name in (*NAMES, "server")}
     assert len(digests) == 1
-    from nacre.recipe.load import loads
-
     text = houses.text("east")
     same = (
         ("grant: {epsilon: 5", "grant: {epsilon: 6"),
@@ -174,3 +173,14 @@ def test_the_digest_is_of_what_sides_share(tmp_path: Path) -> None:
             assert before in text
             changed = agreed_digest(loads(text.replace(before, after), folder=tmp_path))
             assert (changed in digests) == equal, after
+
+
+@pytest.mark.parametrize("change", ["path: {low: 60, high: 201}", ""])
+def test_a_column_called_path_is_no_path(tmp_path: Path, change: str) -> None:
+    """Its bounds, and that it is there, decide what is trained as those of any other column do."""
+    text = Houses(tmp_path).text("east").replace("    pressure:", "    path:")
+    column = "    path: {low: 60, high: 200}\n"
+    assert column in text
+    other = text.replace(column, f"    {change}\n" if change else "")
+    digests = {agreed_digest(loads(each, folder=tmp_path)) for each in (text, other)}
+    assert len(digests) == 2

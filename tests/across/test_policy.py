@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nacre.core.errors import NacreError, PartyError, RecipeError
+from nacre.core.run_folder import RunFolder
 from nacre.core.strict import canonical
 from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.speech import asked
 from nacre.federated_learning.across.voice import Voice
+from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.signed import signed_message
 from nacre.recipe.load import loads
 from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.policy import Ceiling, Hours, Policy, read_policy
-from tests.across.houses import OF_PARTIES, Houses, LocalChannel, policy
+from tests.across.houses import OF_PARTIES, OF_ROWS, SUMMED, Houses, LocalChannel, policy
 
 GOOD = """nacre: 1
 recipes: [{digest}]
@@ -107,6 +110,46 @@ def test_a_run_that_is_not_agreed_to_is_refused_before_anything_is_charged(
         houses.attending("east", **changes)
     assert not (tmp_path / "east" / "east.db").exists()
     assert not (tmp_path / "east" / "run").exists()
+
+
+def test_the_cohort_is_that_of_the_smallest_sum(tmp_path: Path) -> None:
+    """The server says who dropped out, so a sum may be over as few as the threshold."""
+    houses = Houses(tmp_path, SUMMED)
+    text = houses.text("east").replace("threshold: 3}", "threshold: 2, colluders: 0}")
+    own = loads(text, folder=tmp_path / "east")
+    with pytest.raises(PartyError, match="a sum may be over 2 parties"):
+        Attending(own, "east", tmp_path / "east" / "run", policy(own))
+    Attending(own, "east", tmp_path / "east" / "run", policy(own, minimum_cohort=2))
+
+
+def test_no_code_of_a_recipe_that_is_not_agreed_to_is_run(tmp_path: Path) -> None:
+    """Code beside a recipe could change whatever is asked after it."""
+    houses = Houses(tmp_path)
+    text = houses.text("east").replace(
+        "{kind: mlp, hidden: [6]}", "{kind: python, call: wards_of_nobody:built}"
+    )
+    mark = tmp_path / "ran"
+    code = f"""
+import pathlib
+from torch import nn
+
+pathlib.Path({str(mark)!r}).touch()
+
+def built():
+    return nn.Linear(2, 2)
+"""
+    (tmp_path / "east" / "wards_of_nobody.py").write_text(code)
+    own = loads(text, folder=tmp_path / "east")
+    with pytest.raises(PartyError, match="`recipes` do not name"):
+        Attending(own, "east", tmp_path / "east" / "run", policy(own, recipes=(DIGEST,)))
+    changed = tmp_path / "east" / "wards_of_nobody.py"
+    agreed = policy(own)
+    changed.write_text(code.replace("nn.Linear(2, 2)", "nn.Linear(2, 2, bias=False)"))
+    with pytest.raises(PartyError, match="`recipes` do not name"):
+        Attending(own, "east", tmp_path / "east" / "run", agreed)
+    assert not mark.exists()
+    Attending(own, "east", tmp_path / "east" / "run", policy(own))
+    assert mark.exists()
 
 
 def test_attacks_have_to_be_named(tmp_path: Path) -> None:
@@ -213,3 +256,23 @@ def test_a_file_with_rows_of_others_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("east", "north", 3))
     with pytest.raises(NacreError, match="has rows of 'north'"):
         houses.attending("east")
+
+
+@pytest.mark.parametrize("privacy", [OF_ROWS, SUMMED], ids=["open", "secure"])
+def test_a_refusal_that_follows_noise_is_one_a_round(tmp_path: Path, privacy: str) -> None:
+    """Weights so large that a noised update is lost in them are refused, which says that it was
+    small: with other weights in the same round the server would ask as often as it likes."""
+    houses = Houses(tmp_path, privacy)
+    houses.met()
+    east = houses.attending("east")
+    east.known_as(houses.keys["east"], houses.roster)
+    run = str(RunFolder(tmp_path / "east" / "run").fact("run"))
+    with pytest.raises(PartyError):  # no message at all: it joins
+        east.handle(run, b"")
+    party = east._party.__self__  # pyright: ignore
+    for value, error in ((1e20, "left the trainable weight"), (0.0, "for other weights")):
+        weights = {name: torch.full_like(t, value) for name, t in party._shapes.items()}
+        asked = RoundRequest("train", 0, east.recipe, weights)
+        with pytest.raises(NacreError, match=error):
+            party._trained(asked) if privacy == SUMMED else party.handle(asked.to_bytes())
+    east.close()

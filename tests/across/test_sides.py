@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre.core.errors import RunError
+from nacre.core.errors import PartyError, RunError
 from nacre.ledger import Ledger
 from nacre.report.evidence import write_report
 from nacre.runs.run import abandon, finish
@@ -72,3 +72,7 @@ def test_a_party_that_is_over_answers_no_more(tmp_path: Path) -> None:
     houses.lead(channel)
     assert all(each.over for each in houses.waiting.values())
     assert not any((tmp_path / name / "run" / "local" / "run.key").exists() for name in NAMES)
+    for each in houses.waiting.values():
+        run = each._run  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(PartyError, match="has not joined"):
+            each.handle(run, b"")

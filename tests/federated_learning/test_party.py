@@ -242,4 +242,33 @@ def test_what_training_raises_goes_through_and_the_step_stays_open(tmp_path):
 
     with pytest.raises(BudgetExceeded):
         party(refuse, store=tmp_path).handle(request(0))
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("train-*")) == []
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_round_that_failed_is_tried_again_with_the_same_weights_alone(stored, kind, tmp_path):
+    """Else each refusal is a bit about rows or noise, and the server may ask for any number."""
+    fails, asked = [True], []
+
+    def compute(weights, number=0):
+        asked.append(float(weights["b"]))
+        if fails[0]:
+            raise ValueError("a row did this")
+        return Release(weights, Noised(0.5))
+
+    def made():
+        return party(compute, evaluate=compute, store=tmp_path if stored else None)
+
+    east = made()
+    with pytest.raises(ValueError, match="a row did this"):
+        east.handle(request(0, 1.0, kind))
+    east = made() if stored else east
+    with pytest.raises(PartyError, match="could not answer this round for other weights"):
+        east.handle(request(0, 2.0, kind))
+    with pytest.raises(ValueError, match="a row did this"):
+        east.handle(request(0, 1.0, kind))
+    fails[0] = False
+    east.handle(request(0, 1.0, kind))
+    east.handle(request(1, 2.0, kind))
+    assert asked == [1.0, 1.0, 1.0, 2.0]

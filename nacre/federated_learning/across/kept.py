@@ -10,13 +10,16 @@ from pathlib import Path
 from nacre.core.parts import Transport
 from nacre.core.random import digest
 from nacre.federated_learning.answers import Stored
+from nacre.federated_learning.secure.wire import exchanges_keys
 
 
 class KeptReplies:
     """A transport whose replies are on the disk before they are used, encrypted under `key`.
 
     The same requests get the kept replies, and nobody is asked again. The last `asks` of them are
-    kept: as many as can lie behind the newest two checkpoints.
+    kept: as many as can lie behind the newest two checkpoints. Those to the exchange of keys stay
+    as long as the run: exchanged with others than before, they would be keys that the parties
+    refuse.
     """
 
     def __init__(self, inner: Transport, folder: Path, key: bytes, *, asks: int) -> None:
@@ -28,7 +31,8 @@ class KeptReplies:
         """See `Transport.ask`."""
         names = sorted(requests)
         asked = digest(*(part for name in names for part in (name, requests[name])))
-        step = f"asked-{asked.hex()[:32]}"
+        keys = any(map(exchanges_keys, requests.values()))
+        step = f"{'keys' if keys else 'asked'}-{asked.hex()[:32]}"
         known = self._answers.get(step)
         if known is not None and known[0] == asked:
             return _unpacked(known[1])

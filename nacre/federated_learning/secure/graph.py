@@ -18,6 +18,9 @@ neighbours and itself), t for their threshold, and c for the colluders among the
    with w is opened, so t - c honest survivors gave shares of w's key. But w has at most
    k / 2 - (d - 1) on its left, and on its right at most the d that lie more than k / 2 beyond u:
    k / 2 + 1 in all. So t - c > k / 2 + 1 is needed.
+   Parties that a server shows a round without dropouts give self shares for all, the list's among
+   them, and no share of a key: the masks of w go away by those alone who gave shares for the list.
+   Who is in the sum though the list names it has no opened key, so there is no sum without it.
 
 `t = k / 2 + c + 2` gives both. c is the least number that no party has more colluders among its
 neighbours than, but with probability 2**-40 over the order on the ring; k is the least even number

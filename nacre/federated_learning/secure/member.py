@@ -157,13 +157,9 @@ class Member:
         if not members.complete and not asked.answers.get(f"{wire.REVEAL}-{asked.number:010d}"):
             raise self._refusal(asked.kind, asked.number, "its own nonce was not asked for")
         epoch = self._entered_epoch(members, asked.data)
-        known: list[bytes] = []
-        for number in range(self._terms.rounds):
-            known.append(self._known(epoch, keys, "pair", number))
-        record = hashlib.sha256(members.digest).digest()
-        asked.answers.put(
-            _record(asked.number), record, wire.body_of(asked.facts, bytes(asked.data))
-        )
+        known = [self._known(epoch, keys, "pair", n) for n in range(self._terms.rounds)]
+        kept = wire.body_of(asked.facts, bytes(asked.data))
+        asked.answers.put(_record(asked.number), hashlib.sha256(members.digest).digest(), kept)
         self._epochs[asked.number] = epoch
         signature = self._identity.sign(members.confirmation())
         return wire.body_of({"signature": signature.hex()}, b"".join(known))
@@ -175,10 +171,8 @@ class Member:
         return wire.body_of({})
 
     def _mask(self, asked: _Asked) -> bytes:
-        epoch, keys, number = self._epoch(asked), self._keys_of(asked.facts["epoch"]), asked.number
-        confirmed = f"{wire.CONFIRM}-{epoch.members.epoch:010d}"
-        if not epoch.confirmed and asked.answers.get(confirmed) is None:
-            raise self._refusal(asked.kind, number, "the members of its epoch are not confirmed")
+        epoch, number = self._confirmed_epoch(asked), asked.number
+        keys = self._keys_of(epoch.members.epoch)
         request = RoundRequest.from_bytes(bytes(asked.data))
         if request.kind != "train" or request.round != number:
             raise self._refusal(asked.kind, number, "the round inside is another")
@@ -228,7 +222,7 @@ class Member:
 
     def _surviving(self, asked: _Asked) -> Members:
         """The members, where enough of them are left and this party is among them."""
-        members = self._epoch(asked).members
+        members = self._confirmed_epoch(asked).members
         dropped = set(asked.facts["dropped"])
         left = len(members.names) - len(dropped)
         if not dropped <= set(members.names):
@@ -316,6 +310,14 @@ class Member:
             members = Members(self._terms, number, facts["members"], facts["nonces"])
             self._epochs[number] = self._entered_epoch(members, data)
         return self._epochs[number]
+
+    def _confirmed_epoch(self, asked: _Asked) -> _Epoch:
+        """The epoch of a round, once as many members as the threshold have signed their list."""
+        epoch = self._epoch(asked)
+        step = f"{wire.CONFIRM}-{epoch.members.epoch:010d}"
+        if not epoch.confirmed and asked.answers.get(step) is None:
+            raise self._refusal(asked.kind, asked.number, "its epoch's members are not confirmed")
+        return epoch
 
     def _known(self, epoch: _Epoch, keys: EpochKeys, kind: SecretKind, number: int) -> bytes:
         """The values that this party makes known of one secret."""

@@ -12,12 +12,15 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from nacre.core.errors import PartyError
 from nacre.core.parts import Transport
 from nacre.core.types import Inherited, Noised
 from nacre.federated_learning.messages import How, how_from_json
 from nacre.federated_learning.roster import ALL, Identity
 from nacre.federated_learning.secure import wire
+from nacre.federated_learning.secure.derived import agreed_key
 from nacre.federated_learning.secure.keys import commitment, pair_seed, round_key, self_seed
 from nacre.federated_learning.secure.masks import RingVector, add_masks, unpacked
 from nacre.federated_learning.secure.member import KEY, keys_of, round_public
@@ -153,11 +156,14 @@ class Session:
         replies = asking.ask(wire.ADVERTISE, epoch, body, names, size)
         advertisements: dict[str, bytes] = {}
         entries: dict[str, list[str]] = {}
+        probe = X25519PrivateKey.generate()
         for name, (whole, body) in replies.items():
             try:
                 facts, data = wire.read_body(body, "commitment")
                 if len(data) != size:
                     raise PartyError(f"it sent {len(data)} bytes of keys where {size} are needed")
+                for place in range(0, size, KEY):  # one that no party agrees with stops them all
+                    agreed_key(probe, bytes(data[place : place + KEY]))
             except PartyError as fault:
                 asking.fault(name, fault)
                 continue

@@ -35,6 +35,8 @@ MASK = "secure.mask"
 SIGN = "secure.sign"
 UNMASK = "secure.unmask"
 
+_ONCE = (ADVERTISE, REVEAL, SHARE, CONFIRM)
+
 EPOCHS = 16
 """Times that keys are exchanged anew, at most, since a party did not answer while they were."""
 
@@ -80,6 +82,11 @@ def is_secure(data: bytes) -> bool:
 def carries_release(data: bytes) -> bool:
     """Whether these bytes ask for a party's masked change, or are one; not verified."""
     return _kind(data) == MASK
+
+
+def exchanges_keys(data: bytes) -> bool:
+    """Whether these bytes belong to what is said once, before the first round; not verified."""
+    return _kind(data) in _ONCE
 
 
 def right_of(data: bytes) -> How:
@@ -133,6 +140,8 @@ def _texts(value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in cast(list[Any], value)):
         raise ValueError("it has no list of names")
     names = cast(list[str], value)
+    if not all(name.isprintable() for name in names):  # half a surrogate pair has no bytes
+        raise ValueError("a name is not printable")
     if names != sorted(set(names)):
         raise ValueError("its names are not sorted, or one stands there twice")
 

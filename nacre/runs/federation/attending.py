@@ -87,7 +87,7 @@ class _Rounds:
 class Attending:
     """A party that waits for its run and takes part in it. Close it when it has left.
 
-    Making one reads the rows, prices the plan and asks the policy; nothing is charged or written
+    Making one asks the policy, prices the plan and reads the rows; nothing is charged or written
     before the server's first signed word. Raises what these raise.
     """
 
@@ -101,6 +101,7 @@ class Attending:
         observe: Progress | None = None,
     ) -> None:
         self.recipe = agreed_digest(recipe)
+        policy.require_recipe(self.recipe)
         self.over = False
         self._name, self._policy = name, policy
         self._watch = observe or Silent()
@@ -164,7 +165,7 @@ class Attending:
             self._charges.settle()
             self.close()
             self._folder.destroy_key()
-            self.over = True
+            self._party, self.over = None, True
             self._watch.tell(f"run {run!r} is over")
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from nacre.core import require
 from nacre.core.errors import BadArgument, PartyError
 from nacre.core.types import Unit
 from nacre.differential_privacy.upward import rounded_up
+from nacre.federated_learning.secure import SecureGather
 from nacre.planning.plan import Plan
 from nacre.recipe.load import read_options
 
@@ -72,7 +73,8 @@ class Policy:
     unprotected: bool = False
     """Whether a run without differential privacy may have its changes."""
     minimum_cohort: float
-    """Parties a round, on average, that its change has to be mixed with, itself among them."""
+    """Parties a round that its change has to be mixed with, itself among them: in a secure sum at
+    least, which is its threshold, since the server says who dropped out; elsewhere on average."""
     secure_sum: bool = True
     """Whether its change may leave only inside a sum that nobody can look into."""
     rules: tuple[str, ...] = ("mean",)
@@ -101,9 +103,16 @@ class Policy:
         `plan` is that of the party's own recipe, whose digest is `digest`; `name` is the party's.
         Nothing is taken from what the server says.
         """
-        reason = self._against(plan, digest, name)
+        self.require_recipe(digest)
+        reason = self._against(plan, name)
         if reason is not None:
-            raise PartyError(f"the policy of this party does not allow it: {reason}")
+            raise _not_allowed(reason)
+
+    def require_recipe(self, digest: str) -> None:
+        """Raises `PartyError` unless a recipe of this digest is agreed to. Asked before it is
+        planned, since planning builds the model, by code beside the recipe where it names some."""
+        if digest not in self.recipes:
+            raise _not_allowed(f"its `recipes` do not name the digest {digest}")
 
     def require_now(self) -> None:
         """Raises `PartyError` outside the working hours."""
@@ -113,17 +122,18 @@ class Policy:
                 "its own clock; resume then"
             )
 
-    def _against(self, plan: Plan, digest: str, name: str) -> str | None:
+    def _against(self, plan: Plan, name: str) -> str | None:
         federation = plan.recipe.federated_learning
-        if digest not in self.recipes:
-            return f"its `recipes` do not name the digest {digest}"
         if federation is None:
             return "the recipe has no federation"
+        gather = federation.gather
         if not federation.expected() >= self.minimum_cohort:
             return f"a round has {federation.expected():g} parties and it asks for more"
-        if self.secure_sum and str(federation.gather.kind) != "secure":
+        if isinstance(gather, SecureGather) and not gather.threshold >= self.minimum_cohort:
+            return f"a sum may be over {gather.threshold} parties and it asks for more"
+        if self.secure_sum and not isinstance(gather, SecureGather):
             return "the server would see its change by itself, and it asks for a secure sum"
-        rule = getattr(getattr(federation.gather, "aggregate", None), "kind", "mean")
+        rule = getattr(getattr(gather, "aggregate", None), "kind", "mean")
         if rule not in self.rules:
             return f"its `rules` do not name {rule!r}"
         for audit in plan.recipe.audit:
@@ -148,6 +158,10 @@ class Policy:
             if not level.delta <= ceiling.delta:
                 return f"the run spends delta {level.delta:g}, more than it allows"
         return None
+
+
+def _not_allowed(reason: str) -> PartyError:
+    return PartyError(f"the policy of this party does not allow it: {reason}")
 
 
 def read_policy(path: Path) -> Policy:

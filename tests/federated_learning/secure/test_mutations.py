@@ -161,6 +161,25 @@ def test_a_party_that_prepares_nonsense_and_drops_out_is_named():
         made.round()
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_party_with_a_key_that_nobody_agrees_with_is_left_out(place):
+    """A key of low order, of the channel or of round 1: the others would train and refuse."""
+    made = Federation(5, 4, rounds=3)
+
+    def change(way, kind, name, data):
+        if (way, kind, name) != ("reply", wire.ADVERTISE, "p001"):
+            return data
+        end = -32 * (3 - place)
+        return _resigned(made, name, data, lambda body: body[: end - 32] + bytes(32) + body[end:])
+
+    made.wire.change = change
+    for number in range(3):
+        total = made.round(number).total
+        expected = made.expected(set(made.names) - {"p001"}, number)
+        assert all(torch.equal(total[name], expected[name]) for name in expected)
+    assert not any(name == "p001" for name, _ in made.trained)
+
+
 @pytest.mark.parametrize("kind", [wire.SHARE, wire.MASK, wire.SIGN, wire.UNMASK, wire.ADVERTISE])
 @pytest.mark.parametrize("dropped", [False, True])
 def test_a_party_that_signs_nonsense_spoils_no_sum_unseen(kind, dropped):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nacre.core.errors import PartyError
+from nacre.federated_learning.across.kept import KeptReplies
 from nacre.federated_learning.secure import wire
 from nacre.gradient_clipping import PerLayer, Unclipped
 from tests.federated_learning.secure.rounds import LIKE, Federation, unclipped
@@ -197,6 +198,24 @@ def test_a_server_that_dies_at_a_stage_continues(stage, tmp_path):
     made.restart()
     assert same(made.round(0), made.expected(set(made.names) - {"p002"}))
     assert len(made.trained) == 4
+
+
+def test_a_server_goes_on_with_those_who_exchanged_keys(tmp_path):
+    """A party that was absent then answers now; the others would refuse keys with it among them."""
+    made = Federation(5, 4, rounds=6, store=tmp_path / "parties")
+    wire_of_all, absent = made.wire, {"p004"}
+    kept = [tmp_path / "kept", bytes(32)]
+    made.wire = KeptReplies(wire_of_all, *kept, asks=4)
+    wire_of_all.gone[wire.ADVERTISE] = absent
+    for number in range(3):
+        made.round(number)
+    made.wire = wire_of_all
+    made.restart()
+    wire_of_all.gone.clear()
+    made.wire = KeptReplies(wire_of_all, *kept, asks=4)
+    assert same(made.round(2), made.expected(set(made.names) - absent, 2))
+    assert same(made.round(3), made.expected(set(made.names) - absent, 3))
+    assert len(made.trained) == 4 * 4
 
 
 def test_what_a_party_keeps_is_encrypted(tmp_path):

@@ -30,6 +30,8 @@ def test_a_body_comes_back():
         ("dropped", ["b", "a"]),
         ("dropped", ["a", "a"]),
         ("dropped", [1]),
+        ("dropped", ["\ud800"]),
+        ("dropped", ["a\n"]),
         ("dropped", "a"),
         ("nonce", KEY.upper()),
         ("nonce", KEY[:-2]),
