@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nacre.core.parts import Noise, Shape
 from nacre.core.random import Source, digest
@@ -112,7 +112,7 @@ class Workplace:
             UnitLosses(own, losses), pieces.shape(recipe) is not None, recipe.execution.microbatch
         )
         self._unmoved, self._fixed = Unmoved(own), fixed(own)
-        self._attributes = _attributes(own)
+        self._attributes = _Attributes.of(own)
 
     def built(self) -> bytes:
         """What says whether another process has built the same: the digest of all that is computed
@@ -172,7 +172,7 @@ class Workplace:
     def _ready(self, tensors: Tensors, round_number: int) -> tuple[bytes, Tensors]:
         """Puts the request's weights in; returns the digest of all that enters the round, which is
         taken once for all parties that are asked the same, and the weights."""
-        if _attributes(self._own) != self._attributes:
+        if not self._attributes.stand(self._own):
             self._set_up()
         known = self._asked
         if known is None or known[0] is not tensors or known[1] != round_number:
@@ -228,14 +228,35 @@ def _unprotected(noise: Noise) -> Unprotected:
     return Unprotected(noise.because)
 
 
-def _attributes(model: nn.Module) -> list[tuple[str, int]]:
-    """What modules hold beside tensors and modules, by identity."""
-    return [
-        (name, id(value))
-        for _, module in modules_of(model)
-        for name, value in module.__dict__.items()
-        if name not in _TORCHS
-    ]
+@dataclass(frozen=True, eq=False)
+class _Attributes:
+    """What modules hold beside weights, buffers and modules.
+
+    The objects themselves are kept, since the `id` of a number that a step has replaced is soon
+    another's; and of tensors among them the digest, since a pass may write into one.
+    """
+
+    held: list[tuple[str, Any, bytes]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _Attributes:
+        """Those of this model, as they are now."""
+        return cls(
+            [
+                (name, value, digest({"": value.detach()}) if isinstance(value, Tensor) else b"")
+                for _, module in modules_of(model)
+                for name, value in module.__dict__.items()
+                if name not in _TORCHS
+            ]
+        )
+
+    def stand(self, model: nn.Module) -> bool:
+        """Whether the model has the same ones, which hold the same."""
+        now = self.of(model).held
+        return len(now) == len(self.held) and all(
+            name == other and value is one and content == before
+            for (name, value, content), (other, one, before) in zip(now, self.held, strict=True)
+        )
 
 
 _TORCHS = frozenset({"_parameters", "_buffers", "_modules"})

@@ -7,10 +7,16 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import PartyError
 from nacre.core.random import Source
+from nacre.core.tensors import finite
 from nacre.core.types import Inherited
-from nacre.federated_learning import Reply
+from nacre.data.partition import Uniform
+from nacre.federated_learning import FederatedLearning, Reply
 from nacre.federated_learning.encodings import decoded, exponent_of, in_encoding
+from nacre.federated_learning.local.between_rounds import BetweenRounds
 from nacre.federated_learning.local.compression import COMPRESSIONS, EightBits, TopK
+from nacre.federated_learning.local.kept import InMemory
+from nacre.federated_learning.messages import with_control
+from nacre.federated_learning.options import Local
 
 ROOT = Source(bytes(32))
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.floats(-(2.0**-10), 2.0**-10, width=32)
@@ -109,6 +115,24 @@ def test_a_share_out_of_range_is_refused(share):
 
 
 LIKE = {"w": torch.zeros(2, 2)}
+
+
+@pytest.mark.parametrize("option", [None, *(kind(error_feedback=True) for kind in COMPRESSIONS)])
+def test_a_party_whose_change_was_too_large_once_takes_part_again(option):
+    """Of the largest numbers of float32 the remainder and the control are not finite any more."""
+    parties, local = Uniform(names=("east", "west")), Local(steps=2, controls=True)
+    recipe = FederatedLearning(parties=parties, local=local, compression=option)
+    between = BetweenRounds(recipe, 1e-3, InMemory(), ROOT)
+    weights = {"w": torch.zeros(20)}
+    asked = with_control(weights, weights)
+    for round_number, size in enumerate([torch.finfo(torch.float32).max] * 3 + [1.0]):
+        change = {"w": torch.full((20,), size)}
+        sent, kept = between.before(asked, round_number).sent(change, bytes([round_number]))
+        between.keep(round_number, kept)
+        assert finite(kept)
+    assert finite(sent)
+
+
 VALUES, PLACES = torch.tensor([1.0, 2.0]), torch.tensor([0, 3], dtype=torch.int32)
 
 

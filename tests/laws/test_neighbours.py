@@ -268,6 +268,39 @@ def test_a_whole_party_that_takes_turns_moves_the_sum_and_nothing_else(
     assert written(first) == written(other)
 
 
+COUNTED: dict[str, Any] = changed(
+    PARTIES,
+    {
+        "data.drop": ["patient"],
+        "data.unit": None,
+        "federated_learning.few_clients": True,
+        "federated_learning.gather": {"kind": "plain"},
+        "federated_learning.parties": {
+            "kind": "column", "column": "hospital", "count": 2, "size": 24,
+        },
+    },
+)  # fmt: skip
+"""Parties that a column names: who they are is known once rows are read."""
+
+
+@pytest.mark.parametrize("kept", [{}, REMEMBERED], ids=["nothing", "between rounds"])
+@pytest.mark.parametrize("name", ["../../state/north", "north/", "n" * 300, "north\0"])
+def test_what_a_party_is_called_moves_nothing_else(
+    tmp_path: Path, cut: Sums, name: str, kept: dict[str, Any]
+) -> None:
+    """A name is a value of a private row, and may be none that a folder can have."""
+    file = _rows(tmp_path)
+    planned = _planned(tmp_path, changed(COUNTED, kept), "client", "replace_one")
+    first = _ran(planned, tmp_path, "one")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    file.write_text(file.read_text().replace(",north,", f",{name},"))
+    other = _ran(planned, tmp_path, "other")
+    assert max(moved(cut)) <= _reach("replace_one")
+    assert written(first) == written(other)
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(other) or path.name.startswith("privacy.db") for path in new)
+
+
 @pytest.mark.parametrize("score", ["public", "private"])
 def test_one_unit_moves_the_sums_and_counts_of_a_search_and_nothing_else(
     tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, score: str

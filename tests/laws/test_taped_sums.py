@@ -157,6 +157,21 @@ def test_half_precision_keeps_the_bound(name):
 
 
 @sums
+def test_half_precision_reaches_operations_without_a_rule(kind):
+    """A learnt bias in `baddbmm`, whose halves and float32 autocast made one type."""
+    bias, mix = nn.Parameter(torch.ones(1, 2, 2) / 3), nn.Linear(6, 6)
+
+    def attended(s, x):
+        rows = s.mix(x).unflatten(1, (2, 3))
+        return torch.baddbmm(s.bias, rows, rows.mT).softmax(2).matmul(rows).flatten(1)
+
+    model, batch, objective = computing(attended, bias=bias, mix=mix)
+    loop = Looped(objective)(model, batch, Flat(norm=0.1), SOURCE)
+    total = kind(objective, precision="bfloat16")(model, batch, Flat(norm=0.1), SOURCE)
+    assert distance(total.total, loop.total) <= 0.05 * norm(loop.total)
+
+
+@sums
 def test_a_compiled_model_gives_the_same_sum(kind):
     """The tape looks at operations, so it takes the model as it was before it was compiled."""
     plain = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).train()

@@ -66,6 +66,10 @@ def test_a_threshold_that_tolerates_too_few_colluders(
         ({"gather__threshold": 8}, "threshold=8 of 7 parties can never answer"),
         ({"cohort": {"kind": "poisson", "expected": 5}}, "use `cohort: {kind: all}`"),
         (
+            {"parties": {"kind": "column", "column": "hospital", "count": 7, "size": 20}},
+            "name them by `sizes",
+        ),
+        (
             {"parties": {"kind": "uniform", "names": [*"abcdef", "server"]}},
             "a party cannot be called 'server'",
         ),

@@ -165,7 +165,10 @@ def test_a_resumed_run_ends_in_the_same_bits(
     monkeypatch.setattr(loop, "fit", copying)
     with pytest.raises(Stopped):
         train(planned, tmp_path / "run", observe=StopAfter(steps))
-    kept = sorted((tmp_path / "run" / "local" / "parties" / "a").glob("*.kept"))
+    (folder, _) = (
+        path for path in (tmp_path / "run" / "local" / "parties").iterdir() if path.is_dir()
+    )
+    kept = sorted(folder.glob("*.kept"))
     assert 1 <= len(kept) <= 2
     for name in ("run", "copy"):
         train(plan(planned.recipe, resume=tmp_path / name), tmp_path / name, resume=True)

@@ -7,6 +7,7 @@ from torch import nn
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Objective
 from nacre.core.random import Source
+from nacre.core.swapped import unmoved
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import FeatureSpace
 from nacre.data.dataset import Rows, Schema
@@ -14,6 +15,7 @@ from nacre.data.sampling import AllUnits, Shuffled
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
+from nacre.federated_learning.local.kept import InMemory
 from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, Whole
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.models import task_for
@@ -54,8 +56,8 @@ def _units(rows):
 
 
 def _plain(model, rows, sampling, steps, shape=None, microbatch=None, lr=0.5):
-    minibatches = Minibatches(UnitLosses(model, _objective()), shape, microbatch)
-    made = LocalSteps(_units(rows), sampling, 0, steps, SOURCE, b"asked")
+    minibatches = Minibatches(UnitLosses(model, _objective()), shape is not None, microbatch)
+    made = LocalSteps(_units(rows), sampling, 0, steps, SOURCE, b"asked", shape)
     minibatches.take(lambda: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), made)
     return detached(trainable(model))
 
@@ -119,9 +121,13 @@ class _Written(nn.Module):
         super().__init__()
         self.place, self.seen = place, 0.0
         self.register_buffer("kept", torch.zeros(1))
-        self.part = nn.Linear(4, 3)
+        self.part, self.last = nn.Linear(4, 3), torch.zeros(())
 
     def forward(self, rows):
+        if self.place == "in place":
+            out = self.part(rows) * (1 + self.last)
+            self.last.copy_(rows.detach().abs().mean())
+            return out
         if self.place == "attribute":
             out = self.part(rows) * (1 + self.seen)
             self.seen = float(rows.detach().abs().mean())
@@ -134,9 +140,13 @@ def _workplace(model, monkeypatch):
         FEDERATED, {"differential_privacy": None, "gradient_clipping": None, "ledger": None}
     )
     recipe = loads(text(base, training__batch=8))
-    monkeypatch.setattr(
-        holders.pieces, "sums", lambda *_: (Whole(_objective()), "a test")
-    )  # it would be refused, or tried on rows, before
+
+    def sums(recipe, model, *_):  # without the check that would refuse it; tried as there
+        with unmoved(model):
+            model(torch.ones(2, 4))
+        return Whole(_objective()), "a test"
+
+    monkeypatch.setattr(holders.pieces, "sums", sums)
     schema = Schema((4,), (), "classification", ("a", "b", "c"), -9, 9)
     return Workplace(Setting(recipe, schema, FeatureSpace((4,))), model)
 
@@ -146,12 +156,16 @@ def _change(place, name, rows, model):
         unit="example", adjacency="add_or_remove", sampling=Shuffled(8, 24), clip=Unclipped(),
         noise=NoNoise(because="a test"), steps=8,
     )  # fmt: skip
-    train = place.training(mechanism, rows, SOURCE.child("party", name), NoJournal(), NOTHING)
+    train = place.training(
+        mechanism, rows, SOURCE.child("party", name), NoJournal(), NOTHING, InMemory()
+    )
     return train(detached(trainable(model)), 0).total
 
 
-def test_what_a_model_keeps_of_one_party_reaches_no_other(monkeypatch):
-    model, other = _Written("attribute"), _rows()
+@pytest.mark.parametrize("kept", ["attribute", "in place"])
+def test_what_a_model_keeps_of_one_party_reaches_no_other(monkeypatch, kept):
+    """Each step makes a new number where the one before stood, in the same memory or not."""
+    model, other = _Written(kept), _rows()
     other.features.mul_(100.0)
     alone = _change(_workplace(model, monkeypatch), "b", _rows(), model)
     place = _workplace(model, monkeypatch)

@@ -67,14 +67,15 @@ class Before:
     def sent(self, change: Tensors, entered: bytes) -> tuple[Tensors, Tensors]:
         """The change that travels, and what the party remembers then.
 
-        A change that is not finite is sent as it is, since nobody follows it, and nothing of it is
-        remembered.
+        A change that is not finite, or is not with what is due beside it, is sent so, since nobody
+        follows it, and nothing of it is remembered. So a party that diverged in one round takes
+        part in the next one.
         """
         option = self.of.option
-        if not finite(change):
-            return change, self.tensors
         remainder = without_control(self.tensors)
         due = {n: value + remainder[n] for n, value in change.items()} if remainder else change
+        if not finite(due):
+            return due, self.tensors
         sent, kept = due, {}
         if option.compression is not None:
             source = self.of.source.child("compression", entered)
@@ -88,5 +89,7 @@ class Before:
         if not option.local.controls:
             return {}
         common = control_of(self.asked)
-        own = control_of(self.tensors) or {n: value * 0 for n, value in common.items()}
-        return control_after(own, common, sent, option.local.steps * self.of.lr)
+        known = control_of(self.tensors)
+        own = known or {n: value * 0 for n, value in common.items()}
+        after = control_after(own, common, sent, option.local.steps * self.of.lr)
+        return after if finite(after) else known

@@ -113,7 +113,9 @@ class Memories:
         """The memory of one party, which is the same whenever it is asked for."""
         if self._folder is None:
             return self._in_memory.setdefault(name, InMemory())
-        return OnDisk(self._folder / name, self._source.secret("memory", name))
+        # Who a column names may have any name: none that leads elsewhere, or says who took part.
+        folder = self._source.secret("memory folder", name).hex()
+        return OnDisk(self._folder / folder, self._source.secret("memory", name))
 
 
 def _latest(rounds: Collection[int], before: int) -> int | None:

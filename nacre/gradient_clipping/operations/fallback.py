@@ -16,7 +16,7 @@ from nacre.gradient_clipping.operations.call import (
     replaced,
     tensors_in,
 )
-from nacre.gradient_clipping.tape.contributions import Instances
+from nacre.gradient_clipping.tape.contributions import Instances, wide
 
 _CHUNK = 1 << 24  # numbers of output gradients at a time
 
@@ -33,17 +33,23 @@ def anything(call: Call) -> Backward:
     moving = {id(t): t for t in tensors_in(values) if id(t) in call.moving}
 
     def answer(grad: Tensor) -> ParameterShares:
-        leaves = {key: t.detach().requires_grad_() for key, t in moving.items()}
-        known = leaves | {key: held.get() for key, held in data.items()}
+        # Halves as float32: what made them one type in the forward pass is switched off here.
+        leaves = {key: _single(t.detach()).requires_grad_() for key, t in moving.items()}
+        known = leaves | {key: _single(held.get()) for key, held in data.items()}
         with torch.enable_grad():
             output = call.function(*replaced(args, known), **replaced(kwargs, known))
-        gradients = _mapped(call, output, list(leaves.values()), grad)
+        gradients = _mapped(call, output, list(leaves.values()), grad.to(output.dtype))
         return [
             (tensor, Instances(gradient))
             for tensor, gradient in zip(moving.values(), gradients, strict=True)
         ]
 
     return answer
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Halves as float32; whole numbers, which are places, as they are."""
+    return wide(tensor) if tensor.is_floating_point() else tensor
 
 
 def _mapped(call: Call, output: Tensor, leaves: list[Tensor], grad: Tensor) -> list[Tensor]:

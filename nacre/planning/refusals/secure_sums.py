@@ -22,6 +22,13 @@ def secure_sums_hide_parties(facts: RecipeFacts) -> None:
     federation = recipe.federated_learning
     if federation is None or not isinstance(federation.gather, SecureGather):
         return
+    if not federation.parties.named:
+        refuse(
+            recipe, "federated_learning.parties",
+            "the parties of a secure sum sign with keys under their own names, which nobody knows "
+            "here before rows are read, and each of them has to take part; name them by `sizes: "
+            "{NAME: UNITS, …}`, or use `gather: {kind: plain}`",
+        )  # fmt: skip
     option, names = federation.gather, federation.parties.names
     parties, threshold = len(names), option.threshold
     tolerated = option.tolerated(parties)
