@@ -59,6 +59,10 @@ class Hours:
         return text >= self.start or text < self.end
 
 
+class NotAgreed(PartyError):
+    """A run that the policy of a party does not allow."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """What a party agrees to. What is not allowed here is refused."""
@@ -96,14 +100,14 @@ class Policy:
                 raise BadArgument(f"recipes: {text!r} is no digest; it has 64 hex digits")
 
     def require(self, plan: Plan, digest: str, name: str) -> None:
-        """Raises `PartyError`, in words that may leave the house, where this run is not agreed to.
+        """Raises `NotAgreed`, in words that may leave the house, where this run is not agreed to.
 
         `plan` is that of the party's own recipe, whose digest is `digest`; `name` is the party's.
         Nothing is taken from what the server says.
         """
         reason = self._against(plan, digest, name)
         if reason is not None:
-            raise PartyError(f"the policy of this party does not allow it: {reason}")
+            raise NotAgreed(f"the policy of this party does not allow it: {reason}")
 
     def require_now(self) -> None:
         """Raises `PartyError` outside the working hours."""
@@ -116,7 +120,10 @@ class Policy:
     def _against(self, plan: Plan, digest: str, name: str) -> str | None:
         federation = plan.recipe.federated_learning
         if digest not in self.recipes:
-            return f"its `recipes` do not name the digest {digest}"
+            return (
+                f"its `recipes` do not name the digest {digest}; once this party agrees to the "
+                "recipe, add it there (`nacre federate digest` prints it)"
+            )
         if federation is None:
             return "the recipe has no federation"
         if not federation.expected() >= self.minimum_cohort:
