@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from nacre.cli.main import cli
 from nacre.core.errors import NacreError, PartyError, RecipeError
 from nacre.core.strict import canonical
 from nacre.federated_learning.across.members import Meeting, RemoteParties
@@ -15,10 +18,11 @@ from nacre.federated_learning.across.speech import asked
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.signed import signed_message
-from nacre.recipe.load import loads
+from nacre.recipe.load import load_recipe, loads
+from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.policy import Ceiling, Hours, Policy, read_policy
-from tests.across.houses import OF_PARTIES, Houses, LocalChannel, policy
+from tests.across.houses import OF_PARTIES, Houses, LocalChannel, policy, table, text_of
 
 GOOD = """nacre: 1
 recipes: [{digest}]
@@ -213,3 +217,23 @@ def test_a_file_with_rows_of_others_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("east", "north", 3))
     with pytest.raises(NacreError, match="has rows of 'north'"):
         houses.attending("east")
+
+
+def test_a_party_whose_policy_does_not_allow_the_recipe_says_where_and_what_to_do(
+    tmp_path: Path,
+) -> None:
+    table("east").to_csv(tmp_path / "east.csv", index=False)
+    (tmp_path / "east.yaml").write_text(text_of("east.csv"))
+    said = 'nacre: 1\nrecipes: ["{}"]\nunits: {{example: {{epsilon: 5, delta: 1.0e-5}}}}\n'
+    (tmp_path / "policy.yaml").write_text(said.format("1" * 64) + "minimum_cohort: 3\n")
+    words = [
+        "party", str(tmp_path / "east.yaml"), "--name", "east", "--into", str(tmp_path / "run"),
+        "--policy", str(tmp_path / "policy.yaml"), "--keys", "k", "--roster", "r",
+        "--superlink", "127.0.0.1:1", "--insecure",
+    ]  # fmt: skip
+    found = CliRunner().invoke(cli, words)
+    assert found.exit_code == 2
+    digest = agreed_digest(load_recipe(tmp_path / "east.yaml"))
+    told = f"policy.yaml: the policy of this party .* digest {digest}; .* add it there"
+    assert re.search(told, " ".join(found.output.split()))
+    assert not (tmp_path / "run").exists() and not (tmp_path / "east.db").exists()
