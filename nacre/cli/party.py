@@ -39,16 +39,20 @@ def command(
     own: the server says which weights, which round and which recipe, and no more. A party that was
     stopped goes on by the same command."""
     from nacre.cli.progress import watcher
+    from nacre.core.errors import Refusal
     from nacre.recipe.load import load_recipe
     from nacre.runs.federation.attending import Attending
     from nacre.runs.federation.over_flower import Whereabouts, attend
-    from nacre.runs.federation.policy import read_policy
+    from nacre.runs.federation.policy import NotAgreed, read_policy
 
     place = Whereabouts(address=superlink, ca=authority(ca, insecure), keys=keys, roster=roster)
     said = read_policy(policy)
     own = load_recipe(recipe, code=code_of(packages, trust_code))
     with unfinished("continue with the same command"):
-        attending = Attending(own, name, into, said, observe=watcher())
+        try:
+            attending = Attending(own, name, into, said, observe=watcher())
+        except NotAgreed as error:
+            raise Refusal(f"{policy}: {error}") from error
         try:
             note(f"party {name!r} waits at {superlink} for the server")
             attend(place, name, attending, note)

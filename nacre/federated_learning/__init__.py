@@ -15,6 +15,7 @@ from nacre.federated_learning.aggregates import (
     NormBound,
     RoundFacts,
     TrimmedMean,
+    at_fault,
 )
 from nacre.federated_learning.federation import Federation
 from nacre.federated_learning.gather import Plain
@@ -79,4 +80,5 @@ __all__ = [
     "StopWhenFlat",
     "TopK",
     "TrimmedMean",
+    "at_fault",
 ]

@@ -11,7 +11,7 @@ The roster as JSON, and nothing else in it:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -151,6 +151,15 @@ class Roster:
         """The roster as the head of this module has it."""
         parties = {name: key.hex() for name, key in self.parties.items()}
         return {"format": _FORMAT, "server": self.server.hex(), "parties": parties}
+
+    def must_name(self, parties: Sequence[str]) -> None:
+        """Raises `PartyError` where the key of one of these parties is not pinned."""
+        missing = [name for name in parties if name not in self.parties]
+        if missing:
+            raise PartyError(
+                f"the roster has no key of party {missing[0]!r}, which the recipe names; make the "
+                "roster with its card"
+            )
 
     @classmethod
     def from_json(cls, value: Any) -> Roster:

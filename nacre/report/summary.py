@@ -41,7 +41,7 @@ def run_figures(run_folder: Path) -> Table:
     _, *measured = key_figures(shown)
     for stat in measured:
         said = f"{stat.detail}; {NOT_FOR_OTHERS}" if stat.private else stat.detail
-        table.add_row(stat.label.lower(), stat.value, _plain(said))
+        table.add_row(_begun(stat.label), stat.value, _plain(said))
     for warning in warnings(shown):
         table.add_row(Text("warning", style="bold red"), "", _plain(warning))
     page, own = run_folder / "report.html", run_folder / HOLDERS_PAGE
@@ -103,3 +103,12 @@ def _membership(evidence: Evidence) -> dict[str, Any] | None:
     found = finding(evidence, "membership")
     figure = _figure(found)
     return {**figure, "verdict": found["verdict"]} if figure and found else None
+
+
+def _begun(label: str) -> str:
+    """A label as it stands within a sentence.
+
+    >>> _begun("Balanced accuracy"), _begun("AUROC")
+    ('balanced accuracy', 'AUROC')
+    """
+    return label if label[:2].isupper() else label[:1].lower() + label[1:]

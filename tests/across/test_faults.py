@@ -11,7 +11,7 @@ import pytest
 from nacre.core.errors import PartyError, RunError
 from nacre.ledger import Ledger
 from tests.across.deployment import twin
-from tests.across.houses import NAMES, OF_PARTIES, OF_ROWS, Houses, LocalChannel
+from tests.across.houses import NAMES, OF_PARTIES, OF_ROWS, SUMMED, Houses, LocalChannel
 
 
 def model(houses: Houses) -> bytes:
@@ -182,3 +182,30 @@ def test_a_party_of_other_rows_or_recipe_does_not_go_on(tmp_path: Path) -> None:
     path.write_text("".join(lines[:-1]))
     with pytest.raises(RunError, match="the hmac is not that with which"):
         houses.attending("east")
+
+
+def test_a_round_with_too_few_answers_for_a_secure_sum_can_be_resumed(tmp_path: Path) -> None:
+    """Answers that were too few are not kept: all are asked again, and nobody is charged twice."""
+    houses = Houses(tmp_path / "broken", SUMMED, rounds=3)
+    houses.met()
+    whole = twin(houses, tmp_path / "whole")
+    whole.lead(whole.channel(), resume=True)
+    channel = houses.channel()
+    answer, asks = channel.voices[1], []
+
+    def dies(blob: bytes) -> bytes | None:
+        asks.append(blob)
+        return answer(blob) if len(asks) < LAST_ASKS else None
+
+    channel.voices[1] = dies
+    with pytest.raises(PartyError, match="no sum is opened; see that they run and resume"):
+        houses.lead(channel, resume=True, deadline=0.3)
+    for each in houses.waiting.values():
+        each.close()
+    houses.lead(houses.channel(), resume=True)
+    assert model(houses) == model(whole)
+    assert spent(houses) == spent(whole)
+
+
+LAST_ASKS = 6
+"""Of the party that dies: hello, three for the keys, one round of two; in the second it is gone."""

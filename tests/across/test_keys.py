@@ -128,6 +128,11 @@ def test_the_commands_make_them(tmp_path: Path) -> None:
     assert run("federate", "roster", *cards)[0] == 2
     code, said = run("federate", "roster", "--json", *cards, cards[1], "-o", file)
     assert code == 1 and "two cards" in said
+    code, said = run("federate", "keys", "ea/st", "--into", str(tmp_path / "y"))
+    assert code == 1 and "'ea/st' is to name the file of a card, so it holds no `/`" in said
+    assert not (tmp_path / "y").exists()
+    code, said = run("federate", "roster", cards[1])
+    assert code == 1 and f"{cards[1]}: a roster has the fields" in said and "-o" in said
 
 
 def test_without_tls_only_where_it_is_typed(tmp_path: Path) -> None:

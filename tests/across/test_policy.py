@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from nacre.cli.main import cli
 from nacre.core.errors import NacreError, PartyError, RecipeError
 from nacre.core.run_folder import RunFolder
 from nacre.core.strict import canonical
@@ -18,10 +21,20 @@ from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.signed import signed_message
-from nacre.recipe.load import loads
+from nacre.recipe.load import load_recipe, loads
+from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.policy import Ceiling, Hours, Policy, read_policy
-from tests.across.houses import OF_PARTIES, OF_ROWS, SUMMED, Houses, LocalChannel, policy
+from tests.across.houses import (
+    OF_PARTIES,
+    OF_ROWS,
+    SUMMED,
+    Houses,
+    LocalChannel,
+    policy,
+    table,
+    text_of,
+)
 
 GOOD = """nacre: 1
 recipes: [{digest}]
@@ -276,3 +289,23 @@ def test_a_refusal_that_follows_noise_is_one_a_round(tmp_path: Path, privacy: st
         with pytest.raises(NacreError, match=error):
             party._trained(asked) if privacy == SUMMED else party.handle(asked.to_bytes())
     east.close()
+
+
+def test_a_party_whose_policy_does_not_allow_the_recipe_says_where_and_what_to_do(
+    tmp_path: Path,
+) -> None:
+    table("east").to_csv(tmp_path / "east.csv", index=False)
+    (tmp_path / "east.yaml").write_text(text_of("east.csv"))
+    said = 'nacre: 1\nrecipes: ["{}"]\nunits: {{example: {{epsilon: 5, delta: 1.0e-5}}}}\n'
+    (tmp_path / "policy.yaml").write_text(said.format("1" * 64) + "minimum_cohort: 3\n")
+    words = [
+        "party", str(tmp_path / "east.yaml"), "--name", "east", "--into", str(tmp_path / "run"),
+        "--policy", str(tmp_path / "policy.yaml"), "--keys", "k", "--roster", "r",
+        "--superlink", "127.0.0.1:1", "--insecure",
+    ]  # fmt: skip
+    found = CliRunner().invoke(cli, words)
+    assert found.exit_code == 2
+    digest = agreed_digest(load_recipe(tmp_path / "east.yaml"))
+    told = f"policy.yaml: the policy of this party .* digest {digest}; .* add it there"
+    assert re.search(told, " ".join(found.output.split()))
+    assert not (tmp_path / "run").exists() and not (tmp_path / "east.db").exists()

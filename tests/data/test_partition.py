@@ -101,7 +101,10 @@ def test_a_column_says_who_holds_a_row():
     ("party", "message"),
     [
         (None, "the data name no parties"),
-        (("a", "b", "c"), "names party 'c', which `sizes` does not declare"),
+        (
+            ("a", "b", "c"),
+            "names party 'c', and `federated_learning.parties.sizes` does not declare it",
+        ),
         (("a", "a", "a"), "belongs to party 'b'"),
     ],
 )

@@ -130,3 +130,19 @@ def test_other_names_are_refused_with_their_place(names, message):
     base = changed(OPEN, {"federated_learning.parties.names": names})
     with pytest.raises(RecipeError, match=message):
         loads(text(base))
+
+
+def test_one_column_says_who_the_parties_are(tmp_path):
+    """A second name for it would stand in the recipe and be read by nobody."""
+    base = changed(
+        TABLE, {
+            "data.party": "hospital", "data.drop": None,
+            "federated_learning": {
+                "parties": {"kind": "column", "column": "ward", "sizes": {"a": 24, "b": 24}},
+                "rounds": 2,
+            },
+        },
+    )  # fmt: skip
+    with pytest.raises(Incompatible, match=r"tiny.yaml:\d+ `federated_learning.parties.column`: .*"
+                       r"'ward', and `data: \{party: hospital\}`"):  # fmt: skip
+        plan(recipe(tmp_path, base))

@@ -43,14 +43,18 @@ def _federation(rule: dict[str, Any], parties: int = 12, **more: Any) -> dict[st
     ("rule", "parties", "says"),
     [
         (KRUM, 6, r"krum with 2 parties at fault needs at least 7 .* are 6; declare `bad: 1`"),
-        (KRUM | {"bad": 1}, 4, "needs at least 5 parties, and there are 4; find more parties"),
+        (
+            KRUM | {"bad": 1}, 4,
+            r"with 1 party at fault needs at least 5 parties, and there are 4; find more parties, "
+            r"or use `aggregate: \{kind: trimmed_mean, bad: 1\}`, for which 3 are enough",
+        ),
         ({"kind": "median", "bad": 3}, 6, "median .* needs at least 7 .* declare `bad: 2`"),
         ({"kind": "trimmed_mean", "bad": 3}, 6, "trimmed_mean .* needs at least 7"),
         ({"kind": "multi_krum", "bad": 1, "keep": 8}, 8, "multi_krum .* needs at least 9"),
         ({"kind": "bucketing", "before": RFA}, 8, "bucketing before geometric_median .* least 9"),
         ({"kind": "nearest_neighbour_mixing", "before": KRUM}, 6, "mixing before krum .* least 7"),
     ],
-)
+)  # fmt: skip
 def test_too_few_parties_are_refused_with_what_they_do_withstand(
     tmp_path: Path, rule: dict[str, Any], parties: int, says: str
 ) -> None:

@@ -35,7 +35,7 @@ def test_a_sound_threshold_is_planned_with_its_trust_in_words(tmp_path):
     assert "as long as 5 of them answer and at most 1 are on its side" in sentence
     assumptions = " ".join(facts["assumptions"])
     assert "each party clips its own change" in assumptions
-    assert "At most 1 parties are on the server's side" in assumptions
+    assert "At most one party is on the server's side" in assumptions
     assert "it sees each party's change before" not in assumptions
     assert "a plain gather" not in " ".join(facts["not_covered"])
 
@@ -63,7 +63,10 @@ def test_a_threshold_that_tolerates_too_few_colluders(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"gather__threshold": 8}, "threshold=8 of 7 parties can never answer"),
+        (
+            {"gather__threshold": 8},
+            "threshold=8 of 7 parties can never answer; say `threshold: 7`, or fewer",
+        ),
         ({"cohort": {"kind": "poisson", "expected": 5}}, "use `cohort: {kind: all}`"),
         (
             {"parties": {"kind": "column", "column": "hospital", "count": 7, "size": 20}},

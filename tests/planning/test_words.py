@@ -98,6 +98,20 @@ CASES: list[Case] = [
         {"federated_learning.gather": {"kind": "plain", "aggregate": {"kind": "median"}}},
         "federated_learning", PARTIES.format("median"),
     ),
+    (
+        FEDERATED,
+        {
+            "federated_learning.cohort": {"kind": "poisson", "expected": 1.5},
+            "federated_learning.optimizer": {"kind": "yogi", "lr": 0.1},
+        },
+        "federated_learning",
+        PARTIES.format("mean")
+        .replace("local steps", "local steps, each by a coin of its own, 1.5 a round on average")
+        .replace(
+            "the changes",
+            "the changes and moves the weights by Yogi, step size 0.1, betas 0.9 and 0.99",
+        ),
+    ),
     (CENTRAL, {"fine_tuning": {"kind": "full"}}, "fine_tuning", f"All weights are {TRAINED}"),
     (
         CENTRAL, {"fine_tuning": {"kind": "bias"}}, "fine_tuning",

@@ -101,12 +101,13 @@ class ByColumn:
         for name in found:
             if name not in declared:
                 raise DataError(
-                    f"column {self.column!r} names party {name!r}, which `sizes` does not "
-                    "declare; add it there or leave its rows out"
+                    f"column {self.column!r} of the rows names party {name!r}, and "
+                    "`federated_learning.parties.sizes` does not declare it; add it there with its "
+                    "units, or leave its rows out of the file"
                 )
         for name in declared.keys() - set(found):
             raise DataError(
                 f"no row of column {self.column!r} belongs to party {name!r}; remove it from "
-                "`sizes` or correct its name"
+                "`federated_learning.parties.sizes`, or correct its name there"
             )
         return Dealt(rows, self.names, np.array([declared[name] for name in found])[members])

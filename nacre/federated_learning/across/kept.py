@@ -26,6 +26,7 @@ class KeptReplies:
         self.parties = inner.parties
         self._inner, self._folder, self._most = inner, folder, asks
         self._answers = Stored(folder, key)
+        self._short: Path | None = None  # the last answers, where somebody's are not among them
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Transport.ask`."""
@@ -33,13 +34,25 @@ class KeptReplies:
         asked = digest(*(part for name in names for part in (name, requests[name])))
         keys = any(map(exchanges_keys, requests.values()))
         step = f"{'keys' if keys else 'asked'}-{asked.hex()[:32]}"
+        self._short = None
         known = self._answers.get(step)
         if known is not None and known[0] == asked:
-            return _unpacked(known[1])
-        replies = dict(self._inner.ask(requests))
-        self._answers.put(step, asked, _packed(replies))
-        self._prune()
+            replies = _unpacked(known[1])
+        else:
+            replies = dict(self._inner.ask(requests))
+            self._answers.put(step, asked, _packed(replies))
+            self._prune()
+        if replies.keys() != requests.keys():
+            self._short = self._folder / f"{step}.answer"
         return replies
+
+    def too_few(self) -> None:
+        """Forgets the last answers, if somebody's were missing: the round could not use them, so
+        after a resumption all are asked again. Earlier ones stay, since the round rests on them.
+        """
+        if self._short is not None:
+            self._short.unlink(missing_ok=True)
+            self._short = None
 
     def _prune(self) -> None:
         kept = sorted(self._folder.glob("asked-*.answer"), key=lambda path: path.stat().st_mtime_ns)

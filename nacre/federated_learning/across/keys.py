@@ -88,9 +88,15 @@ def keys_of_server(folder: Path, hosts: Sequence[str]) -> Card:
 
 def keys_of_party(folder: Path, name: str) -> Card:
     """Makes what a party needs, in `folder`: the key of its node and its signing key. Returns its
-    card, which stands in `folder` too. Raises `PartyError` where keys stand there already."""
+    card, which stands in `folder` too. Raises `PartyError` where keys stand there already, and for
+    a name that is no name of a file."""
     if name == SERVER:
         raise PartyError(f"a party cannot be called {SERVER!r}; give it another name")
+    if name != Path(name).name or "\0" in name:
+        raise PartyError(
+            f"{name!r} is to name the file of a card, so it holds no `/`; call the party something "
+            "else, here and in the recipe"
+        )
     _fresh(folder)
     key = ec.generate_private_key(ec.SECP384R1())
     _save_key(folder / NODE_KEY, key)

@@ -65,12 +65,7 @@ class RemoteParties:
         deadline: float,  # seconds, of a round
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        missing = [name for name in meeting.parties if name not in roster.parties]
-        if missing:
-            raise PartyError(
-                f"the roster has no key of party {missing[0]!r}, which the recipe names; make the "
-                "roster with its card"
-            )
+        roster.must_name(meeting.parties)
         self.parties = meeting.parties
         self._channel, self._identity, self._roster = channel, identity, roster
         self._meeting, self._deadline, self._tell = meeting, deadline, tell

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
+from nacre.federated_learning.aggregates.aggregate import (
+    NOTHING_KNOWN,
+    Aggregate,
+    RoundFacts,
+    at_fault,
+)
 from nacre.federated_learning.aggregates.coordinates import Median, TrimmedMean
 from nacre.federated_learning.aggregates.distances import GeometricMedian, Krum, MultiKrum
 from nacre.federated_learning.aggregates.mean import CentredClipping, MeanAggregate, NormBound
@@ -34,4 +39,5 @@ __all__ = [
     "RoundFacts",
     "RuleOption",
     "TrimmedMean",
+    "at_fault",
 ]

@@ -28,6 +28,15 @@ class RoundFacts:
 NOTHING_KNOWN = RoundFacts()
 
 
+def at_fault(count: int) -> str:
+    """The number at fault in words.
+
+    >>> at_fault(1), at_fault(2)
+    ('1 party at fault', '2 parties at fault')
+    """
+    return f"{count} {'party' if count == 1 else 'parties'} at fault"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
     """What every aggregate answers; a rule says otherwise where it differs.
@@ -117,6 +126,6 @@ class Aggregate:
         if len(contributions) < self.least:
             raise PartyError(
                 f"{len(contributions)} usable replies came, and `aggregate: {{kind: {self.kind}}}` "
-                f"with {self.faults} parties at fault needs {self.least}; see that the parties run "
+                f"with {at_fault(self.faults)} needs {self.least}; see that the parties run "
                 "and resume"
             )

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from nacre.core import require
 from nacre.core.types import Tensors
-from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
+from nacre.federated_learning.aggregates.aggregate import (
+    NOTHING_KNOWN,
+    Aggregate,
+    RoundFacts,
+    at_fault,
+)
 from nacre.federated_learning.aggregates.geometry import (
     each_name,
     from_the_smallest,
@@ -113,14 +118,14 @@ class TrimmedMean(Aggregate):
     def sentence(self) -> str:
         """What the server takes of the changes."""
         return (
-            f"the trimmed mean of the changes, without the {self.bad} largest and the {self.bad} "
-            "smallest in each coordinate"
+            f"the trimmed mean of the changes, without the largest and the smallest {self.bad} in "
+            "each coordinate"
         )
 
     def limits(self) -> str:
         """Which share of parties at fault it withstands, and how alike honest changes must be."""
         return (
-            f"The trimmed mean withstands {self.bad} parties at fault, and fewer than half of the "
+            f"The trimmed mean withstands {at_fault(self.bad)}, and fewer than half of the "
             "parties at most, where the honest changes are alike in each coordinate: what is left "
             "out at either end may be honest."
         )

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from nacre.core import require
 from nacre.core.types import Tensors
-from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
+from nacre.federated_learning.aggregates.aggregate import (
+    NOTHING_KNOWN,
+    Aggregate,
+    RoundFacts,
+    at_fault,
+)
 from nacre.federated_learning.aggregates.geometry import (
     around_middle,
     smallest,
@@ -148,7 +153,7 @@ class Krum(Aggregate):
     def limits(self) -> str:
         """Which share of parties at fault it withstands, and how alike honest changes must be."""
         return (
-            f"Krum withstands {self.bad} parties at fault, of {self.least} or more parties, where "
+            f"Krum withstands {at_fault(self.bad)}, of {self.least} or more parties, where "
             "the honest changes are alike: it follows one party, and what only others have learnt "
             "is lost."
         )
@@ -216,7 +221,7 @@ class MultiKrum(Aggregate):
     def limits(self) -> str:
         """Which share of parties at fault it withstands, and how alike honest changes must be."""
         return (
-            f"Multi-Krum withstands {self.bad} parties at fault, of {self.least} or more parties, "
+            f"Multi-Krum withstands {at_fault(self.bad)}, of {self.least} or more parties, "
             "where the honest changes are alike: the parties that differ most are left out, honest "
             "or not."
         )

@@ -17,7 +17,12 @@ from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 from nacre.core.types import Tensors
-from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
+from nacre.federated_learning.aggregates.aggregate import (
+    NOTHING_KNOWN,
+    Aggregate,
+    RoundFacts,
+    at_fault,
+)
 from nacre.federated_learning.aggregates.geometry import (
     smallest,
     squared_distances,
@@ -169,7 +174,7 @@ class NearestNeighbourMixing(Aggregate):
     def limits(self) -> str:
         """Those of the rule, with changes made alike."""
         return (
-            f"Nearest-neighbour mixing withstands {self.faults} parties at fault, and fewer than "
+            f"Nearest-neighbour mixing withstands {at_fault(self.faults)}, and fewer than "
             "half at most; it makes whatever changes there are more alike, so the rule behind it "
             f"needs less, and small groups of honest parties are averaged away. "
             f"{self.before.limits()}"

@@ -42,8 +42,9 @@ class SecureGather:
 
     def trust(self) -> str:
         """What the secure sum rests on."""
+        parties = f"{self.colluders} parties are" if self.colluders != 1 else "one party is"
         return (
-            f"At most {self.colluders} parties are on the server's side, the roster's keys are the "
+            f"At most {parties} on the server's side, the roster's keys are the "
             "parties' own, and each party clips its own change: the server cannot check that, so a "
             "party that does not clip moves the sum as far as it likes."
         )

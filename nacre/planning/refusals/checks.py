@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 
 from nacre.core.errors import Refusal
+from nacre.data.partition import ByColumn
 from nacre.data.scaling import PublicScaling
 from nacre.federated_learning import PlainGather
 from nacre.models import FormerRun, repair
@@ -231,6 +232,21 @@ def parties_with_accounts_are_named(facts: RecipeFacts) -> None:
     )
 
 
+def parties_have_one_column(facts: RecipeFacts) -> None:
+    """The data name their column of parties, and a federation by a column repeats it."""
+    recipe, federation = facts.recipe, facts.recipe.federated_learning
+    if federation is None or not isinstance(federation.parties, ByColumn):
+        return
+    column, data = federation.parties.column, getattr(recipe.data, "party", None)
+    if data is not None and column != data:
+        refuse(
+            recipe,
+            "federated_learning.parties.column",
+            f"the parties are to come from {column!r}, and `data: {{party: {data}}}` says that "
+            f"{data!r} names who holds a row; write the same column in both",
+        )
+
+
 def no_row_mixing(facts: RecipeFacts) -> None:
     """BatchNorm and its like make one row's gradient depend on another's."""
     recipe = facts.recipe
@@ -336,6 +352,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     private_runs_have_a_ledger,
     ledgers_outlive_runs,
     parties_are_real,
+    parties_have_one_column,
     parties_with_accounts_are_named,
     tokens_are_those_of_the_base,
     model_reads_the_inputs,

@@ -15,6 +15,8 @@ from nacre.federated_learning import (
     CentredClipping,
     FederatedLearning,
     NearestNeighbourMixing,
+    TrimmedMean,
+    at_fault,
 )
 from nacre.planning.facts import RecipeFacts
 from nacre.planning.robustness import innermost, rule_of
@@ -36,7 +38,7 @@ def parties_outvote_those_at_fault(facts: RecipeFacts) -> None:
         refuse(
             recipe,
             "federated_learning.gather",
-            f"{_named(rule)} with {rule.faults} parties at fault needs at least {rule.least} "
+            f"{_named(rule)} with {at_fault(rule.faults)} needs at least {rule.least} "
             f"parties, and there are {parties}; {_fewer(rule, parties)}",
         )
     short = _too_few(option, rule.least)
@@ -44,7 +46,7 @@ def parties_outvote_those_at_fault(facts: RecipeFacts) -> None:
         refuse(
             recipe,
             "federated_learning.cohort",
-            f"{_named(rule)} with {rule.faults} parties at fault needs {rule.least} a round, and "
+            f"{_named(rule)} with {at_fault(rule.faults)} needs {rule.least} a round, and "
             f"with {option.expected():g} expected some round has fewer with probability "
             f"{short:.2g}, which ends the run; use `cohort: {{kind: all}}`, or expect more",
         )
@@ -84,6 +86,12 @@ def _fewer(rule: AggregateOption, parties: int) -> str:
         other = _with(rule, bad)
         if other is not None and other.least <= parties:
             return f"declare `bad: {bad}` or fewer, or find more parties"
+    other = TrimmedMean(bad=rule.faults)
+    if other.least <= parties and other.kind != innermost(rule).kind:
+        return (
+            f"find more parties, or use `aggregate: {{kind: trimmed_mean, bad: {rule.faults}}}`, "
+            f"for which {other.least} are enough"
+        )
     return "find more parties, or use `aggregate: {kind: mean}`, which withstands nobody"
 
 

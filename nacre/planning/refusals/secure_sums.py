@@ -33,7 +33,12 @@ def secure_sums_hide_parties(facts: RecipeFacts) -> None:
     parties, threshold = len(names), option.threshold
     tolerated = option.tolerated(parties)
     if threshold > parties:
-        refuse(recipe, _KEY, f"threshold={threshold} of {parties} parties can never answer")
+        refuse(
+            recipe,
+            _KEY,
+            f"threshold={threshold} of {parties} parties can never answer; say `threshold: "
+            f"{parties}`, or fewer where a round may go on without somebody",
+        )
     if tolerated < option.colluders:
         least = next(
             (t for t in range(2, parties + 1) if _with(option, t, parties) >= option.colluders),

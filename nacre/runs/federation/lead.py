@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from nacre.core.errors import Incompatible
+from nacre.core.errors import Incompatible, PartyError
 from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, refuse_existing, reopen
@@ -105,7 +105,11 @@ def lead(
             transport=kept, recipe=agreed, secure=_secure(plan, connect, meeting)
         )
         around = Surroundings(charges=charges, folder=folder.path, watch=watch, parties=outside)
-        outcome = loop(plan, setting, held, base, source, around)
+        try:
+            outcome = loop(plan, setting, held, base, source, around)
+        except PartyError:
+            kept.too_few()
+            raise
         clock.lap("training")
         close(plan, folder, held, outcome, charges, clock.seconds, source)
     return Run(folder, plan.recipe)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nacre.core.errors import PartyError
 from nacre.core.files import read_json
 from nacre.core.parts import Transport
 from nacre.federated_learning.across.keys import NODE_KEY, SIGNING_KEY, node_key
@@ -34,7 +35,12 @@ class Whereabouts:
 
 def read_roster(path: Path) -> Roster:
     """The roster in a file. Raises `PartyError` for anything else."""
-    return Roster.from_json(read_json(path))
+    try:
+        return Roster.from_json(read_json(path))
+    except PartyError as error:
+        raise PartyError(
+            f"{path}: {error} (`nacre federate roster CARD… -o {path.name}` makes one of cards)"
+        ) from error
 
 
 def over_flower(
@@ -55,6 +61,8 @@ def over_flower(
 
     @contextmanager
     def connect(meeting: Meeting) -> Generator[Transport]:
+        roster.must_name(meeting.parties)
+        tell(f"waits at {place.address} for {', '.join(meeting.parties)}")
         with leading(where, patience=min(deadline, _PATIENCE)) as grid:
             members = RemoteParties(grid, identity, roster, meeting, deadline=deadline, tell=tell)
             members.gather(wait)

@@ -60,6 +60,10 @@ class Hours:
         return text >= self.start or text < self.end
 
 
+class NotAgreed(PartyError):
+    """A run that the policy of a party does not allow."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """What a party agrees to. What is not allowed here is refused."""
@@ -98,7 +102,7 @@ class Policy:
                 raise BadArgument(f"recipes: {text!r} is no digest; it has 64 hex digits")
 
     def require(self, plan: Plan, digest: str, name: str) -> None:
-        """Raises `PartyError`, in words that may leave the house, where this run is not agreed to.
+        """Raises `NotAgreed`, in words that may leave the house, where this run is not agreed to.
 
         `plan` is that of the party's own recipe, whose digest is `digest`; `name` is the party's.
         Nothing is taken from what the server says.
@@ -109,10 +113,13 @@ class Policy:
             raise _not_allowed(reason)
 
     def require_recipe(self, digest: str) -> None:
-        """Raises `PartyError` unless a recipe of this digest is agreed to. Asked before it is
+        """Raises `NotAgreed` unless a recipe of this digest is agreed to. Asked before it is
         planned, since planning builds the model, by code beside the recipe where it names some."""
         if digest not in self.recipes:
-            raise _not_allowed(f"its `recipes` do not name the digest {digest}")
+            raise _not_allowed(
+                f"its `recipes` do not name the digest {digest}; once this party agrees to the "
+                "recipe, add it there (`nacre federate digest` prints it)"
+            )
 
     def require_now(self) -> None:
         """Raises `PartyError` outside the working hours."""
@@ -160,8 +167,8 @@ class Policy:
         return None
 
 
-def _not_allowed(reason: str) -> PartyError:
-    return PartyError(f"the policy of this party does not allow it: {reason}")
+def _not_allowed(reason: str) -> NotAgreed:
+    return NotAgreed(f"the policy of this party does not allow it: {reason}")
 
 
 def read_policy(path: Path) -> Policy:
