@@ -96,15 +96,15 @@ WIRING = [
         f"{KEYS}::test_each_trial_has_a_key_of_its_own",
     ),
     Fault(
-        "key: all parties have one", "runs/loop.py",
-        'source.child("party", name)',
-        'source.child("party")',
+        "key: all parties have one", "runs/workers/parties.py",
+        'own = self._source.child("party", name)',
+        'own = self._source.child("party")',
         APART,
     ),
     Fault(
-        "key: replies lie under a known one", "runs/loop.py",
-        'key=None if around.folder is None else source.secret("replies", name),',
-        "key=None if around.folder is None else bytes(32),",
+        "key: replies lie under a known one", "runs/workers/parties.py",
+        'key = None if store is None else source.secret("replies")',
+        'key = None if store is None else bytes(32)',
         APART,
     ),
     Fault(
@@ -115,8 +115,8 @@ WIRING = [
     ),
     Fault(
         "key: a party takes one round for another", "training/holders.py",
-        'asked = digest("train", round_number, weights, fixed(own))',
-        'asked = digest("train", weights, fixed(own))',
+        'digest("train", round_number, tensors, self._fixed)',
+        'digest("train", tensors, self._fixed)',
         OF_A_ROUND,
     ),
     Fault(
@@ -195,8 +195,8 @@ WIRING = [
     ),
     Fault(
         "rows: a party trains a group as single ones", "training/holders.py",
-        "    held = units(setting.recipe, rows, source)",
-        '    held = Units(rows, "example", None, source.child("rows"))',
+        'held = units(recipe, rows, source, numbered_by="place" if plain else "name")',
+        'held = Units(rows, "example", None, source.child("rows"))',
         f"{OF_PARTIES}[add_or_remove-group]",
     ),
     Fault(
@@ -231,15 +231,15 @@ WIRING = [
         CHARGED,
     ),
     Fault(
-        "charge: no round of a party is journalled", "runs/loop.py",
-        "around.charge(name), planned.over(name),",
-        "NoJournal(), planned.over(name),",
+        "charge: no round of a party is journalled", "runs/workers/parties.py",
+        'return self._training(name, self._charge(name))(weights, round_number)',
+        'return self._training(name, type("No", (), {"journal": print})())(weights, round_number)',
         CHARGED,
     ),
     Fault(
         "charge: a party journals a round less", "training/holders.py",
-        "charge.journal((round_number + 1) * steps, journalled.hex())",
-        "charge.journal(max(1, round_number * steps), journalled.hex())",
+        'charge.journal(first + self._steps, journalled.hex())',
+        'charge.journal(max(1, first), journalled.hex())',
         CHARGED,
     ),
     Fault(
@@ -346,9 +346,9 @@ WIRING = [
         f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
     ),
     Fault(
-        "wiring: no step of a party is held against the plan", "runs/loop.py",
-        "around.charge(name), planned.over(name),",
-        'around.charge(name), planned.over("nobody"),',
+        "wiring: no step of a party is held against the plan", "runs/workers/parties.py",
+        'own, charge, self._planned.over(name),',
+        'own, charge, self._planned.over("nobody"),',
         f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
     ),
     Fault(

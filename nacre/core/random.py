@@ -100,13 +100,12 @@ class Source:
 
     def child(self, *labels: Label) -> Source:
         """The source for this purpose: the same labels give the same child."""
-        message = b"".join(_encode(label) for label in labels)
-        return Source(hmac.digest(self._key, b"child" + message, "sha256"))
+        return Source(hmac.digest(self._key, b"child" + b"".join(map(_encode, labels)), "sha256"))
 
     def number(self, *labels: Label) -> int:
         """One number from 0 to 2**63 - 1 for these labels: to name many things, not for noise."""
-        message = b"".join(map(_encode, labels))
-        return int.from_bytes(keyed_hash(self._key, b"number")(message)[:8], "big") >> 1
+        code = keyed_hash(self._key, b"number")(b"".join(map(_encode, labels)))
+        return int.from_bytes(code[:8], "big") >> 1
 
     def numbers(self, names: Iterable[bytes]) -> np.ndarray:
         """(N,) int64: `number(name, 1)` of each name, `number(name, 2)` of the second of two equal
@@ -121,8 +120,7 @@ class Source:
 
     def secret(self, *labels: Label) -> bytes:
         """32 secret bytes for these labels: the key of a cipher, never shown."""
-        message = b"".join(_encode(label) for label in labels)
-        return hmac.digest(self._key, b"secret" + message, "sha256")
+        return hmac.digest(self._key, b"secret" + b"".join(map(_encode, labels)), "sha256")
 
     def digest(self, *parts: Part) -> bytes:
         """32 bytes that stand for `parts`, at the speed of memory; equal for equal parts.
@@ -164,8 +162,8 @@ class Source:
         return tag
 
     def for_worker(self) -> bytes:
-        """The key itself, for a process that does a part of this one's work: with it anybody can
-        strip the noise off, so it goes through a pipe, and never on a disk or a command line."""
+        """The key itself, for a process that does a part of this one's work; through a pipe, and
+        never on a disk or a command line: it strips the noise off."""
         return self._key
 
     def stream(self) -> Stream:
@@ -378,8 +376,9 @@ def _enter_tensor(state: _Hash, tensor: Tensor, name: str | None) -> None:
 
 @lru_cache(maxsize=4096)
 def _form(name: str | None, kind: torch.dtype, shape: torch.Size) -> bytes:
-    given = b"" if name is None else _encode(name)
-    return given + _encode(str(kind)) + _encode(str(tuple(shape)))
+    return (
+        (b"" if name is None else _encode(name)) + _encode(str(kind)) + _encode(str(tuple(shape)))
+    )
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -394,8 +393,7 @@ _KINDS = (Tensor, torch.nn.Parameter)
 
 def raw_bytes(tensor: Tensor) -> bytes:
     """A copy of what a tensor holds, row by row, wherever it lies."""
-    value = _plain(tensor)
-    return bytes(_memory(value))
+    return bytes(_memory(_plain(tensor)))
 
 
 def _memory(value: Tensor) -> memoryview:

@@ -52,7 +52,7 @@ class AllParties:
     kind: Literal["all"] = "all"
 
     def build(self, parties: int, bands: int = 1) -> Sampling:
-        """Who is asked in a round, of so many declared parties."""
+        """Who is asked in a round, of the declared parties."""
         return AllUnits(parties)
 
 
@@ -68,7 +68,7 @@ class PoissonCohort:
         require.positive(expected=self.expected)
 
     def build(self, parties: int, bands: int = 1) -> Sampling:
-        """Who is asked in a round, of so many declared parties."""
+        """Who is asked in a round, of the declared parties."""
         everyone = self.expected == parties
         return AllUnits(parties) if everyone else Poisson(self.expected, parties)
 
@@ -90,7 +90,7 @@ class CyclicCohort:
         require.at_least(1, cycle=self.cycle)
 
     def build(self, parties: int, bands: int = 1) -> Sampling:
-        """Who is asked in a round, of so many declared parties, in `bands` groups where the recipe
+        """Who is asked in a round, of the declared parties, in `bands` groups where the recipe
         does not say how many. Raises `DataError` where a group is expected to hold fewer."""
         cycle = bands if self.cycle is None else self.cycle
         if self.expected * cycle > parties:

@@ -20,11 +20,12 @@ import torch
 
 from nacre.core.files import load_tensors
 from nacre.core.random import Source
-from nacre.federated_learning import InProcess
+from nacre.federated_learning import OnDemand
 from nacre.federated_learning.secure import SecureGather, wire
 from nacre.federated_learning.signed import addressed
 from nacre.planning.plan import plan
-from nacre.runs import loop, run
+from nacre.runs import run
+from nacre.runs.workers import parties
 from tests.laws.conftest import KEY, Sums, moved, written
 from tests.training.tiny import CENTRAL, StopAfter, Stopped, changed, patients, recipe
 
@@ -99,7 +100,7 @@ def test_a_secure_sum_of_clipped_changes_is_the_plain_one_on_the_grid(
     assert 0 < max(moved(cut)) < 1e-5
 
 
-class _Away(InProcess):
+class _Away(OnDemand):
     """Party `a` does not answer with a change."""
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -113,7 +114,7 @@ def test_a_dropout_counts_as_no_change(
 ) -> None:
     """In every round; at client level the sum moves by no more than the bound of one party."""
     whole = _run(tmp_path, LEVELS[level], "whole", federated_learning__gather=SECURE)
-    monkeypatch.setattr(loop, "InProcess", _Away)
+    monkeypatch.setattr(parties, "OnDemand", _Away)
     away = _run(tmp_path, LEVELS[level], "away", federated_learning__gather=SECURE)
     if level == "client":
         assert 0 < max(moved(cut)) <= 1 + 1e-5
