@@ -70,6 +70,6 @@ def command(
     show(
         {"run": str(into), "outcome": outcome},
         f"trained {outcome['done']} of {outcome['planned']} steps ({outcome['stopped']}) into "
-        f"{into}; next: nacre audit {into}",
+        f"{into}; next: nacre {'audit' if over is None else 'report'} {into}",
         as_json,
     )
