@@ -51,6 +51,10 @@ class AllParties:
 
     kind: Literal["all"] = "all"
 
+    def sentence(self) -> str:
+        """Who takes part in a round; "" where that is everyone."""
+        return ""
+
     def build(self, parties: int, bands: int = 1) -> Sampling:
         """Who is asked in a round, of the declared parties."""
         return AllUnits(parties)
@@ -66,6 +70,10 @@ class PoissonCohort:
 
     def __post_init__(self) -> None:
         require.positive(expected=self.expected)
+
+    def sentence(self) -> str:
+        """Who takes part in a round."""
+        return f"each by a coin of its own, {self.expected:g} a round on average"
 
     def build(self, parties: int, bands: int = 1) -> Sampling:
         """Who is asked in a round, of the declared parties."""
@@ -88,6 +96,13 @@ class CyclicCohort:
     def __post_init__(self) -> None:
         require.positive(expected=self.expected)
         require.at_least(1, cycle=self.cycle)
+
+    def sentence(self) -> str:
+        """Who takes part in a round."""
+        return (
+            "by groups that take turns and a coin of each party's own, "
+            f"{self.expected:g} a round on average"
+        )
 
     def build(self, parties: int, bands: int = 1) -> Sampling:
         """Who is asked in a round, of the declared parties, in `bands` groups where the recipe

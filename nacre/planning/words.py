@@ -10,7 +10,6 @@ from nacre.core.normals.box_muller import COMPILED
 from nacre.core.optimizers import SGD
 from nacre.core.parts import Sampling
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.federated_learning import PoissonCohort
 from nacre.figures.names import FigureName, usual
 from nacre.gradient_clipping.rules import UNIT
 from nacre.planning.levels import Level
@@ -137,8 +136,8 @@ def _federated(recipe: Recipe) -> str | None:
         local += f" with {drift}"
     if option.compression is not None:
         local += f", and each change is sent {option.compression.sentence()}"
-    if isinstance(option.cohort, PoissonCohort):
-        local += f", each by a coin of its own, {option.cohort.expected:g} a round on average"
+    if cohort := option.cohort.sentence():
+        local += f", {cohort}"
     if option.optimizer != SGD(lr=1.0):
         taken += f" and moves the weights by {option.optimizer.sentence()}"
     return (
