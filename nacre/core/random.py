@@ -7,16 +7,15 @@ purpose, the step and a digest of everything that enters the step, so that
 - the same step on *other* inputs draws independent ones (asking round 17 twice with different
   weights cannot subtract the noise away).
 
-*Guarantee:* numbers are AES-256 of distinct blocks under keys derived by HMAC-SHA-256, both from
-`cryptography` and the standard library; none of ours. Without the run key they cannot be
-distinguished from random. `torch.Generator` seeds its CPU engine with 32 bits and is never used for
-noise or sampling.
+*Guarantee:* numbers are AES-256 of distinct blocks under keys derived by HMAC-SHA-256, by
+`cryptography` and the standard library. Without the run key they cannot be distinguished from
+random. `torch.Generator` seeds its CPU engine with 32 bits: it makes no noise and no sampling.
 
 *Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
 support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of
-training is drawn by `nacre.core.normals.box_muller`, which states its own limits, and rounded by
-`nacre.core.normals.rounded` where it is independent between steps, so that floating-point attacks
-(Mironov 2012) find nothing in it; they are a limit of `Stream.normal`, and of correlated noise.
+training is drawn by `nacre.core.normals.box_muller` and rounded by `nacre.core.normals.rounded`
+where it is independent between steps, so that floating-point attacks (Mironov 2012) find nothing in
+it; they are a limit of `Stream.normal`, and of correlated noise.
 """
 
 # Parts of torch are untyped.
@@ -64,8 +63,7 @@ def _encode(label: Label) -> bytes:
 def keyed_hash(key: bytes, start: bytes) -> Callable[[bytes], bytes]:
     """HMAC-SHA-256 of `start` and a message, as a function of the message: key and start are taken
     in once, which is most of the work where messages are short."""
-    begun = HMAC(key, SHA256())
-    begun.update(start)
+    (begun := HMAC(key, SHA256())).update(start)
 
     def code(message: bytes) -> bytes:
         state = begun.copy()
@@ -114,7 +112,7 @@ class Source:
         seen = Counter[bytes]()
         for name in names:
             seen[name] += 1
-            last = first if seen[name] == 1 else _encode(seen[name])
+            last = _encode(seen[name]) if seen[name] > 1 else first
             found += code(b"b" + len(name).to_bytes(8, "big") + name + last)[:8]
         return (np.frombuffer(found, dtype=">u8") >> np.uint64(1)).astype(np.int64)
 
@@ -162,8 +160,7 @@ class Source:
         return tag
 
     def for_worker(self) -> bytes:
-        """The key itself, for a process that does a part of this one's work; through a pipe, and
-        never on a disk or a command line: it strips the noise off."""
+        """The key, which strips noise off: for a worker process, by a pipe and never on a disk."""
         return self._key
 
     def stream(self) -> Stream:

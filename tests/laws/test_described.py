@@ -163,7 +163,7 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (MeanAggregate(), (), "aggregate", ("mean",)),
     (NormBound(norm=0.3), (), "aggregate", ("mean", "at most 0.3")),
     (Median(), (), "aggregate", ("median",)),
-    (TrimmedMean(bad=7), (), "aggregate", ("trimmed mean", "the 7 largest")),
+    (TrimmedMean(bad=7), (), "aggregate", ("trimmed mean", "smallest 7")),
     (GeometricMedian(), (), "aggregate", ("geometric median",)),
     (Krum(bad=7), (), "aggregate", ("Krum", "7 at fault")),
     (MultiKrum(bad=7, keep=9), (), "aggregate", ("multi-Krum", "7 at fault", "mean of 9")),

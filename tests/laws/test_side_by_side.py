@@ -31,6 +31,7 @@ from tests.training.tiny import FEDERATED, StopAfter, Stopped, changed, recipe
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 NAMES = {"federated_learning.parties.names": ["a", "b", "c", "d", "e"], "training.batch": 12}
 EXAMPLE = changed(FEDERATED, NAMES)
 CLIENT = changed(
@@ -237,6 +238,7 @@ def test_a_run_that_is_killed_leaves_no_worker_and_its_script_needs_no_guard(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as run:
         assert run.stdout is not None
         workers = [int(pid) for pid in run.stdout.readline().split()]
