@@ -23,7 +23,7 @@ _COUNTED = (
     "adversarial_training",
 )  # fmt: skip
 _MEASURED = tuple(
-    [f"tests/{name}/" for name in (*_COUNTED, "laws", "oracles", "statistics", "ledger")]
+    [f"tests/{name}/" for name in (*_COUNTED, "laws", "oracles", "statistics", "ledger", "across")]
     + [f"nacre/{name}/" for name in _COUNTED]
 )
 _MEASURED_THOUGH_SLOW = ("tests/gradient_clipping/", "tests/laws/")
