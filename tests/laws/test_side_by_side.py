@@ -205,6 +205,7 @@ def test_no_worker_outlives_its_run(
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from nacre.planning.plan import plan
@@ -221,6 +222,7 @@ def telling(self, *given):
     sys.stdin.readline()  # nobody answers
     return found
 Pool.trained = telling
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background ignores it
 folder = Path(sys.argv[1])
 base = changed(CLIENT, {"execution.workers": 2, "execution.threads": 1})
 train(plan(recipe(folder, base)), folder / "run")
