@@ -8,6 +8,7 @@ whose bound is that of one party.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,7 +39,7 @@ def at_fault(count: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aggregate:
+class Aggregate(ABC):
     """What every aggregate answers; a rule says otherwise where it differs.
 
     `f` below is the declared number of parties at fault (`bad` in a recipe), `n` the number of
@@ -78,6 +79,7 @@ class Aggregate:
         """Whether it needs the contribution of the public rows, `RoundFacts.root`."""
         return False
 
+    @abstractmethod
     def total(
         self,
         contributions: Sequence[Tensors],  # at least one; equal names and shapes
@@ -88,16 +90,18 @@ class Aggregate:
 
         Raises `PartyError` where they are too few for the rule.
         """
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def sentence(self) -> str:
         """What the server takes of the changes, with its numbers."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def limits(self) -> str:
         """Which share of parties at fault it withstands, and how alike honest changes have to be,
         as a sentence."""
-        raise NotImplementedError
+        ...
 
     def kappa(self, parties: int) -> float:
         """The kappa of `parties` contributions, f of them at fault; inf where none is proven."""

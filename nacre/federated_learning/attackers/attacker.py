@@ -6,6 +6,7 @@ on. A *change* is weights after minus weights before, as a reply carries it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,7 +37,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacker:
+class Attacker(ABC):
     """A way to be at fault; each kind changes the rows, or the replies, or both."""
 
     kind: str
@@ -52,6 +53,7 @@ class Attacker:
         """What each of those at fault sends, in the order of `seen.own`."""
         return list(seen.own)
 
+    @abstractmethod
     def sentence(self) -> str:
         """What it does, with its numbers."""
-        raise NotImplementedError
+        ...
