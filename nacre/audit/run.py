@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,7 @@ from torch import nn
 from nacre.audit.catalogue import AUDITS
 from nacre.audit.comparison import FILE, group_rows, variant_entry
 from nacre.audit.data_privacy.cohorts import one_of_each_group
+from nacre.audit.federation.training import FOLDER, twins_of
 from nacre.audit.finding import Finding
 from nacre.audit.target import HeldCanaries, Target
 from nacre.core.files import load_tensors, write_json
@@ -54,6 +57,7 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
         _write_findings(run.folder.local, findings)
     if public or not some_private:
         _write_findings(run.path, public)
+    shutil.rmtree(run.folder.local / FOLDER, ignore_errors=True)  # trained for these findings
     comparison = {"rows": len(held.test) if held.test else 0, "confidence": CONFIDENCE}
     groups = _groups(run.recipe, held)
     if some_private or not held.test_is_public:
@@ -84,6 +88,8 @@ def _attack(recipe: Recipe, target: Target, name: str, watch: Progress) -> list[
     """The recipe's audits on one variant of the model."""
     found: list[Finding] = []
     for option in recipe.audit:
+        if option.trains and name != "protected":
+            continue
         with watch.stage(f"{option.kind}: {name}", None) as advance:
             seen = 0
 
@@ -153,6 +159,7 @@ def _target(
         ball=recipe.adversarial_training.attack.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
         canaries=_canaries(recipe),
+        federation=partial(twins_of, run, held, source) if recipe.federated_learning else None,
         claimed_epsilon=privacy.epsilon if claims and privacy is not None else None,
         claimed_delta=privacy.delta if claims and privacy is not None else None,
     )

@@ -9,11 +9,13 @@ from typing import Literal
 from torch import nn
 
 from nacre.adversarial_training.ball import Ball
+from nacre.audit.federation.twins import Twins
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Task
 from nacre.core.random import Source
 from nacre.core.rows import grouped
 from nacre.core.types import Batch, FeatureSpace
+from nacre.recipe.audits import Poisoning
 
 AuditProgress = Callable[[int, int], None]
 """Called with (done, total) parts of an audit's work, for a progress bar."""
@@ -71,6 +73,8 @@ class Target:
     claimed_delta: float | None = None
     canaries: HeldCanaries | None = None
     """The random secrets of this run."""
+    federation: Callable[[Poisoning], Twins] | None = None
+    """How the run's federation is trained again; None where the run has none."""
 
     def __post_init__(self) -> None:
         batches = {"members": self.members, "outsiders": self.outsiders, "test": self.test}

@@ -9,6 +9,7 @@ from nacre.adversarial_training.ball import Ball
 from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.data import AnyData, Text
+from nacre.federated_learning.attackers import AttackerOption
 
 FigureUnit = Literal["share", "signed", "bits"]
 """What an audit's figure is: a share of rows, a difference that may be negative, or bits."""
@@ -19,6 +20,8 @@ class AuditOfRows:
 
     moves_inputs: ClassVar[bool] = False
     """Whether it needs inputs that can be moved by a radius."""
+    trains: ClassVar[bool] = False
+    """Whether it trains models of its own: then it is of the run, and not of each variant."""
 
     @property
     def own_ball(self) -> Ball | None:
@@ -54,6 +57,7 @@ class Evasion:
     """What its figure is called."""
     unit: ClassVar[FigureUnit] = "share"
     moves_inputs: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
 
     @property
     def own_ball(self) -> Ball | None:
@@ -151,9 +155,61 @@ class CanaryAudit(AuditOfRows):
         require.between(0.5, 1, confidence=self.confidence)
 
 
-AuditOption = Evasion | Membership | CanaryAudit
+@dataclass(frozen=True, kw_only=True)
+class Poisoning(AuditOfRows):
+    """Train twins of the federation with parties at fault in them, one for each attacker, beside a
+    twin without: what the rule of the run lets through, and whether it keeps its promise."""
+
+    kind: Literal["poisoning"] = "poisoning"
+    bad: int | None = None
+    """Parties at fault, drawn by the seed; as many as the rule reckons with where absent, or 1."""
+    attackers: tuple[AttackerOption, ...] = ()
+    """What they do, a twin each, by name or with options; where absent every one that these rows
+    allow."""
+    rounds: int | None = None
+    """Rounds of each twin, under the noise of a whole run; those of the run where absent."""
+    rows: Literal["public", "private"] = "public"
+    """Whose rows the twins train on. `public`: all of a public demonstration, otherwise those of
+    `data.public`, dealt to as many parties. `private`: the run's own; nothing of it leaves
+    `local/`."""
+    confidence: float = 0.95
+    """Of the interval around each figure; of the drops together."""
+
+    headline: ClassVar[str] = "Accuracy lost to parties at fault"
+    unit: ClassVar[FigureUnit] = "signed"
+    trains: ClassVar[bool] = True
+
+    def sentence(self) -> str:
+        """The twins with their numbers."""
+        rounds = "" if self.rounds is None else f" of {self.rounds} rounds"
+        bad = "the rule's number of" if self.bad is None else f"{self.bad}"
+        named = ", ".join(attacker.kind for attacker in self.attackers)
+        return (
+            f"poisoning: twins of the federation{rounds} on {self.rows} rows with {bad} parties at "
+            f"fault, one for each attacker ({named or 'every one that the rows allow'})"
+        )
+
+    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+        """Rows that a twin may be trained on, and others that it is measured on."""
+        if self.rows == "private" or data.public_demonstration:
+            return without_test_rows(self.kind, data)
+        if data.has_public:
+            return None
+        return (
+            "poisoning trains the federation again, and on private rows every figure of that would "
+            "be a second release; declare public rows (`data: {public: …}`), or say `rows: "
+            "private` beside `kind: poisoning`, which keeps what is found in local/"
+        )
+
+    def __post_init__(self) -> None:
+        require.at_least(1, bad=self.bad, rounds=self.rounds)
+        require.between(0.5, 1, confidence=self.confidence)
+        if len(set(self.attackers)) < len(self.attackers):
+            raise BadArgument("attackers names the same attacker twice; remove one")
+
+
+AuditOption = Evasion | Membership | CanaryAudit | Poisoning
 NOT_BUILT = (
     "reconstruction", "extraction", "stealing", "inversion", "ownership", "backdoor",
-    "poisoning",
 )  # fmt: skip
 """Audits that a recipe may name one day; until they are built they are refused as such."""

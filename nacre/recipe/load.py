@@ -141,3 +141,5 @@ def _spell_out_audits(document: Document) -> None:
             raise document.error(("audit", i), f"{kind!r} is not built yet; leave it out")
         if isinstance(entry, str):
             entries[i] = {"kind": entry}
+        elif isinstance(entry, dict) and isinstance(attackers := entry.get("attackers"), list):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            entry["attackers"] = [{"kind": a} if isinstance(a, str) else a for a in attackers]  # pyright: ignore[reportUnknownVariableType]

@@ -77,6 +77,8 @@ class Surroundings:
     workers: int = 1  # processes that train parties, this one among them
     stack: ExitStack = field(default_factory=ExitStack)  # what ends with the loop
     parties: PartiesElsewhere | None = None  # in this process where there are none elsewhere
+    through: Callable[[Transport], Transport] = lambda wire: wire  # on the way to parties that are
+    # in this process: what an audit puts between
 
     def charge(self, holder: str) -> Journal:
         """The journal of a holder; one that keeps nothing where nothing is private."""
@@ -186,7 +188,7 @@ def _federation(
         )  # fmt: skip
         parties.by_workers(around.workers, model, around.stack)
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
-        wire: Transport = asked
+        wire = around.through(asked)
         counted = pieces.protects(plan.recipe) != "client"
         heard = partial(_said, asked, counted=counted)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from nacre.core.errors import BadArgument
@@ -18,7 +18,8 @@ class Infiltrated:
 
     Every party is asked as usual, so those at fault have trained on what they hold; an omniscient
     attacker then reads all replies of the round before any of its own leaves. A party at fault that
-    is silent stays silent. Requests to evaluate pass through.
+    is silent stays silent. Requests to evaluate pass through. Where changes are compressed, a lie
+    is not: it is written as it is, which a server reads as well.
     """
 
     def __init__(
@@ -29,20 +30,20 @@ class Infiltrated:
         source: Source,
     ) -> None:
         """Raises `BadArgument` for a name that is no party's."""
-        unknown = sorted(set(bad) - set(inner.parties))
-        if unknown:
+        if unknown := sorted(name for name in set(bad) if name not in inner.parties):
             raise BadArgument(f"bad={unknown} are no parties; there are {', '.join(inner.parties)}")
         self._inner, self._bad = inner, frozenset(bad)
         self._attacker, self._source = attacker, source
-        self.parties: tuple[str, ...] = tuple(inner.parties)
+        self.parties: Sequence[str] = inner.parties
 
     def ask(self, requests: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """The replies, those of the parties at fault replaced."""
         answered = self._inner.ask(requests)
-        replies = {name: Reply.from_bytes(data) for name, data in answered.items()}
-        bad = sorted(name for name in replies if name in self._bad)
-        if not bad or RoundRequest.from_bytes(requests[bad[0]]).kind != "train":
+        bad = sorted(name for name in answered if name in self._bad)
+        asked = RoundRequest.from_bytes(requests[bad[0]]) if bad else None
+        if asked is None or asked.kind != "train":
             return answered
+        replies = {n: Reply.from_bytes(data, asked.weights) for n, data in answered.items()}
         honest = sorted(name for name in replies if name not in self._bad)
         seen = Seen(
             own=[replies[name].tensors for name in bad],
@@ -53,7 +54,10 @@ class Infiltrated:
         lies = zip(bad, self._attacker.changes(seen), strict=True)
         return {
             **answered,
-            **{name: replace(replies[name], tensors=lie).to_bytes() for name, lie in lies},
+            **{
+                name: replace(replies[name], tensors=lie, encoding="float32").to_bytes()
+                for name, lie in lies
+            },
         }
 
 

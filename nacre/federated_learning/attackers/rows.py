@@ -25,20 +25,24 @@ class LabelFlip(Attacker):
     """
 
     kind: Literal["label_flip"] = "label_flip"
-    classes: int
-    """Classes of the task."""
+    classes: int | None = None
+    """Classes of the task; an audit fills them in where they are absent."""
 
     def __post_init__(self) -> None:
         require.at_least(2, classes=self.classes)
 
     def rows(self, rows: Rows, source: Source) -> Rows:
-        """The rows with these labels. Raises `Incompatible` for labels that are no classes."""
+        """The rows with these labels. Raises `Incompatible` for labels that are no classes, and
+        where nobody says how many there are."""
         _require_classes(self.kind, rows)
+        if self.classes is None:
+            raise Incompatible("label_flip turns labels around; say among how many (`classes: N`)")
         return replace(rows, label=self.classes - 1 - rows.label)
 
     def sentence(self) -> str:
         """What it does."""
-        return f"trains on labels turned around among {self.classes} classes"
+        among = "the" if self.classes is None else f"{self.classes}"
+        return f"trains on labels turned around among {among} classes"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
+from nacre.planning.refusals.poisoned_twins import attackers_meet_a_federation
 from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
 from nacre.planning.robustness import rule_of
@@ -363,6 +364,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     something_trains,
     balls_fit_the_features,
     audits_have_their_rows,
+    attackers_meet_a_federation,
     parties_are_one_process,
     drift_terms_act,
     parties_outvote_those_at_fault,

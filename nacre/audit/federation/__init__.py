@@ -1,0 +1,1 @@
+"""What parties at fault would have done to the federation of a run."""
