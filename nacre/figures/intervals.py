@@ -22,6 +22,14 @@ _MOST = 1 << 24  # counts in all: of many rows fewer resamples are drawn, 200 at
 _LEAST = 200
 
 
+class IntervalFacts(TypedDict):
+    """A figure and how far chance alone may have moved it."""
+
+    value: float
+    low: float
+    high: float
+
+
 class MeasuredFigure(TypedDict):
     """A figure with the interval of chance; what is null has its reason in `why`."""
 

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from nacre.audit.federation.facts import PoisoningFacts
 from nacre.audit.finding import Verdict
+from nacre.figures.intervals import IntervalFacts
 from nacre.figures.measured import CurvePoint, MeasuredFigures
 from nacre.figures.protected import EvaluationDraws, ProtectedFigure
 from nacre.recipe.audits import FigureUnit
 from nacre.report.ledger_facts import LedgerFacts
 
 FORMAT = 1
-
-
-class IntervalFacts(TypedDict):
-    """A figure and how far chance alone may have moved it."""
-
-    value: float
-    low: float
-    high: float
 
 
 class SamplingFacts(TypedDict):
@@ -326,6 +320,7 @@ class Details(TypedDict):
     rows: NotRequired[list[AttackedRowFacts]]
     roc: NotRequired[list[Rates]]
     epsilon: NotRequired[LowerBounds | None]
+    poisoning: NotRequired[PoisoningFacts]
     notes: NotRequired[list[str]]
 
 

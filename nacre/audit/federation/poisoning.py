@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from nacre.audit.answers import answers, existing, right
 from nacre.audit.bounds import clopper_pearson, paired_difference
+from nacre.audit.federation.facts import AttackerFacts, BackdoorFacts, PoisoningFacts
 from nacre.audit.federation.twins import Twin, Twins
 from nacre.audit.finding import Finding, Verdict
 from nacre.audit.target import AuditProgress, Target, no_progress
@@ -29,6 +29,7 @@ from nacre.federated_learning.attackers import (
     PixelBackdoor,
     SignFlip,
 )
+from nacre.figures.intervals import IntervalFacts
 from nacre.recipe.audits import Poisoning
 
 
@@ -118,7 +119,7 @@ def _entry(
     found: Twin,
     confidence: float,
     each: float,  # of the drop
-) -> dict[str, Any]:
+) -> AttackerFacts:
     """One attacker's figures."""
     after = right(found.model, target.task, existing(twins.test))
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
@@ -135,7 +136,7 @@ def _entry(
     }
 
 
-def _share(hits: Tensor, confidence: float) -> dict[str, float]:
+def _share(hits: Tensor, confidence: float) -> IntervalFacts:
     count, total = int(hits.sum()), len(hits)
     low, high = clopper_pearson(count, total, confidence)
     return {"value": count / total, "low": low, "high": high}
@@ -144,7 +145,7 @@ def _share(hits: Tensor, confidence: float) -> dict[str, float]:
 def _backdoor(
     target: Target, twins: Twins, attacker: AttackerOption, honest: Twin, found: Twin,
     confidence: float,
-) -> dict[str, float] | None:  # fmt: skip
+) -> BackdoorFacts | None:  # fmt: skip
     """How many stamped rows of other classes are answered as the backdoor wants, and how many of
     them the twin without an attacker answers so; None for attackers that stamp nothing."""
     square = attacker.backdoor if isinstance(attacker, ModelReplacement) else attacker
@@ -159,21 +160,35 @@ def _backdoor(
         answers(twin.model, target.task, stamped).argmax(-1) == square.target
         for twin in (found, honest)
     )
-    return _share(hits, confidence) | {"without": float(without.float().mean())}
+    return {**_share(hits, confidence), "without": float(without.float().mean())}
 
 
 def _finding(
     target: Target,
     option: Poisoning,
     twins: Twins,
-    clean: dict[str, float],
-    entries: list[dict[str, Any]],
-    worst: dict[str, Any],
+    clean: IntervalFacts,
+    entries: list[AttackerFacts],
+    worst: AttackerFacts,
 ) -> Finding:
     kappa = twins.rule.kappa(math.floor(twins.expected))
     promised = math.isfinite(kappa) and len(twins.bad) <= twins.rule.faults
     drop, many = worst["drop"], len(entries)
     by = f"by {worst['kind']}" + (f", the worst of {many} attackers" if many > 1 else "")
+    facts: PoisoningFacts = {
+        "parties": twins.parties,
+        "bad": len(twins.bad),
+        "at_fault": list(twins.bad[:_NAMED]),
+        "rounds": twins.rounds,
+        "trained_on": twins.on,
+        "rule": twins.rule.kind,
+        "rule_bad": twins.rule.faults,
+        "kappa": kappa if promised else None,
+        "secure": twins.secure,
+        "clean": clean,
+        "attackers": entries,
+        "worst": worst["kind"],
+    }
     return Finding(
         audit=option.kind,
         headline=option.headline,
@@ -191,20 +206,7 @@ def _finding(
         public=twins.public,
         details={
             "rows_tested": len(existing(twins.test)["label"]),
-            "poisoning": {
-                "parties": twins.parties,
-                "bad": len(twins.bad),
-                "at_fault": list(twins.bad[:_NAMED]),
-                "rounds": twins.rounds,
-                "trained_on": twins.on,
-                "rule": twins.rule.kind,
-                "rule_bad": twins.rule.faults,
-                "kappa": kappa if promised else None,
-                "secure": twins.secure,
-                "clean": clean,
-                "attackers": entries,
-                "worst": worst["kind"],
-            },
+            "poisoning": facts,
             "notes": list(_notes(twins, entries, worst, promised)),
         },
     )
@@ -233,7 +235,7 @@ def _nothing_promised(twins: Twins) -> str:
 
 
 def _verdict(
-    twins: Twins, entries: list[dict[str, Any]], drop: dict[str, float], promised: bool
+    twins: Twins, entries: list[AttackerFacts], drop: IntervalFacts, promised: bool
 ) -> Verdict:
     """A promise is a statement about numbers that were all seen, so it is judged without chance."""
     judged = [entry["reached"] for entry in entries if entry["reached"] is not None]
@@ -243,7 +245,7 @@ def _verdict(
 
 
 def _notes(
-    twins: Twins, entries: list[dict[str, Any]], worst: dict[str, Any], promised: bool
+    twins: Twins, entries: list[AttackerFacts], worst: AttackerFacts, promised: bool
 ) -> Iterator[str]:
     drop = worst["drop"]
     judged = [entry["reached"] for entry in entries if entry["reached"] is not None]

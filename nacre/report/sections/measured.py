@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from nacre.audit.federation.facts import BackdoorFacts, PoisoningFacts
 from nacre.audit.finding import MEANING, Verdict
+from nacre.figures.intervals import IntervalFacts
 from nacre.report.facts import AttackedRowFacts, Evidence, FindingFacts, Picture
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
@@ -22,7 +24,7 @@ from nacre.report.sections.blocks import (
     TextBlock,
 )
 from nacre.report.sections.compared import MEASURES, absent
-from nacre.report.sections.dots import Dumbbell, dumbbells
+from nacre.report.sections.dots import Dot, Dumbbell, dots, dumbbells
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.headline import (
     by_loss,
@@ -116,9 +118,39 @@ def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
         )
         svg = charts.lines(words, [line], x=("radius", number_text), y=("accuracy", whole))
         figures.append(Figure(svg, "Accuracy by radius", f"{caption} The axis is cut."))
+    if found := entry["details"].get("poisoning"):
+        figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):
         figures.append(_roc(entry["audit"], [(rate["fpr"], rate["tpr"]) for rate in roc]))
     return figures
+
+
+def _poisoned(found: PoisoningFacts) -> list[Figure]:
+    """What each kind of attacker left of a twin's accuracy, and how often a backdoor opened."""
+    title = f"Accuracy with {found['bad']} of {found['parties']} parties at fault"
+    named = [(entry["kind"].replace("_", " "), entry) for entry in found["attackers"]]
+    left = [("no attack", found["clean"], 0), *((name, e["accuracy"], 1) for name, e in named)]
+    figures = [_shares("poisoning", title, left, f"Twins under {found['rule']}, one an attacker.")]
+    if doors := [(name, door, 1) for name, e in named if (door := e["backdoor"]) is not None]:
+        caption = "Stamped images of other classes that are answered as the backdoor wants."
+        figures.append(_shares("backdoors", "Backdoors that open", doors, caption))
+    return figures
+
+
+def _shares(
+    name: str,
+    title: str,
+    entries: Sequence[tuple[str, IntervalFacts | BackdoorFacts, int]],  # label, figure, tone
+    caption: str,
+) -> Figure:
+    """Shares of rows as dots with their intervals, on an axis from 0 to 1."""
+    said = "; ".join(f"{label} {percent(found['value'])}" for label, found, _ in entries)
+    drawn = [
+        Dot(label=label, value=found["value"], low=found["low"], high=found["high"], tone=tone)
+        for label, found, tone in entries
+    ]
+    words = Caption(name=name, title=title, description=said)
+    return Figure(dots(words, drawn, form=percent, axis=whole, span=(0.0, 1.0)), title, caption)
 
 
 def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
