@@ -115,7 +115,7 @@ from nacre.models import (
     Scattering,
     TokenClassification,
 )
-from nacre.recipe.audits import AuditOption, CanaryAudit, Evasion, Membership
+from nacre.recipe.audits import AuditOption, CanaryAudit, Evasion, Membership, Poisoning
 
 LISTS: dict[str, tuple[Any, Any]] = {
     "clip rules": (set(CLIP_RULES), {*get_args(UnitClip), Unclipped}),
@@ -176,6 +176,7 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (Evasion(ball=BALL, steps=7), (), "audit", ("evasion", "7 steps", BALL.sentence())),
     (Membership(rows=99), (), "audit", ("membership", "99 rows")),
     (CanaryAudit(candidates=63), (), "audit", ("canaries", "63")),
+    (Poisoning(bad=7, rounds=9), (), "audit", ("poisoning", "of 9 rounds", "7 parties")),
     (GaussianNoise(), (), "noise", ("Gaussian",)),
     (BandedNoise(bands=3), (), "noise", ("banded",)),
     (TreeNoise(), (), "noise", ("tree",)),

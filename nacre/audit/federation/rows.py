@@ -17,7 +17,7 @@ from nacre.runs.rows import Holdings
 from nacre.training.pieces import protects
 
 _APART = 5
-"""One row in so many of `data.public` is kept apart for each use that is no party's."""
+"""Of this number of rows of `data.public` one is kept apart for each use that is no party's."""
 
 
 class TwinRows(NamedTuple):

@@ -155,7 +155,7 @@ class _Place:
                 wire = witness
             return wire
 
-        counted = _Counted(after)
+        counted = _RoundsSeen(after)
         try:
             loop(
                 self.plan, setting, held, base, keyed,
@@ -190,7 +190,7 @@ class _Place:
         return self.run.folder.local / FOLDER / f"{name}.safetensors"
 
 
-class _Counted:
+class _RoundsSeen:
     """Counts the rounds of a twin for a bar that is shown elsewhere."""
 
     def __init__(self, after: Callable[[], None]) -> None:
@@ -208,7 +208,7 @@ class _Counted:
         return nullcontext(advance)
 
     def tell(self, sentence: str) -> None:
-        """Shows nothing: the run itself has told it."""
+        """Shows nothing: the run itself has said it."""
 
 
 def _batch(rows: Rows) -> dict[str, torch.Tensor]:
