@@ -13,6 +13,7 @@ from nacre.audit.bounds import (
     epsilon_from_one_run,
     epsilon_from_rates,
     one_run_p_value,
+    paired_difference,
 )
 
 
@@ -28,6 +29,28 @@ def test_clopper_pearson_is_scipys_exact_interval(trials, data, confidence):
     ours = clopper_pearson(successes, trials, confidence)
     assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-9)
     assert ours.low <= successes / trials <= ours.high
+
+
+@pytest.mark.parametrize("shares", [(0.3, 0.1), (0.05, 0.0), (0.5, 0.5), (0.02, 0.02)])
+def test_a_paired_difference_is_covered(shares):
+    """Over all outcomes of 15 trials, each with its own probability."""
+    trials, covered = 15, 0.0
+    law = stats.multinomial(trials, [*shares, 1 - sum(shares)])
+    for lost in range(trials + 1):
+        for gained in range(trials + 1 - lost):
+            low, high = paired_difference(lost, gained, trials, 0.9)
+            assert low <= (lost - gained) / trials <= high
+            if low <= shares[0] - shares[1] <= high:
+                covered += law.pmf([lost, gained, trials - lost - gained])
+    assert covered >= 0.9
+
+
+def test_trials_that_agree_make_a_paired_difference_narrow():
+    low, high = paired_difference(5, 0, 1000, 0.95)
+    apart = clopper_pearson(905, 1000, 0.95).high - clopper_pearson(900, 1000, 0.95).low
+    assert 0 < high - low < 0.6 * apart
+    with pytest.raises(ValueError, match="must lie between"):
+        paired_difference(3, 3, 5, 0.95)
 
 
 def test_no_trials_say_nothing():

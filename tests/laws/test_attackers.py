@@ -285,6 +285,23 @@ def test_a_cohort_without_those_at_fault_and_evaluations_pass_through():
             assert np.array_equal(_matrix([reply.tensors]), _matrix([own[name]]))
 
 
+@pytest.mark.parametrize("encoding", ["int8", "sparse"])
+def test_a_lie_is_written_as_it_is_where_honest_changes_are_compressed(encoding):
+    change = {"a": torch.tensor([[1.0, 0.0], [-3.0, 0.0]]), "b": torch.tensor([2.0])}
+
+    def answering(name):
+        return lambda data: Reply("train", 0, name, change, FREE, encoding).to_bytes()
+
+    wire = InProcess({name: answering(name) for name in "abc"})
+    request = RoundRequest("train", 0, "ab", change).to_bytes()
+    for attacker in (GaussianLie(), MinMax(), SignFlip(factor=0.3)):
+        replies = Infiltrated(wire, ["b"], attacker, SOURCE).ask(dict.fromkeys("abc", request))
+        read = {name: Reply.from_bytes(data, change) for name, data in replies.items()}
+        assert [read[name].encoding for name in "abc"] == [encoding, "float32", encoding]
+        assert all(torch.equal(read["a"].tensors[n], value) for n, value in change.items())
+    assert torch.equal(read["b"].tensors["b"], torch.tensor([2.0]) * -0.3)
+
+
 def test_rounds_are_attacked_with_other_noise():
     wire, _ = _wire()
     bad = Infiltrated(wire, ["b"], GaussianLie(), SOURCE)
@@ -296,6 +313,11 @@ def test_rounds_are_attacked_with_other_noise():
 def test_only_a_party_can_be_at_fault():
     with pytest.raises(BadArgument, match=r"\['z'\] are no parties; there are a, b, c, d"):
         Infiltrated(_wire()[0], ["z"], SignFlip(), SOURCE)
+
+
+def test_labels_are_turned_around_among_a_number_that_somebody_says():
+    with pytest.raises(Incompatible, match=r"say among how many \(`classes: N`\)"):
+        LabelFlip().rows(_rows(), SOURCE)
 
 
 def test_only_the_rows_of_those_at_fault_change():
