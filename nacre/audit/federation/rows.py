@@ -14,7 +14,7 @@ from nacre.planning.robustness import rule_of
 from nacre.recipe.audits import Poisoning
 from nacre.recipe.schema import Recipe
 from nacre.runs.rows import Holdings
-from nacre.training.pieces import protects
+from nacre.training import pieces
 
 _APART = 5
 """Of this number of rows of `data.public` one is kept apart for each use that is no party's."""
@@ -73,7 +73,7 @@ def _of_public_rows(recipe: Recipe, held: Holdings, rows: Rows, source: Source) 
             f"{len(rows)} public rows are too few for {count} parties and rows to measure on; "
             "declare more under `data.public`, or say `rows: private` beside `kind: poisoning`"
         )
-    if protects(recipe) == "group":  # of a public file nobody says whose rows are whose
+    if pieces.protects(recipe) == "group":  # of a public file nobody says whose rows are whose
         own = replace(own, group=tuple(map(str, range(len(own)))))
     parties = _dealt_by(federation.parties)
     twin = _twin_of(recipe, parties=parties)
@@ -84,7 +84,8 @@ def _of_public_rows(recipe: Recipe, held: Holdings, rows: Rows, source: Source) 
     least = parties.declared_sizes(len(own)).least[1]
     training = replace(twin.training, batch=min(twin.training.batch, least))
     twin = replace(twin, data=data, training=training)
-    dealt = parties.split(own, protects(recipe) or "example", recipe.seed)
+    privacy = recipe.differential_privacy
+    dealt = parties.split(own, "example" if privacy is None else privacy.unit, recipe.seed)
     held = replace(
         held, private=dealt, public=root, test=test, outsiders=None, private_is_public=True,
         test_is_public=True, canaries=0,
