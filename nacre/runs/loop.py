@@ -31,6 +31,7 @@ from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.planning.robustness import rule_of
 from nacre.runs import checkpoint
+from nacre.runs.evaluation.personal import write_homes
 from nacre.runs.features import passed
 from nacre.runs.federation.memory import PartiesElsewhere, server_memory
 from nacre.runs.progress import Advance, Progress, Silent
@@ -43,6 +44,7 @@ from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, fixed, parts, units
+from nacre.training.local.personal import fix_personal, personal_names, shared
 from nacre.training.planned import PlannedLevels
 from nacre.training.pretrain import public_training
 from nacre.training.step import Parts, State, UnitSource
@@ -59,6 +61,8 @@ class _Level(NamedTuple):
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
     remembered: ServerMemory | None = None  # by the server of a federation, between rounds
     heard: Callable[[], str] = str  # over parties: the last round in words, none private
+    at_home: Callable[[nn.Module], None] | None = None  # at the end, by the common model
+    personal: tuple[str, ...] = ()  # weights that stay with the parties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,7 @@ class Outcome:
     done: int
     stopped: str  # "completed", "stopped improving" or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    personal: tuple[str, ...] = ()  # weights that stayed with the parties
 
 
 def loop(
@@ -126,7 +131,7 @@ def _looped(
         with around.watch.stage(name, plan.rounds) as advance:
             advance(state.done)
             watcher = _Watcher(
-                plan, around, held.public, outcome, average, log, advance,
+                plan, around, _watched(plan, held), outcome, average, log, advance,
                 level, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
@@ -140,10 +145,19 @@ def _looped(
     devices.gather()
     if average is not None:
         average.hand_over(part)
-    outcome.model, outcome.done = model, state.done
+    if level.at_home is not None:
+        level.at_home(part)
+    outcome.model, outcome.done, outcome.personal = model, state.done, level.personal
     if around.early and state.done < plan.rounds:
         outcome.stopped = "finished early"
     return outcome
+
+
+def _watched(plan: Plan, held: Holdings) -> Rows | None:
+    """The public rows that each figure on the way is of: of a model whose other layers are the
+    parties' own none is, since nobody has trained what the server has in their place."""
+    federation = plan.recipe.federated_learning
+    return None if federation is not None and federation.local.personal else held.public
 
 
 def _written(plan: Plan, folder: Path | None) -> Any:
@@ -175,21 +189,27 @@ def _federation(
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
-    weights = detached(trainable(model))
+    own = personal_names(option.local.personal, model)
+    weights = detached(shared(model, own))
     remembered, expected = server_memory(plan, weights), outer.sampling.expected
     outside = around.parties
     heard: Callable[[], str] = str
+    at_home: Callable[[nn.Module], None] | None = None
     if outside is None:
         parties = Parties(
             plan, setting, held, model, source, around.charge, planned, around.folder,
             remembered.sent(weights),
         )  # fmt: skip
+        fix_personal(model, own)
         parties.by_workers(around.workers, model, around.stack)
+        if own and around.folder is not None:
+            at_home = partial(write_homes, plan, held, around.folder, parties.personal)
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
         wire: Transport = asked
         counted = pieces.protects(plan.recipe) != "client"
         heard = partial(_said, asked, counted=counted)
     else:
+        fix_personal(model, own)
         gather = outside.gather(option.gather, expected, outer.clip, weights)
         wire, recipe = outside.transport, outside.recipe
     private = isinstance(outer.noise, NoNoise) and plan.private
@@ -217,6 +237,8 @@ def _federation(
         wire if isinstance(wire, Overheard) else None,
         remembered,
         heard,
+        at_home,
+        own,
     )
 
 

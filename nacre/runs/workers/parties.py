@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.data.partition import Dealt
 from nacre.federated_learning import OnDemand, Party, Plain, SecureGather
 from nacre.federated_learning.answers import Answers, Remembered, RoundFiles, Stored
+from nacre.federated_learning.local.between_rounds import personal_of
 from nacre.federated_learning.local.kept import Memories
-from nacre.federated_learning.messages import RoundRequest
+from nacre.federated_learning.messages import RoundRequest, without_control
 from nacre.federated_learning.secure import KeysInProcess
 from nacre.federated_learning.secure.member import Member
 from nacre.federated_learning.secure.sums import Secure
@@ -61,7 +61,8 @@ class Parties:
         charge: Callable[[str], Journal], planned: PlannedLevels, folder: Path | None,
         like: Tensors,
     ) -> None:  # fmt: skip
-        """`like` has the names and shapes of what a request holds."""
+        """`like` has the names and shapes of what a request holds. In `model` all still moves that
+        training moves, layers of the parties' own too."""
         option = plan.recipe.federated_learning
         assert option is not None
         secure = option.gather if isinstance(option.gather, SecureGather) else None
@@ -81,12 +82,16 @@ class Parties:
             assert plan.outer is not None
             self._keys = KeysInProcess.of(
                 secure, source, tuple(option.parties.names), plan.digest, option.rounds,
-                plan.outer.clip, detached(trainable(model)),
+                plan.outer.clip, without_control(like),
             )  # fmt: skip
         self._store = store
         self._members: dict[str, tuple[Member, Answers]] = {}
         self._pool: Pool | None = None
         self._trained: dict[str, Trained] = {}
+
+    def personal(self, name: str) -> Tensors:
+        """A party's own layers as its last round left them; empty where it took part in none."""
+        return personal_of(self._memories.of(name).before(self._option.rounds))
 
     def transport(self) -> OnDemand:
         """The way to the parties."""
