@@ -50,7 +50,7 @@ def write_homes(
     """Writes the model of each party that took part into RUN/local/personal/NAME, then what was
     measured of them; done again it writes the same."""
     found: dict[str, Any] = {}
-    outside = _rows_outside(plan.recipe, held)
+    outside = rows_outside(plan.recipe, held)
     for name in holder_names(held.private):
         if layers := own(name):
             rows = outside.get(name)
@@ -127,7 +127,7 @@ def folder_name(party: str) -> str:
 _LONGEST = 200  # bytes
 
 
-def _rows_outside(recipe: Recipe, held: Holdings) -> Mapping[str, Rows]:
+def rows_outside(recipe: Recipe, held: Holdings) -> Mapping[str, Rows]:
     """The test rows by party: those that a column gives it; of simulated parties those that the
     same rule and seed would deal to it, so of the same mixture of classes."""
     test, option = held.test, recipe.federated_learning
