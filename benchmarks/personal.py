@@ -34,7 +34,7 @@ VARIANTS: dict[str, list[str]] = {
     "norms at home (as FedBN)": ["norms"],
     "both at home": ["head", "norms"],
 }
-ALPHAS = (0.1, 0.5, 10.0)
+ALPHAS = (0.1, 0.5)
 PRIVACY: dict[str, Any] = {
     "gradient_clipping": {"kind": "flat", "norm": 1.0},
     "differential_privacy": {"unit": "example", "epsilon": 8, "delta": 1e-4},

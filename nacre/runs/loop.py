@@ -25,7 +25,7 @@ from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, OnDemand
+from nacre.federated_learning import Federation
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
@@ -60,7 +60,7 @@ class _Level(NamedTuple):
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
     remembered: ServerMemory | None = None  # by the server of a federation, between rounds
-    heard: Callable[[], str] = str  # over parties: the last round in words, none private
+    heard: Callable[[int], str] = lambda done: ""  # the last round of parties, in public words
     at_home: Callable[[nn.Module], None] | None = None  # at the end, by the common model
     personal: tuple[str, ...] = ()  # weights that stay with the parties
 
@@ -193,7 +193,7 @@ def _federation(
     weights = detached(shared(model, own))
     remembered, expected = server_memory(plan, weights), outer.sampling.expected
     outside = around.parties
-    heard: Callable[[], str] = str
+    heard: Callable[[int], str] = _nothing
     at_home: Callable[[nn.Module], None] | None = None
     if outside is None:
         parties = Parties(
@@ -207,7 +207,7 @@ def _federation(
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
         wire: Transport = asked
         counted = pieces.protects(plan.recipe) != "client"
-        heard = partial(_said, asked, counted=counted)
+        heard = partial(parties.heard, asked, counted=counted)
     else:
         fix_personal(model, own)
         gather = outside.gather(option.gather, expected, outer.clip, weights)
@@ -242,8 +242,8 @@ def _federation(
     )
 
 
-def _said(parties: OnDemand, *, counted: bool) -> str:
-    return parties.last.words(counted=counted)
+def _nothing(done: int) -> str:
+    return ""
 
 
 def _restored(
@@ -336,17 +336,17 @@ class _Watcher:
             self._outcome.stopped = "stopped improving"
         if due or flat:
             self._save(state)
-        self._advance(1, self._note())
+        self._advance(1, self._note(state.done))
         return flat
 
-    def _note(self) -> str:
+    def _note(self, done: int) -> str:
         """The last public figure; of a round also what it took."""
         curve = self._outcome.curve
         figure = figure_in_words(curve[-1], self._shown) if curve else ""
         if not self._plan.federated:
             return figure
         before, self._before = self._before, time.monotonic()
-        found = (figure, f"{self._before - before:.2g} s", self._level.heard())
+        found = (figure, f"{self._before - before:.2g} s", self._level.heard(done))
         return ", ".join(part for part in found if part)
 
     def ended(self, state: State) -> bool:

@@ -98,6 +98,8 @@ class Workplace:
         assert federation is not None
         self._option, self._steps = federation, federation.local.steps
         self._asked: tuple[Tensors, int, bytes] | None = None
+        self.loss: float | None = None
+        """Of the party that trained last, over its steps; for its owner alone. None under noise."""
         self._personal = personal_names(federation.local.personal, model)
         self._begun = detached({name: trainable(model)[name] for name in self._personal})
         self._set_up()
@@ -159,11 +161,12 @@ class Workplace:
             self._put(before.personal or self._begun)
             shape = before.shape(self._moved, weights, pieces.shape(recipe))
             first = round_number * self._steps
+            self.loss = None
             if plain:
                 steps = LocalSteps(
                     held, mechanism.sampling, first, self._steps, source, asked, shape
                 )
-                self._minibatches.take(self._optimizer, steps)
+                self.loss = self._minibatches.take(self._optimizer, steps)
                 how = _unprotected(mechanism.noise)
             else:
                 how = self._fitted(mechanism, held, source, planned, first, asked, shape)

@@ -21,7 +21,7 @@ from nacre.core.errors import Incompatible, PartyError, RunError
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, reopen
 from nacre.core.tensors import detached
-from nacre.core.types import Tensors
+from nacre.core.types import Release, Tensors
 from nacre.data.text.token_cache import Aids, TokenCache
 from nacre.federated_learning import FederatedLearning, Party
 from nacre.federated_learning.local.between_rounds import personal_of
@@ -46,6 +46,7 @@ from nacre.runs.progress import Progress, Silent, stages
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings
 from nacre.runs.start import starting_model
+from nacre.runs.workers.rounds import FILE, RoundLog, noted
 from nacre.training.devices.group import Group
 from nacre.training.fit import Journal, NoJournal
 from nacre.training.holders import Setting, Workplace, fixed
@@ -116,6 +117,7 @@ class Attending:
         self._party: Callable[[bytes], bytes] | None = None
         self._run = ""
         self._take_home: Callable[[bytes], None] | None = None
+        self._log, self._trained = RoundLog(self._folder.local / FILE, 1), list[int]()
         self._known: tuple[Identity, Roster] | None = None
         again = self._folder.recipe.exists()
         run = (reopen(into).name(), into) if again else None
@@ -164,7 +166,10 @@ class Attending:
             self.join(run, str(self._folder.fact("frozen")))
         if self._party is None or run != self._run:
             raise PartyError(f"party {self._name!r} has not joined this run; resume the server")
-        return self._party(request)
+        reply = self._party(request)
+        if self._trained:  # and not answered from its store, nor asked for keys alone
+            self._log.end(self._trained.pop() + 1, 1, {self._name: len(reply)})
+        return reply
 
     def leave(self, run: str, common: bytes) -> None:
         """See `Attendance.leave`. The party's own model is written where it has layers of its own,
@@ -258,11 +263,22 @@ class Attending:
         memory = Memories(folder.parties, source).of(self._name)
         if own:
             self._take_home = partial(self._own_model, part, weights, memory)
-        return Party(
-            self._name,
-            Workplace(setting, part).training(
+        place = Workplace(setting, part)
+        train = noted(
+            place.training(
                 whole.inner(self._name), held.private[self._name], keyed, journal, planned, memory
             ),
+            self._name, self._log, lambda: place.loss,
+        )  # fmt: skip
+
+        def train_and_note(weights: Tensors, number: int) -> Release:
+            release = train(weights, number)
+            self._trained.append(number)
+            return release
+
+        return Party(
+            self._name,
+            train_and_note,
             recipe=self.recipe,
             rounds=option.rounds,
             like=server_memory(whole, weights).sent(weights),

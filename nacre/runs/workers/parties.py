@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +23,11 @@ from nacre.federated_learning.messages import RoundRequest, without_control
 from nacre.federated_learning.secure import KeysInProcess
 from nacre.federated_learning.secure.member import Member
 from nacre.federated_learning.secure.sums import Secure
+from nacre.federated_learning.transport import RoundCount
 from nacre.planning.plan import Plan
 from nacre.runs.rows import Holdings, holder_names
 from nacre.runs.workers.pool import Job, Pool, Trained
+from nacre.runs.workers.rounds import FILE, RoundLog, Took
 from nacre.training.fit import Journal
 from nacre.training.holders import Setting, Workplace
 from nacre.training.planned import PlannedLevels
@@ -86,6 +89,8 @@ class Parties:
             )  # fmt: skip
         self._store = store
         self._members: dict[str, tuple[Member, Answers]] = {}
+        file = None if folder is None else RunFolder(folder).local / FILE
+        self._rounds, self._ended = RoundLog(file, len(option.parties.names)), RoundCount(0, 0, 0)
         self._pool: Pool | None = None
         self._trained: dict[str, Trained] = {}
 
@@ -124,9 +129,9 @@ class Parties:
             return None
 
         def train(weights: Tensors, round_number: int) -> Release:
-            known = self._trained.pop(name, None)
-            if known is None:
-                return self._training(name, self._charge(name))(weights, round_number)
+            known = self._trained.pop(name, None) or self._here(name, weights, round_number)
+            if known.took is not None:
+                self._rounds.took(name, known.took)
             for step, entered in known.journal:
                 self._charge(name).journal(step, entered)
             if known.kept is not None:
@@ -144,6 +149,14 @@ class Parties:
             encoding=self._option.encoding,
             member=member,
         )
+
+    def heard(self, wire: OnDemand, done: int, *, counted: bool) -> str:
+        """The last round in words, none of them private, after its figures were kept in `local/`;
+        with `counted` how many answered."""
+        last = wire.last if wire.last is not self._ended else RoundCount(0, 0, 0)  # nobody asked
+        self._ended = wire.last
+        self._rounds.end(done, last.asked, last.replies)
+        return wire.last.words(counted=counted)
 
     def gather(self, expected: float) -> Plain | Secure:
         """How the replies come together."""
@@ -179,14 +192,18 @@ class Parties:
             return
         left = [name for name in cohort if self._answers.get(name, step) is None]
 
-        def here(name: str) -> Trained:
-            # Journalled by itself: this process may write at once.
-            charge = self._charge(name)
-            return Trained(self._training(name, charge)(request.tensors, request.round))
-
         self._trained = self._pool.trained(
-            request.tensors, left, lambda name: self._job(name, request.round), here
+            request.tensors,
+            left,
+            lambda name: self._job(name, request.round),
+            lambda name: self._here(name, request.tensors, request.round),
         )
+
+    def _here(self, name: str, weights: Tensors, round_number: int) -> Trained:
+        """What a party computes in this process, which journals it at once."""
+        train, begun = self._training(name, self._charge(name)), time.perf_counter()
+        release = train(weights, round_number)
+        return Trained(release, took=Took.of(release, begun, self._place.loss))
 
     def _job(self, name: str, round_number: int) -> Job:
         dealt = self._held.private
