@@ -44,7 +44,7 @@ from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, fixed, parts, units
-from nacre.training.local.personal import fix_personal, personal_names, shared
+from nacre.training.local.personal import fix_personal, personal_names, shared_weights
 from nacre.training.planned import PlannedLevels
 from nacre.training.pretrain import public_training
 from nacre.training.step import Parts, State, UnitSource
@@ -190,7 +190,7 @@ def _federation(
     assert outer is not None
     assert option is not None
     own = personal_names(option.local.personal, model)
-    weights = detached(shared(model, own))
+    weights = detached(shared_weights(model, own))
     remembered, expected = server_memory(plan, weights), outer.sampling.expected
     outside = around.parties
     heard: Callable[[int], str] = _nothing

@@ -27,7 +27,7 @@ from nacre.runs import loop
 from nacre.runs.evaluation.personal import folder_name
 from nacre.runs.handover import hand_over
 from nacre.runs.run import Run, finish, train
-from nacre.training.local.personal import fix_personal, personal_names, shared
+from nacre.training.local.personal import fix_personal, personal_names, shared_weights
 from tests.planning.test_clipping import CLIENT
 from tests.runs.test_drift import LR, PLAIN, ROUNDS, STEPS, TOP, Heard
 from tests.training.tiny import FEDERATED, StopAfter, Stopped, changed, patients, recipe
@@ -340,7 +340,7 @@ def test_names_are_those_of_the_weights_that_training_moves() -> None:
     assert personal_names(["head"], model) == ("2.weight", "2.bias")
     model[2].weight = model[0].weight  # one tensor of two names
     assert personal_names(["2"], model) == ("0.weight", "2.bias")
-    assert set(shared(model, ["0.weight"])) == {"0.bias", "1.weight", "1.bias", "2.bias"}
+    assert set(shared_weights(model, ["0.weight"])) == {"0.bias", "1.weight", "1.bias", "2.bias"}
     fix_personal(model, ["0.weight"])
     with pytest.raises(Incompatible, match="does not move"):
         personal_names(["0.weight"], model)

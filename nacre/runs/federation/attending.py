@@ -50,7 +50,7 @@ from nacre.runs.workers.rounds import FILE, RoundLog, noted
 from nacre.training.devices.group import Group
 from nacre.training.fit import Journal, NoJournal
 from nacre.training.holders import Setting, Workplace, fixed
-from nacre.training.local.personal import personal_names, shared
+from nacre.training.local.personal import personal_names, shared_weights
 from nacre.training.pieces import physical_memory
 from nacre.training.planned import PlannedLevels
 
@@ -259,7 +259,7 @@ class Attending:
         planned = PlannedLevels.of(whole.to_json()).over(self._name)
         folder.parties.mkdir(exist_ok=True)
         own = personal_names(option.local.personal, part)
-        weights = detached(shared(part, own))
+        weights = detached(shared_weights(part, own))
         memory = Memories(folder.parties, source).of(self._name)
         if own:
             self._take_home = partial(self._own_model, part, weights, memory)

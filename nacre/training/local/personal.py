@@ -58,7 +58,7 @@ def personal_names(patterns: Sequence[str], model: nn.Module) -> tuple[str, ...]
     return tuple(name for name in moved.values() if name in found)
 
 
-def shared(model: nn.Module, personal: Collection[str]) -> Tensors:
+def shared_weights(model: nn.Module, personal: Collection[str]) -> Tensors:
     """The parameters that training moves and parties share."""
     return {name: w for name, w in trainable(model).items() if name not in personal}
 
