@@ -95,7 +95,7 @@ def _slow(
         for key, value in total.items():
             common[key] = (1 - share) * common[key] - share * value / expected / (STEPS * LR)
             with torch.no_grad():
-                weights[key] += value / expected
+                weights[key].add_(value / expected)
     found = {"": model}
     for name, layers in own.items():
         found[name] = copy.deepcopy(model)

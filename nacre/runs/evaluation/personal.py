@@ -27,6 +27,7 @@ from nacre.core.types import Tensors
 from nacre.data.dataset import Rows
 from nacre.data.partition import Dealt
 from nacre.data.units import members_of
+from nacre.figures.names import FigureName
 from nacre.fine_tuning import export
 from nacre.planning.plan import Plan
 from nacre.recipe.schema import Recipe
@@ -106,7 +107,8 @@ def write_home(
     found: dict[str, Any] = {"folder": place}
     if rows is not None and len(rows):
         evaluate = recipe.evaluate
-        asked = [evaluate.figure] if evaluate is not None and evaluate.figure is not None else []
+        figure = evaluate.figure if evaluate is not None else None
+        asked: list[FigureName] = [] if figure is None else [figure]
         measured = figures(whole, pieces.task_of(held.schema), rows, asked)
         found |= {"rows": len(rows), **measured}
     return found

@@ -291,10 +291,11 @@ class Attending:
     def _own_model(self, model: nn.Module, like: Tensors, memory: Memory, common: bytes) -> None:
         """Writes this party's model: the last common weights, and its own layers. Without weights
         that fit there is none, which its terminal hears: the run is over all the same."""
-        layers = personal_of(memory.before(_AFTER_ALL))
+        layers, weights = personal_of(memory.before(_AFTER_ALL)), Tensors()
         try:
             asked = RoundRequest.from_bytes(common)
-            fault = misfit(asked.tensors, like)
+            weights = asked.tensors
+            fault = misfit(weights, like)
             if fault is None and not (asked.finite and layers):
                 fault = "they are not finite" if layers else "this party took part in no round"
         except PartyError as error:
@@ -303,7 +304,7 @@ class Attending:
             self._watch.tell(f"the run is over and left this party no model of its own: {fault}")
             return
         recipe, path = self._plan.recipe, self._folder.path
-        place = write_own_home(recipe, self._held, path, self._name, model, asked.tensors, layers)
+        place = write_own_home(recipe, self._held, path, self._name, model, weights, layers)
         self._watch.tell(f"this party's own model lies in {place}")
 
     def _member(self, option: FederatedLearning, keyed: Source, like: Tensors) -> Member | None:
