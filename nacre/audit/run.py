@@ -43,9 +43,17 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     """What every audit of the recipe found; also writes findings.json and comparison.json.
 
     The run folder gets what was computed on rows declared public. Where there is more, all of it
-    goes to `local/`. Raises `RunError` where the rows are no longer those of the training.
+    goes to `local/`. Nothing is found or written where parties keep layers of their own
+    (`local.personal`): the common model is then nobody's. Raises `RunError` where the rows are no
+    longer those of the training.
     """
-    watch = observe or Silent()
+    watch, federation = observe or Silent(), run.recipe.federated_learning
+    if federation is not None and federation.local.personal:
+        watch.tell(
+            "nothing was attacked or measured: the common model has untrained layers where each "
+            f"party has its own; how good these are stands in {run.folder.personal}"
+        )
+        return []
     with stages(watch) as advance:
         held = trained_on(run.recipe, run.folder, advance)
     variants = _variants(run, held)

@@ -24,7 +24,9 @@ from nacre.cli.output import common_options, show
 def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
     """Write the evidence of RUN: evidence.json, and a page that needs no network. Both hold public
     and released facts only. Where `nacre audit` left figures on private rows in RUN/local, a second
-    page, RUN/local/report.html, shows them too: it is for the holder of the rows alone.
+    page, RUN/local/report.html, shows them too: it is for the holder of the rows alone. Of a
+    federation that page has what each party did in each round; where RUN is the folder of a party
+    in its own house, it is the only one.
 
     With --check RUN may also be the folder of a loop of your own, the output of a PrivateTrainer,
     or a file that `nacre release -o` wrote."""
@@ -36,7 +38,9 @@ def command(run: Path, output: Path | None, check: bool, as_json: bool) -> None:
 
     page, own = write_report(run, output), run / HOLDERS_PAGE
     people, private = f"wrote {page}", str(own) if own.exists() else None
-    if private is not None:
+    if page == own:
+        people += ", with figures on private rows: not for others"
+    elif private is not None:
         people += f", to hand on, and {own}, with figures on private rows: not for others"
     show({"report": str(page), "local_report": private}, people, as_json)
 

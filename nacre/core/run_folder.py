@@ -163,6 +163,11 @@ class RunFolder:
         no noise has reached yet."""
         return self.local / "parties"
 
+    @property
+    def personal(self) -> Path:
+        """Models of parties that keep layers of their own, a folder each."""
+        return self.local / "personal"
+
     def destroy_key(self) -> None:
         """Removes what the noise remembers, the trials of a search and the replies of parties, then
         overwrites and removes the run key. On copy-on-write disks old blocks may survive."""

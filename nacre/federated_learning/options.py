@@ -34,15 +34,24 @@ class Local:
     """SCAFFOLD: each local step is corrected by what all parties want beyond what this one does
     (Karimireddy et al. 2020). It takes plain SGD under `training`, whose step size it divides by,
     and each party remembers its own control between rounds."""
+    personal: tuple[str, ...] = ()
+    """Layers that stay with each party: trained by it, kept from round to round and never sent, so
+    that each ends with a model of its own. `head` is the last layer (FedPer: Arivazhagan et al.
+    2019), `norms` the layers that normalise (FedBN: Li et al. 2021); others by the name of a module
+    or parameter, in which `*` stands for anything."""
 
     def __post_init__(self) -> None:
         require.at_least(1, steps=self.steps)
         require.not_negative(proximal=self.proximal)
+        if not all(self.personal) or len(set(self.personal)) < len(self.personal):
+            raise BadArgument(f"personal={self.personal} must be different names, none empty")
 
     def sentence(self) -> str:
         """What a party does in a round besides its steps; "" where that is nothing."""
         prox = f"FedProx with mu {self.proximal:g}" if self.proximal else ""
-        return " and ".join(part for part in (prox, "SCAFFOLD" if self.controls else "") if part)
+        own = f"layers of its own ({', '.join(self.personal)}), never sent" if self.personal else ""
+        parts = (prox, "SCAFFOLD" if self.controls else "", own)
+        return " and ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +228,8 @@ class FederatedLearning:
     @property
     def remembers(self) -> bool:
         """Whether a party holds something of its own from one round to the next."""
-        return self.local.controls or (
-            self.compression is not None and self.compression.error_feedback
-        )
+        left_out = self.compression is not None and self.compression.error_feedback
+        return self.local.controls or bool(self.local.personal) or left_out
 
     def expected(self) -> float:
         """Parties a round: declared, and the divisor of the aggregate."""

@@ -65,6 +65,8 @@ class Party:
         self._answers: Answers = answers or (
             Remembered() if store is None or key is None else Stored(store, key)
         )
+        self.sent = 0
+        """Bytes of its last reply."""
         self._alone = answers is None  # elsewhere a failure ends the process of all parties
         self._lock = Lock()  # two requests under one number must not both find it unused
 
@@ -99,9 +101,12 @@ class Party:
         with self._lock:
             known = self._answers.get(step)
             if known is not None:
-                return None, self._again(asked, entered, *known)
+                again = self._again(asked, entered, *known)
+                self.sent = len(again)
+                return None, again
             reply = self._answered(asked)
             data = reply.to_bytes()
+            self.sent = len(data)
             self._answers.put(step, entered, data)
             return reply, data
 

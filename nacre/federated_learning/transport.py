@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nacre.core.errors import PartyError
 from nacre.core.parts import Handler
@@ -39,6 +39,8 @@ class RoundCount:
     asked: int
     answered: int
     size: int  # bytes of the weights, which each party is sent
+    # Party -> bytes of its reply. Who answers is private where whole parties are protected.
+    replies: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def words(self, *, counted: bool) -> str:
         """For a line of progress; with `counted` how many answered.
@@ -82,7 +84,8 @@ class OnDemand:
         self._answers.keep()
         if not any(is_secure(data) and not carries_release(data) for data in requests.values()):
             size = max(map(len, requests.values()), default=0)
-            self.last = RoundCount(len(requests), len(replies), size)
+            sizes = {name: len(reply) for name, reply in replies.items()}
+            self.last = RoundCount(len(requests), len(replies), size, sizes)
         return replies
 
     def exchange(self, request: RoundRequest, cohort: Sequence[str]) -> Mapping[str, Reply | bytes]:
@@ -92,10 +95,15 @@ class OnDemand:
             asked = RoundRequest.from_bytes(request.to_bytes())
         entered = asked.digest()
         self._before(asked, cohort, step_of(asked))
-        replies = {name: self._party(name).reply(asked, entered) for name in cohort}
+        replies: dict[str, Reply | bytes] = {}
+        sizes: dict[str, int] = {}
+        for name in cohort:
+            party = self._party(name)
+            replies[name] = party.reply(asked, entered)
+            sizes[name] = party.sent
         self._answers.keep()
         size = sum(value.numel() * value.element_size() for value in asked.tensors.values())
-        self.last = RoundCount(len(cohort), len(replies), size)
+        self.last = RoundCount(len(cohort), len(replies), size, sizes)
         return replies
 
     def _party(self, name: str) -> Party:

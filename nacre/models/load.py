@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,6 +84,7 @@ class SavedModel:
     scaler: Mapping[str, Any] | None  # as `nacre.data.Scaler.to_json` wrote it
     tokenizer: Mapping[str, Any] | None = None  # as `nacre.data` describes it; None for bytes
     signature: Mapping[str, Any] | None = None  # what rows are; None in format 1
+    personal: tuple[str, ...] = ()  # weights that parties kept: here they are as before training
 
 
 def build(
@@ -201,6 +202,7 @@ def save(
     folder: Path,  # what the option's paths are relative to
     tokenizer: Mapping[str, Any] | None = None,  # of the rows' text, as `nacre.data` describes it
     signature: Mapping[str, Any] | None = None,  # what rows are, as `nacre.prediction` writes it
+    personal: Sequence[str] = (),  # weights that the parties of a federation kept
 ) -> None:
     """Writes model.safetensors, then model.json: whoever finds the second has both."""
     save_tensors(into / "model.safetensors", model.state_dict())
@@ -215,6 +217,8 @@ def save(
         "tokenizer": _without_copy(tokenizer, known),
         "signature": None if signature is None else dict(signature),
     }
+    if personal:
+        facts["personal"] = list(personal)
     write_json(into / "model.json", facts)
 
 
@@ -256,6 +260,7 @@ def saved(run: Path) -> SavedModel:
             facts["scaler"],
             facts.get("tokenizer"),
             facts["signature"] if facts["format"] == FORMAT else None,
+            tuple(str(name) for name in facts.get("personal") or ()),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileDamaged(

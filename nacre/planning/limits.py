@@ -85,6 +85,17 @@ def _beyond(recipe: Recipe) -> str:
     )
 
 
+def _personal(recipe: Recipe) -> str:
+    """Of what parties keep for themselves, in words."""
+    said = (
+        "How good the models are: each party's has layers of its own and is measured at the party, "
+        "in `local/personal`; the model of this run has untrained ones in their place."
+    )
+    whole = recipe.differential_privacy is not None and recipe.differential_privacy.unit == "client"
+    alone = " What a party keeps for itself is made of its rows without noise, and never leaves it."
+    return said + alone if whole or recipe.differential_privacy is None else said
+
+
 def not_covered(recipe: Recipe) -> list[str]:
     """What no figure in the report speaks about."""
     found = [
@@ -109,6 +120,8 @@ def not_covered(recipe: Recipe) -> list[str]:
             "Figures computed on private rows (membership, holdout accuracy): they stay in "
             "`local/`, on the page for the holder of the rows."
         )
+    if recipe.federated_learning is not None and recipe.federated_learning.local.personal:
+        found.append(_personal(recipe))
     if recipe.federated_learning is not None:
         found.append(
             f"Parties that lie: {_beyond(recipe)}, and a plain gather lets the "

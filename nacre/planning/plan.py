@@ -41,6 +41,7 @@ from nacre.planning.protection import Protection, protection_of
 from nacre.planning.refusals.checks import CHECKS
 from nacre.planning.refusals.clipping import parts_fit
 from nacre.planning.refusals.inputs import same_task, shares_are_of_the_classes
+from nacre.planning.refusals.personal import personal_layers_exist
 from nacre.planning.refusals.size import adapters_fit, fits
 from nacre.planning.search_facts import SearchFacts
 from nacre.recipe.load import recipe_digest, require_writable
@@ -214,7 +215,7 @@ def _draft(recipe: Recipe) -> _Draft:
     for check in CHECKS:
         check(facts)
     model = _prepared(recipe, model)
-    parts_fit(recipe, model)
+    parts_fit(recipe, model, personal_layers_exist(recipe, model))
     protection, outer = protection_of(recipe), over_parties(recipe)
     return _Draft(
         recipe=recipe,

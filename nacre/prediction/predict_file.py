@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import DataError, NacreError, Refusal
 from nacre.core.files import whole_file
-from nacre.models import OWN, Code
+from nacre.models import OWN, Code, saved
 from nacre.prediction.csv_file import encoding_doubt
 from nacre.prediction.faults import FaultTally, notes
 from nacre.prediction.predictor import Predictor, Scored, load_model, signature_in
@@ -22,6 +22,7 @@ from nacre.prediction.row_files import Chunk, open_rows
 from nacre.prediction.row_writers import RowWriter, require_form, writer_for
 from nacre.prediction.signature import Signature
 
+_LISTED = 4
 NOTE = "nacre_note"
 """The column that says why a row has no prediction."""
 
@@ -71,6 +72,13 @@ def predict_file(
     Raises `DataError` for a file that does not fit before the model is read, and as `load_model`.
     """
     signature, _ = signature_in(run, code)
+    if kept := saved(run).personal:
+        more = " and others" if len(kept) > _LISTED else ""
+        doubts(
+            f"the model in {run} is the common part of a federation: nobody has trained "
+            f"{', '.join(kept[:_LISTED])}{more} in it, since each party kept its own; predict by a "
+            "party's model, `local/personal/PARTY` of its run"
+        )
     if not prefix.isprintable():
         raise Refusal(f"`--prefix` {prefix!r} has signs that no line shows; use letters and digits")
     if into is not None:

@@ -25,7 +25,8 @@ from nacre.report.facts import (
 )
 from nacre.report.held import HELD, with_private_figures
 from nacre.report.ledger_facts import journalled_steps
-from nacre.report.page import render
+from nacre.report.page import render, render_party
+from nacre.report.parties.rounds import party_of, rounds_section
 from nacre.report.protected import require_protected
 from nacre.report.reading import (
     TRAINED,
@@ -38,6 +39,7 @@ from nacre.report.reading import (
     unlike_the_verbs,
 )
 from nacre.report.releases import ranges, require_planned
+from nacre.report.sections.blocks import Section
 from nacre.report.sections.headline import HOLDERS_PAGE
 from nacre.runs.released import noised_steps, of_steps
 from nacre.training.planned import PlannedLevels
@@ -50,23 +52,41 @@ _SOURCES = (*TRAINED, EVALUATION, "findings.json", "comparison.json", "model.saf
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
     """Writes RUN/evidence.json and the page to hand on (RUN/report.html, or `output`); gives the
-    page's path. Where there are figures on private rows, RUN/local/report.html shows them too.
+    page's path. Where there are figures on private rows, RUN/local/report.html shows them too; of
+    a federation, what each party did in each round. Of a party in its own house it writes that
+    page alone, without an evidence.json.
 
     The same run folder always gives the same bytes. Raises as `gather` and
     `with_private_figures` do, `NotAsPlanned` where the record of the releases is not what the plan
     and the ledger say, and `NacreError` where a file cannot be written.
     """
     _require_run(run_folder)
+    rounds, party = rounds_section(run_folder), party_of(run_folder)
+    if party is not None:
+        return _own_page(run_folder, party, rounds)
     evidence = gather(run_folder)
     require_recorded(run_folder, evidence["plan"], release_lines(run_folder))
     page, private = render(evidence), with_private_figures(run_folder, evidence)
     write_json(run_folder / "evidence.json", evidence)
     path = output if output is not None else run_folder / "report.html"
     write_bytes(path, page.encode())
-    if private is not None:
-        write_bytes(run_folder / HOLDERS_PAGE, render(private, holder=True).encode(), mode=0o600)
+    if private is not None or rounds is not None:
+        own = render(private or evidence, holder=True, more=[rounds] if rounds is not None else [])
+        write_bytes(run_folder / HOLDERS_PAGE, own.encode(), mode=0o600)
     else:
         (run_folder / HOLDERS_PAGE).unlink(missing_ok=True)  # of figures that are there no more
+    return path
+
+
+def _own_page(run_folder: Path, party: str, rounds: Section | None) -> Path:
+    """The page of a party in its own house."""
+    if rounds is None:
+        raise RunError(
+            f"party {party!r} has answered no round in {run_folder}, so there is nothing to show; "
+            "write the page once its run has begun"
+        )
+    name, path = _plan(run_folder)["name"], run_folder / HOLDERS_PAGE
+    write_bytes(path, render_party(name, party, rounds).encode(), mode=0o600)
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -37,13 +37,15 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
 """The parts of the page in reading order; a part may have nothing to say."""
 
 
-def render(evidence: Evidence, *, holder: bool = False) -> str:
+def render(evidence: Evidence, *, holder: bool = False, more: Sequence[Section] = ()) -> str:
     """The page of this evidence; the same evidence always gives the same page.
 
-    `holder` says that it may hold figures on private rows: the page then says whom it is for.
+    `holder` says that it may hold figures on private rows, as sections in `more` do, which come
+    before the last one: the page then says whom it is for.
     """
-    sections = [section for part in SECTIONS if (section := part(evidence)) is not None]
-    return _template().render(
+    found = [section for part in SECTIONS if (section := part(evidence)) is not None]
+    sections = [*found[:-1], *more, found[-1]]
+    return _template("template.html").render(
         name=evidence["plan"]["name"],
         created=moment(evidence["plan"]["created"]),
         digest=evidence["plan"]["recipe_digest"],
@@ -59,8 +61,16 @@ def render(evidence: Evidence, *, holder: bool = False) -> str:
     )
 
 
+def render_party(name: str, party: str, section: Section) -> str:
+    """The page of a party in its own house, of the run of this name: for that party alone."""
+    status = f"For party {party} alone: figures on its private rows, without noise."
+    return _template("parties/page.html").render(
+        name=name, party=party, section=section, status=status
+    )
+
+
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("nacre.report", ""),
         autoescape=True,
@@ -70,7 +80,7 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["prose"] = prose
-    return environment.get_template("template.html")
+    return environment.get_template(name)
 
 
 def prose(text: str) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from nacre.core.files import save_tensors, write_json
@@ -10,10 +11,9 @@ from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
 from nacre.core.types import Tensors
 from nacre.fine_tuning import adapters, export
-from nacre.models import save
 from nacre.planning.plan import Plan
-from nacre.prediction.signature import signature_of
 from nacre.runs import checkpoint, reservations
+from nacre.runs.evaluation.finished import save_finished
 from nacre.runs.evaluation.protected import protected_figure
 from nacre.runs.loop import Outcome
 from nacre.runs.provenance import provenance
@@ -69,7 +69,7 @@ def close(
     write_json(folder.local / "seconds.json", seconds)
     if learnt := adapters.learnt(outcome.model):
         save_tensors(folder.state / checkpoint.ADAPTERS, learnt)
-    end(plan, folder, held, weights, charges, facts)
+    end(plan, folder, held, weights, charges, facts, outcome.personal)
 
 
 def end(
@@ -79,20 +79,14 @@ def end(
     weights: Tensors,  # of the finished model, adapters merged
     charges: reservations.Charges,
     facts: dict[str, Any],  # for outcome.json
+    personal: Sequence[str] = (),  # weights that stayed with the parties
 ) -> None:
     """Writes the model and the facts, settles the accounts, removes the checkpoints, and destroys
     the key last."""
-    recipe, schema = plan.recipe, plan.schema
-    plain = recipe.build_model(schema)
-    plain.load_state_dict(weights)
-    save(
-        plain, recipe.model, folder.path, shape=schema.shape, outputs=schema.outputs(),
-        task=schema.task, scaler=held.scaler.to_json(), folder=recipe.folder,
-        tokenizer=held.tokenizer, signature=signature_of(recipe.data).to_json(),
-    )  # fmt: skip
+    save_finished(plan.recipe, held, weights, folder.path, personal)
     charges.settle()
     write_json(folder.path / "ledger.json", charges.extract())
-    facts = facts | {"provenance": provenance(recipe, plan.digest, held.hmac)}
+    facts = facts | {"provenance": provenance(plan.recipe, plan.digest, held.hmac)}
     write_json(folder.outcome, facts)
     checkpoint.remove_all(folder.state)
     folder.destroy_key()

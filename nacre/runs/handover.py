@@ -37,8 +37,9 @@ def hand_over(
     from releases, so handing them on costs no epsilon.
 
     Raises `RunError` for a run that is open or a folder that holds files, `Incompatible` for
-    `adapter` where none was trained or states are pooled, `Refusal` for a Python model without
-    `code.runs`, `FileDamaged` where the run's files do not fit each other.
+    `adapter` where none was trained or states are pooled and for `onnx` where parties keep layers
+    of their own, `Refusal` for a Python model without `code.runs`, `FileDamaged` where the run's
+    files do not fit each other.
     """
     finished = open_run(run, code=code)
     if form == "onnx" and into.suffix.lower() == ".onnx":
@@ -50,6 +51,12 @@ def hand_over(
         raise RunError(f"{into} exists and is not an empty folder; name another one")
     recipe, folder = finished.recipe, finished.folder
     # All that can fail comes before the first file.
+    if form == "onnx" and saved(run).personal:
+        raise Incompatible(
+            f"{run} holds the common part of a federation, in which nobody has trained the layers "
+            "that the parties kept, and a graph of it would answer all the same; use `--form "
+            "merged`, which says so, or the model of a party in its `local/personal`"
+        )
     if form == "onnx":
         graph = onnx_graph(load_model(run, code=code))
         into.mkdir(parents=True, exist_ok=True)

@@ -25,12 +25,13 @@ from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation, OnDemand
+from nacre.federated_learning import Federation
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
 from nacre.planning.robustness import rule_of
 from nacre.runs import checkpoint
+from nacre.runs.evaluation.personal import write_homes
 from nacre.runs.features import passed
 from nacre.runs.federation.memory import PartiesElsewhere, server_memory
 from nacre.runs.progress import Advance, Progress, Silent
@@ -43,6 +44,7 @@ from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import Agreed, Journal, NoJournal, fit
 from nacre.training.holders import Setting, fixed, parts, units
+from nacre.training.local.personal import fix_personal, personal_names, shared_weights
 from nacre.training.planned import PlannedLevels
 from nacre.training.pretrain import public_training
 from nacre.training.step import Parts, State, UnitSource
@@ -58,7 +60,9 @@ class _Level(NamedTuple):
     charge: Journal
     overheard: Overheard | None = None  # over parties whose changes are private by themselves
     remembered: ServerMemory | None = None  # by the server of a federation, between rounds
-    heard: Callable[[], str] = str  # over parties: the last round in words, none private
+    heard: Callable[[int], str] = lambda done: ""  # the last round of parties, in public words
+    at_home: Callable[[nn.Module], None] | None = None  # at the end, by the common model
+    personal: tuple[str, ...] = ()  # weights that stay with the parties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,7 @@ class Outcome:
     done: int
     stopped: str  # "completed", "stopped improving" or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    personal: tuple[str, ...] = ()  # weights that stayed with the parties
 
 
 def loop(
@@ -128,7 +133,7 @@ def _looped(
         with around.watch.stage(name, plan.rounds) as advance:
             advance(state.done)
             watcher = _Watcher(
-                plan, around, held.public, outcome, average, log, advance,
+                plan, around, _watched(plan, held), outcome, average, log, advance,
                 level, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
@@ -142,10 +147,19 @@ def _looped(
     devices.gather()
     if average is not None:
         average.hand_over(part)
-    outcome.model, outcome.done = model, state.done
+    if level.at_home is not None:
+        level.at_home(part)
+    outcome.model, outcome.done, outcome.personal = model, state.done, level.personal
     if around.early and state.done < plan.rounds:
         outcome.stopped = "finished early"
     return outcome
+
+
+def _watched(plan: Plan, held: Holdings) -> Rows | None:
+    """The public rows that each figure on the way is of: of a model whose other layers are the
+    parties' own none is, since nobody has trained what the server has in their place."""
+    federation = plan.recipe.federated_learning
+    return None if federation is not None and federation.local.personal else held.public
 
 
 def _written(plan: Plan, folder: Path | None) -> Any:
@@ -177,21 +191,27 @@ def _federation(
     outer, option = plan.outer, plan.recipe.federated_learning
     assert outer is not None
     assert option is not None
-    weights = detached(trainable(model))
+    own = personal_names(option.local.personal, model)
+    weights = detached(shared_weights(model, own))
     remembered, expected = server_memory(plan, weights), outer.sampling.expected
     outside = around.parties
-    heard: Callable[[], str] = str
+    heard: Callable[[int], str] = _nothing
+    at_home: Callable[[nn.Module], None] | None = None
     if outside is None:
         parties = Parties(
             plan, setting, held, model, source, around.charge, planned, around.folder,
             remembered.sent(weights),
         )  # fmt: skip
+        fix_personal(model, own)
         parties.by_workers(around.workers, model, around.stack)
+        if own and around.folder is not None:
+            at_home = partial(write_homes, plan, held, around.folder, parties.personal)
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
         wire = around.through(asked)
         counted = pieces.protects(plan.recipe) != "client"
-        heard = partial(_said, asked, counted=counted)
+        heard = partial(parties.heard, asked, counted=counted)
     else:
+        fix_personal(model, own)
         gather = outside.gather(option.gather, expected, outer.clip, weights)
         wire, recipe = outside.transport, outside.recipe
     private = isinstance(outer.noise, NoNoise) and plan.private
@@ -219,11 +239,13 @@ def _federation(
         wire if isinstance(wire, Overheard) else None,
         remembered,
         heard,
+        at_home,
+        own,
     )
 
 
-def _said(parties: OnDemand, *, counted: bool) -> str:
-    return parties.last.words(counted=counted)
+def _nothing(done: int) -> str:
+    return ""
 
 
 def _restored(
@@ -316,17 +338,17 @@ class _Watcher:
             self._outcome.stopped = "stopped improving"
         if due or flat:
             self._save(state)
-        self._advance(1, self._note())
+        self._advance(1, self._note(state.done))
         return flat
 
-    def _note(self) -> str:
+    def _note(self, done: int) -> str:
         """The last public figure; of a round also what it took."""
         curve = self._outcome.curve
         figure = figure_in_words(curve[-1], self._shown) if curve else ""
         if not self._plan.federated:
             return figure
         before, self._before = self._before, time.monotonic()
-        found = (figure, f"{self._before - before:.2g} s", self._level.heard())
+        found = (figure, f"{self._before - before:.2g} s", self._level.heard(done))
         return ", ".join(part for part in found if part)
 
     def ended(self, state: State) -> bool:

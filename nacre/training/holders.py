@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nacre.core.parts import Noise, Shape
 from nacre.core.random import Source, digest
-from nacre.core.tensors import detached, modules_of, subtract, trainable
+from nacre.core.tensors import detached, modules_of, parameters_of, subtract, trainable
 from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, Unprotected
 from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
@@ -28,6 +28,7 @@ from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 from nacre.training.fit import Journal, NoJournal, fit
 from nacre.training.local.minibatches import LocalSteps, Minibatches
+from nacre.training.local.personal import personal_names
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
 from nacre.training.unmoved import Unmoved
@@ -81,9 +82,10 @@ class Workplace:
     """Where the parties of one process train, one after another: one copy of the model, one
     gradient sum, and what is computed of them once.
 
-    *Guarantee:* nothing of a party stays: weights come with each request, the vectors of power
-    iterations are set back, and a frozen weight or a buffer that was written into is an error. A
-    model that has set attributes of its own is made anew. *Limit:* what it keeps in lists or
+    *Guarantee:* nothing of a party stays: weights come with each request, layers of a party's own
+    from its memory or the start of the run, the vectors of power iterations are set back, and a
+    frozen weight or a buffer that was written into is an error. A model that has set attributes of
+    its own is made anew. *Limit:* what it keeps in lists or
     outside itself is not seen, as nowhere else.
     """
 
@@ -96,12 +98,19 @@ class Workplace:
         assert federation is not None
         self._option, self._steps = federation, federation.local.steps
         self._asked: tuple[Tensors, int, bytes] | None = None
+        self.loss: float | None = None
+        """Of the party that trained last, over its steps; for its owner alone. None under noise."""
+        self._personal = personal_names(federation.local.personal, model)
+        self._begun = detached({name: trainable(model)[name] for name in self._personal})
         self._set_up()
 
     def _set_up(self) -> None:
         setting = self._setting
         own = copy.deepcopy(self._first)
         own.train()
+        weights = parameters_of(own)
+        for name in self._personal:  # the server fixes its own copies once parties are set up
+            weights[name].requires_grad_(True)
         self._own, self._vectors, self._moved = own, spectral.vectors(own), trainable(own)
         recipe = setting.recipe
         self._sums, _ = pieces.sums(
@@ -135,8 +144,8 @@ class Workplace:
         steps alone. All of a round's steps are journalled before the change leaves, by a keyed
         digest of the request, of what the party remembers and of the change: a round that is taken
         again with other rows or other rounding is refused. Nothing is kept between rounds but the
-        account, and what `local.controls` and `compression` remember, which is computed from
-        changes alone.
+        account, and what `local.controls`, `local.personal` and `compression` remember, of which
+        `BetweenRounds` says what it is computed from.
         """
         recipe = self._setting.recipe
         plain = isinstance(mechanism.noise, NoNoise) and isinstance(mechanism.clip, Unclipped)
@@ -149,20 +158,24 @@ class Workplace:
             before = between.before(tensors, round_number)
             if before.tensors:
                 asked = digest(asked, before.tensors)
+            self._put(before.personal or self._begun)
             shape = before.shape(self._moved, weights, pieces.shape(recipe))
             first = round_number * self._steps
+            self.loss = None
             if plain:
                 steps = LocalSteps(
                     held, mechanism.sampling, first, self._steps, source, asked, shape
                 )
-                self._minibatches.take(self._optimizer, steps)
+                self.loss = self._minibatches.take(self._optimizer, steps)
                 how = _unprotected(mechanism.noise)
             else:
                 how = self._fitted(mechanism, held, source, planned, first, asked, shape)
-            change, after = before.sent(subtract(detached(self._moved), weights), asked)
+            trained = detached(self._moved)
+            own = {name: trained.pop(name) for name in self._personal}
+            change, after = before.sent(subtract(trained, weights), own, asked)
             self._leave()
             if not isinstance(charge, NoJournal):
-                journalled = source.digest("round", asked, change)
+                journalled = source.digest("round", asked, change, *([own] if own else ()))
                 charge.journal(first + self._steps, journalled.hex())
             between.keep(round_number, after)
             return Release(change, how)
@@ -179,14 +192,17 @@ class Workplace:
             known = (tensors, round_number, digest("train", round_number, tensors, self._fixed))
             self._asked = known
         weights = without_control(tensors)
-        with torch.no_grad():
-            for name, weight in self._moved.items():
-                weight.copy_(weights[name])
+        self._put(weights)
         for name, vector in self._vectors.items():  # nothing is kept between rounds
             vector.copy_(self._vectors_begun[name])
         if self._vectors:
             spectral.advance(self._own, _ITERATIONS)
         return known[2], weights
+
+    def _put(self, weights: Tensors) -> None:
+        with torch.no_grad():
+            for name, value in weights.items():
+                self._moved[name].copy_(value)
 
     def _leave(self) -> None:
         """Raises `Incompatible` where a party wrote into what the next one would compute with."""

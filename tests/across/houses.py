@@ -73,6 +73,9 @@ ledger:
 SUMMED = OF_ROWS + "# in secure sums\n"
 """Example-level privacy at each party, and the server sees sums alone."""
 
+OWN_LAYERS = OF_ROWS + "# with layers of their own\n"
+"""Example-level privacy, and the last layer stays with its party."""
+
 
 def table(name: str, rows: int = 60) -> pd.DataFrame:
     """The rows of one hospital."""
@@ -88,6 +91,8 @@ def text_of(path: str, privacy: str = OF_ROWS, *, rounds: int = 3, checkpoint: i
     text = RECIPE.format(path=path, rounds=rounds, checkpoint=checkpoint, privacy=said)
     if "# in secure sums" in text:
         text = text.replace("  local:", "  gather: {kind: secure, threshold: 3}\n  local:")
+    if "# with layers of their own" in text:
+        text = text.replace("local: {steps: 2}", "local: {steps: 2, personal: [head]}")
     if "unit: client" in text:
         text = text.replace("  local:", "  few_clients: true\n  local:")
     return text

@@ -37,7 +37,7 @@ class Echo:
         self.asked.append(request)
         return request[::-1]
 
-    def leave(self, run: str) -> None:
+    def leave(self, run: str, common: bytes) -> None:
         self.left += 1
 
 

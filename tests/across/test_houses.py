@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from nacre.core.files import load_tensors
+from nacre.federated_learning.messages import RoundRequest
 from nacre.ledger import Ledger
+from nacre.models import saved
+from nacre.prediction.predictor import load_model
 from nacre.runs.federation.agreed import agreed_digest
 from tests.across.deployment import twin
-from tests.across.houses import NAMES, SUMMED, Houses
+from tests.across.houses import NAMES, OF_PARTIES, OWN_LAYERS, SUMMED, Houses
 
 
 def test_a_run_ends_with_a_model_and_each_ledger_charged(tmp_path: Path) -> None:
@@ -62,3 +67,86 @@ def test_a_secure_sum_goes_on_after_all_sides_were_killed(tmp_path: Path) -> Non
     killed.lead(killed.channel(), resume=True)
     path = Path("server", "run", "model.safetensors")
     assert (killed.folder / path).read_bytes() == (houses.folder / path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [OWN_LAYERS, OWN_LAYERS + "# in secure sums\n", OF_PARTIES + "# with layers of their own"],
+    ids=["of rows", "in secure sums", "of parties"],
+)  # fmt: skip
+def test_each_party_ends_with_its_own_model_and_sends_no_layer_of_its_own(
+    tmp_path: Path, privacy: str
+) -> None:
+    """The last common weights come with the farewell; what is the party's own was never asked."""
+    houses = Houses(tmp_path, privacy)
+    channel = houses.channel()
+    run = houses.lead(channel)
+    common, _ = load_tensors(run.path / "model.safetensors")
+    own = {name for name in common if name.startswith("head.")}
+    assert saved(run.path).personal == ("head.weight", "head.bias") and own
+    found = []
+    for name in NAMES:
+        home = tmp_path / name / "run" / "local" / "personal" / name
+        state, _ = load_tensors(home / "model.safetensors")
+        assert all(torch.equal(state[n], common[n]) == (n not in own) for n in common)
+        assert load_model(home).signature.party == "ward"
+        found.append(state["head.weight"])
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
+    assert not (run.path / "local" / "personal").exists()
+    assert not any(b"head." in blob or b"head." in (reply or b"") for _, blob, reply in channel.log)
+
+
+def test_layers_of_a_partys_own_go_on_after_all_sides_were_killed(tmp_path: Path) -> None:
+    houses = Houses(tmp_path / "whole", OWN_LAYERS, rounds=4, checkpoint=2)
+    houses.met()
+    killed = twin(houses, tmp_path / "killed")
+    houses.lead(houses.channel(), resume=True)
+    channel = killed.channel()
+    answer, asks = channel.voices[1], list[bytes]()
+
+    def dies(blob: bytes) -> bytes | None:
+        asks.append(blob)
+        if len(asks) == 4:  # in a round after the first checkpoint
+            raise KeyboardInterrupt
+        return answer(blob)
+
+    channel.voices[1] = dies
+    with pytest.raises(KeyboardInterrupt):
+        killed.lead(channel, resume=True)
+    for each in killed.waiting.values():
+        each.close()
+    killed.lead(killed.channel(), resume=True)
+    for name in NAMES:
+        path = Path(name, "run", "local", "personal", name, "model.safetensors")
+        one, two = (load_tensors(folder / path)[0] for folder in (killed.folder, houses.folder))
+        assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize("farewell", ["nothing", "no message", "another model", "not finite"])
+def test_a_farewell_that_does_not_fit_leaves_no_model_and_ends_the_run(
+    tmp_path: Path, farewell: str
+) -> None:
+    houses = Houses(tmp_path, OWN_LAYERS)
+    houses.lead(houses.channel())
+    again = Houses(tmp_path / "again", OWN_LAYERS)
+    again.met()
+    for each in again.waiting.values():
+        each.close()
+    told: list[str] = []
+    attending = again.attending("east")
+    attending.known_as(again.keys["east"], again.roster)
+    attending._watch.tell = told.append  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    run = attending._folder.name()  # pyright: ignore[reportPrivateUsage]
+    attending.join(run, str(attending._folder.fact("frozen")))  # pyright: ignore[reportPrivateUsage]
+    common, _ = load_tensors(tmp_path / "server" / "run" / "model.safetensors")
+    weights = {n: value for n, value in common.items() if not n.startswith("head.")}
+    nan = {n: value * float("nan") for n, value in weights.items()}
+    body = {
+        "nothing": b"",
+        "no message": b"farewell",
+        "another model": RoundRequest("evaluate", 3, attending.recipe, common).to_bytes(),
+        "not finite": RoundRequest("evaluate", 3, attending.recipe, nan).to_bytes(),
+    }[farewell]
+    attending.leave(run, body)
+    assert attending.over and "left this party no model of its own" in told[-2]
+    assert not (tmp_path / "again" / "east" / "run" / "local" / "personal").exists()

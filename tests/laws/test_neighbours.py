@@ -157,6 +157,11 @@ REMEMBERED: dict[str, Any] = {
     "federated_learning.compression": {"kind": "top_k", "share": 0.5},
 }
 """What parties carry from one round to the next."""
+PERSONAL: dict[str, Any] = {
+    "federated_learning.local": {"steps": 3, "personal": ["head"]},
+    "federated_learning.stop": None,
+}
+"""Layers of the parties' own."""
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -166,6 +171,21 @@ def test_one_unit_of_a_party_that_remembers_moves_its_sums_and_nothing_else(
     first, other = _both(tmp_path, changed(PARTIES, REMEMBERED), unit, "add_or_remove")
     assert 0 < max(moved(cut)) <= _reach("add_or_remove")
     assert written(first) == written(other)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("adjacency", ADJACENCIES)
+def test_one_unit_of_a_party_with_layers_of_its_own_moves_its_sums_and_nothing_else(
+    tmp_path: Path, cut: Sums, unit: str, adjacency: str
+) -> None:
+    """The sums are over shared and own layers together, and so is the bound: as all of them are cut
+    at the release, the party's own model is the same too."""
+    first, other = _both(tmp_path, changed(PARTIES, PERSONAL), unit, adjacency)
+    assert 0 < max(moved(cut)) <= _reach(adjacency)
+    assert all(any("head" in name for name in each.total) for each in cut)
+    assert written(first) == written(other)
+    for path in (first / "local" / "personal").glob("*/*"):
+        assert path.read_bytes() == (other / path.relative_to(first)).read_bytes()
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -227,8 +247,9 @@ class _Silent(OnDemand):
         {},
         {"federated_learning.gather.aggregate": {"kind": "centred_clipping"}},
         REMEMBERED,
+        PERSONAL,
     ],
-    ids=["nothing", "the last direction", "between rounds"],
+    ids=["nothing", "the last direction", "between rounds", "layers of its own"],
 )
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
@@ -283,7 +304,9 @@ COUNTED: dict[str, Any] = changed(
 """Parties that a column names: who they are is known once rows are read."""
 
 
-@pytest.mark.parametrize("kept", [{}, REMEMBERED], ids=["nothing", "between rounds"])
+@pytest.mark.parametrize(
+    "kept", [{}, REMEMBERED, PERSONAL], ids=["nothing", "between rounds", "layers of its own"]
+)
 @pytest.mark.parametrize("name", ["../../state/north", "north/", "n" * 300, "north\0"])
 def test_what_a_party_is_called_moves_nothing_else(
     tmp_path: Path, cut: Sums, name: str, kept: dict[str, Any]

@@ -57,6 +57,7 @@ REMEMBERED = {
     "federated_learning.local": {"steps": 2, "controls": True, "proximal": 0.1},
     "federated_learning.compression": {"kind": "top_k", "share": 0.4},
 }
+PERSONAL = {"federated_learning.local": {"steps": 2, "personal": ["head"]}}
 KINDS = {
     "example": EXAMPLE,
     "client": CLIENT,
@@ -64,6 +65,9 @@ KINDS = {
     "called": CALLED,
     "example, remembering": changed(EXAMPLE, REMEMBERED),
     "client, remembering": changed(CLIENT, REMEMBERED),
+    "example, with layers of their own": changed(EXAMPLE, PERSONAL),
+    "client, with layers of their own": changed(CLIENT, PERSONAL),
+    "nothing, with layers of their own": changed(NOTHING, PERSONAL),
 }
 
 
@@ -106,7 +110,11 @@ def _ran(folder: Path, base: dict[str, Any], workers: int = 1) -> dict[str, torc
     (folder / "ours.py").write_text(MODEL)
     made = recipe(folder, changed(base, {"execution.workers": workers, "execution.threads": 1}))
     run = train(plan(made), folder / "run")
-    return load_tensors(run.path / "model.safetensors")[0]
+    found = load_tensors(run.path / "model.safetensors")[0]
+    for path in sorted(run.folder.personal.glob("*/model.safetensors")):
+        own = load_tensors(path)[0]
+        found |= {f"{path.parent.name}: {name}": value for name, value in own.items()}
+    return found
 
 
 def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -73,6 +73,8 @@ class RemoteParties:
         self._greeted: dict[int, str] = {}  # node -> since when it was there, when it was greeted
         self._at: dict[str, int] = {}  # party -> its node
         self._refusals: dict[str, str] = {}
+        self.farewell = b""
+        """What parties are sent when the run is over."""
         self._sent: dict[str, _Sent] = {}  # hellos, by the number of the message
         self._waited = 0.0
 
@@ -126,7 +128,9 @@ class RemoteParties:
     def end(self) -> None:
         """Tells the parties that the run is over; who does not hear it ends by hand."""
         envelopes = {
-            self._at[name]: signed_message(b"", self._about(name, b"", END), self._identity)
+            self._at[name]: signed_message(
+                self.farewell, self._about(name, self.farewell, END), self._identity
+            )
             for name in self.parties
             if name in self._at
         }

@@ -2,7 +2,7 @@
 
     hello    request: JSON {"format", "frozen", "nonce", "roster"}    reply: the same bytes
     ask      request: a round's request, as `Party.handle` takes it    reply: what it gives
-    end      request: empty                                            reply: empty
+    end      request: empty, or the last weights, as a round's request reply: empty
     refusal  reply to any of them: a sentence
 
 Every message is an envelope of `signed.py`; its `kind` is the verb with the first 16 bytes of the

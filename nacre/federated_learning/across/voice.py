@@ -38,8 +38,9 @@ class Attendance(Protocol):
         """The reply of a round, as `Party.handle` gives it."""
         ...
 
-    def leave(self, run: str) -> None:
-        """The run is over."""
+    def leave(self, run: str, common: bytes) -> None:
+        """The run is over; where parties keep layers of their own, with these weights, as the
+        request of the round after the last."""
         ...
 
 
@@ -117,7 +118,7 @@ class Voice:
             case speech.ASK:
                 return attendance.handle(about.run, body)
             case speech.END:
-                attendance.leave(about.run)
+                attendance.leave(about.run, body)
                 return b""
             case verb:
                 raise PartyError(f"{verb!r} is nothing that a party answers; use one version")

@@ -30,19 +30,19 @@ class Drift:
     """
 
     weights: Tensors  # the party's own, as they move
-    start: Tensors  # the round's
+    start: Tensors  # the round's, of the layers that travel: no term acts on a party's own
     proximal: float
     correction: Tensors  # c - c_i; empty without controls
     then: Shape | None = None  # what the recipe does to the gradient of the rows, which comes first
 
     def shape(self, mean: Tensors) -> Tensors:
         """The mean gradient, corrected; of the same names and shapes."""
-        shaped = mean if self.then is None else self.then.shape(mean)
+        shaped = dict(mean if self.then is None else self.then.shape(mean))
         if self.proximal:
-            pulled = {n: self.weights[n].detach() - self.start[n] for n in shaped}
-            shaped = {n: g + self.proximal * pulled[n] for n, g in shaped.items()}
+            pulled = {n: self.weights[n].detach() - self.start[n] for n in self.start}
+            shaped |= {n: shaped[n] + self.proximal * pull for n, pull in pulled.items()}
         if self.correction:
-            shaped = {n: g + self.correction[n] for n, g in shaped.items()}
+            shaped |= {n: shaped[n] + term for n, term in self.correction.items()}
         return shaped
 
 

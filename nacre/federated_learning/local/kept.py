@@ -1,4 +1,5 @@
-"""What a party remembers between rounds: SCAFFOLD's control, what a compressor left out.
+"""What a party remembers between rounds: SCAFFOLD's control, what a compressor left out, layers of
+its own.
 
 It is tied to the round after which it holds, so that a round that is taken again after a crash
 begins with what it began with the first time. It is private, and encrypted on disk as answers are.

@@ -44,6 +44,7 @@ from nacre.planning.refusals.inputs import (
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
+from nacre.planning.refusals.personal import common_models_are_not_measured
 from nacre.planning.refusals.poisoned_twins import attackers_meet_a_federation
 from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
@@ -368,6 +369,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     parties_are_one_process,
     drift_terms_act,
     parties_outvote_those_at_fault,
+    common_models_are_not_measured,
     centred_clipping_has_a_radius,
     schedules_know_their_end,
     averages_are_whole,

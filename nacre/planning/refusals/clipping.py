@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from torch import nn
 
@@ -91,11 +92,13 @@ def copies_are_of_images(facts: RecipeFacts) -> None:
         refuse(facts.recipe, "training.augment", problem)
 
 
-def parts_fit(recipe: Recipe, model: nn.Module) -> None:
-    """Refuses a rule whose parts are not those of the model as it will be trained."""
+def parts_fit(recipe: Recipe, model: nn.Module, personal: Collection[str] = ()) -> None:
+    """Refuses a rule whose parts are not those of the model as it will be trained; of whole parties
+    those of what they send, which is without their `personal` weights."""
     rule = pieces.unit_clip(recipe)
     if rule is not None:
+        kept = personal if pieces.protects(recipe) == "client" else ()
         try:
-            rule.groups(list(trainable(model)))
+            rule.groups([name for name in trainable(model) if name not in kept])
         except Refusal as error:
             refuse(recipe, "gradient_clipping.norms", str(error), type(error))

@@ -265,7 +265,7 @@ def training(evidence: Evidence) -> Section:
     blocks: list[AnyBlock] = [
         TextBlock(
             f"{run} planned {unit} were run ({outcome['stopped']}){_older(evidence)}. What left "
-            f"the private side: {said}. Losses on private rows were not recorded."
+            f"the private side: {said}. Losses on private rows are not on this page."
             + (f" Time: {spent}." if spent else "")
         ),
         *_curve(evidence),

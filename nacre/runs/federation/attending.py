@@ -11,18 +11,22 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from nacre.core.errors import Incompatible, PartyError, RunError
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, reopen
-from nacre.core.tensors import detached, trainable
-from nacre.core.types import Tensors
+from nacre.core.tensors import detached
+from nacre.core.types import Release, Tensors
 from nacre.data.text.token_cache import Aids, TokenCache
 from nacre.federated_learning import FederatedLearning, Party
-from nacre.federated_learning.local.kept import Memories
+from nacre.federated_learning.local.between_rounds import personal_of
+from nacre.federated_learning.local.kept import Memories, Memory
+from nacre.federated_learning.messages import RoundRequest, misfit
 from nacre.federated_learning.roster import Identity, Roster
 from nacre.federated_learning.secure import SecureGather
 from nacre.federated_learning.secure.member import Member
@@ -32,6 +36,7 @@ from nacre.planning.protection import protection_of
 from nacre.recipe.load import dumps
 from nacre.recipe.schema import Recipe
 from nacre.runs import reservations, rows
+from nacre.runs.evaluation.personal import write_own_home
 from nacre.runs.features import passed
 from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.memory import server_memory
@@ -41,9 +46,11 @@ from nacre.runs.progress import Progress, Silent, stages
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings
 from nacre.runs.start import starting_model
+from nacre.runs.workers.rounds import FILE, RoundLog, noted
 from nacre.training.devices.group import Group
 from nacre.training.fit import Journal, NoJournal
 from nacre.training.holders import Setting, Workplace, fixed
+from nacre.training.local.personal import personal_names, shared_weights
 from nacre.training.pieces import physical_memory
 from nacre.training.planned import PlannedLevels
 
@@ -109,6 +116,8 @@ class Attending:
         self._open = ExitStack()
         self._party: Callable[[bytes], bytes] | None = None
         self._run = ""
+        self._take_home: Callable[[bytes], None] | None = None
+        self._log, self._trained = RoundLog(self._folder.local / FILE, 1), list[int]()
         self._known: tuple[Identity, Roster] | None = None
         again = self._folder.recipe.exists()
         run = (reopen(into).name(), into) if again else None
@@ -157,11 +166,17 @@ class Attending:
             self.join(run, str(self._folder.fact("frozen")))
         if self._party is None or run != self._run:
             raise PartyError(f"party {self._name!r} has not joined this run; resume the server")
-        return self._party(request)
+        reply = self._party(request)
+        if self._trained:  # and not answered from its store, nor asked for keys alone
+            self._log.end(self._trained.pop() + 1, 1, {self._name: len(reply)})
+        return reply
 
-    def leave(self, run: str) -> None:
-        """See `Attendance.leave`. The account is settled by its own rule, the key destroyed."""
+    def leave(self, run: str, common: bytes) -> None:
+        """See `Attendance.leave`. The party's own model is written where it has layers of its own,
+        the account settled by its own rule, the key destroyed."""
         if run == self._run and not self.over:
+            if self._take_home is not None:
+                self._take_home(common)
             self._charges.settle()
             self.close()
             self._folder.destroy_key()
@@ -243,13 +258,27 @@ class Attending:
         keyed = source.child("party", self._name)
         planned = PlannedLevels.of(whole.to_json()).over(self._name)
         folder.parties.mkdir(exist_ok=True)
-        weights = detached(trainable(part))
+        own = personal_names(option.local.personal, part)
+        weights = detached(shared_weights(part, own))
+        memory = Memories(folder.parties, source).of(self._name)
+        if own:
+            self._take_home = partial(self._own_model, part, weights, memory)
+        place = Workplace(setting, part)
+        train = noted(
+            place.training(
+                whole.inner(self._name), held.private[self._name], keyed, journal, planned, memory
+            ),
+            self._name, self._log, lambda: place.loss,
+        )  # fmt: skip
+
+        def train_and_note(weights: Tensors, number: int) -> Release:
+            release = train(weights, number)
+            self._trained.append(number)
+            return release
+
         return Party(
             self._name,
-            Workplace(setting, part).training(
-                whole.inner(self._name), held.private[self._name], keyed, journal, planned,
-                Memories(folder.parties, source).of(self._name),
-            ),
+            train_and_note,
             recipe=self.recipe,
             rounds=option.rounds,
             like=server_memory(whole, weights).sent(weights),
@@ -258,6 +287,25 @@ class Attending:
             encoding=option.encoding,
             member=self._member(option, keyed, weights),
         ).handle  # fmt: skip
+
+    def _own_model(self, model: nn.Module, like: Tensors, memory: Memory, common: bytes) -> None:
+        """Writes this party's model: the last common weights, and its own layers. Without weights
+        that fit there is none, which its terminal hears: the run is over all the same."""
+        layers, weights = personal_of(memory.before(_AFTER_ALL)), Tensors()
+        try:
+            asked = RoundRequest.from_bytes(common)
+            weights = asked.tensors
+            fault = misfit(weights, like)
+            if fault is None and not (asked.finite and layers):
+                fault = "they are not finite" if layers else "this party took part in no round"
+        except PartyError as error:
+            fault = str(error)
+        if fault is not None:
+            self._watch.tell(f"the run is over and left this party no model of its own: {fault}")
+            return
+        recipe, path = self._plan.recipe, self._folder.path
+        place = write_own_home(recipe, self._held, path, self._name, model, weights, layers)
+        self._watch.tell(f"this party's own model lies in {place}")
 
     def _member(self, option: FederatedLearning, keyed: Source, like: Tensors) -> Member | None:
         """This party's side of the secure sums, where its own recipe says so."""
@@ -281,6 +329,9 @@ class Attending:
         if not folder.reserved:
             folder.mark_reserved()
         return made
+
+
+_AFTER_ALL = 2**31  # no round has this number
 
 
 def _source_of(folder: RunFolder, whole: Plan, hmac: str) -> Source:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -15,9 +16,11 @@ from nacre.core.errors import Incompatible, PartyError
 from nacre.core.parts import Clip, Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, refuse_existing, reopen
+from nacre.core.tensors import detached, trainable
 from nacre.core.types import Tensors
 from nacre.federated_learning.across.kept import KeptReplies
 from nacre.federated_learning.across.members import Meeting
+from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.roster import Identity, Roster
 from nacre.federated_learning.secure import Secure, SecureGather
 from nacre.planning.plan import Plan
@@ -46,6 +49,13 @@ from nacre.training.pieces import physical_memory
 _ASKS = 4  # of a round, at most
 
 
+class Reached(Transport, Protocol):
+    """The way to the parties of a run, as `RemoteParties` is one."""
+
+    farewell: bytes
+    """What they are sent when the block is left: the last weights, where they need them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Connect:
     """How a server reaches its parties, and by what they know each other."""
@@ -54,7 +64,7 @@ class Connect:
     """The server's."""
     roster: Roster
     """The one that all sides pin."""
-    reach: Callable[[Meeting], AbstractContextManager[Transport]]
+    reach: Callable[[Meeting], AbstractContextManager[Reached]]
     """Reaches the parties of a run, which are all there once the block is entered."""
 
 
@@ -111,6 +121,10 @@ def lead(
             kept.too_few()
             raise
         clock.lap("training")
+        if outcome.personal:
+            reached.farewell = RoundRequest(
+                "evaluate", outcome.done, agreed, detached(trainable(outcome.model))
+            ).to_bytes()
         close(plan, folder, held, outcome, charges, clock.seconds, source)
     return Run(folder, plan.recipe)
 

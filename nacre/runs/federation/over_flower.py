@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nacre.core.errors import PartyError
 from nacre.core.files import read_json
-from nacre.core.parts import Transport
 from nacre.federated_learning.across.keys import NODE_KEY, SIGNING_KEY, node_key
 from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.voice import Voice
@@ -60,7 +59,7 @@ def over_flower(
     where = SuperLink(address=place.address, ca=place.ca, secret=secret)
 
     @contextmanager
-    def connect(meeting: Meeting) -> Generator[Transport]:
+    def connect(meeting: Meeting) -> Generator[RemoteParties]:
         roster.must_name(meeting.parties)
         tell(f"waits at {place.address} for {', '.join(meeting.parties)}")
         with leading(where, patience=min(deadline, _PATIENCE)) as grid:

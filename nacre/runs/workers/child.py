@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from nacre.models import Code
 from nacre.planning.mechanisms import over_rows
 from nacre.recipe.load import loads
 from nacre.recipe.schema import Recipe
+from nacre.runs.workers.rounds import Took
 from nacre.runs.workers.shared import Shared
 from nacre.runs.workers.wire import receive, send
 from nacre.training.holders import Setting, Workplace
@@ -110,12 +112,14 @@ class Worker:
             Planned(how=job["how"], party=job["planned"]),
             lent,
         )
+        begun = time.perf_counter()
         release = train(self._weights, job["round"])
+        took = Took.of(release, begun, self.place.loss)
         for name, slot in self._shared.part(f"slot{job['slot']}.").items():
             slot.copy_(release.total[name])
         right = Reply("train", job["round"], job["party"], {}, release.how).to_bytes()
         kept = [] if lent.kept is None else [tensors_to_bytes(lent.kept)]
-        return {"journal": noted.entries}, [right, *kept]
+        return {"journal": noted.entries, **asdict(took)}, [right, *kept]
 
 
 def work() -> None:

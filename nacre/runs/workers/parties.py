@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,20 +12,22 @@ from torch import Tensor, nn
 
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.data.partition import Dealt
 from nacre.federated_learning import OnDemand, Party, Plain, SecureGather
 from nacre.federated_learning.answers import Answers, Remembered, RoundFiles, Stored
+from nacre.federated_learning.local.between_rounds import personal_of
 from nacre.federated_learning.local.kept import Memories
-from nacre.federated_learning.messages import RoundRequest
+from nacre.federated_learning.messages import RoundRequest, without_control
 from nacre.federated_learning.secure import KeysInProcess
 from nacre.federated_learning.secure.member import Member
 from nacre.federated_learning.secure.sums import Secure
+from nacre.federated_learning.transport import RoundCount
 from nacre.planning.plan import Plan
 from nacre.runs.rows import Holdings, holder_names
 from nacre.runs.workers.pool import Job, Pool, Trained
+from nacre.runs.workers.rounds import FILE, RoundLog, Took
 from nacre.training.fit import Journal
 from nacre.training.holders import Setting, Workplace
 from nacre.training.planned import PlannedLevels
@@ -61,7 +64,8 @@ class Parties:
         charge: Callable[[str], Journal], planned: PlannedLevels, folder: Path | None,
         like: Tensors,
     ) -> None:  # fmt: skip
-        """`like` has the names and shapes of what a request holds."""
+        """`like` has the names and shapes of what a request holds. In `model` all still moves that
+        training moves, layers of the parties' own too."""
         option = plan.recipe.federated_learning
         assert option is not None
         secure = option.gather if isinstance(option.gather, SecureGather) else None
@@ -81,12 +85,18 @@ class Parties:
             assert plan.outer is not None
             self._keys = KeysInProcess.of(
                 secure, source, tuple(option.parties.names), plan.digest, option.rounds,
-                plan.outer.clip, detached(trainable(model)),
+                plan.outer.clip, without_control(like),
             )  # fmt: skip
         self._store = store
         self._members: dict[str, tuple[Member, Answers]] = {}
+        file = None if folder is None else RunFolder(folder).local / FILE
+        self._rounds, self._ended = RoundLog(file, len(option.parties.names)), RoundCount(0, 0, 0)
         self._pool: Pool | None = None
         self._trained: dict[str, Trained] = {}
+
+    def personal(self, name: str) -> Tensors:
+        """A party's own layers as its last round left them; empty where it took part in none."""
+        return personal_of(self._memories.of(name).before(self._option.rounds))
 
     def transport(self) -> OnDemand:
         """The way to the parties."""
@@ -119,9 +129,9 @@ class Parties:
             return None
 
         def train(weights: Tensors, round_number: int) -> Release:
-            known = self._trained.pop(name, None)
-            if known is None:
-                return self._training(name, self._charge(name))(weights, round_number)
+            known = self._trained.pop(name, None) or self._here(name, weights, round_number)
+            if known.took is not None:
+                self._rounds.took(name, known.took)
             for step, entered in known.journal:
                 self._charge(name).journal(step, entered)
             if known.kept is not None:
@@ -139,6 +149,14 @@ class Parties:
             encoding=self._option.encoding,
             member=member,
         )
+
+    def heard(self, wire: OnDemand, done: int, *, counted: bool) -> str:
+        """The last round in words, none of them private, after its figures were kept in `local/`;
+        with `counted` how many answered."""
+        last = wire.last if wire.last is not self._ended else RoundCount(0, 0, 0)  # nobody asked
+        self._ended = wire.last
+        self._rounds.end(done, last.asked, last.replies)
+        return wire.last.words(counted=counted)
 
     def gather(self, expected: float) -> Plain | Secure:
         """How the replies come together."""
@@ -174,14 +192,18 @@ class Parties:
             return
         left = [name for name in cohort if self._answers.get(name, step) is None]
 
-        def here(name: str) -> Trained:
-            # Journalled by itself: this process may write at once.
-            charge = self._charge(name)
-            return Trained(self._training(name, charge)(request.tensors, request.round))
-
         self._trained = self._pool.trained(
-            request.tensors, left, lambda name: self._job(name, request.round), here
+            request.tensors,
+            left,
+            lambda name: self._job(name, request.round),
+            lambda name: self._here(name, request.tensors, request.round),
         )
+
+    def _here(self, name: str, weights: Tensors, round_number: int) -> Trained:
+        """What a party computes in this process, which journals it at once."""
+        train, begun = self._training(name, self._charge(name)), time.perf_counter()
+        release = train(weights, round_number)
+        return Trained(release, took=Took.of(release, begun, self._place.loss))
 
     def _job(self, name: str, round_number: int) -> Job:
         dealt = self._held.private

@@ -28,6 +28,7 @@ from nacre.data.partition import Dealt
 from nacre.data.scaling import Scaler
 from nacre.federated_learning.messages import right_of_reply
 from nacre.recipe.load import dumps
+from nacre.runs.workers.rounds import Took
 from nacre.runs.workers.shared import Shared, moved_into
 from nacre.runs.workers.wire import receive, send
 from nacre.training.holders import Setting
@@ -43,6 +44,7 @@ class Trained:
     release: Release
     journal: Sequence[tuple[int, str]] = ()
     kept: Tensors | None = None  # for the party's memory; None where it keeps nothing, or has kept
+    took: Took | None = None
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,8 @@ class Pool:
         worker.slots.append(slot)
         entries = [(int(step), str(entered)) for step, entered in header["journal"]]
         kept = load(blobs[1]) if len(blobs) > 1 else None
-        found[name] = Trained(Release(change, right_of_reply(blobs[0])), entries, kept)
+        took = Took(header["seconds"], header["norm"], header["loss"])
+        found[name] = Trained(Release(change, right_of_reply(blobs[0])), entries, kept, took)
 
     def _died(self, worker: _Worker) -> RunError:
         code = worker.process.wait()

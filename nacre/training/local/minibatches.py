@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from nacre.core.parts import Sampling, Shape
 from nacre.core.random import Source, seed_torch
@@ -22,8 +24,9 @@ from nacre.data.units import Units
 from nacre.gradient_clipping import Unclipped, Whole
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 
-_AddUp = Callable[[list[Batch], float, Source], None]
-"""Batches of one draw, what their sum is multiplied by, source -> the mean gradient in `.grad`."""
+_AddUp = Callable[[list[Batch], float, Source], Tensor | float]
+"""Batches of one draw, what their sum is multiplied by, source -> the mean gradient in `.grad`, and
+the mean loss; NaN where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +60,35 @@ class Minibatches:
     clips: bool  # whether the recipe clips the mean gradient, which may hide what is not finite
     microbatch: int | None
 
-    def take(self, optimizer: Callable[[], torch.optim.Optimizer], steps: LocalSteps) -> None:
-        """Takes the steps from where the weights are, with a new optimizer over them."""
+    def take(
+        self, optimizer: Callable[[], torch.optim.Optimizer], steps: LocalSteps
+    ) -> float | None:
+        """Takes the steps from where the weights are, with a new optimizer over them. Returns the
+        mean loss of the units, over the steps, which tells of private rows; None where it is not
+        known: where a gradient was not finite, or is clipped."""
         moved, model = trainable(self.losses.model), self.losses.model
         begun = [weight.detach().clone() for weight in moved.values()]
         plainly = partial(self._plainly, moved, buffered=bool(buffers_of(model)))
         failed = theirs("the model, its loss or the optimizer", "a party trained", surely=False)
         with _own_draws(steps.source.child("dropout", steps.entered)), failed:
             if not self.clips:
-                self._take(optimizer(), steps, moved, plainly)
+                loss = self._take(optimizer(), steps, moved, plainly)
                 if finite(moved):
-                    return
+                    return float(loss)
                 with torch.no_grad():
                     torch._foreach_copy_([*moved.values()], begun)
             self._take(optimizer(), steps, moved, partial(self._carefully, moved))
+        return None
 
     def _take(
         self, optimizer: torch.optim.Optimizer, steps: LocalSteps, moved: Tensors, add_up: _AddUp
-    ) -> None:
+    ) -> Tensor | float:
         draws, factor = steps.source.child("sampling"), 1 / steps.sampling.expected
+        loss: Tensor | float = 0.0
         for number in range(steps.first, steps.first + steps.count):
             drawn = steps.sampling.draw(len(steps.units), number, draws, steps.entered)
             attack = steps.source.child("attack", number, steps.entered)
-            add_up([*steps.units.micro(drawn, self.microbatch)], factor, attack)
+            loss = loss + add_up([*steps.units.micro(drawn, self.microbatch)], factor, attack)
             if steps.shape is not None:
                 means = {name: w.grad for name, w in moved.items() if w.grad is not None}
                 for name, value in steps.shape.shape(means).items():
@@ -87,23 +96,28 @@ class Minibatches:
             optimizer.step()
             for weight in moved.values():
                 weight.grad = None
+        return loss / steps.count
 
     def _plainly(
         self, moved: Tensors, batches: list[Batch], factor: float, source: Source, *, buffered: bool
-    ) -> None:
+    ) -> Tensor | float:
         losses = self.losses
+        total: Tensor | float = 0.0
         for batch in batches:
             perturbed = losses.objective.perturb(losses.model, batch, source)
             # What a forward pass writes into buffers is not kept; see `UnitLosses.at`.
             each = losses.at(moved, perturbed) if buffered else losses(perturbed)
-            (each.sum() * factor).backward()
+            mean = each.sum() * factor
+            mean.backward()
+            total = total + mean.detach()
         for weight in moved.values():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
+        return total
 
     def _carefully(
         self, moved: Tensors, batches: list[Batch], factor: float, source: Source
-    ) -> None:
+    ) -> float:
         whole, total = Whole(self.losses.objective), None
         for batch in batches:
             more: BoundedSum = whole(self.losses.model, batch, Unclipped(), source)
@@ -111,6 +125,7 @@ class Minibatches:
         for name, weight in moved.items():
             value = torch.zeros_like(weight) if total is None else total.total[name] * factor
             weight.grad = value.to(weight.dtype)
+        return math.nan
 
 
 @contextmanager
