@@ -1,10 +1,10 @@
 """Party updates a second of Nacre beside pfl-research and Flower's simulation, round by round.
 
-    python benchmarks/federation_engines.py [--json] [--quick] [--engines PYTHON] [--workers N]
+    python benchmarks/federation_engines.py [--json] [--quick] [--engines PYTHON] [--threads N …]
 
 PYTHON is one that has `pfl==0.6.0` and `flwr[simulation]==1.42.0`, and best the PyTorch of this
 one, so that no environment has to hold Nacre and them; an engine that it lacks is left out, with
-the reason. All train the same model on the same rows: 60 made-up images a party, one local epoch in
+the reason. All train the same model on the same rows: 60 random images a party, one local epoch in
 batches of 10, plain averaging. `bare loop` is what no federation can do without (`engines.py`).
 
 Each engine is a process that runs a round on command, and the engines take turns, round by round:
@@ -12,8 +12,8 @@ what else the machine does hits all alike. An engine whose turn it is not stands
 since Flower asks for each of its nodes ten times a second. Figures are medians over the rounds
 after the second, with their quartiles; a ratio is the median of those of a turn. Start is from the
 first call of the engine (of `plan` here) to the end of the first round, imports left out; Nacre
-reads its rows in it, the others before. pfl-research runs with one thread and with one for each
-core.
+reads its rows in it, the others before. pfl-research runs with one thread; `--threads 1 2` tries
+two as well, which may be faster on an idle machine and is many times slower on a busy one.
 """
 
 from __future__ import annotations
