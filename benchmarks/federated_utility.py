@@ -258,9 +258,9 @@ def repeated(
     for seed in range(asked.first, asked.first + seeds):
         found.append(run(size, seed, changes))
         curve = found[-1].curve
-        said = ", ".join(f"{curve[after]:.2f} % after {after}" for after in AFTER if after in curve)
-        last = max(curve)
-        said += f", {curve[last]:.2f} % after {last}, {found[-1].sent / 1e6:.3f} MB"
+        shown = [after for after in sorted({*AFTER, max(curve)}) if after in curve]
+        said = ", ".join(f"{curve[after]:.2f} % after {after}" for after in shown)
+        said += f", {found[-1].sent / 1e6:.3f} MB"
         print(f"{name}, seed {seed}: {said}, {found[-1].seconds:.0f} CPU s", file=sys.stderr)
     return found
 
