@@ -35,6 +35,7 @@ from nacre.runs.features import passed
 from nacre.runs.federation.memory import PartiesElsewhere, server_memory
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
+from nacre.runs.reservations import Charges, Throughout
 from nacre.runs.rows import Holdings
 from nacre.runs.workers.parties import Names, Parties
 from nacre.training import pieces
@@ -180,20 +181,21 @@ def _federation(
     outside = around.parties
     heard: Callable[[], str] = str
     if outside is None:
+        charge = around.charge if plan.recipe.privacy_of_parties is None else _charged_above
         parties = Parties(
-            plan, setting, held, model, source, around.charge, planned, around.folder,
+            plan, setting, held, model, source, charge, planned, around.folder,
             remembered.sent(weights),
         )  # fmt: skip
         parties.by_workers(around.workers, model, around.stack)
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
         wire: Transport = asked
-        counted = pieces.protects(plan.recipe) != "client"
+        counted = plan.recipe.privacy_of_parties is None
         heard = partial(_said, asked, counted=counted)
     else:
         gather = outside.gather(option.gather, expected, outer.clip, weights)
         wire, recipe = outside.transport, outside.recipe
-    private = isinstance(outer.noise, NoNoise) and plan.private
-    if private:
+    private = plan.recipe.privacy_of_rows is not None
+    if private and isinstance(outer.noise, NoNoise):  # else who takes part is a secret
         wire = Overheard(wire)
     root, rule = None, rule_of(plan.recipe)
     if rule is not None and rule.rooted:
@@ -213,11 +215,24 @@ def _federation(
         State(model.train(), optimizer, outer.clip, begun),
         work,
         Names(wire.parties),
-        around.charge(""),
+        _over_parties(around, option.local.steps),
         wire if isinstance(wire, Overheard) else None,
         remembered,
         heard,
     )
+
+
+def _over_parties(around: Surroundings, local: int) -> Journal:
+    """The journal of the rounds: in the parties' accounts too, where both levels are promised."""
+    charges = around.charges
+    both = isinstance(charges, Charges) and "" in charges and len(charges) > 1
+    return Throughout(charges, local) if both else around.charge("")
+
+
+def _charged_above(holder: str) -> Journal:
+    """Of a party whose change leaves this process in the sum over parties alone: the sum's entry is
+    made in the party's account too, see `Throughout`."""
+    return NoJournal()
 
 
 def _said(parties: OnDemand, *, counted: bool) -> str:
