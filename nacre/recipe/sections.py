@@ -114,12 +114,12 @@ class WithinParties:
     which promises something for whole parties.
 
     *Guarantee:* everything that a party sends, of all rounds together, is (epsilon, delta)-private
-    for the units below, whoever reads it, the server among them. What the server makes of it,
-    clipping and noise included, is post-processing (Dwork & Roth 2014, proposition 2.1): it holds
-    for the models too, at the same epsilon, and no better one is claimed. The promise to whole
-    parties rests on the bound of a change and on the server's noise alone, whatever a party does
-    inside (coins of its own, independent of the others'), so neither weakens the other. Each is
-    charged to accounts of its own: this one to those of the parties.
+    for the units below, against everyone who reads it, the server among them. What the server makes
+    of it, clipping and noise included, is post-processing (Dwork & Roth 2014, proposition 2.1): it
+    holds for the models too, at the same epsilon, and no better one is claimed. The promise to
+    whole parties rests on the bound of a change and on the server's noise alone, whatever a party
+    does inside (with coins of its own, independent of the others'), so neither weakens the other.
+    Each is charged to accounts of its own: this one to those of the parties.
     """
 
     differential_privacy: Privacy

@@ -67,7 +67,7 @@ def units_declared(evidence: Evidence, party: PartyFacts) -> str:
     return {"example": "rows", "client": "parties"}[party["unit"]]
 
 
-def by_unit(parties: Sequence[PartyFacts]) -> list[list[PartyFacts]]:
+def parties_by_unit(parties: Sequence[PartyFacts]) -> list[list[PartyFacts]]:
     """The parties of each unit that is protected: one list, or whole parties and then the rows
     within them. Epsilons of different units are no figures of one kind."""
     units = dict.fromkeys(party["unit"] for party in parties)
@@ -77,7 +77,7 @@ def by_unit(parties: Sequence[PartyFacts]) -> list[list[PartyFacts]]:
 def promised(evidence: Evidence) -> list[list[PartyFacts]]:
     """The parties that are promised something, by unit."""
     found = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
-    return by_unit(found)
+    return parties_by_unit(found)
 
 
 def largest(parties: Sequence[PartyFacts]) -> PartyFacts:
@@ -92,7 +92,7 @@ def holders(parties: list[PartyFacts]) -> str:
 
 def party_names(parties: Sequence[PartyFacts]) -> list[str]:
     """The names of the parties of a federation; [] where they have none in the plan."""
-    parties = by_unit(parties)[-1]
+    parties = parties_by_unit(parties)[-1]
     each = [party["name"] for party in parties]
     return each if parties[0]["unit"] != "client" and party_count(parties) == len(each) else []
 
