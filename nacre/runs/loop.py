@@ -225,8 +225,9 @@ def _federation(
 def _over_parties(around: Surroundings, local: int) -> Journal:
     """The journal of the rounds: in the parties' accounts too, where both levels are promised."""
     charges = around.charges
-    both = isinstance(charges, Charges) and "" in charges and len(charges) > 1
-    return Throughout(charges, local) if both else around.charge("")
+    if isinstance(charges, Charges) and "" in charges and len(charges) > 1:
+        return Throughout(charges, local)
+    return around.charge("")
 
 
 def _charged_above(holder: str) -> Journal:

@@ -105,6 +105,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "`within_parties`.*protects no whole party; write its two sections at the top",
     ),
     "no promise at all": ({"differential_privacy": None}, "`within_parties`.*no whole party"),
+    "a grant of nothing": (
+        {"within_parties": None}, "`ledger.grant_within_parties`.*the recipe has no such section",
+    ),
     "a whole party": (
         {"within_parties.differential_privacy.unit": "client"},
         "unit=client is no unit within a party",

@@ -46,6 +46,7 @@ from nacre.planning.refusals.inputs import (
 )
 from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
+from nacre.planning.refusals.two_promises import two_promises_are_to_different_units
 from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
@@ -105,20 +106,6 @@ def unit_exists(facts: RecipeFacts) -> None:
             f"{key}.unit",
             "group needs a cap on the rows of one unit; declare "
             "`differential_privacy: {rows_per_unit: N}` (more rows are dropped at random)",
-        )
-
-
-def two_promises_are_to_different_units(facts: RecipeFacts) -> None:
-    """A promise within parties stands beside one to whole parties; by itself it is the promise of
-    the recipe."""
-    recipe = facts.recipe
-    if recipe.within_parties is not None and recipe.privacy_of_parties is None:
-        refuse(
-            recipe,
-            "within_parties",
-            "it is for what parties promise beside `differential_privacy: {unit: client}`, and "
-            "the recipe protects no whole party; write its two sections at the top of the recipe, "
-            "without `within_parties`",
         )
 
 
