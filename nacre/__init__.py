@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nacre.recipe.load import dumps
     from nacre.recipe.load import load_recipe as load
     from nacre.recipe.schema import Recipe
-    from nacre.recipe.sections import Evaluate, Execution, LedgerChoice, Training
+    from nacre.recipe.sections import Evaluate, Execution, LedgerChoice, Training, WithinParties
     from nacre.recipe.sections import GrantOption as Grant
     from nacre.recipe.tune import PrivateScore, PublicScore, Tune
     from nacre.report.evidence import write_report
@@ -71,7 +71,14 @@ _HOMES = {
     "nacre.recipe.audits": ("Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
-    "nacre.recipe.sections": ("Evaluate", "Execution", "Grant", "LedgerChoice", "Training"),
+    "nacre.recipe.sections": (
+        "Evaluate",
+        "Execution",
+        "Grant",
+        "LedgerChoice",
+        "Training",
+        "WithinParties",
+    ),
     "nacre.recipe.tune": ("PrivateScore", "PublicScore", "Tune"),
     "nacre.report.evidence": ("write_report",),
     "nacre.planning.plan": ("plan",),
@@ -140,6 +147,7 @@ __all__ = [
     "Training",
     "Tune",
     "Uniform",
+    "WithinParties",
     "Yogi",
     "abandon",
     "audit_run",

@@ -147,7 +147,7 @@ def _target(
     run: Run, held: Holdings, model: nn.Module, references: tuple[nn.Module, ...]
 ) -> Target:
     recipe = run.recipe
-    privacy = recipe.differential_privacy
+    privacy = recipe.privacy_of_rows
     claims = privacy is not None and privacy.unit == "example"
     test = _batch(held.test) if held.test is not None else None
     source = Source(run.folder.key(run.folder.holder_key)).child("audit")
@@ -175,7 +175,7 @@ def _target(
 
 def _canaries(recipe: Recipe) -> HeldCanaries | None:
     """Each canary of the recipe with others of its form, as rows."""
-    data, privacy = recipe.data, recipe.differential_privacy
+    data, privacy = recipe.data, recipe.privacy_of_rows
     asked = next((option for option in recipe.audit if isinstance(option, CanaryAudit)), None)
     if asked is None or not isinstance(data, Text) or data.canaries is None:
         return None

@@ -48,9 +48,9 @@ class Reach:
 
 def led(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code, reach: Reach) -> Run:
     """Leads RECIPE's run over Flower; the finished run."""
-    from nacre.core.run_folder import refuse_existing
+    from nacre.core.run_folder import refuse_existing, reopen
     from nacre.federated_learning.across.keys import SECRET
-    from nacre.planning.plan import plan
+    from nacre.planning.plan import covered, plan
     from nacre.recipe.load import load_recipe
     from nacre.runs.federation.lead import lead
     from nacre.runs.federation.over_flower import Whereabouts, over_flower
@@ -64,7 +64,6 @@ def led(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code, rea
     if not resume:
         refuse_existing(into)
     found = load_recipe(recipe, code=code)
-    privacy = found.differential_privacy
-    whole = privacy is not None and privacy.unit == "client"
-    planned = plan(found, ledger=whole, resume=into if resume and whole else None)
+    again = (reopen(into).name(), into) if resume else None
+    planned = covered(plan(found, ledger=False), again, unit="client")
     return lead(planned, into, connect, resume=resume, observe=watch)

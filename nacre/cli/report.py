@@ -70,7 +70,9 @@ def _check(run: Path, as_json: bool) -> None:
         for price in prices:
             alike.setdefault(price.sentence(), []).append(price.name)
         for said, names in alike.items():  # of one holder of all rows the name says nothing
-            people.append(f"  {said}" if names == [CENTRAL] else f"  {first_of(names)}: {said}")
+            whose = "whole parties" if names == [CENTRAL] else first_of(names)
+            alone = names == [CENTRAL] and len(prices) == 1
+            people.append(f"  {said}" if alone else f"  {whose}: {said}")
     document = {"ranges": found, "epsilon": [price.to_json() for price in prices]}
     show(document, "\n".join(people), as_json)
 

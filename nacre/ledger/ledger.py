@@ -222,6 +222,15 @@ class Ledger:
         """
         self._journals.add(PendingStep(account, run, step, entered))
 
+    def journal_together(self, steps: Sequence[tuple[Charge, int]], entered: str) -> None:
+        """`journal` in several accounts, by one entry each, in this order and in one commit: all of
+        them are durable when it returns. Raises the first of what `journal` would raise."""
+        lines = [PendingStep(held.account, held.run, step, entered) for held, step in steps]
+        self._journal(lines)
+        for line in lines:
+            if line.error is not None:
+                raise line.error
+
     @contextlib.contextmanager
     def journalling(self, account: str, run: str, step: int, entered: str = "") -> Generator[None]:
         """`journal`, while the block computes the step's release: leaving the block waits for the

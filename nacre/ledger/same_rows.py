@@ -21,8 +21,12 @@ def require_one_budget(
 
     Parties that one column tells apart at once have rows of their own, however alike they are; a
     row has one party by each column, so an account of a party keeps to its column. A party that is
-    there no more may have another name now, and is compared.
+    there no more may have another name now, and is compared. `DATASET` and `DATASET/PARTY` at once
+    are two promises of one run, to whole parties and to rows: both are charged for the same rows,
+    and a later run that is charged to one of them alone finds them at the other.
     """
+    if other in together and _within(account, other):
+        return
     if other == account:
         if sketch.split and not is_earlier(key, text):
             split = unsealed(key, text, other).split
@@ -44,3 +48,8 @@ def require_one_budget(
             f"the name {account!r} they would have a second budget; use that name, and have its "
             "grant raised if it is spent"
         )
+
+
+def _within(one: str, other: str) -> bool:
+    """Whether one of two accounts is that of a party of the other's data set."""
+    return one.startswith(f"{other}/") or other.startswith(f"{one}/")

@@ -41,6 +41,7 @@ class Level:
     size: int  # declared units
     mechanism: Mechanism
     parties: int = 1  # that are alike, of which `name` is the first; more only where none pays
+    against: str = ""  # whom its promise holds against, where a recipe makes two
 
     def promise(self) -> dict[str, Any]:
         """What plan.json says of the price."""
@@ -95,6 +96,17 @@ class ChargedLevel(PricedLevel):
     def promise(self) -> dict[str, Any]:
         """What plan.json says of the price."""
         return super().promise() | {"takes": self.quote.to_json()}
+
+
+def by_unit(levels: Sequence[PricedLevel]) -> list[list[PricedLevel]]:
+    """The levels of each unit that is protected, in their order: epsilons of different units are no
+    figures of one kind.
+
+    Each account is charged for its own unit at its own price. The two promises of a recipe are of
+    the same releases, so for one who is covered by both, either holds, and they do not add up.
+    """
+    units = dict.fromkeys(level.mechanism.unit for level in levels)
+    return [[level for level in levels if level.mechanism.unit == unit] for unit in units]
 
 
 def smallest_and_largest(levels: Sequence[PricedLevel]) -> tuple[PricedLevel, ...]:

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from nacre.differential_privacy.options import Privacy
 from nacre.federated_learning.secure import SecureGather
 from nacre.planning.robustness import robustness, rule_of
 from nacre.recipe.schema import Recipe
+
+OF_ROWS = (
+    "everyone who reads what a party sends or what is made of it: the server, the other parties "
+    "and all who see the models. The server's clipping and noise make it no worse, and no better "
+    "figure is claimed for them"
+)
+"""Against whom the promise within parties holds."""
+
+
+def of_parties(recipe: Recipe) -> str:
+    """Against whom the promise to whole parties holds: the server adds its noise."""
+    seen = (
+        "each party's change"
+        if _secure(recipe) is None
+        else "the sum of the changes, and no single one,"
+    )
+    return (
+        "everyone who sees the models of all rounds, the other parties among them; not against "
+        f"the server, which sees {seen} before it adds the noise"
+    )
 
 
 def assumptions(recipe: Recipe) -> list[str]:
@@ -22,7 +43,7 @@ def assumptions(recipe: Recipe) -> list[str]:
     if option is not None:
         found += [
             "Sampling and noise come from AES-256 in counter mode, keyed by the operating system.",
-            option.noise.rounding,
+            *dict.fromkeys(each.noise.rounding for each in _promises(recipe)),
             _units(recipe),
         ]
         if option.noise.correlated:
@@ -32,15 +53,17 @@ def assumptions(recipe: Recipe) -> list[str]:
             )
     secure = _secure(recipe)
     if recipe.federated_learning is not None and recipe.differential_privacy is not None:
+        both = recipe.within_parties is not None
         if recipe.differential_privacy.unit == "client":
+            whom = " for the promise to whole parties" if both else ""
             found.append(
-                "The server is trusted: it sees each party's change before the noise."
+                f"The server is trusted{whom}: it sees each party's change before the noise."
                 if secure is None
-                else "The server is trusted to add the noise: before it, it sees the sum of the "
-                "changes and no single one. Epsilon covers what a party's rows say, and not that "
-                "it takes part."
+                else f"The server is trusted{whom} to add the noise: before it, it sees the sum "
+                "of the changes and no single one. Epsilon covers what a party's rows say, and not "
+                "that it takes part."
             )
-        else:
+        if recipe.privacy_of_rows is not None:
             found += [
                 "Each party trusts itself only: what it sends is noised for its own rows already.",
                 "A person with rows in two parties is charged in both; both epsilons add up.",
@@ -63,9 +86,15 @@ def _secure(recipe: Recipe) -> SecureGather | None:
     return gather if isinstance(gather, SecureGather) else None
 
 
+def _promises(recipe: Recipe) -> list[Privacy]:
+    inner = recipe.within_parties
+    both = (recipe.differential_privacy, inner.differential_privacy if inner is not None else None)
+    return [each for each in both if each is not None]
+
+
 def _units(recipe: Recipe) -> str:
     column = recipe.data.unit
-    option = recipe.differential_privacy
+    option = recipe.privacy_of_rows
     if option is not None and option.unit == "example" and column is not None:
         return (
             f"Epsilon is that of one row. Rows of one `{column}` add up: whoever has k of them is "

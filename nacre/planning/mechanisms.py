@@ -14,6 +14,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.gradient_clipping import Unclipped
 from nacre.planning.levels import Level
+from nacre.planning.limits import OF_ROWS, of_parties
 from nacre.planning.protection import Protection
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
@@ -60,21 +61,21 @@ def held_out_expected(recipe: Recipe, mechanism: Mechanism) -> float:
 
 def over_rows(recipe: Recipe, size: int) -> Mechanism:
     """What happens over the rows of one holder."""
-    privacy, steps = recipe.differential_privacy, row_steps(recipe)
+    privacy, steps = recipe.privacy_of_rows, row_steps(recipe)
     sampling = pieces.sampling(recipe, size)
-    noisy = privacy is not None and privacy.unit != "client"
-    noise: Noise = UNPROTECTED if privacy is None else NOT_YET
-    if privacy is not None and noisy:
+    noise: Noise = UNPROTECTED if recipe.differential_privacy is None else NOT_YET
+    if privacy is not None:
         noise = privacy.noise.build(steps, sampling.separation)
     rate = float(sampling.facts()["rate"])
+    neighbours = privacy or recipe.differential_privacy
     return Mechanism(
-        unit=privacy.unit if privacy is not None and noisy else "example",
-        adjacency=privacy.adjacency if privacy is not None else "add_or_remove",
+        unit=privacy.unit if privacy is not None else "example",
+        adjacency=neighbours.adjacency if neighbours is not None else "add_or_remove",
         sampling=sampling,
         clip=pieces.clip(recipe),
         noise=noise,
         steps=steps,
-        evaluation=evaluation_draws(recipe, rate, steps) if noisy else 0,
+        evaluation=evaluation_draws(recipe, rate, steps) if privacy is not None else 0,
     )
 
 
@@ -136,21 +137,33 @@ def declared_levels(
     protection: Protection | None,
 ) -> tuple[Level, ...]:
     """The levels at which gradients of private rows are released: the parties together where whole
-    parties are protected, else each holder of rows. Parties that nobody protects are one level for
-    each size, where they are counted or very many."""
-    if outer is not None and pieces.protects(recipe) == "client":
-        return (_level("", len(sizes), outer, protection),)
+    parties are protected, and each holder of rows where its rows are. Parties that nobody protects
+    are one level for each size, where they are counted or very many."""
+    whole, within = tuple[Level, ...](), ""
+    if outer is not None and recipe.privacy_of_parties is not None:
+        if recipe.privacy_of_rows is None:
+            return (_level("", len(sizes), outer, protection),)
+        whole = (_level("", len(sizes), outer, protection, against=of_parties(recipe)),)
+        within = OF_ROWS
     if protection is None and (isinstance(sizes.names, Counted) or len(sizes) > _LISTED):
         return tuple(
             _level(sizes.names[first], size, over_rows(recipe, size), None, count)
             for size, (first, count) in sizes.distinct().items()
         )
     mechanisms = {size: over_rows(recipe, size) for size in sizes.distinct()}
-    return tuple(_level(name, size, mechanisms[size], protection) for name, size in sizes.items())
+    each = (
+        _level(name, size, mechanisms[size], protection, against=within)
+        for name, size in sizes.items()
+    )
+    return (*whole, *each)
 
 
 def _level(
-    name: str, size: int, mechanism: Mechanism, protection: Protection | None, parties: int = 1
-) -> Level:
+    name: str, size: int, mechanism: Mechanism, protection: Protection | None, parties: int = 1,
+    against: str = "",
+) -> Level:  # fmt: skip
     account = protection.account(name) if protection is not None else None
-    return Level(name=name, account=account, size=size, mechanism=mechanism, parties=parties)
+    return Level(
+        name=name, account=account, size=size, mechanism=mechanism, parties=parties,
+        against=against,
+    )  # fmt: skip

@@ -4,7 +4,7 @@ noise, batches and steps."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from nacre.differential_privacy.accounting.price import epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.correlated import WholeRun
 from nacre.differential_privacy.upward import rounded_up_to
-from nacre.planning.levels import PricedLevel, Trial, smallest_and_largest
+from nacre.planning.levels import PricedLevel, Trial, by_unit, smallest_and_largest
 from nacre.planning.plan import Plan
 
 
@@ -47,17 +47,24 @@ class Outlook:
     choices: tuple[PricedSetting, ...]
     largest: Outlook | None = None
     """The same of the largest party; None where all are of one size."""
+    within: Outlook | None = None
+    """The same of the promise within parties; None where the recipe makes one promise."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain facts, all of them public."""
-        facts = asdict(self)
+        facts = asdict(replace(self, within=None))
+        del facts["within"]
         if facts["largest"] is not None:
-            del facts["largest"]["largest"]
-        return facts
+            del facts["largest"]["largest"], facts["largest"]["within"]
+        return facts if self.within is None else facts | {"within": self.within.to_json()}
 
     def table(self) -> RenderableType:
         """The trade-off as a table, under a sentence on the next epoch; of parties that differ
-        with a figure of the smallest and one of the largest."""
+        with a figure of the smallest and one of the largest. One of each promise."""
+        own = self._table()
+        return own if self.within is None else Group(own, self.within.table())
+
+    def _table(self) -> RenderableType:
         whose, note = self.account, None
         if self.largest is not None:
             whose = f"{self.account} and {self.largest.account}"
@@ -101,7 +108,12 @@ def outlook(plan: Plan) -> Outlook | None:
     party; None where nothing is private."""
     if not plan.priced:
         return None
-    found = [_of_level(level) for level in smallest_and_largest(plan.priced)]
+    first, *others = [_of_levels(levels) for levels in by_unit(plan.priced)]
+    return replace(first, within=others[0]) if others else first
+
+
+def _of_levels(levels: Sequence[PricedLevel]) -> Outlook:
+    found = [_of_level(level) for level in smallest_and_largest(levels)]
     return found[0] if len(found) == 1 else replace(found[0], largest=found[1])
 
 

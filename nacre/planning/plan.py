@@ -2,7 +2,7 @@
 the names of its columns are.
 
 A plan has one level for each account that is charged: the central run, every party (unit example or
-group), or the federation as a whole (unit client).
+group), the federation as a whole (unit client), or the federation and then every party.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nacre.core.errors import BadArgument, Refusal
 from nacre.core.parts import Sampling
 from nacre.core.run_folder import reopen
 from nacre.core.theirs import version_of
-from nacre.core.types import FeatureSpace
+from nacre.core.types import FeatureSpace, Unit
 from nacre.data.dataset import Schema
 from nacre.data.partition import Sizes
 from nacre.differential_privacy.mechanism import Mechanism
@@ -37,7 +37,7 @@ from nacre.planning.mechanisms import (
     row_steps,
 )
 from nacre.planning.pricing import charged, priced, searched
-from nacre.planning.protection import Protection, protection_of
+from nacre.planning.protection import Protection, protection_for, protection_of
 from nacre.planning.refusals.checks import CHECKS
 from nacre.planning.refusals.clipping import parts_fit
 from nacre.planning.refusals.inputs import same_task, shares_are_of_the_classes
@@ -48,7 +48,6 @@ from nacre.recipe.load import recipe_digest, require_writable
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import Tune
-from nacre.training import pieces
 from nacre.training.estimate import Estimate, estimate
 from nacre.training.fixed_beginning import trained_part
 
@@ -169,10 +168,29 @@ def plan(recipe: Recipe, *, resume: Path | None = None, ledger: bool = True) -> 
     protection = draft.protection
     if protection is None:
         return draft.plan(draft.levels, recipe_digest(recipe))
-    levels = [priced(recipe, protection, level) for level in draft.levels]
-    if ledger:
-        levels = [charged(recipe, protection, level, run) for level in levels]
-    return draft.plan(tuple(levels), recipe_digest(recipe))
+    levels = [
+        priced(recipe, protection_for(recipe, level.mechanism.unit), level)
+        for level in draft.levels
+    ]
+    found = draft.plan(tuple(levels), recipe_digest(recipe))
+    return covered(found, run) if ledger else found
+
+
+def covered(
+    found: Plan,
+    run: tuple[str, Path] | None,  # name and folder of the run that is resumed
+    *,
+    unit: Unit | None = None,  # of the levels that are charged here; None charges all
+) -> Plan:
+    """The plan, its priced levels charged to the ledger of its recipe. Raises `BudgetExceeded`
+    where a grant does not cover one."""
+    levels = [
+        charged(found.recipe, protection_for(found.recipe, level.mechanism.unit), level, run)
+        if isinstance(level, PricedLevel) and unit in (None, level.mechanism.unit)
+        else level
+        for level in found.levels
+    ]
+    return replace(found, levels=tuple(levels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +208,7 @@ class _Draft:
         self, levels: tuple[Level, ...], digest: str, search: SearchFacts | None = None
     ) -> Plan:
         """The plan with these levels; where whole parties are protected, the outer loop is one."""
-        whole = self.outer is not None and pieces.protects(self.recipe) == "client"
+        whole = self.outer is not None and self.recipe.privacy_of_parties is not None
         return Plan(
             recipe=self.recipe,
             digest=digest,
@@ -236,6 +254,13 @@ def _search(recipe: Recipe, tune: Tune, run: tuple[str, Path] | None, ledger: bo
             "tune",
             "the recipe has no differential_privacy section, so a search has nothing to hide; add "
             "one, or train each alternative by itself and compare them on public rows",
+        )
+    if recipe.within_parties is not None:
+        refuse(
+            recipe,
+            "tune",
+            "a search has one price, and this recipe makes two promises; search under one of them "
+            "alone, or leave `tune` out",
         )
     tried = alternatives(recipe, tune, protection)
     drafts = list(_drafts(tried))

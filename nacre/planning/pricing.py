@@ -24,9 +24,9 @@ def priced(recipe: Recipe, protection: Protection, level: Level) -> PricedLevel:
             PLANNED, rows_per_unit=privacy.rows_per_unit, column=protection.column
         )
     except Incompatible as error:
-        refuse(recipe, "differential_privacy.epsilon", str(error))
+        refuse(recipe, f"{protection.key}.epsilon", str(error))
     except UnsupportedEvent as error:
-        refuse(recipe, "differential_privacy", str(error), UnsupportedEvent)
+        refuse(recipe, protection.key, str(error), UnsupportedEvent)
     by_step = epsilon_by_step(
         mechanism.event, mechanism.releases, privacy.delta, by, adjacency=mechanism.adjacency
     )
@@ -35,6 +35,7 @@ def priced(recipe: Recipe, protection: Protection, level: Level) -> PricedLevel:
         account=protection.account(level.name),
         size=level.size,
         mechanism=mechanism,
+        against=level.against,
         basis=mechanism,
         multiplier=mechanism.multiplier,
         delta=privacy.delta,
@@ -118,7 +119,7 @@ def charged(
             )
         raise type(error)(placed(recipe, "ledger.path", str(error))) from error
     if quote.refusal:
-        raise BudgetExceeded(placed(recipe, "differential_privacy.epsilon", quote.refusal))
+        raise BudgetExceeded(placed(recipe, f"{protection.key}.epsilon", quote.refusal))
     return level.covered(quote)
 
 

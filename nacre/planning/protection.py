@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nacre.core.errors import BudgetExceeded
@@ -14,7 +14,7 @@ from nacre.differential_privacy.options import Privacy
 from nacre.ledger import Grant, Request, is_url
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
-from nacre.recipe.sections import LedgerChoice
+from nacre.recipe.sections import GrantOption, LedgerChoice
 
 IN_RUN = "{run}"
 """In a ledger's path: the run folder."""
@@ -22,7 +22,7 @@ IN_RUN = "{run}"
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """The privacy and the ledger of a recipe that has both; `protection_of` makes it."""
+    """One promise of a recipe and the ledger that it is charged to; `protections_of` makes it."""
 
     privacy: Privacy
     ledger: LedgerChoice
@@ -30,6 +30,18 @@ class Protection:
     """What the ledger's path is relative to."""
     column: str
     """Whose values tell units apart; "" for rows, and where parties are named by the recipe."""
+    within: bool = False
+    """Whether it is made within parties, beside that to whole parties."""
+
+    @property
+    def key(self) -> str:
+        """Where the recipe makes the promise."""
+        return "within_parties.differential_privacy" if self.within else "differential_privacy"
+
+    @property
+    def granted(self) -> GrantOption | None:
+        """The recipe's grant for the accounts of this promise; None where it declares none."""
+        return self.ledger.grant_within_parties if self.within else self.ledger.grant
 
     @property
     def budget(self) -> Budget:
@@ -41,7 +53,7 @@ class Protection:
         """Who calibrates: the accountant that was asked for, else that of the grant's rule."""
         if self.privacy.accountant != "auto":
             return self.privacy.accountant
-        grant = self.ledger.grant
+        grant = self.granted
         return "pld" if grant is not None and grant.rule == "pld" else "rdp"
 
     def account(self, holder: str) -> str:
@@ -61,7 +73,7 @@ class Protection:
 
     def grant(self, asked: Request) -> Grant | None:
         """The recipe's grant for the unit that it protects; None where it declares none."""
-        option = self.ledger.grant
+        option = self.granted
         if option is None:
             return None
         try:
@@ -74,11 +86,37 @@ class Protection:
                 column=asked.column,
             )
         except ValueError as error:
-            raise BudgetExceeded(f"the recipe's `ledger.grant` allows nothing: {error}") from error
+            key = "ledger.grant_within_parties" if self.within else "ledger.grant"
+            raise BudgetExceeded(f"the recipe's `{key}` allows nothing: {error}") from error
+
+
+def protections_of(recipe: Recipe) -> tuple[Protection, ...]:
+    """All that a recipe promises: nothing, one thing, or something for whole parties and then
+    something for the rows within them. Raises as `protection_of`."""
+    first = protection_of(recipe)
+    if first is None:
+        return ()
+    inner = recipe.within_parties
+    if inner is None:
+        return (first,)
+    privacy = inner.differential_privacy
+    column = column_of(recipe, privacy.unit)
+    return first, replace(first, privacy=privacy, column=column, within=True)
+
+
+def key_of_rows(recipe: Recipe) -> str:
+    """Where the recipe says what is promised to rows or groups of them."""
+    inner = recipe.within_parties
+    return "differential_privacy" if inner is None else "within_parties.differential_privacy"
+
+
+def protection_for(recipe: Recipe, unit: Unit) -> Protection:
+    """The promise to units of this kind, which the recipe makes."""
+    return next(each for each in protections_of(recipe) if each.privacy.unit == unit)
 
 
 def protection_of(recipe: Recipe) -> Protection | None:
-    """What a recipe promises and who pays; None where it promises nothing.
+    """What a recipe's section `differential_privacy` promises and who pays; None without one.
 
     Raises `Incompatible` for a promise without a ledger.
     """

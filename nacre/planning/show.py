@@ -13,7 +13,7 @@ from nacre.differential_privacy.upward import rounded_up_to
 from nacre.figures.protected import expected_accuracy
 from nacre.planning import words
 from nacre.planning.alternatives import settings_in_words
-from nacre.planning.levels import ChargedLevel, PricedLevel, smallest_and_largest
+from nacre.planning.levels import ChargedLevel, PricedLevel, by_unit, smallest_and_largest
 from nacre.planning.mechanisms import held_out_expected
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
@@ -26,8 +26,9 @@ def plan_tables(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [Text(f"plan of {plan.recipe.name}", style="bold"), _what(plan)]
     levels = plan.priced
     if levels:
-        grows = _by_step(levels) if plan.search is None else _search(plan, plan.search)
-        parts += [_accounts(levels), *_together(levels), grows]
+        for some in by_unit(levels):
+            grows = _by_step(some) if plan.search is None else _search(plan, plan.search)
+            parts += [_accounts(some), *_against(some), *_together(some), grows]
     else:
         parts.append(
             Text("not private: the recipe has no differential_privacy section", style="bold red")
@@ -135,6 +136,11 @@ def _accounts(levels: Sequence[PricedLevel]) -> Table:
     for name, row in rows:
         table.add_row(name, *row)
     return table
+
+
+def _against(levels: Sequence[PricedLevel]) -> list[Text]:
+    """Whom the promise holds against, where a recipe makes two."""
+    return [Text(f"holds against {said}") for said in (levels[0].against,) if said]
 
 
 def _charge(levels: Sequence[PricedLevel]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from nacre.core.types import BoundedSum
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.differential_privacy.upward import rounded_up_to
-from nacre.planning.levels import PricedLevel, smallest_and_largest
+from nacre.planning.levels import PricedLevel, by_unit, smallest_and_largest
 from nacre.planning.plan import Plan
 
 LARGE_EPSILON = 20.0
@@ -53,18 +53,28 @@ class Usefulness:
     warnings: tuple[str, ...]
     parties: tuple[PartyNoise, ...] = ()
     """The smallest party and the largest, each alone; () where all are of one size."""
+    within: Usefulness | None = None
+    """The same of the noise within parties; None where the recipe makes one promise."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain facts, all of them public."""
-        return asdict(self)
+        facts = asdict(replace(self, within=None))
+        del facts["within"]
+        return facts if self.within is None else facts | {"within": self.within.to_json()}
 
     def lines(self) -> Group:
         """For people: the figures, then warnings in red."""
+        if self.within is None:
+            return Group(*self._lines("a mean gradient"))
+        within = self.within._lines("a mean gradient within parties")
+        return Group(*self._lines("a mean change"), *within)
+
+    def _lines(self, of: str) -> list[Text]:
         found: list[Text] = []
         if self.each_step is not None and self.whole_run is not None:
             found.append(
                 Text(
-                    f"noise of a mean gradient: {self.each_step:.2g} of the longest one in each "
+                    f"noise of {of}: {self.each_step:.2g} of the longest one in each "
                     f"coordinate, {self.whole_run:.2g} in all coordinates over all steps"
                 )
             )
@@ -77,8 +87,7 @@ class Usefulness:
                     f"{large.whole_run:.2g} ({large.account}, {large.units} units)"
                 )
             )
-        found += [Text(f"warning: {each}", style="bold red") for each in self.warnings]
-        return Group(*found)
+        return found + [Text(f"warning: {each}", style="bold red") for each in self.warnings]
 
 
 def usefulness(plan: Plan) -> Usefulness | None:
@@ -86,16 +95,21 @@ def usefulness(plan: Plan) -> Usefulness | None:
     is private."""
     if not plan.priced:
         return None
-    level, trained = plan.priced[0], plan.estimate.trained
-    warnings = list(_too_large(max(plan.priced, key=lambda each: each.price.epsilon)))
+    first, *others = [_of_levels(plan, levels) for levels in by_unit(plan.priced)]
+    return replace(first, within=others[0]) if others else first
+
+
+def _of_levels(plan: Plan, levels: Sequence[PricedLevel]) -> Usefulness:
+    level, trained = levels[0], plan.estimate.trained
+    warnings = list(_too_large(max(levels, key=lambda each: each.price.epsilon)))
     if not isinstance(level.basis, Mechanism) or not isinstance(level.mechanism.noise, Gaussian):
         return Usefulness(each_step=None, whole_run=None, warnings=tuple(warnings))
     apart = level.mechanism.unit != "client" and plan.outer is not None
     alone = _RunNoise(trained, 1.0)
     run, parties = alone, list[PartyNoise]()
     if apart and plan.outer is not None:
-        run = _RunNoise(trained, _averaged(plan.priced, plan.outer.sampling.expected))
-        some = smallest_and_largest(plan.priced)
+        run = _RunNoise(trained, _averaged(levels, plan.outer.sampling.expected))
+        some = smallest_and_largest(levels)
         parties = [alone.of_party(each) for each in some if len(some) > 1]
     each = run.each_step(level.mechanism)
     whole = run.whole(level.mechanism)

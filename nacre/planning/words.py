@@ -10,6 +10,7 @@ from nacre.core.normals.box_muller import COMPILED
 from nacre.core.optimizers import SGD
 from nacre.core.parts import Sampling
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.options import Privacy
 from nacre.figures.names import FigureName, usual
 from nacre.gradient_clipping.rules import UNIT
 from nacre.planning.levels import Level
@@ -57,6 +58,7 @@ def holder(holder: Level) -> dict[str, Any]:
         "noise": mechanism.noise.facts(),
         "steps": mechanism.steps,
         **_evaluation(mechanism),
+        **({"against": holder.against} if holder.against else {}),
         **holder.promise(),
     }
 
@@ -116,6 +118,9 @@ def _clipping(recipe: Recipe) -> str | None:
     share, privacy = UNIT, recipe.differential_privacy
     if privacy is not None and privacy.unit == "client":
         share = "Each party's change"
+        if recipe.within_parties is not None:
+            inner = recipe.within_parties.gradient_clipping.sentence(UNIT)
+            return f"{option.sentence(share)} Within a party: {inner}"
     elif copies is not None:
         share += (
             f" (of the mean loss over {counted_noun(copies.count, 'random version')} of its images)"
@@ -151,17 +156,24 @@ def _privacy(recipe: Recipe) -> str | None:
     option = recipe.differential_privacy
     if option is None:
         return None
+    said = _promised(recipe, option)
+    if recipe.within_parties is not None:
+        inner = _promised(recipe, recipe.within_parties.differential_privacy)
+        said += f" Within a party: {inner}"
+    holdout = recipe.data.holdout
+    return f"{said} {COVERED}" if holdout is not None and holdout.protected else said
+
+
+def _promised(recipe: Recipe, option: Privacy) -> str:
     unit = {
         "example": "one row",
         "group": f"all rows with one value of `{getattr(recipe.data, 'unit', '')}`",
         "client": "everything one party holds",
     }[option.unit]
-    said = (
+    return (
         f"{option.noise.sentence()} hides {unit}: epsilon at most {option.epsilon:g} at delta "
         f"{option.delta:g}, neighbours by {option.adjacency.replace('_', '-')}."
     )
-    holdout = recipe.data.holdout
-    return f"{said} {COVERED}" if holdout is not None and holdout.protected else said
 
 
 def noise_words(recipe: Recipe) -> str | None:
@@ -173,7 +185,11 @@ def noise_words(recipe: Recipe) -> str | None:
         "compiled code" if COMPILED else "NumPy, as the compiled code was not built at installation"
     )
     aes = "secure: AES-256 keyed by the operating system"
-    return f"{aes}, made normal by {made}; {option.noise.added}"
+    inner = recipe.within_parties
+    added = [option.noise.added]
+    if inner is not None:
+        added.append(inner.differential_privacy.noise.added)
+    return f"{aes}, made normal by {made}; {'; '.join(dict.fromkeys(added))}"
 
 
 def not_in_the_cost(recipe: Recipe) -> str:

@@ -16,11 +16,11 @@ from nacre.data.dataset import Schema
 from nacre.differential_privacy.options import Privacy
 from nacre.federated_learning.options import FederatedLearning
 from nacre.fine_tuning.choices import FineTuningOption
-from nacre.gradient_clipping import ClippingOption
+from nacre.gradient_clipping import ClippingOption, UnitClip
 from nacre.models import OWN, Code, FormerRun, ModelOption, Pretrained, build, start_at
 from nacre.recipe.audits import AuditOption
 from nacre.recipe.options import content
-from nacre.recipe.sections import Evaluate, Execution, LedgerChoice, Training
+from nacre.recipe.sections import Evaluate, Execution, LedgerChoice, Training, WithinParties
 from nacre.recipe.tune import Tune
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Recipe:
     """Who holds the rows, and how the parties' changes come together."""
     differential_privacy: Privacy | None = None
     """Who is protected, and how well."""
+    within_parties: WithinParties | None = None
+    """What each party promises for its own rows, where the sections above protect whole parties."""
     adversarial_training: Madry | Trades | None = None
     """Against which attack on its inputs the model is trained."""
     training: Training = field(default_factory=Training)
@@ -105,8 +107,31 @@ class Recipe:
     def rows_per_unit(self) -> int | None:
         """Rows that a protected unit holds at most, as declared; None where nothing is declared,
         as for units of single rows."""
-        privacy = self.differential_privacy
+        privacy = self.privacy_of_rows
         return privacy.rows_per_unit if privacy is not None else None
+
+    @property
+    def privacy_of_rows(self) -> Privacy | None:
+        """The promise that steps over rows are noised for: to rows or groups of them. None where
+        nothing, or whole parties alone, are protected."""
+        if self.within_parties is not None:
+            return self.within_parties.differential_privacy
+        privacy = self.differential_privacy
+        return privacy if privacy is not None and privacy.unit != "client" else None
+
+    @property
+    def privacy_of_parties(self) -> Privacy | None:
+        """The promise that the sum over parties is noised for: to whole parties, or None."""
+        privacy = self.differential_privacy
+        return privacy if privacy is not None and privacy.unit == "client" else None
+
+    @property
+    def clipping_of_rows(self) -> ClippingOption | UnitClip | None:
+        """What bounds a step over rows; None where nothing does, or the change of a whole party is
+        bounded instead."""
+        if self.within_parties is not None:
+            return self.within_parties.gradient_clipping
+        return self.gradient_clipping if self.privacy_of_parties is None else None
 
     def build_model(self, schema: Schema) -> nn.Module:
         """The model before training, for rows of this schema; its first weights follow the seed,

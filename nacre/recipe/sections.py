@@ -10,7 +10,9 @@ from nacre.core.errors import BadArgument
 from nacre.core.optimizers import SGD, Average, OptimizerOption, Schedule
 from nacre.data.augment import Copies
 from nacre.data.sampling import PoissonSampling, SamplingOption
+from nacre.differential_privacy.options import Privacy
 from nacre.figures.names import FigureName
+from nacre.gradient_clipping import UnitClip
 from nacre.ledger import is_url
 from nacre.recipe.credentials import without_credentials
 
@@ -107,6 +109,33 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithinParties:
+    """What each party promises for its own rows, beside `differential_privacy: {unit: client}`,
+    which promises something for whole parties.
+
+    *Guarantee:* everything that a party sends, of all rounds together, is (epsilon, delta)-private
+    for the units below, against everyone who reads it, the server among them. What the server makes
+    of it, clipping and noise included, is post-processing (Dwork & Roth 2014, proposition 2.1): it
+    holds for the models too, at the same epsilon, and no better one is claimed. The promise to
+    whole parties rests on the bound of a change and on the server's noise alone, whatever a party
+    does inside (with coins of its own, independent of the others'), so neither weakens the other.
+    Each is charged to accounts of its own: this one to those of the parties.
+    """
+
+    differential_privacy: Privacy
+    """Who is protected within a party, and how well: rows (example) or people (group)."""
+    gradient_clipping: UnitClip
+    """How long one unit's gradient may be in a party's own steps."""
+
+    def __post_init__(self) -> None:
+        if self.differential_privacy.unit == "client":
+            raise BadArgument(
+                "unit=client is no unit within a party: whole parties are protected by the "
+                "section `differential_privacy` of the recipe; use unit=example or unit=group"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Execution:
     """How the work is done: nothing here can change what is guaranteed (a law test proves it)."""
 
@@ -182,6 +211,9 @@ class LedgerChoice:
     """The account's declared name; a party's account is `DATASET/PARTY`."""
     grant: GrantOption | None = None
     """Granted once, when the account is new; a recipe never widens an existing grant."""
+    grant_within_parties: GrantOption | None = None
+    """The same for the account of each party, where `within_parties` promises something for its
+    rows beside what is promised for whole parties."""
 
     def __post_init__(self) -> None:
         if not self.dataset or any(c in self.dataset for c in "/\n"):
@@ -192,4 +224,7 @@ class LedgerChoice:
     def __repr__(self) -> str:
         """As a dataclass has it, without the credentials of the URL."""
         path = without_credentials(self.path)
-        return f"LedgerChoice(path={path!r}, dataset={self.dataset!r}, grant={self.grant!r})"
+        return (
+            f"LedgerChoice(path={path!r}, dataset={self.dataset!r}, grant={self.grant!r}, "
+            f"grant_within_parties={self.grant_within_parties!r})"
+        )

@@ -96,8 +96,11 @@ def _privacy(evidence: Evidence) -> str:
     released = evidence["released"]
     draws = released.get("evaluation", 0)
     beside = f", beside {draws} draws for the protected figure" if draws else ""
+    against = {_unit(p, evidence): said for p in plan["parties"] if (said := p.get("against"))}
+    holds = "".join(f"- *{unit}*: holds against {said}.\n" for unit, said in against.items())
     return (
         f"{_table(heads, rows)}\n\n"
+        f"{holds}{'' if not holds else chr(10)}"
         f"{released['noised']} noised releases are on record, {released['inherited']} computed "
         f"from releases, {released['unprotected']} without protection{beside}. Epsilon bounds "
         "what this model tells of one unit, whatever else is known. It is that of this run alone: "

@@ -107,6 +107,8 @@ class PartyFacts(TypedDict):
     steps: int
     evaluation: NotRequired[EvaluationDraws]
     """Where a protected figure is released after the steps; epsilon is that of both."""
+    against: NotRequired[str]
+    """Whom the promise holds against, where a run makes one to whole parties and one to rows."""
     epsilon: float | None
     """An upper bound for the whole run; null where nothing is promised."""
     delta: float | None

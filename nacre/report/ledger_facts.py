@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NotRequired, TypedDict
 
 
@@ -74,14 +75,15 @@ class LedgerFacts(TypedDict):
     """The name of this run in the ledger."""
 
 
-def journalled_steps(extract: LedgerFacts) -> int | None:
-    """Steps of the run itself that may have been released, of all of its accounts together; None
-    where the extract does not name the run."""
+def journalled_steps(extract: LedgerFacts, of: Collection[str]) -> int | None:
+    """Steps of the run itself that may have been released, of these accounts together; None where
+    the extract does not name the run."""
     if "run" not in extract:
         return None
     entries = {
         entry["index"]: entry.get("journalled", 0)  # several grants of one account share entries
         for account in extract["accounts"]
+        if account["account"] in of
         for entry in account["entries"]
         if entry["run"] == extract["run"]
     }

@@ -71,13 +71,15 @@ def _threads(plan: Plan) -> int:
     return 1 if workers_of(plan) > 1 else torch.get_num_threads()
 
 
-def reserved(plan: Plan, folder: RunFolder, held: Holdings | None = None) -> reservations.Charges:
-    """The run's reservations. Once they were made, the ledger is never made again: a ledger that
-    is gone would forget what was spent."""
+def reserved(
+    plan: Plan, folder: RunFolder, held: Holdings | None = None, *, drawn: bool = False
+) -> reservations.Charges:
+    """The run's reservations; `drawn`: see `Charges`. Once they were made, the ledger is never made
+    again: a ledger that is gone would forget what was spent."""
     cells, parts = (held.cells, held.parts) if held is not None else ((), {})
     new = not folder.reserved
     charges = reservations.reserve(
-        plan, folder.name(), folder.path, new=new, cells=cells, parts=parts
+        plan, folder.name(), folder.path, new=new, cells=cells, parts=parts, drawn=drawn
     )
     if not folder.reserved:
         folder.mark_reserved()

@@ -36,6 +36,7 @@ from nacre.runs.features import passed
 from nacre.runs.federation.memory import PartiesElsewhere, server_memory
 from nacre.runs.progress import Advance, Progress, Silent
 from nacre.runs.released import Log, Overheard
+from nacre.runs.reservations import Charges, Throughout
 from nacre.runs.rows import Holdings
 from nacre.runs.workers.parties import Names, Parties
 from nacre.training import pieces
@@ -198,8 +199,9 @@ def _federation(
     heard: Callable[[int], str] = _nothing
     at_home: Callable[[nn.Module], None] | None = None
     if outside is None:
+        charge = around.charge if plan.recipe.privacy_of_parties is None else _charged_above
         parties = Parties(
-            plan, setting, held, model, source, around.charge, planned, around.folder,
+            plan, setting, held, model, source, charge, planned, around.folder,
             remembered.sent(weights),
         )  # fmt: skip
         fix_personal(model, own)
@@ -208,14 +210,14 @@ def _federation(
             at_home = partial(write_homes, plan, held, around.folder, parties.personal)
         gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
         wire = around.through(asked)
-        counted = pieces.protects(plan.recipe) != "client"
+        counted = plan.recipe.privacy_of_parties is None
         heard = partial(parties.heard, asked, counted=counted)
     else:
         fix_personal(model, own)
         gather = outside.gather(option.gather, expected, outer.clip, weights)
         wire, recipe = outside.transport, outside.recipe
-    private = isinstance(outer.noise, NoNoise) and plan.private
-    if private:
+    private = plan.recipe.privacy_of_rows is not None
+    if private and isinstance(outer.noise, NoNoise):  # else who takes part is a secret
         wire = Overheard(wire)
     root, rule = None, rule_of(plan.recipe)
     if rule is not None and rule.rooted:
@@ -235,7 +237,7 @@ def _federation(
         State(model.train(), optimizer, outer.clip, begun),
         work,
         Names(wire.parties),
-        around.charge(""),
+        _over_parties(around, option.local.steps),
         wire if isinstance(wire, Overheard) else None,
         remembered,
         heard,
@@ -246,6 +248,20 @@ def _federation(
 
 def _nothing(done: int) -> str:
     return ""
+
+
+def _over_parties(around: Surroundings, local: int) -> Journal:
+    """The journal of the rounds: in the parties' accounts too, where both levels are promised."""
+    charges = around.charges
+    if isinstance(charges, Charges) and "" in charges and len(charges) > 1:
+        return Throughout(charges, local)
+    return around.charge("")
+
+
+def _charged_above(holder: str) -> Journal:
+    """Of a party whose change leaves this process in the sum over parties alone: the sum's entry is
+    made in the party's account too, see `Throughout`."""
+    return NoJournal()
 
 
 def _restored(

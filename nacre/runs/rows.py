@@ -151,7 +151,7 @@ def _size_notes(recipe: Recipe, cohorts: Cohorts, holder: str | None) -> list[st
 
     For the local terminal only: how many units there are is private, so nothing is refused.
     """
-    privacy = recipe.differential_privacy
+    privacy = recipe.privacy_of_rows
     rows = cohorts.private
     by_group = privacy is not None and privacy.unit == "group" and rows.group is not None
     units = len(set(rows.group or ())) if by_group else len(rows)
@@ -274,6 +274,6 @@ def _dealt(
         return {holder: _own(recipe, rows, holder)}
     if recipe.federated_learning is None:
         return {"": rows}
-    privacy = recipe.differential_privacy
+    privacy = recipe.privacy_of_rows or recipe.differential_privacy
     unit = privacy.unit if privacy is not None else "example"
     return recipe.federated_learning.parties.split(rows, unit, recipe.seed)

@@ -72,6 +72,7 @@ def unprotected(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         differential_privacy=None,
+        within_parties=None,
         gradient_clipping=None,
         adversarial_training=None,
         ledger=None,

@@ -72,7 +72,7 @@ def units(
     recipe: Recipe, rows: Rows, source: Source, numbered_by: Literal["name", "place"] = "name"
 ) -> Units:
     """Scaled rows gathered into the recipe's units; rows beyond a unit's cap are left out."""
-    privacy = recipe.differential_privacy
+    privacy = recipe.privacy_of_rows
     if privacy is not None and privacy.unit == "group":
         return Units(rows, "group", privacy.rows_per_unit, source.child("rows"))
     return Units(rows, "example", None, source.child("rows"), numbered_by=numbered_by)

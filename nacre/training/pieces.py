@@ -55,15 +55,16 @@ def protects(recipe: Recipe) -> str | None:
 
 
 def unit_clip(recipe: Recipe) -> UnitClip | None:
-    """The rule that bounds each unit's share; None where nothing does."""
+    """The rule that bounds the share of each unit of `differential_privacy`; None where nothing
+    does."""
     option = recipe.gradient_clipping
     return option if isinstance(option, UnitClip) else None
 
 
 def clip(recipe: Recipe) -> UnitClip | Unclipped:
-    """The rule over rows: the recipe's, unless an outer level clips instead."""
-    option = unit_clip(recipe)
-    return Unclipped() if option is None or protects(recipe) == "client" else option
+    """The rule over rows; none where whole parties' changes alone are bounded."""
+    option = recipe.clipping_of_rows
+    return option if isinstance(option, UnitClip) else Unclipped()
 
 
 def shape(recipe: Recipe) -> ByValue | ByNorm | None:
@@ -164,7 +165,8 @@ def sampling(
 ) -> Sampling:
     """How a step over rows draws. Raises `DataError` where the data hold fewer than a batch, but
     for parties that may be smaller."""
-    option, privacy = recipe.training.sampling, recipe.differential_privacy
+    option = recipe.training.sampling
+    privacy = recipe.privacy_of_rows or recipe.differential_privacy
     bands = privacy.noise.bands if privacy is not None else 1
     batch = recipe.training.batch
     return option.build(min(batch, size) if small_parties_take_all(recipe) else batch, size, bands)
@@ -173,4 +175,4 @@ def sampling(
 def small_parties_take_all(recipe: Recipe) -> bool:
     """Whether a party with fewer units than a batch takes all of them: where its steps over rows
     are not noised, no rate is promised to anybody."""
-    return recipe.federated_learning is not None and protects(recipe) in (None, "client")
+    return recipe.federated_learning is not None and recipe.privacy_of_rows is None

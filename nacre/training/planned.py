@@ -141,19 +141,19 @@ class PlannedLevels:
 
     @classmethod
     def _of(cls, facts: JsonFacts) -> PlannedLevels:
-        parties = {str(party["name"]): party for party in facts["parties"]}
         if not facts["private"]:
             return cls(NOTHING, {})
-        noised = {name: Planned(how="noised", party=party) for name, party in parties.items()}
-        for planned in noised.values():
+        levels = [Planned(how="noised", party=party) for party in facts["parties"]]
+        for planned in levels:
             for part in (planned, planned.evaluation):
                 if part is not None:
                     part.deviation(1, part.bound)  # raises where a number is missing
+        # A party may be called as the whole is: the unit tells them apart.
+        whole = [level for level in levels if level.party["unit"] == "client"]
+        noised = {str(each.party["name"]): each for each in levels if each not in whole}
         if facts["techniques"]["federated_learning"] is None:
             return cls(noised[CENTRAL], {"": noised[CENTRAL]})
-        if any(party["unit"] == "client" for party in parties.values()):
-            return cls(noised[CENTRAL], {})
-        return cls(Planned(how="inherited"), noised)
+        return cls(whole[0] if whole else Planned(how="inherited"), noised)
 
     def over(self, holder: str) -> Planned:
         """Of the steps over the rows of this holder."""

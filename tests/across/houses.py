@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nacre.core.run_folder import reopen
 from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.voice import Voice
 from nacre.federated_learning.roster import SERVER, Identity, Roster
-from nacre.planning.plan import plan
+from nacre.planning.plan import covered, plan
 from nacre.recipe.load import loads
 from nacre.recipe.schema import Recipe
 from nacre.runs.federation.agreed import agreed_digest
@@ -68,6 +69,21 @@ ledger:
   dataset: wards
   grant: {{epsilon: 60, delta: 1.0e-2}}
 """
+
+
+OF_BOTH = """
+gradient_clipping: {{kind: flat, norm: 1.0}}
+differential_privacy: {{unit: client, epsilon: 50, delta: 1.0e-2, noise: {{kind: gaussian}}}}
+within_parties:
+  gradient_clipping: {{kind: flat, norm: 1.0}}
+  differential_privacy: {{unit: example, epsilon: 4, delta: 1.0e-5, noise: {{kind: gaussian}}}}
+ledger:
+  path: {ledger}
+  dataset: wards
+  grant: {{epsilon: 60, delta: 1.0e-2}}
+  grant_within_parties: {{epsilon: 5, delta: 1.0e-5}}
+"""
+"""Whole parties by the server's noise, and rows by that of each party."""
 
 
 SUMMED = OF_ROWS + "# in secure sums\n"
@@ -225,8 +241,7 @@ class Houses:
 
         own = self.recipe("server")
         folder = self.folder / "server" / into
-        planned = plan(
-            own, ledger="unit: client" in self.privacy, resume=folder if resume else None
-        )
+        again = (reopen(folder).name(), folder) if resume else None
+        planned = covered(plan(own, ledger=False), again, unit="client")
         reach = Connect(identity=self.server, roster=self.roster, reach=connect)
         return lead(planned, folder, reach, resume=resume)

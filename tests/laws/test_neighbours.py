@@ -73,7 +73,8 @@ SEARCH: dict[str, Any] = changed(
 )
 
 
-def _rows(folder: Path) -> Path:
+def table(folder: Path) -> Path:
+    """A table of patients, the last of whom has twelve rows, and a public one beside it."""
     patients(folder / "public.csv", people=12, seed=1)
     file = patients(folder / "patients.csv", people=30)
     with file.open("a", newline="") as handle:
@@ -84,7 +85,7 @@ def _rows(folder: Path) -> Path:
     return file
 
 
-def _neighbour(file: Path, unit: str, adjacency: str) -> None:
+def neighbour(file: Path, unit: str, adjacency: str) -> None:
     """One unit less, or another in its place: the last row, every row of the person with twelve, or
     of one party. The other's rows are legal, and far from all that the table holds."""
     ours = {
@@ -117,7 +118,7 @@ def _planned(
     return plan(recipe(folder, base, **changes))
 
 
-def _ran(planned: Plan, folder: Path, name: str) -> Path:
+def ran(planned: Plan, folder: Path, name: str) -> Path:
     """A run on what lies in `folder` now, and on a ledger of its own."""
     for path in folder.glob("privacy.db*"):
         path.unlink()
@@ -127,11 +128,11 @@ def _ran(planned: Plan, folder: Path, name: str) -> Path:
 
 def _both(folder: Path, base: dict[str, Any], unit: str, adjacency: str) -> tuple[Path, Path]:
     """The run folders of one plan on neighbouring tables."""
-    file = _rows(folder)
+    file = table(folder)
     planned = _planned(folder, base, unit, adjacency)
-    first = _ran(planned, folder, "one")
-    _neighbour(file, unit, adjacency)
-    return first, _ran(planned, folder, "other")
+    first = ran(planned, folder, "one")
+    neighbour(file, unit, adjacency)
+    return first, ran(planned, folder, "other")
 
 
 def _reach(adjacency: str) -> float:
@@ -223,13 +224,13 @@ def test_a_row_that_lacks_a_value_moves_a_sum_by_its_bound_and_nothing_else(
     tmp_path: Path, cut: Sums, cells: str
 ) -> None:
     """Whether a row is dropped is decided by that row alone, and its count stays in `local/`."""
-    file = _rows(tmp_path)
+    file = table(tmp_path)
     planned = _planned(tmp_path, AS_FOUND, "example", "replace_one")
-    first = _ran(planned, tmp_path, "one")
+    first = ran(planned, tmp_path, "one")
     lines = file.read_text().splitlines(keepends=True)
     lines[-1] = f"{MANY},north,{cells},no\n"
     file.write_text("".join(lines))
-    other = _ran(planned, tmp_path, "other")
+    other = ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach("replace_one")
     assert written(first) == written(other)
 
@@ -260,14 +261,14 @@ def test_a_whole_party_moves_the_sum_over_parties_and_nothing_else(
     base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
                              "data.drop": ["patient"],
                              "federated_learning.gather": {"kind": "plain"}} | kept)  # fmt: skip
-    file = _rows(tmp_path)
+    file = table(tmp_path)
     planned = _planned(tmp_path, base, "client", adjacency)
-    first = _ran(planned, tmp_path, "one")
+    first = ran(planned, tmp_path, "one")
     if adjacency == "replace_one":
-        _neighbour(file, "client", adjacency)
+        neighbour(file, "client", adjacency)
     else:
         monkeypatch.setattr(parties, "OnDemand", _Silent)
-    other = _ran(planned, tmp_path, "other")
+    other = ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach(adjacency)
     assert written(first) == written(other)
 
@@ -280,11 +281,11 @@ def test_a_whole_party_that_takes_turns_moves_the_sum_and_nothing_else(
     base = changed(PARTIES, {"federated_learning.few_clients": True, "data.unit": None,
                              "data.drop": ["patient"], "federated_learning.cohort":
                              {"kind": "cyclic_poisson", "expected": 1, "cycle": 2}})  # fmt: skip
-    _rows(tmp_path)
+    table(tmp_path)
     planned = _planned(tmp_path, base, "client", "zero_out", noise)
-    first = _ran(planned, tmp_path, "one")
+    first = ran(planned, tmp_path, "one")
     monkeypatch.setattr(parties, "OnDemand", _Silent)
-    other = _ran(planned, tmp_path, "other")
+    other = ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach("zero_out")
     assert written(first) == written(other)
 
@@ -312,12 +313,12 @@ def test_what_a_party_is_called_moves_nothing_else(
     tmp_path: Path, cut: Sums, name: str, kept: dict[str, Any]
 ) -> None:
     """A name is a value of a private row, and may be none that a folder can have."""
-    file = _rows(tmp_path)
+    file = table(tmp_path)
     planned = _planned(tmp_path, changed(COUNTED, kept), "client", "replace_one")
-    first = _ran(planned, tmp_path, "one")
+    first = ran(planned, tmp_path, "one")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     file.write_text(file.read_text().replace(",north,", f",{name},"))
-    other = _ran(planned, tmp_path, "other")
+    other = ran(planned, tmp_path, "other")
     assert max(moved(cut)) <= _reach("replace_one")
     assert written(first) == written(other)
     new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
@@ -356,15 +357,15 @@ def test_rows_that_are_not_trained_on_move_no_private_sum(
         WHOLE,
         {"data.holdout": {"share": 0.3}, "data.scaling": None, "fine_tuning": None},
     )
-    file = _rows(tmp_path)
+    file = table(tmp_path)
     planned = _planned(tmp_path, base, "group", "zero_out")
-    runs = [_ran(planned, tmp_path, "one")]
+    runs = [ran(planned, tmp_path, "one")]
     kept_out = _held_out(planned.recipe, runs[0])
     file = file if cohort == "held out" else tmp_path / "public.csv"
     lines = file.read_text().splitlines(keepends=True)
     changes = kept_out if cohort == "held out" else {x.split(",")[0] for x in lines[1:]}
     file.write_text("".join(_other(x) if x.split(",")[0] in changes else x for x in lines))
-    runs.append(_ran(planned, tmp_path, "other"))
+    runs.append(ran(planned, tmp_path, "other"))
     assert max(moved(cut)) == 0
     first, other = map(written, runs)
     if cohort == "public":
@@ -414,24 +415,24 @@ def test_one_unit_moves_a_protected_figure_by_a_vote_and_nothing_else(
     """A unit that is held out moves the votes alone, and one that is trained on the steps' sums
     alone, since each sum is cut before it moves the weights. It is the last of its side: coins fall
     by place."""
-    file = _rows(tmp_path)
+    file = table(tmp_path)
     planned = _planned(tmp_path, PROTECTED, unit, adjacency)
-    first = _ran(planned, tmp_path, "one")
+    first = ran(planned, tmp_path, "one")
     one, found = cut.copy(), written(first)
     steps, draws = planned.rounds, planned.priced[0].mechanism.evaluation
     assert len(one) == steps + draws and [each.bound for each in one[steps:]] == [1.0] * draws
     kept_out = _held_out(planned.recipe, first)
-    table = file.read_text().splitlines(keepends=True)
+    whole = file.read_text().splitlines(keepends=True)
     for held_out in (True, False):
-        side = [line for line in table[1:] if (line.split(",")[0] in kept_out) is held_out]
+        side = [line for line in whole[1:] if (line.split(",")[0] in kept_out) is held_out]
         last = max(line.split(",")[0] for line in side)
         ours = (
             [line for line in side if line.startswith(f"{last},")] if unit == "group" else side[-1:]
         )
         changes = {line: _other(line) if adjacency == "replace_one" else "" for line in ours}
-        file.write_text("".join(changes.get(line, line) for line in table))
+        file.write_text("".join(changes.get(line, line) for line in whole))
         cut[:] = one
-        second = _ran(planned, tmp_path, f"other {held_out}")
+        second = ran(planned, tmp_path, f"other {held_out}")
         distances = moved(cut)
         training, votes = distances[:steps], distances[steps:]
         still, moving = (training, votes) if held_out else (votes, training)

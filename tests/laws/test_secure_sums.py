@@ -48,6 +48,19 @@ LEVELS: dict[str, dict[str, Any]] = {
         FOUR,
         {"differential_privacy.unit": "client", "federated_learning.few_clients": True},
     ),
+    "both": changed(
+        FOUR,
+        {
+            "differential_privacy": {"unit": "client", "epsilon": 8, "delta": 0.1},
+            "within_parties": {
+                "differential_privacy": FOUR["differential_privacy"],
+                "gradient_clipping": {"kind": "flat", "norm": 1.0},
+            },
+            "ledger.grant": {"epsilon": 8, "delta": 0.1},
+            "ledger.grant_within_parties": {"epsilon": 8, "delta": 1.0e-4},
+            "federated_learning.few_clients": True,
+        },
+    ),
     "example": FOUR,
     "none": changed(
         FOUR, {"differential_privacy": None, "ledger": None, "gradient_clipping": None}
@@ -89,15 +102,17 @@ def test_a_secure_run_is_the_plain_run_on_the_grid(
     assert bits > 16 or _distance(plain, secure) > 1e-6
 
 
+@pytest.mark.parametrize("level", ["client", "both"])
 def test_a_secure_sum_of_clipped_changes_is_the_plain_one_on_the_grid(
-    tmp_path: Path, cut: Sums, same_randomness: None
+    tmp_path: Path, cut: Sums, same_randomness: None, level: str
 ) -> None:
     """At client level the noise is keyed by the sum, so the sums are compared, of the first round
-    and, as they are cut, of those after it."""
-    for name, gather in (("plain", {"kind": "plain"}), ("secure", SECURE)):
-        _run(tmp_path, LEVELS["client"], name, federated_learning__gather=gather)
-    assert len(cut) == 6
-    assert 0 < max(moved(cut)) < 1e-5
+    and, as they are cut, of those after it. Below it parties may have noise of their own."""
+    for name, gather in (("plain", {"kind": "plain"}), ("secure", SECURE | {"bits": 24})):
+        _run(tmp_path, LEVELS[level], name, federated_learning__gather=gather)
+    over_parties = [total for total in cut if total.bound < 1]
+    assert len(over_parties) == 6
+    assert 0 < max(moved(over_parties)) < 1e-5
 
 
 class _Away(OnDemand):
@@ -116,8 +131,8 @@ def test_a_dropout_counts_as_no_change(
     whole = _run(tmp_path, LEVELS[level], "whole", federated_learning__gather=SECURE)
     monkeypatch.setattr(parties, "OnDemand", _Away)
     away = _run(tmp_path, LEVELS[level], "away", federated_learning__gather=SECURE)
-    if level == "client":
-        assert 0 < max(moved(cut)) <= 1 + 1e-5
+    if level in ("client", "both"):
+        assert 0 < max(moved([total for total in cut if total.bound < 1])) <= 1 + 1e-5
         one, other = written(whole), written(away)
         for facts in (one, other):
             facts["outcome.json"].pop("seconds")  # these rows are declared public

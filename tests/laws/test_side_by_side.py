@@ -41,6 +41,18 @@ CLIENT = changed(
         "federated_learning.few_clients": True,
     },
 )
+BOTH = changed(
+    CLIENT,
+    {
+        "differential_privacy.delta": 0.1,
+        "ledger.grant.delta": 0.1,
+        "within_parties": {
+            "differential_privacy": EXAMPLE["differential_privacy"],
+            "gradient_clipping": EXAMPLE["gradient_clipping"],
+        },
+        "ledger.grant_within_parties": EXAMPLE["ledger"]["grant"],
+    },
+)
 NOTHING = changed(
     EXAMPLE, {"differential_privacy": None, "gradient_clipping": None, "ledger": None}
 )
@@ -61,6 +73,7 @@ PERSONAL = {"federated_learning.local": {"steps": 2, "personal": ["head"]}}
 KINDS = {
     "example": EXAMPLE,
     "client": CLIENT,
+    "both": BOTH,
     "nothing": NOTHING,
     "called": CALLED,
     "example, remembering": changed(EXAMPLE, REMEMBERED),

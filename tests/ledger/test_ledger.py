@@ -306,6 +306,24 @@ def test_a_journal_only_moves_forward_and_not_beyond_what_is_reserved(ledger: Le
         charge.journal(9)
 
 
+def test_accounts_are_journalled_together_in_order_and_by_one_commit(ledger: Ledger) -> None:
+    """A ledger that is looked at has all of them or none, whichever of them was asked."""
+    ledger.grant("clinic/east", "example", 8.0, 1e-5)
+    charges = [reserve(granted(ledger)), ledger.reserve("clinic/east", rows("one"))]
+    ledger.journal_together([(charges[1], 4), (charges[0], 2)], "a")
+    before = ledger.head().number
+    ledger.journal_together([(charges[1], 4), (charges[0], 2)], "a")
+    assert ledger.head().number == before  # a step that is taken again costs nothing more
+    assert [charge.journalled for charge in charges] == [2, 4]
+    entries = ledger.extract(["clinic", "clinic/east"])["accounts"]
+    last = {account["account"]: account["entries"][-1]["index"] for account in entries}
+    assert last["clinic"] == last["clinic/east"] + 1 == before
+    with pytest.raises(LedgerError, match="was taken before"):
+        ledger.journal_together([(charges[1], 6), (charges[0], 2)], "b")
+    with pytest.raises(LedgerError, match="reserved 8 steps, so step 9 may not be taken"):
+        ledger.journal_together([(charges[1], 9), (charges[0], 3)], "c")
+
+
 def test_a_step_may_be_computed_while_it_is_journalled(ledger: Ledger) -> None:
     charge = reserve(granted(ledger))
     for step in (1, 2):

@@ -41,6 +41,17 @@ def test_a_card_states_what_is_promised_for_whom(tmp_path: Path) -> None:
         assert limit[:40] in told
 
 
+def test_a_card_of_two_promises_says_whom_each_holds_against(tmp_path: Path) -> None:
+    plan = sample.plan()
+    whole = sample.party("all rows", 3, 2.0) | {"unit": "client", "against": "those who see models"}
+    plan["parties"] = [whole, *(p | {"against": "the server too"} for p in plan["parties"])]
+    told = card(tmp_path / "run", model=model(), plan=plan)
+    assert "| all rows | 2.00 | 10⁻⁴ | everything of one party |" in told
+    assert "| east | 3.98 | 10⁻⁴ | one row |" in told
+    assert "- *everything of one party*: holds against those who see models.\n" in told
+    assert told.count("- *one row*: holds against the server too.\n\n") == 1
+
+
 def test_a_card_of_a_run_that_protects_nothing_promises_nothing(tmp_path: Path) -> None:
     told = card(tmp_path / "run", plan=sample.unprotected_plan(), findings=None, model=model())
     assert "> **Nothing is protected." in told and "None is promised" in told

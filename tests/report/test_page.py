@@ -13,7 +13,7 @@ import pytest
 
 from nacre.report import Evidence, gather
 from nacre.report.page import render
-from nacre.report.sections.headline import key_figures
+from nacre.report.sections.headline import epsilon_figure, key_figures
 from nacre.runs.listing.entry import run_entry
 from tests.report import sample
 
@@ -252,6 +252,31 @@ def test_a_federation_that_protects_parties(tmp_path: Path) -> None:
     text = Walk(render(gather(sample.write(tmp_path / "run", plan=plan)))).text
     assert "200 parties trained one model" in text
     assert "with other values in place of everything of one party" in text
+
+
+def test_two_promises_stand_side_by_side(tmp_path: Path) -> None:
+    """Each with its unit, its mechanism and whom it holds against; ids stay unique."""
+    plan = sample.plan()
+    whole = sample.party("all rows", 3, 2.0) | {
+        "unit": "client", "account": "clinic", "delta": 1e-2, "against": "those who see models",
+    }  # fmt: skip
+    plan["parties"] = [whole, *(p | {"against": "the server too"} for p in plan["parties"])]
+    run = sample.write(tmp_path / "run", plan=plan)
+    page = render(gather(run))
+    walk = Walk(page)
+    assert "Three parties (east, north and south) trained one model" in walk.text
+    about = "What the model can give away about"
+    assert f"{about} everything of one party is bounded: epsilon is 2.00" in walk.text
+    assert f"{about} one row is bounded: epsilon is at most" in walk.text
+    assert "313 rows declared" in walk.text or "939 rows declared" in walk.text
+    for part in ("those who see models", "the server too", "rounds", "steps over rows"):
+        assert part in walk.text
+    assert page.count("The mechanism and its price") == 2
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    figure, detail = epsilon_figure(gather(run))
+    assert figure.startswith("2.00 and ")
+    assert "for everything of one party" in detail and "for one row, all three parties" in detail
 
 
 def test_many_parties_fit(evidence: Evidence) -> None:

@@ -18,7 +18,7 @@ from nacre.data.scaling import PublicScaling
 from nacre.federated_learning import PlainGather
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
-from nacre.planning.protection import IN_RUN, protection_of
+from nacre.planning.protection import IN_RUN, key_of_rows, protection_of, protections_of
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
     moving_rules_see_every_step,
@@ -48,6 +48,7 @@ from nacre.planning.refusals.personal import common_models_are_not_measured
 from nacre.planning.refusals.poisoned_twins import attackers_meet_a_federation
 from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
+from nacre.planning.refusals.two_promises import two_promises_are_to_different_units
 from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
@@ -56,22 +57,22 @@ from nacre.training.pieces import protects
 
 def delta_below_size(facts: RecipeFacts) -> None:
     """A delta of 1 / size or more allows to publish a whole row."""
-    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
-    if privacy is None:
-        return
+    recipe = facts.recipe
     federation = recipe.federated_learning
-    name, size = facts.sizes.most
-    if privacy.unit == "client" and federation is not None:
-        name, size = "", len(federation.parties.names)
-    if privacy.delta >= 1 / size:
-        whose = f" of {name}" if name else ""
-        refuse(
-            recipe,
-            "differential_privacy.delta",
-            f"{privacy.delta:g} is not below 1 / size = {1 / size:.3g} for the {size} units"
-            f"{whose}, so publishing one of them whole would pass; use at most "
-            f"{0.1 / size:.0e}",
-        )
+    for protection in protections_of(recipe):
+        name, size = facts.sizes.most
+        if protection.privacy.unit == "client" and federation is not None:
+            name, size = "", len(federation.parties.names)
+        delta = protection.privacy.delta
+        if delta >= 1 / size:
+            whose = f" of {name}" if name else ""
+            refuse(
+                recipe,
+                f"{protection.key}.delta",
+                f"{delta:g} is not below 1 / size = {1 / size:.3g} for the {size} units"
+                f"{whose}, so publishing one of them whole would pass; use at most "
+                f"{0.1 / size:.0e}",
+            )
 
 
 def batch_within_data(facts: RecipeFacts) -> None:
@@ -91,19 +92,20 @@ def batch_within_data(facts: RecipeFacts) -> None:
 
 def unit_exists(facts: RecipeFacts) -> None:
     """Protecting groups needs a column that names them and a cap on their rows."""
-    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
+    recipe, privacy = facts.recipe, facts.recipe.privacy_of_rows
     if privacy is None or privacy.unit != "group":
         return
+    key = key_of_rows(recipe)
     if getattr(recipe.data, "unit", None) is None:
         refuse(
             recipe,
-            "differential_privacy.unit",
+            f"{key}.unit",
             "group needs to know whose row is whose; name the column by `data: {unit: COLUMN}`",
         )
     if privacy.rows_per_unit is None:
         refuse(
             recipe,
-            "differential_privacy.unit",
+            f"{key}.unit",
             "group needs a cap on the rows of one unit; declare "
             "`differential_privacy: {rows_per_unit: N}` (more rows are dropped at random)",
         )
@@ -223,12 +225,13 @@ def parties_are_real(facts: RecipeFacts) -> None:
 def parties_with_accounts_are_named(facts: RecipeFacts) -> None:
     """A party that is charged by itself has an account, and that a name before rows are read."""
     recipe, federation = facts.recipe, facts.recipe.federated_learning
-    if federation is None or federation.parties.named or protects(recipe) in (None, "client"):
+    privacy = recipe.privacy_of_rows
+    if federation is None or federation.parties.named or privacy is None:
         return
     refuse(
         recipe,
         "federated_learning.parties",
-        f"each party is charged for its own units of kind {protects(recipe)}, and where a column "
+        f"each party is charged for its own units of kind {privacy.unit}, and where a column "
         "names the parties their accounts would be known only once rows are read; declare them by "
         "`sizes: {NAME: UNITS, …}`, or protect whole parties (`unit: client`)",
     )
@@ -336,6 +339,7 @@ def averages_are_whole(facts: RecipeFacts) -> None:
 
 
 CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
+    two_promises_are_to_different_units,
     columns_are_in_the_files,
     per_unit_clipping,
     norms_leave_room_for_noise,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from torch import nn
 
 from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
-from nacre.gradient_clipping import BY_KIND
+from nacre.gradient_clipping import BY_KIND, UnitClip
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
@@ -41,17 +41,26 @@ _LEAST_NORM, _MOST_NORM = 1e-20, 1e20
 def norms_leave_room_for_noise(facts: RecipeFacts) -> None:
     """Noise in proportion to the bound has to be a number of float32, and so have its grid and a
     sum of many units."""
-    rule = pieces.unit_clip(facts.recipe)
-    if facts.recipe.differential_privacy is None or rule is None:
+    if facts.recipe.differential_privacy is None:
         return
-    bound = rule.bound(1)
-    if not _LEAST_NORM <= bound <= _MOST_NORM:
-        refuse(
-            facts.recipe,
-            "gradient_clipping.norm",
-            f"{bound:g} is so far from 1 that noise in proportion to it leaves 32-bit floating "
-            f"point; use a norm between {_LEAST_NORM:g} and {_MOST_NORM:g}",
-        )
+    for key, rule in _rules(facts.recipe):
+        bound = rule.bound(1)
+        if not _LEAST_NORM <= bound <= _MOST_NORM:
+            refuse(
+                facts.recipe,
+                f"{key}.norm",
+                f"{bound:g} is so far from 1 that noise in proportion to it leaves 32-bit floating "
+                f"point; use a norm between {_LEAST_NORM:g} and {_MOST_NORM:g}",
+            )
+
+
+def _rules(recipe: Recipe) -> Iterator[tuple[str, UnitClip]]:
+    """Every rule that bounds a unit's share, and where it stands."""
+    rule, inner = pieces.unit_clip(recipe), recipe.within_parties
+    if rule is not None:
+        yield "gradient_clipping", rule
+    if inner is not None:
+        yield "within_parties.gradient_clipping", inner.gradient_clipping
 
 
 def sums_carry_the_rule(facts: RecipeFacts) -> None:
@@ -77,7 +86,7 @@ def moving_rules_see_every_step(facts: RecipeFacts) -> None:
     if recipe.federated_learning is not None and rule.moved():
         refuse(
             recipe,
-            "gradient_clipping",
+            "gradient_clipping" if recipe.within_parties is None else "within_parties",
             f"{rule.kind} would begin again in every round of every party, since a party keeps "
             "nothing between rounds; use `gradient_clipping: {kind: automatic}`, which has no norm "
             "to tune",
@@ -95,10 +104,10 @@ def copies_are_of_images(facts: RecipeFacts) -> None:
 def parts_fit(recipe: Recipe, model: nn.Module, personal: Collection[str] = ()) -> None:
     """Refuses a rule whose parts are not those of the model as it will be trained; of whole parties
     those of what they send, which is without their `personal` weights."""
-    rule = pieces.unit_clip(recipe)
-    if rule is not None:
-        kept = personal if pieces.protects(recipe) == "client" else ()
+    for key, rule in _rules(recipe):
+        of_parties = key == "gradient_clipping" and pieces.protects(recipe) == "client"
+        kept = personal if of_parties else ()
         try:
             rule.groups([name for name in trainable(model) if name not in kept])
         except Refusal as error:
-            refuse(recipe, "gradient_clipping.norms", str(error), type(error))
+            refuse(recipe, f"{key}.norms", str(error), type(error))

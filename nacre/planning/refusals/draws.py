@@ -7,15 +7,15 @@ from nacre.data.sampling import CyclicPoisson
 from nacre.differential_privacy.events import require_neighbours, require_pair
 from nacre.planning.facts import RecipeFacts
 from nacre.planning.mechanisms import cohort
+from nacre.planning.protection import key_of_rows, protections_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
-from nacre.training.pieces import protects
 
 
 def sampling_with_event(facts: RecipeFacts) -> None:
     """Noise over rows is priced for draws, and neighbours, that have a proof."""
-    recipe, privacy = facts.recipe, facts.recipe.differential_privacy
-    if privacy is None or protects(recipe) == "client":
+    recipe, privacy = facts.recipe, facts.recipe.privacy_of_rows
+    if privacy is None:
         return
     for size in facts.sizes.distinct():
         try:
@@ -34,20 +34,21 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
             refuse(recipe, "training.batch", str(error))
     if privacy is None:
         return
-    problem = privacy.noise.unfit()
-    if problem is not None:
-        refuse(recipe, "differential_privacy.noise", problem)
-    if not privacy.noise.correlated:
-        return
-    federation = recipe.federated_learning
-    if federation is not None and privacy.unit != "client":
+    for protection in protections_of(recipe):
+        problem = protection.privacy.noise.unfit()
+        if problem is not None:
+            refuse(recipe, f"{protection.key}.noise", problem)
+    federation, of_rows = recipe.federated_learning, recipe.privacy_of_rows
+    if federation is not None and of_rows is not None and of_rows.noise.correlated:
         refuse(
             recipe,
-            "differential_privacy.noise",
-            f"{privacy.noise.kind} noise remembers earlier steps, and a party keeps none of its "
+            f"{key_of_rows(recipe)}.noise",
+            f"{of_rows.noise.kind} noise remembers earlier steps, and a party keeps none of its "
             "noise between rounds; use `noise: {kind: gaussian}`, or protect whole parties "
             "(`unit: client`), whose noise the server adds",
         )
+    if not privacy.noise.correlated:
+        return
     if federation is not None:
         sampling, steps = cohort(recipe), federation.rounds
         if not isinstance(sampling, CyclicPoisson):

@@ -20,7 +20,6 @@ from nacre.models.stock.transformer import Transformer
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
 from nacre.training import pieces
-from nacre.training.pieces import protects
 
 _FEW = 4  # rows that a stock transformer is tried on first: a full one, and padded ones
 
@@ -28,7 +27,7 @@ _FEW = 4  # rows that a stock transformer is tried on first: a full one, and pad
 def no_other_randomness(facts: RecipeFacts) -> None:
     """Dropout has masks keyed by unit; other randomness follows a unit's place in the batch."""
     recipe = facts.recipe
-    if recipe.differential_privacy is None or protects(recipe) == "client":
+    if recipe.privacy_of_rows is None:
         return
     rows = pieces.random_batch(recipe, facts.schema, 64)["features"]
     if draws(facts.model, rows.reshape(-1, *facts.schema.shape)):

@@ -18,6 +18,7 @@ from nacre.fine_tuning import LoRA
 from nacre.fine_tuning.layers import is_linear
 from nacre.models import CNN, GPT, MLP, Pretrained, Scattering
 from nacre.models.stock.pretrained import parameters
+from nacre.planning.protection import protections_of
 from nacre.recipe.places import refuse
 from nacre.training.pieces import physical_memory
 
@@ -110,19 +111,18 @@ def _batch_fits(recipe: Recipe, schema: Schema) -> None:
 
 
 def _steps_are_priced(recipe: Recipe) -> None:
-    privacy, ledger, federation = (
-        recipe.differential_privacy, recipe.ledger, recipe.federated_learning,
-    )  # fmt: skip
-    if privacy is None:
+    federation = recipe.federated_learning
+    if recipe.differential_privacy is None or recipe.ledger is None:
         return
-    rule = ledger.grant.rule if ledger is not None and ledger.grant is not None else ""
     steps = recipe.training.steps
     if federation is not None:
         steps = federation.rounds * federation.local.steps
-    if steps > _PRICED and "pld" in (rule, privacy.accountant):
-        refuse(
-            recipe,
-            "training.steps" if federation is None else "federated_learning.rounds",
-            f"pld cannot price {steps} steps within minutes, only up to {_PRICED}; use fewer, or "
-            "`accountant: rdp` and `grant: {rule: rdp}`",
-        )
+    for protection in protections_of(recipe):
+        rule = protection.granted.rule if protection.granted is not None else ""
+        if steps > _PRICED and "pld" in (rule, protection.privacy.accountant):
+            refuse(
+                recipe,
+                "training.steps" if federation is None else "federated_learning.rounds",
+                f"pld cannot price {steps} steps within minutes, only up to {_PRICED}; use fewer, "
+                "or `accountant: rdp` and `grant: {rule: rdp}`",
+            )

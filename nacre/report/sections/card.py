@@ -10,6 +10,7 @@ from nacre.report.sections.blocks import AnyBlock, Cell, FactList, Fold, Section
 from nacre.report.sections.numbers import listed, number_text
 from nacre.report.sections.words import (
     NOT_FOR_OTHERS,
+    parties_by_unit,
     party_count,
     party_names,
     public_demonstration,
@@ -122,7 +123,7 @@ def _range(said: Any) -> str:
 
 def _rows(evidence: Evidence, data: Mapping[str, Any]) -> str:
     """How many units were declared, and of which file or set."""
-    parties = evidence["plan"]["parties"]
+    parties = parties_by_unit(evidence["plan"]["parties"])[-1]
     total = sum(party["size"] * party.get("parties", 1) for party in parties)
     source = data.get("name") or data.get("path")
     origin = f" of {source}" if isinstance(source, str) else ""

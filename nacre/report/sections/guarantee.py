@@ -17,10 +17,10 @@ from nacre.report.sections.blocks import (
     TextBlock,
 )
 from nacre.report.sections.drawing import Caption
-from nacre.report.sections.headline import worst
 from nacre.report.sections.mechanism import mechanism
 from nacre.report.sections.numbers import epsilon_text, listed, number_text
 from nacre.report.sections.odds import odds
+from nacre.report.sections.words import largest, promised
 
 Technique = Literal[
     "gradient_clipping",
@@ -55,20 +55,22 @@ def protection(evidence: Evidence) -> Section:
 
 def privacy(evidence: Evidence) -> Section:
     """Epsilon as odds, the mechanism that it is computed from, and what it rests on."""
-    parties, party = evidence["plan"]["parties"], worst(evidence)
+    found = promised(evidence)
     blocks: list[AnyBlock] = []
-    if party is None:
+    if not found:
         blocks.append(
             TextBlock("This run has no differential privacy, so there is no epsilon to state.")
         )
-    else:
-        blocks += [odds(evidence, party), *mechanism(evidence), *_growth(parties)]
-    lead = "Assumed:" if party is None else "This holds as long as:"
+    for place, parties in enumerate(found):
+        within = "within-parties-" if place else ""
+        blocks += [odds(evidence, largest(parties), within), *mechanism(evidence, parties)]
+        blocks += _growth(parties, within)
+    lead = "This holds as long as:" if found else "Assumed:"
     blocks += [TextBlock(lead), Listing(evidence["plan"]["assumptions"])]
     return Section("privacy", "Privacy", blocks)
 
 
-def _growth(parties: list[PartyFacts]) -> list[AnyBlock]:
+def _growth(parties: list[PartyFacts], within: str) -> list[AnyBlock]:
     """Epsilon by step, curves that coincide on paper drawn once; nothing without points."""
     found = {p["name"]: p["epsilon_by_step"] for p in parties if p["epsilon_by_step"]}
     last = max((points[-1][1] for points in found.values()), default=0.0)
@@ -88,12 +90,12 @@ def _growth(parties: list[PartyFacts]) -> list[AnyBlock]:
     ]
     svg = charts.lines(
         Caption(
-            name="growth",
+            name=f"{within}growth",
             title="Epsilon by step",
             description=f"Epsilon rises with every step and ends at {epsilon_text(last)}.",
         ),
         series,
-        x=("steps over rows", number_text),
+        x=("rounds" if parties[0]["unit"] == "client" else "steps over rows", number_text),
         y=("epsilon", number_text),
         floor=0.0,
     )

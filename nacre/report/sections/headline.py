@@ -25,9 +25,11 @@ from nacre.report.sections.numbers import (
 )
 from nacre.report.sections.words import (
     holders,
+    largest,
     moved_by,
     party_count,
     party_names,
+    promised,
     recipe_audits,
     unit_words,
     units_declared,
@@ -83,9 +85,9 @@ def variant(evidence: Evidence, name: str) -> Variant | None:
 
 
 def worst(evidence: Evidence) -> PartyFacts | None:
-    """The party of the largest epsilon; None where nothing is promised."""
-    promised = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
-    return max(promised, key=lambda party: party["epsilon"] or 0.0, default=None)
+    """The party of the largest epsilon; None where nothing is promised. Of two promises, that to
+    whole parties."""
+    return next((largest(parties) for parties in promised(evidence)), None)
 
 
 def interval(figure: IntervalFacts | FindingFacts) -> str:
@@ -175,14 +177,14 @@ def _who(evidence: Evidence) -> str:
 
 
 def _promise(evidence: Evidence) -> str:
-    party = worst(evidence)
-    if party is None:
-        return "Nothing bounds what the model gives away about a row."
-    most = " at most" if len(evidence["plan"]["parties"]) > 1 else ""
-    return (
-        f"What the model can give away about {unit_words(evidence, party)} is bounded: epsilon is"
-        f"{most} {epsilon_text(party['epsilon'])} at delta {delta(party['delta'])}."
-    )
+    sentences: list[str] = []
+    for parties in promised(evidence):
+        party, most = largest(parties), " at most" if len(parties) > 1 else ""
+        sentences.append(
+            f"What the model can give away about {unit_words(evidence, party)} is bounded: epsilon "
+            f"is{most} {epsilon_text(party['epsilon'])} at delta {delta(party['delta'])}."
+        )
+    return " ".join(sentences) or "Nothing bounds what the model gives away about a row."
 
 
 def _skill(evidence: Evidence) -> str:
@@ -295,14 +297,20 @@ def _asked(evidence: Evidence) -> set[str]:
 def epsilon_figure(evidence: Evidence) -> tuple[str, str]:
     """Epsilon as one figure or from the least to the greatest party, and what it has to be read
     with; `unbounded` where nothing is promised."""
-    promised = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
-    if not promised:
+    found = promised(evidence)
+    if not found:
         return "unbounded", "no differential privacy: nothing is protected"
-    whose = "; ".join(dict.fromkeys(unit_words(evidence, party) for party in promised))
-    by = ", ".join(dict.fromkeys(str(party["accountant"]).upper() for party in promised))
-    deltas = spread([party["delta"] or 0.0 for party in promised], delta)
-    each = f", {holders(promised)}" if len(promised) > 1 else ""
-    figure = spread([party["epsilon"] or 0.0 for party in promised], epsilon_text)
+    figures = [_epsilons(evidence, parties) for parties in found]
+    return " and ".join(f for f, _ in figures), "; and ".join(detail for _, detail in figures)
+
+
+def _epsilons(evidence: Evidence, parties: list[PartyFacts]) -> tuple[str, str]:
+    """The same of parties of one unit."""
+    whose = "; ".join(dict.fromkeys(unit_words(evidence, party) for party in parties))
+    by = ", ".join(dict.fromkeys(str(party["accountant"]).upper() for party in parties))
+    deltas = spread([party["delta"] or 0.0 for party in parties], delta)
+    each = f", {holders(parties)}" if len(parties) > 1 else ""
+    figure = spread([party["epsilon"] or 0.0 for party in parties], epsilon_text)
     return figure, f"for {whose}{each}; at δ = {deltas}, by {by}"
 
 

@@ -23,9 +23,9 @@ def _alike(words: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(words))
 
 
-def mechanism(evidence: Evidence) -> list[AnyBlock]:
-    """Six rows of facts, and each party's own numbers in a fold."""
-    parties = [p for p in evidence["plan"]["parties"] if p["epsilon"] is not None]
+def mechanism(evidence: Evidence, parties: list[PartyFacts]) -> list[AnyBlock]:
+    """Six rows of facts of these parties, of one unit, and each one's own numbers in a fold; one
+    more, whom the promise holds against, where the run makes two."""
     who = _alike([unit_words(evidence, p) for p in parties])
     by = _alike([p["adjacency"].replace("_", " ") for p in parties])
     epsilons = spread([p["epsilon"] or 0.0 for p in parties], epsilon_text)
@@ -42,6 +42,8 @@ def mechanism(evidence: Evidence) -> list[AnyBlock]:
         ("noise", f"{_alike([_noise(p) for p in parties])}; multiplier {_multipliers(parties)}"),
         ("account", _account(evidence, parties)),
     ]
+    if against := _alike([said for p in parties if (said := p.get("against"))]):
+        rows.insert(1, ("against", against))
     shared = f", {holders(parties)}" if len(parties) > 1 else ""
     return [FactList(f"The mechanism and its price{shared}", rows), _by_party(parties)]
 

@@ -39,8 +39,9 @@ def sure(epsilon: float) -> float:
     return 1 / (1 + math.exp(-epsilon))
 
 
-def odds(evidence: Evidence, party: PartyFacts) -> Beside:
-    """Epsilon in one plain sentence with its picture, and what it does not rule out."""
+def odds(evidence: Evidence, party: PartyFacts, within: str = "") -> Beside:
+    """Epsilon in one plain sentence with its picture, and what it does not rule out. `within`
+    begins the picture's name where it is not the page's first one."""
     bound, slack, who = party["epsilon"] or 0.0, party["delta"] or 0.0, unit_words(evidence, party)
     with_it = math.ceil(100 * detected(bound, slack, _WITHOUT / 100) - 1e-9)
     replaced, many = party["adjacency"] == "replace_one", party["unit"] == "group"
@@ -65,7 +66,7 @@ def odds(evidence: Evidence, party: PartyFacts) -> Beside:
     ]
     said = "; ".join(f"{label}: {count} out of 100" for label, count in counts)
     title = "Outcomes that point to it, at most"
-    words = Caption(name="odds", title=title, description=said)
+    words = Caption(name=f"{within}odds", title=title, description=said)
     shown = [(f"{label}: {count} of 100", count) for label, count in counts]
     return Beside(texts, Figure(hundreds(words, shown), title, ""))
 

@@ -67,6 +67,24 @@ def units_declared(evidence: Evidence, party: PartyFacts) -> str:
     return {"example": "rows", "client": "parties"}[party["unit"]]
 
 
+def parties_by_unit(parties: Sequence[PartyFacts]) -> list[list[PartyFacts]]:
+    """The parties of each unit that is protected: one list, or whole parties and then the rows
+    within them. Epsilons of different units are no figures of one kind."""
+    units = dict.fromkeys(party["unit"] for party in parties)
+    return [[party for party in parties if party["unit"] == unit] for unit in units]
+
+
+def promised(evidence: Evidence) -> list[list[PartyFacts]]:
+    """The parties that are promised something, by unit."""
+    found = [party for party in evidence["plan"]["parties"] if party["epsilon"] is not None]
+    return parties_by_unit(found)
+
+
+def largest(parties: Sequence[PartyFacts]) -> PartyFacts:
+    """The party of the largest epsilon, of those of one unit."""
+    return max(parties, key=lambda party: party["epsilon"] or 0.0)
+
+
 def holders(parties: list[PartyFacts]) -> str:
     """Of whom a figure is that all parties share, as `all 24 parties`; one holder is not named."""
     return f"all {count_in_words(len(parties), 'parties')}" if len(parties) > 1 else ""
@@ -74,6 +92,7 @@ def holders(parties: list[PartyFacts]) -> str:
 
 def party_names(parties: Sequence[PartyFacts]) -> list[str]:
     """The names of the parties of a federation; [] where they have none in the plan."""
+    parties = parties_by_unit(parties)[-1]
     each = [party["name"] for party in parties]
     return each if parties[0]["unit"] != "client" and party_count(parties) == len(each) else []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nacre.core.strict import canonical
 from nacre.models.callables import PythonModel, files_beside
-from nacre.planning.protection import protection_of
+from nacre.planning.protection import protections_of
 from nacre.recipe.options import content
 from nacre.recipe.schema import Recipe
 
@@ -25,7 +25,7 @@ def agreed_digest(recipe: Recipe) -> str:
     files and ledgers of their own have the same digest where they would train the same.
     """
     said: Any = content(recipe)
-    protection = protection_of(recipe)
+    protections = protections_of(recipe)
     shared = {key: value for key, value in said.items() if key not in _OWN}
     shared["data"] = _without_paths(recipe.data, shared["data"])
     if isinstance(recipe.model, PythonModel):
@@ -35,7 +35,9 @@ def agreed_digest(recipe: Recipe) -> str:
             ).hexdigest()
             for file in files_beside(recipe.model, recipe.folder)
         }
-    shared["accountant"] = None if protection is None else protection.accountant
+    shared["accountant"] = protections[0].accountant if protections else None
+    if len(protections) > 1:
+        shared["accountant within parties"] = protections[1].accountant
     return hashlib.sha256(b"nacre federation" + canonical(_plain(shared)).encode()).hexdigest()
 
 

@@ -23,16 +23,14 @@ from nacre.core.run_folder import RunFolder, create, reopen
 from nacre.core.tensors import detached
 from nacre.core.types import Release, Tensors
 from nacre.data.text.token_cache import Aids, TokenCache
-from nacre.federated_learning import FederatedLearning, Party
+from nacre.federated_learning import AllParties, FederatedLearning, Party
 from nacre.federated_learning.local.between_rounds import personal_of
 from nacre.federated_learning.local.kept import Memories, Memory
 from nacre.federated_learning.messages import RoundRequest, misfit
 from nacre.federated_learning.roster import Identity, Roster
 from nacre.federated_learning.secure import SecureGather
 from nacre.federated_learning.secure.member import Member
-from nacre.planning.plan import Plan, plan
-from nacre.planning.pricing import charged
-from nacre.planning.protection import protection_of
+from nacre.planning.plan import Plan, covered, plan
 from nacre.recipe.load import dumps
 from nacre.recipe.schema import Recipe
 from nacre.runs import reservations, rows
@@ -57,7 +55,8 @@ from nacre.training.planned import PlannedLevels
 
 def party_plan(recipe: Recipe, name: str) -> Plan:
     """The plan of one party: its own level, priced; of a run that protects whole parties, theirs
-    together. Raises as `plan` does, and `RunError` for a name that the recipe does not have."""
+    together, or both. Raises as `plan` does, and `RunError` for a name that the recipe does not
+    have."""
     found = plan(recipe, ledger=False)
     federation = recipe.federated_learning
     if federation is None:
@@ -72,6 +71,12 @@ def party_plan(recipe: Recipe, name: str) -> Plan:
         raise RunError(f"the recipe has no party {name!r}; it names {known}")
     own = tuple(level for level in found.levels if level.name in ("", name))
     return replace(found, levels=own)
+
+
+def draws_parties(recipe: Recipe) -> bool:
+    """Whether a round asks some of the parties, drawn by coins."""
+    federation = recipe.federated_learning
+    return federation is not None and not isinstance(federation.cohort, AllParties)
 
 
 def public_source(digest: str) -> Source:
@@ -89,6 +94,18 @@ class _Rounds:
     def journal(self, step: int, entered: str) -> None:
         """See `Journal.journal`."""
         self.charge.journal(step // self.steps, entered)
+
+
+@dataclass(frozen=True)
+class _InTurn:
+    """A journal that writes into several, one after another."""
+
+    journals: tuple[Journal, ...]
+
+    def journal(self, step: int, entered: str) -> None:
+        """See `Journal.journal`."""
+        for each in self.journals:
+            each.journal(step, entered)
 
 
 class Attending:
@@ -123,10 +140,7 @@ class Attending:
         run = (reopen(into).name(), into) if again else None
         self._plan = party_plan(recipe, name)
         policy.require(self._plan, self.recipe, name)
-        protection = protection_of(recipe)
-        if protection is not None:
-            levels = [charged(recipe, protection, level, run) for level in self._plan.priced]
-            self._plan = replace(self._plan, levels=tuple(levels))
+        self._plan = covered(self._plan, run)
         self._key = self._folder.key(self._folder.holder_key) if again else os.urandom(32)
         self._held = self._read(self._key)
         if again:
@@ -252,9 +266,12 @@ class Attending:
         self._charges = self._open.enter_context(self._reserved())
         option = whole.recipe.federated_learning
         assert option is not None
-        journal: Journal = self._charges.get(self._name, NoJournal())
+        journals: list[Journal] = []
+        if self._name in self._charges:
+            journals.append(self._charges[self._name])
         if "" in self._charges:
-            journal = _Rounds(self._charges[""], option.local.steps)
+            journals.append(_Rounds(self._charges[""], option.local.steps))
+        journal = _InTurn(tuple(journals)) if journals else NoJournal()
         keyed = source.child("party", self._name)
         planned = PlannedLevels.of(whole.to_json()).over(self._name)
         folder.parties.mkdir(exist_ok=True)
@@ -324,7 +341,7 @@ class Attending:
         parts = {level.name: held.cells for level in self._plan.priced}
         made = reservations.reserve(
             self._plan, folder.name(), folder.path, new=not folder.reserved, cells=held.cells,
-            parts=parts,
+            parts=parts, drawn=draws_parties(self._plan.recipe),
         )  # fmt: skip
         if not folder.reserved:
             folder.mark_reserved()

@@ -34,6 +34,7 @@ from nacre.runs.features import passed
 from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.attending import public_source
 from nacre.runs.federation.memory import PartiesElsewhere
+from nacre.runs.federation.sides import of_whole_parties
 from nacre.runs.federation.sums import sum_terms
 from nacre.runs.loop import Surroundings, loop
 from nacre.runs.progress import Progress, Silent
@@ -77,7 +78,8 @@ def lead(
     observe: Progress | None = None,
 ) -> Run:
     """Trains with parties elsewhere, or with `resume` goes on to the same weights. `plan` is made
-    with `ledger=False`, unless whole parties are protected: then this side's ledger pays too.
+    with `ledger=False`; where whole parties are protected this side's ledger pays for that, and
+    `covered(plan, run, unit="client")` looks at it.
 
     Raises `Incompatible` for what needs private rows at the server, `RunError` as `train`, and what
     `connect` raises. Until the parties have come nothing is charged anywhere.
@@ -206,5 +208,5 @@ def _frozen(setting: Setting, held: Holdings, base: torch.nn.Module, watch: Prog
 
 def _charges(plan: Plan, folder: RunFolder) -> reservations.Charges:
     """Of whole parties alone: what is promised of rows is each party's to pay for."""
-    whole = any(level.mechanism.unit == "client" for level in plan.priced)
-    return reserved(plan, folder) if whole else reservations.Charges({})
+    whole = of_whole_parties(plan)
+    return reserved(whole, folder) if whole.levels else reservations.Charges({})

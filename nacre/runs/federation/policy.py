@@ -159,11 +159,10 @@ class Policy:
             if ceiling is None:
                 return f"its `units` do not name {unit!r}"
             if not level.price.epsilon <= ceiling.epsilon:
-                return (
-                    f"the run spends epsilon {rounded_up(level.price.epsilon)}, more than it allows"
-                )
+                spent = rounded_up(level.price.epsilon)
+                return f"the run spends epsilon {spent} of unit {unit!r}, more than it allows"
             if not level.delta <= ceiling.delta:
-                return f"the run spends delta {level.delta:g}, more than it allows"
+                return f"the run spends delta {level.delta:g} of unit {unit!r}, more than it allows"
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 from nacre.core.errors import RunError
@@ -13,7 +14,7 @@ from nacre.planning.plan import Plan, plan
 from nacre.recipe.schema import Recipe
 from nacre.runs import reservations
 from nacre.runs.begin import reserved
-from nacre.runs.federation.attending import party_plan
+from nacre.runs.federation.attending import draws_parties, party_plan
 
 PARTY, LED = "party", "led"
 """Facts of such folders: the name of the party, or that its parties are elsewhere."""
@@ -47,13 +48,15 @@ def charges_of(recipe: Recipe, folder: RunFolder) -> Generator[reservations.Char
     elif name:
         planned = party_plan(recipe, name)
     else:
-        planned = plan(recipe, ledger=False)
-        if not _whole(planned):  # each party pays for its own rows
+        planned = of_whole_parties(plan(recipe, ledger=False))
+        if not planned.levels:  # each party pays for its own rows
             yield reservations.Charges({})
             return
-    with reserved(planned, folder) as charges:
+    with reserved(planned, folder, drawn=bool(name) and draws_parties(recipe)) as charges:
         yield charges
 
 
-def _whole(planned: Plan) -> bool:
-    return any(level.mechanism.unit == "client" for level in planned.priced)
+def of_whole_parties(plan: Plan) -> Plan:
+    """What the server of a run pays for: the level of whole parties, or no level."""
+    levels = tuple(level for level in plan.priced if level.mechanism.unit == "client")
+    return replace(plan, levels=levels)
