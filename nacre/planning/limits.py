@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nacre.differential_privacy.options import DistributedGaussianNoise
 from nacre.federated_learning.secure import SecureGather
 from nacre.planning.robustness import robustness, rule_of
 from nacre.recipe.schema import Recipe
@@ -36,9 +37,8 @@ def assumptions(recipe: Recipe) -> list[str]:
             found.append(
                 "The server is trusted: it sees each party's change before the noise."
                 if secure is None
-                else "The server is trusted to add the noise: before it, it sees the sum of the "
-                "changes and no single one. Epsilon covers what a party's rows say, and not that "
-                "it takes part."
+                else f"{_noised_by(recipe, secure)} Epsilon covers what a party's rows say, and "
+                "not that it takes part."
             )
         else:
             found += [
@@ -61,6 +61,23 @@ def _secure(recipe: Recipe) -> SecureGather | None:
     federation = recipe.federated_learning
     gather = federation.gather if federation is not None else None
     return gather if isinstance(gather, SecureGather) else None
+
+
+def _noised_by(recipe: Recipe, secure: SecureGather) -> str:
+    """Who is trusted with the noise of a secure sum."""
+    option = recipe.differential_privacy
+    if option is None or not isinstance(option.noise, DistributedGaussianNoise):
+        return (
+            "The server is trusted to add the noise: before it, it sees the sum of the changes "
+            "and no single one."
+        )
+    known = secure.threshold - secure.colluders
+    return (
+        f"Nobody is trusted with the noise: of each sum, which is over {secure.threshold} parties "
+        f"or more, at least {known} are honest, each adds its own share, and epsilon counts the "
+        "shares of these alone. What other parties add or leave out changes nothing of it. Parties "
+        "in one process have their keys from the run's key, which knows all shares."
+    )
 
 
 def _units(recipe: Recipe) -> str:

@@ -173,6 +173,8 @@ def noise_words(recipe: Recipe) -> str | None:
         "compiled code" if COMPILED else "NumPy, as the compiled code was not built at installation"
     )
     aes = "secure: AES-256 keyed by the operating system"
+    if not option.noise.normal:
+        return f"{aes}; {option.noise.added}"
     return f"{aes}, made normal by {made}; {option.noise.added}"
 
 

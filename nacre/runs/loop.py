@@ -190,7 +190,7 @@ def _federation(
         counted = pieces.protects(plan.recipe) != "client"
         heard = partial(_said, asked, counted=counted)
     else:
-        gather = outside.gather(option.gather, expected, outer.clip, weights)
+        gather = outside.gather(option.gather, expected, outer, weights)
         wire, recipe = outside.transport, outside.recipe
     private = isinstance(outer.noise, NoNoise) and plan.private
     if private:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who pric
 
 _LEAST = 0.25
 """The smallest variance of a share that the theorem covers: a deviation of a half."""
+_BITS = 40  # that are kept of a variance
 _UP = 1 + 1e-12
 """What rounding in floating point can take from a price: many times 100 operations of 2**-53."""
 
@@ -95,10 +96,14 @@ class NoiseShares:
 
     @classmethod
     def of(cls, multiplier: float, *, shares: int, dimension: int, sensitivity: float) -> Self:
-        """The shares whose sum has a deviation of `multiplier` sensitivities, at least."""
+        """The shares whose sum has a deviation of `multiplier` sensitivities, at least: the
+        variance is rounded up, so that machines whose floating point differs in the last digits
+        make the same; and a share is no narrower than the theorem covers."""
         if shares < 1:
             raise BadArgument(f"shares={shares} must be at least 1: nobody is left to hide it")
-        variance = (multiplier * sensitivity) ** 2 / shares * _UP
+        least = max((multiplier * sensitivity) ** 2 / shares, _LEAST)
+        exponent = math.frexp(least)[1] - _BITS
+        variance = math.ldexp(math.ceil(math.ldexp(least, -exponent)), exponent)
         return cls(variance=variance, shares=shares, dimension=dimension, sensitivity=sensitivity)
 
     @property

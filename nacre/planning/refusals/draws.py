@@ -5,6 +5,8 @@ from __future__ import annotations
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
 from nacre.data.sampling import CyclicPoisson
 from nacre.differential_privacy.events import require_neighbours, require_pair
+from nacre.differential_privacy.options import DistributedGaussianNoise
+from nacre.federated_learning.secure import SecureGather
 from nacre.planning.facts import RecipeFacts
 from nacre.planning.mechanisms import cohort
 from nacre.recipe.places import refuse
@@ -37,6 +39,8 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
     problem = privacy.noise.unfit()
     if problem is not None:
         refuse(recipe, "differential_privacy.noise", problem)
+    if isinstance(privacy.noise, DistributedGaussianNoise):
+        _parties_add_it(facts)
     if not privacy.noise.correlated:
         return
     federation = recipe.federated_learning
@@ -65,3 +69,29 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
         require_pair(sampling, noise)
     except Refusal as error:
         refuse(recipe, "differential_privacy.noise", str(error), type(error))
+
+
+def _parties_add_it(facts: RecipeFacts) -> None:
+    """Noise in shares needs parties, a sum that hides each share, and one share at least that
+    nobody who looks knows."""
+    recipe, federation = facts.recipe, facts.recipe.federated_learning
+    key = "differential_privacy.noise"
+    if protects(recipe) != "client" or federation is None:
+        refuse(
+            recipe, key,
+            "noise in shares is added by parties that protect themselves as a whole; use `unit: "
+            "client` with a federation, or `noise: {kind: gaussian}`",
+        )  # fmt: skip
+    if not isinstance(federation.gather, SecureGather):
+        refuse(
+            recipe, key,
+            "each party adds a share of the noise that is too small to hide it, so no share may be "
+            "seen by itself; use `gather: {kind: secure, threshold: …}`, or `noise: {kind: "
+            "gaussian}`, which a server adds that is trusted with it",
+        )  # fmt: skip
+    if federation.gather.colluders < 1:
+        refuse(
+            recipe, "federated_learning.gather.colluders",
+            "each party knows its own share of the noise and sees the model, so one colluder is "
+            "the least that noise in shares can assume; say `colluders: 1` or more",
+        )  # fmt: skip

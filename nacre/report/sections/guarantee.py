@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from nacre.planning.shares_of_noise import observers
 from nacre.report.facts import Evidence, PartyFacts
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
@@ -62,10 +63,17 @@ def privacy(evidence: Evidence) -> Section:
             TextBlock("This run has no differential privacy, so there is no epsilon to state.")
         )
     else:
-        blocks += [odds(evidence, party), *mechanism(evidence), *_growth(parties)]
+        blocks += [odds(evidence, party), *_observers(parties)]
+        blocks += [*mechanism(evidence), *_growth(parties)]
     lead = "Assumed:" if party is None else "This holds as long as:"
     blocks += [TextBlock(lead), Listing(evidence["plan"]["assumptions"])]
     return Section("privacy", "Privacy", blocks)
+
+
+def _observers(parties: list[PartyFacts]) -> list[AnyBlock]:
+    """Against whom each epsilon of noise in shares holds; nothing of other noise."""
+    said = [observers(against) for p in parties if (against := p.get("epsilon_against"))]
+    return [TextBlock(f"By who looks: {sentence}.") for sentence in dict.fromkeys(said)]
 
 
 def _growth(parties: list[PartyFacts]) -> list[AnyBlock]:

@@ -23,6 +23,7 @@ from nacre.federated_learning.secure import KeysInProcess
 from nacre.federated_learning.secure.member import Member
 from nacre.federated_learning.secure.sums import Secure
 from nacre.planning.plan import Plan
+from nacre.planning.shares_of_noise import noised_grid
 from nacre.runs.rows import Holdings, holder_names
 from nacre.runs.workers.pool import Job, Pool, Trained
 from nacre.training.fit import Journal
@@ -81,7 +82,7 @@ class Parties:
             assert plan.outer is not None
             self._keys = KeysInProcess.of(
                 secure, source, tuple(option.parties.names), plan.digest, option.rounds,
-                plan.outer.clip, detached(trainable(model)),
+                plan.outer.clip, detached(trainable(model)), noised_grid(plan.outer),
             )  # fmt: skip
         self._store = store
         self._members: dict[str, tuple[Member, Answers]] = {}
