@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor, nn
 
 from nacre.core.random import Source
@@ -191,6 +192,34 @@ class GradientSum(Protocol):
     def __call__(
         self, model: nn.Module, units: AnyUnits, clip: Clip, source: Source
     ) -> BoundedSum: ...
+
+
+class NoiseShare(Protocol):
+    """One holder's share of a noise on whole numbers, which no one holder knows."""
+
+    @property
+    def dimension(self) -> int:
+        """Entries of the vector."""
+        ...
+
+    @property
+    def shares(self) -> int:
+        """Shares that are unknown to those who look, at least."""
+        ...
+
+    @property
+    def variance(self) -> float:
+        """Of one share, in squared whole numbers."""
+        ...
+
+    @property
+    def deviation(self) -> float:
+        """Of those shares together, in whole numbers."""
+        ...
+
+    def drawn(self, source: Source) -> np.ndarray:
+        """(dimension,) int64; the same source gives the same share."""
+        ...
 
 
 class Noise(Protocol):

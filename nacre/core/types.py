@@ -70,6 +70,7 @@ class BoundedSum:
     total: Tensors  # float32, shapes of the trainable parameters; ":name" entries of the rule
     bound: float
     local: LocalMetrics = field(default_factory=LocalMetrics)
+    noised: Noised | None = None  # the noise that is in the sum already, from the units' holders
 
     @classmethod
     def zero(cls, like: Mapping[str, Tensor], bound: float) -> BoundedSum:
@@ -85,13 +86,19 @@ class BoundedSum:
         """The sum over the units of both, which must be disjoint."""
         self._same_names(other)
         total = {name: value + other.total[name] for name, value in self.total.items()}
-        return BoundedSum(total, max(self.bound, other.bound), self.local + other.local)
+        return self._with(other, total)
 
     def __iadd__(self, other: BoundedSum) -> BoundedSum:
         """The same in the memory of `self`: for a sum that nobody else holds."""
         self._same_names(other)
         total = {name: value.add_(other.total[name]) for name, value in self.total.items()}
-        return BoundedSum(total, max(self.bound, other.bound), self.local + other.local)
+        return self._with(other, total)
+
+    def _with(self, other: BoundedSum, total: Tensors) -> BoundedSum:
+        """A sum of which a part alone is noised is not noised."""
+        noised = self.noised if self.noised == other.noised else None
+        bound = max(self.bound, other.bound)
+        return BoundedSum(total, bound, self.local + other.local, noised)
 
     def _same_names(self, other: BoundedSum) -> None:
         if self.total.keys() != other.total.keys():
@@ -106,6 +113,10 @@ class Noised:
     deviation: float
     bound: float | None = None
     """L2 norm that one unit contributes at most to the sum; None where the noise does not say."""
+    shares: int | None = None
+    """Where the units' holders added it themselves, each a share, before the sum was taken: the
+    shares that are unknown to everyone else, of which `deviation` is at least that. None where one
+    noise was added to the sum."""
 
 
 @dataclass(frozen=True)

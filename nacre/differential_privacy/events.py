@@ -56,6 +56,8 @@ sums, whose sensitivity under turns at least `cycle` steps apart is in the devia
 `length_of_turns`, with its proof). That coins fall is not counted: leaving turns out moves no node
 and no row further.
 
+*Noise in shares* is priced on full draws by `NoiseShares`: rho-zCDP a round, never as a Gaussian.
+
 Every other pair of sampling and correlated noise is refused. Poisson under replace-one has the
 worst pair (1-q) N(0) + q N(±1/2), which no event of dp-accounting's describes for both of its
 pricers; it is refused rather than priced by another.
@@ -83,6 +85,7 @@ from nacre.differential_privacy.leaves import (
     leaves,
 )
 from nacre.differential_privacy.noise.correlated import Banded, Tree, WholeRun
+from nacre.differential_privacy.noise.distributed import DistributedGaussian
 from nacre.differential_privacy.noise.independent import Gaussian, NoNoise
 
 if TYPE_CHECKING:  # dp-accounting takes a second to import: only those who price pay for it
@@ -106,7 +109,7 @@ def event(
         raise ValueError(f"steps={steps} must be at least 0")
     if isinstance(noise, NoNoise):
         return dp_accounting.NonPrivateDpEvent()
-    if not isinstance(noise, Gaussian | Banded | WholeRun):
+    if not isinstance(noise, Gaussian | Banded | WholeRun | DistributedGaussian):
         raise UnsupportedEvent(
             f"the noise {type(noise).__name__} has no event, so its price is unknown; use "
             "`noise: {kind: gaussian}`"
@@ -120,9 +123,12 @@ def event(
     if isinstance(noise, WholeRun) and steps > noise.steps:
         what = "tree" if isinstance(noise, Tree) else "noise"
         raise ValueError(f"steps={steps} must be at most those of the {what}, {noise.steps}")
-    step = dp_accounting.GaussianDpEvent(noise.multiplier)
-    if not isinstance(noise, WholeRun):
-        step = _sampled(sampling, step, adjacency)
+    if isinstance(noise, DistributedGaussian):
+        step = noise.fitted(adjacency)[1].event()
+    elif isinstance(noise, WholeRun):
+        step = dp_accounting.GaussianDpEvent(noise.multiplier)
+    else:
+        step = _sampled(sampling, dp_accounting.GaussianDpEvent(noise.multiplier), adjacency)
     require_priced(step, adjacency)
     count = -(-steps // span(sampling, noise))
     return step if count == 1 else dp_accounting.SelfComposedDpEvent(step, count)
@@ -144,7 +150,13 @@ def span(sampling: Sampling, noise: object) -> int:
 
 
 def require_pair(sampling: Sampling, noise: object) -> None:
-    """Raises `UnsupportedEvent` for correlated noise on a draw that it is not proven for."""
+    """Raises `UnsupportedEvent` for correlated noise, or noise in shares, on a draw that it is not
+    proven for."""
+    if isinstance(noise, DistributedGaussian) and not isinstance(sampling, AllUnits):
+        raise UnsupportedEvent(
+            f"{noise.kind} noise is priced for sums over all parties: those of a secure sum know "
+            "who takes part, so a draw hides nobody; use `cohort: {kind: all}`"
+        )
     if not isinstance(noise, Banded | WholeRun):
         return
     turns = sampling.separation

@@ -11,6 +11,7 @@ from nacre.core.errors import BadArgument, FileDamaged, Incompatible
 from nacre.core.types import Adjacency, Unit
 from nacre.differential_privacy.noise.blt import Buffered
 from nacre.differential_privacy.noise.correlated import Banded, Tree
+from nacre.differential_privacy.noise.distributed import DistributedGaussian
 from nacre.differential_privacy.noise.factorization import banded, buffered
 from nacre.differential_privacy.noise.independent import Draws, Gaussian
 
@@ -19,6 +20,7 @@ class TakenBack:
     """What noises state whose later steps take back a part of earlier ones'."""
 
     correlated: ClassVar[bool] = True
+    normal: ClassVar[bool] = True
     added: ClassVar[str] = "added in 32-bit floating point, since later steps take parts of it back"
     rounding: ClassVar[str] = (
         "Noise that later steps take parts of back is added in 32-bit floating point; attacks on "
@@ -45,6 +47,8 @@ class GaussianNoise:
     """Steps whose noise belongs together."""
     correlated: ClassVar[bool] = False
     """Whether a step's noise depends on that of earlier ones, which is kept in `local/`."""
+    normal: ClassVar[bool] = True
+    """Whether draws are of the normal distribution."""
     added: ClassVar[str] = "noised sums are rounded as those of exact real numbers would be"
     """How it is added to a sum."""
     rounding: ClassVar[str] = (
@@ -187,14 +191,56 @@ class BufferedNoise(TakenBack):
         return Buffered(weights=weights, decays=decays, steps=steps, separation=cycle)
 
 
-NoiseOption = GaussianNoise | BandedNoise | TreeNoise | BufferedNoise
+@dataclass(frozen=True, kw_only=True)
+class DistributedGaussianNoise:
+    """Discrete Gaussian noise that each party adds to its own change inside a secure sum, so that
+    neither the server nor any party knows the noise of the model; for `unit: client` with
+    `federated_learning.gather: {kind: secure}`, whose `threshold` and `colluders` say how much of
+    it is counted."""
+
+    kind: Literal["distributed_gaussian"] = "distributed_gaussian"
+
+    made: ClassVar[type[DistributedGaussian]] = DistributedGaussian
+    bands: ClassVar[int] = 1
+    correlated: ClassVar[bool] = False
+    normal: ClassVar[bool] = False
+    added: ClassVar[str] = "whole numbers, added by each party before its change is masked"
+    rounding: ClassVar[str] = (
+        "Noise is exact: changes are rounded to whole numbers no longer than the norm, and so is "
+        "the noise. Nothing of a price rests on floating point."
+    )
+
+    def sentence(self) -> str:
+        """The noise, as the subject of a sentence."""
+        return "Discrete Gaussian noise in shares, one from each party inside the secure sum,"
+
+    def remembered(self, steps: int) -> int:
+        """0: tensors as large as the parameters that are kept from step to step."""
+        return 0
+
+    def unfit(self) -> str | None:
+        """None: it is made on the processor."""
+        return None
+
+    def build(self, steps: int, cycle: int = 1) -> DistributedGaussian:
+        """The noise, without a multiplier, and without the sums that it goes into."""
+        return DistributedGaussian()
+
+
+NoiseOption = GaussianNoise | BandedNoise | TreeNoise | BufferedNoise | DistributedGaussianNoise
 """Every noise a recipe can name."""
 
-NOISES: tuple[type[NoiseOption], ...] = (GaussianNoise, BandedNoise, TreeNoise, BufferedNoise)
+NOISES: tuple[type[NoiseOption], ...] = (
+    GaussianNoise,
+    BandedNoise,
+    TreeNoise,
+    BufferedNoise,
+    DistributedGaussianNoise,
+)
 """The same as a tuple; the laws run over what they build."""
 
 
-BuiltNoise = Gaussian | Banded | Tree | Buffered
+BuiltNoise = Gaussian | Banded | Tree | Buffered | DistributedGaussian
 """What they build."""
 
 

@@ -118,9 +118,14 @@ class Promise:
         nothing, `Incompatible` for a noise that remembers its steps.
         """
         if self.privacy.noise.kind != "gaussian":
+            why = (
+                "remembers earlier steps, and a loop of your own keeps nothing for it"
+                if self.privacy.noise.correlated
+                else "is added by the parties of a secure sum, and a loop of your own has none"
+            )
             raise Incompatible(
-                f"{self.privacy.noise.kind} noise remembers earlier steps, and a loop of your own "
-                "keeps nothing for it: use `noise: {kind: gaussian}`, or a recipe"
+                f"{self.privacy.noise.kind} noise {why}: use `noise: {{kind: gaussian}}`, or a "
+                "recipe"
             )
         noise = self.privacy.noise.build(self.steps)
         uncalibrated = Mechanism(

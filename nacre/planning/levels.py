@@ -15,6 +15,7 @@ from nacre.differential_privacy.accounting.price import Accountant, Price
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.selection.search import Search
 from nacre.ledger import Quote, Request
+from nacre.planning.shares_of_noise import by_observer
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -75,6 +76,12 @@ class PricedLevel(Level):
         """The level, once its account covers it."""
         return ChargedLevel(**vars(self), quote=quote)
 
+    def by_observer(self) -> dict[str, Any]:
+        """What plan.json says of who sees what, where parties noise a sum themselves."""
+        if isinstance(self.basis, Trial):
+            return {}
+        return by_observer(self.mechanism, self.delta, self.accountant)
+
     def promise(self) -> dict[str, Any]:
         """What plan.json says of the price."""
         return {
@@ -84,6 +91,7 @@ class PricedLevel(Level):
             "epsilon_by_step": [list(point) for point in self.by_step],
             "takes": None,
             **in_other_words(self.basis.event(), self.price.accountant, self.mechanism.adjacency),
+            **self.by_observer(),
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nacre.differential_privacy.options import Privacy
+from nacre.differential_privacy.options import DistributedGaussianNoise, Privacy
 from nacre.federated_learning.secure import SecureGather
 from nacre.planning.robustness import robustness, rule_of
 from nacre.recipe.schema import Recipe
@@ -59,9 +59,8 @@ def assumptions(recipe: Recipe) -> list[str]:
             found.append(
                 f"The server is trusted{whom}: it sees each party's change before the noise."
                 if secure is None
-                else f"The server is trusted{whom} to add the noise: before it, it sees the sum "
-                "of the changes and no single one. Epsilon covers what a party's rows say, and not "
-                "that it takes part."
+                else f"{_noised_by(recipe, secure, whom)} Epsilon covers what a party's rows say, "
+                "and not that it takes part."
             )
         if recipe.privacy_of_rows is not None:
             found += [
@@ -90,6 +89,23 @@ def _promises(recipe: Recipe) -> list[Privacy]:
     inner = recipe.within_parties
     both = (recipe.differential_privacy, inner.differential_privacy if inner is not None else None)
     return [each for each in both if each is not None]
+
+
+def _noised_by(recipe: Recipe, secure: SecureGather, whom: str) -> str:
+    """Who is trusted with the noise of a secure sum."""
+    option = recipe.differential_privacy
+    if option is None or not isinstance(option.noise, DistributedGaussianNoise):
+        return (
+            f"The server is trusted{whom} to add the noise: before it, it sees the sum of the "
+            "changes and no single one."
+        )
+    known = secure.threshold - secure.colluders
+    return (
+        f"Nobody is trusted with the noise{whom}: of each sum, which is over "
+        f"{secure.threshold} parties or more, at least {known} are honest, each adds its own share, and epsilon counts the "
+        "shares of these alone. What other parties add or leave out changes nothing of it. Parties "
+        "in one process have their keys from the run's key, which knows all shares."
+    )
 
 
 def _units(recipe: Recipe) -> str:

@@ -44,6 +44,7 @@ from nacre.planning.refusals.inputs import same_task, shares_are_of_the_classes
 from nacre.planning.refusals.personal import personal_layers_exist
 from nacre.planning.refusals.size import adapters_fit, fits
 from nacre.planning.search_facts import SearchFacts
+from nacre.planning.shares_of_noise import in_shares
 from nacre.recipe.load import recipe_digest, require_writable
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
@@ -235,6 +236,8 @@ def _draft(recipe: Recipe) -> _Draft:
     model = _prepared(recipe, model)
     parts_fit(recipe, model, personal_layers_exist(recipe, model))
     protection, outer = protection_of(recipe), over_parties(recipe)
+    if outer is not None:
+        outer = in_shares(recipe, outer, model)
     return _Draft(
         recipe=recipe,
         schema=schema,

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from nacre.core.errors import BudgetExceeded, Incompatible, LedgerError, UnsupportedEvent
 from nacre.differential_privacy.accounting.price import epsilon, epsilon_by_step
+from nacre.differential_privacy.mechanism import Mechanism
 from nacre.ledger import PLANNED, Ledger, Quote, Request, preview_new
 from nacre.planning.levels import ChargedLevel, Level, PricedLevel, Trial
 from nacre.planning.protection import Protection
+from nacre.planning.shares_of_noise import noised_grid
 from nacre.recipe.places import placed, refuse
 from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import Tune
@@ -20,6 +22,7 @@ def priced(recipe: Recipe, protection: Protection, level: Level) -> PricedLevel:
     privacy, by = protection.privacy, protection.accountant
     try:
         mechanism = level.mechanism.calibrated(protection.budget, by)
+        _grid_is_fine(recipe, mechanism)
         asks = mechanism.request(
             PLANNED, rows_per_unit=privacy.rows_per_unit, column=protection.column
         )
@@ -58,6 +61,8 @@ def searched(
         mechanisms = tune.search.calibrated(
             [level.mechanism for level in levels], protection.budget
         )
+        for mechanism in mechanisms:
+            _grid_is_fine(recipe, mechanism)
         trial = Trial(search=tune.search, mechanisms=tuple(mechanisms))
         price = epsilon(trial.event(), privacy.delta, "rdp", mechanisms[0].adjacency)
         asks = _asked(protection, trial)
@@ -80,6 +85,14 @@ def searched(
         )
         for level, mechanism in zip(levels, mechanisms, strict=True)
     ]
+
+
+def _grid_is_fine(recipe: Recipe, mechanism: Mechanism) -> None:
+    """Rounding to the grid of noised sums must not be as long as a change itself."""
+    try:
+        noised_grid(mechanism)
+    except ValueError as error:
+        refuse(recipe, "federated_learning.gather", str(error))
 
 
 def _asked(protection: Protection, trial: Trial) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nacre.core.types import BoundedSum
+from nacre.differential_privacy.noise.distributed import WRAPS
 from nacre.differential_privacy.upward import rounded_up_to
 from nacre.figures.protected import expected_accuracy
 from nacre.planning import words
@@ -17,6 +19,7 @@ from nacre.planning.levels import ChargedLevel, PricedLevel, by_unit, smallest_a
 from nacre.planning.mechanisms import held_out_expected
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
+from nacre.planning.shares_of_noise import noised_grid, observers
 from nacre.statistics.votes import VOTE
 from nacre.training.pieces import learnt_task
 
@@ -28,7 +31,7 @@ def plan_tables(plan: Plan) -> RenderableType:
     if levels:
         for some in by_unit(levels):
             grows = _by_step(some) if plan.search is None else _search(plan, plan.search)
-            parts += [_accounts(some), *_against(some), *_together(some), grows]
+            parts += [_accounts(some), *_against(some), *_seen_by(some), *_together(some), grows]
     else:
         parts.append(
             Text("not private: the recipe has no differential_privacy section", style="bold red")
@@ -173,6 +176,25 @@ def _sensitivity(level: PricedLevel) -> str:
     clip = level.mechanism.clip
     least = BoundedSum({}, clip.bound(1)).sensitivity(level.mechanism.adjacency)
     return f"{least:.4g}" + (" at first" if clip.moved() else "")
+
+
+def _seen_by(levels: Sequence[PricedLevel]) -> list[Text]:
+    """Both epsilons of noise in shares, and the grid; nothing of other noise."""
+    found: list[Text] = []
+    for level in levels:
+        against = level.by_observer().get("epsilon_against")
+        grid = noised_grid(level.mechanism)
+        if against is None or grid is None:
+            continue
+        found += [
+            Text(observers(against)),
+            Text(
+                f"{words.counted_noun(grid.noise.shares, 'share')} counted, each of deviation "
+                f"{math.sqrt(grid.noise.variance):.4g} steps of {grid.step:.3g}; a sum wraps with "
+                f"chance {WRAPS:.0e} at most, which costs accuracy alone"
+            ),
+        ]
+    return found
 
 
 def _together(levels: Sequence[PricedLevel]) -> list[Text]:

@@ -186,10 +186,11 @@ def noise_words(recipe: Recipe) -> str | None:
     )
     aes = "secure: AES-256 keyed by the operating system"
     inner = recipe.within_parties
-    added = [option.noise.added]
-    if inner is not None:
-        added.append(inner.differential_privacy.noise.added)
-    return f"{aes}, made normal by {made}; {'; '.join(dict.fromkeys(added))}"
+    options = [option.noise, *([] if inner is None else [inner.differential_privacy.noise])]
+    added = "; ".join(dict.fromkeys(noise.added for noise in options))
+    if not any(noise.normal for noise in options):
+        return f"{aes}; {added}"
+    return f"{aes}, made normal by {made}; {added}"
 
 
 def not_in_the_cost(recipe: Recipe) -> str:

@@ -73,6 +73,8 @@ class NoiseFacts(TypedDict):
     """Of the buffers."""
     separation: NotRequired[int]
     """Steps from one participation of a unit to its next at least, of noise for a whole run."""
+    sums: NotRequired[dict[str, float]]
+    """What parties' shares go into: `parties` at most, `threshold` of them at least, and so on."""
 
 
 class TakesFacts(TypedDict):
@@ -116,13 +118,13 @@ class PartyFacts(TypedDict):
     epsilon_by_step: list[list[float]]
     """`[step, epsilon]` pairs, steps ascending; draws of a protected figure count as steps."""
     epsilon_by_delta: NotRequired[list[list[float]]]
-    """`[delta, epsilon]` pairs: each of them holds, of the whole run; none where nothing is
-    promised."""
+    """`[delta, epsilon]` pairs: each holds, of the whole run; none where nothing is promised."""
     mu: NotRequired[float | None]
     """Of Gaussian differential privacy; null where the mechanism has none."""
     rho: NotRequired[float | None]
-    """Of zero-concentrated differential privacy, which sampling does not amplify; null where the
-    mechanism has none."""
+    """Of zero-concentrated differential privacy (sampling does not amplify it); null without."""
+    epsilon_against: NotRequired[dict[Literal["model", "server_and_parties"], float]]
+    """Of noise in shares: against those who see the model alone, and those who know some shares."""
     takes: TakesFacts | None
 
 

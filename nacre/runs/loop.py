@@ -214,7 +214,7 @@ def _federation(
         heard = partial(parties.heard, asked, counted=counted)
     else:
         fix_personal(model, own)
-        gather = outside.gather(option.gather, expected, outer.clip, weights)
+        gather = outside.gather(option.gather, expected, outer, weights)
         wire, recipe = outside.transport, outside.recipe
     private = plan.recipe.privacy_of_rows is not None
     if private and isinstance(outer.noise, NoNoise):  # else who takes part is a secret

@@ -55,7 +55,8 @@ def line(
 
 
 def _noised(how: Noised) -> dict[str, Any]:
-    return {"deviation": how.deviation, "bound": how.bound}
+    facts = {"deviation": how.deviation, "bound": how.bound}
+    return facts if how.shares is None else facts | {"shares": how.shares}
 
 
 class Overheard:

@@ -191,7 +191,7 @@ class HeldToPlan:
         fault = self._planned.fault(step, deviation, total.bound, self._bound)
         if fault is not None:
             raise _broken(step, fault)
-        self._sampled = _Sampled.of(total.total, deviation)
+        self._sampled = _Sampled.of({} if total.noised else total.total, deviation)
 
     def after(self, step: int, release: Release) -> None:
         """Raises `NotAsPlanned` where the release is not what the plan says; it has not left."""

@@ -85,6 +85,10 @@ ledger:
 """
 """Whole parties by the server's noise, and rows by that of each party."""
 
+IN_SHARES = OF_PARTIES.replace("gaussian}}", "distributed_gaussian}}").replace(
+    "delta: 1.0e-2}}\n", "delta: 1.0e-2, rule: rdp}}  # in secure sums\n"
+)
+"""Whole parties, which add their noise in shares to secure sums."""
 
 SUMMED = OF_ROWS + "# in secure sums\n"
 """Example-level privacy at each party, and the server sees sums alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from nacre.models import saved
 from nacre.prediction.predictor import load_model
 from nacre.runs.federation.agreed import agreed_digest
 from tests.across.deployment import twin
-from tests.across.houses import NAMES, OF_PARTIES, OWN_LAYERS, SUMMED, Houses
+from tests.across.houses import IN_SHARES, NAMES, OF_PARTIES, OWN_LAYERS, SUMMED, Houses
 
 
 def test_a_run_ends_with_a_model_and_each_ledger_charged(tmp_path: Path) -> None:
@@ -43,6 +44,21 @@ def test_a_secure_sum_is_signed_by_the_keys_of_the_roster(tmp_path: Path) -> Non
     assert len(masked) == 3 * len(NAMES)
     assert all(b"__metadata__" not in reply for reply in masked)  # no change in the open
     assert agreed_digest(plain.recipe("east")) != agreed_digest(summed.recipe("east"))
+
+
+def test_parties_elsewhere_add_the_noise_themselves(tmp_path: Path) -> None:
+    """Each from its own plan of its own recipe: the same grid, or no sum would be opened."""
+    houses = Houses(tmp_path, IN_SHARES)
+    channel = houses.channel()
+    run = houses.lead(channel)
+    assert (run.path / "model.safetensors").exists() and houses.told == []
+    lines = [json.loads(line) for line in (run.path / "released.jsonl").read_text().splitlines()]
+    assert [(line["how"], line["shares"]) for line in lines] == [("noised", 2)] * 3
+    plan = json.loads((run.path / "plan.json").read_text())
+    (party,) = plan["parties"]
+    assert party["epsilon_against"]["server_and_parties"] == party["epsilon"] <= 50
+    deviation = party["noise"]["multiplier"] * party["clip"]["norm"]
+    assert all(line["deviation"] == pytest.approx(deviation) for line in lines)
 
 
 def test_a_secure_sum_goes_on_after_all_sides_were_killed(tmp_path: Path) -> None:

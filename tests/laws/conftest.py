@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def cut(known_keys: None, monkeypatch: pytest.MonkeyPatch) -> Sums:
     ) -> tuple[Release, NoiseState]:  # fmt: skip
         if self.multiplier is not None:  # without noise the sum was made of releases, or is no end
             found.append(total)
-            total = BoundedSum.zero(total.total, total.bound)
+            zero = BoundedSum.zero(total.total, total.bound)
+            total = replace(zero, noised=total.noised)
             source = Source(KEY).child("cut", self.step)
         return real(self, total, state, source, adjacency, consume=consume)
 

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from nacre.differential_privacy.noise.shares import NoiseShares
 from nacre.federated_learning import OnDemand, Reply, RoundRequest
+from nacre.federated_learning.secure.member import Member
 from nacre.planning.plan import Plan, plan
 from nacre.recipe.schema import Recipe
 from nacre.runs import loop
@@ -27,7 +31,7 @@ from nacre.runs.run import train
 from nacre.runs.tune import tune
 from nacre.runs.workers import parties
 from tests.laws.conftest import Sums, moved, written
-from tests.training.tiny import TABLE, changed, patients, recipe
+from tests.training.tiny import CENTRAL, TABLE, changed, patients, recipe
 
 pytestmark = pytest.mark.slow
 
@@ -288,6 +292,52 @@ def test_a_whole_party_that_takes_turns_moves_the_sum_and_nothing_else(
     other = ran(planned, tmp_path, "other")
     assert 0 < max(moved(cut)) <= _reach("zero_out")
     assert written(first) == written(other)
+
+
+SHARES: dict[str, Any] = changed(
+    CENTRAL,
+    {
+        "training": {"batch": 10, "checkpoint": 1, "optimizer": {"kind": "sgd", "lr": 0.2}},
+        "ledger.grant": {"epsilon": 8, "delta": 1.0e-3, "rule": "rdp"},
+        "federated_learning": {
+            "parties": {"kind": "uniform", "names": list("abcde")},
+            "rounds": 3,
+            "few_clients": True,
+            "gather": {"kind": "secure", "threshold": 4},
+        },
+    },
+)
+"""Parties that noise their secure sums themselves."""
+
+
+@pytest.mark.parametrize("factor", [0.0, -1e6, math.nan])
+@pytest.mark.parametrize("bits", [16, 32])
+def test_a_whole_party_moves_a_sum_that_parties_noise_and_nothing_else(
+    tmp_path: Path, cut: Sums, monkeypatch: pytest.MonkeyPatch, bits: int, factor: float
+) -> None:
+    """Before the noise, and exactly: rounding lengthens no change."""
+    monkeypatch.setattr(
+        NoiseShares, "drawn", lambda self, source: np.zeros(self.dimension, dtype=np.int64)
+    )
+    base = changed(SHARES, {"federated_learning.gather.bits": bits})
+    noise = {"kind": "distributed_gaussian"}
+    adjacency = "replace_one" if factor < 0 else "zero_out"
+    privacy = {"unit": "client", "adjacency": adjacency, "epsilon": 8, "delta": 1.0e-3}
+    planned = plan(recipe(tmp_path, base, differential_privacy=privacy | {"noise": noise}))
+    first, real = ran(planned, tmp_path, "one"), Member._encoded
+
+    def other_change(self: Member, change: Any, asked: Any) -> Any:
+        if self.name == "b":
+            change = {name: factor * value for name, value in change.items()}
+        return real(self, change, asked)
+
+    monkeypatch.setattr(Member, "_encoded", other_change)
+    other = ran(planned, tmp_path, "other")
+    assert 0 < max(moved(cut)) <= (2 if factor < 0 else 1) * (1 + 1e-6)
+    found = [written(path) for path in (first, other)]
+    for each in found:  # a demonstration says how long it took
+        each["outcome.json"].pop("seconds")
+    assert found[0] == found[1]
 
 
 COUNTED: dict[str, Any] = changed(

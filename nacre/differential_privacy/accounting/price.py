@@ -307,7 +307,10 @@ def _step(leaf: Leaf, tail: float) -> LossKind:
         loss = pure_epsilon(leaf)
         rest = (leaf.num_buckets - 2) * other
         return Atoms((loss, 0.0, -loss), (1 - other - rest, rest, other))
-    remedy = "use `accountant: rdp`; a query needs `delta: 0` or a grant under `rule: rdp`"
+    remedy = (
+        "use `accountant: rdp` and a grant under `rule: rdp` (the rule of an account never "
+        "changes); a query may say `delta: 0` instead"
+    )
     raise unknown(leaf, "PLD accounting", remedy)
 
 

@@ -71,12 +71,12 @@ class Grid:
         with np.errstate(over="ignore"):
             scaled = values * (np.float32(1 / self.step) if small else np.float64(1 / self.step))
         rounded = self._clamped(np.rint(scaled))
-        if self.norm is not None and not self._short(rounded):
+        if self.norm is not None and not no_longer(rounded, self.norm / self.step):
             rounded = self._clamped(np.trunc(scaled))
-            if not self._short(rounded):
+            if not no_longer(rounded, self.norm / self.step):
                 # A float32 vector of the norm may be longer by its own rounding.
                 rounded = self._clamped(np.trunc(scaled * (1 - 2.0**-20)))
-                if not self._short(rounded):
+                if not no_longer(rounded, self.norm / self.step):
                     raise ValueError(f"a change is longer than the norm {self.norm:g}")
         return rounded.view(np.uint32).astype(ring_type(self.bits), copy=False)
 
@@ -89,20 +89,27 @@ class Grid:
         # In float64, where `most` is a number of its own, which it need not be in float32.
         return np.clip(whole.astype(np.float64), -most, most).astype(np.int32)
 
-    def _short(self, steps: NDArray[np.int32]) -> bool:
-        """Whether a vector is no longer than `norm`, exactly: float64 decides where its rounding
-        cannot matter, integers elsewhere."""
-        assert self.norm is not None
-        wide, most = steps.astype(np.float64), self.norm / self.step
-        squares = float(np.dot(wide, wide))
-        if abs(squares - most**2) > 2.0**-50 * max(len(steps), 4) * most**2:
-            return squares < most**2
-        numerator, denominator = most.as_integer_ratio()  # `squares` is below 2**62: int64 holds it
-        whole = steps.astype(np.int64)
-        return int(np.dot(whole, whole)) * denominator**2 <= numerator**2
-
     def decoded(self, total: RingVector) -> NDArray[np.float64]:  # (d,)
         """The integer in ± 2**(bits - 1) that each residue stands for, times `step`."""
-        spare = 8 * total.itemsize - self.bits
-        signed = (total << spare).view(f"<i{total.itemsize}") >> spare
-        return signed * np.float64(self.step)
+        return in_range(total, self.bits) * np.float64(self.step)
+
+
+def in_range(total: RingVector, bits: int) -> NDArray[Any]:
+    """The integer in ± 2**(bits - 1) that each residue stands for."""
+    spare = 8 * total.itemsize - bits
+    return (total << spare).view(f"<i{total.itemsize}") >> spare
+
+
+def no_longer(
+    steps: NDArray[Any],  # (d,) whole numbers below 2**31 in absolute value
+    most: float,
+) -> bool:
+    """Whether a vector is no longer than `most`, exactly: float64 decides where its rounding cannot
+    matter, integers elsewhere."""
+    wide = steps.astype(np.float64)
+    squares = float(np.dot(wide, wide))
+    if abs(squares - most**2) > 2.0**-50 * max(len(steps), 4) * most**2:
+        return squares < most**2
+    numerator, denominator = most.as_integer_ratio()  # `squares` is below 2**63: int64 holds it
+    whole = steps.astype(np.int64)
+    return int(np.dot(whole, whole)) * denominator**2 <= numerator**2

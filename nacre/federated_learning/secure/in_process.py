@@ -14,6 +14,7 @@ from nacre.core.random import Source
 from nacre.core.types import Tensors
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.secure.member import Member
+from nacre.federated_learning.secure.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.option import SecureGather
 from nacre.federated_learning.secure.sums import Secure
 from nacre.federated_learning.secure.survivors import SumTerms
@@ -37,8 +38,10 @@ class KeysInProcess:
         rounds: int,
         clip: Clip,
         like: Tensors,
+        noised: NoisedGrid | None = None,
     ) -> KeysInProcess:
-        """For the parties of these names, which clip their changes by `clip`.
+        """For the parties of these names, which clip their changes by `clip`, and noise them where
+        there is a grid for that.
 
         Raises `PartyError` for a name that no party can have beside the server.
         """
@@ -51,7 +54,7 @@ class KeysInProcess:
             roster=Roster(_identity(source, SERVER).public, parties),
             threshold=option.threshold,
             colluders=option.colluders,
-            grid=option.grid(len(names), bound if math.isfinite(bound) else None),
+            grid=noised or option.grid(len(names), bound if math.isfinite(bound) else None),
         )
         return cls(source=source, terms=terms, clip=clip)
 

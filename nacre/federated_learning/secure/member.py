@@ -11,18 +11,15 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-
 from nacre.core.errors import PartyError
 from nacre.core.parts import Clip
-from nacre.core.tensors import finite
+from nacre.core.random import Source
 from nacre.core.types import Release, Tensors
 from nacre.federated_learning.answers import Answers
-from nacre.federated_learning.gather import clipped_change
 from nacre.federated_learning.messages import RoundRequest, how_to_json
 from nacre.federated_learning.roster import Identity
 from nacre.federated_learning.secure import wire
+from nacre.federated_learning.secure.change import NotFinite, encoded_change
 from nacre.federated_learning.secure.keys import (
     EpochKeys,
     SecretKind,
@@ -179,7 +176,7 @@ class Member:
         if number >= self._terms.rounds:
             raise self._refusal(asked.kind, number, f"{self._terms.rounds} rounds were agreed")
         release = asked.trained(request)
-        vector = self._encoded(release.total, number)
+        vector = self._encoded(release.total, asked)
         secret = keys.secret("self", number)
         publics = {other: round_public(own, number) for other, own in epoch.advertised.items()}
         seeds = keys.mask_seeds(number, publics, asked.digest)
@@ -189,16 +186,12 @@ class Member:
         known = self._known(epoch, keys, "self", number)
         return wire.body_of(facts, known, packed(vector, self._terms.grid.bits))
 
-    def _encoded(self, change: Tensors, number: int) -> RingVector:
-        """Minus the change on the grid. One that is not finite counts as no change where a party is
-        what is protected, since an error would tell of that party."""
-        if finite(change):
-            return self._terms.grid.encoded(flat(clipped_change(change, self._clip)[0]))
-        if self._terms.grid.norm is None:
-            raise self._refusal(
-                wire.MASK, number, "its change is not finite; lower the learning rate"
-            )
-        return self._terms.grid.encoded(0 * np.nan_to_num(flat(change), posinf=0.0, neginf=0.0))
+    def _encoded(self, change: Tensors, asked: _Asked) -> RingVector:
+        keyed = Source(self._secret).child("noise", asked.number, asked.digest)
+        try:
+            return encoded_change(change, self._clip, self._terms.grid, keyed)
+        except NotFinite as error:
+            raise self._refusal(wire.MASK, asked.number, str(error)) from error
 
     def _sign(self, asked: _Asked) -> bytes:
         members = self._surviving(asked)
@@ -375,12 +368,6 @@ def keys_of(members: Members, name: str, advertisement: bytes) -> bytes:
 def round_public(advertised: bytes, number: int) -> bytes:
     """The public key of a round in what a party advertised."""
     return advertised[KEY * (1 + number) : KEY * (2 + number)]
-
-
-def flat(tensors: Tensors) -> np.ndarray:
-    """All entries as one vector, tensors in the order of their names."""
-    parts = [tensors[name].detach().reshape(-1).float() for name in sorted(tensors)]
-    return torch.cat(parts).cpu().numpy()
 
 
 def _record(epoch: int) -> str:

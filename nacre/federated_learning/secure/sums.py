@@ -8,9 +8,10 @@ import torch
 
 from nacre.core.errors import PartyError
 from nacre.core.parts import Clip, Transport
-from nacre.core.types import BoundedSum, LocalMetrics, Tensors
+from nacre.core.types import BoundedSum, LocalMetrics, Noised, Tensors
 from nacre.federated_learning.gather import Round
 from nacre.federated_learning.roster import Identity
+from nacre.federated_learning.secure.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.session import Asking, Session
 from nacre.federated_learning.secure.survivors import SumTerms
 
@@ -65,7 +66,15 @@ class Secure:
         )
         total = torch.from_numpy(self._terms.grid.decoded(opened.total)).float()
         local = LocalMetrics(dropped=len(opened.dropped))
-        return BoundedSum(_shaped(total, weights), self.bound(clip, weights), local)
+        bound = self.bound(clip, weights)
+        return BoundedSum(_shaped(total, weights), bound, local, self._noised(bound))
+
+    def _noised(self, bound: float) -> Noised | None:
+        """The noise that honest parties have added, of which there are enough in every sum."""
+        grid = self._terms.grid
+        if not isinstance(grid, NoisedGrid):
+            return None
+        return Noised(grid.deviation, bound, grid.noise.shares)
 
     def bound(self, clip: Clip, weights: Tensors) -> float:
         """How far one honest party can move the total, in L2 norm; inf where nothing bounds it."""

@@ -23,6 +23,7 @@ from nacre.federated_learning.secure.derived import encoded
 from nacre.federated_learning.secure.graph import Neighbourhood, neighbours_of, shape_of
 from nacre.federated_learning.secure.grid import Grid
 from nacre.federated_learning.secure.keys import nonce_commitment
+from nacre.federated_learning.secure.noised_grid import NoisedGrid
 from nacre.federated_learning.signed import About, Direction
 
 
@@ -36,7 +37,7 @@ class SumTerms:
     roster: Roster
     threshold: int
     colluders: int
-    grid: Grid
+    grid: Grid | NoisedGrid
 
     def about(self, kind: str, number: int, party: str, direction: Direction) -> About:
         """What a message between the server and a party is about."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from nacre.core.errors import DataError, Refusal, UnsupportedEvent
 from nacre.data.sampling import CyclicPoisson
 from nacre.differential_privacy.events import require_neighbours, require_pair
+from nacre.differential_privacy.options import DistributedGaussianNoise
+from nacre.federated_learning.secure import SecureGather
 from nacre.planning.facts import RecipeFacts
 from nacre.planning.mechanisms import cohort
 from nacre.planning.protection import key_of_rows, protections_of
@@ -38,6 +40,8 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
         problem = protection.privacy.noise.unfit()
         if problem is not None:
             refuse(recipe, f"{protection.key}.noise", problem)
+        if isinstance(protection.privacy.noise, DistributedGaussianNoise):
+            _parties_add_it(facts, protection.key)
     federation, of_rows = recipe.federated_learning, recipe.privacy_of_rows
     if federation is not None and of_rows is not None and of_rows.noise.correlated:
         refuse(
@@ -66,3 +70,29 @@ def noise_fits_the_sampling(facts: RecipeFacts) -> None:
         require_pair(sampling, noise)
     except Refusal as error:
         refuse(recipe, "differential_privacy.noise", str(error), type(error))
+
+
+def _parties_add_it(facts: RecipeFacts, level: str) -> None:
+    """Noise in shares needs parties, a sum that hides each share, and one share at least that
+    nobody who looks knows."""
+    recipe, federation = facts.recipe, facts.recipe.federated_learning
+    key = f"{level}.noise"
+    if recipe.privacy_of_parties is None or level != "differential_privacy" or federation is None:
+        refuse(
+            recipe, key,
+            "noise in shares is added by parties that protect themselves as a whole; use `unit: "
+            "client` with a federation, or `noise: {kind: gaussian}`",
+        )  # fmt: skip
+    if not isinstance(federation.gather, SecureGather):
+        refuse(
+            recipe, key,
+            "each party adds a share of the noise that is too small to hide it, so no share may be "
+            "seen by itself; use `gather: {kind: secure, threshold: …}`, or `noise: {kind: "
+            "gaussian}`, which a server adds that is trusted with it",
+        )  # fmt: skip
+    if federation.gather.colluders < 1:
+        refuse(
+            recipe, "federated_learning.gather.colluders",
+            "each party knows its own share of the noise and sees the model, so one colluder is "
+            "the least that noise in shares can assume; say `colluders: 1` or more",
+        )  # fmt: skip

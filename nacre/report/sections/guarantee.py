@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from nacre.planning.shares_of_noise import observers
 from nacre.report.facts import Evidence, PartyFacts
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
@@ -63,11 +64,17 @@ def privacy(evidence: Evidence) -> Section:
         )
     for place, parties in enumerate(found):
         within = "within-parties-" if place else ""
-        blocks += [odds(evidence, largest(parties), within), *mechanism(evidence, parties)]
-        blocks += _growth(parties, within)
+        blocks += [odds(evidence, largest(parties), within), *_observers(parties)]
+        blocks += [*mechanism(evidence, parties), *_growth(parties, within)]
     lead = "This holds as long as:" if found else "Assumed:"
     blocks += [TextBlock(lead), Listing(evidence["plan"]["assumptions"])]
     return Section("privacy", "Privacy", blocks)
+
+
+def _observers(parties: list[PartyFacts]) -> list[AnyBlock]:
+    """Against whom each epsilon of noise in shares holds; nothing of other noise."""
+    said = [observers(against) for p in parties if (against := p.get("epsilon_against"))]
+    return [TextBlock(f"By who looks: {sentence}.") for sentence in dict.fromkeys(said)]
 
 
 def _growth(parties: list[PartyFacts], within: str) -> list[AnyBlock]:

@@ -332,7 +332,7 @@ class Attending:
         assert outer is not None
         assert known is not None  # `attend` has said it
         terms = sum_terms(
-            option, option.gather, known[1], self._folder.name(), self.recipe, outer.clip, like
+            option, option.gather, known[1], self._folder.name(), self.recipe, outer, like
         )
         return Member(known[0], terms, outer.clip, keyed.secret("secure sum"))
 

@@ -13,11 +13,12 @@ from typing import Protocol
 import torch
 
 from nacre.core.errors import Incompatible, PartyError
-from nacre.core.parts import Clip, Transport
+from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder, create, refuse_existing, reopen
 from nacre.core.tensors import detached, trainable
 from nacre.core.types import Tensors
+from nacre.differential_privacy.mechanism import Mechanism
 from nacre.federated_learning.across.kept import KeptReplies
 from nacre.federated_learning.across.members import Meeting
 from nacre.federated_learning.messages import RoundRequest
@@ -170,13 +171,13 @@ def _suited(plan: Plan) -> None:
 
 def _secure(
     plan: Plan, connect: Connect, meeting: Meeting
-) -> Callable[[SecureGather, Clip, Tensors], Secure]:
+) -> Callable[[SecureGather, Mechanism, Tensors], Secure]:
     federation = plan.recipe.federated_learning
     assert federation is not None
 
-    def secure(gather: SecureGather, clip: Clip, like: Tensors) -> Secure:
+    def secure(gather: SecureGather, outer: Mechanism, like: Tensors) -> Secure:
         terms = sum_terms(
-            federation, gather, connect.roster, meeting.run, meeting.recipe, clip, like
+            federation, gather, connect.roster, meeting.run, meeting.recipe, outer, like
         )
         return Secure(connect.identity, terms, federation.expected())
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from nacre.core.parts import Clip, Transport
+from nacre.core.parts import Transport
 from nacre.core.types import Tensors
+from nacre.differential_privacy.mechanism import Mechanism
 from nacre.federated_learning import Plain, SecureGather
 from nacre.federated_learning.aggregates.direction import LastDirection
 from nacre.federated_learning.federation import ServerMemory
@@ -30,15 +31,16 @@ class PartiesElsewhere:
 
     transport: Transport
     recipe: str
-    secure: Callable[[SecureGather, Clip, Tensors], Secure]
-    """The server's side of a secure sum of changes that are clipped so, of weights like these."""
+    secure: Callable[[SecureGather, Mechanism, Tensors], Secure]
+    """The server's side of a secure sum of changes that are clipped and noised so, of weights like
+    these."""
 
     def gather(
-        self, option: GatherOption, expected: float, clip: Clip, like: Tensors
+        self, option: GatherOption, expected: float, outer: Mechanism, like: Tensors
     ) -> Plain | Secure:
         """How the replies come together."""
         if isinstance(option, SecureGather):
-            return self.secure(option, clip, like)
+            return self.secure(option, outer, like)
         return option.build(expected)
 
 

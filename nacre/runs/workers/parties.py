@@ -25,6 +25,7 @@ from nacre.federated_learning.secure.member import Member
 from nacre.federated_learning.secure.sums import Secure
 from nacre.federated_learning.transport import RoundCount
 from nacre.planning.plan import Plan
+from nacre.planning.shares_of_noise import noised_grid
 from nacre.runs.rows import Holdings, holder_names
 from nacre.runs.workers.pool import Job, Pool, Trained
 from nacre.runs.workers.rounds import FILE, RoundLog, Took
@@ -85,7 +86,7 @@ class Parties:
             assert plan.outer is not None
             self._keys = KeysInProcess.of(
                 secure, source, tuple(option.parties.names), plan.digest, option.rounds,
-                plan.outer.clip, without_control(like),
+                plan.outer.clip, without_control(like), noised_grid(plan.outer),
             )  # fmt: skip
         self._store = store
         self._members: dict[str, tuple[Member, Answers]] = {}

@@ -13,7 +13,7 @@ from nacre.federated_learning import Party
 from nacre.federated_learning.gather import Round, clipped_change
 from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.secure import KeysInProcess, SecureGather
-from nacre.federated_learning.secure.member import flat
+from nacre.federated_learning.secure.change import flat
 from nacre.federated_learning.signed import addressed
 from nacre.gradient_clipping import Flat, Unclipped
 
@@ -63,7 +63,17 @@ class Federation:
     """`count` parties with random changes, of which `change(name, round)` is one."""
 
     def __init__(
-        self, count=5, threshold=4, *, rounds=3, clip=None, seed=0, scale=1.0, store=None, **options
+        self,
+        count=5,
+        threshold=4,
+        *,
+        rounds=3,
+        clip=None,
+        seed=0,
+        scale=1.0,
+        store=None,
+        noised=None,
+        **options,
     ):
         self.names = tuple(f"p{i:03d}" for i in range(count))
         self.clip = clip or Flat(norm=1.0)
@@ -71,7 +81,7 @@ class Federation:
         self.option = SecureGather(threshold=threshold, **options)
         self.source = Source(bytes([seed]) * 32)
         self.keys = KeysInProcess.of(
-            self.option, self.source, self.names, RECIPE, rounds, self.clip, LIKE
+            self.option, self.source, self.names, RECIPE, rounds, self.clip, LIKE, noised
         )
         self.grid = self.keys.terms.grid
         self.store, self.trained = store, []
@@ -118,6 +128,11 @@ class Federation:
         sizes = [LIKE[name].numel() for name in sorted(LIKE)]
         parts = dict(zip(sorted(LIKE), values.split(sizes), strict=True))
         return {name: parts[name].view(LIKE[name].shape) for name in LIKE}
+
+    def plain_sum(self, survivors, number=0):
+        """The sum of clipped changes over some parties, by name; minus them, as in a round."""
+        each = [clipped_change(self.changed(name, number), self.clip)[0] for name in survivors]
+        return {name: sum(change[name] for change in each) for name in LIKE}
 
 
 def unclipped(**options):
