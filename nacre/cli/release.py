@@ -7,32 +7,31 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
+from nacre.cli.answers import answer_table, fields_of, show_together
 from nacre.cli.output import common_options, show
-from nacre.core.errors import Refusal, one_line
+from nacre.core.errors import Refusal
 from nacre.prediction.formulas import inert
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from nacre.differential_privacy.queries import QueryOption
-    from nacre.statistics.answers import Answer
 
 
 @click.command(short_help="Release private statistics of a table, charged to a ledger.")
-@click.argument("table", type=click.Path(path_type=Path))
-@click.argument("queries", type=click.Path(path_type=Path))
-@click.option("--ledger", required=True, help="The ledger: a file, or a URL of PostgreSQL.")
-@click.option("--account", required=True, help="The account that is charged.")
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[TABLE] QUERIES"
+)
+@click.option("--ledger", help="The ledger: a file, or a URL of PostgreSQL.")
+@click.option("--account", help="The account that is charged; with parties, ACCOUNT/PARTY of each.")
+@click.option(
+    "--party", "parties", multiple=True, metavar="NAME=TABLE",
+    help="The table of a party, in place of TABLE; once for each.",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answers as JSON.")
 @click.option("--local", is_flag=True, help="Noise each record by itself, and write them as CSV.")
 @common_options
 def command(
-    table: Path, queries: Path, ledger: str, account: str, output: Path | None, local: bool,
-    as_json: bool,
+    paths: tuple[Path, ...], ledger: str | None, account: str | None, parties: tuple[str, ...],
+    output: Path | None, local: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Answer QUERIES (a YAML file) about TABLE (CSV or Parquet) under differential privacy.
 
@@ -42,7 +41,17 @@ def command(
 
     With --local QUERIES names columns, and each record is noised by itself, for receivers who must
     not see a true value. Who is in the table is not hidden then, and sums over all records are far
-    less exact than the answers to queries."""
+    less exact than the answers to queries.
+
+    Where QUERIES names parties (`across`), they answer together through a secure sum, each charged
+    to an account of its own: TABLE is dealt by a column, or each party has its own (--party)."""
+    *tables, queries = paths
+    if len(tables) > 1 or (tables and parties):
+        raise click.UsageError("name one TABLE, or the table of each party with `--party`")
+    if not tables and not parties:
+        raise click.UsageError("name the TABLE before QUERIES")
+    if ledger is None or account is None:
+        raise click.UsageError("the answers are charged: name `--ledger` and `--account`")
     if output is not None and output.exists():
         raise Refusal(f"{output} exists, and answers are kept: choose another file with `-o`")
     if output is not None and not output.parent.is_dir():
@@ -51,28 +60,51 @@ def command(
             "choose another file with `-o`"
         )
     if local:
-        _records(table, queries, ledger, account, output, as_json)
+        if parties:
+            raise click.UsageError("`--local` noises the records of one TABLE")
+        _records(tables[0], queries, ledger, account, output, as_json)
     else:
-        _answers(table, queries, ledger, account, output, as_json)
+        own = _tables_of(parties) if parties else tables[0]
+        _answers(own, queries, ledger, account, output, as_json)
+
+
+def _tables_of(parties: Sequence[str]) -> Mapping[str, Path]:
+    """The tables by party. Raises `click.UsageError`."""
+    found: dict[str, Path] = {}
+    for said in parties:
+        name, mark, path = said.partition("=")
+        if not mark or not name or not path or name in found:
+            raise click.UsageError(f"`--party {said}` must be NAME=TABLE, once for each party")
+        found[name] = Path(path)
+    return found
 
 
 def _answers(
-    table: Path, queries: Path, ledger: str, account: str, output: Path | None, as_json: bool
-) -> None:
+    tables: Path | Mapping[str, Path], queries: Path, ledger: str, account: str,
+    output: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     from nacre.recipe.load import read_options
     from nacre.statistics.query_file import Queries
     from nacre.statistics.release import release
 
     asked = read_options(queries, Queries)
-    found = release(table, asked, ledger=ledger, account=account)
+    if asked.across is not None:
+        from nacre.statistics.across.in_process import release_together
+
+        together = release_together(tables, asked, ledger=ledger, account=account)
+        show_together(together, asked, output, as_json, account)
+        return
+    if isinstance(tables, Mapping):
+        raise click.UsageError(f"{queries} names no parties (`across`); give one TABLE")
+    found = release(tables, asked, ledger=ledger, account=account)
     both = zip(found.answers, asked.queries, strict=True)
     document = {
         "run": found.run,
         "account": account,
-        "answers": [_fields(answer, query) for answer, query in both],
+        "answers": [fields_of(answer, query) for answer, query in both],
     }
     # First: the answers are paid for, whatever fails now.
-    show(document, _table(found.answers), as_json)
+    show(document, answer_table(found.answers), as_json)
     if output is not None:
         from nacre.core.files import write_json
 
@@ -126,29 +158,3 @@ def _csv(columns: Mapping[str, Sequence[object]]) -> bytes:
     writer.writerow(map(inert, columns))
     writer.writerows(map(inert, row) for row in zip(*columns.values(), strict=True))
     return text.getvalue().encode()
-
-
-def _fields(answer: Answer, query: QueryOption) -> Mapping[str, Any]:
-    """An answer as plain JSON, with the query, which `nacre report --check` holds it against; its
-    event is the query's price."""
-    fields = {key: value for key, value in asdict(answer).items() if key != "event"}
-    asked = {key: value for key, value in asdict(query).items() if value is not None}
-    return {**fields, "epsilon": query.epsilon, "delta": query.delta, "query": asked}
-
-
-def _table(answers: Sequence[Answer]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("answer", "value", "95 % interval")
-    for answer in answers:
-        if not answer.values:  # a choice, or groups of which there is none
-            said = one_line(", ".join(answer.labels)) or "no group"
-            table.add_row(Text(answer.name), Text(said), "")
-            continue
-        bars = zip(answer.labels, answer.values, answer.low, answer.high, strict=True)
-        for label, value, low, high in bars:
-            name = f"{answer.name}: {label}" if label else answer.name
-            # Keys are text from the rows, and control characters would reach a terminal.
-            table.add_row(Text(one_line(name)), f"{value:g}", f"{low:g} to {high:g}")
-    return table

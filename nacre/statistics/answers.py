@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
-"""Numbers about a table under differential privacy: counts, means, quantiles, cross tables.
+"""Noising about a table under differential privacy: counts, means, quantiles, cross tables.
 
 A query is declared, then priced (`query_event`, which reads no row), then answered. The noise is
 drawn from the operating system (`nacre.statistics.noisy_numbers`): an answer asked for twice is
@@ -46,8 +46,8 @@ from nacre.statistics.frames import places_among
 from nacre.statistics.noisy_numbers import (
     CONFIDENCE,
     DRAWN,
+    Noising,
     NoisyNumbers,
-    Numbers,
     margin,
     rho,
     strays,
@@ -114,7 +114,7 @@ def answer(
     table: pd.DataFrame,
     query: QueryOption,
     source: Source | None = None,
-    numbers: Numbers = DRAWN,
+    numbers: Noising = DRAWN,
 ) -> Answer:
     """The noised answer. `source` keys which rows of a person are kept, nothing else. `numbers`
     noises the counts and sums, which are asked of it in an order that follows from the query alone.
@@ -165,7 +165,7 @@ def no_answer(query: QueryOption) -> Answer:
     return Answer(query.name, (), (), 0.0, (), (), query_event(query))
 
 
-def _whole(rows: pd.DataFrame, query: QueryOption, ask: Numbers) -> Answer:
+def _whole(rows: pd.DataFrame, query: QueryOption, ask: Noising) -> Answer:
     """The answer about all these rows."""
     match query:
         case Count():
@@ -271,7 +271,7 @@ def _around(noised: NoisyNumbers) -> _Between:
 
 
 def _rows(
-    count: int, query: Mean | Variance, parts: int, confidence: float, ask: Numbers
+    count: int, query: Mean | Variance, parts: int, confidence: float, ask: Noising
 ) -> _Between:
     """How many rows there are: what was declared, else a noised count."""
     if query.size is not None:
@@ -280,7 +280,7 @@ def _rows(
     return _Between(max(1.0, found.value), max(1.0, found.low), max(1.0, found.high))
 
 
-def _mean(numbers: np.ndarray, query: Mean, ask: Numbers) -> Answer:
+def _mean(numbers: np.ndarray, query: Mean, ask: Noising) -> Answer:
     """middle + sum of (number - middle) / count, brought into the range.
 
     Around the middle of the range one row moves the sum by half the range only. The interval holds
@@ -299,7 +299,7 @@ def _mean(numbers: np.ndarray, query: Mean, ask: Numbers) -> Answer:
     return Answer(query.name, ("",), value, noised.scale, low, high, query_event(query))
 
 
-def _variance(numbers: np.ndarray, query: Variance, ask: Numbers) -> Answer:
+def _variance(numbers: np.ndarray, query: Variance, ask: Noising) -> Answer:
     """Mean square minus squared mean, both around the middle of the range; joint as `_mean`."""
     middle, parts = (query.low + query.high) / 2, _parts(query)
     each = 1 - (1 - CONFIDENCE) / parts
@@ -320,7 +320,7 @@ def _variance(numbers: np.ndarray, query: Variance, ask: Numbers) -> Answer:
     return Answer(query.name, ("",), value, noised.scale, low, high, query_event(query))
 
 
-def _quantiles(numbers: np.ndarray, query: Quantiles, ask: Numbers) -> Answer:
+def _quantiles(numbers: np.ndarray, query: Quantiles, ask: Noising) -> Answer:
     """Where the noised rows below reach each share, and every cell that may be the one.
 
     The cell k that holds the quantile has `rows up to its end - share * all rows >= 0`, and the
@@ -351,7 +351,7 @@ def _quantiles(numbers: np.ndarray, query: Quantiles, ask: Numbers) -> Answer:
     )  # fmt: skip
 
 
-def _histogram(table: pd.DataFrame, query: Histogram, ask: Numbers) -> Answer:
+def _histogram(table: pd.DataFrame, query: Histogram, ask: Noising) -> Answer:
     if query.edges:
         bars = len(query.edges) - 1
         numbers = _numbers(table, query.column)
@@ -365,7 +365,7 @@ def _histogram(table: pd.DataFrame, query: Histogram, ask: Numbers) -> Answer:
     return _answer(query, noised, (*query.categories, OTHER))
 
 
-def _contingency(table: pd.DataFrame, query: Contingency, ask: Numbers) -> Answer:
+def _contingency(table: pd.DataFrame, query: Contingency, ask: Noising) -> Answer:
     present = table[[name for name in query.columns if _column(table, name) is not None]].dropna()
     places = [0] * len(present)
     for name, categories in query.columns.items():

@@ -108,6 +108,15 @@ def numbers_of(raw: RawTable, column: str) -> list[float | None]:
     return values
 
 
+def table_without_rows(query: QueryOption) -> pd.DataFrame:
+    """A table of the columns that a query looks at, without a row."""
+    import pandas as pd
+
+    numeric, named = _asked(query)
+    names = ["", *named, *([] if numeric is None else [numeric])]
+    return pd.DataFrame({name: [] for name in names}, dtype=object)
+
+
 def places_among(values: Any, categories: Sequence[str]) -> list[int]:
     """The place of each value among the categories, or behind the last of them."""
     place = {category: i for i, category in enumerate(categories)}

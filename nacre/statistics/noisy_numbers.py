@@ -3,7 +3,7 @@
 """Noised counts and sums by OpenDP, with how far the noise strays.
 
 OpenDP's samplers are exact, on integers, under its own proofs, so floating-point attacks on the
-noise (Mironov 2012) do not reach it. Numbers are rounded to a 2**30th of their range and added as
+noise (Mironov 2012) do not reach it. Noising are rounded to a 2**30th of their range and added as
 integers, whose sensitivity is exact. Noise is drawn from the operating system.
 """
 
@@ -146,7 +146,7 @@ def total(
     confidence: float = CONFIDENCE,
 ) -> NoisyNumbers:
     """The noised sum of the numbers, each clamped to low … high."""
-    rows, bounds, cell = on_grid(numbers, low, high, _CELLS)
+    rows, bounds, cell = in_cells(numbers, low, high, _CELLS)
 
     def aggregate(dp: Any) -> Any:
         return dp.t.then_clamp(bounds) >> dp.t.then_sum()
@@ -155,7 +155,7 @@ def total(
     return NoisyNumbers((cells.values[0] * cell,), cells.scale * cell, cells.margin * cell)
 
 
-def on_grid(
+def in_cells(
     numbers: np.ndarray,
     low: float,
     high: float,
@@ -187,7 +187,7 @@ def noisy_histogram(places: list[int], bars: int, query: QueryOption) -> NoisyNu
     return noisy_aggregate(query, 1, aggregate, places)
 
 
-class Numbers(Protocol):
+class Noising(Protocol):
     """Noises what answers are computed from: counts, sums and bars."""
 
     def count(
@@ -214,18 +214,18 @@ class Drawn:
     def count(
         self, rows: int, query: QueryOption, parts: int, confidence: float = CONFIDENCE
     ) -> NoisyNumbers:
-        """See `Numbers.count`."""
+        """See `Noising.count`."""
         return noisy_count(rows, query, parts, confidence)
 
     def total(
         self, numbers: np.ndarray, low: float, high: float, query: QueryOption, parts: int,
         confidence: float = CONFIDENCE,
     ) -> NoisyNumbers:  # fmt: skip
-        """See `Numbers.total`."""
+        """See `Noising.total`."""
         return total(numbers, low, high, query, parts, confidence)
 
     def histogram(self, places: list[int], bars: int, query: QueryOption) -> NoisyNumbers:
-        """See `Numbers.histogram`."""
+        """See `Noising.histogram`."""
         return noisy_histogram(places, bars, query)
 
 

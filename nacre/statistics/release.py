@@ -65,7 +65,13 @@ def release(
     account that cannot be used, `NotAsPlanned` where an answer is not what its query pays for: it
     stays charged and is not given.
     """
-    asked = (queries if isinstance(queries, Queries) else Queries(queries=tuple(queries))).queries
+    file = queries if isinstance(queries, Queries) else Queries(queries=tuple(queries))
+    if file.across is not None:
+        raise Refusal(
+            "the queries are of several parties (`across`), which `nacre.release_together` asks; "
+            "leave `across` out to ask one table"
+        )
+    asked = file.queries
     run = f"release {uuid.uuid4().hex}"
     with ExitStack() as stack:
         opened = isinstance(ledger, Ledger)

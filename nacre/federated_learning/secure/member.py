@@ -193,12 +193,12 @@ class Member:
         """Minus the change on the grid. One that is not finite counts as no change where a party is
         what is protected, since an error would tell of that party."""
         if finite(change):
-            return self._terms.grid.encoded(flat(clipped_change(change, self._clip)[0]))
-        if self._terms.grid.norm is None:
+            return self._terms.changes.encoded(flat(clipped_change(change, self._clip)[0]))
+        if self._terms.changes.norm is None:
             raise self._refusal(
                 wire.MASK, number, "its change is not finite; lower the learning rate"
             )
-        return self._terms.grid.encoded(0 * np.nan_to_num(flat(change), posinf=0.0, neginf=0.0))
+        return self._terms.changes.encoded(0 * np.nan_to_num(flat(change), posinf=0.0, neginf=0.0))
 
     def _sign(self, asked: _Asked) -> bytes:
         members = self._surviving(asked)
