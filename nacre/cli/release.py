@@ -7,10 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nacre.cli.answers import answer_table, fields_of, show_together
+from nacre.cli.answers import show_answers
+from nacre.cli.leading import Reach, gathered, reach_options
 from nacre.cli.output import common_options, show
 from nacre.core.errors import Refusal
 from nacre.prediction.formulas import inert
@@ -28,10 +30,15 @@ from nacre.prediction.formulas import inert
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answers as JSON.")
 @click.option("--local", is_flag=True, help="Noise each record by itself, and write them as CSV.")
+@click.option("--over", type=click.Choice(["flower"]), help="Ask parties that are elsewhere.")
+@click.option("--into", type=click.Path(path_type=Path), help="With --over: a folder of its own.")
+@click.option("--resume", is_flag=True, help="With --over: continue the release in that folder.")
+@reach_options
 @common_options
 def command(
     paths: tuple[Path, ...], ledger: str | None, account: str | None, parties: tuple[str, ...],
-    output: Path | None, local: bool, as_json: bool,
+    output: Path | None, local: bool, over: str | None, into: Path | None, resume: bool,
+    reach: Reach, as_json: bool,
 ) -> None:  # fmt: skip
     """Answer QUERIES (a YAML file) about TABLE (CSV or Parquet) under differential privacy.
 
@@ -44,14 +51,10 @@ def command(
     less exact than the answers to queries.
 
     Where QUERIES names parties (`across`), they answer together through a secure sum, each charged
-    to an account of its own: TABLE is dealt by a column, or each party has its own (--party)."""
+    to an account of its own: TABLE is dealt by a column, or each party has its own (--party).
+    With --over flower they are processes of other organisations (`nacre party QUERIES`), and this
+    one is their server: it has no table and no ledger."""
     *tables, queries = paths
-    if len(tables) > 1 or (tables and parties):
-        raise click.UsageError("name one TABLE, or the table of each party with `--party`")
-    if not tables and not parties:
-        raise click.UsageError("name the TABLE before QUERIES")
-    if ledger is None or account is None:
-        raise click.UsageError("the answers are charged: name `--ledger` and `--account`")
     if output is not None and output.exists():
         raise Refusal(f"{output} exists, and answers are kept: choose another file with `-o`")
     if output is not None and not output.parent.is_dir():
@@ -59,13 +62,31 @@ def command(
             f"{output} cannot be written, as there is no folder {output.parent}: make it, or "
             "choose another file with `-o`"
         )
+    if over is not None:
+        if tables or parties or local or ledger is not None or account is not None:
+            raise click.UsageError(
+                "with `--over` each party has its own table and ledger: name QUERIES alone"
+            )
+        if into is None:
+            raise click.UsageError("`--over flower` needs `--into`, a folder of this release")
+        show_answers(gathered(queries, into, resume, reach), output, as_json)
+        return
+    reach.refuse_without_over()
+    if into is not None or resume:
+        raise click.UsageError("`--into` and `--resume` go with `--over flower`; add it")
+    if len(tables) > 1 or (tables and parties):
+        raise click.UsageError("name one TABLE, or the table of each party with `--party`")
+    if not tables and not parties:
+        raise click.UsageError("name the TABLE before QUERIES")
+    if ledger is None or account is None:
+        raise click.UsageError("the answers are charged: name `--ledger` and `--account`")
     if local:
         if parties:
             raise click.UsageError("`--local` noises the records of one TABLE")
         _records(tables[0], queries, ledger, account, output, as_json)
     else:
         own = _tables_of(parties) if parties else tables[0]
-        _answers(own, queries, ledger, account, output, as_json)
+        show_answers(_answered(own, queries, ledger, account), output, as_json)
 
 
 def _tables_of(parties: Sequence[str]) -> Mapping[str, Path]:
@@ -79,11 +100,12 @@ def _tables_of(parties: Sequence[str]) -> Mapping[str, Path]:
     return found
 
 
-def _answers(
-    tables: Path | Mapping[str, Path], queries: Path, ledger: str, account: str,
-    output: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+def _answered(
+    tables: Path | Mapping[str, Path], queries: Path, ledger: str, account: str
+) -> Mapping[str, Any]:
+    """The answers as JSON has them."""
     from nacre.recipe.load import read_options
+    from nacre.statistics.documents import fields_of, together_document
     from nacre.statistics.query_file import Queries
     from nacre.statistics.release import release
 
@@ -92,23 +114,16 @@ def _answers(
         from nacre.statistics.across.in_process import release_together
 
         together = release_together(tables, asked, ledger=ledger, account=account)
-        show_together(together, asked, output, as_json, account)
-        return
+        return together_document(together, asked.queries, asked.across) | {"account": account}
     if isinstance(tables, Mapping):
         raise click.UsageError(f"{queries} names no parties (`across`); give one TABLE")
     found = release(tables, asked, ledger=ledger, account=account)
     both = zip(found.answers, asked.queries, strict=True)
-    document = {
+    return {
         "run": found.run,
         "account": account,
         "answers": [fields_of(answer, query) for answer, query in both],
     }
-    # First: the answers are paid for, whatever fails now.
-    show(document, answer_table(found.answers), as_json)
-    if output is not None:
-        from nacre.core.files import write_json
-
-        write_json(output, document)
 
 
 _WARNING = (
