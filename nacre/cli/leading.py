@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nacre.cli.failures import unfinished
-from nacre.cli.output import note
+from nacre.cli.output import Verb, note
 from nacre.cli.queries import agreed_queries, authority
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ class Reach:
         return self.superlink, self.keys, self.roster
 
 
-Verb = TypeVar("Verb", bound=Callable[..., None])
-
-
 def reach_options(verb: Verb) -> Verb:
     """The options of a server on its way to the parties; they arrive together as `reach`."""
 
@@ -80,13 +77,13 @@ def reach_options(verb: Verb) -> Verb:
     return found
 
 
-def gathered(queries: Path, into: Path, resume: bool, reach: Reach) -> Mapping[str, Any]:
+def led_release(queries: Path, into: Path, resume: bool, reach: Reach) -> Mapping[str, Any]:
     """Leads a release over Flower; the answers as JSON has them."""
-    from nacre.runs.federation.gathering import gather
+    from nacre.runs.federation.gathering import lead_release
 
     asked, text = agreed_queries(queries)
     with unfinished("continue with the same command and `--resume`"):
-        return gather(asked, text, into, _connect(reach), resume=resume)
+        return lead_release(asked, text, into, _connect(reach), resume=resume)
 
 
 def _connect(reach: Reach) -> Connect:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from nacre.cli.answers import show_answers
-from nacre.cli.leading import Reach, gathered, reach_options
+from nacre.cli.leading import Reach, led_release, reach_options
 from nacre.cli.output import common_options, show
 from nacre.core.errors import Refusal
 from nacre.prediction.formulas import inert
@@ -69,7 +69,7 @@ def command(
             )
         if into is None:
             raise click.UsageError("`--over flower` needs `--into`, a folder of this release")
-        show_answers(gathered(queries, into, resume, reach), output, as_json)
+        show_answers(led_release(queries, into, resume, reach), output, as_json)
         return
     reach.refuse_without_over()
     if into is not None or resume:

@@ -19,7 +19,7 @@ from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.ledger import Ledger
 from nacre.recipe.document import parse
 from nacre.recipe.load import read_text
-from nacre.runs.federation.gathering import gather
+from nacre.runs.federation.gathering import lead_release
 from nacre.runs.federation.lead import Connect
 from nacre.runs.federation.policy import Ceiling, Policy
 from nacre.runs.federation.releasing import Releasing
@@ -121,7 +121,7 @@ class Wards:
 
         reach = Connect(identity=self.keys[SERVER], roster=self.roster, reach=connect)
         into = self.folder / "server"
-        return gather(self.asked, self.text, into, reach, resume=resume)
+        return lead_release(self.asked, self.text, into, reach, resume=resume)
 
     def journalled(self, name: str) -> list[int]:
         """Steps that a party's account was charged for, run by run."""

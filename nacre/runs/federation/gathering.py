@@ -20,7 +20,7 @@ from nacre.statistics.documents import together_document
 _ASKS = 8  # of a release, at most, that are kept beside those that exchange keys
 
 
-def gather(
+def lead_release(
     asked: AgreedQueries,
     text: bytes,  # of the file of queries
     into: Path,
@@ -46,12 +46,12 @@ def gather(
             f"{into} holds a release of other queries; put them back, or take another `--into`"
         )
     if not folder.outcome.exists():
-        _gathered(asked, folder, connect)
+        _opened_into(asked, folder, connect)
     found: Any = read_json(folder.outcome)
     return found
 
 
-def _gathered(asked: AgreedQueries, folder: RunFolder, connect: Connect) -> None:
+def _opened_into(asked: AgreedQueries, folder: RunFolder, connect: Connect) -> None:
     """Writes the answers into the folder."""
     with folder.locked():
         source, run = folder.source(), folder.name()
