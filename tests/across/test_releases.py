@@ -74,7 +74,8 @@ class Wards:
             "minimum_cohort": 2,
             "central_noise": True,
         }
-        return Policy(**(facts | changes))
+        both: dict[str, Any] = {**facts, **changes}
+        return Policy(**both)
 
     def party(self, name: str, asked: AgreedQueries | None = None, **changes: object) -> Releasing:
         """A party that waits."""
@@ -220,7 +221,7 @@ def test_a_process_that_dies_at_any_ask_goes_on_and_is_charged_once(
     assert all(wards.journalled(name) == [1] for name in NAMES)
 
 
-AGAINST: dict[str, tuple[dict[str, object], str]] = {
+AGAINST: dict[str, tuple[dict[str, Any], str]] = {
     "digest": ({"recipes": ("a" * 64,)}, "`recipes` do not name"),
     "epsilon": ({"units": {"example": Ceiling(epsilon=1.9, delta=1e-5)}}, "spend epsilon 2"),
     "delta": ({"units": {"example": Ceiling(epsilon=2, delta=2e-6)}}, "spend delta 3e-06"),

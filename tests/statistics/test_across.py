@@ -1,7 +1,8 @@
 """Statistics over parties: the numbers of one holder's release, each party charged, none seen."""
 
 # Parts of pandas are untyped.
-# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from nacre.core.errors import (
     RecipeError,
     Refusal,
 )
+from nacre.core.parts import Handler
 from nacre.core.random import Source
 from nacre.core.strict import canonical
 from nacre.differential_privacy.events_json import to_json
@@ -107,7 +110,7 @@ def table(rows: int = 60, seed: int = 0) -> pd.DataFrame:
 
 def together(queries: Sequence[QueryOption], noise: Any = CENTRAL, **more: Any) -> Queries:
     """A file of these queries to three parties."""
-    said = {"parties": NAMES, "column": "party", "threshold": 3, **more}
+    said: dict[str, Any] = {"parties": NAMES, "column": "party", "threshold": 3, **more}
     return Queries(queries=tuple(queries), across=Across(noise=noise, **said))
 
 
@@ -146,7 +149,7 @@ def test_without_noise_it_is_the_release_of_the_pooled_table(
     """The same answers but for the grid, whether a column deals one table or each party has its
     own. What a person keeps of its rows is drawn, so persons have no more than they keep."""
     rows = table()
-    rows = rows[rows.groupby("who").cumcount() < 2]  # also over all parties
+    rows = rows.loc[rows.groupby("who").cumcount() < 2]  # also over all parties
     queries = asked_of()
     pooled = release(rows, queries, ledger=granted(tmp_path / "other.db"), account="pooled")
     given: Any = rows
@@ -346,9 +349,9 @@ class Parties:
         for name in self.names:
             self.book.grant(name, "example", epsilon=100, delta=1e-3, rule="zcdp")
 
-    def handlers(self) -> dict[str, Callable[[bytes], bytes]]:
+    def handlers(self) -> dict[str, Handler]:
         """Of all parties, as after a start: the answers that were stored are there."""
-        found: dict[str, Callable[[bytes], bytes]] = {}
+        found: dict[str, Handler] = {}
         for name in self.names:
             charging = charged_for(self.book, name, "release 1", self.asked)
             self._standing.append(charging)  # until the run is over, which no test here waits for
@@ -435,9 +438,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path: Path) -> None
         )  # fmt: skip
     costly = AgreedQueries.of(
         Queries(
-            queries=tuple(
-                type(query)(**{**vars(query), "epsilon": 2.0}) for query in parties.asked.queries
-            ),
+            queries=tuple(replace(query, epsilon=2.0) for query in parties.asked.queries),
             across=parties.asked.across,
         )
     )
@@ -463,7 +464,7 @@ def test_one_row_of_one_party_moves_the_sum_alone(tmp_path: Path, noise: Any) ->
     noise is made for; sizes and kinds of all messages are the same."""
     tables = four()
     sent, totals = [], []
-    for number, each in enumerate((tables, {**tables, "b": tables["b"][:-1]})):
+    for number, each in enumerate((tables, {**tables, "b": tables["b"].iloc[:-1]})):
         folder = tmp_path / str(number)
         folder.mkdir()
         found, way = Parties(folder, noise, each).opened()
@@ -554,7 +555,7 @@ def test_rows_that_do_not_fit_cost_nothing(book: Path, wrong: dict[str, str], wo
 
 def test_a_party_may_have_no_rows(book: Path, silent: None) -> None:
     rows = table()
-    rows = rows[rows["party"] != "north"]
+    rows = rows.loc[rows["party"] != "north"]
     found = release_together(rows, together(asked_of(), CENTRAL), ledger=book, account="wards")
     assert found["rows"].value == len(rows)
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +95,7 @@ def require_readable(raw: RawTable, asked: AgreedQueries, name: str) -> None:
 @contextmanager
 def charged_for(
     book: Ledger, account: str, run: str, asked: AgreedQueries
-) -> Iterator[Sequence[Charge]]:
+) -> Generator[Sequence[Charge]]:
     """All answers reserved for the party's account, settled when the block ends: what was not
     journalled goes back. Raises as `charges_for`."""
     charges: list[Charge] = []
