@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from nacre.report.evidence import write_report
     from nacre.runs.run import abandon, finish, open_run, train
     from nacre.runs.tune import tune
+    from nacre.statistics.across.in_process import release_together
     from nacre.statistics.release import release
 
 __version__ = "0.1.0"
@@ -84,6 +85,7 @@ _HOMES = {
     "nacre.planning.plan": ("plan",),
     "nacre.prediction.predictor": ("load_model",),
     "nacre.statistics.release": ("release",),
+    "nacre.statistics.across.in_process": ("release_together",),
     "nacre.runs.run": ("abandon", "finish", "open_run", "train"),
     "nacre.runs.tune": ("tune",),
 }
@@ -158,6 +160,7 @@ __all__ = [
     "open_run",
     "plan",
     "release",
+    "release_together",
     "train",
     "tune",
     "write_report",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from nacre.cli.output import code_of, code_options, common_options, debug_option, show
+from nacre.cli.queries import agreed_queries, asks_queries
 
 
 @click.group(short_help="Keys, roster and digests of a federation across organisations.")
@@ -85,11 +86,14 @@ def make_roster(cards: tuple[Path, ...], output: Path | None, as_json: bool) -> 
 @common_options
 def show_digest(recipe: Path, packages: tuple[str, ...], trust_code: bool, as_json: bool) -> None:
     """Print the digest of what all sides have to agree on in RECIPE: everything but the ledger, the
-    execution, and the paths of data. A party's policy names it."""
+    execution, and the paths of data; of a file of queries, all of it. A party's policy names it."""
     from nacre.recipe.load import load_recipe
     from nacre.runs.federation.agreed import agreed_digest
 
-    found = agreed_digest(load_recipe(recipe, code=code_of(packages, trust_code)))
+    if asks_queries(recipe):
+        found = agreed_queries(recipe)[0].digest
+    else:
+        found = agreed_digest(load_recipe(recipe, code=code_of(packages, trust_code)))
     show({"digest": found}, found, as_json)
 
 

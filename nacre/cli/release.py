@@ -7,32 +7,38 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from nacre.cli.answers import show_answers
+from nacre.cli.leading import Reach, led_release, reach_options
 from nacre.cli.output import common_options, show
-from nacre.core.errors import Refusal, one_line
+from nacre.core.errors import Refusal
 from nacre.prediction.formulas import inert
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from nacre.differential_privacy.queries import QueryOption
-    from nacre.statistics.answers import Answer
 
 
 @click.command(short_help="Release private statistics of a table, charged to a ledger.")
-@click.argument("table", type=click.Path(path_type=Path))
-@click.argument("queries", type=click.Path(path_type=Path))
-@click.option("--ledger", required=True, help="The ledger: a file, or a URL of PostgreSQL.")
-@click.option("--account", required=True, help="The account that is charged.")
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[TABLE] QUERIES"
+)
+@click.option("--ledger", help="The ledger: a file, or a URL of PostgreSQL.")
+@click.option("--account", help="The account that is charged; with parties, ACCOUNT/PARTY of each.")
+@click.option(
+    "--party", "parties", multiple=True, metavar="NAME=TABLE",
+    help="The table of a party, in place of TABLE; once for each.",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answers as JSON.")
 @click.option("--local", is_flag=True, help="Noise each record by itself, and write them as CSV.")
+@click.option("--over", type=click.Choice(["flower"]), help="Ask parties that are elsewhere.")
+@click.option("--into", type=click.Path(path_type=Path), help="With --over: a folder of its own.")
+@click.option("--resume", is_flag=True, help="With --over: continue the release in that folder.")
+@reach_options
 @common_options
 def command(
-    table: Path, queries: Path, ledger: str, account: str, output: Path | None, local: bool,
-    as_json: bool,
+    paths: tuple[Path, ...], ledger: str | None, account: str | None, parties: tuple[str, ...],
+    output: Path | None, local: bool, over: str | None, into: Path | None, resume: bool,
+    reach: Reach, as_json: bool,
 ) -> None:  # fmt: skip
     """Answer QUERIES (a YAML file) about TABLE (CSV or Parquet) under differential privacy.
 
@@ -42,7 +48,13 @@ def command(
 
     With --local QUERIES names columns, and each record is noised by itself, for receivers who must
     not see a true value. Who is in the table is not hidden then, and sums over all records are far
-    less exact than the answers to queries."""
+    less exact than the answers to queries.
+
+    Where QUERIES names parties (`across`), they answer together through a secure sum, each charged
+    to an account of its own: TABLE is dealt by a column, or each party has its own (--party).
+    With --over flower they are processes of other organisations (`nacre party QUERIES`), and this
+    one is their server: it has no table and no ledger."""
+    *tables, queries = paths
     if output is not None and output.exists():
         raise Refusal(f"{output} exists, and answers are kept: choose another file with `-o`")
     if output is not None and not output.parent.is_dir():
@@ -50,33 +62,68 @@ def command(
             f"{output} cannot be written, as there is no folder {output.parent}: make it, or "
             "choose another file with `-o`"
         )
+    if over is not None:
+        if tables or parties or local or ledger is not None or account is not None:
+            raise click.UsageError(
+                "with `--over` each party has its own table and ledger: name QUERIES alone"
+            )
+        if into is None:
+            raise click.UsageError("`--over flower` needs `--into`, a folder of this release")
+        show_answers(led_release(queries, into, resume, reach), output, as_json)
+        return
+    reach.refuse_without_over()
+    if into is not None or resume:
+        raise click.UsageError("`--into` and `--resume` go with `--over flower`; add it")
+    if len(tables) > 1 or (tables and parties):
+        raise click.UsageError("name one TABLE, or the table of each party with `--party`")
+    if not tables and not parties:
+        raise click.UsageError("name the TABLE before QUERIES")
+    if ledger is None or account is None:
+        raise click.UsageError("the answers are charged: name `--ledger` and `--account`")
     if local:
-        _records(table, queries, ledger, account, output, as_json)
+        if parties:
+            raise click.UsageError("`--local` noises the records of one TABLE")
+        _records(tables[0], queries, ledger, account, output, as_json)
     else:
-        _answers(table, queries, ledger, account, output, as_json)
+        own = _tables_of(parties) if parties else tables[0]
+        show_answers(_answered(own, queries, ledger, account), output, as_json)
 
 
-def _answers(
-    table: Path, queries: Path, ledger: str, account: str, output: Path | None, as_json: bool
-) -> None:
+def _tables_of(parties: Sequence[str]) -> Mapping[str, Path]:
+    """The tables by party. Raises `click.UsageError`."""
+    found: dict[str, Path] = {}
+    for said in parties:
+        name, mark, path = said.partition("=")
+        if not mark or not name or not path or name in found:
+            raise click.UsageError(f"`--party {said}` must be NAME=TABLE, once for each party")
+        found[name] = Path(path)
+    return found
+
+
+def _answered(
+    tables: Path | Mapping[str, Path], queries: Path, ledger: str, account: str
+) -> Mapping[str, Any]:
+    """The answers as JSON has them."""
     from nacre.recipe.load import read_options
+    from nacre.statistics.documents import fields_of, together_document
     from nacre.statistics.query_file import Queries
     from nacre.statistics.release import release
 
     asked = read_options(queries, Queries)
-    found = release(table, asked, ledger=ledger, account=account)
+    if asked.across is not None:
+        from nacre.statistics.across.in_process import release_together
+
+        together = release_together(tables, asked, ledger=ledger, account=account)
+        return together_document(together, asked.queries, asked.across) | {"account": account}
+    if isinstance(tables, Mapping):
+        raise click.UsageError(f"{queries} names no parties (`across`); give one TABLE")
+    found = release(tables, asked, ledger=ledger, account=account)
     both = zip(found.answers, asked.queries, strict=True)
-    document = {
+    return {
         "run": found.run,
         "account": account,
-        "answers": [_fields(answer, query) for answer, query in both],
+        "answers": [fields_of(answer, query) for answer, query in both],
     }
-    # First: the answers are paid for, whatever fails now.
-    show(document, _table(found.answers), as_json)
-    if output is not None:
-        from nacre.core.files import write_json
-
-        write_json(output, document)
 
 
 _WARNING = (
@@ -126,29 +173,3 @@ def _csv(columns: Mapping[str, Sequence[object]]) -> bytes:
     writer.writerow(map(inert, columns))
     writer.writerows(map(inert, row) for row in zip(*columns.values(), strict=True))
     return text.getvalue().encode()
-
-
-def _fields(answer: Answer, query: QueryOption) -> Mapping[str, Any]:
-    """An answer as plain JSON, with the query, which `nacre report --check` holds it against; its
-    event is the query's price."""
-    fields = {key: value for key, value in asdict(answer).items() if key != "event"}
-    asked = {key: value for key, value in asdict(query).items() if value is not None}
-    return {**fields, "epsilon": query.epsilon, "delta": query.delta, "query": asked}
-
-
-def _table(answers: Sequence[Answer]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("answer", "value", "95 % interval")
-    for answer in answers:
-        if not answer.values:  # a choice, or groups of which there is none
-            said = one_line(", ".join(answer.labels)) or "no group"
-            table.add_row(Text(answer.name), Text(said), "")
-            continue
-        bars = zip(answer.labels, answer.values, answer.low, answer.high, strict=True)
-        for label, value, low, high in bars:
-            name = f"{answer.name}: {label}" if label else answer.name
-            # Keys are text from the rows, and control characters would reach a terminal.
-            table.add_row(Text(one_line(name)), f"{value:g}", f"{low:g} to {high:g}")
-    return table

@@ -21,6 +21,7 @@ from nacre.runs import checkpoint, reservations
 from nacre.runs.agreement import agree, share
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of
+from nacre.runs.federation.releasing import end_release
 from nacre.runs.federation.sides import charges_of, refuse_to_finish
 from nacre.runs.loop import Surroundings, loop
 from nacre.runs.progress import Named, Progress, Silent, stages
@@ -192,6 +193,8 @@ def abandon(path: Path, *, code: Code = OWN) -> None:
         )
     if not folder.run_key.exists():
         raise RunError(f"the run in {path} was abandoned before, so nothing is left to do")
+    if end_release(folder):
+        return
     recipe = load_recipe(folder.recipe, folder=Path(folder.fact("folder")), code=code)
     with folder.locked(), charges_of(recipe, folder) as charges:
         charges.settle()

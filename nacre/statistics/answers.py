@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
-"""Numbers about a table under differential privacy: counts, means, quantiles, cross tables.
+"""Noising about a table under differential privacy: counts, means, quantiles, cross tables.
 
 A query is declared, then priced (`query_event`, which reads no row), then answered. The noise is
 drawn from the operating system (`nacre.statistics.noisy_numbers`): an answer asked for twice is
@@ -42,15 +42,15 @@ from nacre.differential_privacy.queries import (
     Variance,
 )
 from nacre.statistics.choosing import choose, shown_keys
+from nacre.statistics.frames import places_among
 from nacre.statistics.noisy_numbers import (
     CONFIDENCE,
+    DRAWN,
+    Noising,
     NoisyNumbers,
     margin,
-    noisy_count,
-    noisy_histogram,
     rho,
     strays,
-    total,
 )
 
 if TYPE_CHECKING:
@@ -110,20 +110,28 @@ def joint_event(queries: Sequence[QueryOption]) -> DpEvent:
     return events[0] if len(events) == 1 else dp_accounting.ComposedDpEvent(events)
 
 
-def answer(table: pd.DataFrame, query: QueryOption, source: Source | None = None) -> Answer:
-    """The noised answer. `source` keys which rows of a person are kept, nothing else.
+def answer(
+    table: pd.DataFrame,
+    query: QueryOption,
+    source: Source | None = None,
+    numbers: Noising = DRAWN,
+) -> Answer:
+    """The noised answer. `source` keys which rows of a person are kept, nothing else. `numbers`
+    noises the counts and sums, which are asked of it in an order that follows from the query alone.
 
     Raises `DataError` where a column is missing or is not a number.
     """
     kept = _bounded(table, query, source or Source.fresh())
     if isinstance(query, Histogram | Contingency | Keys | Choice) or query.by is None:
-        return _whole(kept, query)
+        return _whole(kept, query, numbers)
     if query.groups_from is not None:
         raise ValueError(
             f"groups_from={query.groups_from!r} has to be answered before: `grouped_by`"
         )
     of = _column(kept, query.by).map(text, na_action="ignore")
-    found = [_whole(kept.iloc[np.flatnonzero(of == group)], query) for group in query.groups]
+    found = [
+        _whole(kept.iloc[np.flatnonzero(of == group)], query, numbers) for group in query.groups
+    ]
     labels = (
         f"{group}: {label}" if label else group
         for group, each in zip(query.groups, found, strict=True)
@@ -157,24 +165,24 @@ def no_answer(query: QueryOption) -> Answer:
     return Answer(query.name, (), (), 0.0, (), (), query_event(query))
 
 
-def _whole(rows: pd.DataFrame, query: QueryOption) -> Answer:
+def _whole(rows: pd.DataFrame, query: QueryOption, ask: Noising) -> Answer:
     """The answer about all these rows."""
     match query:
         case Count():
-            return _answer(query, noisy_count(len(rows), query, parts=1))
+            return _answer(query, ask.count(len(rows), query, 1))
         case Sum():
             numbers = _numbers(rows, query.column)
-            return _answer(query, total(numbers, query.low, query.high, query, parts=1))
+            return _answer(query, ask.total(numbers, query.low, query.high, query, 1))
         case Mean():
-            return _mean(_numbers(rows, query.column), query)
+            return _mean(_numbers(rows, query.column), query, ask)
         case Variance():
-            return _variance(_numbers(rows, query.column), query)
+            return _variance(_numbers(rows, query.column), query, ask)
         case Quantiles():
-            return _quantiles(_numbers(rows, query.column), query)
+            return _quantiles(_numbers(rows, query.column), query, ask)
         case Histogram():
-            return _histogram(rows, query)
+            return _histogram(rows, query, ask)
         case Contingency():
-            return _contingency(rows, query)
+            return _contingency(rows, query, ask)
         case Keys():
             return _keys(rows, query)
         case Choice():
@@ -262,15 +270,17 @@ def _around(noised: NoisyNumbers) -> _Between:
     return _Between(value, value - noised.margin, value + noised.margin)
 
 
-def _rows(count: int, query: Mean | Variance, parts: int, confidence: float) -> _Between:
+def _rows(
+    count: int, query: Mean | Variance, parts: int, confidence: float, ask: Noising
+) -> _Between:
     """How many rows there are: what was declared, else a noised count."""
     if query.size is not None:
         return _Between(query.size, query.size, query.size)
-    found = _around(noisy_count(count, query, parts, confidence))
+    found = _around(ask.count(count, query, parts, confidence))
     return _Between(max(1.0, found.value), max(1.0, found.low), max(1.0, found.high))
 
 
-def _mean(numbers: np.ndarray, query: Mean) -> Answer:
+def _mean(numbers: np.ndarray, query: Mean, ask: Noising) -> Answer:
     """middle + sum of (number - middle) / count, brought into the range.
 
     Around the middle of the range one row moves the sum by half the range only. The interval holds
@@ -279,8 +289,8 @@ def _mean(numbers: np.ndarray, query: Mean) -> Answer:
     middle, parts = (query.low + query.high) / 2, _parts(query)
     each = 1 - (1 - CONFIDENCE) / parts
     reach = query.high - middle
-    noised = total(numbers - middle, -reach, reach, query, parts, each)
-    mean = _around(noised).over(_rows(len(numbers), query, parts, each))
+    noised = ask.total(numbers - middle, -reach, reach, query, parts, each)
+    mean = _around(noised).over(_rows(len(numbers), query, parts, each, ask))
 
     def inside(offset: float) -> tuple[float]:
         return (min(max(middle + offset, query.low), query.high),)
@@ -289,15 +299,15 @@ def _mean(numbers: np.ndarray, query: Mean) -> Answer:
     return Answer(query.name, ("",), value, noised.scale, low, high, query_event(query))
 
 
-def _variance(numbers: np.ndarray, query: Variance) -> Answer:
+def _variance(numbers: np.ndarray, query: Variance, ask: Noising) -> Answer:
     """Mean square minus squared mean, both around the middle of the range; joint as `_mean`."""
     middle, parts = (query.low + query.high) / 2, _parts(query)
     each = 1 - (1 - CONFIDENCE) / parts
     reach = query.high - middle
     offsets = np.clip(numbers - middle, -reach, reach)
-    rows = _rows(len(numbers), query, parts, each)
-    mean = _around(total(offsets, -reach, reach, query, parts, each)).over(rows)
-    noised = total(np.square(offsets), 0.0, reach**2, query, parts, each)
+    rows = _rows(len(numbers), query, parts, each, ask)
+    mean = _around(ask.total(offsets, -reach, reach, query, parts, each)).over(rows)
+    noised = ask.total(np.square(offsets), 0.0, reach**2, query, parts, each)
     square = _around(noised).over(rows)
     most = max(mean.low**2, mean.high**2)
     least = 0.0 if mean.low <= 0 <= mean.high else min(mean.low**2, mean.high**2)
@@ -310,7 +320,7 @@ def _variance(numbers: np.ndarray, query: Variance) -> Answer:
     return Answer(query.name, ("",), value, noised.scale, low, high, query_event(query))
 
 
-def _quantiles(numbers: np.ndarray, query: Quantiles) -> Answer:
+def _quantiles(numbers: np.ndarray, query: Quantiles, ask: Noising) -> Answer:
     """Where the noised rows below reach each share, and every cell that may be the one.
 
     The cell k that holds the quantile has `rows up to its end - share * all rows >= 0`, and the
@@ -318,7 +328,7 @@ def _quantiles(numbers: np.ndarray, query: Quantiles) -> Answer:
     """
     edges = np.linspace(query.low, query.high, query.cells + 1)
     places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, query.cells - 1)
-    noised = noisy_histogram([int(place) for place in places], query.cells, query)
+    noised = ask.histogram([int(place) for place in places], query.cells, query)
     counts = np.array(noised.values)
     below = np.concatenate([[0.0], np.cumsum(counts)])  # rows below each edge
     rising = np.maximum.accumulate(np.clip(below, 0.0, None))
@@ -341,29 +351,30 @@ def _quantiles(numbers: np.ndarray, query: Quantiles) -> Answer:
     )  # fmt: skip
 
 
-def _histogram(table: pd.DataFrame, query: Histogram) -> Answer:
+def _histogram(table: pd.DataFrame, query: Histogram, ask: Noising) -> Answer:
     if query.edges:
         bars = len(query.edges) - 1
         numbers = _numbers(table, query.column)
         found = np.clip(np.searchsorted(query.edges, numbers, side="right") - 1, 0, bars - 1)
         labels = tuple(f"{a:g} to {b:g}" for a, b in itertools.pairwise(query.edges))
-        return _answer(query, noisy_histogram([int(place) for place in found], bars, query), labels)
+        noised = ask.histogram([int(place) for place in found], bars, query)
+        return _answer(query, noised, labels)
     present = _column(table, query.column).dropna()
-    places = _known(present, query.categories)
-    noised = noisy_histogram(places, len(query.categories) + 1, query)
+    places = places_among(present, query.categories)
+    noised = ask.histogram(places, len(query.categories) + 1, query)
     return _answer(query, noised, (*query.categories, OTHER))
 
 
-def _contingency(table: pd.DataFrame, query: Contingency) -> Answer:
+def _contingency(table: pd.DataFrame, query: Contingency, ask: Noising) -> Answer:
     present = table[[name for name in query.columns if _column(table, name) is not None]].dropna()
     places = [0] * len(present)
     for name, categories in query.columns.items():
         bars = len(categories) + 1
-        found = zip(places, _known(present[name], categories), strict=True)
+        found = zip(places, places_among(present[name], categories), strict=True)
         places = [bars * place + own for place, own in found]
     crossed = itertools.product(*((*known, OTHER) for known in query.columns.values()))
     labels = tuple(" × ".join(values) for values in crossed)
-    return _answer(query, noisy_histogram(places, len(labels), query), labels)
+    return _answer(query, ask.histogram(places, len(labels), query), labels)
 
 
 def _keys(table: pd.DataFrame, query: Keys) -> Answer:
@@ -378,15 +389,9 @@ def _keys(table: pd.DataFrame, query: Keys) -> Answer:
 
 def _choice(table: pd.DataFrame, query: Choice) -> Answer:
     present = _column(table, query.column).dropna()
-    places = _known(present, query.categories)
+    places = places_among(present, query.categories)
     counts = [places.count(place) for place in range(len(query.categories))]
     chosen = choose(
         counts, query.epsilon, query.delta, sensitivity=query.rows_per_unit, monotonic=True
     )
     return Answer(query.name, (query.categories[chosen],), (), 0.0, (), (), query_event(query))
-
-
-def _known(values: Any, categories: Sequence[str]) -> list[int]:
-    """The place of each value among the categories, or behind the last of them."""
-    place = {category: i for i, category in enumerate(categories)}
-    return [place.get(text(value), len(categories)) for value in values]

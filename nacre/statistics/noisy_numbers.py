@@ -3,7 +3,7 @@
 """Noised counts and sums by OpenDP, with how far the noise strays.
 
 OpenDP's samplers are exact, on integers, under its own proofs, so floating-point attacks on the
-noise (Mironov 2012) do not reach it. Numbers are rounded to a 2**30th of their range and added as
+noise (Mironov 2012) do not reach it. Noising are rounded to a 2**30th of their range and added as
 integers, whose sensitivity is exact. Noise is drawn from the operating system.
 """
 
@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -93,6 +93,29 @@ def noisy_aggregate(
     return NoisyNumbers(tuple(float(v) for v in values), scale, margin(scale, confidence, gaussian))
 
 
+def noised_wholes(
+    values: list[int],
+    moved: int,  # by one unit at most, all together: in L1, and so in L2
+    query: QueryOption,
+    parts: int,
+    confidence: float = CONFIDENCE,
+) -> NoisyNumbers:
+    """Whole numbers with noise, by the least scale that OpenDP's privacy map allows the budget."""
+    with opendp() as dp:
+        gaussian = query.delta > 0
+        distance = dp.l2_distance(T="i64") if gaussian else dp.l1_distance(T="i64")
+        start = dp.vector_domain(dp.atom_domain(T="i64")), distance
+        noise = dp.m.then_gaussian if gaussian else dp.m.then_laplace
+        share = rho(query.epsilon, query.delta) if gaussian else query.epsilon
+
+        def measurement(scale: float) -> Any:
+            return start >> noise(scale)
+
+        scale = dp.binary_search_param(measurement, moved, share / parts)
+        released = _drawn(measurement(scale), list[int], values)
+    return NoisyNumbers(tuple(map(float, released)), scale, margin(scale, confidence, gaussian))
+
+
 def _drawn(measurement: Any, transformation: Any, rows: list[int]) -> Any:
     """What leaves: the measurement's output, never the transformation's."""
     return measurement(rows)
@@ -123,18 +146,32 @@ def total(
     confidence: float = CONFIDENCE,
 ) -> NoisyNumbers:
     """The noised sum of the numbers, each clamped to low … high."""
-    reach = max(abs(low), abs(high))
-    cell = reach / _CELLS
-    bounds = math.floor(low / cell), math.ceil(high / cell)
-    # Infinities and huge values are brought near the range first: an integer must hold them.
-    near = np.clip(numbers, low - reach, high + reach)
-    rows = np.rint(near / cell).astype(np.int64).tolist()
+    rows, bounds, cell = in_cells(numbers, low, high, _CELLS)
 
     def aggregate(dp: Any) -> Any:
         return dp.t.then_clamp(bounds) >> dp.t.then_sum()
 
-    cells = noisy_aggregate(query, parts, aggregate, rows, confidence)
+    cells = noisy_aggregate(query, parts, aggregate, rows.tolist(), confidence)
     return NoisyNumbers((cells.values[0] * cell,), cells.scale * cell, cells.margin * cell)
+
+
+def in_cells(
+    numbers: np.ndarray,
+    low: float,
+    high: float,
+    cells: int,  # a power of two: from 0 to the end of the range that lies further off
+) -> tuple[np.ndarray, tuple[int, int], float]:
+    """(each number in cells, near the range; the ends of the range in cells; the width of a cell).
+
+    The end that lies further off is `cells` exactly, so a number that is clamped to the ends moves
+    a sum by no more.
+    """
+    reach = max(abs(low), abs(high))
+    cell = reach / cells
+    # Infinities and huge values are brought near the range first: an integer must hold them.
+    near = np.clip(numbers, low - reach, high + reach)
+    ends = math.floor(low / cell), math.ceil(high / cell)
+    return np.rint(near / cell).astype(np.int64), ends, cell
 
 
 def noisy_histogram(places: list[int], bars: int, query: QueryOption) -> NoisyNumbers:
@@ -148,6 +185,51 @@ def noisy_histogram(places: list[int], bars: int, query: QueryOption) -> NoisyNu
         )
 
     return noisy_aggregate(query, 1, aggregate, places)
+
+
+class Noising(Protocol):
+    """Noises what answers are computed from: counts, sums and bars."""
+
+    def count(
+        self, rows: int, query: QueryOption, parts: int, confidence: float = CONFIDENCE
+    ) -> NoisyNumbers:
+        """How many rows there are."""
+        ...
+
+    def total(
+        self, numbers: np.ndarray, low: float, high: float, query: QueryOption, parts: int,
+        confidence: float = CONFIDENCE,
+    ) -> NoisyNumbers:  # fmt: skip
+        """The sum of the numbers, each clamped to low … high."""
+        ...
+
+    def histogram(self, places: list[int], bars: int, query: QueryOption) -> NoisyNumbers:
+        """How many rows fall into each bar."""
+        ...
+
+
+class Drawn:
+    """Noise that is drawn here and now, on one holder's own rows."""
+
+    def count(
+        self, rows: int, query: QueryOption, parts: int, confidence: float = CONFIDENCE
+    ) -> NoisyNumbers:
+        """See `Noising.count`."""
+        return noisy_count(rows, query, parts, confidence)
+
+    def total(
+        self, numbers: np.ndarray, low: float, high: float, query: QueryOption, parts: int,
+        confidence: float = CONFIDENCE,
+    ) -> NoisyNumbers:  # fmt: skip
+        """See `Noising.total`."""
+        return total(numbers, low, high, query, parts, confidence)
+
+    def histogram(self, places: list[int], bars: int, query: QueryOption) -> NoisyNumbers:
+        """See `Noising.histogram`."""
+        return noisy_histogram(places, bars, query)
+
+
+DRAWN = Drawn()
 
 
 def strays(

@@ -23,6 +23,21 @@ _SAME = 1e-3
 """Relative: numbers are rounded to a grid, whose sensitivity is a whole number of cells."""
 
 
+@dataclass(frozen=True)
+class NoiseCount:
+    """How often the noise of an answer was added: once, or by each of several parties."""
+
+    added: int
+    """Shares that are in each number."""
+    counted: int
+    """Shares that epsilon rests on: as many have the whole noise that is due."""
+
+    @property
+    def surplus(self) -> float:
+        """By how much the deviation is larger than what is due; at least 1."""
+        return math.sqrt(self.added / self.counted)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DueNoise:
     """What an answer says of its own noise."""
@@ -32,6 +47,7 @@ class DueNoise:
     values: int  # numbers that were released
     epsilon: float
     delta: float
+    noise: NoiseCount = NoiseCount(1, 1)
 
 
 def scale_due(query: QueryOption) -> float:
@@ -62,8 +78,12 @@ def require_due(query: QueryOption, noise: DueNoise) -> None:
     fault = None
     if (noise.name, noise.epsilon, noise.delta) != (query.name, query.epsilon, query.delta):
         fault = f"it is that of {noise.name!r} at epsilon {noise.epsilon:g}"
-    elif noise.values and not math.isclose(noise.scale, scale_due(query), rel_tol=_SAME):
-        fault = f"its noise has scale {noise.scale:.6g} where {scale_due(query):.6g} is paid for"
+    elif not 1 <= noise.noise.counted <= noise.noise.added:
+        fault = f"it rests on {noise.noise.counted} of {noise.noise.added} shares of noise"
+    elif noise.values:
+        due = scale_due(query) * noise.noise.surplus
+        if not math.isclose(noise.scale, due, rel_tol=_SAME):
+            fault = f"its noise has scale {noise.scale:.6g} where {due:.6g} is paid for"
     if fault is not None:
         raise NotAsPlanned(
             f"the answer to query {query.name!r} is not what was paid for ({fault}), so it is not "
@@ -90,7 +110,9 @@ def recorded(answer: Any) -> DueNoise:
     name, values = answer["name"], answer["values"]
     if not isinstance(name, str) or not isinstance(values, list):
         raise TypeError(json.dumps([name, values])[:80])
+    shares = answer.get("shares", {"added": 1, "counted": 1})
     return DueNoise(
+        noise=NoiseCount(int(shares["added"]), int(shares["counted"])),
         name=name,
         scale=float(answer["scale"]),
         values=len(values),  # pyright: ignore[reportUnknownArgumentType]

@@ -8,6 +8,7 @@ from typing import Literal
 from nacre.core.errors import BadArgument
 from nacre.differential_privacy.leaves import NO_PROMISE
 from nacre.differential_privacy.queries import Keys, QueryOption
+from nacre.statistics.across.options import Across
 from nacre.statistics.local import LocalOption
 
 
@@ -19,6 +20,8 @@ class Queries:
     """The format of this file, which begins with it."""
     queries: tuple[QueryOption, ...]
     """What is asked; every answer is charged to the account."""
+    across: Across | None = None
+    """Several parties answer together by a secure sum; None asks one table."""
 
     def __post_init__(self) -> None:
         if not self.queries:
@@ -35,6 +38,8 @@ class Queries:
                     "price; 0.1 to 1 is usual for a query"
                 )
             _keys_come_first(place, query, before)
+        if self.across is not None:
+            self.across.refuse_unsuited(self.queries)
 
 
 def _keys_come_first(place: str, query: QueryOption, before: tuple[QueryOption, ...]) -> None:

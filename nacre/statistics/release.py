@@ -11,24 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nacre.core.errors import BudgetExceeded, DataError, Refusal
 from nacre.core.types import Unit
-from nacre.data.readers import RawTable, as_number, is_missing, read_table, text, unit_name
-from nacre.data.reading.values import Listed, Values
+from nacre.data.readers import RawTable, text
 from nacre.data.sketches.files import of_file
-from nacre.differential_privacy.queries import (
-    Choice,
-    Contingency,
-    Count,
-    Histogram,
-    Keys,
-    QueryOption,
-)
+from nacre.differential_privacy.queries import QueryOption
 from nacre.ledger import Charge, Ledger, Request
 from nacre.ledger.recorded_rows import record_rows
 from nacre.statistics.answers import Answer, answer, grouped_by, joint_event, no_answer, query_event
+from nacre.statistics.frames import frame_for, numbers_of, opened_table
 from nacre.statistics.local import (
     LocalOption,
     RandomisedResponse,
@@ -72,18 +65,24 @@ def release(
     account that cannot be used, `NotAsPlanned` where an answer is not what its query pays for: it
     stays charged and is not given.
     """
-    asked = (queries if isinstance(queries, Queries) else Queries(queries=tuple(queries))).queries
+    file = queries if isinstance(queries, Queries) else Queries(queries=tuple(queries))
+    if file.across is not None:
+        raise Refusal(
+            "the queries are of several parties (`across`), which `nacre.release_together` asks; "
+            "leave `across` out to ask one table"
+        )
+    asked = file.queries
     run = f"release {uuid.uuid4().hex}"
     with ExitStack() as stack:
         opened = isinstance(ledger, Ledger)
         book = ledger if opened else stack.enter_context(Ledger.open(ledger))
         charges: list[Charge] = []
-        for charge in _reserved(book, account, run, asked):
+        for charge in charges_for(book, account, run, asked):
             charges.append(charge)
             stack.callback(charge.settle)
-        raw = _opened(table)
+        raw = opened_table(table)
         record_rows(book, {account: of_file(raw)})
-        frames = [_asked_of(raw, query) for query in asked]
+        frames = [frame_for(raw, query) for query in asked]
         for charge in charges:
             charge.journal(1)
         answers: list[Answer] = []
@@ -91,11 +90,11 @@ def release(
             asked_of = grouped_by(query, answers)
             empty = getattr(asked_of, "groups_from", None) is not None
             answers.append(no_answer(query) if empty else answer(frame, asked_of))
-        _require_paid(book, charges, asked, answers)
+        require_paid(book, charges, asked, answers)
         return Statistics(run, tuple(answers))
 
 
-def _require_paid(
+def require_paid(
     book: Ledger, charges: Sequence[Charge], asked: Sequence[QueryOption],
     answers: Sequence[Answer],
 ) -> None:  # fmt: skip
@@ -108,7 +107,7 @@ def _require_paid(
             delta=query.delta,
         )  # fmt: skip
         require_due(query, said)
-    columns = dict.fromkeys(query.unit for query in asked)  # as `_reserved` has them
+    columns = dict.fromkeys(query.unit for query in asked)  # as `charges_for` has them
     for column, charge in zip(columns, charges, strict=True):
         standing = book.asked(charge.account, charge.run)
         both = zip(asked, answers, strict=True)
@@ -147,7 +146,7 @@ def release_records(
         request = Request.of(name, record_event(asked), unit="example", adjacency="replace_one")
         charge = book.reserve(account, request)
         stack.callback(charge.settle)
-        raw = _opened(table)
+        raw = opened_table(table)
         record_rows(book, {account: of_file(raw)})
         read = {name: _records(raw, name, option) for name, option in asked.items()}
         charge.journal(1)
@@ -168,7 +167,7 @@ def _records(raw: RawTable, name: str, option: LocalOption) -> list[str] | list[
         found: list[str] | list[float] = words
         what = f"none of the declared categories {', '.join(option.categories)}"
     else:
-        numbers = _numbers(raw, name)
+        numbers = numbers_of(raw, name)
         wrong = [row for row, value in enumerate(numbers, start=1) if value is None]
         found = [value for value in numbers if value is not None]
         what = "no value"
@@ -181,7 +180,7 @@ def _records(raw: RawTable, name: str, option: LocalOption) -> list[str] | list[
     return found
 
 
-def _reserved(
+def charges_for(
     book: Ledger, account: str, run: str, asked: Sequence[QueryOption]
 ) -> Iterator[Charge]:
     """One charge for all queries that protect rows, and one for all that protect the units of one
@@ -220,82 +219,3 @@ def _require_price(query: QueryOption) -> None:
         query_event(query)
     except ValueError as error:
         raise Refusal(f"query {query.name!r} has no price: {error}") from error
-
-
-def _opened(table: Path | str | pd.DataFrame) -> RawTable:
-    return read_table(Path(), str(table)) if isinstance(table, str | Path) else _raw(table)
-
-
-def _raw(table: pd.DataFrame) -> RawTable:
-    """Its cells as a file would give them; whatever pandas takes for no value is none."""
-    if not len(table):
-        raise DataError("the table holds no rows, so there is nothing to tell of; add rows to it")
-    columns: dict[str, Values] = {}
-    for place, name in enumerate(map(str, table.columns)):
-        if name in columns:
-            raise DataError(
-                f"the table has column {name!r} twice, so it is unclear which one is meant; "
-                "rename one"
-            )
-        cells = table.iloc[:, place].astype(object)
-        columns[name] = Listed(list(cells.where(cells.notna(), None)))
-    return RawTable(Path("the table"), columns)
-
-
-def _asked_of(raw: RawTable, query: QueryOption) -> pd.DataFrame:
-    """`_frame`; what does not fit is told with the name of the query."""
-    try:
-        return _frame(raw, query)
-    except DataError as error:
-        raise DataError(f"query {query.name!r}: {error}", column=error.column) from error
-
-
-def _frame(raw: RawTable, query: QueryOption) -> pd.DataFrame:
-    """The columns that a query looks at.
-
-    Cells are read one by one, each by itself: a type guessed from a whole column would let one row
-    change how all others count, and with it the sensitivity that the noise is made for.
-    """
-    import pandas as pd
-
-    columns: dict[str, list[Any]] = {"": [0] * len(raw)}  # a count needs rows, and no column
-    numeric, named = _asked(query)
-    for name in named:
-        cells = raw.column(name)
-        said = unit_name if name == query.unit else text
-        columns[name] = [None if is_missing(cell) else said(cell) for cell in cells]
-    if numeric is not None:  # a column may be both: cross tables and groups have text
-        if numeric in columns:
-            raise Refusal(
-                f"query {query.name!r} takes column {numeric!r} for a number and for a name; ask "
-                "for another column"
-            )
-        columns[numeric] = _numbers(raw, numeric)
-    return pd.DataFrame(columns, dtype=object)
-
-
-def _asked(query: QueryOption) -> tuple[str | None, list[str]]:
-    """The column of numbers of a query, and those of text."""
-    named = [query.unit] if query.unit is not None else []
-    if isinstance(query, Contingency):
-        return None, [*named, *query.columns]
-    if isinstance(query, Keys | Choice):
-        return None, [*named, query.column]
-    if isinstance(query, Histogram):
-        return (None, [*named, query.column]) if query.categories else (query.column, named)
-    if query.by is not None:
-        named.append(query.by)
-    return None if isinstance(query, Count) else query.column, named
-
-
-def _numbers(raw: RawTable, column: str) -> list[float | None]:
-    values: list[float | None] = []
-    for row, cell in enumerate(raw.column(column), start=1):
-        value = None if is_missing(cell) else as_number(cell)
-        if value is None and not is_missing(cell):
-            raise DataError(
-                f"{raw.file} column {column!r}: row {row} is not a number ({text(cell)[:40]!r}); "
-                "correct it, or leave the cell empty where it stands for no value"
-            )
-        values.append(value)
-    return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,3 +113,35 @@ def no_longer(
     numerator, denominator = most.as_integer_ratio()  # `squares` is below 2**63: int64 holds it
     whole = steps.astype(np.int64)
     return int(np.dot(whole, whole)) * denominator**2 <= numerator**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeNumbers:
+    """Whole numbers, added modulo 2**64.
+
+    *Guarantee (no wrap):* `parties` numbers of at most `most` in absolute value have a sum within
+    ± (2**63 - 1), whose residue is that of one integer in this range alone. So the sum is exact.
+    """
+
+    parties: int  # who may enter a sum, at most
+
+    bits: ClassVar[int] = 64
+    norm: ClassVar[None] = None
+
+    @property
+    def most(self) -> int:
+        """The greatest absolute value of a number that is encoded."""
+        return (2**63 - 1) // self.parties
+
+    def whole(
+        self,
+        values: NDArray[np.int64],  # (d,)
+    ) -> RingVector:  # (d,)
+        """The numbers as elements of the ring. Raises `ValueError` for one beyond `most`."""
+        if values.size and not (-self.most <= values.min() and values.max() <= self.most):
+            raise ValueError(f"a number lies beyond {self.most}, so a sum of all could wrap")
+        return values.astype(np.int64).view(ring_type(self.bits))
+
+    def summed(self, total: RingVector) -> list[int]:  # (d,)
+        """The integer that each residue stands for."""
+        return total.view("<i8").tolist()

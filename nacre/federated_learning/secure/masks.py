@@ -1,8 +1,8 @@
 """Masks: the keystream of AES-256 in counter mode, added in the ring of integers modulo 2**bits.
 
-A vector of the ring lies in memory as uint16 or uint32, in the order of the machine, little-endian
-on the wire: the low `bits` of an entry count. Addition modulo 2**16 or 2**32 is also addition of
-those low bits.
+A vector of the ring lies in memory as uint16, uint32 or uint64, in the order of the machine,
+little-endian on the wire: the low `bits` of an entry count. Addition modulo 2**16, 2**32 or 2**64
+is also addition of those low bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 RingVector = NDArray[Any]
-"""(d,) uint16 or uint32."""
+"""(d,) uint16, uint32 or uint64."""
 
 _CHUNK = 1 << 16  # bytes at a time
 _ZEROS = memoryview(bytes(_CHUNK))
@@ -23,7 +23,7 @@ _ZEROS = memoryview(bytes(_CHUNK))
 
 def ring_type(bits: int) -> np.dtype[Any]:
     """How an entry of the ring of 2**bits lies in memory."""
-    return np.dtype("<u2" if bits == 16 else "<u4")
+    return np.dtype({16: "<u2", 64: "<u8"}.get(bits, "<u4"))
 
 
 def add_masks(

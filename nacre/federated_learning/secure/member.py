@@ -189,7 +189,7 @@ class Member:
     def _encoded(self, change: Tensors, asked: _Asked) -> RingVector:
         keyed = Source(self._secret).child("noise", asked.number, asked.digest)
         try:
-            return encoded_change(change, self._clip, self._terms.grid, keyed)
+            return encoded_change(change, self._clip, self._terms.changes, keyed)
         except NotFinite as error:
             raise self._refusal(wire.MASK, asked.number, str(error)) from error
 

@@ -64,7 +64,7 @@ class Secure:
         opened = self._session.opened(
             asking, asked.request.round, asked.request.to_bytes(), size, private=asked.private
         )
-        total = torch.from_numpy(self._terms.grid.decoded(opened.total)).float()
+        total = torch.from_numpy(self._terms.changes.decoded(opened.total)).float()
         local = LocalMetrics(dropped=len(opened.dropped))
         bound = self.bound(clip, weights)
         return BoundedSum(_shaped(total, weights), bound, local, self._noised(bound))
@@ -79,7 +79,7 @@ class Secure:
     def bound(self, clip: Clip, weights: Tensors) -> float:
         """How far one honest party can move the total, in L2 norm; inf where nothing bounds it."""
         bound = clip.bound(len(clip.groups(list(weights))))
-        norm = self._terms.grid.norm
+        norm = self._terms.changes.norm
         if math.isfinite(bound) and (norm is None or norm > bound):
             raise ValueError(f"the grid keeps to {norm}, and the rule to {bound}")
         return bound

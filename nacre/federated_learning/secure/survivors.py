@@ -21,7 +21,7 @@ from nacre.core.strict import canonical
 from nacre.federated_learning.roster import SERVER, Roster
 from nacre.federated_learning.secure.derived import encoded
 from nacre.federated_learning.secure.graph import Neighbourhood, neighbours_of, shape_of
-from nacre.federated_learning.secure.grid import Grid
+from nacre.federated_learning.secure.grid import Grid, WholeNumbers
 from nacre.federated_learning.secure.keys import nonce_commitment
 from nacre.federated_learning.secure.noised_grid import NoisedGrid
 from nacre.federated_learning.signed import About, Direction
@@ -37,7 +37,14 @@ class SumTerms:
     roster: Roster
     threshold: int
     colluders: int
-    grid: Grid | NoisedGrid
+    grid: Grid | NoisedGrid | WholeNumbers
+
+    @property
+    def changes(self) -> Grid | NoisedGrid:
+        """The grid of changes of weights. Raises `ValueError` where statistics are summed."""
+        if isinstance(self.grid, WholeNumbers):
+            raise ValueError("these are terms of a sum of whole numbers, and not of changes")
+        return self.grid
 
     def about(self, kind: str, number: int, party: str, direction: Direction) -> About:
         """What a message between the server and a party is about."""

@@ -6,15 +6,15 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from nacre.core.errors import PartyError
 from nacre.core.files import read_json
 from nacre.federated_learning.across.keys import NODE_KEY, SIGNING_KEY, node_key
 from nacre.federated_learning.across.members import Meeting, RemoteParties
-from nacre.federated_learning.across.voice import Voice
+from nacre.federated_learning.across.voice import Attendance, Voice
 from nacre.federated_learning.flower import require_flower
 from nacre.federated_learning.roster import SERVER, Identity, Roster
-from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.lead import Connect
 
 
@@ -74,8 +74,19 @@ def over_flower(
 _PATIENCE = 60.0  # seconds that a SuperLink which does not answer is waited for
 
 
+class AwaitingParty(Attendance, Protocol):
+    """A party that waits: `Attending` a training, or `Releasing` statistics."""
+
+    over: bool
+    """Whether its run has ended."""
+
+    def known_as(self, identity: Identity, roster: Roster) -> None:
+        """By what the others know this party."""
+        ...
+
+
 def attend(
-    place: Whereabouts, name: str, attending: Attending, tell: Callable[[str], None]
+    place: Whereabouts, name: str, attending: AwaitingParty, tell: Callable[[str], None]
 ) -> None:
     """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses."""
     require_flower()

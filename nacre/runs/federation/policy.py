@@ -7,7 +7,7 @@ import datetime
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from nacre.core import require
 from nacre.core.errors import BadArgument, PartyError
@@ -16,6 +16,9 @@ from nacre.differential_privacy.upward import rounded_up
 from nacre.federated_learning.secure import SecureGather
 from nacre.planning.plan import Plan
 from nacre.recipe.load import read_options
+from nacre.statistics.across.agreed import AgreedQueries
+from nacre.statistics.across.options import CentralNoise
+from nacre.statistics.documents import each_party
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,9 @@ class Policy:
     """Kinds of `gather.aggregate` that it contributes to."""
     attacks: tuple[str, ...] = ()
     """Kinds of `audit` that a recipe may hold."""
+    central_noise: bool = False
+    """Whether a release of statistics may leave the noise to the server, which then sees exact sums
+    over the parties."""
     hours: Hours | None = None
     """When it answers; at any time without."""
 
@@ -120,6 +126,34 @@ class Policy:
                 f"its `recipes` do not name the digest {digest}; once this party agrees to the "
                 "recipe, add it there (`nacre federate digest` prints it)"
             )
+
+    def require_release(self, asked: AgreedQueries) -> None:
+        """Raises `NotAgreed` where this release of statistics is not agreed to; nothing is taken
+        from what the server says."""
+        self.require_recipe(asked.digest)
+        across = asked.across
+        if not across.threshold >= self.minimum_cohort:
+            raise _not_allowed(f"a sum may be over {across.threshold} parties and it asks for more")
+        if isinstance(across.noise, CentralNoise) and not self.central_noise:
+            raise _not_allowed(
+                "the server would see exact sums and add the noise, and `central_noise` is not on"
+            )
+        for unit, queries in (
+            ("example", [query for query in asked.queries if query.unit is None]),
+            ("group", [query for query in asked.queries if query.unit is not None]),
+        ):
+            price = each_party(queries)
+            ceiling = self.units.get(cast(Unit, unit))
+            if queries and ceiling is None:
+                raise _not_allowed(f"its `units` do not name {unit!r}")
+            if ceiling is not None and not price["epsilon"] <= ceiling.epsilon:
+                raise _not_allowed(
+                    f"the answers spend epsilon {rounded_up(price['epsilon'])}, more than it allows"
+                )
+            if ceiling is not None and not price["delta"] <= ceiling.delta:
+                raise _not_allowed(
+                    f"the answers spend delta {price['delta']:g}, more than it allows"
+                )
 
     def require_now(self) -> None:
         """Raises `PartyError` outside the working hours."""
