@@ -72,6 +72,7 @@ class Deployment:
         self.houses, self.folder, self._show = houses, houses.folder, show
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.hub = f"127.0.0.1:{free_port()}"
         self.keys = self.folder / "keys"
         self.logs = self.folder / "logs"
         self.logs.mkdir()
@@ -81,7 +82,9 @@ class Deployment:
             "FLWR_HOME": str(self.folder / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_SUPERGRID_API_URL": f"http://{self.hub}/v1",  # read by the SuperLink alone
             "OMP_NUM_THREADS": "1",
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # a SuperNode starts its own programs
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
 
@@ -119,10 +122,11 @@ class Deployment:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def start(self, name: str, *words: str) -> Process:
-        """Starts a process."""
+    def start(self, name: str, *words: str, **more: str) -> Process:
+        """Starts a process, with more variables of the environment."""
         self.shown(words)
-        process = Process(name, [str(BIN / words[0]), *words[1:]], self.logs, self.env)
+        env = self.env | more
+        process = Process(name, [str(BIN / words[0]), *words[1:]], self.logs, env)
         self.processes.append(process)
         return process
 
@@ -151,6 +155,35 @@ class Deployment:
             "--into", str(own / "run"), "--policy", str(own / "policy.yaml"),
             "--keys", self.at(name), *self._way(),
         )  # fmt: skip
+
+    def bundled(self, name: str) -> None:
+        """Makes what a party with a stock SuperNode needs."""
+        self.nacre("federate", "bundle", name, "--keys", self.at(name), "--into", self._node(name))
+
+    def supernode(self, name: str) -> Process:
+        """A stock SuperNode in place of a party's own process."""
+        own, node = self.folder / name, self._node(name)
+        config = {
+            "recipe": own / "recipe.yaml", "name": name, "into": own / "run",
+            "policy": own / "policy.yaml", "keys": self.at(name),
+            "roster": self.folder / "roster.json",
+        }  # fmt: skip
+        return self.start(
+            name, "flower-supernode", "--superlink", self.address,
+            "--root-certificates", f"{self.at('server')}/ca.pem",
+            "--auth-supernode-private-key", f"{node}/node.ssh",
+            "--trusted-entities", f"{node}/trusted.yaml", "--port", str(free_port()),
+            "--node-config", " ".join(f'{key}="{value}"' for key, value in config.items()),
+            FLWR_HOME=f"{node}/flwr",
+        )  # fmt: skip
+
+    def pinned(self, *names: str) -> list[str]:
+        """The options by which the server hands on the signatures of these parties."""
+        files = [f"{self._node(name)}/{name}.bundle.json" for name in names]
+        return ["--hub", self.hub, *(word for file in files for word in ("--bundle", file))]
+
+    def _node(self, name: str) -> str:
+        return str(self.folder / f"node-{name}")
 
     def server(self, *more: str) -> Process:
         """The server's process."""

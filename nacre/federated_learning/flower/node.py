@@ -40,7 +40,8 @@ from nacre.federated_learning.flower.blob import (
     silence_flower,
     taken_apart,
 )
-from nacre.federated_learning.flower.superlink import may_pass, read_file, unreachable
+from nacre.federated_learning.flower.calls import may_pass, unreachable
+from nacre.federated_learning.flower.superlink import read_file
 
 Replying = Callable[[bytes], bytes | None]
 """Bytes in, bytes out; None where they are not worth an answer."""
