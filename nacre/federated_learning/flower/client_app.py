@@ -12,11 +12,11 @@ from flwr.common.constant import ErrorCode
 
 from nacre.federated_learning.flower.blob import blob_of, records_of
 
-Answering = Callable[[Mapping[str, object], bytes], bytes | None]
+ConfiguredReply = Callable[[Mapping[str, object], bytes], bytes | None]
 """The node's own configuration and the bytes of a message -> the bytes of the reply, if any."""
 
 
-def client_app(answer: Answering) -> ClientApp:
+def client_app(answer: ConfiguredReply) -> ClientApp:
     """The app that answers by `answer`.
 
     Nothing but the SuperNode's own `--node-config` reaches it beside the message: no setting of the
