@@ -126,7 +126,8 @@ class Deployment:
         """Starts a process, with more variables of the environment."""
         self.shown(words)
         env = self.env | more
-        process = Process(name, [str(BIN / words[0]), *words[1:]], self.logs, env)
+        program = words[0] if "/" in words[0] else str(BIN / words[0])
+        process = Process(name, [program, *words[1:]], self.logs, env)
         self.processes.append(process)
         return process
 
@@ -147,13 +148,13 @@ class Deployment:
         """Registers the nodes of all parties."""
         self.nacre("federate", "admit", *self.cards(), "--superlink", self.address, *self._ca())
 
-    def party(self, name: str) -> Process:
-        """A party's process."""
+    def party(self, name: str, *more: str, program: Sequence[str] = ("nacre",)) -> Process:
+        """A party's process; the last of an option counts."""
         own = self.folder / name
         return self.start(
-            name, "nacre", "party", str(own / "recipe.yaml"), "--name", name,
+            name, *program, "party", str(own / "recipe.yaml"), "--name", name,
             "--into", str(own / "run"), "--policy", str(own / "policy.yaml"),
-            "--keys", self.at(name), *self._way(),
+            "--keys", self.at(name), *self._way(), *more,
         )  # fmt: skip
 
     def bundled(self, name: str) -> None:
@@ -185,11 +186,11 @@ class Deployment:
     def _node(self, name: str) -> str:
         return str(self.folder / f"node-{name}")
 
-    def server(self, *more: str) -> Process:
-        """The server's process."""
+    def server(self, *more: str, program: Sequence[str] = ("nacre",)) -> Process:
+        """The server's process; the last of an option counts."""
         own = self.folder / "server"
         return self.start(
-            "server", "nacre", "train", str(own / "recipe.yaml"), "--into", str(own / "run"),
+            "server", *program, "train", str(own / "recipe.yaml"), "--into", str(own / "run"),
             "--over", "flower", "--keys", self.at("server"), *self._way(), *more,
         )  # fmt: skip
 

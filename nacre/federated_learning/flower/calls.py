@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 from flwr.supercore.error import FlowerError
 from flwr.supercore.retry import RetryInvoker, constant
+from google.protobuf.message import DecodeError
 
 from nacre.core.errors import PartyError
 
@@ -43,7 +44,7 @@ def spoken(address: str, call: Callable[[], Result]) -> Result:
         return call()
     except httpx.HTTPStatusError as error:
         raise PartyError(_refused(address, error)) from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, DecodeError) as error:
         raise PartyError(unreachable(address, error)) from error
 
 
@@ -59,7 +60,7 @@ def _refused(address: str, error: httpx.HTTPStatusError) -> str:
     return f"the SuperLink at {address} refuses ({reason}); its log says more"
 
 
-def unreachable(address: str, error: Exception) -> str:
+def unreachable(address: str, error: Exception, then: str = "continue with `--resume`") -> str:
     """Why a SuperLink cannot be reached, and what to do."""
     said = " ".join(str(error).split())
     if "certificate" in said.lower():
@@ -70,5 +71,5 @@ def unreachable(address: str, error: Exception) -> str:
         )
     return (
         f"the SuperLink at {address} cannot be reached ({said or type(error).__name__}); see that "
-        "it runs and that the firewall lets its port through, then continue with `--resume`"
+        f"it runs there and that the firewall lets its port through, then {then}"
     )

@@ -128,6 +128,7 @@ class RunOfSuperLink:
     ) -> None:
         self._runtime, self._run, self._where = runtime, run, where
         self._tell, self._said = tell, set[int]()
+        self._due: dict[str, tuple[ObjectTree, float]] = {}  # answers whose parts are on their way
         self._node = Node(node_id=SUPERLINK_NODE_ID)
 
     def nodes(self) -> Mapping[int, str]:
@@ -156,18 +157,20 @@ class RunOfSuperLink:
 
     def pull(self, messages: Collection[str]) -> Mapping[str, bytes | None]:
         """See `Channel.pull`."""
-        if not messages:
-            return {}
-        request = PullAppMessagesRequest(message_ids=list(messages))
-        answer = spoken(self._where.address, lambda: self._runtime.PullMessages(request))
         found: dict[str, bytes | None] = {}
-        for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            head = message_from_proto(proto)
-            number = head.metadata.reply_to_message_id
-            found[number] = self._blob(tree) if not head.has_error() else None
-            if head.has_error():
-                self._explained(head.error.code)
-        return found
+        asked = [number for number in messages if number not in self._due]
+        if asked:
+            request = PullAppMessagesRequest(message_ids=asked)
+            answer = spoken(self._where.address, lambda: self._runtime.PullMessages(request))
+            for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+                head = message_from_proto(proto)
+                number = head.metadata.reply_to_message_id
+                if head.has_error():
+                    found[number] = None
+                    self._explained(head.error.code)
+                else:
+                    self._due[number] = tree, time.monotonic() + _ARRIVES
+        return found | self._arrived(set(messages))
 
     def _explained(self, code: int) -> None:
         """Tells once why a stock SuperNode answers by an error. The code is the carrier's word and
@@ -196,14 +199,30 @@ class RunOfSuperLink:
         )  # fmt: skip
         spoken(self._where.address, lambda: self._runtime.PushObject(request))
 
+    def _arrived(self, messages: Collection[str]) -> Mapping[str, bytes | None]:
+        """Of these answers those whose parts are all there; None for one of which a part has not
+        arrived in time or is none. What is not there yet is asked for again at the next pull, so
+        that nobody waits for one node's objects."""
+        found: dict[str, bytes | None] = {}
+        for number, (tree, until) in list(self._due.items()):
+            if number not in messages:
+                continue
+            try:
+                found[number] = self._blob(tree)
+            except ObjectPullError:
+                if time.monotonic() < until:
+                    continue
+                found[number] = None
+            except (UnexpectedObjectContentError, ValueError, TypeError, LookupError):
+                found[number] = None
+            del self._due[number]
+        return found
+
     def _blob(self, tree: ObjectTree) -> bytes | None:
-        """The bytes of an answer; None for an answer of which a part never arrives."""
+        """The bytes of an answer. Raises `ObjectPullError` where a part of it is not there."""
 
         pull = make_pull_object_fn_protobuf(self._runtime.PullObject, self._node, self._run)
-        try:
-            message = spoken(self._where.address, lambda: put_together(tree, pull, _ARRIVES))
-        except (ObjectPullError, UnexpectedObjectContentError, ValueError, TypeError, LookupError):
-            return None
+        message = spoken(self._where.address, lambda: put_together(tree, pull, 0.0))
         received = ConfirmMessageReceivedRequest(
             node=self._node, run_id=self._run, message_object_id=tree.object_id
         )

@@ -87,9 +87,14 @@ _PATIENCE = 60.0  # seconds that a SuperLink which does not answer is waited for
 
 
 def attend(
-    place: Whereabouts, name: str, attending: Attending, tell: Callable[[str], None]
+    place: Whereabouts,
+    name: str,
+    attending: Attending,
+    tell: Callable[[str], None],
+    wait: float,  # seconds for the SuperLink to be there at first
 ) -> None:
-    """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses."""
+    """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses, or
+    is not there."""
     require_flower()
     from nacre.federated_learning.flower.node import PartyNode, serve
 
@@ -99,4 +104,4 @@ def attend(
     voice = Voice(identity, roster, attending, tell=tell)
     key = None if place.ca is None else node_key(place.keys / NODE_KEY)
     node = PartyNode(address=place.address, ca=place.ca, key=key, number=place.keys / "node.number")
-    serve(node, voice.answer, lambda: attending.over, tell)
+    serve(node, voice.answer, lambda: attending.over, tell, wait)
