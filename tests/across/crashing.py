@@ -79,5 +79,5 @@ if __name__ == "__main__":
     fault, *numbers = sys.argv[1:split]
     rest = sys.argv[split + 1 :]
     if fault == "killed":
-        raise SystemExit(killed(*map(int, numbers), rest))
-    raise SystemExit(without_objects(*map(int, numbers), rest))
+        raise SystemExit(killed(int(numbers[0]), int(numbers[1]), rest))
+    raise SystemExit(without_objects(int(numbers[0]), rest))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from nacre.ledger import Ledger
 from nacre.recipe.load import loads
 from nacre.runs.federation.agreed import agreed_digest
 from tests.across.houses import NAMES, Houses
@@ -144,9 +145,10 @@ class Deployment:
         process.hears("Uvicorn running", 60)
         return process
 
-    def admit(self) -> None:
-        """Registers the nodes of all parties."""
-        self.nacre("federate", "admit", *self.cards(), "--superlink", self.address, *self._ca())
+    def admit(self, *cards: str) -> None:
+        """Registers the nodes of these cards; of all parties without."""
+        cards = cards or tuple(self.cards())
+        self.nacre("federate", "admit", *cards, "--superlink", self.address, *self._ca())
 
     def party(self, name: str, *more: str, program: Sequence[str] = ("nacre",)) -> Process:
         """A party's process; the last of an option counts."""
@@ -232,3 +234,17 @@ def twin(houses: Houses, into: Path) -> Houses:
     found = object.__new__(Houses)
     found.__dict__.update(houses.__dict__, folder=into, told=[], waiting={})
     return found
+
+
+def same_end(houses: Houses, other: Houses) -> None:
+    """Asserts the same model, bit for bit, and the same accounts of each party."""
+    path = Path("server", "run", "model.safetensors")
+    assert (houses.folder / path).read_bytes() == (other.folder / path).read_bytes()
+    for name in NAMES:
+        spent: list[tuple[float, float]] = []
+        for each in (houses, other):
+            with Ledger.open(each.folder / name / f"{name}.db") as ledger:
+                grant = ledger.summary(f"wards/{name}").grants[0]
+                spent.append((grant.epsilon_spent, grant.epsilon_taken))
+        assert spent[0] == spent[1]
+        assert spent[0][0] > 0

@@ -176,12 +176,13 @@ def test_the_bundle_is_the_same_everywhere_and_holds_no_program() -> None:
 def verified(pin: Pin, trusted: Pin, data: bytes) -> bool:
     """Whether Flower takes the bundle with this signature, where the other key is trusted."""
     from flwr.supercore.fab import Fab
-    from flwr.superlink.servicer.control.control_handlers import _format_verification
-    from flwr.supernode.start_client_internal import _verify_fab
+    from flwr.superlink.servicer.control import control_handlers
+    from flwr.supernode.start_client_internal import _verify_fab  # pyright: ignore
     from yaml import safe_load
 
     said = json.loads(answer_of_hub("h:1", [pin]))["verifications"]
-    fab = Fab(bundle_digest(data), data, _format_verification(said))
+    records = control_handlers._format_verification(said)  # pyright: ignore
+    fab = Fab(bundle_digest(data), data, records)
     return _verify_fab(fab, safe_load(trusted.trusted()))
 
 

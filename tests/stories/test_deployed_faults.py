@@ -3,6 +3,8 @@ which exit code, and that the run goes on to the same model and accounts."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
-from nacre.ledger import Ledger
-from tests.across.deployment import Deployment, free_port, twin
+from nacre.recipe.load import load_recipe
+from nacre.runs.federation.agreed import agreed_digest
+from tests.across.deployment import Deployment, free_port, same_end, twin
 from tests.across.houses import NAMES, Houses
 
 pytestmark = pytest.mark.slow
@@ -21,25 +24,13 @@ AGAIN = ("--resume", "--wait", "120", "--deadline", "120")
 CRASHING = (sys.executable, "-m", "tests.across.crashing")
 
 
-def pair(tmp_path: Path, **shape: int) -> tuple[Houses, Houses]:
+def pair(tmp_path: Path, rounds: int) -> tuple[Houses, Houses]:
     """Houses that have met, and those of the same run in one process, which has ended."""
-    houses = Houses(tmp_path / "flower", **shape)
+    houses = Houses(tmp_path / "flower", rounds=rounds)
     houses.met()
     other = twin(houses, tmp_path / "process")
     other.lead(other.channel(), resume=True)
     return houses, other
-
-
-def same(houses: Houses, other: Houses) -> None:
-    """Asserts the same model, bit for bit, and the same accounts."""
-    ends: list[object] = []
-    for each in (houses, other):
-        ends.append((each.folder / "server" / "run" / "model.safetensors").read_bytes())
-        for name in NAMES:
-            with Ledger.open(each.folder / name / f"{name}.db") as ledger:
-                grant = ledger.summary(f"wards/{name}").grants[0]
-                ends.append((grant.epsilon_spent, grant.epsilon_taken))
-    assert ends[: len(ends) // 2] == ends[len(ends) // 2 :]
 
 
 def test_a_superlink_that_is_not_there_is_said_within_a_deadline(tmp_path: Path) -> None:
@@ -77,7 +68,7 @@ def test_a_server_that_is_killed_at_each_message_ends_in_the_same_model(tmp_path
         assert server.wait(500) == 0, server.said()
         assert server.said().count("killed at message") == 24
         assert [party.wait(60) for party in parties] == [0, 0, 0]
-    same(houses, other)
+    same_end(houses, other)
 
 
 @pytest.mark.parametrize("who", ["server", "north"])
@@ -98,7 +89,7 @@ def test_ctrl_c_in_a_round_ends_one_side_and_the_run_goes_on(tmp_path: Path, who
         processes[who] = again
         assert processes["server"].wait(300) == 0, processes["server"].said()
         assert [processes[name].wait(60) for name in NAMES] == [0, 0, 0]
-    same(houses, other)
+    same_end(houses, other)
 
 
 def test_parts_that_never_arrive_cost_a_deadline_and_no_more(tmp_path: Path) -> None:
@@ -117,3 +108,37 @@ def test_parts_that_never_arrive_cost_a_deadline_and_no_more(tmp_path: Path) -> 
         assert [party.wait(60) for party in parties] == [0, 0, 0]
     assert server.said().count("party 'north' did not answer within 15 seconds") == 1
     assert "Traceback" not in server.said()
+
+
+def test_a_stranger_that_joins_in_the_middle_changes_nothing(tmp_path: Path) -> None:
+    """Its node was admitted by mistake, and its own roster has it; that of the others does not."""
+    houses, other = pair(tmp_path, rounds=25)
+    with Deployment(houses) as deployment:
+        deployment.prepare()
+        deployment.superlink()
+        deployment.admit()
+        deployment.nacre("federate", "keys", "west", "--into", deployment.at("west"))
+        card, forged = f"{deployment.at('west')}/west.card.json", str(tmp_path / "roster.json")
+        deployment.admit(card)
+        deployment.nacre("federate", "roster", *deployment.cards(), card, "-o", forged)
+        parties = [deployment.party(name) for name in NAMES]
+        server = deployment.server(*AGAIN)
+        deployment.after_round(2)
+        shutil.copytree(houses.folder / "east", houses.folder / "west")
+        shutil.rmtree(houses.folder / "west" / "run")
+        stranger = deployment.party("west", "--roster", forged, "--name", "east")
+        assert stranger.wait(60) == 2  # its key is not that of the name which it takes
+        assert "the roster does not pin this key for 'east'" in stranger.said()
+        text = (houses.folder / "west" / "recipe.yaml").read_text()
+        (houses.folder / "west" / "recipe.yaml").write_text(text.replace("north", "west"))
+        rows = (houses.folder / "west" / "east.csv").read_text()
+        (houses.folder / "west" / "east.csv").write_text(rows.replace(",east,", ",west,"))
+        policy = (houses.folder / "west" / "policy.yaml").read_text()
+        own = agreed_digest(load_recipe(houses.folder / "west" / "recipe.yaml"))
+        policy = re.sub("[0-9a-f]{64}", own, policy)
+        (houses.folder / "west" / "policy.yaml").write_text(policy)
+        stranger = deployment.party("west", "--roster", forged)
+        assert server.wait(300) == 0, server.said()
+        assert [party.wait(60) for party in parties] == [0, 0, 0]
+        assert "a node was turned away: 'west' is not in the roster" in server.said()
+    same_end(houses, other)

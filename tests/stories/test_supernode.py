@@ -9,8 +9,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
-from nacre.ledger import Ledger
-from tests.across.deployment import Deployment, twin
+from tests.across.deployment import Deployment, same_end, twin
 from tests.across.houses import OF_ROWS, SUMMED, Houses
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,7 @@ def test_stock_supernodes_end_in_the_model_of_the_run_in_process(
     houses = Houses(tmp_path / "flower", privacy, rounds=2)
     houses.met()
     other = twin(houses, tmp_path / "process")
-    expected = other.lead(other.channel(), resume=True)
+    other.lead(other.channel(), resume=True)
     stock = ("east", "north")
     with Deployment(houses) as deployment:
         deployment.prepare()
@@ -42,15 +41,9 @@ def test_stock_supernodes_end_in_the_model_of_the_run_in_process(
         for node in nodes:
             node.hears("is over", 60)
             node.kill()
-    path = tmp_path / "flower" / "server" / "run" / "model.safetensors"
-    assert path.read_bytes() == (expected.path / "model.safetensors").read_bytes()
+    same_end(houses, other)
     for name in stock:
         assert not (houses.folder / name / "run" / "local" / "run.key").exists()
-        spent: list[float] = []
-        for each in (houses, other):
-            with Ledger.open(each.folder / name / f"{name}.db") as ledger:
-                spent.append(ledger.summary(f"wards/{name}").grants[0].epsilon_spent)
-        assert spent[0] == spent[1] > 0
 
 
 def test_a_bundle_that_the_node_did_not_pin_is_not_run(tmp_path: Path) -> None:

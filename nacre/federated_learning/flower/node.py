@@ -172,7 +172,7 @@ def _connected(
                 return
         except _Refused as error:
             reason = error.__context__
-            if isinstance(reason, httpx.TransportError | DecodeError):
+            if isinstance(reason, (httpx.TransportError, DecodeError)):
                 raise PartyError(unreachable(node.address, reason, _BY_HAND)) from error
             if isinstance(reason, httpx.HTTPStatusError) and not _of_keys(reason):
                 raise PartyError(

@@ -170,7 +170,7 @@ class RunOfSuperLink:
                     self._explained(head.error.code)
                 else:
                     self._due[number] = tree, time.monotonic() + _ARRIVES
-        return found | self._arrived(set(messages))
+        return {**found, **self._arrived(set(messages))}
 
     def _explained(self, code: int) -> None:
         """Tells once why a stock SuperNode answers by an error. The code is the carrier's word and
