@@ -117,3 +117,39 @@ def admit_nodes(cards: tuple[Path, ...], superlink: str, ca: Path, as_json: bool
     new = register(SuperLink(address=superlink, ca=ca), nodes)
     said = f"admitted {', '.join(new)}" if new else "all of them were admitted before"
     show({"admitted": new}, said, as_json)
+
+
+@command.command("bundle", short_help="What a stock SuperNode needs in place of `nacre party`.")
+@click.argument("name")
+@click.option(
+    "--keys", type=click.Path(path_type=Path), required=True,
+    help="The folder that `nacre federate keys` made for this party.",
+)  # fmt: skip
+@click.option("--into", type=click.Path(path_type=Path), required=True, help="A folder of its own.")
+@common_options
+def make_bundle(name: str, keys: Path, into: Path, as_json: bool) -> None:
+    """Make what the party NAME needs to run Flower's own `flower-supernode` in place of `nacre
+    party`: the inert bundle, with its digest; a file for `--trusted-entities` that pins this bundle
+    and no other; the node's key as SSH writes it; and NAME.bundle.json, for the server.
+
+    The bundle holds no program: it names the nacre that is installed at the party. It is the same
+    on every machine. The key that signs it is forgotten at once, so it never signs another one."""
+    from nacre.core.files import write_bytes, write_json
+    from nacre.federated_learning.across.keys import NODE_KEY, fresh, node_key, ssh_key
+    from nacre.federated_learning.flower.bundle import Pin, bundle, bundle_digest, file_name
+
+    key = ssh_key(node_key(keys / NODE_KEY))
+    fresh(into)
+    data = bundle()
+    pin, signature = Pin.made(data), into / f"{name}.bundle.json"
+    write_bytes(into / file_name(data), data)
+    write_bytes(into / "trusted.yaml", pin.trusted())
+    write_bytes(into / "node.ssh", key, mode=0o600)
+    write_json(signature, pin.to_json())
+    digest = bundle_digest(data)
+    show(
+        {"digest": digest, "bundle": str(into / file_name(data)), "signature": str(signature)},
+        f"bundle: {digest}\nhand {signature} to the server, and start flower-supernode with "
+        f"`--trusted-entities {into}/trusted.yaml` (docs/deploy.md)",
+        as_json,
+    )

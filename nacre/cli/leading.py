@@ -33,11 +33,14 @@ class Reach:
     roster: Path | None
     wait: float
     deadline: float
+    bundles: tuple[Path, ...] = ()
+    hub: str | None = None
 
     def refuse_without_over(self) -> None:
         """Raises `click.UsageError` where one is given to a run that has no use for it."""
         given = (self.superlink, self.ca, self.keys, self.roster)
-        if self.insecure or any(each is not None for each in given):
+        extra = self.insecure or self.bundles or self.hub is not None
+        if extra or any(each is not None for each in given):
             raise click.UsageError("options of the SuperLink go with `--over flower`; add it")
 
     def require(self) -> tuple[str, Path, Path]:
@@ -45,6 +48,11 @@ class Reach:
         for name, number in (("--wait", self.wait), ("--deadline", self.deadline)):
             if not 0 < number < math.inf:
                 raise click.UsageError(f"{name} {number:g} must be a finite number above 0")
+        if bool(self.bundles) != (self.hub is not None):
+            raise click.UsageError(
+                "`--bundle` and `--hub` go together: signatures of the bundle, and where the "
+                "SuperLink asks for them"
+            )
         if self.superlink is None or self.keys is None or self.roster is None:
             raise click.UsageError("`--over flower` needs `--superlink`, `--keys` and `--roster`")
         return self.superlink, self.keys, self.roster
@@ -96,7 +104,10 @@ def _connect(reach: Reach) -> Connect:
         address=superlink, ca=authority(reach.ca, reach.insecure), keys=keys, roster=roster
     )
     secret = keys / SECRET if (keys / SECRET).exists() else None
-    return over_flower(place, secret, wait=reach.wait, deadline=reach.deadline, tell=note)
+    return over_flower(
+        place, secret, wait=reach.wait, deadline=reach.deadline, tell=note, pins=reach.bundles,
+        hub=reach.hub,
+    )  # fmt: skip
 
 
 def led(recipe: Path, into: Path, resume: bool, watch: Progress, code: Code, reach: Reach) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,16 @@ if TYPE_CHECKING:
 @click.option("--superlink", required=True, metavar="HOST:PORT", help="Where it listens.")
 @click.option("--ca", type=click.Path(path_type=Path), help="The authority of its certificate.")
 @click.option("--insecure", is_flag=True, help="Speak without TLS and without a key of the node.")
+@click.option(
+    "--wait", type=float, default=600.0, show_default=True,
+    help="Seconds for the SuperLink to be there; once reached it is waited for without end.",
+)  # fmt: skip
 @code_options
 @common_options
 def command(
     recipe: Path, name: str, into: Path, policy: Path, keys: Path, roster: Path, superlink: str,
-    ca: Path | None, insecure: bool, table: Path | None, ledger: str | None, account: str | None,
-    packages: tuple[str, ...], trust_code: bool, as_json: bool,
+    ca: Path | None, insecure: bool, wait: float, table: Path | None, ledger: str | None,
+    account: str | None, packages: tuple[str, ...], trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Wait at a SuperLink for the server of a federation, and take part in one run of RECIPE.
 
@@ -57,6 +62,8 @@ def command(
     from nacre.runs.federation.over_flower import Whereabouts, attend
     from nacre.runs.federation.policy import NotAgreed, read_policy
 
+    if not 0 < wait < math.inf:
+        raise click.UsageError(f"--wait {wait:g} must be a finite number above 0")
     place = Whereabouts(address=superlink, ca=authority(ca, insecure), keys=keys, roster=roster)
     said = read_policy(policy)
     with unfinished("continue with the same command"):
@@ -74,7 +81,7 @@ def command(
             raise Refusal(f"{policy}: {error}") from error
         try:
             note(f"party {name!r} waits at {superlink} for the server")
-            attend(place, name, waiting, note)
+            attend(place, name, waiting, note, wait)
         finally:
             waiting.close()
     show({"party": name, "run": str(into)}, f"the run is over; {into} has its record", as_json)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from nacre.cli.failures import resumable, unfinished
 from nacre.cli.launch import trained
-from nacre.cli.leading import Reach, led
+from nacre.cli.leading import Reach, led, reach_options
 from nacre.cli.output import code_of, code_options, common_options, show
 
 
@@ -19,29 +20,20 @@ from nacre.cli.output import code_of, code_options, common_options, show
 @click.option(
     "--over", type=click.Choice(["flower"]), help="Train with parties that are elsewhere."
 )
-@click.option("--superlink", metavar="HOST:PORT", help="With --over: where it listens.")
-@click.option("--ca", type=click.Path(path_type=Path), help="With --over: the authority's ca.pem.")
-@click.option("--insecure", is_flag=True, help="With --over: speak without TLS.")
+@reach_options
 @click.option(
-    "--keys", type=click.Path(path_type=Path), help="With --over: the server's folder of keys."
-)
-@click.option(
-    "--roster", type=click.Path(path_type=Path), help="With --over: the roster of all sides."
-)
-@click.option(
-    "--wait", type=float, default=600.0, show_default=True,
-    help="With --over: seconds for all parties to come.",
+    "--bundle", "bundles", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+    help="With --over: a party's signature of the bundle, for its stock SuperNode.",
 )  # fmt: skip
 @click.option(
-    "--deadline", type=float, default=600.0, show_default=True,
-    help="With --over: seconds of a round.",
-)  # fmt: skip
+    "--hub", metavar="HOST:PORT", help="With --bundle: where the SuperLink asks for signatures."
+)
 @code_options
 @common_options
 def command(
-    recipe: Path, into: Path, resume: bool, over: str | None, superlink: str | None,
-    ca: Path | None, insecure: bool, keys: Path | None, roster: Path | None, wait: float,
-    deadline: float, packages: tuple[str, ...], trust_code: bool, as_json: bool,
+    recipe: Path, into: Path, resume: bool, over: str | None, reach: Reach,
+    bundles: tuple[Path, ...], hub: str | None, packages: tuple[str, ...], trust_code: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Train the model of RECIPE. The rows are checked, the whole cost is reserved in the ledger,
     and only then the first step is released.
@@ -58,7 +50,7 @@ def command(
     again = "continue with the same command and `--resume`"
     with resumable("train", recipe, into) if over is None else unfinished(again):
         code = code_of(packages, trust_code)
-        reach = Reach(superlink, ca, insecure, keys, roster, wait, deadline)
+        reach = replace(reach, bundles=bundles, hub=hub)
         if over is None:
             reach.refuse_without_over()
             run = trained(recipe, into, resume, watcher(), code)
@@ -67,9 +59,10 @@ def command(
     if run is None:
         return
     outcome = read_json(run.folder.outcome)
+    parts = "steps" if run.recipe.federated_learning is None else "rounds"
     show(
         {"run": str(into), "outcome": outcome},
-        f"trained {outcome['done']} of {outcome['planned']} steps ({outcome['stopped']}) into "
+        f"trained {outcome['done']} of {outcome['planned']} {parts} ({outcome['stopped']}) into "
         f"{into}; next: nacre {'audit' if over is None else 'report'} {into}",
         as_json,
     )

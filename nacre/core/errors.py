@@ -13,6 +13,7 @@
     ├── BudgetExceeded          a grant that does not cover what was asked           exit code 3
     ├── LedgerError             a ledger that is damaged or used against its rules   exit code 2
     ├── PartyError              a party that refused or did not answer               exit code 1
+    │   └── BadKeys             keys, cards or a roster that are not what is needed  exit code 2
     ├── CallFailed              code that Nacre was given raised something           exit code 1
     ├── NotAsPlanned            a release that differs from what plan.json says      exit code 1
     ├── FileDamaged             a file that does not hold what was written           exit code 1
@@ -130,6 +131,12 @@ class LedgerError(NacreError):
 
 class PartyError(NacreError):
     """A party refused a request or did not answer it."""
+
+
+class BadKeys(PartyError):
+    """A key, a card, a roster or a signature of one's own side that is not what is needed."""
+
+    exit_code = Refusal.exit_code
 
 
 class CallFailed(NacreError):

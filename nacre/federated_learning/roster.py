@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from nacre.core.errors import PartyError
+from nacre.core.errors import BadKeys, PartyError
 from nacre.core.files import write_bytes
 from nacre.core.strict import canonical
 
@@ -42,12 +42,12 @@ class Identity:
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
         fault = _misnamed(name)
         if fault is not None:
-            raise PartyError(fault)
+            raise BadKeys(fault)
         self.name, self._key = name, key
 
     @classmethod
     def generate(cls, name: str) -> Identity:
-        """A new key from the operating system. Raises `PartyError` for no name or `all`."""
+        """A new key from the operating system. Raises `BadKeys` for no name or `all`."""
         return cls(name, Ed25519PrivateKey.generate())
 
     @classmethod
@@ -57,18 +57,18 @@ class Identity:
 
     @classmethod
     def load(cls, name: str, path: Path) -> Identity:
-        """The key that `save` put at `path`. Raises `PartyError` for a file without one."""
+        """The key that `save` put at `path`. Raises `BadKeys` for a file without one."""
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
-            raise PartyError(
+            raise BadKeys(
                 f"the signing key {path} cannot be read ({error.strerror or error}); name the file "
                 "that was made with the roster"
             ) from error
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise PartyError(f"{path} holds no signing key; restore it from a copy") from error
+            raise BadKeys(f"{path} holds no signing key; restore it from a copy") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise PartyError(f"the key in {path} is not Ed25519; make one with the roster")
+            raise BadKeys(f"the key in {path} is not Ed25519; make one with the roster")
         return cls(name, key)
 
     def save(self, path: Path) -> None:
@@ -97,7 +97,7 @@ class Identity:
 class Roster:
     """The pinned public keys of a federation: the server's, and each party's by name.
 
-    Raises `PartyError` for a name that a party cannot have (empty, `server`, `all`), for a key that
+    Raises `BadKeys` for a name that a party cannot have (empty, `server`, `all`), for a key that
     is not 32 bytes, and for a key that stands there twice: one machine under two names would count
     twice towards a threshold.
     """
@@ -110,18 +110,18 @@ class Roster:
 
     def __post_init__(self) -> None:
         if not self.parties:
-            raise PartyError("the roster names no party; add each with its public key")
+            raise BadKeys("the roster names no party; add each with its public key")
         for name in self.parties:
             fault = _misnamed(name)
             if fault is None and name == SERVER:
                 fault = f"a party cannot be called {SERVER!r}, which the server signs under"
             if fault is not None:
-                raise PartyError(f"{fault}; give it another name in the roster")
+                raise BadKeys(f"{fault}; give it another name in the roster")
         keys = {SERVER: self.server, **self.parties}
         owners: dict[bytes, str] = {}
         for name, key in keys.items():
             if key in owners:
-                raise PartyError(
+                raise BadKeys(
                     f"the roster has one key for {owners[key]!r} and {name!r}; each needs its own"
                 )
             owners[key] = name
@@ -153,25 +153,25 @@ class Roster:
         return {"format": _FORMAT, "server": self.server.hex(), "parties": parties}
 
     def must_name(self, parties: Sequence[str]) -> None:
-        """Raises `PartyError` where the key of one of these parties is not pinned."""
+        """Raises `BadKeys` where the key of one of these parties is not pinned."""
         missing = [name for name in parties if name not in self.parties]
         if missing:
-            raise PartyError(
+            raise BadKeys(
                 f"the roster has no key of party {missing[0]!r}, which the recipe names; make the "
                 "roster with its card"
             )
 
     @classmethod
     def from_json(cls, value: Any) -> Roster:
-        """The roster that `to_json` wrote. Raises `PartyError` for anything else."""
+        """The roster that `to_json` wrote. Raises `BadKeys` for anything else."""
         entries = cast(dict[str, Any], value) if isinstance(value, dict) else {}
         if entries.keys() != {"format", "server", "parties"}:
-            raise PartyError("a roster has the fields format, server and parties and no others")
+            raise BadKeys("a roster has the fields format, server and parties and no others")
         if type(entries["format"]) is not int or entries["format"] != _FORMAT:
-            raise PartyError(f"the roster is not of format {_FORMAT}; write it with this version")
+            raise BadKeys(f"the roster is not of format {_FORMAT}; write it with this version")
         parties = entries["parties"]
         if not isinstance(parties, dict):
-            raise PartyError("`parties` of the roster is no object of names and keys")
+            raise BadKeys("`parties` of the roster is no object of names and keys")
         named = cast(dict[str, Any], parties)
         return cls(
             _from_hex(SERVER, entries["server"]),
@@ -194,13 +194,13 @@ def _from_hex(name: str, value: Any) -> bytes:
             return bytes.fromhex(value)
         except ValueError:
             pass
-    raise PartyError(f"the key of {name!r} in the roster is not {2 * _KEY} lower-case hex digits")
+    raise BadKeys(f"the key of {name!r} in the roster is not {2 * _KEY} lower-case hex digits")
 
 
 def _public(name: str, key: bytes) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(key)
     except ValueError as error:
-        raise PartyError(
+        raise BadKeys(
             f"the key of {name!r} in the roster is not a raw Ed25519 key of {_KEY} bytes"
         ) from error

@@ -23,6 +23,7 @@ from torch import nn
 from nacre.core.assumptions import NoAssumptions
 from nacre.core.errors import BadArgument, Refusal
 from nacre.core.theirs import cause, foreign_cause
+from nacre.models.imports import files_reached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +134,10 @@ def called(option: PythonModel, folder: Path, code: Code = OWN) -> nn.Module:
 
 
 def files_beside(option: PythonModel, folder: Path) -> list[Path]:
-    """The files beside the recipe that its function comes from, sorted: the module's own, or all of
-    its package; none for an installed package. What they import from elsewhere is not among them.
-    Nothing is run."""
-    top = folder / option.call.partition(":")[0].partition(".")[0]
-    file = top.with_name(f"{top.name}.py")
-    return sorted([*([file] if file.is_file() else []), *top.rglob("*.py")])
+    """The files beside the recipe that its function comes from, sorted: the module's own or all of
+    its package, and those that they import from beside the recipe; none for an installed package.
+    Nothing is run. `files_reached` says what it does not find."""
+    return files_reached(folder, option.call.partition(":")[0].partition(".")[0])
 
 
 def _found(option: PythonModel, folder: Path, code: Code) -> Callable[..., object]:

@@ -102,9 +102,10 @@ def _noised_by(recipe: Recipe, secure: SecureGather, whom: str) -> str:
     known = secure.threshold - secure.colluders
     return (
         f"Nobody is trusted with the noise{whom}: of each sum, which is over "
-        f"{secure.threshold} parties or more, at least {known} are honest, each adds its own share, "
-        "and epsilon counts the shares of these alone. What other parties add or leave out changes nothing of it. Parties "
-        "in one process have their keys from the run's key, which knows all shares."
+        f"{secure.threshold} parties or more, at least {known} are honest, each adds its own "
+        "share, and epsilon counts the shares of these alone. What other parties add or leave out "
+        "changes nothing of it. Parties in one process have their keys from the run's key, which "
+        "knows all shares."
     )
 
 

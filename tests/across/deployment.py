@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from nacre.ledger import Ledger
 from nacre.recipe.load import loads
 from nacre.runs.federation.agreed import agreed_digest
 from tests.across.houses import NAMES, Houses
@@ -72,6 +73,7 @@ class Deployment:
         self.houses, self.folder, self._show = houses, houses.folder, show
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.hub = f"127.0.0.1:{free_port()}"
         self.keys = self.folder / "keys"
         self.logs = self.folder / "logs"
         self.logs.mkdir()
@@ -81,7 +83,9 @@ class Deployment:
             "FLWR_HOME": str(self.folder / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_SUPERGRID_API_URL": f"http://{self.hub}/v1",  # read by the SuperLink alone
             "OMP_NUM_THREADS": "1",
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # a SuperNode starts its own programs
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
 
@@ -119,10 +123,12 @@ class Deployment:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def start(self, name: str, *words: str) -> Process:
-        """Starts a process."""
+    def start(self, name: str, *words: str, **more: str) -> Process:
+        """Starts a process, with more variables of the environment."""
         self.shown(words)
-        process = Process(name, [str(BIN / words[0]), *words[1:]], self.logs, self.env)
+        env = self.env | more
+        program = words[0] if "/" in words[0] else str(BIN / words[0])
+        process = Process(name, [program, *words[1:]], self.logs, env)
         self.processes.append(process)
         return process
 
@@ -139,24 +145,54 @@ class Deployment:
         process.hears("Uvicorn running", 60)
         return process
 
-    def admit(self) -> None:
-        """Registers the nodes of all parties."""
-        self.nacre("federate", "admit", *self.cards(), "--superlink", self.address, *self._ca())
+    def admit(self, *cards: str) -> None:
+        """Registers the nodes of these cards; of all parties without."""
+        cards = cards or tuple(self.cards())
+        self.nacre("federate", "admit", *cards, "--superlink", self.address, *self._ca())
 
-    def party(self, name: str) -> Process:
-        """A party's process."""
+    def party(self, name: str, *more: str, program: Sequence[str] = ("nacre",)) -> Process:
+        """A party's process; the last of an option counts."""
         own = self.folder / name
         return self.start(
-            name, "nacre", "party", str(own / "recipe.yaml"), "--name", name,
+            name, *program, "party", str(own / "recipe.yaml"), "--name", name,
             "--into", str(own / "run"), "--policy", str(own / "policy.yaml"),
-            "--keys", self.at(name), *self._way(),
+            "--keys", self.at(name), *self._way(), *more,
         )  # fmt: skip
 
-    def server(self, *more: str) -> Process:
-        """The server's process."""
+    def bundled(self, name: str) -> None:
+        """Makes what a party with a stock SuperNode needs."""
+        self.nacre("federate", "bundle", name, "--keys", self.at(name), "--into", self._node(name))
+
+    def supernode(self, name: str) -> Process:
+        """A stock SuperNode in place of a party's own process."""
+        own, node = self.folder / name, self._node(name)
+        config = {
+            "recipe": own / "recipe.yaml", "name": name, "into": own / "run",
+            "policy": own / "policy.yaml", "keys": self.at(name),
+            "roster": self.folder / "roster.json",
+        }  # fmt: skip
+        return self.start(
+            name, "flower-supernode", "--superlink", self.address,
+            "--root-certificates", f"{self.at('server')}/ca.pem",
+            "--auth-supernode-private-key", f"{node}/node.ssh",
+            "--trusted-entities", f"{node}/trusted.yaml", "--port", str(free_port()),
+            "--node-config", " ".join(f'{key}="{value}"' for key, value in config.items()),
+            FLWR_HOME=f"{node}/flwr",
+        )  # fmt: skip
+
+    def pinned(self, *names: str) -> list[str]:
+        """The options by which the server hands on the signatures of these parties."""
+        files = [f"{self._node(name)}/{name}.bundle.json" for name in names]
+        return ["--hub", self.hub, *(word for file in files for word in ("--bundle", file))]
+
+    def _node(self, name: str) -> str:
+        return str(self.folder / f"node-{name}")
+
+    def server(self, *more: str, program: Sequence[str] = ("nacre",)) -> Process:
+        """The server's process; the last of an option counts."""
         own = self.folder / "server"
         return self.start(
-            "server", "nacre", "train", str(own / "recipe.yaml"), "--into", str(own / "run"),
+            "server", *program, "train", str(own / "recipe.yaml"), "--into", str(own / "run"),
             "--over", "flower", "--keys", self.at("server"), *self._way(), *more,
         )  # fmt: skip
 
@@ -198,3 +234,17 @@ def twin(houses: Houses, into: Path) -> Houses:
     found = object.__new__(Houses)
     found.__dict__.update(houses.__dict__, folder=into, told=[], waiting={})
     return found
+
+
+def same_end(houses: Houses, other: Houses) -> None:
+    """Asserts the same model, bit for bit, and the same accounts of each party."""
+    path = Path("server", "run", "model.safetensors")
+    assert (houses.folder / path).read_bytes() == (other.folder / path).read_bytes()
+    for name in NAMES:
+        spent: list[tuple[float, float]] = []
+        for each in (houses, other):
+            with Ledger.open(each.folder / name / f"{name}.db") as ledger:
+                grant = ledger.summary(f"wards/{name}").grants[0]
+                spent.append((grant.epsilon_spent, grant.epsilon_taken))
+        assert spent[0] == spent[1]
+        assert spent[0][0] > 0

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nacre.cli.main import cli
-from nacre.core.errors import FileDamaged, PartyError
+from nacre.core.errors import BadKeys, PartyError
 from nacre.federated_learning.across.keys import (
     CA,
     CERTIFICATE,
@@ -91,7 +91,7 @@ def test_what_is_no_card_is_refused(tmp_path: Path, change: dict[str, object]) -
     with pytest.raises(PartyError):
         Card.load(path)
     path.write_text("no JSON")
-    with pytest.raises(FileDamaged):
+    with pytest.raises(BadKeys, match="it is not JSON"):
         Card.load(path)
 
 
@@ -127,12 +127,12 @@ def test_the_commands_make_them(tmp_path: Path) -> None:
     assert run("federate", "keys", "west", "--host", "h", "--into", str(tmp_path / "x"))[0] == 2
     assert run("federate", "roster", *cards)[0] == 2
     code, said = run("federate", "roster", "--json", *cards, cards[1], "-o", file)
-    assert code == 1 and "two cards" in said
+    assert code == 2 and "two cards" in said
     code, said = run("federate", "keys", "ea/st", "--into", str(tmp_path / "y"))
-    assert code == 1 and "'ea/st' is to name the file of a card, so it holds no `/`" in said
+    assert code == 2 and "'ea/st' is to name the file of a card, so it holds no `/`" in said
     assert not (tmp_path / "y").exists()
     code, said = run("federate", "roster", cards[1])
-    assert code == 1 and f"{cards[1]}: a roster has the fields" in said and "-o" in said
+    assert code == 2 and f"{cards[1]}: a roster has the fields" in said and "-o" in said
 
 
 def test_without_tls_only_where_it_is_typed(tmp_path: Path) -> None:

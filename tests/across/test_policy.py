@@ -144,20 +144,27 @@ def test_no_code_of_a_recipe_that_is_not_agreed_to_is_run(tmp_path: Path) -> Non
     mark = tmp_path / "ran"
     code = f"""
 import pathlib
+from beside_wards_of_nobody import outputs
 from torch import nn
 
 pathlib.Path({str(mark)!r}).touch()
 
 def built():
-    return nn.Linear(2, 2)
+    return nn.Linear(2, outputs)
 """
     (tmp_path / "east" / "wards_of_nobody.py").write_text(code)
+    beside = tmp_path / "east" / "beside_wards_of_nobody.py"
+    beside.write_text("outputs = 2\n")
     own = loads(text, folder=tmp_path / "east")
     with pytest.raises(PartyError, match="`recipes` do not name"):
         Attending(own, "east", tmp_path / "east" / "run", policy(own, recipes=(DIGEST,)))
     changed = tmp_path / "east" / "wards_of_nobody.py"
     agreed = policy(own)
-    changed.write_text(code.replace("nn.Linear(2, 2)", "nn.Linear(2, 2, bias=False)"))
+    changed.write_text(code.replace("outputs)", "outputs, bias=False)"))
+    with pytest.raises(PartyError, match="`recipes` do not name"):
+        Attending(own, "east", tmp_path / "east" / "run", agreed)
+    changed.write_text(code)
+    beside.write_text("outputs = 1 + 1\n")
     with pytest.raises(PartyError, match="`recipes` do not name"):
         Attending(own, "east", tmp_path / "east" / "run", agreed)
     assert not mark.exists()

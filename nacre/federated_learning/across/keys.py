@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from nacre.core.errors import BadArgument, PartyError
+from nacre.core.errors import BadArgument, BadKeys, FileDamaged
 from nacre.core.files import read_json, write_bytes, write_json
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 
@@ -49,20 +49,23 @@ class Card:
 
     @classmethod
     def load(cls, path: Path) -> Card:
-        """The card that `save` wrote. Raises `PartyError` for anything else."""
-        value: Any = read_json(path)
+        """The card that `save` wrote. Raises `BadKeys` for anything else."""
+        try:
+            value: Any = read_json(path)
+        except FileDamaged as error:
+            raise BadKeys(str(error)) from error
         facts = cast(dict[str, Any], value) if isinstance(value, dict) else {}
         texts: list[Any] = [facts.get(key) for key in ("name", "signing", "node")]
         if facts.keys() != {"format", "name", "signing", "node"} or facts["format"] != 1:
-            raise PartyError(f"{path} is no card; name the file that `nacre federate keys` wrote")
+            raise BadKeys(f"{path} is no card; name the file that `nacre federate keys` wrote")
         if not all(isinstance(text, str) for text in texts):
-            raise PartyError(f"{path} is no card: its fields are texts; have it made anew")
+            raise BadKeys(f"{path} is no card: its fields are texts; have it made anew")
         try:
             card = cls(texts[0], bytes.fromhex(texts[1]), texts[2].encode("ascii"))
             if card.name != SERVER:
                 serialization.load_ssh_public_key(card.node)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise PartyError(f"the card {path} holds no key ({error}); ask for it again") from error
+            raise BadKeys(f"the card {path} holds no key ({error}); ask for it again") from error
         return card
 
 
@@ -71,11 +74,11 @@ def keys_of_server(folder: Path, hosts: Sequence[str]) -> Card:
     a certificate for these hosts (names or addresses), a signing key, and the SuperLink's secret.
     Returns the server's card, which stands in `folder` too.
 
-    Raises `BadArgument` for no host, `PartyError` where keys stand there already.
+    Raises `BadArgument` for no host, `BadKeys` where keys stand there already.
     """
     if not hosts:
         raise BadArgument("the certificate needs a name or an address of the SuperLink's machine")
-    _fresh(folder)
+    fresh(folder)
     authority_key, authority = _authority()
     key, certificate = _certificate(authority_key, authority, hosts)
     _save_key(folder / CA_KEY, authority_key)
@@ -88,16 +91,16 @@ def keys_of_server(folder: Path, hosts: Sequence[str]) -> Card:
 
 def keys_of_party(folder: Path, name: str) -> Card:
     """Makes what a party needs, in `folder`: the key of its node and its signing key. Returns its
-    card, which stands in `folder` too. Raises `PartyError` where keys stand there already, and for
+    card, which stands in `folder` too. Raises `BadKeys` where keys stand there already, and for
     a name that is no name of a file."""
     if name == SERVER:
-        raise PartyError(f"a party cannot be called {SERVER!r}; give it another name")
+        raise BadKeys(f"a party cannot be called {SERVER!r}; give it another name")
     if name != Path(name).name or "\0" in name:
-        raise PartyError(
+        raise BadKeys(
             f"{name!r} is to name the file of a card, so it holds no `/`; call the party something "
             "else, here and in the recipe"
         )
-    _fresh(folder)
+    fresh(folder)
     key = ec.generate_private_key(ec.SECP384R1())
     _save_key(folder / NODE_KEY, key)
     public = key.public_key().public_bytes(
@@ -107,30 +110,40 @@ def keys_of_party(folder: Path, name: str) -> Card:
 
 
 def node_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The key of a node. Raises `PartyError` for a file without one."""
+    """The key of a node. Raises `BadKeys` for a file without one."""
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        raise PartyError(
+        raise BadKeys(
             f"the key of the node, {path}, cannot be read ({error.strerror or error}); name the "
             "folder that `nacre federate keys` made"
         ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PartyError(f"{path} holds no key of a node; restore it from a copy") from error
+        raise BadKeys(f"{path} holds no key of a node; restore it from a copy") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise PartyError(f"the key in {path} is not ECDSA; make one by `nacre federate keys`")
+        raise BadKeys(f"the key in {path} is not ECDSA; make one by `nacre federate keys`")
     return key
 
 
+def ssh_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The same key as OpenSSH writes it, without a password: Flower's own programs read no other
+    form."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+
+
 def roster_of(cards: Sequence[Card]) -> Roster:
-    """The roster of these cards. Raises `PartyError` unless one is the server's, and for a name
+    """The roster of these cards. Raises `BadKeys` unless one is the server's, and for a name
     that stands on two."""
     names = [card.name for card in cards]
     if names.count(SERVER) != 1:
-        raise PartyError("a roster needs the card of the server, once, beside those of the parties")
+        raise BadKeys("a roster needs the card of the server, once, beside those of the parties")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise PartyError(f"two cards are of {twice[0]!r}; each party has its own name")
+        raise BadKeys(f"two cards are of {twice[0]!r}; each party has its own name")
     by_name = {card.name: card.signing for card in cards}
     return Roster(by_name.pop(SERVER), by_name)
 
@@ -143,10 +156,11 @@ def _card(folder: Path, name: str, node: bytes) -> Card:
     return card
 
 
-def _fresh(folder: Path) -> None:
-    """Keys are never overwritten: who lost the old ones could not answer for them any more."""
+def fresh(folder: Path) -> None:
+    """Makes an empty folder for its owner alone. Raises `BadKeys` for one that holds anything: keys
+    are never overwritten, since who lost the old ones could not answer for them any more."""
     if folder.exists() and any(folder.iterdir()):
-        raise PartyError(f"{folder} is not empty, and keys are kept; choose another folder")
+        raise BadKeys(f"{folder} is not empty, and keys are kept; choose another folder")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

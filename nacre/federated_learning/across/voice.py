@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from nacre.core.errors import BudgetExceeded, PartyError
+from nacre.core.errors import BadKeys, BudgetExceeded, PartyError
 from nacre.federated_learning.across import speech
 from nacre.federated_learning.across.speech import REFUSAL, answering, asked, greeted, verb_of
 from nacre.federated_learning.roster import SERVER, Identity, Roster
@@ -63,7 +63,7 @@ class Voice:
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         if roster.parties.get(identity.name) != identity.public:
-            raise PartyError(
+            raise BadKeys(
                 f"the roster does not pin this key for {identity.name!r}: it has another one or "
                 "none; have the roster made with this party's card"
             )

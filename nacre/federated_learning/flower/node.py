@@ -22,6 +22,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -30,6 +31,7 @@ from flwr.supernode import fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from google.protobuf.message import DecodeError
 
 from nacre.core.errors import PartyError
 from nacre.core.files import write_bytes
@@ -40,7 +42,8 @@ from nacre.federated_learning.flower.blob import (
     silence_flower,
     taken_apart,
 )
-from nacre.federated_learning.flower.superlink import may_pass, read_file, unreachable
+from nacre.federated_learning.flower.calls import may_pass, unreachable
+from nacre.federated_learning.flower.superlink import read_file
 
 Replying = Callable[[bytes], bytes | None]
 """Bytes in, bytes out; None where they are not worth an answer."""
@@ -61,20 +64,34 @@ class PartyNode:
 
 
 def serve(
-    node: PartyNode, answer: Replying, done: Callable[[], bool], tell: Callable[[str], None]
+    node: PartyNode,
+    answer: Replying,
+    done: Callable[[], bool],
+    tell: Callable[[str], None],
+    patience: float = 600.0,  # seconds
 ) -> None:
     """Answers what comes, one message after another, until `done` says so between two of them.
 
     A SuperLink that goes away is waited for, and joined anew when it is back. Raises `PartyError`
-    where it refuses this node from the start; one that was let in once waits, and `tell` hears of
-    it, since the SuperLink may have started anew and its operator admits the nodes again.
+    where it refuses this node from the start, and where it was never reached for `patience`
+    seconds; a node that was let in once waits, and `tell` hears of it, since the SuperLink may have
+    started anew and its operator admits the nodes again.
     """
     silence_flower()
     known, said = False, ""
+
+    def waits(error: Exception) -> None:
+        """Says once that nobody can be reached, until somebody is."""
+        nonlocal said
+        found = unreachable(node.address, error, "wait")
+        if said != found:
+            said = found
+            tell(f"{found}; it is tried again" + ("" if known else f" for {patience:g} seconds"))
+
     while not done():
         failed: Exception | None = None
         try:
-            with _connected(node) as connection:
+            with _connected(node, None if known else patience, waits) as connection:
                 known, said = True, ""
                 try:
                     _answering(connection, answer, done)
@@ -133,22 +150,36 @@ def _replied(message: Message, reply: bytes, send: Any, push: Any) -> None:
 
 
 @contextmanager
-def _connected(node: PartyNode) -> Generator[Any]:
-    """The connection. Where a SuperLink takes this node to be there still, since its former process
-    was killed, that process is taken off first. Raises `PartyError` where nobody is let in."""
+def _connected(
+    node: PartyNode, patience: float | None, waits: Callable[[Exception], None]
+) -> Generator[Any]:
+    """The connection, asked for until `patience` seconds are over (None: for ever); `waits` hears
+    why it has to be asked for again. Where a SuperLink takes this node to be there still, since its
+    former process was killed, that process is taken off first. Raises `PartyError` where nobody is
+    let in or reached."""
+    made = _patient(patience, waits)
+    fleet_http_connection.make_simple_http_retry_invoker = lambda: made  # pyright: ignore
     keys = None if node.key is None else (node.key, node.key.public_key())
     for last in (False, True):
         try:
             with http_request_response(
                 node.address, node.ca is None, _certificate(node), keys
             ) as connection:
+                made.max_time = None  # who was let in once waits as long as it takes
                 if keys is not None:
                     write_bytes(node.number, str(connection[0]).encode())
                 yield connection
                 return
         except _Refused as error:
-            if "certificate" in str(error).lower():
-                raise PartyError(unreachable(node.address, error)) from error
+            reason = error.__context__
+            if isinstance(reason, (httpx.TransportError, DecodeError)):
+                raise PartyError(unreachable(node.address, reason, _BY_HAND)) from error
+            if isinstance(reason, httpx.HTTPStatusError) and not _of_keys(reason):
+                raise PartyError(
+                    f"what listens at {node.address} answers with HTTP status "
+                    f"{reason.response.status_code} as no SuperLink of this version does; correct "
+                    "`--superlink`, or ask its operator"
+                ) from error
             if last or not _left_behind(node):
                 raise PartyError(_unknown(node)) from error
 
@@ -183,12 +214,20 @@ def _unknown(node: PartyNode) -> str:
     )
 
 
+_BY_HAND = "start the same command again"
+
+
+def _of_keys(error: httpx.HTTPStatusError) -> bool:
+    """Whether a SuperLink said so of this node."""
+    return FlowerError.from_json(error.response.text) is not None
+
+
 class _Refused(Exception):
     """Flower would end the process here."""
 
 
-def _patient() -> RetryInvoker:
-    """Waits for a SuperLink that cannot be reached, for as long as it takes, and for nothing else.
+def _patient(patience: float | None, waits: Callable[[Exception], None]) -> RetryInvoker:
+    """Waits for a SuperLink that cannot be reached, and for nothing else; `waits` hears why.
 
     Flower's own sends this process an interrupt where a SuperLink does not know the node any more.
     """
@@ -196,7 +235,8 @@ def _patient() -> RetryInvoker:
         wait_gen_factory=lambda: constant(_AGAIN),
         recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
         max_tries=None,
-        max_time=None,
+        max_time=patience,
+        on_backoff=lambda state: waits(state.exception or ConnectionError()),
         jitter=None,
         should_giveup=lambda error: not may_pass(error),
     )
@@ -209,5 +249,4 @@ def _ended(code: int, message: str = "", *_: object) -> NoReturn:
 # Flower would end the process within five seconds, whatever catches its exit, and interrupt it
 # where the SuperLink has started anew.
 fleet_http_connection.flwr_exit = _ended  # pyright: ignore[reportPrivateImportUsage]
-fleet_http_connection.make_simple_http_retry_invoker = _patient  # pyright: ignore
 fleet_http_connection.os = SimpleNamespace(kill=lambda *_: None, getpid=os.getpid)  # pyright: ignore

@@ -2,7 +2,7 @@
 
 `nacre train` is itself the process of the run's ServerApp: it takes the run's task from a SuperLink
 that was started with `--isolation process`, as Flower's own SuperExec would, and starts no process.
-What Flower asks for as an app (its bundle) is inert: three lines that nobody runs.
+What Flower asks for as an app (its bundle) holds no program: `bundle.py`.
 """
 
 # Parts of Flower are untyped.
@@ -10,15 +10,12 @@ What Flower asks for as an app (its bundle) is inert: three lines that nobody ru
 
 from __future__ import annotations
 
-import hashlib
-import io
 import time
-import zipfile
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.serialization import (
@@ -28,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from flwr.app import Metadata
 from flwr.app.message import make_message
-from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import fab_to_proto, message_from_proto, message_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
 from flwr.proto.message_pb2 import (
@@ -48,7 +45,6 @@ from flwr.proto.runtime_pb2 import (
 )
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
@@ -59,10 +55,10 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import RetryInvoker, constant
+from flwr.supercore.retry import RetryInvoker
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from nacre.core.errors import NacreError, PartyError
+from nacre.core.errors import BadKeys, PartyError
 from nacre.federated_learning.flower.blob import (
     MESSAGE_TYPE,
     blob_of,
@@ -71,8 +67,17 @@ from nacre.federated_learning.flower.blob import (
     silence_flower,
     taken_apart,
 )
-
-Result = TypeVar("Result")
+from nacre.federated_learning.flower.bundle import (
+    PROJECT,
+    PUBLISHER,
+    VERSION,
+    Pin,
+    answer_of_hub,
+    bundle,
+    bundle_digest,
+)
+from nacre.federated_learning.flower.calls import retries, spoken
+from nacre.federated_learning.flower.hub import serving
 
 _ARRIVES = 60.0  # seconds that an answer's parts may take after its head
 _TTL = 12 * 3600.0  # seconds that the SuperLink keeps a message that nobody fetches
@@ -90,7 +95,7 @@ class SuperLink:
     """The file that was given to it as `--superexec-auth-secret-file`."""
 
     def options(self) -> dict[str, Any]:
-        """As Flower's clients take them. Raises `NacreError` where no certificate is there."""
+        """As Flower's clients take them. Raises `BadKeys` where no certificate is there."""
         if self.ca is None:
             return {"server_address": self.address, "insecure": True, "root_certificates": None}
         return {
@@ -101,11 +106,11 @@ class SuperLink:
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """The bytes of a file. Raises `NacreError` that says what it should have been."""
+    """The bytes of a file. Raises `BadKeys` that says what it should have been."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise NacreError(
+        raise BadKeys(
             f"{what} cannot be read at {path} ({error.strerror or error}); name the file that "
             "`nacre federate keys` made"
         ) from error
@@ -118,13 +123,17 @@ class RunOfSuperLink:
     reached for so long, or does not know this run any more.
     """
 
-    def __init__(self, runtime: RuntimeHttpClient, run: int, where: SuperLink) -> None:
+    def __init__(
+        self, runtime: RuntimeHttpClient, run: int, where: SuperLink, tell: Callable[[str], None]
+    ) -> None:
         self._runtime, self._run, self._where = runtime, run, where
+        self._tell, self._said = tell, set[int]()
+        self._due: dict[str, tuple[ObjectTree, float]] = {}  # answers whose parts are on their way
         self._node = Node(node_id=SUPERLINK_NODE_ID)
 
     def nodes(self) -> Mapping[int, str]:
         """See `Channel.nodes`."""
-        found = _told(self._where, lambda: self._runtime.GetNodes(GetNodesRequest()))
+        found = spoken(self._where.address, lambda: self._runtime.GetNodes(GetNodesRequest()))
         return {node.node_id: node.last_activated_at for node in found.nodes}
 
     def push(self, blobs: Mapping[int, bytes]) -> Mapping[str, int]:
@@ -136,7 +145,9 @@ class RunOfSuperLink:
             request = PushAppMessagesRequest(
                 messages_list=[message_to_proto(head)], message_object_trees=[tree]
             )
-            answer = _told(self._where, lambda request=request: self._runtime.PushMessages(request))
+            answer = spoken(
+                self._where.address, lambda request=request: self._runtime.PushMessages(request)
+            )
             if not answer.message_ids or not answer.message_ids[0]:
                 continue  # a node that has gone since
             for key in answer.objects_to_push:
@@ -146,16 +157,27 @@ class RunOfSuperLink:
 
     def pull(self, messages: Collection[str]) -> Mapping[str, bytes | None]:
         """See `Channel.pull`."""
-        if not messages:
-            return {}
-        request = PullAppMessagesRequest(message_ids=list(messages))
-        answer = _told(self._where, lambda: self._runtime.PullMessages(request))
         found: dict[str, bytes | None] = {}
-        for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            head = message_from_proto(proto)
-            number = head.metadata.reply_to_message_id
-            found[number] = self._blob(tree) if not head.has_error() else None
-        return found
+        asked = [number for number in messages if number not in self._due]
+        if asked:
+            request = PullAppMessagesRequest(message_ids=asked)
+            answer = spoken(self._where.address, lambda: self._runtime.PullMessages(request))
+            for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+                head = message_from_proto(proto)
+                number = head.metadata.reply_to_message_id
+                if head.has_error():
+                    found[number] = None
+                    self._explained(head.error.code)
+                else:
+                    self._due[number] = tree, time.monotonic() + _ARRIVES
+        return {**found, **self._arrived(set(messages))}
+
+    def _explained(self, code: int) -> None:
+        """Tells once why a stock SuperNode answers by an error. The code is the carrier's word and
+        not a party's; what else stands in the error is not shown."""
+        if code in _CODES and code not in self._said:
+            self._said.add(code)
+            self._tell(_CODES[code])
 
     def _about(self, node: int) -> Metadata:
         return Metadata(
@@ -175,62 +197,130 @@ class RunOfSuperLink:
             node=self._node, run_id=self._run, object_id=key, object_content=data,
             session_id=session,
         )  # fmt: skip
-        _told(self._where, lambda: self._runtime.PushObject(request))
+        spoken(self._where.address, lambda: self._runtime.PushObject(request))
+
+    def _arrived(self, messages: Collection[str]) -> Mapping[str, bytes | None]:
+        """Of these answers those whose parts are all there; None for one of which a part has not
+        arrived in time or is none. What is not there yet is asked for again at the next pull, so
+        that nobody waits for one node's objects."""
+        found: dict[str, bytes | None] = {}
+        for number, (tree, until) in list(self._due.items()):
+            if number not in messages:
+                continue
+            try:
+                found[number] = self._blob(tree)
+            except ObjectPullError:
+                if time.monotonic() < until:
+                    continue
+                found[number] = None
+            except (UnexpectedObjectContentError, ValueError, TypeError, LookupError):
+                found[number] = None
+            del self._due[number]
+        return found
 
     def _blob(self, tree: ObjectTree) -> bytes | None:
-        """The bytes of an answer; None for an answer of which a part never arrives."""
+        """The bytes of an answer. Raises `ObjectPullError` where a part of it is not there."""
 
         pull = make_pull_object_fn_protobuf(self._runtime.PullObject, self._node, self._run)
-        try:
-            message = _told(self._where, lambda: put_together(tree, pull, _ARRIVES))
-        except (ObjectPullError, UnexpectedObjectContentError, ValueError, TypeError, LookupError):
-            return None
+        message = spoken(self._where.address, lambda: put_together(tree, pull, 0.0))
         received = ConfirmMessageReceivedRequest(
             node=self._node, run_id=self._run, message_object_id=tree.object_id
         )
         with suppress(PartyError):  # the SuperLink would keep it for longer, and no more
-            _told(self._where, lambda: self._runtime.ConfirmMessageReceived(received))
+            spoken(self._where.address, lambda: self._runtime.ConfirmMessageReceived(received))
         return blob_of(message)
 
 
+_CODES = {
+    ErrorCode.INVALID_FAB: (
+        "a SuperNode does not take this run's bundle, since it has no signature that the node's "
+        "`--trusted-entities` lists; start anew with the file that `nacre federate bundle` wrote "
+        "at that party (`--bundle PARTY.bundle.json --hub HOST:PORT`)"
+    ),
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: (
+        "a SuperNode could not load what the bundle names: install this version of nacre there"
+    ),
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: (
+        "a SuperNode gave no answer; its operator reads why on its own terminal"
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub:
+    """Where a SuperLink asks for the bundle, and who has signed it."""
+
+    address: str
+    """`host:port`, which `FLWR_SUPERGRID_API_URL` of the SuperLink names."""
+    pins: tuple[Pin, ...]
+    """The signatures of the parties with a stock SuperNode."""
+
+
 @contextmanager
-def leading(where: SuperLink, patience: float = 60.0) -> Generator[RunOfSuperLink]:
+def leading(
+    where: SuperLink,
+    patience: float = 60.0,
+    *,
+    hub: Hub | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> Generator[RunOfSuperLink]:
     """A run of this SuperLink for as long as the block runs; ended there when the block ends.
 
-    Calls that cannot be made are made again for `patience` seconds. Raises `PartyError` where the
-    SuperLink refuses the run, or gives its task to another process.
+    Calls that cannot be made are made again for `patience` seconds. With `hub` the bundle has the
+    signatures that stock SuperNodes ask for. Raises `PartyError` where the SuperLink refuses the
+    run, or gives its task to another process.
     """
     silence_flower()
-    retries = _retries(patience)
-    with _control(where, retries) as control:
-        started = _told(where, lambda: control.StartRun(StartRunRequest(fab=fab_to_proto(_app()))))
-    if not started.run_id:
-        raise PartyError(f"the SuperLink at {where.address} started no run; its log says why")
-    token = _token(where, int(started.run_id), retries)
+    again = retries(patience)
+    run = _started(where, again, hub)
+    token = _token(where, run, again)
     runtime = RuntimeHttpClient.from_server_address(
         **where.options(),
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
             RuntimeTokenHttpInterceptor(token=token),
         ],
-        retry_invoker=retries,
+        retry_invoker=again,
     )
     beats = HeartbeatSender(lambda: _alive(runtime))
     try:
         beats.start()
-        _told(where, lambda: runtime.PullTaskInput(PullTaskInputRequest()))
+        spoken(where.address, lambda: runtime.PullTaskInput(PullTaskInputRequest()))
         output = PushTaskOutputRequest(sub_status=SubStatus.FAILED, details="interrupted")
         try:
-            yield RunOfSuperLink(runtime, int(started.run_id), where)
+            yield RunOfSuperLink(runtime, run, where, tell)
             output = PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details="")
         finally:
-            retries.max_tries = 1
+            again.max_tries = 1
             with suppress(PartyError):
-                _told(where, lambda: runtime.PushTaskOutput(output))
+                spoken(where.address, lambda: runtime.PushTaskOutput(output))
     finally:
         if beats.is_running:
             beats.stop()
         runtime.close()
+
+
+def _started(where: SuperLink, again: RetryInvoker, hub: Hub | None) -> int:
+    """The number of a new run."""
+    data = bundle()
+    with ExitStack() as open_, _control(where, again) as control:
+        if hub is None:
+            request = StartRunRequest(fab=fab_to_proto(Fab(bundle_digest(data), data, {})))
+        else:
+            open_.enter_context(serving(hub.address, answer_of_hub(hub.address, hub.pins), data))
+            request = StartRunRequest(app_spec=f"@{PUBLISHER}/{PROJECT}=={VERSION}")
+        try:
+            started = spoken(where.address, lambda: control.StartRun(request))
+        except PartyError as error:
+            if hub is None or not isinstance(error.__cause__, httpx.HTTPStatusError):
+                raise
+            raise PartyError(
+                f"{error}; for `--bundle` start the SuperLink with "
+                f"`FLWR_SUPERGRID_API_URL=http://{hub.address}/v1` in its environment"
+            ) from error
+    if not started.run_id:
+        raise PartyError(f"the SuperLink at {where.address} started no run; its log says why")
+    return int(started.run_id)
 
 
 def register(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0) -> list[str]:
@@ -238,8 +328,8 @@ def register(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0
     Returns the names of those that it did not have yet."""
     silence_flower()
     new: list[str] = []
-    with _control(where, _retries(patience)) as control:
-        listed = _told(where, lambda: control.ListNodes(ListNodesRequest()))
+    with _control(where, retries(patience)) as control:
+        listed = spoken(where.address, lambda: control.ListNodes(ListNodesRequest()))
         known = {bytes(node.public_key) for node in listed.nodes_info}
         for name, line in keys.items():
             key = load_ssh_public_key(line).public_bytes(
@@ -247,17 +337,17 @@ def register(where: SuperLink, keys: Mapping[str, bytes], patience: float = 60.0
             )
             if key not in known:
                 request = RegisterNodeRequest(public_key=key, name=name)
-                _told(where, lambda request=request: control.RegisterNode(request))
+                spoken(where.address, lambda request=request: control.RegisterNode(request))
                 new.append(name)
     return new
 
 
 @contextmanager
-def _control(where: SuperLink, retries: RetryInvoker) -> Generator[ControlHttpClient]:
+def _control(where: SuperLink, again: RetryInvoker) -> Generator[ControlHttpClient]:
     client = ControlHttpClient.from_server_address(
         **where.options(),
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-        retry_invoker=retries,
+        retry_invoker=again,
     )
     try:
         yield client
@@ -265,7 +355,7 @@ def _control(where: SuperLink, retries: RetryInvoker) -> Generator[ControlHttpCl
         client.close()
 
 
-def _token(where: SuperLink, run: int, retries: RetryInvoker) -> str:
+def _token(where: SuperLink, run: int, again: RetryInvoker) -> str:
     """The token of the run's task, of which a SuperLink gives each to one process alone."""
     interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
     if where.secret is not None:
@@ -275,12 +365,12 @@ def _token(where: SuperLink, run: int, retries: RetryInvoker) -> str:
             SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=[method])
         )
     client = RuntimeHttpClient.from_server_address(
-        **where.options(), interceptors=interceptors, retry_invoker=retries
+        **where.options(), interceptors=interceptors, retry_invoker=again
     )
     try:
         asked = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
         for _ in range(_TASKS):
-            found = _told(where, lambda: client.AcquireTask(asked))
+            found = spoken(where.address, lambda: client.AcquireTask(asked))
             if found.HasField("task") and found.task.run_id == run:
                 return str(found.token)
             if not found.HasField("task"):
@@ -301,77 +391,3 @@ def _alive(runtime: RuntimeHttpClient) -> bool:
     with suppress(httpx.HTTPError):
         runtime.SendTaskHeartbeat(SendTaskHeartbeatRequest())
     return True
-
-
-def _retries(patience: float) -> RetryInvoker:
-    return RetryInvoker(
-        wait_gen_factory=lambda: constant(0.5),
-        recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
-        max_tries=None,
-        max_time=patience,
-        jitter=None,
-        should_giveup=lambda error: not may_pass(error),
-    )
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether another try may do better."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in (502, 503, 504)
-    return not any(word in str(error).lower() for word in ("certificate", "ssl", "tls"))
-
-
-def _told(where: SuperLink, call: Callable[[], Result]) -> Result:
-    """What the call gives. Raises `PartyError` for what httpx and Flower raise of a SuperLink that
-    refuses or is not there."""
-    try:
-        return call()
-    except httpx.HTTPStatusError as error:
-        raise PartyError(_refused(where, error)) from error
-    except httpx.TransportError as error:
-        raise PartyError(unreachable(where.address, error)) from error
-
-
-def _refused(where: SuperLink, error: httpx.HTTPStatusError) -> str:
-    status = error.response.status_code
-    told = FlowerError.from_json(error.response.text)
-    reason = told.message if told is not None else f"HTTP status {status}"
-    if status in (401, 403):
-        return (
-            f"the SuperLink at {where.address} does not know this run any more ({reason}), as "
-            "after a restart; continue with `--resume`, which starts a run of its own there"
-        )
-    return f"the SuperLink at {where.address} refuses ({reason}); its log says more"
-
-
-def unreachable(address: str, error: Exception) -> str:
-    """Why a SuperLink cannot be reached, and what to do."""
-    said = " ".join(str(error).split())
-    if "certificate" in said.lower():
-        return (
-            f"the SuperLink at {address} does not prove to be the one that `--ca` vouches for "
-            f"({said}); name the authority that its certificate was signed by, and an address that "
-            "the certificate is for"
-        )
-    return (
-        f"the SuperLink at {address} cannot be reached ({said or type(error).__name__}); see that "
-        "it runs and that the firewall lets its port through, then continue with `--resume`"
-    )
-
-
-def _app() -> Fab:
-    """The bundle that Flower asks for. It is inert: nobody runs it, and it would only say so."""
-    config = (
-        '[project]\nname = "nacre"\nversion = "1.0.0"\n'
-        "dependencies = []\n"
-        '[tool.flwr.app]\npublisher = "nacre"\n'
-        '[tool.flwr.app.components]\nserverapp = "inert:app"\nclientapp = "inert:app"\n'
-        "[tool.flwr.app.config]\n"
-    )
-    code = 'raise SystemExit("this bundle is inert: nacre runs as a process of its own")\n'
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as file:
-        for name, text in {"pyproject.toml": config, "inert.py": code}.items():
-            file.writestr(zipfile.ZipInfo(name, (2024, 1, 1, 0, 0, 0)), text)
-    data = packed.getvalue()
-    return Fab(hashlib.sha256(data).hexdigest(), data, {})

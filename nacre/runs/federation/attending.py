@@ -155,6 +155,9 @@ class Attending:
     def join(self, run: str, frozen: str) -> None:
         """See `Attendance.join`. The budget of the whole run is reserved here, by this process."""
         self._policy.require_now()
+        self._enter(run, frozen)
+
+    def _enter(self, run: str, frozen: str) -> None:
         if self._run == run:
             return
         if self._run or (self._folder.recipe.exists() and self._folder.name() != run):
@@ -176,8 +179,7 @@ class Attending:
     def handle(self, run: str, request: bytes) -> bytes:
         """See `Attendance.handle`. A party that was started anew goes on in its folder's run."""
         self._policy.require_now()
-        if self._party is None and self._folder.recipe.exists() and self._folder.name() == run:
-            self.join(run, str(self._folder.fact("frozen")))
+        self._go_on(run)
         if self._party is None or run != self._run:
             raise PartyError(f"party {self._name!r} has not joined this run; resume the server")
         reply = self._party(request)
@@ -185,9 +187,17 @@ class Attending:
             self._log.end(self._trained.pop() + 1, 1, {self._name: len(reply)})
         return reply
 
+    def _go_on(self, run: str) -> None:
+        """Takes part again in the folder's run, where an earlier process joined it."""
+        if self._party is None and self._folder.recipe.exists() and self._folder.name() == run:
+            self._enter(run, str(self._folder.fact("frozen")))
+
     def leave(self, run: str, common: bytes) -> None:
         """See `Attendance.leave`. The party's own model is written where it has layers of its own,
-        the account settled by its own rule, the key destroyed."""
+        the account settled by its own rule, the key destroyed; also where the process that joined
+        has been killed since."""
+        if not self.over:
+            self._go_on(run)
         if run == self._run and not self.over:
             if self._take_home is not None:
                 self._take_home(common)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nacre.core.errors import PartyError
+from nacre.core.errors import BadKeys, FileDamaged
 from nacre.core.files import read_json
 from nacre.federated_learning.across.keys import NODE_KEY, SIGNING_KEY, node_key
 from nacre.federated_learning.across.members import Meeting, RemoteParties
 from nacre.federated_learning.across.voice import Attendance, Voice
 from nacre.federated_learning.flower import require_flower
+from nacre.federated_learning.flower.bundle import Pin, bundle
+from nacre.federated_learning.flower.hub import host_and_port
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.runs.federation.lead import Connect
 
@@ -33,11 +35,11 @@ class Whereabouts:
 
 
 def read_roster(path: Path) -> Roster:
-    """The roster in a file. Raises `PartyError` for anything else."""
+    """The roster in a file. Raises `BadKeys` for anything else."""
     try:
         return Roster.from_json(read_json(path))
-    except PartyError as error:
-        raise PartyError(
+    except (BadKeys, FileDamaged) as error:
+        raise BadKeys(
             f"{path}: {error} (`nacre federate roster CARD… -o {path.name}` makes one of cards)"
         ) from error
 
@@ -49,11 +51,19 @@ def over_flower(
     wait: float,  # seconds for all parties to come
     deadline: float,  # seconds of a round
     tell: Callable[[str], None],
+    pins: Sequence[Path] = (),  # of parties with a stock SuperNode
+    hub: str | None = None,  # `host:port`, with `pins` alone
 ) -> Connect:
     """The server's way to the parties, for `lead`."""
     require_flower()
-    from nacre.federated_learning.flower.superlink import SuperLink, leading
+    from nacre.federated_learning.flower.superlink import Hub, SuperLink, leading
 
+    data = bundle()
+    signed = (
+        None if hub is None else Hub(address=hub, pins=tuple(Pin.load(path, data) for path in pins))
+    )
+    if hub is not None:
+        host_and_port(hub)  # refuses what is no address, before anything is started
     identity = Identity.load(SERVER, place.keys / SIGNING_KEY)
     roster = read_roster(place.roster)
     where = SuperLink(address=place.address, ca=place.ca, secret=secret)
@@ -62,7 +72,8 @@ def over_flower(
     def connect(meeting: Meeting) -> Generator[RemoteParties]:
         roster.must_name(meeting.parties)
         tell(f"waits at {place.address} for {', '.join(meeting.parties)}")
-        with leading(where, patience=min(deadline, _PATIENCE)) as grid:
+        patience = min(deadline, _PATIENCE)
+        with leading(where, patience, hub=signed, tell=tell) as grid:
             members = RemoteParties(grid, identity, roster, meeting, deadline=deadline, tell=tell)
             members.gather(wait)
             yield members
@@ -86,9 +97,14 @@ class AwaitingParty(Attendance, Protocol):
 
 
 def attend(
-    place: Whereabouts, name: str, attending: AwaitingParty, tell: Callable[[str], None]
+    place: Whereabouts,
+    name: str,
+    attending: AwaitingParty,
+    tell: Callable[[str], None],
+    wait: float,  # seconds for the SuperLink to be there at first
 ) -> None:
-    """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses."""
+    """Answers the server until the run is over. Raises `PartyError` where the SuperLink refuses, or
+    is not there."""
     require_flower()
     from nacre.federated_learning.flower.node import PartyNode, serve
 
@@ -98,4 +114,4 @@ def attend(
     voice = Voice(identity, roster, attending, tell=tell)
     key = None if place.ca is None else node_key(place.keys / NODE_KEY)
     node = PartyNode(address=place.address, ca=place.ca, key=key, number=place.keys / "node.number")
-    serve(node, voice.answer, lambda: attending.over, tell)
+    serve(node, voice.answer, lambda: attending.over, tell, wait)

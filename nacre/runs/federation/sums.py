@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nacre.core.errors import PartyError
+from nacre.core.errors import BadKeys
 from nacre.core.types import Tensors
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.federated_learning.options import FederatedLearning
@@ -19,12 +19,12 @@ def sum_terms(
     outer: Mechanism, like: Tensors,
 ) -> SumTerms:  # fmt: skip
     """The terms of this run's secure sums, over the parties of the recipe alone. Raises
-    `PartyError` for a party that the roster does not have."""
+    `BadKeys` for a party that the roster does not have."""
     clip = outer.clip
     names = federation.parties.names
     missing = [name for name in names if name not in roster.parties]
     if missing:
-        raise PartyError(f"the roster has no key of party {missing[0]!r}, which the recipe names")
+        raise BadKeys(f"the roster has no key of party {missing[0]!r}, which the recipe names")
     bound = clip.bound(len(clip.groups(list(like))))
     return SumTerms(
         run=run,
