@@ -46,6 +46,7 @@ from nacre.planning.refusals.inputs import (
 )
 from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
+from nacre.planning.refusals.stacking import parties_can_be_stacked
 from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces
@@ -364,6 +365,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     balls_fit_the_features,
     audits_have_their_rows,
     parties_are_one_process,
+    parties_can_be_stacked,
     drift_terms_act,
     parties_outvote_those_at_fault,
     centred_clipping_has_a_radius,
