@@ -143,12 +143,14 @@ def _federated(recipe: Recipe) -> str | None:
         local += f", and each change is sent {option.compression.sentence()}"
     if cohort := option.cohort.sentence():
         local += f", {cohort}"
+    stacked = recipe.execution.stacked
+    together = "" if stacked is None else f", up to {stacked} of them trained in one pass"
     if option.optimizer != SGD(lr=1.0):
         taken += f" and moves the weights by {option.optimizer.sentence()}"
     return (
         f"{len(names)} parties keep their rows and send changes of the weights, up to "
         f"{option.rounds} rounds of {local}; the server takes {taken}. "
-        "Here the parties run on one machine, in this process or in workers of it."
+        f"Here the parties run on one machine, in this process or in workers of it{together}."
     )
 
 

@@ -161,6 +161,13 @@ class Execution:
     """Processes that train the parties of a federation, this one among them, each on its own core;
     the numbers are the same bits for any of them. None: one a core where a run is long enough to
     gain by it. On Linux; elsewhere there is one, whatever is asked."""
+    stacked: int | None = None
+    """Parties of a round that a process trains together, each over its own weights, in one pass of
+    `torch.func.vmap`: from 2 to 100; None trains them one after another. The numbers are the same
+    up to rounding, and the same bits for any number of workers. It pays for small models whose
+    operations are many and short; of a network of 1.2 million parameters it halved the speed. For
+    parties that add no noise of their own; a model that cannot run so is
+    refused."""
     devices: Literal["auto", "one", "replicated", "sharded"] = "auto"
     """How the processes that `torchrun` starts share the work. `replicated`: each holds the whole
     model. `sharded`: each keeps a part of the weights and of the optimizer's state (FSDP2). `one`
@@ -179,6 +186,11 @@ class Execution:
             value = getattr(self, name)
             if value is not None and value > 1024:
                 raise BadArgument(f"{name}={value} must be at most 1024")
+        if self.stacked is not None and not 2 <= self.stacked <= 100:
+            raise BadArgument(
+                f"stacked={self.stacked} must be from 2 to 100; leave it out to train parties one "
+                "after another"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

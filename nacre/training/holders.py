@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nacre.core.parts import Noise, Shape
 from nacre.core.random import Source, digest
-from nacre.core.tensors import detached, modules_of, parameters_of, subtract, trainable
+from nacre.core.tensors import detached, finite, parameters_of, subtract, trainable
+from nacre.core.theirs import theirs
 from nacre.core.types import FeatureSpace, Inherited, Noised, Release, Tensors, Unprotected
 from nacre.data.dataset import Rows, Schema
 from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning.local.between_rounds import BetweenRounds
+from nacre.federated_learning.local.between_rounds import Before, BetweenRounds
 from nacre.federated_learning.local.kept import Memory
 from nacre.federated_learning.messages import without_control
 from nacre.gradient_clipping import RowSum, Unclipped
@@ -29,9 +30,10 @@ from nacre.training import pieces
 from nacre.training.fit import Journal, NoJournal, fit
 from nacre.training.local.minibatches import LocalSteps, Minibatches
 from nacre.training.local.personal import personal_names
+from nacre.training.local.stacked import Stacked
 from nacre.training.planned import Planned
 from nacre.training.step import Parts, State
-from nacre.training.unmoved import Unmoved
+from nacre.training.unmoved import Attributes, Unmoved
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Workplace:
     *Guarantee:* nothing of a party stays: weights come with each request, layers of a party's own
     from its memory or the start of the run, the vectors of power iterations are set back, and a
     frozen weight or a buffer that was written into is an error. A model that has set attributes of
-    its own is made anew. *Limit:* what it keeps in lists or
-    outside itself is not seen, as nowhere else.
+    its own is made anew. *Limit:* what it keeps in lists or outside itself is not seen, as nowhere
+    else.
     """
 
     def __init__(self, setting: Setting, model: nn.Module) -> None:
@@ -99,7 +101,8 @@ class Workplace:
         self._option, self._steps = federation, federation.local.steps
         self._asked: tuple[Tensors, int, bytes] | None = None
         self.loss: float | None = None
-        """Of the party that trained last, over its steps; for its owner alone. None under noise."""
+        """Of the party that trained last by itself, over its steps; for its owner alone. None under
+        noise."""
         self._personal = personal_names(federation.local.personal, model)
         self._begun = detached({name: trainable(model)[name] for name in self._personal})
         self._set_up()
@@ -117,11 +120,13 @@ class Workplace:
             recipe, own, setting.schema, setting.space, setting.memory, setting.compiled
         )
         losses = pieces.losses(recipe, setting.schema, setting.space)
+        wrapped = UnitLosses(own, losses)
         self._minibatches = Minibatches(
-            UnitLosses(own, losses), pieces.shape(recipe) is not None, recipe.execution.microbatch
+            wrapped, pieces.shape(recipe) is not None, recipe.execution.microbatch
         )
+        self._stacked = Stacked.of(recipe, wrapped)
         self._unmoved, self._fixed = Unmoved(own), fixed(own)
-        self._attributes = _Attributes.of(own)
+        self._attributes = Attributes.of(own)
 
     def built(self) -> bytes:
         """What says whether another process has built the same: the digest of all that is computed
@@ -137,50 +142,72 @@ class Workplace:
         charge: Journal,
         planned: Planned,
         memory: Memory,  # of this party
-    ) -> Callable[[Tensors, int], Release]:
-        """What a party does with a round's weights: train, and release the change.
-
-        Guarantee: with noise at this level the change is a function of the requests and of noised
-        steps alone. All of a round's steps are journalled before the change leaves, by a keyed
-        digest of the request, of what the party remembers and of the change: a round that is taken
-        again with other rows or other rounding is refused. Nothing is kept between rounds but the
-        account, and what `local.controls`, `local.personal` and `compression` remember, of which
-        `BetweenRounds` says what it is computed from.
-        """
+    ) -> AtWork:
+        """What a party does with a round's weights: train, and release the change."""
         recipe = self._setting.recipe
         plain = isinstance(mechanism.noise, NoNoise) and isinstance(mechanism.clip, Unclipped)
         held = units(recipe, rows, source, numbered_by="place" if plain else "name")
         planned.require_units(len(held), len(rows), rows.group)
         between = BetweenRounds(self._option, recipe.training.optimizer.lr, memory, source)
+        return AtWork(self, mechanism, held, source, charge, planned, between, plain)
 
-        def train(tensors: Tensors, round_number: int) -> Release:
-            asked, weights = self._ready(tensors, round_number)
-            before = between.before(tensors, round_number)
-            if before.tensors:
-                asked = digest(asked, before.tensors)
-            self._put(before.personal or self._begun)
-            shape = before.shape(self._moved, weights, pieces.shape(recipe))
-            first = round_number * self._steps
-            self.loss = None
-            if plain:
-                steps = LocalSteps(
-                    held, mechanism.sampling, first, self._steps, source, asked, shape
-                )
-                self.loss = self._minibatches.take(self._optimizer, steps)
-                how = _unprotected(mechanism.noise)
-            else:
-                how = self._fitted(mechanism, held, source, planned, first, asked, shape)
-            trained = detached(self._moved)
-            own = {name: trained.pop(name) for name in self._personal}
-            change, after = before.sent(subtract(trained, weights), own, asked)
-            self._leave()
-            if not isinstance(charge, NoJournal):
-                journalled = source.digest("round", asked, change, *([own] if own else ()))
-                charge.journal(first + self._steps, journalled.hex())
-            between.keep(round_number, after)
-            return Release(change, how)
+    def alone(self, party: AtWork, tensors: Tensors, round_number: int) -> Release:
+        """The change of one party; `AtWork` says what is guaranteed."""
+        asked, weights = self._ready(tensors, round_number)
+        before = party.between.before(tensors, round_number)
+        entered = _entered(asked, before)
+        self._put(before.personal or self._begun)
+        shape = before.shape(self._moved, weights, pieces.shape(self._setting.recipe))
+        self.loss = None
+        if party.plain:
+            steps = self._of(party, round_number, entered, shape)
+            self.loss = self._minibatches.take(self._optimizer, steps)
+            how = _unprotected(party.mechanism.noise)
+        else:
+            how = self._fitted(party, round_number * self._steps, entered, shape)
+        trained = detached(self._moved)
+        own = {name: trained.pop(name) for name in self._personal}
+        change = subtract(trained, weights)
+        self._leave()
+        return party.sent(before, change, own, round_number, entered, self._steps, how)
 
-        return train
+    def together(
+        self, parties: Sequence[AtWork], tensors: Tensors, round_number: int
+    ) -> list[Release]:
+        """The changes of parties whose steps are plain, trained in one pass (`stacked.py`), in the
+        order given. One whose weights are not finite then is trained again alone. The plan refuses
+        it where parties have layers of their own."""
+        asked, weights = self._ready(tensors, round_number)
+        self.loss = None
+        befores = [party.between.before(tensors, round_number) for party in parties]
+        shapes = [before.shape(self._moved, weights, None) for before in befores]
+        steps = [
+            self._of(party, round_number, _entered(asked, before), shape)
+            for party, before, shape in zip(parties, befores, shapes, strict=True)
+        ]
+        failed = theirs("the model, its loss or the optimizer", "parties trained", surely=False)
+        with failed:
+            build = self._setting.recipe.training.optimizer.build
+            moved = self._stacked.take(build, steps, weights, shapes)
+        self._leave()
+        found: list[Release] = []
+        for party, before, one, after in zip(parties, befores, steps, moved, strict=True):
+            if not finite(after):
+                self._put(weights)
+                self._minibatches.take(self._optimizer, one)
+                after = detached(self._moved)
+                self._leave()
+            how, change = _unprotected(party.mechanism.noise), subtract(after, weights)
+            found.append(
+                party.sent(before, change, {}, round_number, one.entered, self._steps, how)
+            )
+        return found
+
+    def _of(
+        self, party: AtWork, round_number: int, entered: bytes, shape: Shape | None
+    ) -> LocalSteps:
+        first, draws = round_number * self._steps, party.mechanism.sampling
+        return LocalSteps(party.held, draws, first, self._steps, party.source, entered, shape)
 
     def _ready(self, tensors: Tensors, round_number: int) -> tuple[bytes, Tensors]:
         """Puts the request's weights in; returns the digest of all that enters the round, which is
@@ -212,70 +239,73 @@ class Workplace:
         return self._setting.recipe.training.optimizer.build(self._moved.values())
 
     def _fitted(
-        self,
-        mechanism: Mechanism,
-        held: Units,
-        source: Source,
-        planned: Planned,
-        first: int,
-        asked: bytes,
-        shape: Shape | None,
+        self, party: AtWork, first: int, entered: bytes, shape: Shape | None
     ) -> Inherited | Unprotected:
         """Takes the steps by `fit`; returns by what right the change leaves."""
-        work = replace(_parts(self._setting, mechanism, self._sums), shape=shape)
-        state = State(self._own, self._optimizer(), mechanism.clip, done=first)
+        work = replace(_parts(self._setting, party.mechanism, self._sums), shape=shape)
+        state = State(self._own, self._optimizer(), party.mechanism.clip, done=first)
         releases: list[Release] = []
         fit(
             state,
-            held,
+            party.held,
             work,
             until=first + self._steps,
-            source=source,
+            source=party.source,
             charge=NoJournal(),  # the round is journalled as a whole, before anything leaves
-            planned=planned,
+            planned=party.planned,
             observe=lambda state, release: releases.append(release) or False,
-            context=asked,
+            context=entered,
         )
         return _right(releases)
+
+
+@dataclass(frozen=True, eq=False)
+class AtWork:
+    """A party at a workplace: called with a round's weights it trains, and releases the change.
+
+    Guarantee: with noise at this level the change is a function of the requests and of noised
+    steps alone. All of a round's steps are journalled before the change leaves, by a keyed
+    digest of the request, of what the party remembers and of the change: a round that is taken
+    again with other rows or other rounding is refused. Nothing is kept between rounds but the
+    account, and what `local.controls`, `local.personal` and `compression` remember, of which
+    `BetweenRounds` says what it is computed from.
+    """
+
+    place: Workplace
+    mechanism: Mechanism
+    held: Units
+    source: Source
+    charge: Journal
+    planned: Planned
+    between: BetweenRounds
+    plain: bool  # whether it trains by plain minibatches
+
+    def __call__(self, tensors: Tensors, round_number: int) -> Release:
+        """The change of the weights."""
+        return self.place.alone(self, tensors, round_number)
+
+    def sent(
+        self, before: Before, change: Tensors, own: Tensors, round_number: int, entered: bytes,
+        steps: int, how: Inherited | Unprotected,
+    ) -> Release:  # fmt: skip
+        """Journals the change that travels, and remembers what is to be remembered, with `own`, the
+        layers that stay here."""
+        change, after = before.sent(change, own, entered)
+        if not isinstance(self.charge, NoJournal):
+            journalled = self.source.digest("round", entered, change, *([own] if own else ()))
+            self.charge.journal((round_number + 1) * steps, journalled.hex())
+        self.between.keep(round_number, after)
+        return Release(change, how)
+
+
+def _entered(asked: bytes, before: Before) -> bytes:
+    """The digest of all that enters a party's round."""
+    return digest(asked, before.tensors) if before.tensors else asked
 
 
 def _unprotected(noise: Noise) -> Unprotected:
     assert isinstance(noise, NoNoise)
     return Unprotected(noise.because)
-
-
-@dataclass(frozen=True, eq=False)
-class _Attributes:
-    """What modules hold beside weights, buffers and modules.
-
-    The objects themselves are kept, since the `id` of a number that a step has replaced is soon
-    another's; and of tensors among them the digest, since a pass may write into one.
-    """
-
-    held: list[tuple[str, Any, bytes]]
-
-    @classmethod
-    def of(cls, model: nn.Module) -> _Attributes:
-        """Those of this model, as they are now."""
-        return cls(
-            [
-                (name, value, digest({"": value.detach()}) if isinstance(value, Tensor) else b"")
-                for _, module in modules_of(model)
-                for name, value in module.__dict__.items()
-                if name not in _TORCHS
-            ]
-        )
-
-    def stand(self, model: nn.Module) -> bool:
-        """Whether the model has the same ones, which hold the same."""
-        now = self.of(model).held
-        return len(now) == len(self.held) and all(
-            name == other and value is one and content == before
-            for (name, value, content), (other, one, before) in zip(now, self.held, strict=True)
-        )
-
-
-_TORCHS = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 def fixed(model: nn.Module) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor, nn
 
 from nacre.core.errors import Incompatible
 from nacre.core.random import digest
-from nacre.core.tensors import buffers_of, parameters_of, trainable
+from nacre.core.tensors import buffers_of, modules_of, parameters_of, trainable
 from nacre.models import spectral
 
 
@@ -55,3 +58,37 @@ def _frozen(model: nn.Module) -> dict[str, Tensor]:
 
 def _of(tensor: Tensor) -> bytes:
     return digest({"": tensor.detach()})
+
+
+@dataclass(frozen=True, eq=False)
+class Attributes:
+    """What modules hold beside weights, buffers and modules.
+
+    The objects themselves are kept, since the `id` of a number that a step has replaced is soon
+    another's; and of tensors among them the digest, since a pass may write into one.
+    """
+
+    held: list[tuple[str, Any, bytes]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Attributes:
+        """Those of this model, as they are now."""
+        return cls(
+            [
+                (name, value, digest({"": value.detach()}) if isinstance(value, Tensor) else b"")
+                for _, module in modules_of(model)
+                for name, value in module.__dict__.items()
+                if name not in _TORCHS
+            ]
+        )
+
+    def stand(self, model: nn.Module) -> bool:
+        """Whether the model has the same ones, which hold the same."""
+        now = self.of(model).held
+        return len(now) == len(self.held) and all(
+            name == other and value is one and content == before
+            for (name, value, content), (other, one, before) in zip(now, self.held, strict=True)
+        )
+
+
+_TORCHS = frozenset({"_parameters", "_buffers", "_modules"})

@@ -34,6 +34,7 @@ CHOICES = {
     "devices": ("auto",),  # of these two, all in a test of their own
     "portions": (None,),
     "workers": (None,),  # several: tests/laws/test_side_by_side.py
+    "stacked": (None,),  # 2 and more: tests/laws/test_stacked.py
 }
 
 

@@ -48,6 +48,7 @@ from nacre.planning.refusals.personal import common_models_are_not_measured
 from nacre.planning.refusals.poisoned_twins import attackers_meet_a_federation
 from nacre.planning.refusals.randomness import no_other_randomness
 from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
+from nacre.planning.refusals.stacking import parties_can_be_stacked
 from nacre.planning.refusals.two_promises import two_promises_are_to_different_units
 from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
@@ -371,6 +372,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     audits_have_their_rows,
     attackers_meet_a_federation,
     parties_are_one_process,
+    parties_can_be_stacked,
     drift_terms_act,
     parties_outvote_those_at_fault,
     common_models_are_not_measured,

@@ -36,7 +36,7 @@ from nacre.recipe.schema import Recipe
 from nacre.runs.workers.rounds import Took
 from nacre.runs.workers.shared import Shared
 from nacre.runs.workers.wire import receive, send
-from nacre.training.holders import Setting, Workplace
+from nacre.training.holders import AtWork, Setting, Workplace
 from nacre.training.memory import keep_pages
 from nacre.training.planned import Planned
 
@@ -91,35 +91,44 @@ class Worker:
         self._rows = Rows(self._shared.tensors["features"], self._shared.tensors["label"])
         self._serial, self._weights = -1, Tensors()
 
-    def train(
-        self, job: dict[str, Any], places: bytes, before: bytes
-    ) -> tuple[dict[str, Any], list[bytes]]:
-        """Trains one party; its change is in the slot of the job when this returns."""
+    def train(self, job: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+        """Trains the parties of a job; their changes are in its slot when this returns."""
         if job["serial"] != self._serial:  # another object for another request
             self._serial, self._weights = job["serial"], self._shared.part("weight.")
+        facts: list[dict[str, Any]] = job["parties"]
+        noted = [Noted() for _ in facts]
+        lent = [Lent(load(before)) for before in blobs[1::2]]
+        parties = [self._party(*each) for each in zip(facts, blobs[::2], noted, lent, strict=True)]
+        number, begun = facts[0]["round"], time.perf_counter()
+        if self._recipe.execution.stacked is None:
+            releases = [party(self._weights, number) for party in parties]
+        else:
+            releases = self.place.together(parties, self._weights, number)
+        took = [asdict(one) for one in Took.of_stack(releases, begun, self.place.loss)]
+        changes = self._shared.part(f"slot{job['slot']}.")
+        said: list[bytes] = []
+        for place, (fact, release, one) in enumerate(zip(facts, releases, lent, strict=True)):
+            for name, slot in changes.items():
+                slot[place].copy_(release.total[name])
+            said.append(Reply("train", number, fact["party"], {}, release.how).to_bytes())
+            said.append(b"" if one.kept is None else tensors_to_bytes(one.kept))
+        return {"journals": [one.entries for one in noted], "took": took}, said
+
+    def _party(self, facts: dict[str, Any], places: bytes, noted: Noted, lent: Lent) -> AtWork:
         rows = self._rows.take(torch.from_numpy(np.frombuffer(places, dtype=np.int64).copy()))
-        if job["group"] is not None:
-            rows = replace(rows, group=tuple(job["group"]))
-        mechanism = over_rows(self._recipe, job["size"])
-        if job["multiplier"] is not None:
-            mechanism = mechanism.with_multiplier(job["multiplier"])
-        noted, lent = Noted(), Lent(load(before))
-        train = self.place.training(
+        if facts["group"] is not None:
+            rows = replace(rows, group=tuple(facts["group"]))
+        mechanism = over_rows(self._recipe, facts["size"])
+        if facts["multiplier"] is not None:
+            mechanism = mechanism.with_multiplier(facts["multiplier"])
+        return self.place.training(
             mechanism,
             rows,
-            self._source.child("party", job["party"]),
+            self._source.child("party", facts["party"]),
             noted,
-            Planned(how=job["how"], party=job["planned"]),
+            Planned(how=facts["how"], party=facts["planned"]),
             lent,
         )
-        begun = time.perf_counter()
-        release = train(self._weights, job["round"])
-        took = Took.of(release, begun, self.place.loss)
-        for name, slot in self._shared.part(f"slot{job['slot']}.").items():
-            slot.copy_(release.total[name])
-        right = Reply("train", job["round"], job["party"], {}, release.how).to_bytes()
-        kept = [] if lent.kept is None else [tensors_to_bytes(lent.kept)]
-        return {"journal": noted.entries, **asdict(took)}, [right, *kept]
 
 
 def work() -> None:
@@ -139,9 +148,8 @@ def work() -> None:
         send(output, _refused(error))
         return
     while (job := receive(source)) is not None:
-        header, (places, before) = job
         try:
-            send(output, *worker.train(header, places, before))
+            send(output, *worker.train(*job))
         except NacreError as error:
             send(output, _refused(error))
 

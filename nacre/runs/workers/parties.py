@@ -27,10 +27,12 @@ from nacre.federated_learning.transport import RoundCount
 from nacre.planning.plan import Plan
 from nacre.planning.shares_of_noise import noised_grid
 from nacre.runs.rows import Holdings, holder_names
-from nacre.runs.workers.pool import Job, Pool, Trained
+from nacre.runs.workers.pool import Job, Pool, Stack, Trained
 from nacre.runs.workers.rounds import FILE, RoundLog, Took
 from nacre.training.fit import Journal
-from nacre.training.holders import Setting, Workplace
+from nacre.training.holders import AtWork, Setting, Workplace
+from nacre.training.local.stacked import stacks_of
+from nacre.training.local.trial import require_fit
 from nacre.training.planned import PlannedLevels
 
 
@@ -78,6 +80,8 @@ class Parties:
         self._held, self._source = held, source
         self._charge, self._planned = charge, planned
         self._like = like
+        if plan.recipe.execution.stacked is not None:  # the plan may be of another machine
+            require_fit(plan.recipe, setting.schema, setting.space, model)
         self._place = Workplace(setting, model)
         self._answers = RoundFiles(store, key)
         self._memories = Memories(store, source)
@@ -180,7 +184,7 @@ class Parties:
             self._members[name] = self._keys.member(name), answers
         return self._members[name]
 
-    def _training(self, name: str, charge: Journal) -> Callable[[Tensors, int], Release]:
+    def _training(self, name: str, charge: Journal) -> AtWork:
         own = self._source.child("party", name)
         return self._place.training(
             self._plan.inner(name), self._held.private[name], own, charge, self._planned.over(name),
@@ -188,23 +192,32 @@ class Parties:
         )  # fmt: skip
 
     def _beforehand(self, request: RoundRequest, cohort: Sequence[str], step: str) -> None:
-        """Lets all parties of a round train that have not answered it, side by side."""
-        if self._pool is None:
+        """Lets all parties of a round train that have not answered it, side by side or together.
+        Who is trained together follows from the cohort, so a round that is resumed has its bits."""
+        stacked = self._plan.recipe.execution.stacked
+        if self._pool is None and stacked is None:
             return
-        left = [name for name in cohort if self._answers.get(name, step) is None]
+        stacks = [(name,) for name in cohort] if stacked is None else stacks_of(cohort, stacked)
+        left = [s for s in stacks if any(self._answers.get(name, step) is None for name in s)]
 
-        self._trained = self._pool.trained(
-            request.tensors,
-            left,
-            lambda name: self._job(name, request.round),
-            lambda name: self._here(name, request.tensors, request.round),
-        )
+        def here(stack: Stack) -> dict[str, Trained]:
+            # Journalled by themselves: this process may write at once.
+            parties = [self._training(name, self._charge(name)) for name in stack]
+            begun = time.perf_counter()
+            if stacked is None:
+                releases = [party(request.tensors, request.round) for party in parties]
+            else:
+                releases = self._place.together(parties, request.tensors, request.round)
+            took = Took.of_stack(releases, begun, self._place.loss)
+            trained = zip(stack, releases, took, strict=True)
+            return {name: Trained(release, took=each) for name, release, each in trained}
 
-    def _here(self, name: str, weights: Tensors, round_number: int) -> Trained:
-        """What a party computes in this process, which journals it at once."""
-        train, begun = self._training(name, self._charge(name)), time.perf_counter()
-        release = train(weights, round_number)
-        return Trained(release, took=Took.of(release, begun, self._place.loss))
+        if self._pool is None:
+            self._trained = {name: one for stack in left for name, one in here(stack).items()}
+        else:
+            self._trained = self._pool.trained(
+                request.tensors, left, lambda name: self._job(name, request.round), here
+            )
 
     def _job(self, name: str, round_number: int) -> Job:
         dealt = self._held.private

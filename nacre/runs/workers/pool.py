@@ -34,7 +34,10 @@ from nacre.runs.workers.wire import receive, send
 from nacre.training.holders import Setting
 
 _AHEAD = 2
-"""Parties that a worker is given at a time, so that it never waits for the next one."""
+"""Jobs that a worker is given at a time, so that it never waits for the next one."""
+
+Stack = tuple[str, ...]
+"""Parties that are trained together; one where each is trained alone."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class _Worker:
     complaints: IO[bytes]  # what it wrote to its error output
     slots: list[int]
     ready: bool = False
-    given: deque[tuple[str, int]] = field(default_factory=deque[tuple[str, int]])  # (party, slot)
+    given: deque[tuple[Stack, int]] = field(default_factory=deque[tuple[Stack, int]])  # and slot
 
     @property
     def output(self) -> IO[bytes]:
@@ -96,13 +99,15 @@ class Pool:
     ) -> None:  # fmt: skip
         """Starts `count` workers, and does not wait for them. `like` is what a request holds, `key`
         the run's own; `built` is `Workplace.built()` of this process, which theirs has to be."""
-        moved = trainable(model)
+        moved, places = trainable(model), setting.recipe.execution.stacked or 1
         self._built, self._serial = built, 0
         tensors: Tensors = {"features": dealt.rows.features, "label": dealt.rows.label}
         tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"weight.{name}": value.float() for name, value in like.items()}
         for slot in range(count * _AHEAD):
-            tensors |= {f"slot{slot}.{n}": torch.zeros(value.shape) for n, value in moved.items()}
+            tensors |= {
+                f"slot{slot}.{n}": torch.zeros(places, *value.shape) for n, value in moved.items()
+            }
         self._shared = Shared.of(tensors)
         for name in ("features", "label"):
             moved_into(tensors[name], self._shared.tensors[name])
@@ -150,9 +155,9 @@ class Pool:
     def trained(
         self,
         asked: Tensors,  # of the request
-        parties: Sequence[str],
+        stacks: Sequence[Stack],
         job: Callable[[str], Job],
-        here: Callable[[str], Trained],  # trains a party in this process
+        here: Callable[[Stack], Mapping[str, Trained]],  # trains them in this process
     ) -> dict[str, Trained]:
         """What each party computed, by the workers that are ready and by this process.
 
@@ -161,7 +166,7 @@ class Pool:
         self._serial += 1
         for name, value in self._weights.items():
             value.copy_(asked[name])
-        left, found = deque(parties), dict[str, Trained]()
+        left, found = deque(stacks), dict[str, Trained]()
         while left or any(worker.given for worker in self._workers):
             for worker in self._answering(wait=not left):
                 self._take(worker, found)
@@ -169,8 +174,7 @@ class Pool:
                 while worker.ready and left and worker.slots:
                     self._give(worker, left.popleft(), job)
             if left:
-                name = left.popleft()
-                found[name] = here(name)
+                found |= here(left.popleft())
         return found
 
     def wait(self) -> None:
@@ -187,12 +191,15 @@ class Pool:
         found, _, _ = select.select([w.output for w in due], [], [], None if wait else 0)
         return [worker for worker in due if worker.output in found]
 
-    def _give(self, worker: _Worker, name: str, job: Callable[[str], Job]) -> None:
-        made, slot = job(name), worker.slots.pop()
-        worker.given.append((name, slot))
-        header = {**made.header, "serial": self._serial, "slot": slot}
+    def _give(self, worker: _Worker, stack: Stack, job: Callable[[str], Job]) -> None:
+        made, slot = [job(name) for name in stack], worker.slots.pop()
+        worker.given.append((stack, slot))
+        header = {
+            "parties": [dict(one.header) for one in made], "serial": self._serial, "slot": slot,
+        }  # fmt: skip
+        blobs = [blob for one in made for blob in (one.places, tensors_to_bytes(one.before))]
         try:
-            send(worker.input, header, [made.places, tensors_to_bytes(made.before)])
+            send(worker.input, header, blobs)
         except OSError as error:
             raise self._died(worker) from error
 
@@ -212,20 +219,29 @@ class Pool:
                 )
             worker.ready = True
             return
-        name, slot = worker.given.popleft()
-        change = {n: value.clone() for n, value in self._shared.part(f"slot{slot}.").items()}
+        stack, slot = worker.given.popleft()
+        changes = self._shared.part(f"slot{slot}.")
         worker.slots.append(slot)
-        entries = [(int(step), str(entered)) for step, entered in header["journal"]]
-        kept = load(blobs[1]) if len(blobs) > 1 else None
-        took = Took(header["seconds"], header["norm"], header["loss"])
-        found[name] = Trained(Release(change, right_of_reply(blobs[0])), entries, kept, took)
+        answered = zip(stack, header["journals"], header["took"], strict=True)
+        for place, (name, journal, took) in enumerate(answered):
+            change = {n: value[place].clone() for n, value in changes.items()}
+            entries = [(int(step), str(entered)) for step, entered in journal]
+            right, kept = blobs[2 * place : 2 * place + 2]
+            found[name] = Trained(
+                Release(change, right_of_reply(right)), entries, load(kept) if kept else None,
+                Took(**took),
+            )  # fmt: skip
 
     def _died(self, worker: _Worker) -> RunError:
         code = worker.process.wait()
         worker.complaints.seek(0)
         lines = worker.complaints.read().decode(errors="replace").strip().splitlines()
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
-        party = f" while it trained party {worker.given[0][0]!r}" if worker.given else ""
+        party = ""
+        if worker.given:
+            stack = worker.given[0][0]
+            party = f" while it trained part{'y' if len(stack) == 1 else 'ies'} "
+            party += ", ".join(map(repr, stack))
         said = f" ({lines[-1][:200]})" if lines else ""
         return RunError(
             f"a worker process ended {how}{party}{said}: the round was not handed on, so resume "

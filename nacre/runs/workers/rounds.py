@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ class Took:
         seconds, length = time.perf_counter() - begun, norm(release.total)
         known = loss if loss is not None and math.isfinite(loss) else None
         return cls(seconds, length if math.isfinite(length) else None, known)
+
+    @classmethod
+    def of_stack(cls, releases: Sequence[Release], begun: float, loss: float | None) -> list[Took]:
+        """Of parties that began at `begun` together: each with an equal part of the time."""
+        seconds = (time.perf_counter() - begun) / len(releases)
+        return [replace(cls.of(each, begun, loss), seconds=seconds) for each in releases]
 
 
 class RoundLog:
