@@ -10,6 +10,7 @@ from nacre.core.normals.box_muller import COMPILED
 from nacre.core.optimizers import SGD
 from nacre.core.parts import Sampling
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.options import DistributedGaussianNoise
 from nacre.figures.names import FigureName, usual
 from nacre.gradient_clipping.rules import UNIT
 from nacre.planning.levels import Level
@@ -173,7 +174,7 @@ def noise_words(recipe: Recipe) -> str | None:
         "compiled code" if COMPILED else "NumPy, as the compiled code was not built at installation"
     )
     aes = "secure: AES-256 keyed by the operating system"
-    if not option.noise.normal:
+    if isinstance(option.noise, DistributedGaussianNoise):
         return f"{aes}; {option.noise.added}"
     return f"{aes}, made normal by {made}; {option.noise.added}"
 
