@@ -163,7 +163,7 @@ PARTS = {
                     "from nacre.differential_privacy.noise.wide import Wide, WideNoise",
                 ),
                 ("NoiseOption = GaussianNoise |", "NoiseOption = WideNoise | GaussianNoise |"),
-                (" = (GaussianNoise, Banded", " = (WideNoise, GaussianNoise, Banded"),
+                ("    GaussianNoise,\n", "    WideNoise,\n    GaussianNoise,\n"),
                 ("BuiltNoise = Gaussian |", "BuiltNoise = Wide | Gaussian |"),
             ],
             "differential_privacy/events.py": [  # its price: more noise than is paid for

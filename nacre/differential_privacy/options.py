@@ -20,7 +20,6 @@ class TakenBack:
     """What noises state whose later steps take back a part of earlier ones'."""
 
     correlated: ClassVar[bool] = True
-    normal: ClassVar[bool] = True
     added: ClassVar[str] = "added in 32-bit floating point, since later steps take parts of it back"
     rounding: ClassVar[str] = (
         "Noise that later steps take parts of back is added in 32-bit floating point; attacks on "
@@ -47,8 +46,6 @@ class GaussianNoise:
     """Steps whose noise belongs together."""
     correlated: ClassVar[bool] = False
     """Whether a step's noise depends on that of earlier ones, which is kept in `local/`."""
-    normal: ClassVar[bool] = True
-    """Whether draws are of the normal distribution."""
     added: ClassVar[str] = "noised sums are rounded as those of exact real numbers would be"
     """How it is added to a sum."""
     rounding: ClassVar[str] = (
@@ -203,7 +200,6 @@ class DistributedGaussianNoise:
     made: ClassVar[type[DistributedGaussian]] = DistributedGaussian
     bands: ClassVar[int] = 1
     correlated: ClassVar[bool] = False
-    normal: ClassVar[bool] = False
     added: ClassVar[str] = "whole numbers, added by each party before its change is masked"
     rounding: ClassVar[str] = (
         "Noise is exact: changes are rounded to whole numbers no longer than the norm, and so is "

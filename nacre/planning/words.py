@@ -10,7 +10,7 @@ from nacre.core.normals.box_muller import COMPILED
 from nacre.core.optimizers import SGD
 from nacre.core.parts import Sampling
 from nacre.differential_privacy.mechanism import Mechanism
-from nacre.differential_privacy.options import Privacy
+from nacre.differential_privacy.options import DistributedGaussianNoise, Privacy
 from nacre.figures.names import FigureName, usual
 from nacre.gradient_clipping.rules import UNIT
 from nacre.planning.levels import Level
@@ -190,7 +190,7 @@ def noise_words(recipe: Recipe) -> str | None:
     inner = recipe.within_parties
     options = [option.noise, *([] if inner is None else [inner.differential_privacy.noise])]
     added = "; ".join(dict.fromkeys(noise.added for noise in options))
-    if not any(noise.normal for noise in options):
+    if all(isinstance(noise, DistributedGaussianNoise) for noise in options):
         return f"{aes}; {added}"
     return f"{aes}, made normal by {made}; {added}"
 
