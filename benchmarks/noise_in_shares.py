@@ -32,8 +32,8 @@ from nacre.data.sampling import AllUnits
 from nacre.differential_privacy.mechanism import Budget, Mechanism
 from nacre.differential_privacy.noise.distributed import DistributedGaussian, RingSums
 from nacre.differential_privacy.noise.independent import Gaussian
-from nacre.federated_learning.secure.grid import Grid
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
+from nacre.federated_learning.secure.grids.grid import Grid
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from nacre.gradient_clipping import Flat
 
 PARTIES, THRESHOLD, COLLUDERS, EACH = 100, 80, 5, 600

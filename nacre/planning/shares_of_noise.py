@@ -15,7 +15,7 @@ from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.distributed import DistributedGaussian, RingSums
 from nacre.differential_privacy.upward import rounded_up
 from nacre.federated_learning.secure import SecureGather
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from nacre.recipe.schema import Recipe
 
 Observer = Literal["model", "server_and_parties"]

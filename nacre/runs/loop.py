@@ -8,86 +8,37 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from nacre.core.files import read_json
-from nacre.core.parts import Transport
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.tensors import detached, trainable
 from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
-from nacre.differential_privacy.noise.independent import NoNoise
-from nacre.federated_learning import Federation
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
 from nacre.planning.plan import Plan
-from nacre.planning.robustness import rule_of
 from nacre.runs import checkpoint
-from nacre.runs.evaluation.personal import write_homes
 from nacre.runs.features import passed
-from nacre.runs.federation.memory import PartiesElsewhere, server_memory
-from nacre.runs.progress import Advance, Progress, Silent
-from nacre.runs.released import Log, Overheard
-from nacre.runs.reservations import Charges, Throughout
+from nacre.runs.levels.outermost import OutermostLevel, level_of_parties, level_of_rows
+from nacre.runs.levels.surroundings import Surroundings
+from nacre.runs.progress import Advance
+from nacre.runs.released import Log
 from nacre.runs.rows import Holdings
-from nacre.runs.workers.parties import Names, Parties
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
-from nacre.training.fit import Agreed, Journal, NoJournal, fit
-from nacre.training.holders import Setting, fixed, parts, units
-from nacre.training.local.personal import fix_personal, personal_names, shared_weights
+from nacre.training.fit import fit
+from nacre.training.holders import Setting, fixed
 from nacre.training.planned import PlannedLevels
-from nacre.training.pretrain import public_training
-from nacre.training.step import Parts, State, UnitSource
+from nacre.training.step import State
 from nacre.training.unmoved import Unmoved
-
-
-class _Level(NamedTuple):
-    """What the outermost steps are taken with."""
-
-    state: State
-    work: Parts
-    over: UnitSource
-    charge: Journal
-    overheard: Overheard | None = None  # over parties whose changes are private by themselves
-    remembered: ServerMemory | None = None  # by the server of a federation, between rounds
-    heard: Callable[[int], str] = lambda done: ""  # the last round of parties, in public words
-    at_home: Callable[[nn.Module], None] | None = None  # at the end, by the common model
-    personal: tuple[str, ...] = ()  # weights that stay with the parties
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a loop has around it: what it is charged to, kept in, shown by and shared with.
-
-    By itself it charges nothing, keeps nothing and tells nothing, in one process. Where several
-    share a run, charges, folder and watch are those of the first.
-    """
-
-    charges: Mapping[str, Journal] = field(default_factory=dict[str, Journal])  # by holder
-    folder: Path | None = None  # of the run, whose state/ has its checkpoints
-    watch: Progress = field(default_factory=Silent)
-    devices: Devices = field(default_factory=Devices)
-    early: bool = False  # put the last checkpoint back and end there
-    workers: int = 1  # processes that train parties, this one among them
-    stack: ExitStack = field(default_factory=ExitStack)  # what ends with the loop
-    parties: PartiesElsewhere | None = None  # in this process where there are none elsewhere
-    through: Callable[[Transport], Transport] = lambda wire: wire  # on the way to parties that are
-    # in this process: what an audit puts between
-
-    def charge(self, holder: str) -> Journal:
-        """The journal of a holder; one that keeps nothing where nothing is private."""
-        return self.charges.get(holder, NoJournal())
 
 
 @dataclass
@@ -122,7 +73,7 @@ def _looped(
     source: Source, around: Surroundings, planned: PlannedLevels,
 ) -> Outcome:  # fmt: skip
     devices, folder = around.devices, around.folder
-    begun = _central if plan.outer is None else _federation
+    begun = level_of_rows if plan.outer is None else level_of_parties
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
@@ -168,100 +119,6 @@ def _written(plan: Plan, folder: Path | None) -> Any:
     if folder is None:
         return json.loads(json.dumps(plan.to_json()))
     return read_json(folder / "plan.json")
-
-
-def _central(
-    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    around: Surroundings, planned: PlannedLevels,
-) -> _Level:  # fmt: skip
-    mechanism, devices = plan.levels[0].mechanism, around.devices
-    optimizer = plan.recipe.training.optimizer.build(devices.place(model).values())
-    rows = held.private[""]
-    over = units(plan.recipe, rows, source)
-    planned.outer.require_units(len(over), len(rows), rows.group)
-    charge = Agreed(devices.group, around.charge(""))
-    work = replace(parts(setting, mechanism, model), devices=devices)
-    begun = mechanism.noise.init(trainable(model))
-    return _Level(State(model.train(), optimizer, mechanism.clip, begun), work, over, charge)
-
-
-def _federation(
-    plan: Plan, setting: Setting, held: Holdings, model: nn.Module, source: Source,
-    around: Surroundings, planned: PlannedLevels,
-) -> _Level:  # fmt: skip
-    outer, option = plan.outer, plan.recipe.federated_learning
-    assert outer is not None
-    assert option is not None
-    own = personal_names(option.local.personal, model)
-    weights = detached(shared_weights(model, own))
-    remembered, expected = server_memory(plan, weights), outer.sampling.expected
-    outside = around.parties
-    heard: Callable[[int], str] = _nothing
-    at_home: Callable[[nn.Module], None] | None = None
-    if outside is None:
-        charge = around.charge if plan.recipe.privacy_of_parties is None else _charged_above
-        parties = Parties(
-            plan, setting, held, model, source, charge, planned, around.folder,
-            remembered.sent(weights),
-        )  # fmt: skip
-        fix_personal(model, own)
-        parties.by_workers(around.workers, model, around.stack)
-        if own and around.folder is not None:
-            at_home = partial(write_homes, plan, held, around.folder, parties.personal)
-        gather, asked, recipe = parties.gather(expected), parties.transport(), plan.digest
-        wire = around.through(asked)
-        counted = plan.recipe.privacy_of_parties is None
-        heard = partial(parties.heard, asked, counted=counted)
-    else:
-        fix_personal(model, own)
-        gather = outside.gather(option.gather, expected, outer, weights)
-        wire, recipe = outside.transport, outside.recipe
-    private = plan.recipe.privacy_of_rows is not None
-    if private and isinstance(outer.noise, NoNoise):  # else who takes part is a secret
-        wire = Overheard(wire)
-    root, rule = None, rule_of(plan.recipe)
-    if rule is not None and rule.rooted:
-        assert held.public is not None  # refused by the plan otherwise
-        root = public_training(setting, held.public, model, source.child("public rows"))
-    federation = Federation(wire, gather, recipe, private=private, remembered=remembered, root=root)
-    optimizer = option.optimizer.build(trainable(model).values())
-    work = Parts(
-        sampling=outer.sampling,
-        sums=federation.at,
-        noise=outer.noise,
-        adjacency=outer.adjacency,
-        shape=remembered,
-    )
-    begun = outer.noise.init(trainable(model))
-    return _Level(
-        State(model.train(), optimizer, outer.clip, begun),
-        work,
-        Names(wire.parties),
-        _over_parties(around, option.local.steps),
-        wire if isinstance(wire, Overheard) else None,
-        remembered,
-        heard,
-        at_home,
-        own,
-    )
-
-
-def _nothing(done: int) -> str:
-    return ""
-
-
-def _over_parties(around: Surroundings, local: int) -> Journal:
-    """The journal of the rounds: in the parties' accounts too, where both levels are promised."""
-    charges = around.charges
-    if isinstance(charges, Charges) and "" in charges and len(charges) > 1:
-        return Throughout(charges, local)
-    return around.charge("")
-
-
-def _charged_above(holder: str) -> Journal:
-    """Of a party whose change leaves this process in the sum over parties alone: the sum's entry is
-    made in the party's account too, see `Throughout`."""
-    return NoJournal()
 
 
 def _restored(
@@ -320,7 +177,7 @@ class _Watcher:
     def __init__(
         self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
         average: Averaged | None, log: Log | None, advance: Advance,
-        level: _Level, unmoved: Unmoved,
+        level: OutermostLevel, unmoved: Unmoved,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
         self._average, self._log, self._advance = average, log, advance

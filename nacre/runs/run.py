@@ -23,7 +23,8 @@ from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import Clock, close, facts_of
 from nacre.runs.federation.releasing import end_release
 from nacre.runs.federation.sides import charges_of, refuse_to_finish
-from nacre.runs.loop import Surroundings, loop
+from nacre.runs.levels.surroundings import Surroundings
+from nacre.runs.loop import loop
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.start import starting_model, train_twin

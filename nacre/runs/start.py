@@ -13,7 +13,8 @@ from nacre.fine_tuning import export
 from nacre.models import FormerRun
 from nacre.planning.plan import plan
 from nacre.recipe.schema import Recipe
-from nacre.runs.loop import Surroundings, loop
+from nacre.runs.levels.surroundings import Surroundings
+from nacre.runs.loop import loop
 from nacre.runs.progress import Progress
 from nacre.runs.rows import Holdings
 from nacre.training.devices.group import Group

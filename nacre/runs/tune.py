@@ -42,7 +42,8 @@ from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import PrivateScore, PublicScore
 from nacre.runs.begin import ended, reserved, same_rows, started
 from nacre.runs.close import end, facts_of
-from nacre.runs.loop import Surroundings, loop
+from nacre.runs.levels.surroundings import Surroundings
+from nacre.runs.loop import loop
 from nacre.runs.progress import Named, Progress, Silent, stages
 from nacre.runs.rows import Holdings
 from nacre.runs.run import Run, open_run

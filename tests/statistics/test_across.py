@@ -49,7 +49,7 @@ from nacre.differential_privacy.queries import (
 )
 from nacre.federated_learning.roster import SERVER, Identity, Roster
 from nacre.federated_learning.secure import wire
-from nacre.federated_learning.secure.grid import WholeNumbers
+from nacre.federated_learning.secure.grids.grid import WholeNumbers
 from nacre.federated_learning.signed import addressed
 from nacre.federated_learning.transport import InProcess
 from nacre.ledger import Ledger

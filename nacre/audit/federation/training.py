@@ -32,7 +32,8 @@ from nacre.planning.robustness import rule_of
 from nacre.recipe.audits import Poisoning
 from nacre.recipe.options import content
 from nacre.recipe.schema import Recipe
-from nacre.runs.loop import Surroundings, loop
+from nacre.runs.levels.surroundings import Surroundings
+from nacre.runs.loop import loop
 from nacre.runs.progress import Advance, Silent
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings, holder_names

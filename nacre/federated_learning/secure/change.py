@@ -14,9 +14,9 @@ from nacre.core.random import Source
 from nacre.core.tensors import finite
 from nacre.core.types import Tensors
 from nacre.federated_learning.gather import clipped_change
-from nacre.federated_learning.secure.grid import Grid
+from nacre.federated_learning.secure.grids.grid import Grid
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.masks import RingVector
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
 
 
 class NotFinite(ValueError):

@@ -13,8 +13,8 @@ from nacre.core.parts import Clip
 from nacre.core.random import Source
 from nacre.core.types import Tensors
 from nacre.federated_learning.roster import SERVER, Identity, Roster
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.member import Member
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.option import SecureGather
 from nacre.federated_learning.secure.sums import Secure
 from nacre.federated_learning.secure.survivors import SumTerms

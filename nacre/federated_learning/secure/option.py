@@ -7,7 +7,7 @@ from typing import Literal
 
 from nacre.core import require
 from nacre.core.errors import BadArgument
-from nacre.federated_learning.secure.grid import Grid
+from nacre.federated_learning.secure.grids.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from nacre.core.parts import Clip, Transport
 from nacre.core.types import BoundedSum, LocalMetrics, Noised, Tensors
 from nacre.federated_learning.gather import Round
 from nacre.federated_learning.roster import Identity
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.session import Asking, Session
 from nacre.federated_learning.secure.survivors import SumTerms
 

@@ -21,9 +21,9 @@ from nacre.core.strict import canonical
 from nacre.federated_learning.roster import SERVER, Roster
 from nacre.federated_learning.secure.derived import encoded
 from nacre.federated_learning.secure.graph import Neighbourhood, neighbours_of, shape_of
-from nacre.federated_learning.secure.grid import Grid, WholeNumbers
+from nacre.federated_learning.secure.grids.grid import Grid, WholeNumbers
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from nacre.federated_learning.secure.keys import nonce_commitment
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
 from nacre.federated_learning.signed import About, Direction
 
 

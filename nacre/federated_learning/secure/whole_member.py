@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nacre.core.types import Tensors
-from nacre.federated_learning.secure.grid import WholeNumbers
+from nacre.federated_learning.secure.grids.grid import WholeNumbers
 from nacre.federated_learning.secure.masks import RingVector
 from nacre.federated_learning.secure.member import Member
 

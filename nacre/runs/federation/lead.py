@@ -37,7 +37,8 @@ from nacre.runs.federation.attending import public_source
 from nacre.runs.federation.memory import PartiesElsewhere
 from nacre.runs.federation.sides import of_whole_parties
 from nacre.runs.federation.sums import sum_terms
-from nacre.runs.loop import Surroundings, loop
+from nacre.runs.levels.surroundings import Surroundings
+from nacre.runs.loop import loop
 from nacre.runs.progress import Progress, Silent
 from nacre.runs.provenance import code
 from nacre.runs.rows import Holdings

@@ -13,7 +13,7 @@ from nacre.core.strict import canonical
 from nacre.differential_privacy.queries import QueryOption
 from nacre.federated_learning.messages import RoundRequest
 from nacre.federated_learning.roster import Roster
-from nacre.federated_learning.secure.grid import WholeNumbers
+from nacre.federated_learning.secure.grids.grid import WholeNumbers
 from nacre.federated_learning.secure.survivors import SumTerms
 from nacre.statistics.across.options import Across
 from nacre.statistics.across.slots import Slot, slots_of

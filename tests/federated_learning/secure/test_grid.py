@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre.federated_learning.secure.grid import Grid
+from nacre.federated_learning.secure.grids.grid import Grid
 from nacre.federated_learning.secure.masks import packed, ring_type, unpacked
 
 BITS = (16, 24, 32)

@@ -15,8 +15,8 @@ from nacre.core.errors import PartyError
 from nacre.core.random import Source
 from nacre.differential_privacy.noise.distributed import DistributedGaussian, RingSums
 from nacre.differential_privacy.noise.shares import NoiseShares
-from nacre.federated_learning.secure.grid import no_longer
-from nacre.federated_learning.secure.noised_grid import NoisedGrid
+from nacre.federated_learning.secure.grids.grid import no_longer
+from nacre.federated_learning.secure.grids.noised_grid import NoisedGrid
 from tests.federated_learning.secure.rounds import LIKE, Federation
 
 SOURCE = Source(bytes(range(32)))

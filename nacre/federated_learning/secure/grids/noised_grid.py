@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nacre.core.parts import NoiseShare
 from nacre.core.random import Source
-from nacre.federated_learning.secure.grid import in_range, no_longer
+from nacre.federated_learning.secure.grids.grid import in_range, no_longer
 from nacre.federated_learning.secure.masks import RingVector, ring_type
 
 _TRIES = 64

@@ -1,0 +1,1 @@
+"""The whole numbers that a secure sum adds up."""

@@ -1,0 +1,1 @@
+"""What the outermost steps of a run are taken with: its surroundings, and rows or parties."""
