@@ -207,7 +207,7 @@ def save(
     """Writes model.safetensors, then model.json: whoever finds the second has both."""
     save_tensors(into / "model.safetensors", model.state_dict())
     known = model.described() if isinstance(model, Transformer) else architecture(option, folder)
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "option": asdict(known),
         "shape": list(shape),

@@ -66,7 +66,7 @@ class Member:
         self._identity, self._terms, self._clip, self._secret = identity, terms, clip, secret
         self._epochs: dict[int, _Epoch] = {}
         self._keys: dict[int, EpochKeys] = {}
-        self._answers: dict[str, Callable[[_Asked], bytes]] = {
+        self._answers: dict[str, Callable[[Asked], bytes]] = {
             wire.ADVERTISE: self._advertise,
             wire.REVEAL: self._reveal,
             wire.SHARE: self._share,
@@ -102,7 +102,7 @@ class Member:
         facts, data = wire.read_body(body, *_FIELDS[about.kind])
         if "epoch" in facts and about.kind in _SETUP and facts["epoch"] != about.round:
             raise self._refusal(about.kind, about.round, "its epoch is not that of the envelope")
-        asked = _Asked(about.kind, about.round, digest, facts, data, answers, trained)
+        asked = Asked(about.kind, about.round, digest, facts, data, answers, trained)
         entered = self._entered(asked)
         step = f"{about.kind}-{about.round:010d}"
         known = answers.get(step)
@@ -120,7 +120,7 @@ class Member:
         answers.put(step, entered, found)
         return found
 
-    def _entered(self, asked: _Asked) -> bytes:
+    def _entered(self, asked: Asked) -> bytes:
         """What tells one request under a number from another. A view of a round is one request,
         whichever signatures come with it."""
         if asked.kind not in (wire.SIGN, wire.UNMASK):
@@ -129,7 +129,7 @@ class Member:
         view = members.view(asked.number, asked.facts["dropped"])
         return hashlib.sha256(view).digest()
 
-    def _advertise(self, asked: _Asked) -> bytes:
+    def _advertise(self, asked: Asked) -> bytes:
         keys = self._keys_of(asked.number)
         own = [keys.channel.public_key().public_bytes_raw()]
         own += [
@@ -139,14 +139,14 @@ class Member:
         facts = {"commitment": nonce_commitment(keys.nonce).hex()}
         return wire.body_of(facts, b"".join(own))
 
-    def _reveal(self, asked: _Asked) -> bytes:
+    def _reveal(self, asked: Asked) -> bytes:
         members = self._members(asked, {})
         if members.complete:
             raise self._refusal(asked.kind, asked.number, "so few parties need no seed")
         self._own_entry(asked, members)
         return wire.body_of({"nonce": self._keys_of(asked.number).nonce.hex()})
 
-    def _share(self, asked: _Asked) -> bytes:
+    def _share(self, asked: Asked) -> bytes:
         members, keys = self._members(asked, asked.facts["nonces"]), self._keys_of(asked.number)
         self._own_entry(asked, members)
         if not members.nonces_fit():
@@ -161,13 +161,13 @@ class Member:
         signature = self._identity.sign(members.confirmation())
         return wire.body_of({"signature": signature.hex()}, b"".join(known))
 
-    def _confirm(self, asked: _Asked) -> bytes:
+    def _confirm(self, asked: Asked) -> bytes:
         epoch = self._epoch(asked)
         self._require_signatures(asked, epoch.members, epoch.members.confirmation())
         epoch.confirmed = True
         return wire.body_of({})
 
-    def _mask(self, asked: _Asked) -> bytes:
+    def _mask(self, asked: Asked) -> bytes:
         epoch, number = self._confirmed_epoch(asked), asked.number
         keys = self._keys_of(epoch.members.epoch)
         request = RoundRequest.from_bytes(bytes(asked.data))
@@ -186,20 +186,20 @@ class Member:
         known = self._known(epoch, keys, "self", number)
         return wire.body_of(facts, known, packed(vector, self._terms.grid.bits))
 
-    def _encoded(self, change: Tensors, asked: _Asked) -> RingVector:
+    def _encoded(self, change: Tensors, asked: Asked) -> RingVector:
         keyed = Source(self._secret).child("noise", asked.number, asked.digest)
         try:
             return encoded_change(change, self._clip, self._terms.changes, keyed)
         except NotFinite as error:
             raise self._refusal(wire.MASK, asked.number, str(error)) from error
 
-    def _sign(self, asked: _Asked) -> bytes:
+    def _sign(self, asked: Asked) -> bytes:
         members = self._surviving(asked)
         self._one_view(asked, members, wire.UNMASK)
         signature = self._identity.sign(members.view(asked.number, asked.facts["dropped"]))
         return wire.body_of({"signature": signature.hex()})
 
-    def _unmask(self, asked: _Asked) -> bytes:
+    def _unmask(self, asked: Asked) -> bytes:
         members, number = self._surviving(asked), asked.number
         self._one_view(asked, members, wire.SIGN)
         dropped: list[str] = asked.facts["dropped"]
@@ -213,7 +213,7 @@ class Member:
             shares.append(held_share(key, kind, number, dealer, self.name))
         return wire.body_of({}, to_bytes(shares))
 
-    def _surviving(self, asked: _Asked) -> Members:
+    def _surviving(self, asked: Asked) -> Members:
         """The members, where enough of them are left and this party is among them."""
         members = self._confirmed_epoch(asked).members
         dropped = set(asked.facts["dropped"])
@@ -229,7 +229,7 @@ class Member:
             raise self._refusal(asked.kind, asked.number, "it is said to have dropped out itself")
         return members
 
-    def _one_view(self, asked: _Asked, members: Members, other: str) -> None:
+    def _one_view(self, asked: Asked, members: Members, other: str) -> None:
         """Raises `PartyError` where the other message about this round had another view."""
         known = asked.answers.get(f"{other}-{asked.number:010d}")
         view = members.view(asked.number, asked.facts["dropped"])
@@ -240,7 +240,7 @@ class Member:
                 "change; start another run, and ask why the server shows two lists",
             )  # fmt: skip
 
-    def _require_signatures(self, asked: _Asked, members: Members, statement: bytes) -> None:
+    def _require_signatures(self, asked: Asked, members: Members, statement: bytes) -> None:
         """Raises `PartyError` unless as many members as the threshold signed the statement."""
         signatures: dict[str, str] = asked.facts["signatures"]
         signers = set(members.names) - set(asked.facts.get("dropped", ()))
@@ -255,7 +255,7 @@ class Member:
         for name, signature in signatures.items():
             self._terms.roster.verify(name, statement, bytes.fromhex(signature))
 
-    def _members(self, asked: _Asked, nonces: Mapping[str, str]) -> Members:
+    def _members(self, asked: Asked, nonces: Mapping[str, str]) -> Members:
         entries = asked.facts["members"]
         members = Members(self._terms, asked.number, entries, nonces)
         if not entries.keys() <= self._terms.roster.parties.keys():
@@ -267,7 +267,7 @@ class Member:
             )  # fmt: skip
         return members
 
-    def _own_entry(self, asked: _Asked, members: Members) -> None:
+    def _own_entry(self, asked: Asked, members: Members) -> None:
         """Raises `PartyError` unless the server has this party's advertisement as it was sent, and
         shows the members that it showed before."""
         known = asked.answers.get(f"{wire.ADVERTISE}-{asked.number:010d}")
@@ -292,7 +292,7 @@ class Member:
             advertised[name] = keys_of(members, name, parts[name])
         return _Epoch(members, advertised)
 
-    def _epoch(self, asked: _Asked) -> _Epoch:
+    def _epoch(self, asked: Asked) -> _Epoch:
         """What was shared in the epoch of a request, also before this process began."""
         number: int = asked.facts["epoch"]
         if number not in self._epochs:
@@ -304,7 +304,7 @@ class Member:
             self._epochs[number] = self._entered_epoch(members, data)
         return self._epochs[number]
 
-    def _confirmed_epoch(self, asked: _Asked) -> _Epoch:
+    def _confirmed_epoch(self, asked: Asked) -> _Epoch:
         """The epoch of a round, once as many members as the threshold have signed their list."""
         epoch = self._epoch(asked)
         step = f"{wire.CONFIRM}-{epoch.members.epoch:010d}"
@@ -338,7 +338,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """A request that is signed and of its form."""
 
     kind: str

@@ -112,14 +112,21 @@ class Releasing:
     def handle(self, run: str, request: bytes) -> bytes:
         """See `Attendance.handle`. A party that was started anew goes on as before."""
         self._policy.require_now()
-        if self._party is None and self._folder.recipe.exists() and self._folder.name() == run:
-            self.join(run, "")
+        self._go_on(run)
         if self._party is None or run != self._run:
             raise PartyError(f"party {self._name!r} has not joined this release; resume the server")
         return self._party(request)
 
-    def leave(self, run: str) -> None:
-        """See `Attendance.leave`. What was not journalled goes back, and the key is destroyed."""
+    def _go_on(self, run: str) -> None:
+        """Takes part again in the folder's release, where an earlier process joined it."""
+        if self._party is None and self._folder.recipe.exists() and self._folder.name() == run:
+            self.join(run, "")
+
+    def leave(self, run: str, common: bytes) -> None:
+        """See `Attendance.leave`. What was not journalled goes back, and the key is destroyed; also
+        where the process that joined has been killed since."""
+        if not self.over:
+            self._go_on(run)
         if run == self._run and not self.over:
             for charge in self._charges:
                 charge.settle()

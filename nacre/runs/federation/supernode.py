@@ -88,10 +88,10 @@ class Reopened:
         """See `Attendance.handle`."""
         return self._opened().handle(run, request)
 
-    def leave(self, run: str) -> None:
+    def leave(self, run: str, common: bytes) -> None:
         """See `Attendance.leave`. Nothing where the party has left before."""
         if not self._ended():
-            self._opened().leave(run)
+            self._opened().leave(run, common)
 
     def close(self) -> None:
         """Lets go of folder and ledger."""
