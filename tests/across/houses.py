@@ -133,6 +133,9 @@ def policy(*recipes: Recipe, **changes: object) -> Policy:
     return Policy(**(facts | changes))  # pyright: ignore[reportArgumentType]
 
 
+PATIENCE = 60.0  # seconds for parties that are all there: on a busy machine they take a while
+
+
 @dataclass
 class LocalChannel:
     """Messages in memory: what is pushed is answered when the answers are pulled."""
@@ -237,7 +240,7 @@ class Houses:
             members = RemoteParties(
                 channel, self.server, self.roster, meeting, deadline=deadline, tell=self.tell
             )
-            members.gather(2.0)
+            members.gather(PATIENCE if channel.voices else 0.2)
             if until_met:
                 raise _Met
             yield members

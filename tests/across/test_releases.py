@@ -26,7 +26,7 @@ from nacre.runs.federation.releasing import Releasing
 from nacre.runs.run import abandon
 from nacre.statistics.across.agreed import AgreedQueries
 from nacre.statistics.query_file import Queries
-from tests.across.houses import NAMES, LocalChannel, table
+from tests.across.houses import NAMES, PATIENCE, LocalChannel, table
 
 QUERIES = """nacre: 1
 across:
@@ -115,7 +115,7 @@ class Wards:
                 channel, self.keys[SERVER], self.roster, meeting, deadline=deadline,
                 tell=self.told.append,
             )  # fmt: skip
-            members.gather(2.0)
+            members.gather(PATIENCE if channel.voices else 0.2)
             met()
             yield members
             members.end()

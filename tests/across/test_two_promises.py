@@ -148,7 +148,7 @@ def test_a_party_pays_for_the_rounds_that_did_not_draw_it(
     if "east" in charges:
         charges["east"].journal(2)
     if end == "over":
-        attending.leave("a run")
+        attending.leave("a run", b"")
     else:
         attending.close()
         abandon(tmp_path / "east" / "run")

@@ -101,6 +101,9 @@ class Releasing:
             raise PartyError("a release of statistics has no weights; the server trains a model")
         if not self._folder.recipe.exists():
             self._made(run)
+        self._enter(run)
+
+    def _enter(self, run: str) -> None:
         try:
             self._party = self._opened(run)
         except BaseException:
@@ -120,7 +123,7 @@ class Releasing:
     def _go_on(self, run: str) -> None:
         """Takes part again in the folder's release, where an earlier process joined it."""
         if self._party is None and self._folder.recipe.exists() and self._folder.name() == run:
-            self.join(run, "")
+            self._enter(run)
 
     def leave(self, run: str, common: bytes) -> None:
         """See `Attendance.leave`. What was not journalled goes back, and the key is destroyed; also
