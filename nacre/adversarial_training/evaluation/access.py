@@ -30,19 +30,19 @@ RowLoss = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Queries:
+class QueryCounts:
     """How many rows went through the model."""
 
     forwards: int = 0
     backwards: int = 0
 
-    def since(self, before: Queries) -> Queries:
+    def since(self, before: QueryCounts) -> QueryCounts:
         """What came on top of `before`."""
-        return Queries(self.forwards - before.forwards, self.backwards - before.backwards)
+        return QueryCounts(self.forwards - before.forwards, self.backwards - before.backwards)
 
-    def copy(self) -> Queries:
+    def copy(self) -> QueryCounts:
         """The counts as they are now."""
-        return Queries(self.forwards, self.backwards)
+        return QueryCounts(self.forwards, self.backwards)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Scorer:
 
     predict: Predict
     outputs: Outputs = "logits"
-    queries: Queries = field(default_factory=Queries)
+    queries: QueryCounts = field(default_factory=QueryCounts)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(R, *shape) -> (R, K), K >= 2, with a graph where `x` has one.
@@ -86,8 +86,8 @@ class LabelOnly:
         self._scorer = scorer
 
     @property
-    def queries(self) -> Queries:
-        """Rows asked so far, by all attackers of this model together."""
+    def queries(self) -> QueryCounts:
+        """AttackedRows asked so far, by all attackers of this model together."""
         return self._scorer.queries
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ class WhiteBox(ScoreOnly):
     ) -> tuple[Tensor, Tensor, Tensor]:  # (R, K), (R,), (R, *shape)
         """(scores, losses, gradients of the losses by `x`).
 
-        Rows do not depend on each other, so one backward pass of the sum holds all gradients. A
+        AttackedRows do not depend on each other, so one backward pass of the sum holds all gradients. A
         loss that nothing connects with `x` has gradient 0.
         """
         with torch.enable_grad():

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.losses import margin
-from nacre.adversarial_training.evaluation.rows import Rows
+from nacre.adversarial_training.evaluation.losses import score_margin
+from nacre.adversarial_training.evaluation.rows import AttackedRows
 from nacre.adversarial_training.evaluation.stage import Stage
 from nacre.adversarial_training.evaluation.survivors import hunt
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
 
 STANDING, WRONG = -1, -2
-"""In `Outcome.by`: nothing broke the row; the clean row was broken already."""
+"""In `AttackOutcome.by`: nothing broke the row; the clean row was broken already."""
 
 Shown = Callable[[int, int], None]
 """(rows that stand, stages done): called after each stage."""
@@ -37,10 +37,10 @@ class StageFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class AttackOutcome:
     """What a cascade found."""
 
-    rows: Rows
+    rows: AttackedRows
     points: Tensor  # (R, *shape): the point that broke the row, or the clean input
     by: Tensor  # (R,) int64: which stage broke it, `STANDING` or `WRONG`
     steps: Tensor  # (R,) int64: evaluations of the row in the stage that broke it
@@ -66,8 +66,13 @@ class Cascade:
     width: int = 256
 
     def __call__(
-        self, scorer: Scorer, region: Region, rows: Rows, source: Source, shown: Shown | None = None
-    ) -> Outcome:
+        self,
+        scorer: Scorer,
+        region: Region,
+        rows: AttackedRows,
+        source: Source,
+        shown: Shown | None = None,
+    ) -> AttackOutcome:
         """What the stages find. The model has to be `untouched` around the call.
 
         `source` keys each stage by its place, so the same cascade finds the same.
@@ -93,18 +98,20 @@ class Cascade:
         return replace(found, margins=_scored(scorer, rows, found.points, self.width)[1])
 
 
-def _begun(scorer: Scorer, rows: Rows, width: int) -> Outcome:
+def _begun(scorer: Scorer, rows: AttackedRows, width: int) -> AttackOutcome:
     broken, margins = _scored(scorer, rows, rows.clean, width)
     by = torch.where(broken, WRONG, STANDING)
-    return Outcome(rows, rows.clean.clone(), by, torch.zeros_like(by), margins)
+    return AttackOutcome(rows, rows.clean.clone(), by, torch.zeros_like(by), margins)
 
 
-def _scored(scorer: Scorer, rows: Rows, points: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def _scored(
+    scorer: Scorer, rows: AttackedRows, points: Tensor, width: int
+) -> tuple[Tensor, Tensor]:
     """(whether broken, margins) at these points."""
     broken, margins = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
     with torch.no_grad():
         for part in torch.arange(len(rows)).split(width):
             scores = scorer(points[part])
             broken.append(rows.take(part).broken(scores))
-            margins.append(margin(scores, rows.label[part]))
+            margins.append(score_margin(scores, rows.label[part]))
     return torch.cat(broken), torch.cat(margins)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import WhiteBox
 from nacre.adversarial_training.evaluation.losses import LOSSES
-from nacre.adversarial_training.evaluation.rows import Rows, State
+from nacre.adversarial_training.evaluation.rows import AttackedRows, RowState
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
@@ -35,7 +35,9 @@ class Climb:
         """PGD with its number of steps."""
         return f"PGD-{self.steps}"
 
-    def begin(self, target: WhiteBox, region: Region, rows: Rows, source: Source) -> State:
+    def begin(
+        self, target: WhiteBox, region: Region, rows: AttackedRows, source: Source
+    ) -> RowState:
         """The first points."""
         x = rows.clean
         if self.start is not None:
@@ -43,7 +45,9 @@ class Climb:
             x = region.start(rows.clean, uniform)
         return {"x": x, "left": torch.full((len(rows),), self.steps, dtype=torch.int64)}
 
-    def advance(self, target: WhiteBox, region: Region, rows: Rows, state: State) -> Tried:
+    def advance(
+        self, target: WhiteBox, region: Region, rows: AttackedRows, state: RowState
+    ) -> Tried:
         """One gradient, one step; the last point is evaluated and not left."""
         x, left = state["x"], state["left"]
         loss = LOSSES[self.loss]

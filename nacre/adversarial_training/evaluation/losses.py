@@ -26,7 +26,7 @@ def cross_entropy(scores: Tensor, label: Tensor, other: Tensor | None = None) ->
     return nn.functional.cross_entropy(scores, label, reduction="none")
 
 
-def margin(scores: Tensor, label: Tensor, other: Tensor | None = None) -> Tensor:
+def score_margin(scores: Tensor, label: Tensor, other: Tensor | None = None) -> Tensor:
     """The best other score, or that of `other`, minus the right one: above 0 exactly where the
     answer is wrong (Carlini & Wagner 2017, objective f6, https://arxiv.org/abs/1608.04644)."""
     own = scores.gather(1, label[:, None]).squeeze(1)
@@ -38,7 +38,7 @@ def margin(scores: Tensor, label: Tensor, other: Tensor | None = None) -> Tensor
 def probability_margin(scores: Tensor, label: Tensor, other: Tensor | None = None) -> Tensor:
     """The margin between probabilities instead of scores (Liu et al. 2024, PMA,
     https://arxiv.org/abs/2411.15210, equation 6): a softmax weighs how sure the model is."""
-    return margin(scores.softmax(1), label, other)
+    return score_margin(scores.softmax(1), label, other)
 
 
 def logit_ratio(scores: Tensor, label: Tensor, other: Tensor | None = None) -> Tensor:
@@ -56,7 +56,7 @@ def logit_ratio(scores: Tensor, label: Tensor, other: Tensor | None = None) -> T
         gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
     else:
         gap = top[:, 0] - top[:, 2]
-    return margin(scores, label, other) / gap.clamp(min=1e-12)
+    return score_margin(scores, label, other) / gap.clamp(min=1e-12)
 
 
 def _others(scores: Tensor, label: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def _others(scores: Tensor, label: Tensor) -> Tensor:
 
 LOSSES: dict[str, ScoreLoss] = {
     "cross_entropy": cross_entropy,
-    "margin": margin,
+    "margin": score_margin,
     "probability_margin": probability_margin,
     "logit_ratio": logit_ratio,
 }

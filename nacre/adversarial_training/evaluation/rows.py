@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+RowState = dict[str, Tensor]
 """What an attack remembers of the rows in work: the first dimension of each tensor is the row."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class AttackedRows:
     """Clean inputs with what an attacker wants of them."""
 
     place: Tensor  # (R,) int64: where the row stands in the whole batch
@@ -24,9 +24,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.place)
 
-    def take(self, index: Tensor) -> Rows:
+    def take(self, index: Tensor) -> AttackedRows:
         """Those at `index`, an int64 or bool tensor (R',)."""
-        return Rows(
+        return AttackedRows(
             self.place[index], self.unit[index], self.clean[index], self.label[index], self.towards
         )
 
@@ -40,12 +40,7 @@ class Rows:
         return wanted | ~scores.isfinite().all(1)
 
 
-def select(state: State, index: Tensor) -> State:
-    """The rows `index` of a state."""
-    return {name: tensor[index] for name, tensor in state.items()}
-
-
-def join(one: State, other: State) -> State:
+def both_states(one: RowState, other: RowState) -> RowState:
     """Both states' rows, in this order; the names are the same unless one is empty of them."""
     if not one:
         return other

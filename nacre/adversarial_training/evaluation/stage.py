@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import AccessType
-from nacre.adversarial_training.evaluation.rows import Rows, State
+from nacre.adversarial_training.evaluation.rows import AttackedRows, RowState
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
 
@@ -19,7 +19,7 @@ class Tried:
 
     points: Tensor  # (R, *shape): the inputs that were evaluated
     broken: Tensor  # (R,) bool: the attacker has what it wants there
-    state: State  # what comes next, for every row
+    state: RowState  # what comes next, for every row
     ended: Tensor  # (R,) bool: the attack has nothing more to try on the row
 
 
@@ -40,10 +40,10 @@ class Stage(Protocol):
         """What the stage table calls it, as the field does."""
         ...
 
-    def begin(self, target: Any, region: Region, rows: Rows, source: Source) -> State:
+    def begin(self, target: Any, region: Region, rows: AttackedRows, source: Source) -> RowState:
         """What is remembered of each row before the first evaluation. `target` is an `access`."""
         ...
 
-    def advance(self, target: Any, region: Region, rows: Rows, state: State) -> Tried:
+    def advance(self, target: Any, region: Region, rows: AttackedRows, state: RowState) -> Tried:
         """Evaluates one point of each row and decides the next one. `rows` are those of `state`."""
         ...

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.rows import Rows, State, join, select
+from nacre.adversarial_training.evaluation.rows import AttackedRows, RowState, both_states
 from nacre.adversarial_training.evaluation.stage import Stage
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
+from nacre.core.rows import select
 
 VACANT = 0.125
 """Share of the width that has to be vacant before rows are moved up: moving copies the rest."""
@@ -33,7 +34,7 @@ def hunt(
     stage: Stage,
     scorer: Scorer,
     region: Region,
-    rows: Rows,  # that stand
+    rows: AttackedRows,  # that stand
     source: Source,
     width: int,  # rows a step, at most
 ) -> Fallen:
@@ -45,7 +46,7 @@ def hunt(
     """
     target = stage.access(scorer)
     waiting = 0
-    work, state, steps = rows.take(torch.arange(0)), State(), torch.zeros(0, dtype=torch.int64)
+    work, state, steps = rows.take(torch.arange(0)), RowState(), torch.zeros(0, dtype=torch.int64)
     places: list[Tensor] = []
     points: list[Tensor] = []
     counts: list[Tensor] = []
@@ -55,7 +56,7 @@ def hunt(
         if left and (not len(work) or vacant >= min(left, VACANT * width)):
             more = rows.take(torch.arange(waiting, waiting + min(vacant, left)))
             waiting += len(more)
-            state = join(state, stage.begin(target, region, more, source))
+            state = both_states(state, stage.begin(target, region, more, source))
             work = _joined(work, more)
             steps = torch.cat([steps, torch.zeros(len(more), dtype=torch.int64)])
         if not len(work):
@@ -77,7 +78,9 @@ def hunt(
     return _judged(found, scorer, region, rows, width)
 
 
-def _judged(found: Fallen, scorer: Scorer, region: Region, rows: Rows, width: int) -> Fallen:
+def _judged(
+    found: Fallen, scorer: Scorer, region: Region, rows: AttackedRows, width: int
+) -> Fallen:
     """Those that are broken when we project and score them."""
     order = torch.full((int(rows.place.max()) + 1,), -1, dtype=torch.int64)
     order[rows.place] = torch.arange(len(rows))
@@ -91,8 +94,8 @@ def _judged(found: Fallen, scorer: Scorer, region: Region, rows: Rows, width: in
     return Fallen(found.place[stands], points[stands], found.steps[stands])
 
 
-def _joined(one: Rows, other: Rows) -> Rows:
-    return Rows(
+def _joined(one: AttackedRows, other: AttackedRows) -> AttackedRows:
+    return AttackedRows(
         torch.cat([one.place, other.place]),
         torch.cat([one.unit, other.unit]),
         torch.cat([one.clean, other.clean]),
