@@ -8,7 +8,7 @@ from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import STANDING, Cascade
 from nacre.adversarial_training.evaluation.climb import Climb
-from nacre.adversarial_training.evaluation.rows import AttackedRows
+from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.stages import STAGES
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.random import Source
@@ -32,7 +32,7 @@ def _rows(model, count=40, towards=None):
     torch.manual_seed(5)
     clean = torch.rand(count, 6) * 2 - 1
     label = model(clean).argmax(1) if model is not None else torch.zeros(count, dtype=torch.int64)
-    return AttackedRows(torch.arange(count), torch.arange(count), clean, label, towards)
+    return Inputs(torch.arange(count), torch.arange(count), clean, label, towards)
 
 
 def _found(stage, kind, model, rows, width=16):
@@ -59,13 +59,13 @@ def test_width_and_neighbours_change_nothing(made, kind):
     rows = _rows(model.float())
     model, rows = (
         model.double(),
-        AttackedRows(rows.place, rows.unit, rows.clean.double(), rows.label),
+        Inputs(rows.place, rows.unit, rows.clean.double(), rows.label),
     )
     whole = _found(made(), kind, model, rows, width=40)
     for width in (1, 7):
         assert torch.equal(_found(made(), kind, model, rows, width).by, whole.by)
     turned = rows.take(torch.arange(39, -1, -1))
-    turned = AttackedRows(torch.arange(40), turned.unit, turned.clean, turned.label)
+    turned = Inputs(torch.arange(40), turned.unit, turned.clean, turned.label)
     assert torch.equal(_found(made(), kind, model, turned).by.flip(0), whole.by)
 
 
@@ -117,7 +117,7 @@ def test_few_classes_and_a_single_output_are_attacked(made, kind, outputs):
     rows = _rows(None)
     with torch.no_grad():
         label = Scorer(model)(rows.clean).argmax(1)
-    rows = AttackedRows(rows.place, rows.unit, rows.clean, label)
+    rows = Inputs(rows.place, rows.unit, rows.clean, label)
     found = _found(made(), kind, model, rows)
     with torch.no_grad():
         again = Scorer(model)(found.points).argmax(1)
@@ -132,7 +132,7 @@ def test_what_is_broken_is_counted_by_hand(kind):
     rows = _rows(model.float())
     model = model.double()
     x, region = rows.clean.double(), BALLS[kind].region(SPACE)
-    rows = AttackedRows(rows.place, rows.unit, x, rows.label)
+    rows = Inputs(rows.place, rows.unit, x, rows.label)
     broken = torch.zeros(len(rows), dtype=torch.bool)
     for _ in range(6):
         leaf = x.clone().requires_grad_()

@@ -87,7 +87,7 @@ class LabelOnly:
 
     @property
     def queries(self) -> QueryCounts:
-        """AttackedRows asked so far, by all attackers of this model together."""
+        """Inputs asked so far, by all attackers of this model together."""
         return self._scorer.queries
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ class WhiteBox(ScoreOnly):
     ) -> tuple[Tensor, Tensor, Tensor]:  # (R, K), (R,), (R, *shape)
         """(scores, losses, gradients of the losses by `x`).
 
-        AttackedRows do not depend on each other, so one backward pass of the sum holds all gradients. A
+        Rows do not depend on each other, so one backward pass of the sum holds all gradients. A
         loss that nothing connects with `x` has gradient 0.
         """
         with torch.enable_grad():

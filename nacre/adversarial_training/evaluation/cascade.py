@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer
+from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.losses import score_margin
-from nacre.adversarial_training.evaluation.rows import AttackedRows
 from nacre.adversarial_training.evaluation.stage import Stage
 from nacre.adversarial_training.evaluation.survivors import hunt
 from nacre.adversarial_training.threats.region import Region
@@ -40,7 +40,7 @@ class StageFacts:
 class AttackOutcome:
     """What a cascade found."""
 
-    rows: AttackedRows
+    rows: Inputs
     points: Tensor  # (R, *shape): the point that broke the row, or the clean input
     by: Tensor  # (R,) int64: which stage broke it, `STANDING` or `WRONG`
     steps: Tensor  # (R,) int64: evaluations of the row in the stage that broke it
@@ -69,7 +69,7 @@ class Cascade:
         self,
         scorer: Scorer,
         region: Region,
-        rows: AttackedRows,
+        rows: Inputs,
         source: Source,
         shown: Shown | None = None,
     ) -> AttackOutcome:
@@ -98,15 +98,13 @@ class Cascade:
         return replace(found, margins=_scored(scorer, rows, found.points, self.width)[1])
 
 
-def _begun(scorer: Scorer, rows: AttackedRows, width: int) -> AttackOutcome:
+def _begun(scorer: Scorer, rows: Inputs, width: int) -> AttackOutcome:
     broken, margins = _scored(scorer, rows, rows.clean, width)
     by = torch.where(broken, WRONG, STANDING)
     return AttackOutcome(rows, rows.clean.clone(), by, torch.zeros_like(by), margins)
 
 
-def _scored(
-    scorer: Scorer, rows: AttackedRows, points: Tensor, width: int
-) -> tuple[Tensor, Tensor]:
+def _scored(scorer: Scorer, rows: Inputs, points: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """(whether broken, margins) at these points."""
     broken, margins = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
     with torch.no_grad():

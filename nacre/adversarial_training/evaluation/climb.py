@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES
-from nacre.adversarial_training.evaluation.rows import AttackedRows, RowState
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
@@ -35,9 +35,7 @@ class Climb:
         """PGD with its number of steps."""
         return f"PGD-{self.steps}"
 
-    def begin(
-        self, target: WhiteBox, region: Region, rows: AttackedRows, source: Source
-    ) -> RowState:
+    def begin(self, target: WhiteBox, region: Region, rows: Inputs, source: Source) -> RowState:
         """The first points."""
         x = rows.clean
         if self.start is not None:
@@ -45,9 +43,7 @@ class Climb:
             x = region.start(rows.clean, uniform)
         return {"x": x, "left": torch.full((len(rows),), self.steps, dtype=torch.int64)}
 
-    def advance(
-        self, target: WhiteBox, region: Region, rows: AttackedRows, state: RowState
-    ) -> Tried:
+    def advance(self, target: WhiteBox, region: Region, rows: Inputs, state: RowState) -> Tried:
         """One gradient, one step; the last point is evaluated and not left."""
         x, left = state["x"], state["left"]
         loss = LOSSES[self.loss]

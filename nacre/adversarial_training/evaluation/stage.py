@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import AccessType
-from nacre.adversarial_training.evaluation.rows import AttackedRows, RowState
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
 
@@ -40,10 +40,10 @@ class Stage(Protocol):
         """What the stage table calls it, as the field does."""
         ...
 
-    def begin(self, target: Any, region: Region, rows: AttackedRows, source: Source) -> RowState:
+    def begin(self, target: Any, region: Region, rows: Inputs, source: Source) -> RowState:
         """What is remembered of each row before the first evaluation. `target` is an `access`."""
         ...
 
-    def advance(self, target: Any, region: Region, rows: AttackedRows, state: RowState) -> Tried:
+    def advance(self, target: Any, region: Region, rows: Inputs, state: RowState) -> Tried:
         """Evaluates one point of each row and decides the next one. `rows` are those of `state`."""
         ...

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.rows import AttackedRows, RowState, both_states
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState, both_states
 from nacre.adversarial_training.evaluation.stage import Stage
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
@@ -34,7 +34,7 @@ def hunt(
     stage: Stage,
     scorer: Scorer,
     region: Region,
-    rows: AttackedRows,  # that stand
+    rows: Inputs,  # that stand
     source: Source,
     width: int,  # rows a step, at most
 ) -> Fallen:
@@ -78,9 +78,7 @@ def hunt(
     return _judged(found, scorer, region, rows, width)
 
 
-def _judged(
-    found: Fallen, scorer: Scorer, region: Region, rows: AttackedRows, width: int
-) -> Fallen:
+def _judged(found: Fallen, scorer: Scorer, region: Region, rows: Inputs, width: int) -> Fallen:
     """Those that are broken when we project and score them."""
     order = torch.full((int(rows.place.max()) + 1,), -1, dtype=torch.int64)
     order[rows.place] = torch.arange(len(rows))
@@ -94,8 +92,8 @@ def _judged(
     return Fallen(found.place[stands], points[stands], found.steps[stands])
 
 
-def _joined(one: AttackedRows, other: AttackedRows) -> AttackedRows:
-    return AttackedRows(
+def _joined(one: Inputs, other: Inputs) -> Inputs:
+    return Inputs(
         torch.cat([one.place, other.place]),
         torch.cat([one.unit, other.unit]),
         torch.cat([one.clean, other.clean]),

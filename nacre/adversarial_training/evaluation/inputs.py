@@ -12,7 +12,7 @@ RowState = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class AttackedRows:
+class Inputs:
     """Clean inputs with what an attacker wants of them."""
 
     place: Tensor  # (R,) int64: where the row stands in the whole batch
@@ -24,9 +24,9 @@ class AttackedRows:
     def __len__(self) -> int:
         return len(self.place)
 
-    def take(self, index: Tensor) -> AttackedRows:
+    def take(self, index: Tensor) -> Inputs:
         """Those at `index`, an int64 or bool tensor (R',)."""
-        return AttackedRows(
+        return Inputs(
             self.place[index], self.unit[index], self.clean[index], self.label[index], self.towards
         )
 
