@@ -49,7 +49,7 @@ class Climb:
         loss = LOSSES[self.loss]
 
         def raised(scores: Tensor) -> Tensor:
-            return loss(scores, rows.label)
+            return loss(scores, rows.label, rows.aimed)
 
         scores, _, gradient = target.slopes(x, raised)
         step = 2.5 / self.steps if self.step is None else self.step

@@ -30,6 +30,11 @@ class Inputs:
             self.place[index], self.unit[index], self.clean[index], self.label[index], self.towards
         )
 
+    @property
+    def aimed(self) -> Tensor | None:
+        """(R,) the class that the attacker wants of each row; None takes any wrong one."""
+        return None if self.towards is None else torch.full_like(self.label, self.towards)
+
     def broken(self, scores: Tensor) -> Tensor:
         """(R, K) scores -> (R,) bool: whether the attacker has what it wants.
 

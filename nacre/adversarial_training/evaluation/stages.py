@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.climb import Climb
 
-STAGES = (Climb,)
+STAGES = (Climb, AutoPGD)
 """The laws run over them."""
