@@ -83,7 +83,9 @@ class AutoPGD:
         rank = min(self.rank, scores.shape[1] - 1)
         return scores.argsort(1, descending=True)[:, rank - 1]
 
-    def advance(self, target: WhiteBox, region: Region, rows: Inputs, state: RowState) -> Tried:
+    def advance(
+        self, target: WhiteBox, region: Region, rows: Inputs, state: RowState, source: Source
+    ) -> Tried:
         """One gradient, one move."""
         x, loss, other = state["x"], LOSSES[self.loss], state.get("other")
 

@@ -42,7 +42,7 @@ class AttackOutcome:
 
     rows: Inputs
     points: Tensor  # (R, *shape): the point that broke the row, or the clean input
-    by: Tensor  # (R,) int64: which stage broke it, `STANDING` or `WRONG`
+    by: Tensor  # (R,) int64: which of `stages` broke it, `STANDING` or `WRONG`
     steps: Tensor  # (R,) int64: evaluations of the row in the stage that broke it
     margins: Tensor  # (R,): best other score minus the right one at `points`
     stages: tuple[StageFacts, ...] = ()
@@ -59,10 +59,19 @@ class AttackOutcome:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Stages of one kind, of which the later ones break less and less: it ends once `patience` of
+    them in a row have broken nothing."""
+
+    stages: Sequence[Stage]
+    patience: int = 2
+
+
+@dataclass(frozen=True)
 class Cascade:
     """Attacks in the order in which they are tried, and how many rows a step holds."""
 
-    stages: Sequence[Stage]
+    stages: Sequence[Stage | Series]
     width: int = 256
 
     def __call__(
@@ -78,24 +87,35 @@ class Cascade:
         `source` keys each stage by its place, so the same cascade finds the same.
         """
         found = _begun(scorer, rows, self.width)
-        for number, stage in enumerate(self.stages):
-            before, started = scorer.queries.copy(), time.perf_counter()
-            standing = found.standing
-            fallen = hunt(
-                stage, scorer, region, rows.take(standing), source.child(number), self.width
-            )
-            found.points[fallen.place] = fallen.points
-            found.by[fallen.place] = number
-            found.steps[fallen.place] = fallen.steps
-            spent = scorer.queries.since(before)
-            facts = StageFacts(
-                stage.name, len(standing), len(fallen.place), spent.forwards, spent.backwards,
-                time.perf_counter() - started,
-            )  # fmt: skip
-            found = replace(found, stages=(*found.stages, facts))
-            if shown is not None:
-                shown(len(found.standing), number + 1)
+        for place, entry in enumerate(self.stages):
+            series = entry if isinstance(entry, Series) else Series((entry,))
+            idle = 0
+            for number, stage in enumerate(series.stages):
+                if idle >= series.patience or not len(found.standing):
+                    break
+                found = self._after(stage, found, scorer, region, source.child(place, number))
+                idle = 0 if found.stages[-1].broke else idle + 1
+                if shown is not None:
+                    shown(len(found.standing), place + 1)
         return replace(found, margins=_scored(scorer, rows, found.points, self.width)[1])
+
+    def _after(
+        self, stage: Stage, found: AttackOutcome, scorer: Scorer, region: Region, source: Source
+    ) -> AttackOutcome:
+        """What is found when this stage has tried all that stand."""
+        before, started = scorer.queries.copy(), time.perf_counter()
+        standing, number = found.standing, len(found.stages)
+        fallen = hunt(stage, scorer, region, found.rows.take(standing), source, self.width)
+        points, by, steps = found.points.clone(), found.by.clone(), found.steps.clone()
+        points[fallen.place] = fallen.points
+        by[fallen.place], steps[fallen.place] = number, fallen.steps
+        spent = scorer.queries.since(before)
+        facts = StageFacts(
+            stage.name, len(standing), len(fallen.place), spent.forwards, spent.backwards,
+            time.perf_counter() - started,
+        )  # fmt: skip
+        stages = (*found.stages, facts)
+        return replace(found, points=points, by=by, steps=steps, stages=stages)
 
 
 def _begun(scorer: Scorer, rows: Inputs, width: int) -> AttackOutcome:

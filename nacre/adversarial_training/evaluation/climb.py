@@ -43,7 +43,9 @@ class Climb:
             x = region.start(rows.clean, uniform)
         return {"x": x, "left": torch.full((len(rows),), self.steps, dtype=torch.int64)}
 
-    def advance(self, target: WhiteBox, region: Region, rows: Inputs, state: RowState) -> Tried:
+    def advance(
+        self, target: WhiteBox, region: Region, rows: Inputs, state: RowState, source: Source
+    ) -> Tried:
         """One gradient, one step; the last point is evaluated and not left."""
         x, left = state["x"], state["left"]
         loss = LOSSES[self.loss]

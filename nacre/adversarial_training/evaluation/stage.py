@@ -44,6 +44,10 @@ class Stage(Protocol):
         """What is remembered of each row before the first evaluation. `target` is an `access`."""
         ...
 
-    def advance(self, target: Any, region: Region, rows: Inputs, state: RowState) -> Tried:
-        """Evaluates one point of each row and decides the next one. `rows` are those of `state`."""
+    def advance(
+        self, target: Any, region: Region, rows: Inputs, state: RowState, source: Source
+    ) -> Tried:
+        """Evaluates one point of each row and decides the next one. `rows` are those of `state`,
+        `source` is that of `begin`; rows that have come equally far are given equal numbers only
+        through their units."""
         ...

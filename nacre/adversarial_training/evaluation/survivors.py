@@ -61,7 +61,7 @@ def hunt(
             steps = torch.cat([steps, torch.zeros(len(more), dtype=torch.int64)])
         if not len(work):
             break
-        tried = stage.advance(target, region, work, state)
+        tried = stage.advance(target, region, work, state, source)
         steps, state = steps + 1, tried.state
         if bool(tried.broken.any()):
             places.append(work.place[tried.broken])
