@@ -94,12 +94,12 @@ PARTS = {
     ),
     "attack": Part(
         source="nudge.py",
-        home="adversarial_training/nudge.py",
+        home="adversarial_training/attacks/nudge.py",
         edits={
-            "adversarial_training/pgd.py": [
+            "adversarial_training/attacks/options.py": [
                 _before(
-                    "from nacre.core.parts import Attack",
-                    "from nacre.adversarial_training.nudge import Nudge",
+                    "\nAttackOption = FGSM |",
+                    "from nacre.adversarial_training.attacks.nudge import Nudge",
                 ),
                 ("AttackOption = FGSM |", "AttackOption = Nudge | FGSM |"),
                 ("ATTACKS = (FGSM,", "ATTACKS = (Nudge, FGSM,"),

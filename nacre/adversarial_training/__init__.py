@@ -1,8 +1,6 @@
 """Training against an adversary who moves the inputs, and attacks to measure it by."""
 
-from nacre.adversarial_training.ball import Ball
-from nacre.adversarial_training.evaluate import attacked
-from nacre.adversarial_training.fgsm import FGSM
+from nacre.adversarial_training.attacks import ATTACKS, FGSM, PGD, AttackOption, attacked
 from nacre.adversarial_training.objectives import (
     OBJECTIVES,
     Madry,
@@ -11,8 +9,7 @@ from nacre.adversarial_training.objectives import (
     StandardTraining,
     Trades,
 )
-from nacre.adversarial_training.pgd import ATTACKS, PGD, AttackOption
-from nacre.adversarial_training.region import Region
+from nacre.adversarial_training.threats import Ball, Region
 
 __all__ = [
     "ATTACKS",

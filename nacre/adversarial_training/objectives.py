@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.ascent import evaluating
-from nacre.adversarial_training.pgd import PGD, AttackOption
+from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.attacks.options import AttackOption
+from nacre.adversarial_training.attacks.pgd import PGD
 from nacre.core import require, rows
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack, Objective, Task

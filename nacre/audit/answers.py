@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.ascent import evaluating
+from nacre.adversarial_training.attacks.ascent import evaluating
 from nacre.core.parts import Task
 from nacre.core.rows import select
 from nacre.core.types import Batch

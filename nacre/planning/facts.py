@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.core.errors import FileDamaged
 from nacre.core.files import read_json
 from nacre.core.types import FeatureSpace

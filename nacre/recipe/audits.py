@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.data import AnyData, Text

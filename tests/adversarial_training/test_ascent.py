@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import FGSM, PGD, Ball
-from nacre.adversarial_training.ascent import evaluating
+from nacre.adversarial_training.attacks.ascent import evaluating
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.adversarial_training.region import Box, Ellipsoid
+from nacre.adversarial_training.threats.region import Box, Ellipsoid
 from nacre.core.random import Source
 
 RADII = torch.tensor([0.5, 2.0, 0.0])

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from torch import nn
 
-from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.catalogue import AUDITS
 from nacre.audit.federation.twins import Twin, Twins
 from nacre.audit.finding import Finding

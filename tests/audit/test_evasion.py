@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.model_security.evasion import SHARES, evasion
 from nacre.audit.model_security.masking import suspicions

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from nacre.adversarial_training.ascent import Ascent
-from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.attacks.ascent import Ascent
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.core.parts import Attack
 from nacre.core.types import FeatureSpace
 

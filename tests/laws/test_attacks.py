@@ -31,6 +31,9 @@ BALLS = (
     Ball(kind="l2", radius=0.3, unit="features", radii={"b": 1.0}, frozen=("c",)),
     Ball(kind="linf", radius=0.0),
     Ball(kind="l2", radius=0.0),
+    Ball(kind="l1", radius=0.5),
+    Ball(kind="l1", radius=0.3, unit="features", radii={"b": 1.0}, frozen=("c",)),
+    Ball(kind="l1", radius=0.0),
 )
 
 attacks = pytest.mark.parametrize("option", ATTACKS)
@@ -132,7 +135,7 @@ def test_every_model_is_attacked_and_left_as_it_was(option, animal):
     model, batch = animal.model().train(), rows.flatten(animal.batch(4))
     next(model.children()).eval()
     before = snapshot(model)
-    for kind in ("linf", "l2"):
+    for kind in ("linf", "l2", "l1"):
         for variant in _variants(option, Ball(kind=kind, radius=0.2)):
             space = FeatureSpace(animal.shape)
             moved = _run(variant, batch, model, space, animal.task.losses)
@@ -203,7 +206,7 @@ def test_an_empty_batch_stays_empty(option):
 @given(
     features=st.lists(st.lists(numbers, min_size=6, max_size=6), min_size=1, max_size=3),
     radius=st.floats(0, 1e3),
-    kind=st.sampled_from(["linf", "l2"]),
+    kind=st.sampled_from(["linf", "l2", "l1"]),
     steps=st.integers(1, 4),
 )
 @settings(max_examples=40, deadline=None)

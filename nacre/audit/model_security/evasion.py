@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nacre.adversarial_training.ball import Ball
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.answers import existing
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.finding import Finding

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.ascent import evaluating
-from nacre.adversarial_training.ball import Ball
-from nacre.adversarial_training.evaluate import attacked
-from nacre.adversarial_training.fgsm import FGSM
-from nacre.adversarial_training.pgd import PGD
+from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.attacks.evaluate import attacked
+from nacre.adversarial_training.attacks.fgsm import FGSM
+from nacre.adversarial_training.attacks.pgd import PGD
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.model_security.search import AttackSearch, scaled
 from nacre.audit.target import Target
 from nacre.core.parts import Attack

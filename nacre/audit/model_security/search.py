@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.ball import Ball
-from nacre.adversarial_training.evaluate import attacked
-from nacre.adversarial_training.pgd import PGD
+from nacre.adversarial_training.attacks.evaluate import attacked
+from nacre.adversarial_training.attacks.pgd import PGD
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.answers import right
 from nacre.audit.target import AuditProgress, Target
 from nacre.core.rows import select

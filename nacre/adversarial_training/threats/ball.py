@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.region import Box, Ellipsoid, Region
+from nacre.adversarial_training.threats.diamond import Diamond
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
 
@@ -24,8 +25,9 @@ class Ball:
     tensor([0.5000, 0.0000])
     """
 
-    kind: Literal["linf", "l2"] = "linf"
-    """`linf` bounds the move of each entry, `l2` the length of the whole move."""
+    kind: Literal["linf", "l2", "l1"] = "linf"
+    """`linf` bounds the move of each entry, `l2` the length of the whole move, `l1` the sum of
+    the moves of all entries."""
     radius: float
     """How far, at least 0; 0 forbids every move."""
     unit: Literal["scaled", "features"] = "scaled"
@@ -55,7 +57,7 @@ class Ball:
     def region(self, space: FeatureSpace) -> Region:
         """The ball in the model's own units.
 
-        With `kind: l2` and unequal radii it is the ellipsoid ‖(x - centre) / radius‖ <= 1.
+        With `kind: l2` or `l1` and unequal radii it is ‖(x - centre) / radius‖ <= 1.
         Raises `Incompatible` for a name that the data lacks and for the radius of a category.
         """
         scale = space.scale.broadcast_to(space.shape).abs().float()
@@ -64,8 +66,7 @@ class Ball:
         radii = torch.full(space.shape, self.radius) / (1 if self.unit == "scaled" else scale)
         radii = self._named(radii, scale, space)
         low, high = (b.broadcast_to(space.shape).float() for b in (space.low, space.high))
-        shape = Box if self.kind == "linf" else Ellipsoid
-        return shape(radii, low, high)
+        return _SHAPES[self.kind](radii, low, high)
 
     def _named(self, radii: Tensor, scale: Tensor, space: FeatureSpace) -> Tensor:
         """(*shape) radii with those of single features put in; fixed entries get 0."""
@@ -82,6 +83,9 @@ class Ball:
             moved[_places(name, entries, space)] = 0
         moved[[place for place, entry in enumerate(entries) if _fixed(entry, space)]] = 0
         return moved.reshape(space.shape)
+
+
+_SHAPES: dict[str, type[Region]] = {"linf": Box, "l2": Ellipsoid, "l1": Diamond}
 
 
 def _reach(name: str, value: float) -> None:

@@ -43,7 +43,7 @@ class Region(ABC):
         entry that is not finite goes back to the centre.
         """
         inside = self._shrink(torch.where(torch.isfinite(x), x, centre), centre)
-        inside = inside.to(centre.dtype).clamp(*self._legal(centre))
+        inside = inside.to(centre.dtype).clamp(*self.legal(centre))
         return torch.where(self.radii.to(centre.device) > 0, inside, centre)
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Region(ABC):
 
         Entries with radius 0 must equal the centre exactly.
         """
-        low, high = self._legal(centre)
+        low, high = self.legal(centre)
         radii = self.radii.to(centre.device).double()
         rounding = tolerance * (centre.double().abs() + radii)
         # Only the part of a move that rounding cannot explain is measured.
@@ -84,7 +84,7 @@ class Region(ABC):
         legal = (x >= low) & (x <= high) & ((radii > 0) | (x == centre))
         return (self._length(share) <= 1 + tolerance) & legal.flatten(1).all(1)
 
-    def _legal(self, centre: Tensor) -> tuple[Tensor, Tensor]:
+    def legal(self, centre: Tensor) -> tuple[Tensor, Tensor]:
         """The legal range, widened to the clean inputs: (R, *shape) twice."""
         low, high = self.low.to(centre), self.high.to(centre)
         return torch.minimum(low, centre), torch.maximum(high, centre)
@@ -110,7 +110,7 @@ class Box(Region):
         return self.project(centre + share * self.radii.to(centre), centre)
 
     def steepest(self, gradient: Tensor, step: float) -> Tensor:
-        return step * self.radii.to(gradient) * _finite(gradient).sign()
+        return step * self.radii.to(gradient) * finite_or_zero(gradient).sign()
 
     def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
         radii = self.radii.to(centre)
@@ -135,26 +135,26 @@ class Ellipsoid(Region):
         radii = self.radii.to(centre.device).double()
         free = radii > 0
         normals = _normal(uniform[:, :-1]).to(centre.device).reshape(centre.shape)
-        direction = _unit(normals * free)
+        direction = unit_length(normals * free)
         # The volume inside a share s of the radius grows as s to the number of free entries.
         share = uniform[:, -1].to(centre.device) ** (1 / max(1, int(free.sum())))
-        return self.project(centre + radii * direction * _column(share, centre), centre)
+        return self.project(centre + radii * direction * column(share, centre), centre)
 
     def steepest(self, gradient: Tensor, step: float) -> Tensor:
         radii = self.radii.to(gradient.device).double()
-        return (step * radii * _unit(radii * _finite(gradient))).to(gradient.dtype)
+        return (step * radii * unit_length(radii * finite_or_zero(gradient))).to(gradient.dtype)
 
     def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
         radii = self.radii.to(centre.device).double()
         move = x.double() - centre.double()
         share = torch.where(radii > 0, move / radii, torch.zeros_like(move))
-        return centre + move / _column(self._length(share).clamp(min=1), centre)
+        return centre + move / column(self._length(share).clamp(min=1), centre)
 
     def _length(self, share: Tensor) -> Tensor:
         return _lengths(share)
 
 
-def _finite(gradient: Tensor) -> Tensor:
+def finite_or_zero(gradient: Tensor) -> Tensor:
     return torch.where(torch.isfinite(gradient), gradient, torch.zeros_like(gradient))
 
 
@@ -168,14 +168,14 @@ def _lengths(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values.flatten(1), dim=1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
-def _unit(values: Tensor) -> Tensor:
+def unit_length(values: Tensor) -> Tensor:
     """(R, *shape) float64 -> each row at length 1, or 0 where it is zero."""
     length = _lengths(values)
     # Gradients of a saturated model are as small as 1e-30: in float64 their squares survive.
-    return values / _column(torch.where(length > 0, length, torch.ones_like(length)), values)
+    return values / column(torch.where(length > 0, length, torch.ones_like(length)), values)
 
 
-def _column(
+def column(
     values: Tensor,  # (R,)
     like: Tensor,  # (R, *shape)
 ) -> Tensor:  # (R, 1, …) with as many dimensions as `like`

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from nacre.adversarial_training.ascent import Ascent
-from nacre.adversarial_training.ball import Ball
-from nacre.adversarial_training.fgsm import FGSM
+from nacre.adversarial_training.attacks.ascent import Ascent
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack
 from nacre.core.types import FeatureSpace
@@ -69,9 +68,3 @@ class PGD:
         step = 2.5 / self.steps if self.step_size is None else self.step_size
         region = self.ball.region(space)
         return Ascent(region, self.steps, step, self.restarts, self.random_start)
-
-
-AttackOption = FGSM | PGD
-
-ATTACKS = (FGSM, PGD)
-"""Every attack that a recipe can name; the laws run over them."""

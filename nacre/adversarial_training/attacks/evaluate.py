@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nacre.adversarial_training.ascent import evaluating, scores
-from nacre.adversarial_training.region import Region
+from nacre.adversarial_training.attacks.ascent import evaluating, scores
+from nacre.adversarial_training.threats.region import Region
 from nacre.core import require, rows
 from nacre.core.parts import Attack
 from nacre.core.random import Source

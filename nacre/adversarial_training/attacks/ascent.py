@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.region import Region
+from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
 

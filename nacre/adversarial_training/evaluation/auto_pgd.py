@@ -1,0 +1,148 @@
+"""Auto-PGD as a stage: momentum, and a step size that halves where a row makes no progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
+from nacre.adversarial_training.evaluation.losses import LOSSES
+from nacre.adversarial_training.evaluation.stage import Tried
+from nacre.adversarial_training.threats.region import Region, column
+from nacre.core.random import Source
+
+MOMENTUM = 0.75
+"""Share of a move that is the gradient's; the rest repeats the last move (section 3)."""
+
+PROGRESS = 0.75
+"""Share of the steps between two checkpoints that has to raise the loss (rho)."""
+
+FIRST, LESS, LEAST = 0.22, 0.03, 0.06
+"""Of all steps: how many lie before the first checkpoint, how many fewer before each next, and how
+many at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoPGD:
+    """Steps of twice the radius that halve, row by row, where the loss does not keep rising.
+
+    With `rank` it climbs towards the class that the clean input scores highest but `rank` among the
+    wrong ones (1 is the likeliest), otherwise away from the right class.
+
+    *Source:* Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
+    diverse parameter-free attacks", https://arxiv.org/abs/2003.01690, algorithm 1.
+    """
+
+    loss: str = "cross_entropy"
+    rank: int | None = None
+    steps: int = 100
+    start: int = 0  # number of the random start
+
+    access: ClassVar[type[WhiteBox]] = WhiteBox
+
+    @property
+    def name(self) -> str:
+        """APGD with its loss, and the rank of the class that it climbs towards."""
+        short = {"cross_entropy": "CE", "logit_ratio": "DLR", "probability_margin": "PMA"}
+        name = f"APGD-{short.get(self.loss, self.loss)}"
+        return name if self.rank is None else f"{name} towards class {self.rank}"
+
+    def begin(self, target: WhiteBox, region: Region, rows: Inputs, source: Source) -> RowState:
+        """A start on the surface of the ball, as the paper's code has it."""
+        uniform = source.child("start", self.start).stream().rows(rows.unit, region.draws)
+        x = region.start(rows.clean, uniform)
+        count = len(rows)
+        longest = max(1, int(FIRST * self.steps))
+        state: RowState = {
+            "x": x,
+            "old": x,
+            "best": x,
+            "slope": torch.zeros_like(x),
+            "top": torch.full((count,), -torch.inf, dtype=x.dtype),
+            "last": torch.full((count,), -torch.inf, dtype=x.dtype),
+            "marked": torch.full((count,), -torch.inf, dtype=x.dtype),  # `top` at the checkpoint
+            "step": torch.full((count,), 2.0, dtype=x.dtype),
+            "halved": torch.ones(count, dtype=torch.bool),
+            "rises": torch.zeros(count, dtype=torch.int64),
+            "period": torch.full((count,), longest),
+            "since": torch.zeros(count, dtype=torch.int64),
+            "done": torch.zeros(count, dtype=torch.int64),
+        }
+        if self.rank is not None:
+            state["other"] = self._aimed(target, rows)
+        return state
+
+    def _aimed(self, target: WhiteBox, rows: Inputs) -> Tensor:
+        """(R,) the wrong class of that rank at the clean input; of fewer classes the last one."""
+        assert self.rank is not None
+        scores = target.scores(rows.clean).scatter(1, rows.label[:, None], -torch.inf)
+        rank = min(self.rank, scores.shape[1] - 1)
+        return scores.argsort(1, descending=True)[:, rank - 1]
+
+    def advance(
+        self, target: WhiteBox, region: Region, rows: Inputs, state: RowState, source: Source
+    ) -> Tried:
+        """One gradient, one move."""
+        x, loss, other = state["x"], LOSSES[self.loss], state.get("other")
+
+        def raised(scores: Tensor) -> Tensor:
+            return loss(scores, rows.label, rows.aimed if other is None else other)
+
+        scores, losses, gradient = target.slopes(x, raised)
+        ended = state["done"] >= self.steps
+        after = self._moved(region, rows.clean, state, losses, gradient)
+        return Tried(x, rows.broken(scores), after, ended)
+
+    def _moved(
+        self, region: Region, clean: Tensor, state: RowState, losses: Tensor, gradient: Tensor
+    ) -> RowState:
+        after, x = dict(state), state["x"]
+        finite = losses.isfinite()
+        after["rises"] = state["rises"] + (losses > state["last"])
+        better = finite & (losses > state["top"])
+        wide = column(better, x)
+        after["top"] = torch.where(better, losses, state["top"])
+        after["best"] = torch.where(wide, x, state["best"])
+        after["slope"] = torch.where(wide, gradient, state["slope"])
+        after["last"] = torch.where(finite, losses, state["last"])
+        first = state["done"] == 0
+        after["since"] = torch.where(first, 0, state["since"] + 1)
+        after["rises"] = torch.where(first, 0, after["rises"])
+        after["marked"] = torch.where(first, after["top"], state["marked"])
+        halve = self._judged(after)
+        back = column(halve, x)
+        x = torch.where(back, after["best"], x)
+        gradient = torch.where(back, after["slope"], gradient)
+        return {**after, **self._stepped(region, clean, after, x, gradient, first)}
+
+    def _judged(self, after: RowState) -> Tensor:
+        """(R,) whether a row has come to a checkpoint and has made too little progress; what is
+        counted between checkpoints begins anew."""
+        due = after["since"] >= after["period"]
+        stuck = after["rises"] <= PROGRESS * after["period"]
+        stalled = ~after["halved"] & (after["top"] <= after["marked"])
+        halve = due & (stuck | stalled)
+        after["halved"] = torch.where(due, halve, after["halved"])
+        after["marked"] = torch.where(due, after["top"], after["marked"])
+        less, least = max(1, int(LESS * self.steps)), max(1, int(LEAST * self.steps))
+        shorter = (after["period"] - less).clamp(min=least)
+        after["period"] = torch.where(due, shorter, after["period"])
+        after["since"] = torch.where(due, 0, after["since"])
+        after["rises"] = torch.where(due, 0, after["rises"])
+        after["step"] = torch.where(halve, after["step"] / 2, after["step"])
+        return halve
+
+    def _stepped(
+        self, region: Region, clean: Tensor, after: RowState, x: Tensor, gradient: Tensor,
+        first: Tensor,
+    ) -> RowState:  # fmt: skip
+        """The next point: most of a projected step, and a part of the last move."""
+        step = region.steepest(gradient, 1.0) * column(after["step"], x)
+        aimed = region.project(x + step, clean)
+        share = column(torch.where(first, 1.0, MOMENTUM).to(x), x)
+        moved = region.project(x + share * (aimed - x) + (1 - share) * (x - after["old"]), clean)
+        return {"x": moved, "old": x, "done": after["done"] + 1}

@@ -1,0 +1,52 @@
+"""The rows that an attack works on, and when one of them is broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RowState = dict[str, Tensor]
+"""What an attack remembers of the rows in work: the first dimension of each tensor is the row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Clean inputs with what an attacker wants of them."""
+
+    place: Tensor  # (R,) int64: where the row stands in the whole batch
+    unit: Tensor  # (R,) int64: keys its random numbers
+    clean: Tensor  # (R, *shape)
+    label: Tensor  # (R,) int64
+    towards: int | None = None  # the class that the attacker wants; None takes any wrong one
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, index: Tensor) -> Inputs:
+        """Those at `index`, an int64 or bool tensor (R',)."""
+        return Inputs(
+            self.place[index], self.unit[index], self.clean[index], self.label[index], self.towards
+        )
+
+    @property
+    def aimed(self) -> Tensor | None:
+        """(R,) the class that the attacker wants of each row; None takes any wrong one."""
+        return None if self.towards is None else torch.full_like(self.label, self.towards)
+
+    def broken(self, scores: Tensor) -> Tensor:
+        """(R, K) scores -> (R,) bool: whether the attacker has what it wants.
+
+        A score that is not finite is no answer, and so a broken one.
+        """
+        answered = scores.argmax(1)
+        wanted = answered != self.label if self.towards is None else answered == self.towards
+        return wanted | ~scores.isfinite().all(1)
+
+
+def both_states(one: RowState, other: RowState) -> RowState:
+    """Both states' rows, in this order; the names are the same unless one is empty of them."""
+    if not one:
+        return other
+    return {name: torch.cat([tensor, other[name]]) for name, tensor in one.items()}

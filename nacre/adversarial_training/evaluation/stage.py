@@ -1,0 +1,53 @@
+"""One attack, a model evaluation at a time, over rows that come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from nacre.adversarial_training.evaluation.access import AccessType
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
+from nacre.adversarial_training.threats.region import Region
+from nacre.core.random import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """What one evaluation showed, row by row."""
+
+    points: Tensor  # (R, *shape): the inputs that were evaluated
+    broken: Tensor  # (R,) bool: the attacker has what it wants there
+    state: RowState  # what comes next, for every row
+    ended: Tensor  # (R,) bool: the attack has nothing more to try on the row
+
+
+class Stage(Protocol):
+    """An attack as a queue runs it: `begin` once for each row, then `advance` until the row is
+    broken or has ended. Adding one is a class and a line in `STAGES`, over which the laws run.
+
+    *Law:* what is tried on a row depends on that row, its unit's number and `source` alone, and
+    all points lie in the region; the queue may put any rows side by side, and take rows out
+    between two steps. So whatever is counted (steps left, step size) is counted for each row.
+    """
+
+    access: ClassVar[AccessType]
+    """What it needs to see of the model: it is given no more."""
+
+    @property
+    def name(self) -> str:
+        """What the stage table calls it, as the field does."""
+        ...
+
+    def begin(self, target: Any, region: Region, rows: Inputs, source: Source) -> RowState:
+        """What is remembered of each row before the first evaluation. `target` is an `access`."""
+        ...
+
+    def advance(
+        self, target: Any, region: Region, rows: Inputs, state: RowState, source: Source
+    ) -> Tried:
+        """Evaluates one point of each row and decides the next one. `rows` are those of `state`,
+        `source` is that of `begin`; rows that have come equally far are given equal numbers only
+        through their units."""
+        ...

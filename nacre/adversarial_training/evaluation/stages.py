@@ -1,0 +1,9 @@
+"""Every attack that a cascade can run."""
+
+from __future__ import annotations
+
+from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.climb import Climb
+
+STAGES = (Climb, AutoPGD)
+"""The laws run over them."""

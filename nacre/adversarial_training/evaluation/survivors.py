@@ -1,0 +1,102 @@
+"""The queue: rows that are broken leave, those that wait take their places.
+
+So no evaluation is spent on what is already decided, and a step is always as wide as it may be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nacre.adversarial_training.evaluation.access import Scorer
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState, both_states
+from nacre.adversarial_training.evaluation.stage import Stage
+from nacre.adversarial_training.threats.region import Region
+from nacre.core.random import Source
+from nacre.core.rows import select
+
+VACANT = 0.125
+"""Share of the width that has to be vacant before rows are moved up: moving copies the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fallen:
+    """What a stage broke."""
+
+    place: Tensor  # (F,) int64: of the row in the whole batch
+    points: Tensor  # (F, *shape)
+    steps: Tensor  # (F,) int64: evaluations of the row in this stage, the last one included
+
+
+def hunt(
+    stage: Stage,
+    scorer: Scorer,
+    region: Region,
+    rows: Inputs,  # that stand
+    source: Source,
+    width: int,  # rows a step, at most
+) -> Fallen:
+    """Runs one stage over all rows and returns those that it broke, as the caller scores them.
+
+    *Guarantee:* an attack is not believed. Each point that it calls broken is projected into the
+    region and scored again here, all together; one that does not break the row then is left out,
+    and the row stands.
+    """
+    target = stage.access(scorer)
+    waiting = 0
+    work, state, steps = rows.take(torch.arange(0)), RowState(), torch.zeros(0, dtype=torch.int64)
+    places: list[Tensor] = []
+    points: list[Tensor] = []
+    counts: list[Tensor] = []
+    while True:
+        vacant = width - len(work)
+        left = len(rows) - waiting
+        if left and (not len(work) or vacant >= min(left, VACANT * width)):
+            more = rows.take(torch.arange(waiting, waiting + min(vacant, left)))
+            waiting += len(more)
+            state = both_states(state, stage.begin(target, region, more, source))
+            work = _joined(work, more)
+            steps = torch.cat([steps, torch.zeros(len(more), dtype=torch.int64)])
+        if not len(work):
+            break
+        tried = stage.advance(target, region, work, state, source)
+        steps, state = steps + 1, tried.state
+        if bool(tried.broken.any()):
+            places.append(work.place[tried.broken])
+            points.append(tried.points[tried.broken])
+            counts.append(steps[tried.broken])
+        over = tried.broken | tried.ended
+        if bool(over.any()):
+            stays = ~over
+            work, state, steps = work.take(stays), select(state, stays), steps[stays]
+    if not places:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Fallen(none, rows.clean[:0], none)
+    found = Fallen(torch.cat(places), torch.cat(points), torch.cat(counts))
+    return _judged(found, scorer, region, rows, width)
+
+
+def _judged(found: Fallen, scorer: Scorer, region: Region, rows: Inputs, width: int) -> Fallen:
+    """Those that are broken when we project and score them."""
+    order = torch.full((int(rows.place.max()) + 1,), -1, dtype=torch.int64)
+    order[rows.place] = torch.arange(len(rows))
+    asked = rows.take(order[found.place])
+    points = region.project(found.points, asked.clean)
+    kept: list[Tensor] = []
+    with torch.no_grad():
+        for part in torch.arange(len(points)).split(width):
+            kept.append(asked.take(part).broken(scorer(points[part])))
+    stands = torch.cat(kept)
+    return Fallen(found.place[stands], points[stands], found.steps[stands])
+
+
+def _joined(one: Inputs, other: Inputs) -> Inputs:
+    return Inputs(
+        torch.cat([one.place, other.place]),
+        torch.cat([one.unit, other.unit]),
+        torch.cat([one.clean, other.clean]),
+        torch.cat([one.label, other.label]),
+        other.towards,
+    )
