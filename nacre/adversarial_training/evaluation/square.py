@@ -14,7 +14,7 @@ from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.patches import Patches, patches
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
-from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, column
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, chosen
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 
@@ -69,7 +69,7 @@ class Square:
         margin = score_margin(scores, rows.label, rows.aimed)
         better = margin > state["top"]
         after = dict(state)
-        after["best"] = torch.where(column(better, x), x, state["best"])
+        after["best"] = chosen(better, x, state["best"])
         after["top"] = torch.where(better, margin, state["top"])
         after["idle"] = torch.where(better, 0, state["idle"] + 1)
         after["done"] = state["done"] + 1
