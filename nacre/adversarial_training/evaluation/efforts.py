@@ -1,0 +1,70 @@
+"""How much is tried: three cascades by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.cascade import Cascade, Series
+from nacre.adversarial_training.evaluation.square import Square
+from nacre.adversarial_training.evaluation.stage import Stage
+
+Effort = Literal["quick", "standard", "full"]
+"""How much of a cascade is run."""
+
+TARGETS = 9
+"""Classes that are climbed towards at most, the likeliest first (Croce & Hein 2020, section 4)."""
+
+
+WAY, PACE, PATIENCE = 0.5, 3.0, 2
+"""The rules' settings: `AutoPGD.way`, `Square.pace`, `Series.patience`; how they were chosen is in
+`docs/notebook.md`."""
+
+
+def cascade(
+    effort: Effort = "full",
+    classes: int = 10,  # columns of the scores; a single output has 2
+    towards: int | None = None,  # the class that the attacker wants
+    width: int = 256,  # rows a step
+    ruled: bool = True,  # whether rows and targets without prospect end early
+) -> Cascade:
+    """The stages of an effort, those that break most a gradient first.
+
+    - `quick`: 20 steps of APGD on each of two losses, for a curve during development.
+    - `standard`: 50 steps of APGD on each of two losses and towards each of the three likeliest
+      wrong classes, then 1,000 queries of Square.
+    - `full`: stands for AutoAttack (Croce & Hein 2020): 100 steps of APGD on the probability margin
+      and on the cross-entropy, 100 of APGD-DLR towards each of up to nine wrong classes, then 5,000
+      queries of Square. FAB is left out: it takes half of the reference's time
+      and breaks next to nothing.
+
+    With `towards` every stage climbs towards that class, and none towards others. With two classes
+    there is one wrong class, and so one target.
+
+    *Rules:* those of `AutoPGD.way`, `Square.pace` and `Series`, with the settings above. Without
+    them (`ruled: False`) a row is left when it is broken or all is tried.
+    """
+    others = classes - 1 if towards is None else 0
+    steps, targets, queries = _SIZES[effort]
+    way, pace = (WAY, PACE) if ruled else (None, None)
+    stages: list[Stage | Series] = [
+        AutoPGD(loss="probability_margin", steps=steps, way=way),
+        AutoPGD(loss="cross_entropy", steps=steps, way=way),
+    ]
+    ranks = range(1, min(others, targets) + 1)
+    ranked = [AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way) for rank in ranks]
+    if ranked:
+        stages.append(Series(ranked, PATIENCE if ruled else len(ranked)))
+    elif targets:
+        stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way))
+    if queries:
+        stages.append(Square(queries=queries, pace=pace))
+    return Cascade(stages, width)
+
+
+_SIZES: dict[Effort, tuple[int, int, int]] = {
+    "quick": (20, 0, 0),
+    "standard": (50, 3, 1000),
+    "full": (100, TARGETS, 5000),
+}
+"""Steps of APGD, targets, queries of Square."""
