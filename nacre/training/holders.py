@@ -58,7 +58,7 @@ def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
 def _parts(setting: Setting, mechanism: Mechanism, sums: RowSum) -> Parts:
     return Parts(
         sampling=mechanism.sampling,
-        sums=lambda step: sums,
+        sums=pieces.scheduled(setting.recipe, sums),
         noise=mechanism.noise,
         adjacency=mechanism.adjacency,
         shape=pieces.shape(setting.recipe),
