@@ -13,6 +13,7 @@ weights by the gradient of the batch (AWP), have no such bound; see `refused`.
 """
 
 from nacre.adversarial_training.objectives.fast import Fast
+from nacre.adversarial_training.objectives.guard import OVERFITTED, Guard, Guarded, best_point
 from nacre.adversarial_training.objectives.madry import Madry, WorstCase
 from nacre.adversarial_training.objectives.mart import Mart
 from nacre.adversarial_training.objectives.ramp import Ramp, at
@@ -29,9 +30,12 @@ OBJECTIVES = (StandardTraining, Madry, Trades, Mart, Fast)
 
 __all__ = [
     "OBJECTIVES",
+    "OVERFITTED",
     "AdversarialTraining",
     "Consistent",
     "Fast",
+    "Guard",
+    "Guarded",
     "Madry",
     "Mart",
     "ObjectiveOption",
@@ -41,4 +45,5 @@ __all__ = [
     "Trades",
     "WorstCase",
     "at",
+    "best_point",
 ]

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from torch import nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating, slopes
+from nacre.adversarial_training.objectives.guard import Guard
 from nacre.adversarial_training.objectives.madry import WorstCase
 from nacre.adversarial_training.objectives.ramp import Ramp
 from nacre.adversarial_training.threats.ball import Ball
@@ -50,6 +51,8 @@ class Fast:
     as the papers do."""
     ramp: Ramp | None = None
     """A threat that grows over the first steps; None has all of it from the first step on."""
+    guard: Guard | None = None
+    """Ends training at catastrophic overfitting; it needs public rows."""
 
     def __post_init__(self) -> None:
         if self.step_size is not None and not 0 < self.step_size <= 2:

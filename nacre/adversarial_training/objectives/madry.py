@@ -8,6 +8,7 @@ from typing import Literal, Self
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.options import AttackOption
+from nacre.adversarial_training.objectives.guard import Guard
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.objectives.searched import searched
 from nacre.adversarial_training.threats.ball import Ball
@@ -33,6 +34,8 @@ class Madry:
     """Weight of the clean loss, in each row alike: 0 trains on attacked inputs only, 1 on clean."""
     ramp: Ramp | None = None
     """A threat that grows over the first steps; None has all of it from the first step on."""
+    guard: Guard | None = None
+    """Ends training at catastrophic overfitting; it needs public rows."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.clean_share <= 1:

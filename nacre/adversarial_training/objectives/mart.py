@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacre.adversarial_training.attacks.options import AttackOption
+from nacre.adversarial_training.objectives.guard import Guard
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.objectives.searched import searched
 from nacre.adversarial_training.threats.ball import Ball
@@ -41,6 +42,8 @@ class Mart:
     """Weight of the divergence against the boosted loss."""
     ramp: Ramp | None = None
     """A threat that grows over the first steps; None has all of it from the first step on."""
+    guard: Guard | None = None
+    """Ends training at catastrophic overfitting; it needs public rows."""
 
     def __post_init__(self) -> None:
         require.not_negative(beta=self.beta)

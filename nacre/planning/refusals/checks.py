@@ -19,6 +19,11 @@ from nacre.federated_learning import PlainGather
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, protection_of
+from nacre.planning.refusals.attacks import (
+    guards_have_public_rows,
+    mart_has_classes,
+    ramps_know_their_end,
+)
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
     moving_rules_see_every_step,
@@ -363,6 +368,9 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     something_trains,
     balls_fit_the_features,
     audits_have_their_rows,
+    mart_has_classes,
+    ramps_know_their_end,
+    guards_have_public_rows,
     parties_are_one_process,
     drift_terms_act,
     parties_outvote_those_at_fault,
