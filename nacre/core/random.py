@@ -244,20 +244,27 @@ class Stream:
         """Float64 standard normals, for the few that statistics need; `Normals` are for many."""
         return torch.special.ndtri(self.uniform(*shape))
 
-    def rows(self, units: Tensor, width: int) -> Tensor:
+    def rows(self, units: Tensor, width: int, turns: Tensor | None = None) -> Tensor:
         """(B, width) float64 uniforms; row i depends on the key and on `units[i]` alone.
 
-        Every call with the same units gives the same numbers: take another child for more.
+        Every call with the same units gives the same numbers: take another child for more, or ask
+        for another of the row's `turns`, (B,) int64 from 0, which are independent of each other
+        where all are asked for with one width.
         """
-        return _open_unit(self.words_of(units.detach().cpu().numpy(), width))
+        asked = None if turns is None else turns.detach().cpu().numpy()
+        return _open_unit(self.words_of(units.detach().cpu().numpy(), width, asked))
 
-    def words_of(self, units: np.ndarray, width: int) -> np.ndarray:
-        """(B, width) uniform uint64 words; row i depends on the key and on `units[i]` alone, and a
-        wider row begins with a narrower one."""
+    def words_of(
+        self, units: np.ndarray, width: int, turns: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, width) uniform uint64 words; row i depends on the key, `units[i]` and `turns[i]`
+        alone, and a wider row of turn 0 begins with a narrower one."""
         size = (width + 1) // 2
         ids = units.astype(np.uint64)
         high = np.repeat(ids, size)
         low = np.tile(np.arange(size, dtype=np.uint64), ids.size)
+        if turns is not None:
+            low += np.repeat(turns.astype(np.uint64) * np.uint64(size), size)
         words = self._blocks(high, low) if ids.size and size else np.zeros(0, dtype=np.uint64)
         return words.reshape(ids.size, 2 * size)[:, :width]
 

@@ -52,13 +52,13 @@ def _guarded(model_rows, label):
 def test_a_masked_gradient_shows_between_fgsm_and_pgd():
     """At +-1/8 the slope of the margin is 4 - 1.6 pi < 0: FGSM goes the wrong way, a search with
     random starts finds the boundary at 0."""
-    rows = torch.tensor([[0.125], [-0.125]] * 8)
-    label = torch.tensor([1, 0] * 8)
+    rows = torch.tensor([[0.125], [-0.125]] * 32)
+    label = torch.tensor([1, 0] * 32)
     guarded, model = _guarded(rows, label), Masked().train()
     before = snapshot(model)
     found = guarded.measured(model)
     assert found["fgsm"] == 1.0
-    assert found["pgd"] < 0.5
+    assert found["pgd"] < 0.75
     assert guarded.measured(model) == found
     assert snapshot(model) == before
 

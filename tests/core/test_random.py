@@ -71,6 +71,15 @@ def test_rows_belong_to_their_unit_not_to_their_place():
     assert a.shape == (3, 7)
 
 
+def test_turns_of_a_row_are_its_own_and_differ():
+    units, turns = torch.tensor([7, 7, 9, 7]), torch.tensor([0, 3, 3, 4])
+    stream = Source(bytes(32)).stream()
+    drawn = stream.rows(units, 5, turns)
+    assert torch.equal(drawn[:1], stream.rows(units[:1], 5))  # turn 0 is the row without turns
+    assert torch.equal(drawn[1:3], stream.rows(units[1:3], 5, turns[1:3]))
+    assert drawn.unique().numel() == 20  # no number is shared between rows or turns
+
+
 def test_rows_of_nobody():
     assert ROOT.stream().rows(torch.zeros(0, dtype=torch.int64), 3).shape == (0, 3)
 

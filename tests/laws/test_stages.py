@@ -35,6 +35,12 @@ def _rows(model, count=40, towards=None):
     return Inputs(torch.arange(count), torch.arange(count), clean, label, towards)
 
 
+def _short(made):
+    """The stage with few enough evaluations for a law."""
+    steps = {"Square": {"queries": 60}}
+    return made(**steps.get(made.__name__, {"steps": 20}))
+
+
 def _found(stage, kind, model, rows, width=16):
     with untouched(model):
         return Cascade((stage,), width)(Scorer(model), BALLS[kind].region(SPACE), rows, SOURCE)
@@ -45,7 +51,7 @@ def _found(stage, kind, model, rows, width=16):
 def test_all_points_lie_in_the_region_and_break_what_they_say(made, kind):
     model = _model()
     rows = _rows(model)
-    found = _found(made(), kind, model, rows)
+    found = _found(_short(made), kind, model, rows)
     assert BALLS[kind].region(SPACE).contains(found.points, rows.clean).all()
     assert torch.equal(model(found.points).argmax(1) != rows.label, found.by != STANDING)
     assert 0 < (found.by != STANDING).sum() < len(rows)
@@ -61,12 +67,12 @@ def test_width_and_neighbours_change_nothing(made, kind):
         model.double(),
         Inputs(rows.place, rows.unit, rows.clean.double(), rows.label),
     )
-    whole = _found(made(), kind, model, rows, width=40)
+    whole = _found(_short(made), kind, model, rows, width=40)
     for width in (1, 7):
-        assert torch.equal(_found(made(), kind, model, rows, width).by, whole.by)
+        assert torch.equal(_found(_short(made), kind, model, rows, width).by, whole.by)
     turned = rows.take(torch.arange(39, -1, -1))
     turned = Inputs(torch.arange(40), turned.unit, turned.clean, turned.label)
-    assert torch.equal(_found(made(), kind, model, turned).by.flip(0), whole.by)
+    assert torch.equal(_found(_short(made), kind, model, turned).by.flip(0), whole.by)
 
 
 @stages
@@ -78,7 +84,7 @@ def test_the_model_is_left_as_it_was(made, kind):
     model[0].weight.requires_grad_(False)
     model[0].bias.grad = torch.ones(16)
     before, random = snapshot(model), torch.get_rng_state()
-    _found(made(), kind, model, rows)
+    _found(_short(made), kind, model, rows)
     assert snapshot(model) == before
     assert torch.equal(torch.get_rng_state(), random)
 
@@ -96,7 +102,7 @@ def test_an_exception_leaves_the_model_as_it_was(made, kind):
         return model(x)
 
     with pytest.raises(KeyboardInterrupt), untouched(model):
-        Cascade((made(),), 16)(Scorer(predict), BALLS[kind].region(SPACE), rows, SOURCE)
+        Cascade((_short(made),), 16)(Scorer(predict), BALLS[kind].region(SPACE), rows, SOURCE)
     assert snapshot(model) == before
 
 
@@ -105,7 +111,7 @@ def test_an_exception_leaves_the_model_as_it_was(made, kind):
 def test_a_class_that_is_aimed_at_is_reached_or_the_row_stands(made, kind):
     model = _model()
     rows = _rows(model, towards=2)
-    found = _found(made(), kind, model, rows)
+    found = _found(_short(made), kind, model, rows)
     assert torch.equal(model(found.points).argmax(1) == 2, found.by != STANDING)
 
 
@@ -118,7 +124,7 @@ def test_few_classes_and_a_single_output_are_attacked(made, kind, outputs):
     with torch.no_grad():
         label = Scorer(model)(rows.clean).argmax(1)
     rows = Inputs(rows.place, rows.unit, rows.clean, label)
-    found = _found(made(), kind, model, rows)
+    found = _found(_short(made), kind, model, rows)
     with torch.no_grad():
         again = Scorer(model)(found.points).argmax(1)
     assert torch.equal(again != label, found.by != STANDING)

@@ -47,7 +47,9 @@ def test_a_ramp_is_refused_in_a_federation(tmp_path):
 @pytest.mark.slow
 def test_a_guard_without_public_rows_is_refused(tmp_path):
     option = FAST | {"guard": {}}
-    bare = changed(DIGITS, {"data.public_demonstration": False, "ledger.path": "privacy.db"})
+    bare = changed(
+        CENTRAL, {"data.public_demonstration": None, "data.test": None, "data.size": 150}
+    )
     with pytest.raises(Incompatible, match="they must be public, and the recipe declares none"):
         plan(recipe(tmp_path, bare, adversarial_training=option))
     plan(recipe(tmp_path, DIGITS, adversarial_training=option))

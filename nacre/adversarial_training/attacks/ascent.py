@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.threats.region import Region
+from nacre.adversarial_training.threats.region import Region, chosen
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
 
@@ -51,9 +51,10 @@ class Ascent:
         clean = batch["features"].detach()
         if not len(clean):
             return batch
-        best, top = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
         if self.last:
             return {**batch, "features": self._last(model, batch, clean, losses, source)}
+        reach = self.region.reach(clean)
+        best, top = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
         with evaluating(model):
             if self.random_start:  # a climb that starts at the clean point scores it anyway
                 best, top = _better(best, top, clean, scores(model, batch, losses))
@@ -62,7 +63,7 @@ class Ascent:
                 for _ in range(self.steps):
                     values, gradient = slopes(model, {**batch, "features": x}, losses)
                     best, top = _better(best, top, x, values)
-                    x = self.region.project(x + self.region.steepest(gradient, self.step), clean)
+                    x = self.region.stepped(x, gradient, self.step, clean, reach)
                 values = scores(model, {**batch, "features": x}, losses)
                 best, top = _better(best, top, x, values)
         return {**batch, "features": best}
@@ -78,10 +79,11 @@ class Ascent:
         self, model: nn.Module, batch: Batch, clean: Tensor, losses: Losses, source: Source
     ) -> Tensor:
         x = self._start(clean, batch["unit"], source.child("start", 0))
+        reach = self.region.reach(clean)
         with evaluating(model):
             for _ in range(self.steps):
                 _, gradient = slopes(model, {**batch, "features": x}, losses)
-                x = self.region.project(x + self.region.steepest(gradient, self.step), clean)
+                x = self.region.stepped(x, gradient, self.step, clean, reach)
         return x
 
     def _start(self, clean: Tensor, unit: Tensor, source: Source) -> Tensor:
@@ -121,5 +123,4 @@ def _better(
 ) -> tuple[Tensor, Tensor]:
     """Row by row the point with the larger finite loss; a tie keeps the older."""
     won = torch.isfinite(values) & (values > top)
-    column = won.reshape(-1, *[1] * (x.dim() - 1))
-    return torch.where(column, x, best), torch.where(won, values, top)
+    return chosen(won, x, best), torch.where(won, values, top)

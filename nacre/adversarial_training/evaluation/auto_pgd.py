@@ -12,7 +12,7 @@ from nacre.adversarial_training.evaluation.access import WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES
 from nacre.adversarial_training.evaluation.stage import Tried
-from nacre.adversarial_training.threats.region import Region, column
+from nacre.adversarial_training.threats.region import Region, chosen, column
 from nacre.core.random import Source
 
 MOMENTUM = 0.75
@@ -72,6 +72,7 @@ class AutoPGD:
             "since": torch.zeros(count, dtype=torch.int64),
             "done": torch.zeros(count, dtype=torch.int64),
         }
+        state.update(region.reach(rows.clean))
         if self.rank is not None:
             state["other"] = self._aimed(target, rows)
         return state
@@ -104,19 +105,17 @@ class AutoPGD:
         finite = losses.isfinite()
         after["rises"] = state["rises"] + (losses > state["last"])
         better = finite & (losses > state["top"])
-        wide = column(better, x)
         after["top"] = torch.where(better, losses, state["top"])
-        after["best"] = torch.where(wide, x, state["best"])
-        after["slope"] = torch.where(wide, gradient, state["slope"])
+        after["best"] = chosen(better, x, state["best"])
+        after["slope"] = chosen(better, gradient, state["slope"])
         after["last"] = torch.where(finite, losses, state["last"])
         first = state["done"] == 0
         after["since"] = torch.where(first, 0, state["since"] + 1)
         after["rises"] = torch.where(first, 0, after["rises"])
         after["marked"] = torch.where(first, after["top"], state["marked"])
         halve = self._judged(after)
-        back = column(halve, x)
-        x = torch.where(back, after["best"], x)
-        gradient = torch.where(back, after["slope"], gradient)
+        x = chosen(halve, after["best"], x)
+        gradient = chosen(halve, after["slope"], gradient)
         return {**after, **self._stepped(region, clean, after, x, gradient, first)}
 
     def _judged(self, after: RowState) -> Tensor:
@@ -142,7 +141,7 @@ class AutoPGD:
     ) -> RowState:  # fmt: skip
         """The next point: most of a projected step, and a part of the last move."""
         step = region.steepest(gradient, 1.0) * column(after["step"], x)
-        aimed = region.project(x + step, clean)
+        aimed = region.within(step.add_(x), clean, after)
         share = column(torch.where(first, 1.0, MOMENTUM).to(x), x)
-        moved = region.project(x + share * (aimed - x) + (1 - share) * (x - after["old"]), clean)
-        return {"x": moved, "old": x, "done": after["done"] + 1}
+        moved = torch.lerp(x, aimed, share).addcmul_(x - after["old"], 1 - share)
+        return {"x": region.within(moved, clean, after), "old": x, "done": after["done"] + 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.climb import Climb
+from nacre.adversarial_training.evaluation.square import Square
 
-STAGES = (Climb, AutoPGD)
+STAGES = (Climb, AutoPGD, Square)
 """The laws run over them."""
