@@ -105,6 +105,7 @@ def test_a_share_outside_its_range_is_refused(share):
 def test_mart_is_the_loss_of_its_paper():
     batch, model = MLP.batch(6), MLP.model().requires_grad_(False)
     losses, moved = _losses(Mart(attack=PGD_5, beta=4.0), batch)
+    losses = losses.detach()
     clean = torch.softmax(model(batch["features"]), 1)
     attacked = torch.softmax(model(moved["adversarial"]), 1)
     for row, label in enumerate(batch["label"].tolist()):

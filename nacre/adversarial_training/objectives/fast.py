@@ -9,7 +9,7 @@ from typing import Literal, Self
 from torch import nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating, slopes
-from nacre.adversarial_training.objectives.guard import Guard
+from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.madry import WorstCase
 from nacre.adversarial_training.objectives.ramp import Ramp
 from nacre.adversarial_training.threats.ball import Ball
@@ -65,7 +65,7 @@ class Fast:
         """The objective, its start and its ball."""
         name = "N-FGSM" if self.start == "noise" else "FGSM from a random start"
         words = f"Fast trains on inputs moved by {name} around {self.ball.sentence()}."
-        return words if self.ramp is None else f"{words} {self.ramp.sentence()}"
+        return said(words, self.ramp, self.guard)
 
     def shortened(self, steps: int) -> tuple[Self, float]:
         """Itself, and 1: it has one step."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import Ascent
 from nacre.adversarial_training.attacks.evaluate import attacked
+from nacre.adversarial_training.objectives.ramp import Ramp
 from nacre.adversarial_training.threats.region import Region
 from nacre.core import require
 from nacre.core.errors import BadArgument
@@ -52,6 +53,14 @@ class Guard:
         if not 0 < self.floor < 1:
             raise BadArgument(f"floor={self.floor} must lie between 0 and 1")
 
+    def sentence(self) -> str:
+        """What ends the training, and where."""
+        return (
+            f"A guard ends the training where the accuracy under PGD of {self.steps} steps on "
+            f"{self.rows} public rows falls below {self.floor:.0%} of its best and that under FGSM "
+            "does not."
+        )
+
     def collapsed(
         self,
         curve: Sequence[Mapping[str, float]],  # points with `fgsm` and `pgd`, from 0 to 1
@@ -69,6 +78,11 @@ class Guard:
         best_pgd = max(point["pgd"] for point in points)
         best_fgsm = max(point["fgsm"] for point in points)
         return pgd < self.floor * best_pgd and fgsm >= self.floor * best_fgsm
+
+
+def said(words: str, ramp: Ramp | None, guard: Guard | None) -> str:
+    """The sentence of an objective, and those of what it has besides."""
+    return " ".join([words, *(each.sentence() for each in (ramp, guard) if each is not None)])
 
 
 @dataclass(eq=False)

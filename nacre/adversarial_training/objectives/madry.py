@@ -8,7 +8,7 @@ from typing import Literal, Self
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.options import AttackOption
-from nacre.adversarial_training.objectives.guard import Guard
+from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.objectives.searched import searched
 from nacre.adversarial_training.threats.ball import Ball
@@ -49,7 +49,7 @@ class Madry:
     def sentence(self) -> str:
         """The objective and its attack."""
         words = f"Madry trains on inputs moved by {self.attack.sentence()}."
-        return words if self.ramp is None else f"{words} {self.ramp.sentence()}"
+        return said(words, self.ramp, self.guard)
 
     def shortened(self, steps: int) -> tuple[Self, float]:
         """Itself with an attack of at most `steps` steps, and how many times as long a step with
