@@ -8,7 +8,6 @@ from typing import Literal
 
 from torch import nn
 
-from nacre.adversarial_training.ball import Ball
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.federation.twins import Twins
 from nacre.core.errors import BadArgument

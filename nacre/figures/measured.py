@@ -40,6 +40,9 @@ class CurvePoint(TypedDict):
     mae: NotRequired[float]
     rmse: NotRequired[float]
     r2: NotRequired[float]
+    fgsm: NotRequired[float]
+    """Accuracy under FGSM, where a guard watches the training; so `pgd`."""
+    pgd: NotRequired[float]
 
 
 class ClassFigures(TypedDict):

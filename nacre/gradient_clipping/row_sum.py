@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Self
 
 from torch import nn
 
 from nacre.core.errors import Incompatible
-from nacre.core.parts import Clip
+from nacre.core.parts import Clip, Objective
 from nacre.core.random import Source
 from nacre.core.types import Batch, BoundedSum
 
@@ -31,6 +32,13 @@ class RowSum(ABC):
     """Whether it can compute in bfloat16 and add up in float32."""
     holds_gradients: ClassVar[bool] = False
     """Whether the gradients of all units of a step lie in memory at the same time."""
+
+    objective: Objective
+    """What is minimised."""
+
+    def minimising(self, objective: Objective) -> Self:
+        """The same sum of another objective; what it learnt about the model stays."""
+        return replace(self, objective=objective)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType, reportReturnType]  # each sum is a dataclass
 
     @abstractmethod
     def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from nacre.adversarial_training import Fast
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.core.errors import FileDamaged
 from nacre.core.files import read_json
@@ -50,6 +51,8 @@ def continues(recipe: Recipe) -> bool:
 def balls(recipe: Recipe) -> list[tuple[str, Ball]]:
     """Every ball of the recipe and the key it stands under."""
     found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
-    if recipe.adversarial_training is not None:
-        found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))
+    option = recipe.adversarial_training
+    if option is not None:
+        key = "ball" if isinstance(option, Fast) else "attack.ball"
+        found.append((f"adversarial_training.{key}", option.ball))
     return found

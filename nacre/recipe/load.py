@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic_core import ValidationError
 from yaml import YAMLError  # pyright: ignore[reportMissingModuleSource]
 
+from nacre.adversarial_training.objectives.refused import refused
 from nacre.core.errors import RecipeError
 from nacre.models import OWN, Code
 from nacre.recipe.audits import NOT_BUILT
@@ -93,6 +94,7 @@ def read_text(document: Document, option: type[Option]) -> Option:
 def _recipe(data: bytes, name: str, folder: Path) -> Recipe:
     document = parse(data, name)
     _spell_out_audits(document)
+    _require_own_perturbations(document)
     recipe = read_text(document, Recipe)
     origin = Origin(name, data, document.lines, recipe_digest(recipe))
     return replace(recipe, folder=folder, origin=origin)
@@ -128,6 +130,15 @@ def _require_filled(document: Document) -> None:
 
 
 _NAMED = 5  # lines that the refusal of a draft names
+
+
+def _require_own_perturbations(document: Document) -> None:
+    """Refuses adversarial training in which one row moves another's perturbation, with the
+    reason, before its name is refused as unknown."""
+    found = refused(document.values.get("adversarial_training"))
+    if found is not None:
+        place, sentence = found
+        raise document.error(("adversarial_training", *place), sentence)
 
 
 def _spell_out_audits(document: Document) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nacre.adversarial_training import Madry, Trades
+from nacre.adversarial_training import AdversarialTraining
 from nacre.core.errors import BadArgument
 from nacre.data import AnyData, OfModel, Text
 from nacre.data.dataset import Schema
@@ -61,7 +61,7 @@ class Recipe:
     """Who is protected, and how well."""
     within_parties: WithinParties | None = None
     """What each party promises for its own rows, where the sections above protect whole parties."""
-    adversarial_training: Madry | Trades | None = None
+    adversarial_training: AdversarialTraining | None = None
     """Against which attack on its inputs the model is trained."""
     training: Training = field(default_factory=Training)
     """Steps, batch and optimizer."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from nacre.adversarial_training.objectives import OVERFITTED, Guarded
 from nacre.core.files import read_json
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
@@ -35,7 +36,7 @@ from nacre.training.averaged_weights import Averaged
 from nacre.training.curve import figure_in_words, figures
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import fit
-from nacre.training.holders import Setting, fixed
+from nacre.training.holders import Setting, fixed, guard_of
 from nacre.training.planned import PlannedLevels
 from nacre.training.step import State
 from nacre.training.unmoved import Unmoved
@@ -47,7 +48,7 @@ class Outcome:
 
     model: nn.Module
     done: int
-    stopped: str  # "completed", "stopped improving" or "finished early"
+    stopped: str  # "completed", "stopped improving", OVERFITTED or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     personal: tuple[str, ...] = ()  # weights that stayed with the parties
 
@@ -77,7 +78,8 @@ def _looped(
     level = begun(plan, setting, held, part, source, around, planned)
     option = plan.recipe.training.average
     average = Averaged(option, part) if option is not None else None
-    state, outcome = _restored(level.state, folder, devices, average, level.remembered)
+    guarded = guard_of(setting, held.public, held.private)
+    state, outcome = _restored(level.state, folder, devices, average, guarded, level.remembered)
     until = state.done if around.early else plan.rounds
     name = "rounds" if plan.federated else "steps"
     log = Log(folder / "released.jsonl") if folder is not None else None
@@ -85,7 +87,7 @@ def _looped(
         with around.watch.stage(name, plan.rounds) as advance:
             advance(state.done)
             watcher = _Watcher(
-                plan, around, _watched(plan, held), outcome, average, log, advance,
+                plan, around, _watched(plan, held), outcome, average, guarded, log, advance,
                 level, Unmoved(state.model),
             )  # fmt: skip
             if not watcher.ended(state):
@@ -99,10 +101,14 @@ def _looped(
     devices.gather()
     if average is not None:
         average.hand_over(part)
+    outcome.model, outcome.done, outcome.personal = model, state.done, level.personal
+    if guarded is not None and outcome.stopped == OVERFITTED:
+        guarded.best = devices.group.broadcast_tensors(guarded.best)
+        guarded.hand_over(part)
+        outcome.done = guarded.step(devices.group.broadcast(lambda: outcome.curve))
     if level.at_home is not None:
         level.at_home(part)
-    outcome.model, outcome.done, outcome.personal = model, state.done, level.personal
-    if around.early and state.done < plan.rounds:
+    if outcome.stopped != OVERFITTED and around.early and state.done < plan.rounds:
         outcome.stopped = "finished early"
     return outcome
 
@@ -123,7 +129,7 @@ def _written(plan: Plan, folder: Path | None) -> Any:
 
 def _restored(
     state: State, folder: Path | None, devices: Devices, average: Averaged | None,
-    remembered: ServerMemory | None,
+    guarded: Guarded | None, remembered: ServerMemory | None,
 ) -> tuple[State, Outcome]:  # fmt: skip
     outcome = Outcome(state.model, state.done, "completed")
     remembers = state.noise_state is not None
@@ -137,6 +143,8 @@ def _restored(
     devices.adopt()
     if average is not None:
         average.put_back(_named(tensors, _AVERAGE))
+    if guarded is not None:
+        guarded.best = _named(tensors, _BEST)
     if remembered is not None:
         remembered.put_back(tensors)
     outcome.curve = list(facts["curve"])
@@ -151,8 +159,8 @@ _NOISE = "noise."
 """What the noise remembers, among the tensors of a checkpoint in memory; on disk they lie apart."""
 
 
-_AVERAGE = "average."
-"""The average of the weights, among the tensors of a checkpoint."""
+_AVERAGE, _BEST = "average.", "best."
+"""The average of the weights, and those that a guard would go back to, in a checkpoint."""
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:
@@ -176,11 +184,11 @@ class _Watcher:
 
     def __init__(
         self, plan: Plan, around: Surroundings, rows: Rows | None, outcome: Outcome,
-        average: Averaged | None, log: Log | None, advance: Advance,
+        average: Averaged | None, guarded: Guarded | None, log: Log | None, advance: Advance,
         level: OutermostLevel, unmoved: Unmoved,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._rows, self._outcome = plan, around, rows, outcome
-        self._average, self._log, self._advance = average, log, advance
+        self._average, self._guarded, self._log, self._advance = average, guarded, log, advance
         self._level, self._unmoved = level, unmoved
         self._before = time.monotonic()
         self._task = pieces.task_of(plan.schema)
@@ -206,13 +214,21 @@ class _Watcher:
             self._around.devices.gather()
         if due or self._plan.federated:  # every round: what stops a federation is counted in them
             self._measure(state)
-        flat = self._flat()
-        if flat:
-            self._outcome.stopped = "stopped improving"
-        if due or flat:
+        ends = self._ends(due)
+        if ends is not None:
+            self._outcome.stopped = ends
+        if due or ends is not None:
             self._save(state)
         self._advance(1, self._note(state.done))
-        return flat
+        return ends is not None
+
+    def _ends(self, due: bool) -> str | None:
+        """Why training ends here, as its outcome says it."""
+        guarded, curve = self._guarded, self._outcome.curve
+        group = self._around.devices.group
+        if due and guarded and group.broadcast(lambda: guarded.option.collapsed(curve)):
+            return OVERFITTED
+        return "stopped improving" if self._flat() else None
 
     def _note(self, done: int) -> str:
         """The last public figure; of a round also what it took."""
@@ -225,15 +241,24 @@ class _Watcher:
         return ", ".join(part for part in found if part)
 
     def ended(self, state: State) -> bool:
-        """Whether the checkpoint was the last one of a run that had stopped improving."""
-        return self._outcome.stopped == "stopped improving" or state.done >= self._plan.rounds
+        """Whether the checkpoint was the last one of a run that was to end there."""
+        ended = self._outcome.stopped in ("stopped improving", OVERFITTED)
+        return ended or state.done >= self._plan.rounds
 
     def _measure(self, state: State) -> None:
-        if self._rows is not None and self._around.devices.group.first:
-            average = self._average
-            with average.shown(state.model) if average is not None else nullcontext():
-                found = figures(state.model, self._task, self._rows, self._watched)
-            self._outcome.curve.append({"round": state.done, **found})
+        guarded, average = self._guarded, self._average
+        watched = self._rows is not None or guarded is not None
+        if not watched or not self._around.devices.group.first:
+            return
+        point: dict[str, float] = {"round": state.done}
+        with average.shown(state.model) if average is not None else nullcontext():
+            if self._rows is not None:
+                point |= figures(state.model, self._task, self._rows, self._watched)
+            if guarded is not None:
+                point |= guarded.measured(state.model)
+            self._outcome.curve.append(point)
+            if guarded is not None:
+                guarded.follow(state.model, self._outcome.curve)
 
     def _flat(self) -> bool:
         if self._stop is None:
@@ -249,6 +274,8 @@ class _Watcher:
         tensors = checkpoint.collected(state.model, state.optimizer, self._around.devices)
         if self._average is not None:
             tensors |= {_AVERAGE + name: value for name, value in self._average.weights.items()}
+        if self._guarded is not None:
+            tensors |= {_BEST + name: value for name, value in self._guarded.best.items()}
         if self._level.remembered is not None:
             tensors |= self._level.remembered.tensors
         group.on_rank_zero(lambda: self._write(folder, tensors, state), None)

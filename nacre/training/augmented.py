@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor, nn
 
+from nacre.adversarial_training.objectives import at
 from nacre.core.parts import Objective
 from nacre.core.random import Source
 from nacre.core.types import Batch
@@ -22,6 +24,10 @@ class Augmented:
 
     objective: Objective
     copies: Copies
+
+    def at(self, done: float) -> Self:
+        """The objective at this share of the run's steps, on the same copies."""
+        return replace(self, objective=at(self.objective, done))
 
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The copies as `objective` wants them."""

@@ -11,13 +11,16 @@ does not promise, so nothing that is answered for in a ledger may depend on it.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from nacre.adversarial_training.objectives import at
 from nacre.core.errors import NacreError
 from nacre.core.parts import Clip, GradientSum, Objective
 from nacre.core.random import Source
@@ -52,6 +55,12 @@ class Compiled:
         self._compiled: nn.Module = torch.compile(  # pyright: ignore[reportAttributeAccessIssue]
             model, dynamic=True, options={"fallback_random": True}
         )
+
+    def at(self, done: float) -> Self:
+        """The objective at this share of the run's steps, through the model compiled already."""
+        other = copy.copy(self)
+        other._plain = at(self._plain, done)
+        return other
 
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """As the plain objective perturbs."""

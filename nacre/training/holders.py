@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import nn
 
+from nacre.adversarial_training.objectives import Guarded
 from nacre.core.parts import Noise, Shape
 from nacre.core.random import Source, digest
 from nacre.core.tensors import detached, finite, parameters_of, subtract, trainable
@@ -61,7 +62,7 @@ def parts(setting: Setting, mechanism: Mechanism, model: nn.Module) -> Parts:
 def _parts(setting: Setting, mechanism: Mechanism, sums: RowSum) -> Parts:
     return Parts(
         sampling=mechanism.sampling,
-        sums=lambda step: sums,
+        sums=pieces.scheduled(setting.recipe, sums),
         noise=mechanism.noise,
         adjacency=mechanism.adjacency,
         shape=pieces.shape(setting.recipe),
@@ -78,6 +79,22 @@ def units(
     if privacy is not None and privacy.unit == "group":
         return Units(rows, "group", privacy.rows_per_unit, source.child("rows"))
     return Units(rows, "example", None, source.child("rows"), numbered_by=numbered_by)
+
+
+def guard_of(
+    setting: Setting,
+    public: Rows | None,  # scaled
+    private: Mapping[str, Rows],  # scaled, by holder; looked at where they are declared public
+) -> Guarded | None:
+    """The guard of the recipe, if it has one, over public rows. A plan without any is refused."""
+    option = setting.recipe.adversarial_training
+    if option is None or option.guard is None:
+        return None
+    assert public is not None or setting.recipe.data.public_demonstration
+    rows = public if public is not None else next(iter(private.values()))
+    batch = {"features": rows.features, "label": rows.label}
+    region = option.ball.region(setting.space)
+    return Guarded(option.guard, pieces.task_of(setting.schema), region, batch)
 
 
 class Workplace:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Standard
+from nacre.adversarial_training.objectives import at
 from nacre.core.parts import Objective, Sampling, Task
 from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
@@ -101,6 +102,14 @@ def sums(
     if not recipe.execution.compile or decided is False:
         return chosen, why
     return _compiled(recipe, chosen, why, model, random_batch(recipe, schema, units), decided)
+
+
+def scheduled(recipe: Recipe, sums: RowSum) -> Callable[[int], RowSum]:
+    """The sum of each step: the same one, but for a threat that grows over the first steps."""
+    option, total = recipe.adversarial_training, recipe.training.steps
+    if option is None or option.ramp is None:
+        return lambda step: sums
+    return lambda step: sums.minimising(at(sums.objective, step / total))
 
 
 def _compiled(

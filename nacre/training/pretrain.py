@@ -10,6 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from nacre.adversarial_training import Standard
+from nacre.adversarial_training.objectives import at
 from nacre.core.random import Source
 from nacre.core.tensors import assign, detached, subtract, trainable
 from nacre.core.types import Tensors
@@ -41,7 +42,7 @@ def pretrain(
     model.train()
     parts = Parts(
         sampling=ShuffledSampling().build(min(option.batch, len(public)), len(public)),
-        sums=lambda step: Whole(objective),
+        sums=lambda step: Whole(at(objective, step / option.steps)),
         noise=NoNoise(because="the rows are public"),
         adjacency="add_or_remove",
     )

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
+from nacre.adversarial_training import FGSM, PGD, Ball, Fast, Madry, Mart, Ramp, Trades
+from nacre.adversarial_training.objectives.mart import margin_loss
+from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 from tests.laws.zoo import GROUPS, MLP
@@ -98,3 +100,98 @@ def test_a_beta_that_weighs_nothing_is_refused(beta):
 def test_a_share_outside_its_range_is_refused(share):
     with pytest.raises(ValueError, match=f"clean_share={share} must lie between 0 and 1"):
         Madry(attack=PGD_5, clean_share=share)
+
+
+def test_mart_is_the_loss_of_its_paper():
+    batch, model = MLP.batch(6), MLP.model().requires_grad_(False)
+    losses, moved = _losses(Mart(attack=PGD_5, beta=4.0), batch)
+    losses = losses.detach()
+    clean = torch.softmax(model(batch["features"]), 1)
+    attacked = torch.softmax(model(moved["adversarial"]), 1)
+    for row, label in enumerate(batch["label"].tolist()):
+        wrong = max(float(p) for k, p in enumerate(attacked[row]) if k != label)
+        boosted = -math.log(float(attacked[row, label])) - math.log(1 - wrong)
+        kl = float((clean[row] * (clean[row] / attacked[row]).log()).sum())
+        expected = boosted + 4.0 * kl * (1 - float(clean[row, label]))
+        assert float(losses[row]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_marts_margin_is_finite_where_a_wrong_class_is_certain():
+    outputs = torch.tensor([[0.0, 1000.0, 0.0]], requires_grad=True)
+    loss = margin_loss(outputs, torch.tensor([0]))
+    loss.sum().backward()
+    assert float(loss) == pytest.approx(1000 - math.log(2))
+    assert torch.isfinite(outputs.grad).all()
+
+
+def test_mart_needs_classes():
+    class Numbers:
+        kind = "regression"
+
+    with pytest.raises(Incompatible, match="the task is regression; use `kind: trades`"):
+        Mart(attack=PGD_5).build(Numbers(), SPACE)
+
+
+def test_fast_on_a_linear_model_reaches_the_closed_form():
+    """The gradient is the same everywhere: from a start s the step ends at clip(s + 1.25 r sign)
+    inside the ball, and at s + r sign, unclipped, from the noise of N-FGSM."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 2)
+    batch = MLP.batch(200) | {"label": torch.zeros(200, dtype=torch.int64)}
+    up = (model.weight[1] - model.weight[0]).detach().sign()
+    for start, low, high in (("uniform", 0.25, 1.0), ("noise", -1.0, 3.0)):
+        option = Fast(ball=Ball(radius=0.3), start=start)
+        _, moved = _losses_of(option, model, batch)
+        share = (moved["adversarial"] - batch["features"]) * up / 0.3
+        assert share.min() >= low - 1e-4
+        assert share.max() <= high + 1e-4
+        assert share.min() < low + 0.3
+        assert share.max() > high - 0.3
+
+
+def _losses_of(option, model, batch):
+    objective = option.build(MLP.task, SPACE)
+    moved = objective.perturb(model, batch, SOURCE)
+    return objective.losses(model, moved), moved
+
+
+def test_fast_takes_one_pass_and_a_kept_last_point_as_many_as_it_has_steps():
+    passes = []
+    model = MLP.model()
+    model.register_forward_hook(lambda *_: passes.append(1))
+    for option, expected in (
+        (Fast(ball=Ball(radius=0.3)), 1),
+        (Madry(attack=PGD(ball=Ball(radius=0.3), steps=7, keep="last")), 7),
+        (Madry(attack=PGD(ball=Ball(radius=0.3), steps=7)), 9),
+        (Trades(attack=PGD(ball=Ball(radius=0.3), steps=7, keep="last")), 8),
+    ):
+        passes.clear()
+        option.build(MLP.task, SPACE).perturb(model, MLP.batch(4), SOURCE)
+        assert len(passes) == expected
+
+
+def test_a_kept_last_point_is_where_the_climb_ends():
+    """On a model that is linear every climb that is long enough ends at the far corner."""
+    model = torch.nn.Linear(6, 2)
+    batch = MLP.batch(5) | {"label": torch.zeros(5, dtype=torch.int64)}
+    option = Madry(attack=PGD(ball=Ball(radius=0.3), steps=5, keep="last"))
+    _, moved = _losses_of(option, model, batch)
+    corner = batch["features"] + 0.3 * (model.weight[1] - model.weight[0]).detach().sign()
+    torch.testing.assert_close(moved["adversarial"], corner)
+
+
+def test_restarts_have_nothing_to_choose_from_where_the_last_point_is_kept():
+    with pytest.raises(ValueError, match=r"restarts=2 are of no use .* set `keep: worst`"):
+        PGD(ball=Ball(radius=0.1), restarts=2, keep="last")
+
+
+def test_a_ramp_grows_in_a_straight_line():
+    ramp = Ramp(share=0.4, radius=0.5, steps=1)
+    assert [ramp.radius_at(done) for done in (0.0, 0.2, 0.4, 1.0)] == [0.5, 0.75, 1.0, 1.0]
+    assert [ramp.steps_at(done, 7) for done in (0.0, 0.2, 0.4)] == [1, 4, 7]
+    assert Ramp(share=0.0).radius_at(0.0) == 1.0
+    assert Ramp(steps=9).steps_at(0.0, 7) == 7
+    with pytest.raises(ValueError, match="share=nan must lie between 0 and 1"):
+        Ramp(share=math.nan)
+    with pytest.raises(ValueError, match="steps=0 must be at least 1"):
+        Ramp(steps=0)

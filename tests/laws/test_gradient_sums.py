@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nacre.adversarial_training import PGD, Ball, Madry, StandardTraining, Trades
+from nacre.adversarial_training import PGD, Ball, Madry, Mart, StandardTraining, Trades
 from nacre.core import rows
 from nacre.core.random import Source
 from nacre.core.tensors import norm, trainable
@@ -65,11 +65,14 @@ def _one(kind, animal, objective=None):
 
 def _objectives(animal):
     pgd = PGD(ball=Ball(radius=0.1), steps=2)
-    for option in (StandardTraining(), Madry(attack=pgd, clean_share=0.3), Trades(attack=pgd)):
-        objective = option.build(animal.task, FeatureSpace(animal.shape))
-        yield objective
+    options = [StandardTraining(), Madry(attack=pgd, clean_share=0.3), Trades(attack=pgd)]
+    if animal.task.kind == "classification":
+        options.append(Mart(attack=pgd))
+    built = [option.build(animal.task, FeatureSpace(animal.shape)) for option in options]
+    yield from built
     if len(animal.shape) == 3:
-        yield Augmented(objective, Copies(count=2, flip=True, shift=1))
+        for objective in built[2:]:
+            yield Augmented(objective, Copies(count=2, flip=True, shift=1))
 
 
 def _pairs(kind, animal):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,14 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Ascent:
-    """Steepest steps inside a region; the best point of each row is kept.
+    """Steepest steps inside a region; the best point of each row is kept, or the last one.
 
     *Guarantee:* row i of the result lies in its region, depends on row i, its unit's number and
-    `source` alone, and its loss in evaluation mode is never below the clean one. Nothing of the
-    model changes: mode, `requires_grad`, `.grad` and buffers are as they were, after an exception
-    too. A point whose loss is not finite is never taken; a gradient that is absent, zero or not
-    finite moves nothing. An empty batch comes back as it is.
+    `source` alone, and, where the best is kept, its loss in evaluation mode is never below the
+    clean one. Nothing of the model changes: mode, `requires_grad`, `.grad` and buffers are as they
+    were, after an exception too. Of the points that are compared none is taken whose loss is not
+    finite; a gradient that is absent, zero or not finite moves nothing. An empty batch comes back
+    as it is.
     """
 
     region: Region
@@ -42,12 +44,15 @@ class Ascent:
     step: float  # length of one step, as a share of the radius
     restarts: int = 1
     random_start: bool = False
+    last: bool = False  # hand on the last point unscored, which saves two passes; one climb only
 
     def __call__(self, model: nn.Module, batch: Batch, losses: Losses, source: Source) -> Batch:
         """The batch with the worst features found for it; one row an entry."""
         clean = batch["features"].detach()
         if not len(clean):
             return batch
+        if self.last:
+            return {**batch, "features": self._last(model, batch, clean, losses, source)}
         reach = self.region.reach(clean)
         best, top = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
         with evaluating(model):
@@ -56,12 +61,30 @@ class Ascent:
             for restart in range(self.restarts):
                 x = self._start(clean, batch["unit"], source.child("start", restart))
                 for _ in range(self.steps):
-                    values, gradient = _slopes(model, {**batch, "features": x}, losses)
+                    values, gradient = slopes(model, {**batch, "features": x}, losses)
                     best, top = _better(best, top, x, values)
                     x = self.region.stepped(x, gradient, self.step, clean, reach)
                 values = scores(model, {**batch, "features": x}, losses)
                 best, top = _better(best, top, x, values)
         return {**batch, "features": best}
+
+    def weakened(self, radius: float, steps: Callable[[int], int]) -> Self:
+        """The same climb with this share of the radius and `steps` of its number of steps; with
+        fewer of them each is longer, so the way is as long, but at most the ball's width."""
+        fewer = steps(self.steps)
+        step = self.step if fewer == self.steps else min(2.0, self.step * self.steps / fewer)
+        return replace(self, region=self.region.scaled(radius), steps=fewer, step=step)
+
+    def _last(
+        self, model: nn.Module, batch: Batch, clean: Tensor, losses: Losses, source: Source
+    ) -> Tensor:
+        x = self._start(clean, batch["unit"], source.child("start", 0))
+        reach = self.region.reach(clean)
+        with evaluating(model):
+            for _ in range(self.steps):
+                _, gradient = slopes(model, {**batch, "features": x}, losses)
+                x = self.region.stepped(x, gradient, self.step, clean, reach)
+        return x
 
     def _start(self, clean: Tensor, unit: Tensor, source: Source) -> Tensor:
         """(R, *shape): the clean point, or a random one keyed by the row's unit."""
@@ -76,7 +99,7 @@ def scores(model: nn.Module, batch: Batch, losses: Losses) -> Tensor:
     return losses(model, batch).detach()
 
 
-def _slopes(model: nn.Module, batch: Batch, losses: Losses) -> tuple[Tensor, Tensor]:
+def slopes(model: nn.Module, batch: Batch, losses: Losses) -> tuple[Tensor, Tensor]:
     """(R,) losses and (R, *shape) their gradients by the input alone.
 
     Each row's loss depends on its own input only, so the gradient of the sum holds all of them.

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -46,6 +47,10 @@ class Region(ABC):
         inside = self._shrink(torch.where(torch.isfinite(x), x, centre), centre)
         inside = inside.to(centre.dtype).clamp(*self.legal(centre))
         return torch.where(self.radii.to(centre.device) > 0, inside, centre)
+
+    def scaled(self, share: float) -> Self:
+        """The region with all radii this many times as large; the legal range stays."""
+        return replace(self, radii=self.radii * share)
 
     @abstractmethod
     def start(

@@ -19,6 +19,11 @@ from nacre.federated_learning import PlainGather
 from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, key_of_rows, protection_of, protections_of
+from nacre.planning.refusals.attacks import (
+    guards_have_public_rows,
+    mart_has_classes,
+    ramps_know_their_end,
+)
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
     moving_rules_see_every_step,
@@ -289,7 +294,7 @@ def audits_have_their_rows(facts: RecipeFacts) -> None:
     """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
     canaries."""
     recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
-    trained_against = adversarial.attack.ball if adversarial is not None else None
+    trained_against = adversarial.ball if adversarial is not None else None
     for option in recipe.audit:
         missing = option.lacks(recipe.data, trained_against)
         if missing is not None:
@@ -371,6 +376,9 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     balls_fit_the_features,
     audits_have_their_rows,
     attackers_meet_a_federation,
+    mart_has_classes,
+    ramps_know_their_end,
+    guards_have_public_rows,
     parties_are_one_process,
     parties_can_be_stacked,
     drift_terms_act,

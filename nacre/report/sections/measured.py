@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from nacre.adversarial_training.objectives import OVERFITTED
 from nacre.audit.federation.facts import BackdoorFacts, PoisoningFacts
 from nacre.audit.finding import MEANING, Verdict
 from nacre.figures.intervals import IntervalFacts
@@ -268,9 +269,28 @@ def training(evidence: Evidence) -> Section:
             f"the private side: {said}. Losses on private rows are not on this page."
             + (f" Time: {spent}." if spent else "")
         ),
+        *_overfitted(evidence),
         *_curve(evidence),
     ]
     return Section("training", "Training", blocks)
+
+
+def _overfitted(evidence: Evidence) -> list[AnyBlock]:
+    """Why a guard ended the training, and which model is left; nothing where none did."""
+    outcome = evidence["outcome"]
+    if outcome["stopped"] != OVERFITTED:
+        return []
+    points = {point["round"]: point for point in outcome["curve"] if "pgd" in point}
+    kept, last = points[outcome["done"]], points[max(points)]
+    return [
+        TextBlock(
+            f"The guard ended the training: accuracy under PGD on public rows fell from "
+            f"{percent(kept.get('pgd', 0.0))} to {percent(last.get('pgd', 0.0))} while under FGSM "
+            f"it was {percent(last.get('fgsm', 0.0))}, so the model had learnt to withstand one "
+            f"step and no attack. The model is that of step {outcome['done']:,}, the best under "
+            "PGD."
+        )
+    ]
 
 
 def _older(evidence: Evidence) -> str:

@@ -1,0 +1,111 @@
+"""The clean loss, and how far an attack can move the outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.attacks.pgd import PGD
+from nacre.adversarial_training.objectives.guard import Guard, said
+from nacre.adversarial_training.objectives.ramp import Ramp, eased
+from nacre.adversarial_training.objectives.searched import searched
+from nacre.adversarial_training.threats.ball import Ball
+from nacre.core import require, rows
+from nacre.core.errors import BadArgument
+from nacre.core.parts import Attack, Objective, Task
+from nacre.core.random import Source
+from nacre.core.types import Batch, FeatureSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trades:
+    """Minimise the clean loss plus `beta` times how far an attack can move the outputs.
+
+    *Source:* Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and
+    Accuracy", https://arxiv.org/abs/1901.08573, equation 5, with beta = 1 / lambda.
+    """
+
+    kind: Literal["trades"] = "trades"
+    attack: PGD
+    """The search, which climbs the divergence. It starts at random: at the clean input the
+    divergence is smallest and has no gradient, so neither FGSM nor a clean start could move."""
+    beta: float = 6.0
+    """Weight of the divergence against the clean loss."""
+    ramp: Ramp | None = None
+    """A threat that grows over the first steps; None has all of it from the first step on."""
+    guard: Guard | None = None
+    """Ends training at catastrophic overfitting; it needs public rows."""
+
+    def __post_init__(self) -> None:
+        require.not_negative(beta=self.beta)
+        if not self.attack.random_start:
+            raise BadArgument(
+                "attack.random_start=False leaves the search where the divergence has no "
+                "gradient: set `random_start: true`"
+            )
+
+    @property
+    def ball(self) -> Ball:
+        """How far an input may move."""
+        return self.attack.ball
+
+    def sentence(self) -> str:
+        """The objective and its attack."""
+        words = f"TRADES trains on inputs moved by {self.attack.sentence()}."
+        return said(words, self.ramp, self.guard)
+
+    def shortened(self, steps: int) -> tuple[Self, float]:
+        """Itself with an attack of at most `steps` steps, and how many times as long a step with
+        the whole attack takes."""
+        attack, longer = self.attack.shortened(steps)
+        return replace(self, attack=attack), longer
+
+    def build(self, task: Task, space: FeatureSpace) -> Objective:
+        """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
+        return Consistent(task, self.attack.build(space), self.beta, self.ramp)
+
+
+@dataclass(frozen=True, eq=False)
+class Consistent:
+    """The part that `Trades` builds: clean loss + beta * divergence(clean, attacked)."""
+
+    task: Task
+    attack: Attack
+    beta: float
+    ramp: Ramp | None = None
+
+    def at(self, done: float) -> Self:
+        """The objective at this share of the run's steps."""
+        return replace(self, attack=eased(self.attack, self.ramp, done))
+
+    def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
+        """The batch with `adversarial`: rows moved to where the outputs change most.
+
+        The clean outputs that the search climbs away from are constants, in evaluation mode; they
+        travel in the batch, so an attack may take its rows in any portions.
+        """
+        if self.beta == 0:
+            return batch
+        flat = rows.flatten(batch)
+        with evaluating(model), torch.no_grad():
+            reference = self.task.predict(model, flat["features"])
+        known = {**flat, "reference": reference}
+        return searched(model, batch, known, self.attack, self._divergence, source)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-> (B,), of a batch that `perturb` returned; gradients flow through both outputs."""
+        if self.beta == 0:
+            return self.task.losses(model, batch)
+        flat = rows.flatten(batch)
+        clean = self.task.predict(model, flat["features"])
+        moved = self.task.predict(model, flat["adversarial"])
+        loss = self.task.row_losses(clean, flat["label"])
+        return rows.per_unit(loss + self.beta * self.task.divergence(clean, moved), batch)
+
+    def _divergence(self, model: nn.Module, batch: Batch) -> Tensor:
+        outputs = self.task.predict(model, batch["features"])
+        return self.task.divergence(batch["reference"], outputs)

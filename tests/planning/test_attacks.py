@@ -1,0 +1,67 @@
+"""Training against attacks that a plan refuses, with the reason and the remedy."""
+
+import pytest
+
+from nacre.adversarial_training.objectives.refused import REFUSED
+from nacre.core.errors import Incompatible, RecipeError, UnsupportedLayer
+from nacre.planning.plan import plan
+from nacre.recipe.load import loads
+from tests.planning.test_clipping import DIGITS
+from tests.recipe.texts import SMALL
+from tests.training.tiny import CENTRAL, FEDERATED, changed, recipe
+
+FAST = {"kind": "fast", "ball": {"radius": 0.2}}
+PRIVATE = """
+differential_privacy: {unit: example, epsilon: 4, delta: 1e-4}
+"""
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "FGSM-PCO"])
+@pytest.mark.parametrize("private", ["", PRIVATE])
+def test_perturbations_that_rows_share_are_refused_by_name(name, private):
+    spelt = (
+        f"adversarial_training: {{kind: {name}}}\n",
+        f"adversarial_training: {{kind: madry, attack: {{kind: {name}}}}}\n",
+        f"adversarial_training: {{kind: trades, {name}: 0.005}}\n",
+    )
+    for section in spelt:
+        with pytest.raises(RecipeError) as caught:
+            loads(SMALL + private + section)
+        assert str(caught.value).count("; use `kind: ") == 1
+        assert caught.value.key.startswith("adversarial_training.")
+        assert not caught.value.others
+
+
+def test_other_kinds_are_unknown_as_ever():
+    with pytest.raises(RecipeError, match="'fest' is unknown; did you mean `fast`"):
+        loads(SMALL + "adversarial_training: {kind: fest}\n")
+
+
+@pytest.mark.slow
+def test_a_ramp_is_refused_in_a_federation(tmp_path):
+    option = FAST | {"ramp": {"share": 0.5}}
+    with pytest.raises(Incompatible, match="parties start theirs anew in each round; leave it"):
+        plan(recipe(tmp_path, FEDERATED, adversarial_training=option))
+
+
+@pytest.mark.slow
+def test_a_guard_without_public_rows_is_refused(tmp_path):
+    option = FAST | {"guard": {}}
+    bare = changed(
+        CENTRAL, {"data.public_demonstration": None, "data.test": None, "data.size": 150}
+    )
+    with pytest.raises(Incompatible, match="they must be public, and the recipe declares none"):
+        plan(recipe(tmp_path, bare, adversarial_training=option))
+    plan(recipe(tmp_path, DIGITS, adversarial_training=option))
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_refused_with_an_attack_as_without(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))\n"
+    )
+    model = {"kind": "python", "call": "mine:net"}
+    with pytest.raises(UnsupportedLayer, match=r"BatchNorm.*GroupNorm"):
+        plan(recipe(tmp_path, CENTRAL, model=model, adversarial_training=FAST))
