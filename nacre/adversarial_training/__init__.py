@@ -9,7 +9,14 @@ from nacre.adversarial_training.objectives import (
     StandardTraining,
     Trades,
 )
-from nacre.adversarial_training.threats import Ball, Region
+from nacre.adversarial_training.threats import (
+    Ball,
+    ColumnMove,
+    LinearRelation,
+    RatioRelation,
+    Region,
+    TableThreat,
+)
 
 __all__ = [
     "ATTACKS",
@@ -18,11 +25,15 @@ __all__ = [
     "PGD",
     "AttackOption",
     "Ball",
+    "ColumnMove",
+    "LinearRelation",
     "Madry",
     "ObjectiveOption",
+    "RatioRelation",
     "Region",
     "Standard",
     "StandardTraining",
+    "TableThreat",
     "Trades",
     "attacked",
 ]

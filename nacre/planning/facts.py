@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core.errors import FileDamaged
 from nacre.core.files import read_json
 from nacre.core.types import FeatureSpace
@@ -47,8 +47,8 @@ def continues(recipe: Recipe) -> bool:
     return isinstance(recipe.model, FormerRun)
 
 
-def balls(recipe: Recipe) -> list[tuple[str, Ball]]:
-    """Every ball of the recipe and the key it stands under."""
+def balls(recipe: Recipe) -> list[tuple[str, ThreatOption]]:
+    """Every threat of the recipe and the key it stands under."""
     found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
     if recipe.adversarial_training is not None:
         found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.data import AnyData, Text
@@ -21,7 +21,7 @@ class AuditOfRows:
     """Whether it needs inputs that can be moved by a radius."""
 
     @property
-    def own_ball(self) -> Ball | None:
+    def own_ball(self) -> ThreatOption | None:
         """The ball that the recipe names with the audit, or None."""
         return None
 
@@ -41,7 +41,7 @@ class Evasion:
     """Attack the finished model's inputs: PGD with restarts on the test rows (Madry 2018)."""
 
     kind: Literal["evasion"] = "evasion"
-    ball: Ball | None = None
+    ball: ThreatOption | None = None
     """How far an input may move; the ball of `adversarial_training` where absent."""
     steps: int = 40
     """Gradient steps of each start."""
@@ -56,7 +56,7 @@ class Evasion:
     moves_inputs: ClassVar[bool] = True
 
     @property
-    def own_ball(self) -> Ball | None:
+    def own_ball(self) -> ThreatOption | None:
         """`ball`."""
         return self.ball
 
@@ -65,7 +65,7 @@ class Evasion:
         moved = f" inside {self.ball.sentence()}" if self.ball is not None else ""
         return f"evasion: test rows moved{moved} by {self.restarts} x {self.steps} steps of PGD"
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """What the recipe does not give the audit, with the remedy; None where nothing is missing.
 
         `ball` is the one that the model is trained against.
@@ -103,7 +103,7 @@ class Membership(AuditOfRows):
         """The attack with its numbers."""
         return f"membership: losses of at most {self.rows:,} rows of each cohort"
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """Test rows."""
         return without_test_rows(self.kind, data)
 
@@ -131,7 +131,7 @@ class CanaryAudit(AuditOfRows):
         """The attack with its numbers."""
         return f"canaries: each random secret ranked among {self.candidates:,} others"
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """Canaries, or other secrets to rank them among."""
         canaries = data.canaries if isinstance(data, Text) else None
         if canaries is None:
