@@ -28,7 +28,8 @@ class ColumnSearch:
 
     A child takes each column from one of two parents, a few columns from a random legal row or
     from the clean one, and takes the place of the worst candidate if it has a better margin. It is
-    repaired before it is asked, so that only the margin has to be sought.
+    repaired before it is asked, so that only the margin has to be sought. No two candidates are equal:
+    among whole numbers and categories they would soon all be one.
 
     *Source:* the idea of MOEVA (Simonetto et al. 2022, https://arxiv.org/abs/2112.01156), whose
     candidates break constraints and are selected for that as well.
@@ -65,7 +66,8 @@ class ColumnSearch:
         margins = torch.where(margins.isfinite(), margins, torch.full_like(margins, -torch.inf))
         after, every = dict(state), torch.arange(len(x))
         worst = state["margins"].argmin(1)
-        better = margins > state["margins"][every, worst]
+        known = (state["kept"] == x[:, None]).flatten(2).all(2) & state["margins"].isfinite()
+        better = (margins > state["margins"][every, worst]) & ~known.any(1)
         after["kept"], after["margins"] = state["kept"].clone(), state["margins"].clone()
         after["kept"][every[better], worst[better]] = x[better]
         after["margins"][every[better], worst[better]] = margins[better]
