@@ -14,7 +14,14 @@ from nacre.adversarial_training.objectives import (
     StandardTraining,
     Trades,
 )
-from nacre.adversarial_training.threats import Ball, Region
+from nacre.adversarial_training.threats import (
+    Ball,
+    ColumnMove,
+    LinearRelation,
+    RatioRelation,
+    Region,
+    TableThreat,
+)
 
 __all__ = [
     "ATTACKS",
@@ -24,15 +31,19 @@ __all__ = [
     "AdversarialTraining",
     "AttackOption",
     "Ball",
+    "ColumnMove",
     "Fast",
     "Guard",
+    "LinearRelation",
     "Madry",
     "Mart",
     "ObjectiveOption",
     "Ramp",
+    "RatioRelation",
     "Region",
     "Standard",
     "StandardTraining",
+    "TableThreat",
     "Trades",
     "attacked",
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.federation.twins import Twins
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Task
@@ -63,7 +63,7 @@ class Target:
     members_public: bool = False
     test_public: bool = False
     """Also of the outsiders, which are test rows."""
-    ball: Ball | None = None
+    ball: ThreatOption | None = None
     """The ball of `adversarial_training`: what an evasion audit takes where it names none."""
     classes: tuple[str, ...] = ()
     """Names of the classes, () where they have none."""

@@ -163,3 +163,8 @@ class FeatureSpace:
     low: Tensor = field(default_factory=lambda: torch.tensor(-math.inf))
     high: Tensor = field(default_factory=lambda: torch.tensor(math.inf))
     categorical: tuple[str, ...] = ()  # names whose values are categories: no small change exists
+    # columns whose entries, named `column=category`, hold a single 1; of one entry: a yes or no
+    choices: tuple[str, ...] = ()
+    # the declared range in the features' own units, float64; `low` and `high` are its rounded image
+    least: Tensor = field(default_factory=lambda: torch.tensor(-math.inf, dtype=torch.float64))
+    most: Tensor = field(default_factory=lambda: torch.tensor(math.inf, dtype=torch.float64))

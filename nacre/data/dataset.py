@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nacre.core.errors import BadArgument, DataError
+from nacre.core.types import FeatureSpace
 from nacre.data.columns.column import Column
 
 if TYPE_CHECKING:
@@ -52,6 +54,27 @@ class Schema:
     def feature_names(self) -> tuple[str, ...]:
         """A name per input entry; one-hot entries are `column=category`. () for images."""
         return tuple(name for column in self.columns for name in column.entries())
+
+    def space(self) -> FeatureSpace:
+        """What inputs mean before they are scaled: names, declared ranges and categories."""
+        entries = [entry for column in self.columns for entry in column.layout()]
+        ranges = [(entry.low, entry.high) for entry in entries] or [(self.low, self.high)]
+        low = [-math.inf if least is None else least for least, _ in ranges]
+        high = [math.inf if most is None else most for _, most in ranges]
+        shape = (len(entries),) if entries else ()
+        least, most = (
+            torch.tensor(bound, dtype=torch.float64).reshape(shape) for bound in (low, high)
+        )
+        return FeatureSpace(
+            self.shape,
+            self.feature_names(),
+            low=least.float(),
+            high=most.float(),
+            least=least,
+            most=most,
+            categorical=tuple(entry.name for entry in entries if entry.coded),
+            choices=tuple(c.name for c in self.columns if c.kind in ("category", "boolean")),
+        )
 
     def bounds(self) -> list[tuple[str, float | None, float | None]]:
         """(name, low, high) of everything that has a range of its own, as codes have not."""

@@ -90,17 +90,8 @@ class Scaler:
 
     def space(self, schema: Schema) -> FeatureSpace:
         """What the model's inputs mean; names are those of `schema.feature_names()`."""
-        categorical = tuple(
-            entry.name for column in schema.columns for entry in column.layout() if entry.coded
-        )
-        return FeatureSpace(
-            schema.shape,
-            schema.feature_names(),
-            self.scale,
-            self.offset,
-            self.low,
-            self.high,
-            categorical,
+        return replace(
+            schema.space(), scale=self.scale, offset=self.offset, low=self.low, high=self.high
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -181,19 +172,10 @@ def fit_scaling(option: ScalingOption, schema: Schema, public: Rows | None) -> S
 
 def _declared(schema: Schema) -> tuple[Tensor, Tensor, Tensor]:
     """(low, high, whether an entry is a code); an undeclared bound is infinite."""
-    if not schema.columns:
-        least = -math.inf if schema.low is None else float(schema.low)
-        most = math.inf if schema.high is None else float(schema.high)
-        return torch.tensor(least), torch.tensor(most), torch.tensor(False)
-    entries = [entry for column in schema.columns for entry in column.layout()]
-    low = [-math.inf if entry.low is None else entry.low for entry in entries]
-    high = [math.inf if entry.high is None else entry.high for entry in entries]
-    category = [entry.coded for entry in entries]
-    return (
-        torch.tensor(low, dtype=torch.float32),
-        torch.tensor(high, dtype=torch.float32),
-        torch.tensor(category),
-    )
+    space = schema.space()
+    coded = [entry.coded for column in schema.columns for entry in column.layout()]
+    category = torch.tensor(coded) if coded else torch.tensor(False)
+    return space.low, space.high, category
 
 
 def _standard(public: Rows, low: Tensor, high: Tensor, clamp: float) -> Scaler:

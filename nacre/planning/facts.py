@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from nacre.adversarial_training import Fast
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core.errors import FileDamaged
 from nacre.core.files import read_json
 from nacre.core.types import FeatureSpace
@@ -48,8 +48,8 @@ def continues(recipe: Recipe) -> bool:
     return isinstance(recipe.model, FormerRun)
 
 
-def balls(recipe: Recipe) -> list[tuple[str, Ball]]:
-    """Every ball of the recipe and the key it stands under."""
+def balls(recipe: Recipe) -> list[tuple[str, ThreatOption]]:
+    """Every threat of the recipe and the key it stands under."""
     found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
     option = recipe.adversarial_training
     if option is not None:

@@ -21,7 +21,7 @@ from nacre.core.errors import BadArgument, Refusal
 from nacre.core.parts import Sampling
 from nacre.core.run_folder import reopen
 from nacre.core.theirs import version_of
-from nacre.core.types import FeatureSpace, Unit
+from nacre.core.types import Unit
 from nacre.data.dataset import Schema
 from nacre.data.partition import Sizes
 from nacre.differential_privacy.mechanism import Mechanism
@@ -229,7 +229,7 @@ def _draft(recipe: Recipe) -> _Draft:
     shares_are_of_the_classes(recipe, schema)
     fits(recipe, schema)
     model = _built(recipe, schema)
-    space = FeatureSpace(schema.shape, schema.feature_names())
+    space = schema.space()
     facts = RecipeFacts(recipe, schema, sizes, model, space)
     for check in CHECKS:
         check(facts)
@@ -330,7 +330,7 @@ def _prepared(recipe: Recipe, model: nn.Module) -> nn.Module:
 def _estimate(recipe: Recipe, model: nn.Module, schema: Schema) -> Estimate:
     """What the steps over rows cost, of all holders of a round together."""
     part, schema = trained_part(recipe, model, schema)
-    space = FeatureSpace(schema.shape, schema.feature_names())
+    space = schema.space()
     federation = recipe.federated_learning
     holders = 1.0 if federation is None else federation.expected()
     steps = math.ceil(holders * row_steps(recipe))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.data import AnyData, Text
@@ -24,7 +24,7 @@ class AuditOfRows:
     """Whether it trains models of its own: then it is of the run, and not of each variant."""
 
     @property
-    def own_ball(self) -> Ball | None:
+    def own_ball(self) -> ThreatOption | None:
         """The ball that the recipe names with the audit, or None."""
         return None
 
@@ -44,7 +44,7 @@ class Evasion:
     """Attack the finished model's inputs: PGD with restarts on the test rows (Madry 2018)."""
 
     kind: Literal["evasion"] = "evasion"
-    ball: Ball | None = None
+    ball: ThreatOption | None = None
     """How far an input may move; the ball of `adversarial_training` where absent."""
     steps: int = 40
     """Gradient steps of each start."""
@@ -60,7 +60,7 @@ class Evasion:
     trains: ClassVar[bool] = False
 
     @property
-    def own_ball(self) -> Ball | None:
+    def own_ball(self) -> ThreatOption | None:
         """`ball`."""
         return self.ball
 
@@ -69,7 +69,7 @@ class Evasion:
         moved = f" inside {self.ball.sentence()}" if self.ball is not None else ""
         return f"evasion: test rows moved{moved} by {self.restarts} x {self.steps} steps of PGD"
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """What the recipe does not give the audit, with the remedy; None where nothing is missing.
 
         `ball` is the one that the model is trained against.
@@ -107,7 +107,7 @@ class Membership(AuditOfRows):
         """The attack with its numbers."""
         return f"membership: losses of at most {self.rows:,} rows of each cohort"
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """Test rows."""
         return without_test_rows(self.kind, data)
 
@@ -135,7 +135,7 @@ class CanaryAudit(AuditOfRows):
         """The attack with its numbers."""
         return f"canaries: each random secret ranked among {self.candidates:,} others"
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """Canaries, or other secrets to rank them among."""
         canaries = data.canaries if isinstance(data, Text) else None
         if canaries is None:
@@ -189,7 +189,7 @@ class Poisoning(AuditOfRows):
             f"fault, one for each attacker ({named or 'every one that the rows allow'})"
         )
 
-    def lacks(self, data: AnyData, ball: Ball | None) -> str | None:
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """Rows that a twin may be trained on, and others that it is measured on."""
         if self.rows == "private" or data.public_demonstration:
             return without_test_rows(self.kind, data)

@@ -88,6 +88,25 @@ def kinds(classes: tuple[type, ...]) -> dict[str, type]:
     return {kind: option for option in classes for kind in get_args(keys(option).get("kind"))}
 
 
+def usual_kind(classes: tuple[type, ...]) -> str | None:
+    """The kind that is meant where none is written: the default of a first class that has several
+    kinds, as a ball has three norms; None where one has to be written.
+    """
+    first = classes[0]
+    if len(get_args(keys(first).get("kind"))) < 2 or required(first, "kind"):
+        return None
+    return next(field.default for field in dataclasses.fields(first) if field.name == "kind")
+
+
+def _kind_or(usual: str) -> Callable[[Any], str]:
+    """Reads the kind that a value names, or the usual one, which also judges what has no keys."""
+
+    def named(value: Any) -> str:
+        return str(value.get("kind", usual)) if isinstance(value, Mapping) else usual  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+    return named
+
+
 def inside(hint: Hint, part: str | int) -> Hint:
     """The hint of a key or an entry inside a value of this hint; `Any` where there is none."""
     hint, _ = without_none(hint)
@@ -122,7 +141,9 @@ def _composite(hint: Hint) -> CoreSchema:
         return _option(classes[0])
     if classes:
         choices = {kind: _option(option) for kind, option in kinds(classes).items()}
-        return core_schema.tagged_union_schema(choices, discriminator="kind")
+        usual = usual_kind(classes)
+        tag = "kind" if usual is None else _kind_or(usual)
+        return core_schema.tagged_union_schema(choices, discriminator=tag)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return core_schema.literal_schema(list(arguments))

@@ -37,7 +37,7 @@ def _rows(model, count=40, towards=None):
 
 def _short(made):
     """The stage with few enough evaluations for a law."""
-    steps = {"Square": {"queries": 60}}
+    steps = {"Square": {"queries": 60}, "ColumnSearch": {"queries": 60}}
     return made(**steps.get(made.__name__, {"steps": 20}))
 
 

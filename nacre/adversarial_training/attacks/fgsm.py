@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from nacre.adversarial_training.attacks.ascent import Ascent
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core.parts import Attack
 from nacre.core.types import FeatureSpace
 
@@ -21,7 +21,7 @@ class FGSM:
     """
 
     kind: Literal["fgsm"] = "fgsm"
-    ball: Ball
+    ball: ThreatOption
     """How far an input may move."""
 
     def sentence(self) -> str:

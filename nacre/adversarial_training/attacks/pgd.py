@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from nacre.adversarial_training.attacks.ascent import Ascent
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack
 from nacre.core.types import FeatureSpace
@@ -27,7 +27,7 @@ class PGD:
     """
 
     kind: Literal["pgd"] = "pgd"
-    ball: Ball
+    ball: ThreatOption
     """How far an input may move."""
     steps: int = 10
     """Gradient steps of each start."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from nacre.adversarial_training.threats.diamond import Diamond
+from nacre.adversarial_training.threats.names import entry_names, unknown_name
 from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
@@ -54,6 +54,11 @@ class Ball:
             words += f" ({len(self.radii)} {several} with radii of their own)"
         return words + (f", {', '.join(self.frozen)} fixed" if self.frozen else "")
 
+    def scaled(self, share: float) -> Self:
+        """The ball with every radius times `share`; smaller ones lie inside larger ones."""
+        radii = {name: radius * share for name, radius in self.radii.items()}
+        return replace(self, radius=self.radius * share, radii=radii)
+
     def region(self, space: FeatureSpace) -> Region:
         """The ball in the model's own units.
 
@@ -70,7 +75,7 @@ class Ball:
 
     def _named(self, radii: Tensor, scale: Tensor, space: FeatureSpace) -> Tensor:
         """(*shape) radii with those of single features put in; fixed entries get 0."""
-        moved, scales, entries = radii.flatten().clone(), scale.flatten(), _entries(space)
+        moved, scales, entries = radii.flatten().clone(), scale.flatten(), entry_names(space)
         for name, radius in self.radii.items():
             places = _places(name, entries, space)
             if any(_fixed(entries[place], space) for place in places):
@@ -101,13 +106,6 @@ def _refuse_constant(scale: Tensor) -> None:
         )
 
 
-def _entries(space: FeatureSpace) -> tuple[str, ...]:
-    """The name of each entry of an input, in the order of its memory; () without names."""
-    if space.names and len(space.names) != math.prod(space.shape):
-        raise ValueError(f"{len(space.names)} names for inputs of shape={space.shape}")
-    return space.names
-
-
 def _of_column(entry: str, column: str) -> bool:
     """Whether an entry is the column itself, or one of its categories (`column=category`)."""
     return entry == column or entry.startswith(f"{column}=")
@@ -126,12 +124,5 @@ def _places(name: str, entries: tuple[str, ...], space: FeatureSpace) -> list[in
         if entry == name or (_fixed(entry, space) and _of_column(entry, name))
     ]
     if not places:
-        raise Incompatible(_unknown(name, entries))
+        raise Incompatible(unknown_name(name, entries))
     return places
-
-
-def _unknown(name: str, known: tuple[str, ...]) -> str:
-    if not known:
-        return f"no feature is called {name!r}, for these inputs have no names: use `radius` alone"
-    near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"no feature is called {name!r}: the nearest name is {near!r}"

@@ -34,6 +34,17 @@ class Region(ABC):
     def draws(self) -> int:
         """How many uniform numbers a random start takes, for one row."""
 
+    @property
+    def columns(self) -> Tensor:
+        """(D,) int64, of the flattened input: equal for entries that can only move as one."""
+        return torch.arange(self.radii.numel())
+
+    @property
+    def relaxed(self) -> Region:
+        """A region of which `project` makes points of this one, in which small steps count: itself,
+        unless it holds separate points, as whole numbers are."""
+        return self
+
     def project(
         self,
         x: Tensor,  # (R, *shape) any numbers at all

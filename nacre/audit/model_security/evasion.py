@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.answers import existing
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.finding import Finding
@@ -70,14 +71,17 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
             "steps": option.steps,
             "restarts": option.restarts,
             "masking": masking,
-            "notes": [f"gradient masking? {sign}" for sign in masking["suspicions"]],
+            "notes": [
+                *[f"gradient masking? {sign}" for sign in masking["suspicions"]],
+                *_own_excess(target, ball, batch),
+            ],
             "pictures": shown.get("pictures", []),
             "rows": shown.get("rows", []),
         },
     )
 
 
-def _asked(target: Target, option: Evasion) -> tuple[Batch, Ball]:
+def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption]:
     """The rows to attack and the ball; refused where either is missing."""
     ball = option.ball or target.ball
     if ball is None:
@@ -96,8 +100,17 @@ def _asked(target: Target, option: Evasion) -> tuple[Batch, Ball]:
     return batch, ball
 
 
+def _own_excess(target: Target, ball: ThreatOption, batch: Batch) -> list[str]:
+    """How many clean rows break a declared relation by themselves, where any does."""
+    if not isinstance(ball, TableThreat):
+        return []
+    count = int(ball.region(target.space).violated(batch["features"]).sum())
+    held = "held to their own excess, which no attack made larger"
+    return [f"{count} clean rows break a declared relation themselves: {held}"] if count else []
+
+
 def _curve(
-    found: AttackSearch, ball: Ball, shares: Sequence[float], confidence: float
+    found: AttackSearch, ball: ThreatOption, shares: Sequence[float], confidence: float
 ) -> list[dict[str, float]]:
     """Accuracy at each share of the radius, each with its own interval; it never rises."""
     total = len(found.broken_at)
@@ -117,7 +130,9 @@ def _curve(
     return result
 
 
-def _moves(ball: Ball) -> str:
+def _moves(ball: ThreatOption) -> str:
     """The ball in words."""
+    if isinstance(ball, TableThreat):
+        return f"rows of {ball.sentence()}"
     named = f", {len(ball.radii)} features with radii of their own" if ball.radii else ""
     return f"moves of at most {ball.radius:g} ({ball.kind}, {ball.unit} units{named})"

@@ -16,7 +16,7 @@ from nacre.adversarial_training.attacks.ascent import evaluating
 from nacre.adversarial_training.attacks.evaluate import attacked
 from nacre.adversarial_training.attacks.fgsm import FGSM
 from nacre.adversarial_training.attacks.pgd import PGD
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.model_security.search import AttackSearch, scaled
 from nacre.audit.target import Target
 from nacre.core.parts import Attack
@@ -32,7 +32,7 @@ ZERO_SHARE = 0.1
 
 
 def examine(
-    target: Target, ball: Ball, found: AttackSearch, *, steps: int, draws: int
+    target: Target, ball: ThreatOption, found: AttackSearch, *, steps: int, draws: int
 ) -> tuple[AttackSearch, dict[str, Any]]:
     """(search, signs): what the weaker attacks broke as well is broken, and what they show.
 
@@ -83,14 +83,16 @@ def _fallen(search: AttackSearch, index: Tensor) -> int:
     return int(search.broken_at[index].isfinite().sum())
 
 
-def _attack(target: Target, batch: Batch, ball: Ball, attack: Attack, source: Source) -> Tensor:
+def _attack(
+    target: Target, batch: Batch, ball: ThreatOption, attack: Attack, source: Source
+) -> Tensor:
     """(R, *shape): what one attack finds, re-projected and re-scored."""
     region = ball.region(target.space)
     return attacked(target.model, batch, target.task.losses, attack, region, source)["features"]
 
 
 def _random_points(
-    batch: Batch, target: Target, ball: Ball, draws: int, source: Source
+    batch: Batch, target: Target, ball: ThreatOption, draws: int, source: Source
 ) -> list[Tensor]:
     """`draws` times (R, *shape): uniformly random points of each row's region."""
     region = ball.region(target.space)
@@ -101,7 +103,7 @@ def _random_points(
     ]
 
 
-def zero_gradients(target: Target, batch: Batch, ball: Ball) -> int:
+def zero_gradients(target: Target, batch: Batch, ball: ThreatOption) -> int:
     """How many rows have a zero loss gradient on every entry that may move."""
     if not len(batch["features"]):
         return 0

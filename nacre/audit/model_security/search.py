@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.evaluate import attacked
 from nacre.adversarial_training.attacks.pgd import PGD
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.answers import right
 from nacre.audit.target import AuditProgress, Target
 from nacre.core.rows import select
@@ -63,10 +63,9 @@ class AttackSearch:
         )
 
 
-def scaled(ball: Ball, share: float) -> Ball:
-    """The ball with every radius times `share`; smaller ones lie inside larger ones."""
-    radii = {name: radius * share for name, radius in ball.radii.items()}
-    return replace(ball, radius=ball.radius * share, radii=radii)
+def scaled(ball: ThreatOption, share: float) -> ThreatOption:
+    """The threat with every radius times `share`; smaller ones lie inside larger ones."""
+    return ball.scaled(share)
 
 
 def climbs(target: Target) -> tuple[Losses, ...]:
@@ -90,7 +89,7 @@ def climbs(target: Target) -> tuple[Losses, ...]:
 def search(
     target: Target,
     batch: Batch,
-    ball: Ball,
+    ball: ThreatOption,
     *,
     shares: Sequence[float],  # of the radius, rising
     steps: int,
