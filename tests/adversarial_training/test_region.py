@@ -135,7 +135,7 @@ def test_a_step_within_reach_is_the_projected_one_bit_for_bit(kind):
     x = region.start(centre, torch.rand(50, region.draws, dtype=torch.float64, generator=generator))
     gradient = torch.randn(50, 3, generator=generator)
     gradient[0], gradient[1, 0], gradient[2, 1] = 0, math.inf, math.nan
-    kept, reach = gradient.clone(), region.reach(centre)
+    kept, reach = gradient.clone(), region.limits(centre)
     expected = region.project(x + region.steepest(gradient, 0.3), centre)
     assert torch.equal(region.stepped(x, gradient, 0.3, centre, reach), expected)
     assert torch.equal(gradient.nan_to_num(7.0), kept.nan_to_num(7.0))  # it is only read

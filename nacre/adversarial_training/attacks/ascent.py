@@ -53,7 +53,7 @@ class Ascent:
             return batch
         if self.last:
             return {**batch, "features": self._last(model, batch, clean, losses, source)}
-        reach = self.region.reach(clean)
+        reach = self.region.limits(clean)
         best, top = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
         with evaluating(model):
             if self.random_start:  # a climb that starts at the clean point scores it anyway
@@ -79,7 +79,7 @@ class Ascent:
         self, model: nn.Module, batch: Batch, clean: Tensor, losses: Losses, source: Source
     ) -> Tensor:
         x = self._start(clean, batch["unit"], source.child("start", 0))
-        reach = self.region.reach(clean)
+        reach = self.region.limits(clean)
         with evaluating(model):
             for _ in range(self.steps):
                 _, gradient = slopes(model, {**batch, "features": x}, losses)

@@ -76,7 +76,7 @@ class AutoPGD:
             "since": torch.zeros(count, dtype=torch.int64),
             "done": torch.zeros(count, dtype=torch.int64),
         }
-        state.update(region.reach(rows.clean))
+        state.update(region.limits(rows.clean))
         if self.rank is None and self.way is None:
             return state
         scores = target.scores(rows.clean)

@@ -53,7 +53,7 @@ class Climb:
             state["losses"] = torch.full((count, self.steps + 1), torch.nan, dtype=x.dtype)
             state["kept"] = x
             state["due"] = torch.full((count,), -1, dtype=torch.int64)
-        return {**state, **region.reach(rows.clean)}
+        return {**state, **region.limits(rows.clean)}
 
     def advance(
         self, target: WhiteBox, region: Region, rows: Inputs, state: RowState, source: Source

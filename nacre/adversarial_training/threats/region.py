@@ -82,7 +82,7 @@ class Region(ABC):
         A zero gradient gives a zero move; entries that are not finite count as zero.
         """
 
-    def reach(self, centre: Tensor) -> dict[str, Tensor]:
+    def limits(self, centre: Tensor) -> dict[str, Tensor]:
         """What `within` and `stepped` need to know of each clean input, row by row, (R, *shape)
         each: taken once for a climb of many steps."""
         return {}
@@ -149,7 +149,7 @@ class Box(Region):
     def steepest(self, gradient: Tensor, step: float) -> Tensor:
         return step * self.radii.to(gradient) * finite_or_zero(gradient).sign()
 
-    def reach(self, centre: Tensor) -> dict[str, Tensor]:
+    def limits(self, centre: Tensor) -> dict[str, Tensor]:
         """The least and the largest value of each entry."""
         radii = self.radii.to(centre)
         low, high = self.legal(centre)
