@@ -179,7 +179,9 @@ def test_a_party_that_is_gone_is_left_out_down_to_the_threshold(tmp_path: Path) 
     channel = wards.channel()
     found = wards.gather(channel, deadline=1.0, met=lambda: channel.gone.add(2))
     assert found["parties"] == ["east", "north"] and found["missing"] == ["south"]
-    assert found["answers"][0]["shares"] == {"added": 2, "counted": 2}
+    # Each of the two knows its own share, whatever helps the server.
+    assert found["answers"][0]["shares"] == {"added": 2, "counted": 1}
+    assert found["against"].endswith("and against each of the other parties")
     assert wards.journalled("south") == [0] and wards.journalled("east") == [1]
 
 
@@ -219,6 +221,26 @@ def test_a_process_that_dies_at_any_ask_goes_on_and_is_charged_once(
     found = wards.gather(wards.channel(), resume=True)
     assert found["parties"] == list(NAMES)
     assert all(wards.journalled(name) == [1] for name in NAMES)
+
+
+def test_parties_that_were_killed_before_the_end_leave_all_the_same(tmp_path: Path) -> None:
+    """The word that a release is over finds processes that never joined it: what they hold is
+    settled, and the key of their noise is destroyed."""
+    wards = Wards(tmp_path)
+    channel, real = wards.channel(), RemoteParties.end
+
+    def killed(self: RemoteParties) -> None:
+        wards.close()
+        channel.voices.update({NAMES.index(name): wards.voice(name) for name in NAMES})
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RemoteParties, "end", killed)
+        wards.gather(channel)
+    for name in NAMES:
+        assert not RunFolder(tmp_path / name / "run").run_key.exists()
+        with Ledger.open(tmp_path / name / "own.db") as book:
+            assert book.summary("ward").runs[0].end == "settled"
 
 
 AGAINST: dict[str, tuple[dict[str, Any], str]] = {
