@@ -16,7 +16,13 @@ OF_ROWS = (
 
 
 def of_parties(recipe: Recipe) -> str:
-    """Against whom the promise to whole parties holds: the server adds its noise."""
+    """Against whom the promise to whole parties holds: who adds its noise decides."""
+    option = recipe.differential_privacy
+    if option is not None and isinstance(option.noise, DistributedGaussianNoise):
+        return (
+            "everyone who sees the models of all rounds, the other parties among them, and the "
+            "server with the colluders that are assumed: the parties add the noise"
+        )
     seen = (
         "each party's change"
         if _secure(recipe) is None
