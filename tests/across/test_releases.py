@@ -243,6 +243,29 @@ def test_parties_that_were_killed_before_the_end_leave_all_the_same(tmp_path: Pa
             assert book.summary("ward").runs[0].end == "settled"
 
 
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("noise", ["central", "distributed"])
+def test_an_old_name_gets_no_second_answer_from_a_folder_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str, ended: bool
+) -> None:
+    """A server that gives an old release's name to parties with new keys, and so with other noise:
+    the ledgers know the name and what was answered under it, whether the release ended or not."""
+    wards = Wards(tmp_path, noise)
+    with pytest.MonkeyPatch.context() as silent:
+        if not ended:
+            silent.setattr(RemoteParties, "end", lambda self: None)  # pyright: ignore
+        name = wards.gather(wards.channel())["run"].removeprefix("release ")
+    wards.close()
+    for side in (*NAMES, "server"):
+        run = tmp_path / side / "run" if side != "server" else tmp_path / side
+        run.rename(tmp_path / f"{side} before")
+    monkeypatch.setattr("nacre.runs.federation.gathering.secrets.token_hex", lambda size: name)
+    with pytest.raises(PartyError, match="0 parties answered"):
+        wards.gather(wards.channel())
+    assert any("second" in sentence for sentence in wards.told), wards.told
+    assert all(wards.journalled(name) == [1] for name in NAMES)
+
+
 AGAINST: dict[str, tuple[dict[str, Any], str]] = {
     "digest": ({"recipes": ("a" * 64,)}, "`recipes` do not name"),
     "epsilon": ({"units": {"example": Ceiling(epsilon=1.9, delta=1e-5)}}, "spend epsilon 2"),
