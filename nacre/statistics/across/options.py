@@ -37,7 +37,8 @@ class DistributedNoise:
 
     def against(self, colluders: int) -> str:
         """Whom epsilon holds against."""
-        others = f" and {_parties(colluders)} that help it" if colluders else ""
+        helping = "helps" if colluders == 1 else "help"
+        others = f" and {_parties(colluders)} that {helping} it" if colluders else ""
         return (
             f"epsilon holds against everyone who sees the answers, the server{others} among them, "
             "and against each of the other parties"
