@@ -73,18 +73,6 @@ def test_a_plan_says_whom_each_holds_against(tmp_path: Path) -> None:
     assert "against" not in plan(recipe(tmp_path, alone)).to_json()["parties"][0]
 
 
-def test_whom_noise_of_the_parties_holds_against(tmp_path: Path) -> None:
-    """The server sees no sum without noise where the parties add it."""
-    shares: dict[str, Any] = {
-        "differential_privacy.noise": {"kind": "distributed_gaussian"},
-        "federated_learning.gather": {"kind": "secure", "threshold": 5},
-        "ledger.grant.rule": "rdp",
-    }
-    whole = plan(recipe(tmp_path, changed(BOTH, shares))).to_json()["parties"][0]
-    assert "and the server with the colluders that are assumed" in whole["against"]
-    assert "not against the server" not in whole["against"]
-
-
 def test_people_see_both_tables(tmp_path: Path) -> None:
     planned, out = plan(recipe(tmp_path, BOTH)), StringIO()
     Console(file=out, width=200).print(plan_tables(planned))
