@@ -48,7 +48,7 @@ def _words(leaf: Leaf) -> str:
     if isinstance(leaf, ApproximateDpEvent):
         return f"a query with epsilon {rounded_up(leaf.epsilon)} and delta {leaf.delta:.4g}"
     if isinstance(leaf, dp_accounting.ZCDpEvent):
-        return f"a query with rho {leaf.rho:.4g} (zCDP)"
+        return f"a sum with rho {leaf.rho:.4g} (zCDP)"
     if isinstance(leaf, dp_accounting.dp_event.RepeatAndSelectDpEvent):
         return f"the best of about {leaf.mean:.4g} trials, each of {describe_event(leaf.event)}"
     if parts := either_events(leaf):

@@ -73,7 +73,8 @@ def weigh(account: Account, asked: Request) -> tuple[Quote, ...]:
     if not account.grants:
         raise BudgetExceeded(
             f"account {account.name!r} has no grant, so nothing may be charged to it; make one "
-            "with `nacre ledger grant`, or declare `grant` in the recipe's `ledger` section"
+            "with `nacre ledger grant`, or for a training run declare `grant` in the recipe's "
+            "`ledger` section"
         )
     if asked.run in account.runs:
         return _standing(account, asked)

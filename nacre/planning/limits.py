@@ -16,16 +16,17 @@ OF_ROWS = (
 
 
 def of_parties(recipe: Recipe) -> str:
-    """Against whom the promise to whole parties holds: the server adds its noise."""
-    seen = (
-        "each party's change"
-        if _secure(recipe) is None
-        else "the sum of the changes, and no single one,"
-    )
-    return (
-        "everyone who sees the models of all rounds, the other parties among them; not against "
-        f"the server, which sees {seen} before it adds the noise"
-    )
+    """Against whom the promise to whole parties holds: all but who sees sums without their
+    noise."""
+    whom = "everyone who sees the models of all rounds, the other parties among them; "
+    secure = _secure(recipe)
+    if secure is not None and _in_shares(recipe):
+        return (
+            f"{whom}and against the server with as many colluders as are assumed "
+            f"({secure.colluders}): it sees sums that are noised already"
+        )
+    seen = "each party's change" if secure is None else "the sum of the changes, and no single one,"
+    return f"{whom}not against the server, which sees {seen} before it adds the noise"
 
 
 def assumptions(recipe: Recipe) -> list[str]:
@@ -85,6 +86,12 @@ def _secure(recipe: Recipe) -> SecureGather | None:
     return gather if isinstance(gather, SecureGather) else None
 
 
+def _in_shares(recipe: Recipe) -> bool:
+    """Whether the parties add the noise over parties."""
+    option = recipe.differential_privacy
+    return option is not None and isinstance(option.noise, DistributedGaussianNoise)
+
+
 def _promises(recipe: Recipe) -> list[Privacy]:
     inner = recipe.within_parties
     both = (recipe.differential_privacy, inner.differential_privacy if inner is not None else None)
@@ -93,8 +100,7 @@ def _promises(recipe: Recipe) -> list[Privacy]:
 
 def _noised_by(recipe: Recipe, secure: SecureGather, whom: str) -> str:
     """Who is trusted with the noise of a secure sum."""
-    option = recipe.differential_privacy
-    if option is None or not isinstance(option.noise, DistributedGaussianNoise):
+    if not _in_shares(recipe):
         return (
             f"The server is trusted{whom} to add the noise: before it, it sees the sum of the "
             "changes and no single one."

@@ -18,6 +18,7 @@ from nacre.differential_privacy.noise.correlated import WholeRun
 from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning.levels import PricedLevel, Trial, by_unit, smallest_and_largest
 from nacre.planning.plan import Plan
+from nacre.planning.words import counted_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Outlook:
         before, after = (
             rounded_up_to(each, 3) for each in (self.choices[0].epsilon, self.one_more_epoch or 0.0)
         )
-        return f"({self.epoch} steps) would bring epsilon from {before} to {after}"
+        return f"({counted_noun(self.epoch, 'step')}) would bring epsilon from {before} to {after}"
 
 
 def outlook(plan: Plan) -> Outlook | None:

@@ -42,6 +42,7 @@ from nacre.planning.refusals.checks import CHECKS
 from nacre.planning.refusals.clipping import parts_fit
 from nacre.planning.refusals.inputs import same_task, shares_are_of_the_classes
 from nacre.planning.refusals.personal import personal_layers_exist
+from nacre.planning.refusals.secure_sums import sums_fit_the_grid
 from nacre.planning.refusals.size import adapters_fit, fits
 from nacre.planning.search_facts import SearchFacts
 from nacre.planning.shares_of_noise import in_shares
@@ -51,6 +52,7 @@ from nacre.recipe.schema import Recipe
 from nacre.recipe.tune import Tune
 from nacre.training.estimate import Estimate, estimate
 from nacre.training.fixed_beginning import trained_part
+from nacre.training.local.personal import shared_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,17 +236,23 @@ def _draft(recipe: Recipe) -> _Draft:
     for check in CHECKS:
         check(facts)
     model = _prepared(recipe, model)
-    parts_fit(recipe, model, personal_layers_exist(recipe, model))
+    own = personal_layers_exist(recipe, model)
+    parts_fit(recipe, model, own)
+    shared = shared_weights(model, own)
+    sums_fit_the_grid(recipe, shared)
     protection, outer = protection_of(recipe), over_parties(recipe)
     if outer is not None:
-        outer = in_shares(recipe, outer, model)
+        outer = in_shares(recipe, outer, shared)
+    estimate = _estimate(recipe, model, schema)
+    if own:
+        estimate = replace(estimate, shared=sum(w.numel() for w in shared.values()))
     return _Draft(
         recipe=recipe,
         schema=schema,
         protection=protection,
         outer=outer,
         levels=declared_levels(recipe, sizes, outer, protection),
-        estimate=_estimate(recipe, model, schema),
+        estimate=estimate,
     )
 
 

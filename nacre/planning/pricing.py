@@ -154,7 +154,12 @@ def _quoted(
             return ledger.preview(account, asked, grant=grant)
     if grant is not None:
         return preview_new(account, grant, asked)
+    declared = f"declare `ledger: {{{protection.grant_key}: {{epsilon: …, delta: …}}}}`"
+    if path is None:  # each run has a ledger of its own, which nobody can grant beforehand
+        raise BudgetExceeded(
+            f"account {account!r} has no grant, since the ledger is made with the run; {declared}"
+        )
     raise BudgetExceeded(
         f"account {account!r} has no grant: the ledger {path} does not exist; make one with "
-        "`nacre ledger grant`, or declare `ledger: {grant: {epsilon: …, delta: …}}`"
+        f"`nacre ledger grant`, or {declared}"
     )

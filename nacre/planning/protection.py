@@ -44,6 +44,11 @@ class Protection:
         return self.ledger.grant_within_parties if self.within else self.ledger.grant
 
     @property
+    def grant_key(self) -> str:
+        """Of the recipe's `ledger`, the key of that grant."""
+        return "grant_within_parties" if self.within else "grant"
+
+    @property
     def budget(self) -> Budget:
         """What the whole run may spend."""
         return Budget(epsilon=self.privacy.epsilon, delta=self.privacy.delta)
@@ -86,7 +91,7 @@ class Protection:
                 column=asked.column,
             )
         except ValueError as error:
-            key = "ledger.grant_within_parties" if self.within else "ledger.grant"
+            key = f"ledger.{self.grant_key}"
             raise BudgetExceeded(f"the recipe's `{key}` allows nothing: {error}") from error
 
 

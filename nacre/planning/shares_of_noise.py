@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from torch import nn
-
-from nacre.core.tensors import trainable
+from nacre.core.types import Tensors
 from nacre.differential_privacy.accounting.price import Accountant, epsilon
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.distributed import DistributedGaussian, RingSums
@@ -22,22 +20,22 @@ Observer = Literal["model", "server_and_parties"]
 """Those who see the model alone, and the server with the colluders that are assumed."""
 
 
-def in_shares(recipe: Recipe, outer: Mechanism, model: nn.Module) -> Mechanism:
+def in_shares(recipe: Recipe, outer: Mechanism, sent: Tensors) -> Mechanism:
     """The mechanism over the parties of a secure sum that they noise themselves, with the sums that
-    the noise goes into; any other as it is. `model` is the one that will be trained."""
+    the noise goes into; any other as it is. `sent` has the weights whose changes a party sends."""
     federation, noise = recipe.federated_learning, outer.noise
     if federation is None or not isinstance(federation.gather, SecureGather):
         return outer
     if not isinstance(noise, DistributedGaussian):
         return outer
-    gather, weights = federation.gather, trainable(model)
+    gather = federation.gather
     sums = RingSums(
         bits=gather.bits,
         parties=len(federation.parties.names),
         threshold=gather.threshold,
         colluders=gather.colluders,
-        dimension=sum(weight.numel() for weight in weights.values()),
-        bound=outer.clip.bound(len(outer.clip.groups(list(weights)))),
+        dimension=sum(weight.numel() for weight in sent.values()),
+        bound=outer.clip.bound(len(outer.clip.groups(list(sent)))),
         rounds=federation.rounds,
     )
     return replace(outer, noise=replace(noise, sums=sums))

@@ -72,7 +72,8 @@ def _what(plan: Plan) -> Table:
 
 def _model(plan: Plan) -> str:
     estimate = plan.estimate
-    return f"{estimate.parameters:,} parameters, {estimate.trained:,} of them trained"
+    said = f"{estimate.parameters:,} parameters, {estimate.trained:,} of them trained"
+    return said if estimate.shared is None else f"{said} and {estimate.shared:,} shared"
 
 
 def _steps(plan: Plan) -> str:

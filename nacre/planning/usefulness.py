@@ -19,6 +19,7 @@ from rich.text import Text
 
 from nacre.core.types import BoundedSum
 from nacre.differential_privacy.mechanism import Mechanism
+from nacre.differential_privacy.noise.distributed import DistributedGaussian
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.differential_privacy.upward import rounded_up_to
 from nacre.planning.levels import PricedLevel, by_unit, smallest_and_largest
@@ -100,9 +101,11 @@ def usefulness(plan: Plan) -> Usefulness | None:
 
 
 def _of_levels(plan: Plan, levels: Sequence[PricedLevel]) -> Usefulness:
-    level, trained = levels[0], plan.estimate.trained
+    level = levels[0]
+    trained = _moved(plan, level)
     warnings = list(_too_large(max(levels, key=lambda each: each.price.epsilon)))
-    if not isinstance(level.basis, Mechanism) or not isinstance(level.mechanism.noise, Gaussian):
+    known = isinstance(level.mechanism.noise, Gaussian | DistributedGaussian)
+    if not isinstance(level.basis, Mechanism) or not known:
         return Usefulness(each_step=None, whole_run=None, warnings=tuple(warnings))
     apart = level.mechanism.unit != "client" and plan.outer is not None
     alone = _RunNoise(trained, 1.0)
@@ -118,6 +121,12 @@ def _of_levels(plan: Plan, levels: Sequence[PricedLevel]) -> Usefulness:
     return Usefulness(
         each_step=each, whole_run=whole, warnings=tuple(warnings), parties=tuple(parties)
     )
+
+
+def _moved(plan: Plan, level: PricedLevel) -> int:
+    """Coordinates that the noise of a level reaches: noise over parties those that they share."""
+    shared, trained = plan.estimate.shared, plan.estimate.trained
+    return trained if shared is None or level.mechanism.unit != "client" else shared
 
 
 def _averaged(
@@ -144,7 +153,10 @@ class _RunNoise:
     def each_step(self, mechanism: Mechanism) -> float:
         """In one coordinate of one step."""
         moved = BoundedSum({}, 1.0).sensitivity(mechanism.adjacency)
-        return mechanism.multiplier * moved / mechanism.sampling.expected / self.parties**0.5
+        noise, multiplier = mechanism.noise, mechanism.multiplier
+        if isinstance(noise, DistributedGaussian):
+            multiplier *= noise.surplus()
+        return multiplier * moved / mechanism.sampling.expected / self.parties**0.5
 
     def whole(self, mechanism: Mechanism) -> float:
         """In all coordinates over all steps."""
@@ -165,31 +177,39 @@ class _RunNoise:
 
 
 def _useless(level: PricedLevel, run: _RunNoise, whole: float, *, federated: bool) -> str:
-    """That the noise is longer than the gradients, and what would bring it down."""
+    """That the noise is longer than the gradients, and what would bring it down; of whole parties
+    than their changes."""
     enough = run.short_enough(level.mechanism).price(level.delta, level.accountant).epsilon
-    found = [f"epsilon {rounded_up_to(enough, 2)}", *_remedies(level, run, federated=federated)]
-    others = "" if len(found) > 1 else "; no larger batch and no more steps would do it alone"
+    parties = level.mechanism.unit == "client"
+    moves, draw, step, units = (
+        ("changes", "cohort", "round", "parties")
+        if parties
+        else ("gradients", "batch", "local step" if federated else "step", "units")
+    )
+    found = [f"epsilon {rounded_up_to(enough, 2)}", *_remedies(level, run, draw, step)]
+    others = "" if len(found) > 1 else f"; no larger {draw} and no more {step}s would do it alone"
     return (
-        f"over the whole run the noise is {whole:.2g} times as long as all gradients together can "
+        f"over the whole run the noise is {whole:.2g} times as long as all {moves} together can "
         "be, so little can be learnt; it would be as long with "
-        f"{', or with '.join(found)}{others}; more units, or fewer trained weights "
+        f"{', or with '.join(found)}{others}; more {units}, or fewer trained weights "
         "(`fine_tuning`), help as well"
     )
 
 
-def _remedies(level: PricedLevel, run: _RunNoise, *, federated: bool) -> Iterator[str]:
-    """The least batch, and the fewest steps, that shorten the noise enough at the same epsilon."""
+def _remedies(level: PricedLevel, run: _RunNoise, draw: str, step: str) -> Iterator[str]:
+    """The least batch or cohort, and the fewest steps or rounds, that shorten the noise enough at
+    the same epsilon."""
     mechanism = level.mechanism
     batches = (mechanism.sampling.resized(2.0**k) for k in range(1, _DOUBLINGS + 1))
     larger = (replace(mechanism, sampling=each) for each in batches if each is not None)
     longer = (replace(mechanism, steps=mechanism.steps * 2**k) for k in range(1, _DOUBLINGS + 1))
     for other in larger:
         if _affordable(level, run, other):
-            yield f"a batch of {other.sampling.expected:g}"
+            yield f"a {draw} of {other.sampling.expected:g}"
             break
     for other in longer:
         if _affordable(level, run, other):
-            yield f"{other.steps} {'local ' if federated else ''}steps"
+            yield f"{other.steps} {step}s"
             break
 
 

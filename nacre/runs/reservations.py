@@ -42,12 +42,13 @@ class Charges(Mapping[str, Charge]):
         """Ends every reservation; each account's rule decides what comes back.
 
         A party's own account of what whole parties are promised keeps all rounds where parties are
-        drawn: a price with sampling is that of all rounds that may have drawn a party, and how many
-        came after the last one that did, the party does not know.
+        drawn, of a run that never drew it too: a price with sampling is that of all rounds that may
+        have drawn a party. Were one that was not drawn free, runs could be repeated until one draws
+        it, and that one would not be hidden among as many as its price counts on.
         """
         whole = self._charges.get("")
-        begun = whole is not None and whole.end is None and 0 < whole.journalled < whole.steps
-        if self._drawn and whole is not None and begun:
+        standing = whole is not None and whole.end is None and whole.journalled < whole.steps
+        if self._drawn and whole is not None and standing:
             whole.journal(whole.steps)
         for charge in self._charges.values():
             charge.settle()

@@ -40,6 +40,8 @@ class Estimate:
     gradients: str
     why: str
     compiled: bool = False
+    shared: int | None = None
+    """Of the trained ones those that a party of a federation sends; None where it keeps none."""
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json has it."""

@@ -179,7 +179,9 @@ def test_a_party_that_is_gone_is_left_out_down_to_the_threshold(tmp_path: Path) 
     channel = wards.channel()
     found = wards.gather(channel, deadline=1.0, met=lambda: channel.gone.add(2))
     assert found["parties"] == ["east", "north"] and found["missing"] == ["south"]
-    assert found["answers"][0]["shares"] == {"added": 2, "counted": 2}
+    # Each of the two knows its own share, whatever helps the server.
+    assert found["answers"][0]["shares"] == {"added": 2, "counted": 1}
+    assert found["against"].endswith("and against each of the other parties")
     assert wards.journalled("south") == [0] and wards.journalled("east") == [1]
 
 
@@ -218,6 +220,49 @@ def test_a_process_that_dies_at_any_ask_goes_on_and_is_charged_once(
     wards.close()
     found = wards.gather(wards.channel(), resume=True)
     assert found["parties"] == list(NAMES)
+    assert all(wards.journalled(name) == [1] for name in NAMES)
+
+
+def test_parties_that_were_killed_before_the_end_leave_all_the_same(tmp_path: Path) -> None:
+    """The word that a release is over finds processes that never joined it: what they hold is
+    settled, and the key of their noise is destroyed."""
+    wards = Wards(tmp_path)
+    channel, real = wards.channel(), RemoteParties.end
+
+    def killed(self: RemoteParties) -> None:
+        wards.close()
+        channel.voices.update({NAMES.index(name): wards.voice(name) for name in NAMES})
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RemoteParties, "end", killed)
+        wards.gather(channel)
+    for name in NAMES:
+        assert not RunFolder(tmp_path / name / "run").run_key.exists()
+        with Ledger.open(tmp_path / name / "own.db") as book:
+            assert book.summary("ward").runs[0].end == "settled"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("noise", ["central", "distributed"])
+def test_an_old_name_gets_no_second_answer_from_a_folder_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str, ended: bool
+) -> None:
+    """A server that gives an old release's name to parties with new keys, and so with other noise:
+    the ledgers know the name and what was answered under it, whether the release ended or not."""
+    wards = Wards(tmp_path, noise)
+    with pytest.MonkeyPatch.context() as silent:
+        if not ended:
+            silent.setattr(RemoteParties, "end", lambda self: None)  # pyright: ignore
+        name = wards.gather(wards.channel())["run"].removeprefix("release ")
+    wards.close()
+    for side in (*NAMES, "server"):
+        run = tmp_path / side / "run" if side != "server" else tmp_path / side
+        run.rename(tmp_path / f"{side} before")
+    monkeypatch.setattr("nacre.runs.federation.gathering.secrets.token_hex", lambda size: name)
+    with pytest.raises(PartyError, match="0 parties answered"):
+        wards.gather(wards.channel())
+    assert any("second" in sentence for sentence in wards.told), wards.told
     assert all(wards.journalled(name) == [1] for name in NAMES)
 
 

@@ -131,21 +131,24 @@ def test_a_side_that_promises_rows_nothing_has_another_digest(tmp_path: Path) ->
 DRAWN = "  cohort: {kind: poisson, expected: 2}\n  few_clients: true\n"
 
 
+@pytest.mark.parametrize("asked", [0, 1])
 @pytest.mark.parametrize("end", ["over", "abandoned"])
 @pytest.mark.parametrize("privacy", [OF_PARTIES, OF_BOTH], ids=["parties", "both"])
 def test_a_party_pays_for_the_rounds_that_did_not_draw_it(
-    tmp_path: Path, privacy: str, end: str
+    tmp_path: Path, privacy: str, end: str, asked: int
 ) -> None:
     """A price with sampling is that of all rounds, so none comes back after the last that drew the
-    party; what its own steps told of rows does come back for rounds in which it took none."""
+    party, nor of a run that never did (else runs could be repeated until one does); what its own
+    steps told of rows does come back for rounds in which it took none."""
     houses = Houses(tmp_path, privacy)
     text = houses.text("east").replace("  few_clients: true\n", DRAWN)
     own = loads(text, folder=tmp_path / "east")
     attending = Attending(own, "east", tmp_path / "east" / "run", policy(own, minimum_cohort=2))
     attending.join("a run", _frozen(attending))
     charges = attending._charges  # pyright: ignore[reportPrivateUsage]
-    charges[""].journal(1)
-    if "east" in charges:
+    if asked:
+        charges[""].journal(1)
+    if asked and "east" in charges:
         charges["east"].journal(2)
     if end == "over":
         attending.leave("a run", b"")
@@ -156,7 +159,7 @@ def test_a_party_pays_for_the_rounds_that_did_not_draw_it(
     with Ledger.open(tmp_path / "east" / "east.db") as ledger:
         assert ledger.run("wards", "a run").journalled == planned["wards"].mechanism.steps == 3
         if privacy == OF_BOTH:
-            assert ledger.run("wards/east", "a run").journalled == 2
+            assert ledger.run("wards/east", "a run").journalled == 2 * asked
     assert not RunFolder(tmp_path / "east" / "run").run_key.exists()
 
 

@@ -245,7 +245,7 @@ def test_describe() -> None:
     )
     both = dp.ComposedDpEvent([pure_event(0.5), dp.ZCDpEvent(0.1), dp.NonPrivateDpEvent()])
     assert describe_event(both) == (
-        "1 x a query with epsilon 0.5 and delta 0; 1 x a query with rho 0.1 (zCDP); "
+        "1 x a query with epsilon 0.5 and delta 0; 1 x a sum with rho 0.1 (zCDP); "
         "1 x a release without protection"
     )
     assert "Laplace" in describe_event(dp.LaplaceDpEvent(1.0))

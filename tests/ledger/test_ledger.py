@@ -144,7 +144,7 @@ def test_a_grant_that_stands_says_what_can_change(ledger: Ledger) -> None:
 
 def test_an_event_without_a_price_is_named_in_words(ledger: Ledger) -> None:
     granted(ledger, "pld")
-    with pytest.raises(UnsupportedEvent, match=r"cannot price a query with rho 0\.5 .*`delta: 0`"):
+    with pytest.raises(UnsupportedEvent, match=r"cannot price a sum with rho 0\.5 .*`delta: 0`"):
         ledger.reserve("clinic", Request.of("one", dp.ZCDpEvent(0.5), unit="example", adjacency=A))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nacre.core.errors import Incompatible, RecipeError, UnsupportedEvent
+from nacre.core.errors import BudgetExceeded, Incompatible, RecipeError, UnsupportedEvent
 from nacre.planning.outlook import outlook
 from nacre.planning.plan import plan
 from nacre.planning.show import plan_tables
@@ -61,6 +61,11 @@ def test_a_plan_says_whom_each_holds_against(tmp_path: Path) -> None:
     summed = changed(BOTH, {"federated_learning.gather": {"kind": "secure", "threshold": 5}})
     whole, *_ = plan(recipe(tmp_path, summed)).to_json()["parties"]
     assert "sees the sum of the changes, and no single one, before" in whole["against"]
+    shares = {"kind": "distributed_gaussian"}
+    noised = changed(summed, {"differential_privacy.noise": shares, "ledger.grant.rule": "rdp"})
+    whole, *_ = plan(recipe(tmp_path, noised)).to_json()["parties"]
+    assert "and against the server with as many colluders as are assumed (1)" in whole["against"]
+    assert "before it adds" not in whole["against"]
     assumed = " ".join(planned.to_json()["assumptions"])
     assert "trusted for the promise to whole parties: it sees each party's change" in assumed
     assert "Each party trusts itself only" in assumed
@@ -161,3 +166,16 @@ def test_what_is_unsound_is_refused(tmp_path: Path, case: str) -> None:
     changes, words = REFUSED[case]
     with pytest.raises((Incompatible, RecipeError, UnsupportedEvent), match=words):
         plan(recipe(tmp_path, changed(BOTH, changes)))
+
+
+def test_an_account_without_a_grant_is_named_with_the_key_that_gives_it(tmp_path: Path) -> None:
+    for key, wanted in (
+        ("grant", "{grant: {"),
+        ("grant_within_parties", "{grant_within_parties: {"),
+    ):
+        for path in ("{run}/privacy.db", "none.db"):
+            left = changed(BOTH, {f"ledger.{key}": None, "ledger.path": path})
+            with pytest.raises(BudgetExceeded) as found:
+                plan(recipe(tmp_path, left))
+            assert wanted in str(found.value) and "None" not in str(found.value)
+            assert ("`nacre ledger grant`" in str(found.value)) is (path == "none.db")

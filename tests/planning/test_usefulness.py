@@ -20,6 +20,7 @@ LARGE = changed(TABLE, {"data.size": 100_000, "training": {"steps": 2, "batch": 
 LARGE["model"] = {"kind": "mlp", "hidden": [64, 64]}
 LARGE["differential_privacy"] |= {"epsilon": 1, "delta": 1e-6, "accountant": "rdp"}
 LARGE["ledger"]["grant"] = {"epsilon": 8, "delta": 1e-6, "rule": "rdp"}
+PERSONAL = "federated_learning.local.personal"
 
 
 def _use(folder: Path, base: dict[str, Any], **changes: Any) -> Usefulness:
@@ -100,3 +101,52 @@ def test_correlated_noise_has_no_such_figure(tmp_path: Path) -> None:
         differential_privacy__noise=noise,
     )  # fmt: skip
     assert found == Usefulness(each_step=None, whole_run=None, warnings=())
+
+
+def test_noise_over_parties_is_beside_what_they_share_whoever_adds_it(tmp_path: Path) -> None:
+    """Central noise and shares, of all layers and of those that travel. All parties add their
+    share, of which those of the threshold without colluders count."""
+    base = changed(
+        FEDERATED,
+        {
+            "federated_learning.parties": {"kind": "uniform", "names": list("abcdefg")},
+            "federated_learning.gather": {"kind": "secure", "threshold": 5},
+            "federated_learning.few_clients": True,
+            "training.batch": 10,
+            "differential_privacy": {"unit": "client", "epsilon": 20, "delta": 0.01},
+            "ledger.grant": {"epsilon": 20, "delta": 0.01, "rule": "rdp"},
+            "model": {"kind": "mlp", "hidden": [4]},
+        },
+    )
+    for noise, surplus in (("gaussian", 1.0), ("distributed_gaussian", (7 / 4) ** 0.5)):
+        private = changed(base, {"differential_privacy.noise": {"kind": noise}})
+        for own in ([], ["head"]):
+            planned = plan(recipe(tmp_path, changed(private, {PERSONAL: own})))
+            (level,), found = planned.priced, usefulness(planned)
+            assert found is not None and found.whole_run is not None
+            each = level.multiplier * surplus / 7
+            assert found.each_step == pytest.approx(each)
+            sent = planned.estimate.shared if own else planned.estimate.trained
+            assert sent is not None and (sent < planned.estimate.trained) is bool(own)
+            assert found.whole_run == pytest.approx(each * (sent / level.mechanism.steps) ** 0.5)
+
+
+def test_a_warning_about_whole_parties_speaks_of_changes_cohorts_and_rounds(tmp_path: Path) -> None:
+    base = changed(
+        FEDERATED,
+        {
+            "federated_learning.parties.names": [f"p{n}" for n in range(60)],
+            "federated_learning.cohort": {"kind": "poisson", "expected": 6},
+            "federated_learning.few_clients": True,
+            "training.batch": 1,
+            "model": {"kind": "mlp", "hidden": [8]},
+            "differential_privacy": {"unit": "client", "epsilon": 0.3, "delta": 0.01},
+            "ledger.grant": {"epsilon": 2, "delta": 0.01},
+        },
+    )
+    (warning,) = _use(tmp_path, base).warnings
+    assert "as all changes together" in warning and "more parties" in warning
+    cohort, rounds = re.search(r"a cohort of (\d+), or with (\d+) rounds;", warning).groups()  # type: ignore[union-attr]
+    assert _use(tmp_path, base, federated_learning__rounds=int(rounds)).warnings == ()
+    larger = changed(base, {"federated_learning.cohort.expected": int(cohort)})
+    assert _use(tmp_path, larger).warnings == ()

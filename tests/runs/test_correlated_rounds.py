@@ -17,6 +17,7 @@ from nacre.core.files import load_tensors
 from nacre.differential_privacy.noise.independent import Gaussian
 from nacre.planning.plan import plan
 from nacre.runs import loop
+from nacre.runs.levels import outermost
 from nacre.runs.run import train
 from tests.planning.test_clipping import CLIENT
 from tests.training.tiny import StopAfter, Stopped, changed, recipe
@@ -80,13 +81,13 @@ def test_a_party_is_asked_at_most_once_in_a_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     asked: list[tuple[Any, ...]] = []
-    real = loop.Federation.__call__
+    real = outermost.Federation.__call__
 
     def noted(self: Any, model: Any, units: Any, *more: Any) -> Any:
         asked.append((self.round, *units))
         return real(self, model, units, *more)
 
-    monkeypatch.setattr(loop.Federation, "__call__", noted)
+    monkeypatch.setattr(outermost.Federation, "__call__", noted)
     train(_plan(tmp_path, kind), tmp_path / "run")
     rounds = {
         name: [r for r, *names in asked if name in names] for name in map("p{}".format, range(8))

@@ -187,3 +187,22 @@ def test_a_plan_that_counts_more_shares_than_there_are_is_refused(tmp_path: Path
     write_json(tmp_path / "plan.json", facts)
     with pytest.raises(Exception, match="its mechanism costs"):
         repriced(tmp_path)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_shares_are_of_what_travels_where_parties_keep_layers(tmp_path: Path, both: bool) -> None:
+    base = changed(BASE, {"model.hidden": [4], "federated_learning.local.personal": ["head"]})
+    if both:
+        inner = {"unit": "example", "epsilon": 8, "delta": 0.01}
+        clip = {"kind": "flat", "norm": 1.0}
+        within = {"differential_privacy": inner, "gradient_clipping": clip}
+        grant = {"epsilon": 8, "delta": 0.01}
+        more = {"within_parties": within, "ledger.grant_within_parties": grant}
+        base = changed(base, more)
+    drawn = plan(recipe(tmp_path, base))
+    weights_of_head = 4 * 3 + 3
+    (outer, *_), shared = drawn.to_json()["parties"], drawn.estimate.shared
+    assert shared == drawn.estimate.trained - weights_of_head
+    assert outer["noise"]["sums"]["dimension"] == shared
+    run = train(drawn, tmp_path / "run")
+    assert [(line["how"], line["shares"]) for line in lines(run.path)] == [("noised", 4)] * ROUNDS

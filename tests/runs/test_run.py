@@ -434,6 +434,7 @@ def test_what_happened_to_private_rows_is_told_and_not_kept(tmp_path):
         file.write("p1,north,50,f,11.5,no\n")
     asked = recipe(tmp_path, TABLE, data__on_out_of_range="clamp")
     run = train(plan(asked), tmp_path / "run", observe=Watch(-1))
+    told = [sentence for sentence in told if "clamped" in sentence]  # how a split falls is another
     assert len(told) == 1
     assert "dose" in told[0]
     kept = [path for path in run.path.rglob("*") if path.is_file()]

@@ -654,7 +654,7 @@ def test_the_command_answers_charges_and_its_file_is_checked(tmp_path: Path, boo
     document = json.loads(out.read_text())
     assert document["parties"] == list(NAMES) and document["missing"] == []
     assert document["each_party"] == {"epsilon": 1.0, "delta": 2e-6}
-    assert "the server and one party that help it" in document["against"]
+    assert "the server and one party that helps it" in document["against"]
     assert document["answers"][0]["shares"] == {"added": 3, "counted": 2}
     assert "all 2 answers" in CliRunner().invoke(cli, ["report", str(out), "--check"]).output
     for key, value in (("added", 2), ("counted", 3), ("counted", 0), ("added", "x")):

@@ -309,7 +309,7 @@ def _step(leaf: Leaf, tail: float) -> LossKind:
         return Atoms((loss, 0.0, -loss), (1 - other - rest, rest, other))
     remedy = (
         "use `accountant: rdp` and a grant under `rule: rdp` (the rule of an account never "
-        "changes); a query may say `delta: 0` instead"
+        "changes); a query of statistics may say `delta: 0` instead"
     )
     raise unknown(leaf, "PLD accounting", remedy)
 

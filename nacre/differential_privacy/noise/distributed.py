@@ -122,6 +122,13 @@ class DistributedGaussian:
             self.multiplier, distance, self.sums.threshold - self.sums.colluders
         )
 
+    def surplus(self) -> float:
+        """Deviation of what all parties add, colluders among them, in those of what is counted: the
+        most that a sum holds. Raises `ValueError` before the plan has fixed the sums."""
+        if self.sums is None:
+            raise ValueError("sums=None: plan the sums before their noise is spoken of")
+        return math.sqrt(self.sums.parties / (self.sums.threshold - self.sums.colluders))
+
     def without_colluders(self) -> Self:
         """The same noise as it is for those who see the model alone: all shares are unknown to
         them. Raises `ValueError` before calibration."""

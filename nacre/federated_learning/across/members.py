@@ -87,8 +87,8 @@ class RemoteParties:
             if self._refusals:
                 name, reason = next(iter(self._refusals.items()))
                 raise PartyError(f"party {name!r} refuses this run: {reason}")
-            if time.monotonic() > end:
-                missing = sorted(set(self.parties) - set(self._at))
+            missing = sorted(set(self.parties) - set(self._at))
+            if missing and time.monotonic() > end:
                 raise PartyError(
                     f"{', '.join(missing)} did not come within {seconds:g} seconds; see that each "
                     "runs `nacre party` with its key admitted at the SuperLink, then resume"

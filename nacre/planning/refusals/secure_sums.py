@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 
 from nacre.core.errors import PartyError
+from nacre.core.types import Tensors
 from nacre.federated_learning.options import AllParties
 from nacre.federated_learning.roster import SERVER, Identity
 from nacre.federated_learning.secure import SecureGather
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
+from nacre.recipe.schema import Recipe
 from nacre.training import pieces
 
 _KEY = "federated_learning.gather"
@@ -70,7 +72,6 @@ def secure_sums_hide_parties(facts: RecipeFacts) -> None:
             "leave `compression` out, and send fewer bytes by `gather: {bits: 16}`",
         )  # fmt: skip
     _names_sign(facts, names)
-    _grid_fits(facts, option, parties)
 
 
 def _with(option: SecureGather, threshold: int, parties: int) -> int:
@@ -88,8 +89,13 @@ def _names_sign(facts: RecipeFacts, names: Sequence[str]) -> None:
         refuse(facts.recipe, "federated_learning.parties", str(error))
 
 
-def _grid_fits(facts: RecipeFacts, option: SecureGather, parties: int) -> None:
-    recipe, norm = facts.recipe, None
+def sums_fit_the_grid(recipe: Recipe, sent: Tensors) -> None:
+    """Refuses a grid that is too coarse for a change, of which `sent` has the weights: those of the
+    model as it will be trained, without what stays with the parties."""
+    federation, norm = recipe.federated_learning, None
+    if federation is None or not isinstance(federation.gather, SecureGather):
+        return
+    option, parties = federation.gather, len(federation.parties.names)
     if pieces.protects(recipe) == "client":
         clip = pieces.unit_clip(recipe)
         if clip is not None:
@@ -100,13 +106,13 @@ def _grid_fits(facts: RecipeFacts, option: SecureGather, parties: int) -> None:
                     "party clips its own change, by a norm that no server may raise; use `kind: "
                     "flat`",
                 )  # fmt: skip
-            bound = clip.bound(len(clip.groups([n for n, _ in facts.model.named_parameters()])))
+            bound = clip.bound(len(clip.groups(list(sent))))
             norm = bound if math.isfinite(bound) else None
     try:
         grid = option.grid(parties, norm)
     except ValueError as error:
         refuse(recipe, _KEY, str(error))
-    entries = sum(p.numel() for p in facts.model.parameters() if p.requires_grad)
+    entries = sum(weight.numel() for weight in sent.values())
     if norm is not None and grid.step * math.sqrt(entries) / 2 > norm / 2:
         refuse(
             recipe, _KEY,

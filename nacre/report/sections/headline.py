@@ -365,7 +365,9 @@ def _absent(label: str, evidence: Evidence) -> Stat:
     """A figure that this page cannot show, and why."""
     if evidence["findings_are_local"]:
         return Stat(label, "withheld", STAYS_LOCAL, False)
-    return Stat(label, MISSING, "no audit measured it", False)
+    own = evidence["plan"]["estimates"].get("shared") is not None
+    why = "each party has a model of its own" if own else "no audit measured it"
+    return Stat(label, MISSING, why, False)
 
 
 def _price(evidence: Evidence) -> list[Stat]:

@@ -41,8 +41,10 @@ _IN_SHARES = Unprotected(
 class Holder:
     """The rows of one party and what is asked of them.
 
-    *Guarantee:* its numbers exist only once its account is charged for all answers, and leave only
-    under the masks of a secure sum. Under distributed noise they carry its share before.
+    *Guarantee:* its numbers leave only once its account is charged for all answers, and only under
+    the masks of a secure sum. Under distributed noise they carry its share before. The charge holds
+    a keyed digest of the numbers, share and all: a server that gives an old run's name again, to a
+    party with another key or other rows, is refused, since that would be a second release.
     """
 
     name: str
@@ -66,15 +68,17 @@ class Holder:
         )  # fmt: skip
 
     def _released(self, weights: Tensors, number: int) -> Release:
-        for charge in self.charges:
-            charge.journal(1, self.asked.digest)
         asked, across = self.asked, self.asked.across
         frames = [frame_for(self.raw, query) for query in asked.queries]
         held = summed_at(frames, asked.queries, asked.slots, asked.most, self.source)
         how = _IN_THE_SUM
         if isinstance(across.noise, DistributedNoise):
             held, how = held + share_of_noise(asked.slots, across.counted, self.source), _IN_SHARES
-        return Release({WHOLE: torch.from_numpy(held)}, how)
+        numbers = torch.from_numpy(held)
+        entered = self.source.digest("answered", asked.digest, numbers).hex()
+        for charge in self.charges:
+            charge.journal(1, entered)
+        return Release({WHOLE: numbers}, how)
 
 
 def require_readable(raw: RawTable, asked: AgreedQueries, name: str) -> None:

@@ -46,7 +46,7 @@ def release_together(
     `tables` is one table, which `across.column` deals to the parties, or a table for each party by
     its name. Each party's rows are charged to an account of their own, `ACCOUNT/PARTY`. All
     accounts are reserved before a row is read, and each is charged before a number of that party
-    exists. Asking again is another release.
+    leaves it. Asking again is another release.
 
     Raises as `release`; `Refusal` where tables and parties do not agree.
     """

@@ -37,8 +37,12 @@ class DistributedNoise:
 
     def against(self, colluders: int) -> str:
         """Whom epsilon holds against."""
-        others = f" and {_parties(colluders)} that help it" if colluders else ""
-        return f"epsilon holds against everyone who sees the answers, the server{others} among them"
+        helping = "helps" if colluders == 1 else "help"
+        others = f" and {_parties(colluders)} that {helping} it" if colluders else ""
+        return (
+            f"epsilon holds against everyone who sees the answers, the server{others} among them, "
+            "and against each of the other parties"
+        )
 
 
 NoiseOrigin = CentralNoise | DistributedNoise
@@ -87,8 +91,9 @@ class Across:
     @property
     def counted(self) -> int:
         """Shares of noise that nobody who looks knows, at least: those of the honest parties that
-        answered."""
-        return self.threshold - self.colluders
+        answered, without that of one who looks, since a party knows its own share also where none
+        helps the server."""
+        return self.threshold - max(self.colluders, 1)
 
     def refuse_unsuited(self, queries: Sequence[QueryOption]) -> None:
         """Raises `BadArgument` for a query that no sum over parties answers."""
