@@ -8,10 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation import sparse
+from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
+from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Region, chosen, column
 from nacre.core.random import Source
 
@@ -36,6 +38,8 @@ class AutoPGD:
     *Rule of `way`:* a row has ended at the first checkpoint where its best margin has not come that
     share of the way from the clean margin to 0. None ends no row early.
 
+    In an L1 ball the steps are sparse instead (`sparse.py`).
+
     *Source:* Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
     diverse parameter-free attacks", https://arxiv.org/abs/2003.01690, algorithm 1.
     """
@@ -46,7 +50,7 @@ class AutoPGD:
     start: int = 0  # number of the random start
     way: float | None = None
 
-    access: ClassVar[type[WhiteBox]] = WhiteBox
+    access: ClassVar[AccessType] = WhiteBox
 
     @property
     def name(self) -> str:
@@ -77,6 +81,8 @@ class AutoPGD:
             "done": torch.zeros(count, dtype=torch.int64),
         }
         state.update(region.reach(rows.clean))
+        if isinstance(region, Diamond):
+            state.update(sparse.begun(region, rows.clean))
         if self.rank is None and self.way is None:
             return state
         scores = target.scores(rows.clean)
@@ -117,6 +123,8 @@ class AutoPGD:
         after["best"] = chosen(better, x, state["best"])
         after["slope"] = chosen(better, gradient, state["slope"])
         after["last"] = torch.where(finite, losses, state["last"])
+        if isinstance(region, Diamond):
+            return {**after, **sparse.stepped(region, clean, after, gradient, self.steps)}
         first = state["done"] == 0
         after["since"] = torch.where(first, 0, state["since"] + 1)
         after["rises"] = torch.where(first, 0, after["rises"])

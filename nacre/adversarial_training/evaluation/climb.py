@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES
 from nacre.adversarial_training.evaluation.stage import Tried
@@ -35,7 +35,7 @@ class Climb:
     start: int | None = 0  # number of the random start; None starts at the clean input
     cycles: bool = True  # whether rows that go round end
 
-    access: ClassVar[type[WhiteBox]] = WhiteBox
+    access: ClassVar[AccessType] = WhiteBox
 
     @property
     def name(self) -> str:

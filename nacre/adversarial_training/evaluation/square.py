@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import ScoreOnly
+from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.patches import Patches, patches
@@ -42,7 +42,7 @@ class Square:
     queries: int = 5000
     pace: float | None = None
 
-    access: ClassVar[type[ScoreOnly]] = ScoreOnly
+    access: ClassVar[AccessType] = ScoreOnly
 
     @property
     def name(self) -> str:
