@@ -14,7 +14,7 @@ from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
-from nacre.adversarial_training.threats.region import Region, chosen, column
+from nacre.adversarial_training.threats.region import Region, chosen_rows, column
 from nacre.core.random import Source
 
 MOMENTUM = 0.75
@@ -120,8 +120,8 @@ class AutoPGD:
         after["rises"] = state["rises"] + (losses > state["last"])
         better = finite & (losses > state["top"])
         after["top"] = torch.where(better, losses, state["top"])
-        after["best"] = chosen(better, x, state["best"])
-        after["slope"] = chosen(better, gradient, state["slope"])
+        after["best"] = chosen_rows(better, x, state["best"])
+        after["slope"] = chosen_rows(better, gradient, state["slope"])
         after["last"] = torch.where(finite, losses, state["last"])
         if isinstance(region, Diamond):
             return {**after, **sparse.stepped(region, clean, after, gradient, self.steps)}
@@ -130,8 +130,8 @@ class AutoPGD:
         after["rises"] = torch.where(first, 0, after["rises"])
         after["marked"] = torch.where(first, after["top"], state["marked"])
         halve = self._judged(after)
-        x = chosen(halve, after["best"], x)
-        gradient = chosen(halve, after["slope"], gradient)
+        x = chosen_rows(halve, after["best"], x)
+        gradient = chosen_rows(halve, after["slope"], gradient)
         return {**after, **self._stepped(region, clean, after, x, gradient, first)}
 
     def _judged(self, after: RowState) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.inputs import RowState
 from nacre.adversarial_training.threats.diamond import Diamond
-from nacre.adversarial_training.threats.region import chosen, column
+from nacre.adversarial_training.threats.region import chosen_rows, column
 
 FIRST = 0.2
 """Share of the entries that the first steps move."""
@@ -51,8 +51,8 @@ def stepped(
     step = torch.where(due, after["step"] / FEWER, after["step"])
     step = torch.where(sparser, 1.0, step).clamp(min=LEAST, max=1.0)
     kept = torch.where(due, (entries / FEWER).clamp(min=1), after["kept"])
-    x = chosen(sparser, after["best"], after["x"])
-    gradient = chosen(sparser, after["slope"], gradient)
+    x = chosen_rows(sparser, after["best"], after["x"])
+    gradient = chosen_rows(sparser, after["slope"], gradient)
     moved = region.project(x + column(step, x) * region.sparse(gradient, kept), clean)
     return {
         "x": moved,
