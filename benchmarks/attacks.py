@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -115,6 +116,9 @@ def rival(which: str, name: str, count: int) -> dict[str, float]:
 
             return torchattacks.AutoAttack(model, norm="Linf", eps=radius, seed=0)(x, y)
         if which == "adv-lib APGD-T":
+            # Its perceptual distances and its plots import these; nothing here asks for them.
+            for absent in ("torchvision", "visdom"):
+                sys.modules.setdefault(absent, MagicMock())
             from adv_lib.attacks import apgd, apgd_targeted  # pyright: ignore[reportMissingImports]
 
             first = apgd(model, x, y, radius, float("inf"), loss_function="ce")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.adversarial_training.threats.region import Box, Ellipsoid, chosen
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, chosen_rows
 from nacre.core.random import Source
 
 RADII = torch.tensor([0.5, 2.0, 0.0])
@@ -147,4 +147,4 @@ def test_rows_are_chosen_one_by_one():
     one, other = torch.ones(3, 2), torch.zeros(3, 2)
     for mask in ([True, False, True], [True] * 3, [False] * 3):
         wanted = torch.tensor(mask)[:, None].expand(3, 2).float()
-        assert torch.equal(chosen(torch.tensor(mask), one, other), wanted)
+        assert torch.equal(chosen_rows(torch.tensor(mask), one, other), wanted)

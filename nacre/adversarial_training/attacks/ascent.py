@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.threats.region import Region, chosen
+from nacre.adversarial_training.threats.region import Region, chosen_rows
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
 
@@ -123,4 +123,4 @@ def _better(
 ) -> tuple[Tensor, Tensor]:
     """Row by row the point with the larger finite loss; a tie keeps the older."""
     won = torch.isfinite(values) & (values > top)
-    return chosen(won, x, best), torch.where(won, values, top)
+    return chosen_rows(won, x, best), torch.where(won, values, top)

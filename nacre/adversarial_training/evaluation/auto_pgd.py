@@ -8,11 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation import sparse
+from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
-from nacre.adversarial_training.threats.region import Region, chosen, column
+from nacre.adversarial_training.threats.diamond import Diamond
+from nacre.adversarial_training.threats.region import Region, chosen_rows, column
 from nacre.core.random import Source
 
 MOMENTUM = 0.75
@@ -36,6 +38,8 @@ class AutoPGD:
     *Rule of `way`:* a row has ended at the first checkpoint where its best margin has not come that
     share of the way from the clean margin to 0. None ends no row early.
 
+    In an L1 ball the steps are sparse instead (`sparse.py`).
+
     *Source:* Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
     diverse parameter-free attacks", https://arxiv.org/abs/2003.01690, algorithm 1.
     """
@@ -46,7 +50,7 @@ class AutoPGD:
     start: int = 0  # number of the random start
     way: float | None = None
 
-    access: ClassVar[type[WhiteBox]] = WhiteBox
+    access: ClassVar[AccessType] = WhiteBox
 
     @property
     def name(self) -> str:
@@ -77,6 +81,8 @@ class AutoPGD:
             "done": torch.zeros(count, dtype=torch.int64),
         }
         state.update(region.limits(rows.clean))
+        if isinstance(region, Diamond):
+            state.update(sparse.begun(region, rows.clean))
         if self.rank is None and self.way is None:
             return state
         scores = target.scores(rows.clean)
@@ -114,16 +120,18 @@ class AutoPGD:
         after["rises"] = state["rises"] + (losses > state["last"])
         better = finite & (losses > state["top"])
         after["top"] = torch.where(better, losses, state["top"])
-        after["best"] = chosen(better, x, state["best"])
-        after["slope"] = chosen(better, gradient, state["slope"])
+        after["best"] = chosen_rows(better, x, state["best"])
+        after["slope"] = chosen_rows(better, gradient, state["slope"])
         after["last"] = torch.where(finite, losses, state["last"])
+        if isinstance(region, Diamond):
+            return {**after, **sparse.stepped(region, clean, after, gradient, self.steps)}
         first = state["done"] == 0
         after["since"] = torch.where(first, 0, state["since"] + 1)
         after["rises"] = torch.where(first, 0, after["rises"])
         after["marked"] = torch.where(first, after["top"], state["marked"])
         halve = self._judged(after)
-        x = chosen(halve, after["best"], x)
-        gradient = chosen(halve, after["slope"], gradient)
+        x = chosen_rows(halve, after["best"], x)
+        gradient = chosen_rows(halve, after["slope"], gradient)
         return {**after, **self._stepped(region, clean, after, x, gradient, first)}
 
     def _judged(self, after: RowState) -> Tensor:

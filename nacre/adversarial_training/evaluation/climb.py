@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES
 from nacre.adversarial_training.evaluation.stage import Tried
-from nacre.adversarial_training.threats.region import Region, chosen
+from nacre.adversarial_training.threats.region import Region, chosen_rows
 from nacre.core.random import Source
 
 
@@ -35,7 +35,7 @@ class Climb:
     start: int | None = 0  # number of the random start; None starts at the clean input
     cycles: bool = True  # whether rows that go round end
 
-    access: ClassVar[type[WhiteBox]] = WhiteBox
+    access: ClassVar[AccessType] = WhiteBox
 
     @property
     def name(self) -> str:
@@ -91,5 +91,5 @@ class Climb:
             1, (self.steps - left)[:, None].clamp(min=0), losses[:, None]
         )
         after["due"] = torch.where(suspected, left - shortest, torch.where(due, -1, state["due"]))
-        after["kept"] = chosen(suspected, x, state["kept"])
+        after["kept"] = chosen_rows(suspected, x, state["kept"])
         return back

@@ -52,7 +52,9 @@ def cascade(
         AutoPGD(loss="cross_entropy", steps=steps, way=way),
     ]
     ranks = range(1, min(others, targets) + 1)
-    ranked = [AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way) for rank in ranks]
+    ranked: list[Stage] = [
+        AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way) for rank in ranks
+    ]
     if ranked:
         stages.append(Series(ranked, PATIENCE if ruled else len(ranked)))
     elif targets:

@@ -31,7 +31,7 @@ class NearestFound:
     # broken already, inf where nothing was found
 
 
-def nearest(
+def nearest_broken(
     scorer: Scorer,
     region: Ellipsoid,  # its legal range and its fixed entries hold; its size does not
     rows: Inputs,

@@ -8,13 +8,13 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import ScoreOnly
+from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import score_margin
-from nacre.adversarial_training.evaluation.patches import Patches, patches
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
-from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, chosen
+from nacre.adversarial_training.threats.patches import Patches, patches
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, chosen_rows
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 
@@ -42,7 +42,7 @@ class Square:
     queries: int = 5000
     pace: float | None = None
 
-    access: ClassVar[type[ScoreOnly]] = ScoreOnly
+    access: ClassVar[AccessType] = ScoreOnly
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class Square:
         margin = score_margin(scores, rows.label, rows.aimed)
         better = margin > state["top"]
         after = dict(state)
-        after["best"] = chosen(better, x, state["best"])
+        after["best"] = chosen_rows(better, x, state["best"])
         after["top"] = torch.where(better, margin, state["top"])
         after["done"] = state["done"] + 1
         ended = after["done"] >= self.queries

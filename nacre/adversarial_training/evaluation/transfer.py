@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import LabelOnly
+from nacre.adversarial_training.evaluation.access import AccessType, LabelOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.region import Region
@@ -24,7 +24,7 @@ class Transfer:
 
     points: Tensor  # (S, *shape): `AttackOutcome.points` of the surrogate, by place
 
-    access: ClassVar[type[LabelOnly]] = LabelOnly
+    access: ClassVar[AccessType] = LabelOnly
     name: ClassVar[str] = "transfer"
 
     def begin(self, target: LabelOnly, region: Region, rows: Inputs, source: Source) -> RowState:

@@ -238,7 +238,7 @@ def column(
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def chosen(
+def chosen_rows(
     mask: Tensor,  # (R,) bool
     one: Tensor,  # (R, *shape)
     other: Tensor,  # (R, *shape)
