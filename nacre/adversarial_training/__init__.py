@@ -9,6 +9,8 @@ from nacre.adversarial_training.objectives import (
     StandardTraining,
     Trades,
 )
+from nacre.adversarial_training.text.embedding import Embedding
+from nacre.adversarial_training.text.freelb import EmbeddingPGD, FreeLB
 from nacre.adversarial_training.threats import Ball, Region
 
 __all__ = [
@@ -18,6 +20,9 @@ __all__ = [
     "PGD",
     "AttackOption",
     "Ball",
+    "Embedding",
+    "EmbeddingPGD",
+    "FreeLB",
     "Madry",
     "ObjectiveOption",
     "Region",

@@ -7,8 +7,8 @@ and hands on numbers, not a graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from nacre.adversarial_training.attacks.ascent import evaluating
 from nacre.adversarial_training.attacks.options import AttackOption
 from nacre.adversarial_training.attacks.pgd import PGD
+from nacre.adversarial_training.text.freelb import TEXT_OBJECTIVES, EmbeddingPGD, FreeLB
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.core import require, rows
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack, Objective, Task
@@ -28,6 +30,8 @@ class StandardTraining:
     """No adversary: the loss of the clean rows."""
 
     kind: Literal["none"] = "none"
+
+    on_tokens: ClassVar[bool] = False
 
     def sentence(self) -> str:
         """That no attack takes part."""
@@ -52,6 +56,8 @@ class Madry:
     clean_share: float = 0.0
     """Weight of the clean loss, in each row alike: 0 trains on attacked inputs only, 1 on clean."""
 
+    on_tokens: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if not 0 <= self.clean_share <= 1:
             raise BadArgument(f"clean_share={self.clean_share} must lie between 0 and 1")
@@ -59,6 +65,17 @@ class Madry:
     def sentence(self) -> str:
         """The objective and its attack."""
         return f"Madry trains on inputs moved by {self.attack.sentence()}."
+
+    @property
+    def ball(self) -> Ball | None:
+        """The ball that inputs are moved in."""
+        return self.attack.ball
+
+    def shortened(self, steps: int) -> tuple[Self, float]:
+        """With an attack of at most `steps` steps, and how many times as long a step with the whole
+        attack takes."""
+        attack, longer = self.attack.shortened(steps)
+        return replace(self, attack=attack), longer
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
@@ -80,6 +97,8 @@ class Trades:
     beta: float = 6.0
     """Weight of the divergence against the clean loss."""
 
+    on_tokens: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         require.not_negative(beta=self.beta)
         if not self.attack.random_start:
@@ -91,6 +110,17 @@ class Trades:
     def sentence(self) -> str:
         """The objective and its attack."""
         return f"TRADES trains on inputs moved by {self.attack.sentence()}."
+
+    @property
+    def ball(self) -> Ball | None:
+        """The ball that inputs are moved in."""
+        return self.attack.ball
+
+    def shortened(self, steps: int) -> tuple[Self, float]:
+        """With an attack of at most `steps` steps, and how many times as long a step with the whole
+        attack takes."""
+        attack, longer = self.attack.shortened(steps)
+        return replace(self, attack=attack), longer
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
@@ -191,7 +221,10 @@ def _attacked(
     return {**batch, "adversarial": moved.reshape(batch["features"].shape)}
 
 
-ObjectiveOption = StandardTraining | Madry | Trades
+ObjectiveOption = StandardTraining | Madry | Trades | FreeLB | EmbeddingPGD
 
-OBJECTIVES = (StandardTraining, Madry, Trades)
+INPUT_OBJECTIVES = (StandardTraining, Madry, Trades)
+"""Objectives of models that read numbers."""
+
+OBJECTIVES = (*INPUT_OBJECTIVES, *TEXT_OBJECTIVES)
 """Every objective that a recipe can name; the laws run over them."""

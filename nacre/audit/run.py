@@ -150,7 +150,7 @@ def _target(
         references=references,
         members_public=held.private_is_public,
         test_public=held.test_is_public,
-        ball=recipe.adversarial_training.attack.ball if recipe.adversarial_training else None,
+        ball=recipe.adversarial_training.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
         canaries=_canaries(recipe),
         claimed_epsilon=privacy.epsilon if claims and privacy is not None else None,

@@ -50,6 +50,7 @@ def continues(recipe: Recipe) -> bool:
 def balls(recipe: Recipe) -> list[tuple[str, Ball]]:
     """Every ball of the recipe and the key it stands under."""
     found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
-    if recipe.adversarial_training is not None:
-        found.append(("adversarial_training.attack.ball", recipe.adversarial_training.attack.ball))
+    adversarial = recipe.adversarial_training
+    if adversarial is not None and adversarial.ball is not None:
+        found.append(("adversarial_training.attack.ball", adversarial.ball))
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nacre.adversarial_training import Madry, Trades
+from nacre.adversarial_training import EmbeddingPGD, FreeLB, Madry, Trades
 from nacre.core.errors import BadArgument
 from nacre.data import AnyData, OfModel, Text
 from nacre.data.dataset import Schema
@@ -59,7 +59,7 @@ class Recipe:
     """Who holds the rows, and how the parties' changes come together."""
     differential_privacy: Privacy | None = None
     """Who is protected, and how well."""
-    adversarial_training: Madry | Trades | None = None
+    adversarial_training: Madry | Trades | FreeLB | EmbeddingPGD | None = None
     """Against which attack on its inputs the model is trained."""
     training: Training = field(default_factory=Training)
     """Steps, batch and optimizer."""

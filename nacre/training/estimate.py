@@ -91,8 +91,8 @@ def _shortened(recipe: Recipe) -> tuple[Recipe, float]:
     plain = replace(recipe, execution=replace(recipe.execution, verify="never"))
     if option is None:
         return plain, 1.0
-    attack, longer = option.attack.shortened(_CLIMB)
-    return replace(plain, adversarial_training=replace(option, attack=attack)), longer
+    short, longer = option.shortened(_CLIMB)
+    return replace(plain, adversarial_training=short), longer
 
 
 def _probed(recipe: Recipe, schema: Schema, trained: int) -> int:

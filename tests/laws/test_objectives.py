@@ -5,13 +5,13 @@ import torch
 from torch.func import grad, vmap
 
 from nacre.adversarial_training import (
-    OBJECTIVES,
     PGD,
     Ball,
     Madry,
     StandardTraining,
     Trades,
 )
+from nacre.adversarial_training.objectives import INPUT_OBJECTIVES
 from nacre.core import rows
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
@@ -19,7 +19,7 @@ from tests.laws.zoo import GROUPS, MLP, ZOO, snapshot
 
 SOURCE = Source(bytes(32))
 animals = pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
-objectives = pytest.mark.parametrize("option", OBJECTIVES)
+objectives = pytest.mark.parametrize("option", INPUT_OBJECTIVES)
 
 
 def _variants(option):

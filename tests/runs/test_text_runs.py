@@ -193,7 +193,8 @@ def test_pieces_learnt_from_public_text_travel_with_the_model(place):
         ({"fine_tuning__targets": ["q_proj"]}, "'q_proj'; its linear layers end in query, key"),
         ({"model__name": "brt"}, "gives no model 'brt' .*did you mean 'bert'"),
         ({"adversarial_training": {"kind": "madry", "attack": {
-            "kind": "pgd", "ball": {"kind": "linf", "radius": 0.1}}}}, "tokens have no distance"),
+            "kind": "pgd", "ball": {"kind": "linf", "radius": 0.1}}}},
+         "tokens have no distance; use `kind: freelb`"),
         ({"audit": [{"kind": "evasion", "ball": {"kind": "linf", "radius": 0.1}}]},
          "tokens have no distance"),
         ({"training__augment": {"kind": "copies", "count": 2, "flip": True}}, "augment"),
@@ -204,6 +205,29 @@ def test_what_does_not_fit_text_is_refused_with_its_line(place, changes, sentenc
     with pytest.raises(NacreError, match=rf"(?s)tiny\.yaml:\d+ .*{sentence}") as told:
         plan(recipe(place, LABELLED, **changes))
     assert told.value.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["freelb", "embedding_pgd"])
+def test_embeddings_are_moved_under_privacy_and_without(place, kind):
+    """Each row clipped by itself, stopped and resumed; then one backward pass for all of them."""
+    option = {"kind": kind, "threat": {"kind": "embedding", "radius": 0.5}, "steps": 2}
+    asked = recipe(place, LABELLED, adversarial_training=option)
+    assert "inside an L2 ball" in plan(asked).to_json()["techniques"]["adversarial_training"]
+    with pytest.raises(Stopped):
+        train(plan(asked), place / "run", observe=StopAfter(3))
+    run = train(plan(asked, resume=place / "run"), place / "run", resume=True)
+    plain = trained(
+        place, "plain", adversarial_training=option, differential_privacy=None, ledger=None,
+        gradient_clipping=None, data__public_demonstration=True,
+    )  # fmt: skip
+    for found in (weights(run), weights(plain)):
+        assert all(bool(value.isfinite().all()) for value in found.values())
+
+
+def test_embeddings_of_numbers_are_refused(place):
+    option = {"kind": "freelb", "threat": {"kind": "embedding", "radius": 0.5}}
+    with pytest.raises(NacreError, match="these rows are numbers; use `kind: madry`"):
+        plan(recipe(place, CENTRAL, adversarial_training=option))
 
 
 @pytest.mark.parametrize("kind", ["full", "head", "bias", "norms", "lora"])

@@ -283,7 +283,7 @@ def audits_have_their_rows(facts: RecipeFacts) -> None:
     """Evasion needs test rows and a ball, membership rows that were not trained on, canaries
     canaries."""
     recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
-    trained_against = adversarial.attack.ball if adversarial is not None else None
+    trained_against = adversarial.ball if adversarial is not None else None
     for option in recipe.audit:
         missing = option.lacks(recipe.data, trained_against)
         if missing is not None:
