@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from nacre.adversarial_training.collapse import CollapseWatch
 from nacre.core.files import read_json
 from nacre.core.parts import Transport
 from nacre.core.random import Source
@@ -28,6 +29,7 @@ from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning import Federation, OnDemand
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
+from nacre.models import random_inputs
 from nacre.planning.plan import Plan
 from nacre.planning.robustness import rule_of
 from nacre.runs import checkpoint
@@ -89,7 +91,7 @@ class Outcome:
 
     model: nn.Module
     done: int
-    stopped: str  # "completed", "stopped improving" or "finished early"
+    stopped: str  # "completed", "stopped improving", "collapsed: …" or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
@@ -274,6 +276,22 @@ def _newest(folder: Path | None, remembers: bool) -> checkpoint.Kept | None:
     return kept[-1], tensors, done, facts
 
 
+_COLLAPSED = "collapsed: the model answers all inputs alike, so the attack is too strong for it"
+
+
+def _collapse_watch(plan: Plan) -> CollapseWatch | None:
+    """A watch over a model whose embeddings an adversary moves; None where there is none, or where
+    processes hold parts of the model."""
+    option = plan.recipe.adversarial_training
+    if option is None or not option.on_tokens or plan.recipe.execution.devices == "sharded":
+        return None
+    task = pieces.task_of(plan.schema)
+    if task.kind == "regression":  # a number has no logits to tell apart
+        return None
+    inputs = random_inputs(plan.schema.shape, plan.schema.tokens, 8)
+    return CollapseWatch(task, inputs)
+
+
 class _Watcher:
     """Sees each release: logs it, measures public figures, checkpoints, decides to stop."""
 
@@ -293,6 +311,7 @@ class _Watcher:
         evaluate = plan.recipe.evaluate
         asked = evaluate.figure if evaluate is not None else None
         self._shown: FigureName = asked if asked is not None else usual(plan.schema.task)
+        self._collapse = _collapse_watch(plan)
         self._watched: list[FigureName] = [self._shown]
         if self._stop is not None:
             self._watched.append(self._stop.figure)
@@ -309,13 +328,16 @@ class _Watcher:
             self._around.devices.gather()
         if due or self._plan.federated:  # every round: what stops a federation is counted in them
             self._measure(state)
-        flat = self._flat()
-        if flat:
+        over = self._flat()
+        if over:
             self._outcome.stopped = "stopped improving"
-        if due or flat:
+        if due and self._collapse is not None and self._collapse.collapsed(state.model):
+            self._outcome.stopped, over = _COLLAPSED, True
+        if due or over:
             self._save(state)
-        self._advance(1, self._note())
-        return flat
+        note = self._note()
+        self._advance(1, f"{note}, {_COLLAPSED}" if self._outcome.stopped == _COLLAPSED else note)
+        return over
 
     def _note(self) -> str:
         """The last public figure; of a round also what it took."""
@@ -328,8 +350,9 @@ class _Watcher:
         return ", ".join(part for part in found if part)
 
     def ended(self, state: State) -> bool:
-        """Whether the checkpoint was the last one of a run that had stopped improving."""
-        return self._outcome.stopped == "stopped improving" or state.done >= self._plan.rounds
+        """Whether the checkpoint was the last one of a run that had stopped before its end."""
+        early = self._outcome.stopped in ("stopped improving", _COLLAPSED)
+        return early or state.done >= self._plan.rounds
 
     def _measure(self, state: State) -> None:
         if self._rows is not None and self._around.devices.group.first:

@@ -372,3 +372,17 @@ def test_the_size_of_a_base_is_told_by_its_configuration(place):
     assert pretrained.parameters(option, 2, place) == sum(p.numel() for p in network.parameters())
     (place / "bert/config.json").write_text("{}")
     assert pretrained.parameters(option, 2, place) == 0
+
+
+def test_a_run_that_collapses_ends_and_says_so(place):
+    """Weight decay that leaves nothing of the weights, so that all texts are answered alike."""
+    option = {"kind": "freelb", "threat": {"kind": "embedding", "radius": 0.5}, "steps": 2}
+    run = trained(
+        place, adversarial_training=option, differential_privacy=None, ledger=None,
+        gradient_clipping=None, data__public_demonstration=True, fine_tuning=None,
+        training__steps=40, training__checkpoint=1,
+        training__optimizer={"kind": "sgd", "lr": 0.5, "weight_decay": 1.0},
+    )  # fmt: skip
+    facts = read_json(run.path / "outcome.json")
+    assert facts["stopped"].startswith("collapsed: the model answers all inputs alike")
+    assert facts["done"] < 40
