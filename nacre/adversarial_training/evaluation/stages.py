@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.climb import Climb
+from nacre.adversarial_training.text.swap import WordSwap
 
 STAGES = (Climb, AutoPGD)
-"""The laws run over them."""
+"""Those on inputs that are numbers; the laws run over them."""
+
+TEXT_STAGES = (WordSwap,)
+"""Those on rows of tokens, which move in no ball."""
