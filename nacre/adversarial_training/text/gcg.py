@@ -83,7 +83,7 @@ class GCG:
             for step in range(self.steps):
                 if done:
                     break
-                tried = self._drawn(reader, now, allowed, source.child("gcg", step))
+                tried = self.drawn(reader, now, allowed, source.child("gcg", step))
                 if not len(tried):
                     break
                 values, said = reader.scored(tried, self.width)
@@ -95,8 +95,9 @@ class GCG:
                     best, least, done = now, losses[-1], bool(said[place])
         return SuffixFound(best, least, tuple(losses), done, forwards)
 
-    def _drawn(self, reader: SuffixReader, now: Tensor, allowed: Tensor, source: Source) -> Tensor:
-        """(N, S): different suffixes, each with one token replaced; N <= `trials`."""
+    def drawn(self, reader: SuffixReader, now: Tensor, allowed: Tensor, source: Source) -> Tensor:
+        """(N, S): what a step tries, different suffixes that each have one
+        token replaced; N <= `trials`."""
         slopes = reader.slopes(now).masked_fill(~allowed, torch.inf)
         top = min(self.top, int(allowed.sum()))
         favoured = slopes.topk(top, dim=1, largest=False).indices
