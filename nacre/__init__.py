@@ -13,7 +13,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
+    from nacre.adversarial_training import (
+        FGSM,
+        PGD,
+        Ball,
+        Embedding,
+        EmbeddingPGD,
+        FreeLB,
+        Madry,
+        Trades,
+    )
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Average, Schedule, Yogi
     from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
@@ -42,7 +51,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
+    "nacre.adversarial_training": (
+        "FGSM",
+        "PGD",
+        "Ball",
+        "Embedding",
+        "EmbeddingPGD",
+        "FreeLB",
+        "Madry",
+        "Trades",
+    ),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Average", "Schedule", "Yogi"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
@@ -116,12 +134,15 @@ __all__ = [
     "ByValue",
     "Code",
     "Copies",
+    "Embedding",
+    "EmbeddingPGD",
     "Evaluate",
     "Evasion",
     "Execution",
     "FederatedLearning",
     "Flat",
     "FormerRun",
+    "FreeLB",
     "Full",
     "Grant",
     "Head",

@@ -14,6 +14,8 @@ from nacre.adversarial_training.objectives import (
     StandardTraining,
     Trades,
 )
+from nacre.adversarial_training.text.embedding import Embedding
+from nacre.adversarial_training.text.freelb import EmbeddingPGD, FreeLB
 from nacre.adversarial_training.threats import (
     Ball,
     ColumnMove,
@@ -32,7 +34,10 @@ __all__ = [
     "AttackOption",
     "Ball",
     "ColumnMove",
+    "Embedding",
+    "EmbeddingPGD",
     "Fast",
+    "FreeLB",
     "Guard",
     "LinearRelation",
     "Madry",

@@ -164,7 +164,7 @@ def _target(
         references=references,
         members_public=held.private_is_public,
         test_public=held.test_is_public,
-        ball=recipe.adversarial_training.attack.ball if recipe.adversarial_training else None,
+        ball=recipe.adversarial_training.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
         canaries=_canaries(recipe),
         federation=partial(twins_of, run, held, source) if recipe.federated_learning else None,

@@ -6,7 +6,7 @@ builds once the data's shape, the task and the calibrated numbers are known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -108,7 +108,7 @@ class Attack(Protocol):
 
 
 class Objective(Protocol):
-    """What a step minimises: Standard, Madry, Trades."""
+    """What a step minimises: Standard, Madry, Trades, a climb in embedding space."""
 
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The batch that `losses` wants; it may carry more entries (as `adversarial`)."""
@@ -116,6 +116,24 @@ class Objective(Protocol):
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """-> (B,), entry i a function of row i alone."""
+        ...
+
+
+@runtime_checkable
+class SharedDescent(Protocol):
+    """An objective whose search for the worst input shares its passes with the descent."""
+
+    def descend(
+        self,
+        losses: Callable[[Batch], Tensor],
+        model: nn.Module,
+        parameters: Tensors,
+        batch: Batch,
+        source: Source,
+    ) -> Tensors | None:
+        """name -> the gradient of the sum of the losses over the batch, as `perturb` and `losses`
+        would give it; None where there is no such way. `losses` takes a batch with `perturb`'s
+        entries at these parameters. The batch has not passed `perturb`."""
         ...
 
 

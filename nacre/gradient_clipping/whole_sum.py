@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nacre.core.parts import Clip, Objective
+from nacre.core.parts import Clip, Objective, SharedDescent
 from nacre.core.random import Source
 from nacre.core.tensors import finite, trainable
 from nacre.core.types import Batch, BoundedSum, Tensors
@@ -41,14 +41,29 @@ class Whole(RowSum):
         """The sum over the units that are present; `source` keys the attack's random starts."""
         self.require(clip)
         zero = empty_sum(model, clip)
-        batch = self.objective.perturb(model, held(units), source)
-        if not len(batch["unit"]):
+        clean = held(units)
+        if not len(clean["unit"]):
             return zero
         losses = UnitLosses(model, self.objective)
+        shared = self._shared(losses, clean, source)
+        if shared is not None and finite(shared):
+            return BoundedSum(shared, zero.bound)
+        batch = self.objective.perturb(model, clean, source)
         total = _gradient(losses, batch)
         if not finite(total):
             return one_by_one(losses, batch, clip, Owners(), source)
         return BoundedSum(total, zero.bound)
+
+    def _shared(self, losses: UnitLosses, batch: Batch, source: Source) -> Tensors | None:
+        """The gradient where the search for the worst input shares its passes with it."""
+        if not isinstance(self.objective, SharedDescent):
+            return None
+        parameters = trainable(losses.model)
+
+        def at(perturbed: Batch) -> Tensor:
+            return losses.at(parameters, perturbed)
+
+        return self.objective.descend(at, losses.model, parameters, batch, source)
 
 
 def _gradient(losses: UnitLosses, batch: Batch) -> Tensors:

@@ -101,6 +101,10 @@ class Decoder(nn.Module):
                 spread = _SPREAD / math.sqrt(2 * option.layers) if deep else _SPREAD
                 nn.init.normal_(weights, std=spread)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The table that tokens are looked up in, under the name that stock models give it."""
+        return self.embed
+
     def forward(
         self,
         features: Tensor,  # (R, T) int64, -1 where a row is padded on its right

@@ -52,7 +52,7 @@ def balls(recipe: Recipe) -> list[tuple[str, ThreatOption]]:
     """Every threat of the recipe and the key it stands under."""
     found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
     option = recipe.adversarial_training
-    if option is not None:
+    if option is not None and option.ball is not None:
         key = "ball" if isinstance(option, Fast) else "attack.ball"
         found.append((f"adversarial_training.{key}", option.ball))
     return found

@@ -101,7 +101,8 @@ class Outlook:
         before, after = (
             rounded_up_to(each, 3) for each in (self.choices[0].epsilon, self.one_more_epoch or 0.0)
         )
-        return f"({counted_noun(self.epoch, 'step')}) would bring epsilon from {before} to {after}"
+        steps = counted_noun(self.epoch or 0, "step")
+        return f"({steps}) would bring epsilon from {before} to {after}"
 
 
 def outlook(plan: Plan) -> Outlook | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from nacre.adversarial_training.collapse import CollapseWatch
 from nacre.adversarial_training.objectives import OVERFITTED, Guarded
 from nacre.core.files import read_json
 from nacre.core.random import Source
@@ -23,6 +24,7 @@ from nacre.core.types import Release, Tensors
 from nacre.data.dataset import Rows
 from nacre.federated_learning.federation import ServerMemory
 from nacre.figures.names import FigureName, usual
+from nacre.models import random_inputs
 from nacre.planning.plan import Plan
 from nacre.runs import checkpoint
 from nacre.runs.features import passed
@@ -48,7 +50,7 @@ class Outcome:
 
     model: nn.Module
     done: int
-    stopped: str  # "completed", "stopped improving", OVERFITTED or "finished early"
+    stopped: str  # "completed", "stopped improving", OVERFITTED, "collapsed: …" or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     personal: tuple[str, ...] = ()  # weights that stayed with the parties
 
@@ -179,6 +181,22 @@ def _newest(folder: Path | None, remembers: bool) -> checkpoint.Kept | None:
     return kept[-1], tensors, done, facts
 
 
+_COLLAPSED = "collapsed: the model answers all inputs alike, so the attack is too strong for it"
+
+
+def _collapse_watch(plan: Plan) -> CollapseWatch | None:
+    """A watch over a model whose embeddings an adversary moves; None where there is none, or where
+    processes hold parts of the model."""
+    option = plan.recipe.adversarial_training
+    if option is None or not option.on_tokens or plan.recipe.execution.devices == "sharded":
+        return None
+    task = pieces.task_of(plan.schema)
+    if task.kind == "regression":  # a number has no logits to tell apart
+        return None
+    inputs = random_inputs(plan.schema.shape, plan.schema.tokens, 8)
+    return CollapseWatch(task, inputs)
+
+
 class _Watcher:
     """Sees each release: logs it, measures public figures, checkpoints, decides to stop."""
 
@@ -198,6 +216,7 @@ class _Watcher:
         evaluate = plan.recipe.evaluate
         asked = evaluate.figure if evaluate is not None else None
         self._shown: FigureName = asked if asked is not None else usual(plan.schema.task)
+        self._collapse = _collapse_watch(plan)
         self._watched: list[FigureName] = [self._shown]
         if self._stop is not None:
             self._watched.append(self._stop.figure)
@@ -214,20 +233,23 @@ class _Watcher:
             self._around.devices.gather()
         if due or self._plan.federated:  # every round: what stops a federation is counted in them
             self._measure(state)
-        ends = self._ends(due)
+        ends = self._ends(state, due)
         if ends is not None:
             self._outcome.stopped = ends
         if due or ends is not None:
             self._save(state)
-        self._advance(1, self._note(state.done))
+        note = self._note(state.done)
+        self._advance(1, f"{note}, {_COLLAPSED}" if ends == _COLLAPSED else note)
         return ends is not None
 
-    def _ends(self, due: bool) -> str | None:
+    def _ends(self, state: State, due: bool) -> str | None:
         """Why training ends here, as its outcome says it."""
         guarded, curve = self._guarded, self._outcome.curve
         group = self._around.devices.group
         if due and guarded and group.broadcast(lambda: guarded.option.collapsed(curve)):
             return OVERFITTED
+        if due and self._collapse is not None and self._collapse.collapsed(state.model):
+            return _COLLAPSED
         return "stopped improving" if self._flat() else None
 
     def _note(self, done: int) -> str:
@@ -242,7 +264,7 @@ class _Watcher:
 
     def ended(self, state: State) -> bool:
         """Whether the checkpoint was the last one of a run that was to end there."""
-        ended = self._outcome.stopped in ("stopped improving", OVERFITTED)
+        ended = self._outcome.stopped in ("stopped improving", OVERFITTED, _COLLAPSED)
         return ended or state.done >= self._plan.rounds
 
     def _measure(self, state: State) -> None:

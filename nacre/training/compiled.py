@@ -89,6 +89,10 @@ def unfit(recipe: Recipe, sums: GradientSum) -> str | None:
         )
     if recipe.federated_learning is not None:
         return "each party would compile a model of its own"
+    if recipe.adversarial_training is not None and recipe.adversarial_training.on_tokens:
+        return (
+            "moves of embeddings enter the model between its operations, and compiling hides them"
+        )
     if not isinstance(sums, Whole):
         return "sums that clip units follow each operation of the model, and compiling hides them"
     return None

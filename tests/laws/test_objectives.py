@@ -8,7 +8,6 @@ from torch.func import grad, vmap
 
 from nacre.adversarial_training import (
     ATTACKS,
-    OBJECTIVES,
     PGD,
     Ball,
     Fast,
@@ -18,7 +17,7 @@ from nacre.adversarial_training import (
     StandardTraining,
     Trades,
 )
-from nacre.adversarial_training.objectives import at
+from nacre.adversarial_training.objectives import INPUT_OBJECTIVES, at
 from nacre.core import rows
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
@@ -29,7 +28,7 @@ SOURCE = Source(bytes(32))
 BALL = Ball(radius=0.2)
 BALLS = (BALL, Ball(kind="l2", radius=0.4), Ball(kind="l1", radius=0.8), Ball(radius=0.0))
 animals = pytest.mark.parametrize("animal", ZOO, ids=lambda animal: animal.name)
-objectives = pytest.mark.parametrize("option", OBJECTIVES)
+objectives = pytest.mark.parametrize("option", INPUT_OBJECTIVES)
 
 
 def _variants(option, ball=BALL):

@@ -193,7 +193,8 @@ def test_pieces_learnt_from_public_text_travel_with_the_model(place):
         ({"fine_tuning__targets": ["q_proj"]}, "'q_proj'; its linear layers end in query, key"),
         ({"model__name": "brt"}, "gives no model 'brt' .*did you mean 'bert'"),
         ({"adversarial_training": {"kind": "madry", "attack": {
-            "kind": "pgd", "ball": {"kind": "linf", "radius": 0.1}}}}, "tokens have no distance"),
+            "kind": "pgd", "ball": {"kind": "linf", "radius": 0.1}}}},
+         "tokens have no distance; use `kind: freelb`"),
         ({"audit": [{"kind": "evasion", "ball": {"kind": "linf", "radius": 0.1}}]},
          "tokens have no distance"),
         ({"training__augment": {"kind": "copies", "count": 2, "flip": True}}, "augment"),
@@ -204,6 +205,29 @@ def test_what_does_not_fit_text_is_refused_with_its_line(place, changes, sentenc
     with pytest.raises(NacreError, match=rf"(?s)tiny\.yaml:\d+ .*{sentence}") as told:
         plan(recipe(place, LABELLED, **changes))
     assert told.value.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["freelb", "embedding_pgd"])
+def test_embeddings_are_moved_under_privacy_and_without(place, kind):
+    """Each row clipped by itself, stopped and resumed; then one backward pass for all of them."""
+    option = {"kind": kind, "threat": {"kind": "embedding", "radius": 0.5}, "steps": 2}
+    asked = recipe(place, LABELLED, adversarial_training=option)
+    assert "inside an L2 ball" in plan(asked).to_json()["techniques"]["adversarial_training"]
+    with pytest.raises(Stopped):
+        train(plan(asked), place / "run", observe=StopAfter(3))
+    run = train(plan(asked, resume=place / "run"), place / "run", resume=True)
+    plain = trained(
+        place, "plain", adversarial_training=option, differential_privacy=None, ledger=None,
+        gradient_clipping=None, data__public_demonstration=True,
+    )  # fmt: skip
+    for found in (weights(run), weights(plain)):
+        assert all(bool(value.isfinite().all()) for value in found.values())
+
+
+def test_embeddings_of_numbers_are_refused(place):
+    option = {"kind": "freelb", "threat": {"kind": "embedding", "radius": 0.5}}
+    with pytest.raises(NacreError, match="these rows are numbers; use `kind: madry`"):
+        plan(recipe(place, CENTRAL, adversarial_training=option))
 
 
 @pytest.mark.parametrize("kind", ["full", "head", "bias", "norms", "lora"])
@@ -348,3 +372,17 @@ def test_the_size_of_a_base_is_told_by_its_configuration(place):
     assert pretrained.parameters(option, 2, place) == sum(p.numel() for p in network.parameters())
     (place / "bert/config.json").write_text("{}")
     assert pretrained.parameters(option, 2, place) == 0
+
+
+def test_a_run_that_collapses_ends_and_says_so(place):
+    """Weight decay that leaves nothing of the weights, so that all texts are answered alike."""
+    option = {"kind": "freelb", "threat": {"kind": "embedding", "radius": 0.5}, "steps": 2}
+    run = trained(
+        place, adversarial_training=option, differential_privacy=None, ledger=None,
+        gradient_clipping=None, data__public_demonstration=True, fine_tuning=None,
+        training__steps=40, training__checkpoint=1,
+        training__optimizer={"kind": "sgd", "lr": 0.5, "weight_decay": 1.0},
+    )  # fmt: skip
+    facts = read_json(run.path / "outcome.json")
+    assert facts["stopped"].startswith("collapsed: the model answers all inputs alike")
+    assert facts["done"] < 40

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import AccessType
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
-from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
 
 
@@ -21,6 +20,14 @@ class Tried:
     broken: Tensor  # (R,) bool: the attacker has what it wants there
     state: RowState  # what comes next, for every row
     ended: Tensor  # (R,) bool: the attack has nothing more to try on the row
+
+
+class Reach(Protocol):
+    """The inputs that a threat allows around a clean one: all that a queue asks of it."""
+
+    def project(self, x: Tensor, centre: Tensor, /) -> Tensor:
+        """(R, *shape) twice -> (R, *shape): an allowed input for each of `x`."""
+        ...
 
 
 class Stage(Protocol):
@@ -40,12 +47,13 @@ class Stage(Protocol):
         """What the stage table calls it, as the field does."""
         ...
 
-    def begin(self, target: Any, region: Region, rows: Inputs, source: Source) -> RowState:
-        """What is remembered of each row before the first evaluation. `target` is an `access`."""
+    def begin(self, target: Any, region: Any, rows: Inputs, source: Source) -> RowState:
+        """What is remembered of each row before the first evaluation. `target` is an `access`,
+        `region` what the threat gives: balls around numbers, or substitutions of words."""
         ...
 
     def advance(
-        self, target: Any, region: Region, rows: Inputs, state: RowState, source: Source
+        self, target: Any, region: Any, rows: Inputs, state: RowState, source: Source
     ) -> Tried:
         """Evaluates one point of each row and decides the next one. `rows` are those of `state`,
         `source` is that of `begin`; rows that have come equally far are given equal numbers only

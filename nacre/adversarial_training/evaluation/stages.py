@@ -7,6 +7,10 @@ from nacre.adversarial_training.evaluation.climb import Climb
 from nacre.adversarial_training.evaluation.column_search import ColumnSearch
 from nacre.adversarial_training.evaluation.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.square import Square
+from nacre.adversarial_training.text.swap import WordSwap
 
 STAGES = (Climb, AutoPGD, Square, ConstrainedAPGD, ColumnSearch)
-"""The laws run over them."""
+"""Those on inputs that are numbers; the laws run over them."""
+
+TEXT_STAGES = (WordSwap,)
+"""Those on rows of tokens, which move in no ball."""

@@ -19,16 +19,21 @@ from nacre.adversarial_training.objectives.mart import Mart
 from nacre.adversarial_training.objectives.ramp import Ramp, at
 from nacre.adversarial_training.objectives.standard import Standard, StandardTraining
 from nacre.adversarial_training.objectives.trades import Consistent, Trades
+from nacre.adversarial_training.text.freelb import TEXT_OBJECTIVES, EmbeddingPGD, FreeLB
 
-AdversarialTraining = Madry | Trades | Mart | Fast
+AdversarialTraining = Madry | Trades | Mart | Fast | FreeLB | EmbeddingPGD
 """What a recipe may name under `adversarial_training`."""
 
 ObjectiveOption = StandardTraining | AdversarialTraining
 
-OBJECTIVES = (StandardTraining, Madry, Trades, Mart, Fast)
+INPUT_OBJECTIVES = (StandardTraining, Madry, Trades, Mart, Fast)
+"""Objectives of models that read numbers."""
+
+OBJECTIVES = (*INPUT_OBJECTIVES, *TEXT_OBJECTIVES)
 """Every objective that a recipe can name; the laws run over them."""
 
 __all__ = [
+    "INPUT_OBJECTIVES",
     "OBJECTIVES",
     "OVERFITTED",
     "AdversarialTraining",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import nn
 
@@ -53,6 +53,8 @@ class Fast:
     """A threat that grows over the first steps; None has all of it from the first step on."""
     guard: Guard | None = None
     """Ends training at catastrophic overfitting; it needs public rows."""
+
+    on_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.step_size is not None and not 0 < self.step_size <= 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from nacre.adversarial_training.attacks.options import AttackOption
 from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.objectives.searched import searched
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import rows
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack, Objective, Task
@@ -37,12 +37,14 @@ class Madry:
     guard: Guard | None = None
     """Ends training at catastrophic overfitting; it needs public rows."""
 
+    on_tokens: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if not 0 <= self.clean_share <= 1:
             raise BadArgument(f"clean_share={self.clean_share} must lie between 0 and 1")
 
     @property
-    def ball(self) -> Ball:
+    def ball(self) -> ThreatOption:
         """How far an input may move."""
         return self.attack.ball
 

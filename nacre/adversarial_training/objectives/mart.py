@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from nacre.adversarial_training.attacks.options import AttackOption
 from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.objectives.searched import searched
-from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require, rows
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Attack, Objective, Task
@@ -45,11 +45,13 @@ class Mart:
     guard: Guard | None = None
     """Ends training at catastrophic overfitting; it needs public rows."""
 
+    on_tokens: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         require.not_negative(beta=self.beta)
 
     @property
-    def ball(self) -> Ball:
+    def ball(self) -> ThreatOption:
         """How far an input may move."""
         return self.attack.ball
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ class StandardTraining:
     def sentence(self) -> str:
         """That no attack takes part."""
         return "The model is trained on clean inputs."
+
+    on_tokens: ClassVar[bool] = False
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective; the space plays no part."""

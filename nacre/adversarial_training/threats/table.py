@@ -120,9 +120,7 @@ class TableThreat:
         Raises `Incompatible` for a name that the data lack and for a declaration that does not fit
         its column.
         """
-        region = _Drawn(self, space).region()
-        radii = torch.where(region.numbers, self.share * region.radii, region.radii)
-        return replace(region, radii=radii, share=self.share)
+        return _Drawn(self, space).region().scaled(self.share)
 
 
 class _Drawn:

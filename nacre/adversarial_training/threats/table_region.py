@@ -81,10 +81,16 @@ class TableRegion(Region):
         if not bool(self.whole.any()):
             return values
         rounded = values.round()
-        exact = self.whole & (self.scaled(rounded, x) == x)
+        exact = self.whole & (self.inputs_of(rounded, x) == x)
         return torch.where(exact, rounded, values)
 
-    def scaled(self, raw: Tensor, like: Tensor) -> Tensor:
+    def scaled(self, share: float) -> Self:
+        """The region with every reach and the budget this many times as large; ranges and relations
+        stay, and categories move where the budget pays them."""
+        radii = torch.where(self.numbers, self.radii * share, self.radii)
+        return replace(self, radii=radii, share=self.share * share)
+
+    def inputs_of(self, raw: Tensor, like: Tensor) -> Tensor:
         """(R, D) in the columns' own units -> inputs, by the steps that made the clean ones."""
         inputs = (raw.to(like.dtype) - self.offset.to(like.dtype)) / self.scale.to(like.dtype)
         return inputs.clamp(self.low.to(like.dtype), self.high.to(like.dtype))
@@ -105,7 +111,7 @@ class TableRegion(Region):
             self.share * self.budget - spent, 4 * torch.finfo(centre.dtype).eps,
         )  # fmt: skip
         values = repair(self._unrounded(x))
-        moved = self.scaled(values, centre)
+        moved = self.inputs_of(values, centre)
         # An end of the range may have no input of its own: the next one inside it is taken.
         for _ in range(2):
             seen = self.raw(moved)
@@ -125,7 +131,7 @@ class TableRegion(Region):
         clean = self.raw(centre)
         low, high = self.range_of(centre, clean)
         share = (ENDS * (uniform.to(centre.device) - 0.5) + 0.5).clamp(0, 1)
-        drawn = self.scaled(low + share * (high - low), centre)
+        drawn = self.inputs_of(low + share * (high - low), centre)
         return self.project(torch.where(self.numbers, drawn, uniform.to(centre)), centre)
 
     def steepest(self, gradient: Tensor, step: float) -> Tensor:
@@ -277,7 +283,7 @@ class _Relaxed(Region):
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
         table = self.table
         low, high = table.range_of(centre, table.raw(centre))
-        low, high = table.scaled(low, centre), table.scaled(high, centre)
+        low, high = table.inputs_of(low, centre), table.inputs_of(high, centre)
         low, high = torch.minimum(low, centre), torch.maximum(high, centre)
         for group in table.groups:
             places = list(group.places)

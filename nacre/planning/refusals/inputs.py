@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nacre.core.errors import Refusal
+from nacre.adversarial_training.text.table import token_table
+from nacre.core.errors import Incompatible, Refusal
 from nacre.data.dataset import Schema
 from nacre.data.text.tokens import BPE, Bytes
 from nacre.models import FormerRun, Pretrained, PythonModel
@@ -91,22 +92,37 @@ def model_reads_the_inputs(facts: RecipeFacts) -> None:
 
 
 def tokens_are_not_moved(facts: RecipeFacts) -> None:
-    """An attack that moves inputs by a radius needs numbers; a token has no neighbour."""
-    recipe = facts.recipe
+    """An attack that moves inputs by a radius needs numbers; a token has no neighbour. One that
+    moves embeddings needs tokens, and a model that looks them up in a table."""
+    recipe, option = facts.recipe, facts.recipe.adversarial_training
+    key = "adversarial_training"
     if facts.schema.tokens is None:
+        if option is not None and option.on_tokens:
+            refuse(
+                recipe,
+                key,
+                f"{option.kind} moves the embeddings of tokens, and these rows are numbers; use "
+                "`kind: madry` or `trades`",
+            )
         return
-    if recipe.adversarial_training is not None:
-        key = "adversarial_training"
-    elif any(option.moves_inputs for option in recipe.audit):
-        key = "audit"
-    else:
-        return
-    refuse(
-        recipe,
-        key,
-        "it moves inputs by a radius, and tokens have no distance; leave it out for text (attacks "
-        "on embeddings and words are not built yet)",
-    )
+    if option is not None and not option.on_tokens:
+        refuse(
+            recipe,
+            key,
+            "it moves inputs by a radius, and tokens have no distance; use `kind: freelb` or "
+            "`embedding_pgd` with `threat: {radius: …}`, which move their embeddings",
+        )
+    if any(option.moves_inputs for option in recipe.audit):
+        refuse(
+            recipe,
+            "audit",
+            "it moves inputs by a radius, and tokens have no distance; leave it out for text",
+        )
+    if option is not None:
+        try:
+            token_table(facts.model)
+        except Incompatible as error:
+            refuse(recipe, key, str(error), Incompatible)
 
 
 def balls_fit_the_features(facts: RecipeFacts) -> None:

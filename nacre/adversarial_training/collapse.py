@@ -1,0 +1,42 @@
+"""The collapse of adversarial training: a model that answers all inputs alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.core.parts import Task
+
+APART = 1e-3
+"""Answers closer than this to each other, in logits, count as the same."""
+
+
+@dataclass
+class CollapseWatch:
+    """Notices that a model which told inputs apart answers all of them alike: the adversary has won
+    and further steps learn a constant.
+
+    The inputs are made up, so under privacy it looks at released weights alone. A head that starts
+    at zero answers alike before it has learnt anything, so only what was apart can collapse; and
+    one look may be chance, so it takes two in a row.
+    """
+
+    task: Task
+    inputs: Tensor  # (R, *shape), R >= 2: made up, of the declared shape
+    _apart: bool = field(default=False, init=False)
+    _alike: int = field(default=0, init=False)
+
+    def collapsed(self, model: nn.Module) -> bool:
+        """Looks at the model, which stays as it was, and says whether it has collapsed."""
+        with torch.no_grad(), evaluating(model):
+            outputs = self.task.predict(model, self.inputs)
+        spread = float((outputs.amax(0) - outputs.amin(0)).max())
+        if spread > APART:
+            self._apart, self._alike = True, 0
+            return False
+        # A spread that is no number is a fault of another kind.
+        self._alike = self._alike + 1 if spread <= APART else 0
+        return self._apart and self._alike >= 2
