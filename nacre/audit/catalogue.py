@@ -8,14 +8,16 @@ from typing import Any
 from nacre.audit.data_privacy.canaries import canaries
 from nacre.audit.data_privacy.membership import membership
 from nacre.audit.finding import Finding
+from nacre.audit.model_security.certificate import certificate
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.target import AuditProgress, Target
-from nacre.recipe.audits import CanaryAudit, Evasion, Membership
+from nacre.recipe.audits import CanaryAudit, CertificateAudit, Evasion, Membership
 
 # Each function takes the option it stands beside; a law test runs over them.
 AUDITS: dict[type, Callable[[Target, Any, AuditProgress], Finding]] = {
     Evasion: evasion,
     Membership: membership,
     CanaryAudit: canaries,
+    CertificateAudit: certificate,
 }
 """`AUDITS[type(option)](target, option, advance)` attacks the target as the option says."""

@@ -14,6 +14,7 @@ from nacre.adversarial_training.evaluation.stages import STAGES
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
+from tests.adversarial_training.certificates.published import mnist, small
 from tests.laws.zoo import snapshot
 
 SOURCE = Source(bytes(32))
@@ -162,8 +163,6 @@ def test_each_says_its_numbers(kind):
 @pytest.mark.slow
 def test_a_published_network_is_certified_below_its_attacks():
     """Wong & Kolter 2018 publish a certified error of 3.67 % at 0.1 on MNIST."""
-    from tests.adversarial_training.certificates.published import mnist, small  # noqa: PLC0415
-
     found = mnist()
     if found is None:
         pytest.skip("the MNIST files and weights are not here")

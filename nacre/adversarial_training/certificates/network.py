@@ -94,6 +94,8 @@ def read(model: nn.Module, shape: Sequence[int]) -> Network:
     """
     with torch.random.fork_rng():
         twin = copy.deepcopy(model).double().cpu().eval().requires_grad_(False)
+        if fx.Tracer().is_leaf_module(twin, ""):  # a single layer of torch, without a container
+            twin = nn.Sequential(twin)
         graph = _traced(twin)
         probe = torch.randn(2, *shape, dtype=torch.float64)
         reader = _Reader(graph, tuple(shape))

@@ -51,6 +51,7 @@ MODELS = {
         IMAGE,
     ),
     "one output": (lambda: made(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)), (4,)),
+    "a single layer": (lambda: made(nn.Linear(4, 3))[0], (4,)),
     "squeezed": (lambda: made(nn.Linear(4, 1), nn.Flatten(0)), (4,)),
 }  # fmt: skip
 

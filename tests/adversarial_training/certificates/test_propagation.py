@@ -1,5 +1,7 @@
 """Bounds against enumeration, closed forms and each other."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -23,7 +25,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 def network(seed, sizes=(2, 12, 8, 3)):
     torch.manual_seed(seed)
     layers = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1]).double()
 
