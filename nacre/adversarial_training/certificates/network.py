@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from nacre.core.errors import Incompatible
 
-Linear = Callable[[Tensor], Tensor]
+LinearMap = Callable[[Tensor], Tensor]
 """(P, *one) -> (P, *other), linear in its argument, row by row."""
 
 REMEDY = (
@@ -37,10 +37,10 @@ class Affine:
     """x -> linear(x) + constant."""
 
     source: int  # the node that it reads
-    linear: Linear
-    magnitude: Linear
+    linear: LinearMap
+    magnitude: LinearMap
     """The same with the absolute value of each weight: what it makes of radii."""
-    transpose: Linear
+    transpose: LinearMap
     """<a, linear(x)> = <transpose(a), x>."""
     constant: Tensor  # (*out)
 
@@ -53,14 +53,14 @@ class Rectifier:
 
 
 @dataclass(frozen=True)
-class Sum:
+class Addition:
     """The sum of two nodes."""
 
     left: int
     right: int
 
 
-Step = Affine | Rectifier | Sum
+NetworkStep = Affine | Rectifier | Addition
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Network:
     """Node 0 is the input; node i is what step i - 1 makes of earlier nodes; the last one is the
     output. All numbers are float64."""
 
-    steps: Sequence[Step]
+    steps: Sequence[NetworkStep]
     shapes: Sequence[tuple[int, ...]]  # of each node, without the rows
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -80,12 +80,12 @@ class Network:
                     nodes.append(step.linear(nodes[step.source]) + step.constant)
                 case Rectifier():
                     nodes.append(nodes[step.source].clamp(min=0))
-                case Sum():
+                case Addition():
                     nodes.append(nodes[step.left] + nodes[step.right])
         return nodes[-1]
 
 
-def read(model: nn.Module, shape: Sequence[int]) -> Network:
+def network_of(model: nn.Module, shape: Sequence[int]) -> Network:
     """The graph of `model` in evaluation mode, on inputs of this shape; `model` is not changed.
 
     A single output z a row becomes the scores (-z / 2, z / 2) of two classes, as an attack reads
@@ -98,7 +98,7 @@ def read(model: nn.Module, shape: Sequence[int]) -> Network:
             twin = nn.Sequential(twin)
         graph = _traced(twin)
         probe = torch.randn(2, *shape, dtype=torch.float64)
-        reader = _Reader(graph, tuple(shape))
+        reader = _GraphReader(graph, tuple(shape))
         with torch.no_grad():
             reader.run(probe)
             network = _scores(reader.network())
@@ -144,17 +144,17 @@ def _scores(network: Network) -> Network:
     return network
 
 
-def _ended(network: Network, step: Step, shape: tuple[int, ...]) -> Network:
+def _ended(network: Network, step: NetworkStep, shape: tuple[int, ...]) -> Network:
     return Network((*network.steps, step), (*network.shapes, shape))
 
 
-class _Reader(fx.Interpreter):
+class _GraphReader(fx.Interpreter):
     """Runs the graph once on numbers, and writes down its steps."""
 
     def __init__(self, module: fx.GraphModule, shape: tuple[int, ...]) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.extra_traceback = False  # it would add lines to our refusals
-        self.steps: list[Step] = []
+        self.steps: list[NetworkStep] = []
         self.shapes: list[tuple[int, ...]] = [shape]
         self.places: dict[fx.Node, int] = {}  # nodes that depend on the input
         self.ended = 0
@@ -208,7 +208,7 @@ class _Reader(fx.Interpreter):
         value = self.env[argument] if isinstance(argument, fx.Node) else argument
         return torch.as_tensor(value, dtype=torch.float64)
 
-    def _module(self, node: fx.Node, module: nn.Module, value: Tensor) -> Step | int | None:
+    def _module(self, node: fx.Node, module: nn.Module, value: Tensor) -> NetworkStep | int | None:
         source = self._place(node.args[0]) if len(node.args) == 1 and not node.kwargs else None
         if source is None:
             return None
@@ -233,13 +233,13 @@ class _Reader(fx.Interpreter):
             case _:
                 return None
 
-    def _function(self, node: fx.Node, value: Tensor) -> Step | int | None:
+    def _function(self, node: fx.Node, value: Tensor) -> NetworkStep | int | None:
         places = [self._place(argument) for argument in node.args[:2]]
         after = tuple(value.shape[1:])
         two = _ARITHMETIC.get(node.target) == "+" and len(node.args) == 2 and not node.kwargs
         if two and places[0] is not None and places[1] is not None:
             shapes = self.shapes[places[0]], self.shapes[places[1]]
-            return Sum(places[0], places[1]) if shapes == (after, after) else None
+            return Addition(places[0], places[1]) if shapes == (after, after) else None
         if node.target in _ARITHMETIC and len(node.args) == 2 and not node.kwargs:
             return self._arithmetic(_ARITHMETIC[node.target], node, places, after)
         source = places[0]
@@ -255,7 +255,7 @@ class _Reader(fx.Interpreter):
 
     def _arithmetic(
         self, sign: str, node: fx.Node, places: list[int | None], after: tuple[int, ...]
-    ) -> Step | None:
+    ) -> NetworkStep | None:
         """x + c, x - c, c - x, c * x, x / c."""
         left, right = places
         source = left if left is not None else right
@@ -334,7 +334,7 @@ def _convolution(
     settings: tuple[Any, ...] = (module.stride, module.padding, module.dilation, module.groups)
     zero = torch.zeros(after, dtype=torch.float64)
 
-    def through(kernel: Tensor) -> Linear:
+    def through(kernel: Tensor) -> LinearMap:
         return lambda x: F.conv2d(x, kernel, None, *settings)
 
     if isinstance(module.padding, str):
@@ -362,7 +362,7 @@ def _reshaped(source: int, before: tuple[int, ...], after: tuple[int, ...]) -> A
 
 
 def _derived(
-    source: int, linear: Linear, magnitude: Linear, before: tuple[int, ...], constant: Tensor
+    source: int, linear: LinearMap, magnitude: LinearMap, before: tuple[int, ...], constant: Tensor
 ) -> Affine:
     """A linear step whose transpose is taken from its derivative."""
 

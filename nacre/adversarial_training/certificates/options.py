@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.certificates.extremes import longest
-from nacre.adversarial_training.certificates.network import Network, read
+from nacre.adversarial_training.certificates.network import Network, network_of
 from nacre.adversarial_training.certificates.propagation import (
     interval_margins,
     linear_margins,
@@ -25,7 +25,7 @@ from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 
-Shown = Callable[[int, int], None]
+CertificateProgress = Callable[[int, int], None]
 """(rows decided, rows), at one region or at all of them."""
 
 
@@ -60,14 +60,14 @@ class Certificate(Protocol):
         regions: Sequence[Region],  # nested, the smallest first
         rows: Inputs,
         source: Source,
-        shown: Shown | None = None,
+        shown: CertificateProgress | None = None,
     ) -> Tensor:
         """(G, R) bool: whether every input of the row's region is answered with its label; a row
         that is certified in a region is so in all before it. The model is left as it was."""
         ...
 
 
-Margins = Callable[[Network, Region, Tensor, Tensor], Tensor]
+MarginBounds = Callable[[Network, Region, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class _Propagated:
 
     failure: ClassVar[float] = 0.0
     smooths: ClassVar[bool] = False
-    margins: ClassVar[Margins]
+    margins: ClassVar[MarginBounds]
     batch: ClassVar[int]  # rows at a time
 
     def certify(
@@ -85,10 +85,10 @@ class _Propagated:
         regions: Sequence[Region],
         rows: Inputs,
         source: Source,
-        shown: Shown | None = None,
+        shown: CertificateProgress | None = None,
     ) -> Tensor:
         """(G, R) bool. Raises `Incompatible` for layers without a bound, by name."""
-        network, margins = read(model, tuple(rows.clean.shape[1:])), type(self).margins
+        network, margins = network_of(model, tuple(rows.clean.shape[1:])), type(self).margins
         found = torch.zeros(len(regions), len(rows), dtype=torch.bool)
         left, clean = torch.arange(len(rows)), rows.clean.detach().cpu()
         for place, region in enumerate(regions):
@@ -111,7 +111,7 @@ class IBP(_Propagated):
 
     kind: Literal["ibp"] = "ibp"
 
-    margins: ClassVar[Margins] = staticmethod(interval_margins)
+    margins: ClassVar[MarginBounds] = staticmethod(interval_margins)
     batch: ClassVar[int] = 256
 
     def sentence(self) -> str:
@@ -126,7 +126,7 @@ class CROWN(_Propagated):
 
     kind: Literal["crown"] = "crown"
 
-    margins: ClassVar[Margins] = staticmethod(linear_margins)
+    margins: ClassVar[MarginBounds] = staticmethod(linear_margins)
     batch: ClassVar[int] = 32
 
     def sentence(self) -> str:
@@ -172,7 +172,7 @@ class Smoothing:
         regions: Sequence[Region],
         rows: Inputs,
         source: Source,
-        shown: Shown | None = None,
+        shown: CertificateProgress | None = None,
     ) -> Tensor:
         """(G, R) bool: a region counts where its longest move is shorter than the radius."""
         lengths = [longest(region) for region in regions]

@@ -4,7 +4,7 @@
 float64 network. Bounds are computed in float64; what a float32 model adds by rounding is left to
 `SLACK`, which a margin has to exceed before a row counts as certified.
 
-*Source:* Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation",
+*Source:* Gowal et al. 2018, "On the Effectiveness of Interval NodeBounds Propagation",
 https://arxiv.org/abs/1810.12715, section 3; Zhang et al. 2018, "Efficient Neural Network
 Robustness Certification with General Activation Functions", https://arxiv.org/abs/1811.00866,
 theorem 3.2 and table 3 (the adaptive lower line of ReLU). The other line, with the slope of the
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.certificates.extremes import over_box, over_region, surrounding
-from nacre.adversarial_training.certificates.network import Affine, Network, Rectifier, Sum
+from nacre.adversarial_training.certificates.network import Addition, Affine, Network, Rectifier
 from nacre.adversarial_training.threats.region import Box, Region
 
-Bound = tuple[Tensor, Tensor]
+NodeBounds = tuple[Tensor, Tensor]
 """(R, *shape) float64 twice: nothing in the region takes a node below or above them."""
 
 Line = Literal["adaptive", "parallel"]
@@ -91,9 +91,9 @@ def _least(values: Tensor, count: int) -> Tensor:
     return values.reshape(count, -1).amin(1) if count else values.new_zeros(0)
 
 
-def _all(network: Network, region: Region, centre: Tensor, *, refined: bool) -> list[Bound]:
+def _all(network: Network, region: Region, centre: Tensor, *, refined: bool) -> list[NodeBounds]:
     """The bounds of every node; those that a ReLU reads by lines as well, if `refined`."""
-    bounds: list[Bound] = [surrounding(region, centre)]
+    bounds: list[NodeBounds] = [surrounding(region, centre)]
     read = {step.source for step in network.steps if isinstance(step, Rectifier)}
     for place, step in enumerate(network.steps, start=1):
         match step:
@@ -106,7 +106,7 @@ def _all(network: Network, region: Region, centre: Tensor, *, refined: bool) -> 
             case Rectifier():
                 low, high = bounds[step.source]
                 made, exact = (low.clamp(min=0), high.clamp(min=0)), True
-            case Sum():
+            case Addition():
                 (low, high), (more, most) = bounds[step.left], bounds[step.right]
                 made, exact = (low + more, high + most), False
         bounds.append(made)
@@ -116,8 +116,8 @@ def _all(network: Network, region: Region, centre: Tensor, *, refined: bool) -> 
 
 
 def _refined(
-    network: Network, bounds: list[Bound], place: int, region: Region, centre: Tensor
-) -> Bound:
+    network: Network, bounds: list[NodeBounds], place: int, region: Region, centre: Tensor
+) -> NodeBounds:
     """The bounds of a node's entries whose sign intervals leave open, by lines."""
     low, high = (bound.flatten(1).clone() for bound in bounds[place])
     rows, entries = ((low < 0) & (high > 0)).nonzero().unbind(1)
@@ -137,7 +137,7 @@ def _refined(
 
 def _lowest(
     network: Network,
-    bounds: list[Bound],
+    bounds: list[NodeBounds],
     place: int,  # of the node that is asked about
     rows: Tensor,  # (P,) int64: whose region each functional is asked over
     direction: Tensor,  # (P, *shape of the node)
@@ -166,7 +166,7 @@ def _lowest(
                 up, down = weight.clamp(min=0), weight.clamp(max=0)
                 constant = constant + (down * offset[rows]).flatten(1).sum(1)
                 moved = ((step.source, up * below[rows] + down * above[rows]),)
-            case Sum():
+            case Addition():
                 moved = ((step.left, weight), (step.right, weight))
         for source, part in moved:
             weights[source] = weights[source] + part if source in weights else part

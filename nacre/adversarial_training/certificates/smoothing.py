@@ -29,7 +29,7 @@ LOOKS = ((0.01, 0.1), (0.1, 0.1), (1.0, 0.8))
 DROPPED = 1e-3
 """At most how likely one look drops a row that a radius could yet be certified of."""
 
-Told = Callable[[int, int], None]
+VoteProgress = Callable[[int, int], None]
 """(rows decided, rows): called after each look."""
 
 
@@ -50,7 +50,7 @@ def certified_radii(
     wanted: Sequence[float],  # radii that are asked about
     count: VoteCount,
     source: Source,
-    told: Told | None = None,
+    told: VoteProgress | None = None,
 ) -> tuple[Tensor, Tensor]:  # (R,) float64 L2 radii or `ABSTAINED`, (R,) int64 votes taken
     """For each row a radius inside which the smoothed answer is the right one.
 

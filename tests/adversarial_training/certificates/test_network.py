@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nacre.adversarial_training.certificates.network import Affine, read
+from nacre.adversarial_training.certificates.network import Affine, network_of
 from nacre.core.errors import Incompatible
 from tests.laws.zoo import snapshot
 
@@ -61,7 +61,7 @@ def test_the_graph_computes_what_the_model_does(name):
     build, shape = MODELS[name]
     model = build().train()
     before = snapshot(model)
-    network = read(model, shape)
+    network = network_of(model, shape)
     assert snapshot(model) == before
     x = torch.rand(7, *shape)
     expected = model.eval()(x).detach().reshape(7, -1)
@@ -73,7 +73,7 @@ def test_the_graph_computes_what_the_model_does(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_transpose_and_magnitude_belong_to_the_linear_step(name):
     build, shape = MODELS[name]
-    network = read(build(), shape)
+    network = network_of(build(), shape)
     for place, step in enumerate(network.steps, start=1):
         if not isinstance(step, Affine):
             continue
@@ -101,7 +101,7 @@ def test_transpose_and_magnitude_belong_to_the_linear_step(name):
 )
 def test_what_has_no_bound_is_refused_by_name(model, named):
     with pytest.raises(Incompatible) as refused:
-        read(model, IMAGE)
+        network_of(model, IMAGE)
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -128,7 +128,7 @@ class Odd(nn.Module):
 )
 def test_functions_without_a_bound_are_refused(forward, named):
     with pytest.raises(Incompatible) as refused:
-        read(Odd(forward), IMAGE)
+        network_of(Odd(forward), IMAGE)
     assert named in str(refused.value)
     assert "smoothing" in str(refused.value)
 
@@ -137,4 +137,4 @@ def test_a_hook_that_changes_the_answer_is_noticed():
     model = made(nn.Flatten(), nn.Linear(72, 3))
     model[1].register_forward_hook(lambda module, inputs, output: output.flip(1))
     with pytest.raises(Incompatible, match="something else than the graph"):
-        read(model, IMAGE)
+        network_of(model, IMAGE)

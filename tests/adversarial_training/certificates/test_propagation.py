@@ -9,7 +9,7 @@ from torch import nn
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.certificates import propagation
 from nacre.adversarial_training.certificates.extremes import longest, over_region
-from nacre.adversarial_training.certificates.network import read
+from nacre.adversarial_training.certificates.network import network_of
 from nacre.adversarial_training.certificates.propagation import interval_margins, linear_margins
 from nacre.core.errors import Incompatible
 from nacre.core.types import FeatureSpace
@@ -51,7 +51,7 @@ def true_margins(net, x, label):
 @pytest.mark.parametrize("seed", range(4))
 def test_no_enumerated_point_lies_below_the_bound(method, kind, bounded, seed):
     model = network(seed)
-    net = read(model, (2,))
+    net = network_of(model, (2,))
     ends = {"low": torch.tensor([-0.5, 0.0]), "high": torch.tensor(0.6)} if bounded else {}
     region = Ball(kind=kind, radius=0.3).region(FeatureSpace((2,), **ends))
     centre = torch.rand(12, 2).double() * 1.0 - 0.4
@@ -69,7 +69,10 @@ def test_no_enumerated_point_lies_below_the_bound(method, kind, bounded, seed):
 def test_a_linear_model_has_its_closed_form(method, kind):
     torch.manual_seed(2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4)).double()
-    net, region = read(model, (2, 3)), Ball(kind=kind, radius=0.4).region(FeatureSpace((2, 3)))
+    net, region = (
+        network_of(model, (2, 3)),
+        Ball(kind=kind, radius=0.4).region(FeatureSpace((2, 3))),
+    )
     x, label = torch.randn(20, 2, 3).double(), torch.arange(20) % 4
     weight, scores = model[1].weight.detach(), net(x)
     found = METHODS[method](net, region, x, label)
@@ -86,7 +89,7 @@ def test_a_linear_model_has_its_closed_form(method, kind):
 def test_where_no_sign_is_open_lines_are_exact(kind, seed):
     """Inside one linear piece of the network the least margin has a closed form."""
     model = network(seed)
-    net = read(model, (2,))
+    net = network_of(model, (2,))
     x = torch.randn(30, 2).double().requires_grad_()
     scores = net(x)
     label = scores.argmax(1)
@@ -105,7 +108,7 @@ def test_where_no_sign_is_open_lines_are_exact(kind, seed):
 @methods
 @kinds
 def test_a_radius_of_zero_gives_the_margin_itself(method, kind):
-    net = read(network(5), (2,))
+    net = network_of(network(5), (2,))
     x, label = torch.randn(9, 2).double(), torch.arange(9) % 3
     found = METHODS[method](net, Ball(kind=kind, radius=0.0).region(FeatureSpace((2,))), x, label)
     for row in range(9):
@@ -115,7 +118,7 @@ def test_a_radius_of_zero_gives_the_margin_itself(method, kind):
 
 @kinds
 def test_lines_are_never_looser_than_intervals_and_often_tighter(kind):
-    net = read(network(6, (8, 24, 24, 24, 4)), (8,))
+    net = network_of(network(6, (8, 24, 24, 24, 4)), (8,))
     region = Ball(kind=kind, radius=0.1).region(FeatureSpace((8,)))
     x = torch.randn(40, 8).double()
     label = net(x).argmax(1)
@@ -125,7 +128,7 @@ def test_lines_are_never_looser_than_intervals_and_often_tighter(kind):
 
 
 def test_the_size_of_a_batch_of_functionals_changes_nothing(monkeypatch):
-    net = read(network(7, (6, 20, 20, 3)), (6,))
+    net = network_of(network(7, (6, 20, 20, 3)), (6,))
     region = Ball(kind="l2", radius=0.4).region(FeatureSpace((6,)))
     x, label = torch.randn(8, 6).double(), torch.arange(8) % 3
     whole = linear_margins(net, region, x, label)
@@ -165,7 +168,7 @@ def test_a_region_of_another_geometry_is_refused():
 
 
 def test_inputs_that_are_no_numbers_are_not_certified():
-    net = read(network(8), (2,))
+    net = network_of(network(8), (2,))
     region = Ball(radius=0.1).region(FeatureSpace((2,)))
     x = torch.tensor([[float("nan"), 0.0]]).double()
     for made in METHODS.values():
