@@ -66,7 +66,7 @@ QUICK = Size(MLP(hidden=(64,)), 300, 512, 0.5, 1, 200, 1000)
 
 def main() -> None:
     """Trains, attacks and certifies each model, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
     parser.add_argument("--quick", action="store_true", help="a small MLP")
     parser.add_argument("--deviation", type=float, default=0.5, help="of the noise")
@@ -89,7 +89,9 @@ def main() -> None:
         found = figures(model, rows, space, size, asked.deviation)
         certified[epsilon, noise] = found[-1].value
         table += [Row(f"{name}: {row.what}", row.value, row.low, row.high) for row in found]
-        print(f"{name}: {time.process_time() - start:.0f} CPU s", file=sys.stderr, flush=True)
+        seconds = time.process_time() - start
+        said = ", ".join(f"{row.what} {row.value:.1f}" for row in found)
+        print(f"{name}: {said}; {seconds:.0f} CPU s", file=sys.stderr, flush=True)
     for epsilon in asked.epsilon:
         alone = certified[epsilon, 0.0]
         if alone:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from nacre.core.errors import Incompatible
 
@@ -221,9 +222,8 @@ class _GraphReader(fx.Interpreter):
             case nn.Flatten() | nn.Unflatten():
                 return _reshaped(source, before, after)
             case nn.Linear() if len(before) == 1:
-                bias = module.bias
-                zero = torch.zeros(after, dtype=torch.float64)
-                return _matrix(source, module.weight, bias if bias is not None else zero)
+                zero = torch.zeros(before, dtype=torch.float64)
+                return _matrix(source, module.weight, F.linear(zero, module.weight, module.bias))
             case nn.Conv2d() if module.padding_mode == "zeros" and len(before) == 3:
                 return _convolution(source, module, before, after)
             case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
@@ -344,7 +344,7 @@ def _convolution(
         source,
         linear=through(weight),
         magnitude=through(weight.abs()),
-        transpose=lambda a: torch.nn.grad.conv2d_input((len(a), *before), weight, a, *settings),
+        transpose=lambda a: conv2d_input((len(a), *before), weight, a, *settings),
         constant=zero + (bias.detach()[:, None, None] if bias is not None else 0),
     )
 
