@@ -127,8 +127,8 @@ PARTS = {
         home="audit/model_security/sureness.py",
         edits={
             "recipe/audits.py": [
-                _before("\nAuditOption = Evasion |", SURENESS),
-                ("AuditOption = Evasion |", "AuditOption = Sureness | Evasion |"),
+                _before("\nAuditOption = CertificateAudit |", SURENESS),
+                ("AuditOption = CertificateAudit |", "AuditOption = Sureness | CertificateAudit |"),
             ],
             "audit/catalogue.py": [
                 _before(

@@ -9,9 +9,10 @@ from nacre.audit.data_privacy.canaries import canaries
 from nacre.audit.data_privacy.membership import membership
 from nacre.audit.federation.poisoning import poisoning
 from nacre.audit.finding import Finding
+from nacre.audit.model_security.certificate import certificate
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.target import AuditProgress, Target
-from nacre.recipe.audits import CanaryAudit, Evasion, Membership, Poisoning
+from nacre.recipe.audits import CanaryAudit, CertificateAudit, Evasion, Membership, Poisoning
 
 # Each function takes the option it stands beside; a law test runs over them.
 AUDITS: dict[type, Callable[[Target, Any, AuditProgress], Finding]] = {
@@ -19,5 +20,6 @@ AUDITS: dict[type, Callable[[Target, Any, AuditProgress], Finding]] = {
     Membership: membership,
     CanaryAudit: canaries,
     Poisoning: poisoning,
+    CertificateAudit: certificate,
 }
 """`AUDITS[type(option)](target, option, advance)` attacks the target as the option says."""

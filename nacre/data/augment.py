@@ -1,4 +1,4 @@
-"""Copies of images, flipped and shifted at random, each a row of the same unit."""
+"""Copies of rows, flipped, shifted or moved by noise at random, each a row of the same unit."""
 
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false
@@ -21,7 +21,8 @@ _DRAWS = 3  # of a copy: flip, rows, columns
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Each image enters a step as several copies of itself, flipped and shifted at random.
+    """Each row enters a step as several copies of itself, with Gaussian noise on their entries,
+    and images flipped and shifted at random.
 
     A unit's loss is the mean over its copies, and the gradient of that mean is clipped once. *Why
     epsilon stays the same:* the copies are made of the unit's own rows and of draws that are keyed
@@ -30,27 +31,46 @@ class Copies:
 
     *Source:* De, Berrada, Hayes, Smith & Balle 2022, "Unlocking High-Accuracy Differentially
     Private Image Classification through Scale", https://arxiv.org/abs/2204.13650
-    ("augmentation multiplicity").
+    ("augmentation multiplicity"); for noise Cohen, Rosenfeld & Kolter 2019, section 3.3, and with
+    privacy Wu et al. 2023 (DP-CERT), https://arxiv.org/abs/2306.08656.
     """
 
     kind: Literal["copies"] = "copies"
     count: int
-    """Copies of each image in a step."""
+    """Copies of each row in a step."""
     flip: bool = False
     """Whether a copy is mirrored left to right, by the toss of a coin."""
     shift: int = 0
     """The farthest that a copy moves in each direction, in pixels; what comes in at one side
     repeats the edge."""
+    noise: float = 0.0
+    """Deviation of the Gaussian noise on each entry of a copy, in the model's scaled units: that of
+    the smoothing by which the model is to be certified. Entries may leave their legal range."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 256:
             raise BadArgument(f"count={self.count} must lie between 1 and 256")
         require.at_least(0, shift=self.shift)
-        if not self.flip and not self.shift:
-            raise BadArgument("flip=False and shift=0 make copies that are all the same: set one")
+        require.not_negative(noise=self.noise)
+        if not self.flip and not self.shift and not self.noise:
+            raise BadArgument(
+                "flip=False, shift=0 and noise=0 make copies that are all the same: set one"
+            )
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether copies are flipped or shifted, as images alone can be."""
+        return self.flip or self.shift > 0
+
+    @property
+    def subject(self) -> str:
+        """What is copied, in the singular."""
+        return "image" if self.moves_images else "row"
 
     def problem(self, shape: tuple[int, ...]) -> str | None:
         """Why rows of this shape have no such copies, with the remedy; None where they have."""
+        if not self.moves_images:
+            return None
         if len(shape) != 3:
             return (
                 f"copies are flipped and shifted as images (channels, height, width), and a row "
@@ -76,7 +96,12 @@ class Copies:
             name: value if name in ("present", "unit") else value.repeat_interleave(self.count, 1)
             for name, value in batch.items()
         }
-        return copied | {"features": self._moved(copied["features"], batch["unit"], source)}
+        features, units = copied["features"], batch["unit"]
+        if self.moves_images:
+            features = self._moved(features, units, source)
+        if self.noise:
+            features = features + self.noise * _normals(features, units, source.child("noise"))
+        return copied | {"features": features}
 
     def _moved(
         self,
@@ -95,6 +120,12 @@ class Copies:
         flat = images.reshape(count * copies, *shape)
         moved = flat.gather(2, height[:, None, :, None].expand_as(flat))
         return moved.gather(3, width[:, None, None, :].expand_as(flat)).view(images.shape)
+
+
+def _normals(features: Tensor, units: Tensor, source: Source) -> Tensor:
+    """Standard normals, of the shape and type of `features`; those of a unit are its own."""
+    uniform = source.stream().rows(units, features[0].numel() if len(features) else 0)
+    return torch.special.ndtri(uniform).to(features).reshape(features.shape)
 
 
 def _places(

@@ -123,7 +123,8 @@ def _clipping(recipe: Recipe) -> str | None:
             return f"{option.sentence(share)} Within a party: {inner}"
     elif copies is not None:
         share += (
-            f" (of the mean loss over {counted_noun(copies.count, 'random version')} of its images)"
+            f" (of the mean loss over {counted_noun(copies.count, 'random version')} of its "
+            f"{copies.subject}s)"
         )
     return option.sentence(share)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from nacre.adversarial_training.certificates import CROWN, CertificateOption
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require
 from nacre.core.errors import BadArgument
@@ -208,7 +210,53 @@ class Poisoning(AuditOfRows):
             raise BadArgument("attackers names the same attacker twice; remove one")
 
 
-AuditOption = Evasion | Membership | CanaryAudit | Poisoning
+@dataclass(frozen=True, kw_only=True)
+class CertificateAudit:
+    """Prove for test rows that no move inside a ball changes their right answer: what no attack,
+    known or not, can break."""
+
+    kind: Literal["certificate"] = "certificate"
+    method: CertificateOption = field(default_factory=CROWN)
+    """How it is proved. `ibp` and `crown` read the layers; `smoothing` needs none and speaks of the
+    answers that win a vote under noise."""
+    ball: Ball | None = None
+    """How far an input may move; the ball of `adversarial_training` where absent."""
+    rows: int = 500
+    """The most test rows; of more, this number is drawn at random."""
+    confidence: float = 0.95
+    """Of the interval around each figure."""
+
+    headline: ClassVar[str] = "Certified accuracy"
+    unit: ClassVar[FigureUnit] = "share"
+    moves_inputs: ClassVar[bool] = True
+
+    @property
+    def own_ball(self) -> Ball | None:
+        """`ball`."""
+        return self.ball
+
+    def sentence(self) -> str:
+        """The proof with its numbers."""
+        inside = f" inside {self.ball.sentence()}" if self.ball is not None else ""
+        return f"certificate: at most {self.rows:,} test rows{inside} by {self.method.sentence()}"
+
+    def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
+        """Test rows and a ball."""
+        if (missing := without_test_rows(self.kind, data)) is not None:
+            return missing
+        if self.ball is not None or isinstance(ball, Ball):
+            return None
+        return (
+            "certificate needs to know how far an input may move; give it a ball: "
+            "`audit: [{kind: certificate, ball: {kind: l2, radius: 0.5}}]`"
+        )
+
+    def __post_init__(self) -> None:
+        require.at_least(1, rows=self.rows)
+        require.between(0.5, 1, confidence=self.confidence)
+
+
+AuditOption = CertificateAudit | Evasion | Membership | CanaryAudit | Poisoning
 NOT_BUILT = (
     "reconstruction", "extraction", "stealing", "inversion", "ownership", "backdoor",
 )  # fmt: skip

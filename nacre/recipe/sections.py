@@ -35,7 +35,8 @@ class Training:
     """The finished model is an average of the weights over the steps; None takes the last ones.
     With a federation, over its rounds."""
     augment: Copies | None = None
-    """Copies of each image, flipped and shifted, that a step takes instead of the image itself."""
+    """Copies of each row, flipped, shifted or moved by noise, that a step takes instead of the row
+    itself."""
     class_prior: dict[str, float] | None = None
     """The share of each class among all people, as far as it is known without these rows (they are
     never counted): the bias of the model's last layer starts at its logarithm."""

@@ -72,7 +72,7 @@ def _objectives(animal):
     yield from built
     if len(animal.shape) == 3:
         for objective in built[2:]:
-            yield Augmented(objective, Copies(count=2, flip=True, shift=1))
+            yield Augmented(objective, Copies(count=2, flip=True, shift=1, noise=0.3))
 
 
 def _pairs(kind, animal):
@@ -304,7 +304,7 @@ def test_a_group_is_one_unit_however_many_rows_it_holds():
 @pytest.mark.parametrize("kind", PER_UNIT)
 def test_copies_of_a_unit_move_the_sum_by_one_bounded_share(kind, animal):
     """However many they are; and what stood in the batch before keeps its own copies."""
-    objective = Augmented(_plain(animal), Copies(count=4, flip=True, shift=1))
+    objective = Augmented(_plain(animal), Copies(count=4, flip=True, shift=1, noise=0.3))
     base, one = animal.batch(4), animal.batch(3, seed=1)
     for number, clip in enumerate(_bounding(kind)):
         without = _sum(kind, animal, base, clip, objective)

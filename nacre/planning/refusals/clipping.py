@@ -9,6 +9,7 @@ from torch import nn
 
 from nacre.core.errors import Refusal
 from nacre.core.tensors import trainable
+from nacre.data import Text
 from nacre.gradient_clipping import BY_KIND, UnitClip
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.places import refuse
@@ -94,8 +95,15 @@ def moving_rules_see_every_step(facts: RecipeFacts) -> None:
 
 
 def copies_are_of_images(facts: RecipeFacts) -> None:
-    """Augmented copies are flipped and shifted images; a table's row has neither left nor right."""
+    """Augmented copies are flipped and shifted images, or rows of numbers moved by noise; a table's
+    row has neither left nor right, and a token is no number."""
     copies = facts.recipe.training.augment
+    if copies is not None and copies.noise and isinstance(facts.recipe.data, Text):
+        refuse(
+            facts.recipe,
+            "training.augment.noise",
+            "noise moves numbers and the rows of these data are tokens; leave `augment` out",
+        )
     problem = copies.problem(facts.schema.shape) if copies is not None else None
     if problem is not None:
         refuse(facts.recipe, "training.augment", problem)
