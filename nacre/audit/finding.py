@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from nacre.core.errors import BadArgument
 from nacre.recipe.audits import FigureUnit
 
-Verdict = Literal["holds", "broken", "not distinguishable from none", "measured"]
+Verdict = Literal["holds", "broken", "not distinguishable from none", "measured", "not evidence"]
 
 MEANING: dict[Verdict, str] = {
     "holds": "not contradicted: this attack found nothing that the claim rules out; attacks can "
@@ -20,6 +20,8 @@ MEANING: dict[Verdict, str] = {
     "not distinguishable from none": "this attack, on these rows, did no better than chance could "
     "explain; a stronger attack might",
     "measured": "a figure with its interval; no claim is judged by it",
+    "not evidence": "a figure that says nothing for the model: a probe shows that the attack does "
+    "not see it as an attacker would; the reasons stand beside it",
 }
 """How each verdict is to be read; a report prints these words beside it."""
 

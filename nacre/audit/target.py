@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import nn
 
+from nacre.adversarial_training.evaluation.access import Outputs
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Task
@@ -15,11 +15,14 @@ from nacre.core.random import Source
 from nacre.core.rows import grouped
 from nacre.core.types import Batch, FeatureSpace
 
-AuditProgress = Callable[[int, int], None]
-"""Called with (done, total) parts of an audit's work, for a progress bar."""
+
+class AuditProgress(Protocol):
+    """Called with (done, total) parts of an audit's work and a few words, for a progress bar."""
+
+    def __call__(self, done: int, total: int, words: str = "") -> None: ...
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int, total: int, words: str = "") -> None:
     """An `AuditProgress` that shows nothing."""
 
 
@@ -65,6 +68,8 @@ class Target:
     """The ball of `adversarial_training`: what an evasion audit takes where it names none."""
     classes: tuple[str, ...] = ()
     """Names of the classes, () where they have none."""
+    outputs: Outputs = "logits"
+    """How the outputs of a model that answers classes are to be read."""
     claimed_epsilon: float | None = None
     """The epsilon promised to *one row* of `members` (the largest, where parties differ); None
     where nothing is promised, or where the protected unit is coarser than a row."""
