@@ -61,8 +61,9 @@ class Evasion:
     """How much is tried: `quick` for a look, `standard`, or `full`, which stands for AutoAttack."""
     stop: WhenNarrow | None = None
     """When to end before all rows were attacked; all are where absent."""
-    towards: str | int | None = None
-    """The class that an attacker wants, by name or number; any wrong one where absent."""
+    towards: str | None = None
+    """The class that an attacker wants, by name, or by its number in quotes where classes have no
+    names; any wrong one where absent."""
     confidence: float = 0.95
     """Of the interval around each figure."""
 

@@ -139,17 +139,16 @@ def _classes(scorer: Scorer, batch: Batch) -> int:
     return classes
 
 
-def _class_named(towards: str | int | None, names: Sequence[str], classes: int) -> int | None:
+def _class_named(towards: str | None, names: Sequence[str], classes: int) -> int | None:
     """The number of a class that the recipe names."""
     if towards is None:
         return None
-    if isinstance(towards, str) and towards in names:
-        return list(names).index(towards)
-    number = int(towards) if str(towards).isdecimal() and not names else towards
-    if isinstance(number, int) and 0 <= number < classes:
-        return number
-    known = ", ".join(names) if names else f"0 to {classes - 1}"
-    raise Incompatible(f"towards={towards!r} is no class of the model: they are {known}")
+    known = list(names) or [str(number) for number in range(classes)]
+    if towards not in known:
+        raise Incompatible(
+            f"towards={towards!r} is no class of the model: they are {', '.join(known)}"
+        )
+    return known.index(towards)
 
 
 def _name(number: int, names: Sequence[str]) -> str:
