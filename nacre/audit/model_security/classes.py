@@ -20,9 +20,9 @@ from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.bounds import Interval, at_any_time, clopper_pearson
-from nacre.audit.model_security.curve import RadiusSearch, RobustRows, joined
+from nacre.audit.model_security.curve import RadiusSearch, RobustRows, both_portions
 from nacre.audit.model_security.search import AttackSearch
-from nacre.audit.model_security.signs import Probed, signs, warnings
+from nacre.audit.model_security.signs import Probed, doubts, signs
 from nacre.audit.target import AuditProgress, Target
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.rows import select
@@ -80,7 +80,7 @@ def attack_classes(
         else {"interval": option.stop.interval, "early": len(tried) < len(rows)},
         **_facts(found),
         "signs": seen,
-        "warnings": warnings(seen),
+        "warnings": doubts(seen),
         "notes": _notes(rows, target.space),
     }
     rule = clopper_pearson if option.stop is None else at_any_time
@@ -108,7 +108,7 @@ def _portions(
 
         part = rows.take(index)
         numbered = Inputs(torch.arange(len(part)), part.unit, part.clean, part.label, part.towards)
-        found = joined(found, radii(scorer, numbered, source, counted))
+        found = both_portions(found, radii(scorer, numbered, source, counted))
         advance(before + radii.attacks, total, f"{len(found.standing):,} rows stand")
         low, high = at_any_time(len(found.standing), len(found.rows), option.confidence)
         if option.stop is not None and high - low <= option.stop.interval:

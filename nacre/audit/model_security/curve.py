@@ -23,7 +23,7 @@ from nacre.audit.model_security.search import scaled
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 
-Counted = Callable[[int, str], None]
+AttackShown = Callable[[int, str], None]
 """(attacks done, a few words on the rows that stand): called after each attack."""
 
 
@@ -72,7 +72,7 @@ class RadiusSearch:
         return scaled(self.ball, share).region(self.space)
 
     def __call__(
-        self, scorer: Scorer, rows: Inputs, source: Source, counted: Counted
+        self, scorer: Scorer, rows: Inputs, source: Source, counted: AttackShown
     ) -> RobustRows:
         """What is found for `rows`, whose places must be 0, 1, …. The model has to be `untouched`
         around the call. Randomness is keyed by share and unit, so no row depends on another."""
@@ -109,7 +109,7 @@ class RadiusSearch:
         return _confirmed(RobustRows(rows, points, at, whole, spent), scorer, self.cascade.width)
 
 
-def joined(one: RobustRows | None, other: RobustRows) -> RobustRows:
+def both_portions(one: RobustRows | None, other: RobustRows) -> RobustRows:
     """Two portions of rows as one, in this order; their stages are added up by name."""
     if one is None:
         return other

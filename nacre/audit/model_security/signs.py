@@ -96,7 +96,7 @@ def signs(probed: Probed) -> dict[str, Sign]:
     return {name: probe(probed) for name, probe in PROBES.items()}
 
 
-def warnings(found: dict[str, Sign]) -> list[str]:
+def doubts(found: dict[str, Sign]) -> list[str]:
     """What speaks against believing the figure, a sentence each; [] where nothing does."""
     return [sign["warning"] for sign in found.values() if sign["warning"]]
 
