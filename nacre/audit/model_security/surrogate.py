@@ -53,7 +53,7 @@ def surrogate(target: ScoreOnly, region: Region, clean: Tensor, source: Source) 
 @torch.no_grad()
 def _adam(
     step: int,
-    weights: list[Tensor],
+    weights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     means: list[Tensor],
     squares: list[Tensor],
