@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nacre.adversarial_training import Ball
-from nacre.adversarial_training.threats.diamond import soft_threshold
+from nacre.adversarial_training.threats.diamond import Diamond, soft_threshold
 from nacre.core.types import FeatureSpace
 
 
@@ -54,3 +54,13 @@ def test_starts_are_uniform_in_the_ball():
     length = region.start(torch.zeros(20_000, 3), uniform).abs().sum(1) / 2
     for share in (0.3, 0.6, 0.9):
         assert float((length <= share).double().mean()) == pytest.approx(share**3, abs=0.015)
+
+
+def test_a_sparse_step_has_length_1_and_the_entries_that_each_row_keeps():
+    region = Diamond(
+        torch.tensor([1.0, 2.0, 0.0, 1.0]), torch.full((4,), -9.0), torch.full((4,), 9.0)
+    )
+    gradient = torch.tensor([[3.0, -1.0, 9.0, 0.5], [3.0, -1.0, 9.0, 0.5], [0.0, 0.0, 9.0, 0.0]])
+    found = region.sparse(gradient, torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64))
+    wanted = [[1.0, 0.0, 0.0, 0.0], [1 / 3, -2 / 3, 0.0, 1 / 3], [0.0] * 4]
+    assert found.tolist() == [pytest.approx(row) for row in wanted]

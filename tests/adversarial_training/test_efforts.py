@@ -1,12 +1,16 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.cascade import Series
+from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.cascade import Cascade, Series
 from nacre.adversarial_training.evaluation.efforts import cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.square import Square
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 
@@ -49,3 +53,57 @@ def test_each_effort_breaks_what_the_smaller_one_breaks_and_costs_more():
         backwards.append(scorer.queries.backwards)
     assert 0 < accuracies[2] <= accuracies[1] <= accuracies[0] < 1
     assert backwards[0] < backwards[1] < backwards[2]
+
+
+def _climbing(to_reach):
+    """Two classes whose margin at x is x less what each row has to reach; its own class is 0."""
+
+    def scores(x):
+        return torch.cat([torch.zeros(len(x), 1), x - to_reach], 1)
+
+    return scores
+
+
+def _one_row_found(stage, to_reach):
+    rows = Inputs(
+        torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1, 1), torch.zeros(1).long()
+    )
+    scorer = Scorer(_climbing(to_reach))
+    region = Ball(radius=1.0).region(FeatureSpace((1,)))
+    found = Cascade((stage,))(scorer, region, rows, Source(bytes(32)))
+    return found, scorer.queries
+
+
+@pytest.mark.parametrize(("to_reach", "steps"), [(2.5, 23), (1.9, 101)])
+def test_a_row_that_has_not_come_half_way_at_the_first_checkpoint_has_ended(to_reach, steps):
+    # The edge of the ball is 1: of 2.5 that is two fifths of the way, of 1.9 more than half.
+    _, spent = _one_row_found(AutoPGD(way=0.5), to_reach)
+    assert spent.backwards == steps
+    _, spent = _one_row_found(AutoPGD(), to_reach)
+    assert spent.backwards == 101
+
+
+def test_square_ends_a_row_whose_pace_does_not_bring_it_to_the_boundary():
+    # The first corners are all there is: nothing is gained after the first queries.
+    _, spent = _one_row_found(Square(queries=400, pace=3.0), 1.5)
+    assert spent.forwards == 20 + 2  # a twentieth; the caller scores the row before and after
+    _, spent = _one_row_found(Square(queries=400), 1.5)
+    assert spent.forwards == 400 + 2
+
+
+def test_square_waits_for_a_row_that_comes_nearer():
+    def predict(x):
+        # Each doubling of the queries brings the row nearer by as much; the 300th crosses.
+        predict.asked += len(x)
+        margin = torch.full((len(x), 1), math.log2(predict.asked / 300))
+        return torch.cat([torch.zeros(len(x), 1), margin], 1)
+
+    predict.asked = 0
+    rows = Inputs(
+        torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1, 1), torch.zeros(1).long()
+    )
+    region = Ball(radius=1.0).region(FeatureSpace((1,)))
+    found = Cascade((Square(queries=400, pace=3.0),))(
+        Scorer(predict), region, rows, Source(bytes(32))
+    )
+    assert found.by.tolist() == [0]

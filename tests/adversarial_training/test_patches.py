@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nacre.adversarial_training.evaluation.patches import Sets, Windows
+from nacre.adversarial_training.threats.patches import Sets, Windows
 
 
 def _uniform(rows, width, seed=0):

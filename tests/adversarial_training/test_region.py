@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.adversarial_training.threats.region import Box, Ellipsoid
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, chosen_rows
 from nacre.core.random import Source
 
 RADII = torch.tensor([0.5, 2.0, 0.0])
@@ -125,3 +125,26 @@ def test_a_region_without_freedom_is_a_point(kind):
     assert torch.equal(region.start(centre, uniform), centre)
     assert torch.equal(region.project(centre + 1, centre), centre)
     assert region.contains(centre, centre).all()
+
+
+@kinds
+def test_a_step_within_reach_is_the_projected_one_bit_for_bit(kind):
+    generator = torch.Generator().manual_seed(2)
+    region = _region(kind, low=torch.zeros(3), high=torch.ones(3))
+    centre = torch.randn(50, 3, generator=generator)
+    x = region.start(centre, torch.rand(50, region.draws, dtype=torch.float64, generator=generator))
+    gradient = torch.randn(50, 3, generator=generator)
+    gradient[0], gradient[1, 0], gradient[2, 1] = 0, math.inf, math.nan
+    kept, reach = gradient.clone(), region.reach(centre)
+    expected = region.project(x + region.steepest(gradient, 0.3), centre)
+    assert torch.equal(region.stepped(x, gradient, 0.3, centre, reach), expected)
+    assert torch.equal(gradient.nan_to_num(7.0), kept.nan_to_num(7.0))  # it is only read
+    far = x + torch.randn(50, 3, generator=generator)
+    assert torch.equal(region.within(far, centre, reach), region.project(far, centre))
+
+
+def test_rows_are_chosen_one_by_one():
+    one, other = torch.ones(3, 2), torch.zeros(3, 2)
+    for mask in ([True, False, True], [True] * 3, [False] * 3):
+        wanted = torch.tensor(mask)[:, None].expand(3, 2).float()
+        assert torch.equal(chosen_rows(torch.tensor(mask), one, other), wanted)

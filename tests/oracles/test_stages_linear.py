@@ -1,7 +1,7 @@
 """Attacks on finished linear models against the closed form: how near the boundary is.
 
-A row of margin m under logits (0, w·x + b) is broken by a move of p-norm |m| / ‖w‖_q at least, 1/p +
-1/q = 1 (Hölder). All rows here have one margin, so that one radius is the minimum of all.
+A row of margin m under logits (0, w·x) is broken by a move of p-norm |m| / ‖w‖_q at least, with
+1/p + 1/q = 1 (Hölder). All rows here have one margin, so that one radius is the minimum of all.
 """
 
 import pytest

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.threats.region import Region
+from nacre.adversarial_training.threats.region import Region, chosen_rows
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
 
@@ -48,6 +48,7 @@ class Ascent:
         clean = batch["features"].detach()
         if not len(clean):
             return batch
+        reach = self.region.reach(clean)
         best, top = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
         with evaluating(model):
             if self.random_start:  # a climb that starts at the clean point scores it anyway
@@ -57,7 +58,7 @@ class Ascent:
                 for _ in range(self.steps):
                     values, gradient = _slopes(model, {**batch, "features": x}, losses)
                     best, top = _better(best, top, x, values)
-                    x = self.region.project(x + self.region.steepest(gradient, self.step), clean)
+                    x = self.region.stepped(x, gradient, self.step, clean, reach)
                 values = scores(model, {**batch, "features": x}, losses)
                 best, top = _better(best, top, x, values)
         return {**batch, "features": best}
@@ -99,5 +100,4 @@ def _better(
 ) -> tuple[Tensor, Tensor]:
     """Row by row the point with the larger finite loss; a tie keeps the older."""
     won = torch.isfinite(values) & (values > top)
-    column = won.reshape(-1, *[1] * (x.dim() - 1))
-    return torch.where(column, x, best), torch.where(won, values, top)
+    return chosen_rows(won, x, best), torch.where(won, values, top)

@@ -8,11 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import WhiteBox
+from nacre.adversarial_training.evaluation import sparse
+from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
-from nacre.adversarial_training.evaluation.losses import LOSSES
+from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
-from nacre.adversarial_training.threats.region import Region, column
+from nacre.adversarial_training.threats.diamond import Diamond
+from nacre.adversarial_training.threats.region import Region, chosen_rows, column
 from nacre.core.random import Source
 
 MOMENTUM = 0.75
@@ -33,6 +35,11 @@ class AutoPGD:
     With `rank` it climbs towards the class that the clean input scores highest but `rank` among the
     wrong ones (1 is the likeliest), otherwise away from the right class.
 
+    *Rule of `way`:* a row has ended at the first checkpoint where its best margin has not come that
+    share of the way from the clean margin to 0. None ends no row early.
+
+    In an L1 ball the steps are sparse instead (`sparse.py`).
+
     *Source:* Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
     diverse parameter-free attacks", https://arxiv.org/abs/2003.01690, algorithm 1.
     """
@@ -41,8 +48,9 @@ class AutoPGD:
     rank: int | None = None
     steps: int = 100
     start: int = 0  # number of the random start
+    way: float | None = None
 
-    access: ClassVar[type[WhiteBox]] = WhiteBox
+    access: ClassVar[AccessType] = WhiteBox
 
     @property
     def name(self) -> str:
@@ -72,16 +80,18 @@ class AutoPGD:
             "since": torch.zeros(count, dtype=torch.int64),
             "done": torch.zeros(count, dtype=torch.int64),
         }
+        state.update(region.reach(rows.clean))
+        if isinstance(region, Diamond):
+            state.update(sparse.begun(region, rows.clean))
+        if self.rank is None and self.way is None:
+            return state
+        scores = target.scores(rows.clean)
+        if self.way is not None:
+            far = score_margin(scores, rows.label, rows.aimed)
+            state.update(near=far, wanted=(1 - self.way) * far.clamp(max=0))
         if self.rank is not None:
-            state["other"] = self._aimed(target, rows)
+            state["other"] = _ranked(scores, rows.label, self.rank)
         return state
-
-    def _aimed(self, target: WhiteBox, rows: Inputs) -> Tensor:
-        """(R,) the wrong class of that rank at the clean input; of fewer classes the last one."""
-        assert self.rank is not None
-        scores = target.scores(rows.clean).scatter(1, rows.label[:, None], -torch.inf)
-        rank = min(self.rank, scores.shape[1] - 1)
-        return scores.argsort(1, descending=True)[:, rank - 1]
 
     def advance(
         self, target: WhiteBox, region: Region, rows: Inputs, state: RowState, source: Source
@@ -94,6 +104,11 @@ class AutoPGD:
 
         scores, losses, gradient = target.slopes(x, raised)
         ended = state["done"] >= self.steps
+        if self.way is not None:
+            margin = score_margin(scores, rows.label, rows.aimed)
+            state = {**state, "near": torch.where(margin > state["near"], margin, state["near"])}
+            late = state["done"] == max(1, int(FIRST * self.steps))
+            ended |= late & (state["near"] < state["wanted"])
         after = self._moved(region, rows.clean, state, losses, gradient)
         return Tried(x, rows.broken(scores), after, ended)
 
@@ -104,19 +119,19 @@ class AutoPGD:
         finite = losses.isfinite()
         after["rises"] = state["rises"] + (losses > state["last"])
         better = finite & (losses > state["top"])
-        wide = column(better, x)
         after["top"] = torch.where(better, losses, state["top"])
-        after["best"] = torch.where(wide, x, state["best"])
-        after["slope"] = torch.where(wide, gradient, state["slope"])
+        after["best"] = chosen_rows(better, x, state["best"])
+        after["slope"] = chosen_rows(better, gradient, state["slope"])
         after["last"] = torch.where(finite, losses, state["last"])
+        if isinstance(region, Diamond):
+            return {**after, **sparse.stepped(region, clean, after, gradient, self.steps)}
         first = state["done"] == 0
         after["since"] = torch.where(first, 0, state["since"] + 1)
         after["rises"] = torch.where(first, 0, after["rises"])
         after["marked"] = torch.where(first, after["top"], state["marked"])
         halve = self._judged(after)
-        back = column(halve, x)
-        x = torch.where(back, after["best"], x)
-        gradient = torch.where(back, after["slope"], gradient)
+        x = chosen_rows(halve, after["best"], x)
+        gradient = chosen_rows(halve, after["slope"], gradient)
         return {**after, **self._stepped(region, clean, after, x, gradient, first)}
 
     def _judged(self, after: RowState) -> Tensor:
@@ -142,7 +157,13 @@ class AutoPGD:
     ) -> RowState:  # fmt: skip
         """The next point: most of a projected step, and a part of the last move."""
         step = region.steepest(gradient, 1.0) * column(after["step"], x)
-        aimed = region.project(x + step, clean)
+        aimed = region.within(step.add_(x), clean, after)
         share = column(torch.where(first, 1.0, MOMENTUM).to(x), x)
-        moved = region.project(x + share * (aimed - x) + (1 - share) * (x - after["old"]), clean)
-        return {"x": moved, "old": x, "done": after["done"] + 1}
+        moved = torch.lerp(x, aimed, share).addcmul_(x - after["old"], 1 - share)
+        return {"x": region.within(moved, clean, after), "old": x, "done": after["done"] + 1}
+
+
+def _ranked(scores: Tensor, label: Tensor, rank: int) -> Tensor:
+    """(R,) the wrong class of that rank; of fewer classes the last one."""
+    others = scores.scatter(1, label[:, None], -torch.inf)
+    return others.argsort(1, descending=True)[:, min(rank, scores.shape[1] - 1) - 1]

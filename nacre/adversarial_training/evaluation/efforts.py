@@ -16,62 +16,57 @@ TARGETS = 9
 """Classes that are climbed towards at most, the likeliest first (Croce & Hein 2020, section 4)."""
 
 
+WAY, PACE, PATIENCE = 0.5, 3.0, 2
+"""The rules' settings: `AutoPGD.way`, `Square.pace`, `Series.patience`; how they were chosen is in
+`docs/notebook.md`."""
+
+
 def cascade(
     effort: Effort = "full",
     classes: int = 10,  # columns of the scores; a single output has 2
     towards: int | None = None,  # the class that the attacker wants
     width: int = 256,  # rows a step
+    ruled: bool = True,  # whether rows and targets without prospect end early
 ) -> Cascade:
-    """The stages of an effort, cheapest first.
+    """The stages of an effort, those that break most a gradient first.
 
-    - `quick`: one short APGD on each of two losses, for a curve during development.
-    - `standard`: the white-box stages at half length, with the three likeliest classes.
-    - `full`: stands for AutoAttack (Croce & Hein 2020): APGD on the cross-entropy and on the
-      probability margin, APGD-DLR towards up to nine classes, Square. FAB is left out: on the nets
-      of `benchmarks/attacks.py` it breaks nothing that these leave standing.
+    - `quick`: 20 steps of APGD on each of two losses, for a curve during development.
+    - `standard`: 50 steps of APGD on each of two losses and towards each of the three likeliest
+      wrong classes, then 1,000 queries of Square.
+    - `full`: stands for AutoAttack (Croce & Hein 2020): 100 steps of APGD on the probability margin
+      and on the cross-entropy, 100 of APGD-DLR towards each of up to nine wrong classes, then 5,000
+      queries of Square. FAB is left out: it takes half of the reference's time
+      and breaks next to nothing.
 
     With `towards` every stage climbs towards that class, and none towards others. With two classes
     there is one wrong class, and so one target.
+
+    *Rules:* those of `AutoPGD.way`, `Square.pace` and `Series`, with the settings above. Without
+    them (`ruled: False`) a row is left when it is broken or all is tried.
     """
     others = classes - 1 if towards is None else 0
-    return Cascade(_STAGES[effort](others), width)
-
-
-def _quick(others: int) -> list[Stage | Series]:
-    return [
-        AutoPGD(loss="probability_margin", steps=20),
-        AutoPGD(loss="cross_entropy", steps=20),
+    steps, targets, queries = _SIZES[effort]
+    way, pace = (WAY, PACE) if ruled else (None, None)
+    stages: list[Stage | Series] = [
+        AutoPGD(loss="probability_margin", steps=steps, way=way),
+        AutoPGD(loss="cross_entropy", steps=steps, way=way),
     ]
-
-
-def _standard(others: int) -> list[Stage | Series]:
-    return [
-        AutoPGD(loss="probability_margin", steps=50),
-        AutoPGD(loss="cross_entropy", steps=50),
-        *_towards(others, 3, 50, 1),
-        Square(queries=500, patience=100),
+    ranks = range(1, min(others, targets) + 1)
+    ranked: list[Stage] = [
+        AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way) for rank in ranks
     ]
+    if ranked:
+        stages.append(Series(ranked, PATIENCE if ruled else len(ranked)))
+    elif targets:
+        stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way))
+    if queries:
+        stages.append(Square(queries=queries, pace=pace))
+    return Cascade(stages, width)
 
 
-def _full(others: int) -> list[Stage | Series]:
-    return [
-        AutoPGD(loss="cross_entropy"),
-        AutoPGD(loss="probability_margin"),
-        *_towards(others, TARGETS, 100, 2),
-        Square(queries=5000, patience=500),
-    ]
-
-
-def _towards(others: int, most: int, steps: int, patience: int) -> list[Stage | Series]:
-    """APGD-DLR towards each of the likeliest wrong classes; without any, away from the right one.
-
-    *Rule:* it ends once `patience` targets in a row have broken no row.
-    """
-    if not others:
-        return [AutoPGD(loss="logit_ratio", steps=steps)]
-    ranks = range(1, min(others, most) + 1)
-    targets = [AutoPGD(loss="logit_ratio", rank=rank, steps=steps) for rank in ranks]
-    return [Series(targets, patience)]
-
-
-_STAGES = {"quick": _quick, "standard": _standard, "full": _full}
+_SIZES: dict[Effort, tuple[int, int, int]] = {
+    "quick": (20, 0, 0),
+    "standard": (50, 3, 1000),
+    "full": (100, TARGETS, 5000),
+}
+"""Steps of APGD, targets, queries of Square."""

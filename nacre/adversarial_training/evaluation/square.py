@@ -8,13 +8,13 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import ScoreOnly
+from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import score_margin
-from nacre.adversarial_training.evaluation.patches import Patches, patches
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
-from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, column
+from nacre.adversarial_training.threats.patches import Patches, patches
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, chosen_rows
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 
@@ -29,8 +29,10 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square:
     """Random patches at the edge of the ball; a change is kept where it raises the margin.
 
-    A row whose margin `patience` queries in a row have not raised has ended: None never ends one
-    early.
+    *Rule of `pace`:* the margin rises about as the logarithm of the queries. From a twentieth of
+    the queries on, each time their number has doubled, a row has ended that does not reach 0 by the
+    last query even if each further doubling brings `pace` times what the last one brought. None
+    ends no row early.
 
     *Source:* Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial
     attack via random search", https://arxiv.org/abs/1912.00049, algorithms 1 to 3; in L1 as Croce &
@@ -38,9 +40,9 @@ class Square:
     """
 
     queries: int = 5000
-    patience: int | None = None
+    pace: float | None = None
 
-    access: ClassVar[type[ScoreOnly]] = ScoreOnly
+    access: ClassVar[AccessType] = ScoreOnly
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class Square:
             "best": rows.clean,
             "top": torch.full((count,), -torch.inf, dtype=like.dtype),
             "done": torch.zeros(count, dtype=torch.int64),
-            "idle": torch.zeros(count, dtype=torch.int64),
+            "marked": torch.full((count,), -torch.inf, dtype=like.dtype),  # `top` at the last mark
             **more,
         }
 
@@ -69,19 +71,29 @@ class Square:
         margin = score_margin(scores, rows.label, rows.aimed)
         better = margin > state["top"]
         after = dict(state)
-        after["best"] = torch.where(column(better, x), x, state["best"])
+        after["best"] = chosen_rows(better, x, state["best"])
         after["top"] = torch.where(better, margin, state["top"])
-        after["idle"] = torch.where(better, 0, state["idle"] + 1)
         after["done"] = state["done"] + 1
         ended = after["done"] >= self.queries
-        if self.patience is not None:
-            ended |= after["idle"] >= self.patience
+        if self.pace is not None:
+            ended |= self._too_slow(after, self.pace)
         share = self._share(after["done"])
         moves = _moves(region)
         stream = source.child("moves").stream()
         uniform = stream.rows(rows.unit, moves.draws(region), state["done"])
         after["x"] = moves.moved(region, rows, after, uniform, share)
         return Tried(x, rows.broken(scores), after, ended)
+
+    def _too_slow(self, after: RowState, pace: float) -> Tensor:
+        """(R,) whether a row has come to a mark and is too far from 0 there; notes the mark."""
+        unit = max(1, self.queries // 40)
+        done, top = after["done"], after["top"]
+        doublings = done // unit
+        marks = (done % unit == 0) & ((doublings & (doublings - 1)) == 0)
+        left = (self.queries / done.double()).log2()
+        hoped = top.double() + pace * (top - after["marked"]).double() * left
+        after["marked"] = torch.where(marks, top, after["marked"])
+        return marks & (hoped < 0)
 
     def _share(self, done: Tensor) -> Tensor:
         """(R,) queries so far -> (R,) float64 share of the input that the next patch covers."""

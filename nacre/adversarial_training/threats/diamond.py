@@ -53,6 +53,24 @@ class Diamond(Region):
         shares = torch.zeros_like(worth).scatter(1, largest.indices, share) * worth.sign()
         return step * radii * shares.reshape(gradient.shape)
 
+    def sparse(
+        self,
+        gradient: Tensor,  # (R, *shape)
+        kept: Tensor,  # (R,) how many entries move, at least 1
+    ) -> Tensor:  # (R, *shape)
+        """The move of length 1 spread over the entries where the loss rises most for a share of
+        the radius: `steepest` with a number of entries for each row."""
+        radii = self.radii.to(gradient)
+        worth = (radii * finite_or_zero(gradient)).flatten(1)
+        if not worth.numel():
+            return torch.zeros_like(gradient)
+        size = worth.abs()
+        last = kept.long().clamp(min=1, max=worth.shape[1])[:, None] - 1
+        least = size.sort(1, descending=True).values.gather(1, last)
+        signs = ((size >= least) & (size > 0)) * worth.sign()
+        share = signs / signs.abs().sum(1, keepdim=True).clamp(min=1)
+        return radii * share.reshape(gradient.shape)
+
     def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
         radii = self.radii.to(centre.device).double()
         move = x.double() - centre.double()

@@ -13,6 +13,7 @@ so the ball is never left.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,26 @@ class Region(ABC):
         A zero gradient gives a zero move; entries that are not finite count as zero.
         """
 
+    def reach(self, centre: Tensor) -> dict[str, Tensor]:
+        """What `within` and `stepped` need to know of each clean input, row by row, (R, *shape)
+        each: taken once for a climb of many steps."""
+        return {}
+
+    def within(self, x: Tensor, centre: Tensor, reach: Mapping[str, Tensor]) -> Tensor:
+        """`project(x, centre)` for finite `x`, bit for bit."""
+        return self.project(x, centre)
+
+    def stepped(
+        self,
+        x: Tensor,  # (R, *shape) points of the region
+        gradient: Tensor,  # (R, *shape)
+        step: float,
+        centre: Tensor,
+        reach: Mapping[str, Tensor],
+    ) -> Tensor:
+        """`project(x + steepest(gradient, step), centre)`, bit for bit."""
+        return self.project(x + self.steepest(gradient, step), centre)
+
     def contains(
         self,
         x: Tensor,  # (R, *shape)
@@ -111,6 +132,25 @@ class Box(Region):
 
     def steepest(self, gradient: Tensor, step: float) -> Tensor:
         return step * self.radii.to(gradient) * finite_or_zero(gradient).sign()
+
+    def reach(self, centre: Tensor) -> dict[str, Tensor]:
+        """The least and the largest value of each entry."""
+        radii = self.radii.to(centre)
+        low, high = self.legal(centre)
+        return {
+            "low": torch.maximum(centre - radii, low),
+            "high": torch.minimum(centre + radii, high),
+        }
+
+    def within(self, x: Tensor, centre: Tensor, reach: Mapping[str, Tensor]) -> Tensor:
+        return x.clamp(reach["low"], reach["high"])
+
+    def stepped(
+        self, x: Tensor, gradient: Tensor, step: float, centre: Tensor, reach: Mapping[str, Tensor]
+    ) -> Tensor:
+        signs = gradient.nan_to_num(0.0, 0.0, 0.0).sign_()
+        moved = torch.addcmul(x, signs, step * self.radii.to(x))
+        return moved.clamp_(reach["low"], reach["high"])
 
     def _shrink(self, x: Tensor, centre: Tensor) -> Tensor:
         radii = self.radii.to(centre)
@@ -180,3 +220,15 @@ def column(
     like: Tensor,  # (R, *shape)
 ) -> Tensor:  # (R, 1, …) with as many dimensions as `like`
     return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def chosen_rows(
+    mask: Tensor,  # (R,) bool
+    one: Tensor,  # (R, *shape)
+    other: Tensor,  # (R, *shape)
+) -> Tensor:  # (R, *shape)
+    """Row by row `one` where `mask` holds, else `other`; no copy where all rows agree."""
+    count = int(mask.sum())
+    if count in (0, len(mask)):
+        return one if count else other
+    return torch.where(column(mask, one), one, other)

@@ -23,13 +23,17 @@ from nacre.adversarial_training.threats.region import Region
 class Patches(Protocol):
     """How an input is changed piece by piece.
 
-    All uniform numbers are float64 in (0, 1), as many a row as the field before it says.
+    All uniform numbers are float64 in (0, 1), as many a row as the property of that name says.
     """
 
-    channels: int
-    stripe_draws: int
-    tile_draws: int
-    draws: int
+    @property
+    def channels(self) -> int: ...
+    @property
+    def stripe_draws(self) -> int: ...
+    @property
+    def tile_draws(self) -> int: ...
+    @property
+    def draws(self) -> int: ...
 
     def stripes(self, uniform: Tensor) -> Tensor:
         """(R, stripe_draws) -> (R, channels, N): signs to start from in a box."""
@@ -138,7 +142,10 @@ class Sets:
 
     free: Tensor  # (D,) bool
 
-    channels = 1
+    @property
+    def channels(self) -> int:
+        """One: all entries together."""
+        return 1
 
     @property
     def draws(self) -> int:
