@@ -200,7 +200,7 @@ def _square(probed: Probed) -> Sign:
         standing = tried  # of all rows, so nothing is to be scaled
         tells = broke > max(1.0, SHARE * standing) and broke > BESIDE * probed.by_gradient
     else:
-        broke, tried = _also(probed, Cascade([Square(queries=300, patience=100)], ROWS), "square")
+        broke, tried = _also(probed, Cascade([Square(queries=300)], ROWS), "square")
         tells = probed.tells(broke, tried)
     said = (
         f"Square, which sees no gradient, breaks {broke} of {tried} rows that gradients leave "
