@@ -11,6 +11,7 @@ nothing here applies: the best of a grid claims a false 95 % bound in a quarter 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,6 +86,55 @@ def clopper_pearson(successes: int, trials: int, confidence: float) -> Interval:
     low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0
     high = float(stats.beta.ppf(1 - tail, successes + 1, failures)) if failures else 1.0
     return Interval(low, high)
+
+
+def at_any_time(successes: int, trials: int, confidence: float) -> Interval:
+    """An interval for a proportion that covers it at *every* number of trials at once with at
+    least `confidence`: one may look after each trial and stop where one likes.
+
+    *Theorem:* with S successes in n independent trials of chance p, and B the beta function,
+
+        M(n) = B(S + 1/2, n - S + 1/2) / (B(1/2, 1/2) p^S (1 - p)^(n - S))
+
+    is the likelihood ratio of a mixture over Beta(1/2, 1/2) and the true chance, and so a
+    nonnegative martingale with mean 1. By Ville's inequality the chance that it ever reaches
+    1 / (1 - confidence) is at most 1 - confidence; the interval holds the p at which it has not.
+
+    *Why a set of such p is an interval:* log M is convex in p, least at S / n. Its ends are found
+    by bisection and left on the outer side. It is nearly twice as wide as `clopper_pearson` at
+    0.95 and a thousand trials: the price of looking.
+
+    *Source:* Ville 1939; Robbins 1970, "Statistical methods related to the law of the iterated
+    logarithm", section 3; Howard et al. 2021, https://arxiv.org/abs/1810.08240, section 3.2.
+
+    >>> at_any_time(0, 0, 0.95)
+    Interval(low=0.0, high=1.0)
+    """
+    _check(successes, trials)
+    require.between(0, 1, confidence=confidence)
+    if not trials:
+        return Interval(0.0, 1.0)
+    failures = trials - successes
+    mixture = special.betaln(successes + 0.5, failures + 0.5) - special.betaln(0.5, 0.5)
+    most = float(mixture) + math.log1p(-confidence)
+
+    def excluded(chance: float) -> bool:
+        """Whether log M has reached log(1 / (1 - confidence))."""
+        likely = special.xlogy(successes, chance) + special.xlog1py(failures, -chance)
+        return float(likely) <= most
+
+    best = successes / trials
+    low = _edge(excluded, 0.0, best) if successes else 0.0
+    high = _edge(excluded, 1.0, best) if failures else 1.0
+    return Interval(low, high)
+
+
+def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> float:
+    """A point between the two that is excluded, next to one that is not."""
+    while abs(outside - inside) > 1e-9:
+        middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if excluded(middle) else (outside, middle)
+    return outside
 
 
 def advantage(counts: Counts, confidence: float) -> Interval:

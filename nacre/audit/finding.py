@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from nacre.core.errors import BadArgument
 from nacre.recipe.audits import FigureUnit
 
-Verdict = Literal["holds", "broken", "not distinguishable from none", "measured"]
+Verdict = Literal["holds", "broken", "not distinguishable from none", "measured", "not evidence"]
 
 MEANING: dict[Verdict, str] = {
     "holds": "not contradicted: this attack found nothing that the claim rules out; attacks can "
@@ -20,8 +20,30 @@ MEANING: dict[Verdict, str] = {
     "not distinguishable from none": "this attack, on these rows, did no better than chance could "
     "explain; a stronger attack might",
     "measured": "a figure with its interval; no claim is judged by it",
+    "not evidence": "a figure that says nothing for the model: a probe shows that the attack does "
+    "not see it as an attacker would; the reasons stand beside it",
 }
 """How each verdict is to be read; a report prints these words beside it."""
+
+
+class Rates(TypedDict):
+    """A point of a membership attack's ROC curve."""
+
+    fpr: float
+    tpr: float
+
+
+class AttackStageFacts(TypedDict):
+    """One attack of a cascade: it was tried on the rows that those before it left standing."""
+
+    name: str
+    tried: int
+    broke: int
+    forwards: int
+    """Rows put through the model."""
+    backwards: int
+    median_steps: float | None
+    """Evaluations until a row broke; None where it broke none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,9 +101,9 @@ def _attack(recipe: Recipe, target: Target, name: str, watch: Progress) -> list[
         with watch.stage(f"{option.kind}: {name}", None) as advance:
             seen = 0
 
-            def tell(done: int, total: int) -> None:
+            def tell(done: int, total: int, words: str = "") -> None:
                 nonlocal seen
-                advance(done - seen, total=total)
+                advance(done - seen, words, total)
                 seen = done
 
             found.append(AUDITS[type(option)](target, option, tell))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import nn
 
+from nacre.adversarial_training.evaluation.access import Outputs
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.federation.twins import Twins
 from nacre.core.errors import BadArgument
@@ -17,11 +18,14 @@ from nacre.core.rows import grouped
 from nacre.core.types import Batch, FeatureSpace
 from nacre.recipe.audits import Poisoning
 
-AuditProgress = Callable[[int, int], None]
-"""Called with (done, total) parts of an audit's work, for a progress bar."""
+
+class AuditProgress(Protocol):
+    """Called with (done, total) parts of an audit's work and a few words, for a progress bar."""
+
+    def __call__(self, done: int, total: int, words: str = "") -> None: ...
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int, total: int, words: str = "") -> None:
     """An `AuditProgress` that shows nothing."""
 
 
@@ -67,6 +71,8 @@ class Target:
     """The ball of `adversarial_training`: what an evasion audit takes where it names none."""
     classes: tuple[str, ...] = ()
     """Names of the classes, () where they have none."""
+    outputs: Outputs = "logits"
+    """How the outputs of a model that answers classes are to be read."""
     claimed_epsilon: float | None = None
     """The epsilon promised to *one row* of `members` (the largest, where parties differ); None
     where nothing is promised, or where the protected unit is coarser than a row."""

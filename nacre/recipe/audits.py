@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from nacre.adversarial_training.certificates import CROWN, CertificateOption
+from nacre.adversarial_training.evaluation.efforts import Effort
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require
@@ -42,19 +43,40 @@ def without_test_rows(kind: str, data: AnyData) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WhenNarrow:
+    """End an audit once its interval is narrow enough. The interval then allows for being looked at
+    after every portion of rows, which makes it nearly twice as wide for the same rows."""
+
+    interval: float = 0.02
+    """How wide the interval on attacked accuracy may be, from its lower to its upper end."""
+
+    def __post_init__(self) -> None:
+        require.between(0, 1, interval=self.interval)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evasion:
-    """Attack the finished model's inputs: PGD with restarts on the test rows (Madry 2018)."""
+    """Attack the finished model's inputs on the test rows: a cascade of attacks, each on what those
+    before it left standing (after Croce & Hein 2020, AutoAttack)."""
 
     kind: Literal["evasion"] = "evasion"
     ball: ThreatOption | None = None
     """How far an input may move; the ball of `adversarial_training` where absent."""
-    steps: int = 40
-    """Gradient steps of each start."""
-    restarts: int = 5
-    """Random starts; the worst one counts."""
+    effort: Effort = "standard"
+    """How much is tried: `quick` for a look, `standard`, or `full`, which stands for AutoAttack."""
+    stop: WhenNarrow | None = None
+    """When to end before all rows were attacked; all are where absent."""
+    towards: str | None = None
+    """The class that an attacker wants, by name, or by its number in quotes where classes have no
+    names; any wrong one where absent."""
     confidence: float = 0.95
     """Of the interval around each figure."""
 
+    former: ClassVar[dict[str, str]] = {
+        "steps": "`effort` says how much is tried",
+        "restarts": "`effort` says how much is tried",
+    }
+    """Keys that it had once, and what has taken their place."""
     headline: ClassVar[str] = "Accuracy under attack"
     """What its figure is called."""
     unit: ClassVar[FigureUnit] = "share"
@@ -69,7 +91,11 @@ class Evasion:
     def sentence(self) -> str:
         """The attack with its numbers."""
         moved = f" inside {self.ball.sentence()}" if self.ball is not None else ""
-        return f"evasion: test rows moved{moved} by {self.restarts} x {self.steps} steps of PGD"
+        wanted = f" towards class {self.towards}" if self.towards is not None else ""
+        until = ""
+        if self.stop is not None:
+            until = f", until the interval is {self.stop.interval:g} wide"
+        return f"evasion: test rows moved{moved}{wanted} by the {self.effort} cascade{until}"
 
     def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """What the recipe does not give the audit, with the remedy; None where nothing is missing.
@@ -86,8 +112,10 @@ class Evasion:
         )
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise BadArgument(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
+        if self.effort not in get_args(Effort):
+            raise BadArgument(
+                f"effort={self.effort!r} must be one of {', '.join(get_args(Effort))}"
+            )
         require.between(0.5, 1, confidence=self.confidence)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from nacre.audit.federation.facts import PoisoningFacts
-from nacre.audit.finding import Verdict
+from nacre.audit.finding import AttackStageFacts, Rates, Verdict
 from nacre.figures.intervals import IntervalFacts
 from nacre.figures.measured import CurvePoint, MeasuredFigures
 from nacre.figures.protected import EvaluationDraws, ProtectedFigure
@@ -294,13 +294,6 @@ class AttackedRowFacts(TypedDict):
     share: NotRequired[float]
 
 
-class Rates(TypedDict):
-    """A point of a membership attack's ROC curve."""
-
-    fpr: float
-    tpr: float
-
-
 class LowerBounds(TypedDict):
     """How large epsilon must be for the attack to have done so well."""
 
@@ -326,6 +319,12 @@ class Details(TypedDict):
     epsilon: NotRequired[LowerBounds | None]
     poisoning: NotRequired[PoisoningFacts]
     notes: NotRequired[list[str]]
+    stages: NotRequired[list[AttackStageFacts]]
+    """Of an evasion at the whole radius, in the order in which they ran."""
+    warnings: NotRequired[list[str]]
+    """Why a figure is no evidence; none where the verdict is another."""
+    certified: NotRequired[list[Attacked]]
+    """The share of rows that a certificate proves right at each radius."""
 
 
 class FindingFacts(TypedDict):

@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from nacre.audit.finding import Finding
 from nacre.report.checking import checks, limits, provenance_section
 from nacre.report.facts import FORMAT, Evidence
 from nacre.report.sections.accounts import ledger
-from nacre.report.sections.blocks import Section
+from nacre.report.sections.blocks import Section, Stat
 from nacre.report.sections.card import card, status
 from nacre.report.sections.compared import utility
 from nacre.report.sections.guarantee import privacy, protection
-from nacre.report.sections.headline import abstract, key_figures, warnings
+from nacre.report.sections.headline import abstract, figure_words, key_figures, warnings
 from nacre.report.sections.measured import attacks, examples_section, training
-from nacre.report.sections.numbers import moment
+from nacre.report.sections.numbers import moment, whole
 from nacre.report.sections.words import NOT_FOR_OTHERS
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
@@ -45,12 +47,17 @@ def render(evidence: Evidence, *, holder: bool = False, more: Sequence[Section] 
     """
     found = [section for part in SECTIONS if (section := part(evidence)) is not None]
     sections = [*found[:-1], *more, found[-1]]
+    footer = f"Written by Nacre from a run folder; recipe {evidence['plan']['recipe_digest']}."
+    if not evidence["plan"]["private"]:
+        footer += " Nothing in this run is protected."
+    if holder:
+        footer += " This page stays with the holder of the rows; report.html is the one to hand on."
     return _template("template.html").render(
         name=evidence["plan"]["name"],
-        created=moment(evidence["plan"]["created"]),
-        digest=evidence["plan"]["recipe_digest"],
+        title="evidence of a training run",
+        kicker=f"Evidence of a training run planned on {moment(evidence['plan']['created'])}",
+        footer=footer,
         format=FORMAT,
-        private=evidence["plan"]["private"],
         holder=holder,
         status=status(evidence, holder),
         mine=NOT_FOR_OTHERS,
@@ -66,6 +73,31 @@ def render_party(name: str, party: str, section: Section) -> str:
     status = f"For party {party} alone: figures on its private rows, without noise."
     return _template("parties/page.html").render(
         name=name, party=party, section=section, status=status
+    )
+
+
+def render_attack(found: Finding, name: str, shape: Sequence[int]) -> str:
+    """The page of an attack on a model that has no run; `shape` is that of one input."""
+    entry: Any = found.to_json()
+    facts: Any = {"findings": [entry], "recipe": "", "model": {"shape": list(shape)}}
+    parts = [part(facts) for part in (attacks, examples_section)]
+    value, ends = figure_words(entry)
+    detail = f"{whole(found.confidence)} interval {ends}; {found.verdict}"
+    stat = Stat(found.headline, value, detail, private=not found.public)
+    doubt = [f"{found.headline}: {found.meaning}."] if found.verdict == "not evidence" else []
+    return _template("template.html").render(
+        name=name,
+        title="attacks on a model",
+        kicker="Attacks on a model from outside",
+        footer="Written by Nacre. Nothing is known here of how the model was trained.",
+        format=FORMAT,
+        holder=not found.public,
+        status="" if found.public else NOT_FOR_OTHERS,
+        mine=NOT_FOR_OTHERS,
+        warnings=doubt,
+        abstract=f"{found.details['rows_tested']:,} rows were attacked: {found.measure}.",
+        stats=[stat],
+        sections=[part for part in parts if part is not None],
     )
 
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -7,19 +8,24 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training.threats.ball import Ball
-from nacre.audit.bounds import clopper_pearson
+from nacre.audit.bounds import at_any_time, clopper_pearson
+from nacre.audit.model_security.classes import PORTION, attack_classes
 from nacre.audit.model_security.evasion import SHARES, evasion
 from nacre.audit.model_security.masking import suspicions
-from nacre.audit.model_security.search import AttackSearch, climbs, scaled, search
+from nacre.audit.model_security.search import AttackSearch, scaled
 from nacre.audit.target import no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.types import FeatureSpace
 from nacre.models.tasks import Regression
-from nacre.recipe.audits import Evasion
+from nacre.recipe.audits import Evasion, WhenNarrow
 
 WEIGHTS = [1.5, -0.5, 0.25, 0.0, 2.0, -1.0]
-LENGTH = {"linf": sum(abs(w) for w in WEIGHTS), "l2": math.hypot(*WEIGHTS)}  # the dual norms
-QUICK = Evasion(steps=5, restarts=2)
+LENGTH = {  # the dual norms
+    "linf": sum(abs(w) for w in WEIGHTS),
+    "l2": math.hypot(*WEIGHTS),
+    "l1": max(abs(w) for w in WEIGHTS),
+}
+QUICK = Evasion(effort="quick")
 
 
 def network(seed, width=6, classes=2):
@@ -34,17 +40,16 @@ def margins(batch, weights=WEIGHTS, bias=0.1):
     return torch.where(batch["label"] == 1, score, -score)
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2"])
+@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
 def test_a_linear_model_falls_exactly_where_geometry_says(target, rows, linear, kind):
     ball, batch = Ball(kind=kind, radius=0.4), rows(200, 1)
-    thorough = replace(QUICK, steps=20)
-    finding = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball), thorough)
+    finding = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball), QUICK)
     for point in finding.details["curve"]:
         standing = (margins(batch) > point["share"] * ball.radius * LENGTH[kind]).sum()
         assert point["value"] == int(standing) / 200
         assert point["radius"] == pytest.approx(point["share"] * 0.4)
     assert finding.value == finding.details["attacked"]["value"]
-    assert finding.details["masking"]["suspicions"] == []
+    assert finding.details["warnings"] == []
 
 
 def test_each_figure_has_its_exact_interval(target, rows, linear):
@@ -63,9 +68,7 @@ def test_each_figure_has_its_exact_interval(target, rows, linear):
 @pytest.mark.parametrize("kind", ["linf", "l2"])
 def test_accuracy_never_rises_with_the_radius(target, rows, seed, kind):
     model, batch = network(seed, classes=3), rows(60, seed, classes=3)
-    finding = evasion(
-        target(model, test=batch, ball=Ball(kind=kind, radius=0.5)), Evasion(steps=3, restarts=1)
-    )
+    finding = evasion(target(model, test=batch, ball=Ball(kind=kind, radius=0.5)), QUICK)
     values = [point["value"] for point in finding.details["curve"]]
     assert values == sorted(values, reverse=True)
     assert finding.value <= finding.details["clean"]["value"]
@@ -78,12 +81,16 @@ def test_a_radius_of_zero_changes_nothing(target, rows):
     assert finding.value == finding.details["clean"]["value"]
 
 
-def test_a_broken_point_lies_in_its_ball_and_is_wrong(target, rows):
+def attack(audited, ball, option=QUICK):
+    return attack_classes(audited, audited.test, ball, option, SHARES, no_progress)
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
+def test_a_broken_point_lies_in_its_ball_and_is_wrong(target, rows, kind):
     audited = target(network(2), test=rows(60, 2))
-    ball, batch = Ball(radius=0.6), audited.test
-    found = search(
-        audited, batch, ball, shares=SHARES, steps=5, restarts=2, advance=no_progress
-    ).confirmed(audited)
+    ball = Ball(kind=kind, radius=0.6)
+    found = attack(audited, ball).search
+    batch = found.batch
     broken = found.broken_at.isfinite() & (found.broken_at > 0)
     assert broken.any()
     wrong = audited.model(found.features).argmax(1) != batch["label"]
@@ -93,6 +100,7 @@ def test_a_broken_point_lies_in_its_ball_and_is_wrong(target, rows):
         region = scaled(ball, share).region(audited.space)
         assert region.contains(found.features[at], batch["features"][at]).all()
     assert torch.equal(found.features[~broken], batch["features"][~broken])
+    assert sorted(batch["unit"].tolist()) == list(range(60))
 
 
 def test_a_point_that_no_longer_errs_is_not_counted(target, rows):
@@ -102,17 +110,10 @@ def test_a_point_that_no_longer_errs_is_not_counted(target, rows):
     assert torch.equal(claimed.confirmed(audited).broken_at, begun.broken_at)
 
 
-def test_more_restarts_never_leave_more_standing(target, rows):
+def test_more_effort_never_leaves_more_standing(target, rows):
     audited = target(network(3, classes=3), test=rows(80, 3, classes=3), ball=Ball(radius=0.4))
-    one, three = (evasion(audited, Evasion(steps=2, restarts=r)).value for r in (1, 3))
-    assert three <= one
-
-
-def test_the_margin_is_positive_exactly_where_the_answer_is_wrong(target, rows):
-    audited = target(network(4, classes=3), test=rows(50, 4, classes=3))
-    _, margin = climbs(audited)
-    wrong = audited.model(audited.test["features"]).argmax(1) != audited.test["label"]
-    assert torch.equal(margin(audited.model, audited.test) > 0, wrong)
+    quick, full = (evasion(audited, Evasion(effort=effort)).value for effort in ("quick", "full"))
+    assert full <= quick
 
 
 class Steep(nn.Module):
@@ -129,26 +130,9 @@ class Steep(nn.Module):
 def test_a_saturated_softmax_hides_nothing(target, rows, linear):
     batch = rows(100, 5)
     audited = target(Steep(linear(WEIGHTS, 0.1)), test=batch, ball=Ball(radius=0.4))
-    finding = evasion(audited, QUICK)
+    finding = evasion(audited, Evasion())
     standing = int((margins(batch) > 0.4 * LENGTH["linf"]).sum())
-    assert finding.value == standing / 100
-    assert finding.details["masking"]["zero_gradients"] > 0
-
-
-class Rounded(Steep):
-    """A model whose gradient is zero everywhere, though small moves change its answer."""
-
-    def forward(self, x):
-        return self.model(torch.round(4 * x) / 4)
-
-
-def test_a_hidden_gradient_is_suspected_and_random_points_count(target, rows, linear):
-    audited = target(Rounded(linear(WEIGHTS, 0.1)), test=rows(100, 6), ball=Ball(radius=0.5))
-    finding = evasion(audited, Evasion(steps=3, restarts=10))
-    masking = finding.details["masking"]
-    assert masking["zero_gradients"] == masking["rows"]
-    assert any("zero" in note for note in finding.details["notes"])
-    assert finding.value < finding.details["clean"]["value"]
+    assert finding.value == standing / 100 and finding.verdict == "measured"
 
 
 def test_each_sign_by_itself():
@@ -274,7 +258,7 @@ def test_a_model_that_answers_no_numbers_is_right_about_nothing(target, rows):
         model[0].weight.fill_(float("nan"))
     finding = evasion(target(model, test=rows(20, 1), ball=Ball(radius=0.1)), QUICK)
     assert finding.value == finding.details["clean"]["value"] == 0
-    assert finding.details["masking"]["rows"] == 0
+    assert finding.verdict == "measured" and finding.details["each"] == []
 
 
 def test_padding_is_no_row(target, rows):
@@ -319,13 +303,15 @@ def test_an_empty_test_set_is_refused(target, rows):
         evasion(target(network(1), test=rows(0, 1), ball=Ball(radius=0.1)), QUICK)
 
 
-def test_progress_counts_every_start_and_the_model_is_left_as_it_was(target, rows):
+def test_progress_counts_the_rows_that_stand_and_the_model_is_left_as_it_was(target, rows):
     seen = []
     model = network(1).train()
     before = {name: p.clone() for name, p in model.named_parameters()}
     audited = target(model, test=rows(20, 1), ball=Ball(radius=0.3))
-    evasion(audited, QUICK, lambda done, total: seen.append((done, total)))
-    assert seen == [(n, 8) for n in range(1, 9)]
+    evasion(audited, QUICK, lambda *told: seen.append(told))
+    done, totals, words = zip(*seen, strict=True)
+    assert list(done) == sorted(done) and done[-1] == totals[0] and len(set(totals)) == 1
+    assert all("rows stand" in said for said in words)
     assert model.training
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name]) and p.grad is None and p.requires_grad
@@ -334,3 +320,107 @@ def test_progress_counts_every_start_and_the_model_is_left_as_it_was(target, row
 def test_the_same_source_gives_the_same_finding(target, rows):
     audited = target(network(1), test=rows(40, 1), ball=Ball(radius=0.3))
     assert evasion(audited, QUICK) == evasion(audited, QUICK)
+
+
+def test_a_class_that_the_attacker_wants(target, rows):
+    """Of three classes; only what is answered as that one is broken."""
+    batch = rows(120, 3, classes=3)
+    names = ("benign", "malignant", "unsure")
+    audited = target(network(3, classes=3), test=batch, ball=Ball(radius=0.6), classes=names)
+    finding = evasion(audited, replace(QUICK, towards="malignant"))
+    others = int((batch["label"] != 1).sum())
+    assert finding.details["rows_tested"] == others < 120
+    assert "'malignant'" in finding.measure and finding.details["towards"] == "malignant"
+    found = attack(audited, Ball(radius=0.6), replace(QUICK, towards="malignant")).search
+    answered = audited.model(found.features).argmax(1)
+    broken = found.broken_at.isfinite()
+    assert broken.any() and not broken.all()
+    assert torch.equal(answered == 1, broken)
+    with pytest.raises(Incompatible, match="'worse' is no class of the model: they are benign"):
+        evasion(audited, replace(QUICK, towards="worse"))
+    with pytest.raises(DataError, match="nothing is left"):
+        one = {name: value[batch["label"] == 1] for name, value in batch.items()}
+        evasion(replace(audited, test=one), replace(QUICK, towards="malignant"))
+
+
+def test_it_stops_once_the_interval_is_narrow(target, rows, linear):
+    batch = rows(6 * PORTION, 1)
+    audited = target(linear(WEIGHTS, 0.1), test=batch, ball=Ball(radius=0.2))
+    finding = evasion(audited, replace(QUICK, stop=WhenNarrow(interval=0.25)))
+    tested = finding.details["rows_tested"]
+    assert tested < len(batch["label"]) and tested % PORTION == 0
+    assert finding.details["rows_there"] == len(batch["label"])
+    assert finding.details["stop"] == {"interval": 0.25, "early": True}
+    assert finding.high - finding.low <= 0.25
+    standing = round(finding.value * tested)
+    assert (finding.low, finding.high) == at_any_time(standing, tested, 0.95)
+    fewer = round(finding.value * (tested - PORTION))
+    low, high = at_any_time(fewer, tested - PORTION, 0.95)
+    assert high - low > 0.25
+    # The rows it took are the first of a random order, and of each what all of them would give.
+    whole = attack(audited, Ball(radius=0.2)).search
+    some = attack(audited, Ball(radius=0.2), replace(QUICK, stop=WhenNarrow(interval=0.25))).search
+    assert torch.equal(some.batch["unit"], whole.batch["unit"][:tested])
+    assert torch.equal(some.broken_at, whole.broken_at[:tested])
+    assert torch.equal(some.features, whole.features[:tested])
+    assert some.batch["unit"].tolist() != list(range(tested))
+
+
+def test_portions_are_added_up_by_stage(target, rows, linear):
+    audited = target(linear(WEIGHTS, 0.1), test=rows(2 * PORTION + 9, 1), ball=Ball(radius=0.4))
+    whole = evasion(audited, QUICK).details
+    parts = evasion(audited, replace(QUICK, stop=WhenNarrow(interval=0.001))).details
+    assert parts["rows_tested"] == 2 * PORTION + 9 and not parts["stop"]["early"]
+    for name in ("stages", "smaller_radii", "each", "margins"):
+        if name != "stages":
+            assert parts[name] == whole[name]
+    for one, other in zip(parts["stages"], whole["stages"], strict=True):
+        assert {**one, "forwards": 0} == {**other, "forwards": 0}
+
+
+def test_the_stage_table_counts_what_each_broke(target, rows):
+    batch = rows(100, 3, classes=3)
+    finding = evasion(target(network(3, classes=3), test=batch, ball=Ball(radius=0.4)), Evasion())
+    stages, clean = finding.details["stages"], round(finding.details["clean"]["value"] * 100)
+    assert stages[0]["tried"] == clean
+    for before, after in itertools.pairwise(stages):
+        assert after["tried"] == before["tried"] - before["broke"]
+    assert clean - sum(stage["broke"] for stage in stages) == round(finding.value * 100)
+    assert len(finding.details["each"]) == sum(stage["broke"] for stage in stages)
+    for row in finding.details["each"]:
+        assert 0 <= row["row"] < 100 and row["share"] in SHARES and row["steps"] >= 1
+        assert row["stage"] < len(stages)
+
+
+def test_labels_that_the_model_does_not_score_are_refused(target, rows):
+    with pytest.raises(Incompatible, match="the labels go from 0 to 4 and the model scores 3"):
+        evasion(
+            target(network(1, classes=3), test=rows(50, 1, classes=5), ball=Ball(radius=0.1)), QUICK
+        )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 12])
+@pytest.mark.parametrize("effort", ["standard", "full"])
+def test_any_number_of_classes(target, rows, classes, effort):
+    batch = rows(30, 1, classes=classes)
+    finding = evasion(
+        target(network(1, classes=classes), test=batch, ball=Ball(radius=0.3)),
+        Evasion(effort=effort),
+    )
+    assert finding.value <= finding.details["clean"]["value"]
+
+
+def test_inputs_outside_the_legal_range_are_said(target, rows):
+    space = FeatureSpace((6,), low=torch.tensor(-1.0), high=torch.tensor(1.0))
+    audited = target(network(1), test=rows(50, 1), ball=Ball(radius=0.1), space=space)
+    (note,) = (note for note in evasion(audited, QUICK).details["notes"] if "legal" in note)
+    assert "of 50 rows lie outside the legal range" in note
+
+
+def test_stop_and_towards_are_for_classes(target, rows):
+    batch = rows(20, 9)
+    batch["label"] = batch["features"].sum(1)
+    audited = target(nn.Linear(6, 1), task=Regression(), test=batch, ball=Ball(radius=0.1))
+    for option in (replace(QUICK, towards="1"), replace(QUICK, stop=WhenNarrow())):
+        with pytest.raises(Incompatible, match="for models that answer classes"):
+            evasion(audited, option)

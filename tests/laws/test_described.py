@@ -180,7 +180,7 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (NearestNeighbourMixing(before=Krum(bad=7)), (), "aggregate", ("Krum", "neighbours", "7 of")),
     (PlainGather(aggregate=Median()), (), "gather", ("median",)),
     (SecureGather(threshold=77, colluders=5), (), "gather", ("secure sum", "77", "at most 5")),
-    (Evasion(ball=BALL, steps=7), (), "audit", ("evasion", "7 steps", BALL.sentence())),
+    (Evasion(ball=BALL, effort="full"), (), "audit", ("evasion", "full", BALL.sentence())),
     (Membership(rows=99), (), "audit", ("membership", "99 rows")),
     (CanaryAudit(candidates=63), (), "audit", ("canaries", "63")),
     (Poisoning(bad=7, rounds=9), (), "audit", ("poisoning", "of 9 rounds", "7 parties")),

@@ -47,7 +47,7 @@ def test_what_is_absent_is_off() -> None:
 
 def test_a_whole_recipe_is_the_options_it_names() -> None:
     recipe = loads(WHOLE)
-    assert recipe.audit == (Membership(), Evasion(steps=5))
+    assert recipe.audit == (Membership(), Evasion(effort="full"))
     assert recipe.differential_privacy == Privacy(
         unit="group", epsilon=4.0, delta=1e-4, rows_per_unit=3
     )

@@ -183,7 +183,7 @@ def test_a_mistake_in_a_default_section_points_to_it() -> None:
         ("ledger: {path: x, dataset: a/b}", "ledger.dataset"),
         ("ledger: {path: x, dataset: a, grant: {epsilon: 0, delta: 0.1}}", "ledger.grant.epsilon"),
         ("ledger: {path: x, dataset: a, grant: {epsilon: 1, delta: 1}}", "ledger.grant.delta"),
-        ("audit: [{kind: evasion, steps: 0}]", "audit[0].steps"),
+        ("audit: [{kind: evasion, stop: {interval: 0}}]", "audit[0].stop.interval"),
         ("audit: [{kind: evasion, confidence: 1}]", "audit[0].confidence"),
         ("audit: [{kind: membership, confidence: 1}]", "audit[0].confidence"),
         ("audit: membership", "audit"),

@@ -55,6 +55,6 @@ ledger:
   path: "{run}/privacy.db"
   dataset: whole
   grant: {epsilon: 4, delta: 1e-4, rule: pld}
-audit: [membership, {kind: evasion, steps: 5}]
+audit: [membership, {kind: evasion, effort: full}]
 compare: [public_base]
 """

@@ -162,6 +162,11 @@ def row() -> dict[str, Any]:
     }
 
 
+def stage(name: str, tried: int, broke: int, steps: float | None) -> dict[str, Any]:
+    passes = {"forwards": 51 * tried, "backwards": 50 * tried}
+    return {"name": name, "tried": tried, "broke": broke, **passes, "median_steps": steps}
+
+
 def evasion(**details: Any) -> dict[str, Any]:
     curve = [(0.0, 0.947), (0.25, 0.93), (0.5, 0.904), (0.75, 0.868), (1.0, 0.833)]
     return {
@@ -189,6 +194,12 @@ def evasion(**details: Any) -> dict[str, Any]:
                 }
                 for s, v in curve
             ],
+            "stages": [
+                stage("APGD-PMA", 108, 12, 3.0),
+                stage("APGD-CE", 96, 1, 31.0),
+                stage("Square-500", 95, 0, None),
+            ],
+            "warnings": [],
             "notes": [],
             "pictures": [picture(), picture([8, 8])],
             "rows": [row()],

@@ -388,3 +388,34 @@ def test_facts_of_any_shape_are_written_out(evidence: Evidence) -> None:
     assert "1, none" in walk.text
     assert "0.5" in walk.text
     assert ("title", "ab" * 32) in {item for _, found in walk.tags for item in found.items()}
+
+
+def attacked_page(run: Path, found: dict[str, Any]) -> str:
+    return render(gather(sample.write(run, findings={"findings": [found]})))
+
+
+def test_the_attacks_of_a_cascade_are_a_table(tmp_path: Path) -> None:
+    page = attacked_page(tmp_path / "run", sample.evasion())
+    assert "each on the rows that those before left standing" in page
+    assert "APGD-CE" in page and "4,896" in page and "not evidence" not in page
+
+
+def test_a_figure_that_is_no_evidence_says_why(tmp_path: Path) -> None:
+    said = "the gradient vanishes at 90 of 128 rows: it is masked, not absent"
+    found = sample.evasion(warnings=[said], notes=[f"not evidence: {said}"])
+    page = attacked_page(tmp_path / "run", found | {"verdict": "not evidence"})
+    assert page.count("vanishes at 90 of 128 rows") == 1
+    assert "is no evidence of robustness" in page
+    assert "stay correct, which is not evidence" in page
+    assert "a figure that says nothing for the model" in page
+
+
+def test_a_certificate_is_drawn_below_the_attack(tmp_path: Path) -> None:
+    points = [
+        {"share": s, "radius": 0.3 * s, "value": v, "low": v - 0.05, "high": v + 0.05}
+        for s, v in ((0.0, 0.9), (0.5, 0.6), (1.0, 0.3))
+    ]
+    plain = attacked_page(tmp_path / "a", sample.evasion())
+    page = attacked_page(tmp_path / "b", sample.evasion(certified=points))
+    assert "what a certificate proves" in page and "what a certificate proves" not in plain
+    assert ">certified<" in page and ">certified<" not in plain

@@ -51,7 +51,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
 SHORTER = (
     (r"\brounds: \d+", "rounds: 2"),
     (r"\bsteps: \d{2,}", "steps: 4"),
-    (r"(?m)^audit: .*", "audit: [membership, {kind: evasion, steps: 2, restarts: 1}]"),
+    (r"(?m)^audit: .*", "audit: [membership, {kind: evasion, effort: quick}]"),
 )
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.cascade import Cascade, Series
+from nacre.adversarial_training.evaluation.column_search import ColumnSearch
+from nacre.adversarial_training.evaluation.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.square import Square
 from nacre.adversarial_training.evaluation.stage import Stage
 
@@ -63,6 +65,27 @@ def cascade(
         stages.append(Square(queries=queries, pace=pace))
     return Cascade(stages, width)
 
+
+def table_cascade(effort: Effort = "full", width: int = 256) -> Cascade:
+    """The stages of an effort against a table's rows, whose numbers may be whole and whose
+    categories are separate points: constrained APGD from the clean row and from random ones, then a
+    search that needs no gradient."""
+    steps, starts, queries = _TABLE_SIZES[effort]
+    stages: list[Stage | Series] = [
+        ConstrainedAPGD(steps=steps),
+        *(ConstrainedAPGD(steps=steps, from_clean=False, start=start) for start in range(starts)),
+    ]
+    if queries:
+        stages.append(ColumnSearch(queries=queries))
+    return Cascade(stages, width)
+
+
+_TABLE_SIZES: dict[Effort, tuple[int, int, int]] = {
+    "quick": (20, 0, 0),
+    "standard": (50, 1, 300),
+    "full": (100, 2, 1000),
+}
+"""Steps of constrained APGD, random starts, queries of the search."""
 
 _SIZES: dict[Effort, tuple[int, int, int]] = {
     "quick": (20, 0, 0),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.answers import existing
-from nacre.audit.bounds import clopper_pearson
+from nacre.audit.bounds import Interval, clopper_pearson
 from nacre.audit.finding import Finding
+from nacre.audit.model_security.classes import attack_classes
 from nacre.audit.model_security.examples import examples
 from nacre.audit.model_security.masking import examine
 from nacre.audit.model_security.search import AttackSearch, search
@@ -20,65 +22,95 @@ from nacre.recipe.audits import Evasion
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the radius at which accuracy is measured, beside the clean one."""
 
+CLIMBS = {"quick": (20, 2), "standard": (40, 5), "full": (100, 10)}
+"""Steps and starts of PGD by effort, for models that answer numbers: no cascade reads those."""
+
+IntervalRule = Callable[[int, int, float], Interval]
+"""(rows that stand, rows, confidence) -> an interval for the share that stands."""
+
 
 def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progress) -> Finding:
     """The share of test rows still answered rightly when each may be moved inside its ball.
 
-    A row counts as robust only if nothing that was tried breaks it: every start of PGD at this
-    and at every smaller radius (every second start climbs on the margin instead of the loss), the
-    one-step attack, and random points. Rows the clean model gets wrong stay wrong, so attacked
-    accuracy is never above clean accuracy. Every point is re-projected and re-scored by us.
+    A row counts as robust only if no stage of the cascade that `option.effort` names breaks it at
+    this radius or a smaller one. Rows the clean model gets wrong stay wrong, so attacked accuracy
+    is never above clean accuracy. Every point is projected and scored by us. With `option.towards`
+    the rows of other classes are attacked, and a row stands unless it is answered as that class.
 
     *Guarantee:* each interval covers the accuracy *under this attack*, on rows drawn as these,
-    with at least `option.confidence` (one at a time). The true robust accuracy is at most the
-    attacked one: another attack may break more. That is what `masking` looks for signs of.
+    with at least `option.confidence` (one at a time); with `option.stop` at every number of rows
+    at once, so that the audit may end where the interval is narrow. The true robust accuracy is at
+    most the attacked one: another attack may break more. Where a probe shows that this one cannot
+    be believed, the verdict is "not evidence".
 
-    *Source:* Madry et al. 2018; Carlini et al. 2019, "On evaluating adversarial robustness".
+    *Source:* Croce & Hein 2020, https://arxiv.org/abs/2003.01690; Carlini et al. 2019, "On
+    evaluating adversarial robustness", https://arxiv.org/abs/1902.06705.
     """
     batch, ball = _asked(target, option)
-    found = search(
-        target,
-        batch,
-        ball,
-        shares=SHARES,
-        steps=option.steps,
-        restarts=option.restarts,
-        advance=advance,
-    )
-    found, masking = examine(target, ball, found, steps=option.steps, draws=option.restarts)
-    found = found.confirmed(target)
-    curve = _curve(found, ball, (0.0, *SHARES), option.confidence)
+    if target.task.kind == "classification":
+        outcome = attack_classes(target, batch, ball, option, SHARES, advance)
+        found, rule, details = outcome.search, outcome.interval, outcome.details
+    else:
+        found, details = _numbers(target, batch, ball, option, advance)
+        rule = clopper_pearson
+    curve = _curve(found, ball, (0.0, *SHARES), option.confidence, rule)
     clean, attacked = curve[0], curve[-1]
     shown = examples(target, found) if target.test_public else {}
+    named = details.get("towards")
+    measure = (
+        f"share of test rows of other classes that no attack turned into {named!r}"
+        if named is not None
+        else "attacked accuracy: share of test rows whose right answer no attack changed"
+    )
     return Finding(
         audit=option.kind,
         headline=option.headline,
         unit=option.unit,
         claim=f"none: no radius is certified; {_moves(ball)} were tried",
-        measure="attacked accuracy: share of test rows whose right answer no attack changed",
+        measure=measure,
         value=attacked["value"],
         low=attacked["low"],
         high=attacked["high"],
         confidence=option.confidence,
-        verdict="measured",
+        verdict="not evidence" if details["warnings"] else "measured",
         public=target.test_public,
         details={
-            "rows_tested": len(batch["label"]),
+            "rows_tested": len(found.broken_at),
+            "rows_there": len(batch["label"]),
             "clean": clean,
             "attacked": attacked,
             "curve": curve,
             "ball": {"kind": ball.kind, "radius": ball.radius, "unit": ball.unit},
-            "steps": option.steps,
-            "restarts": option.restarts,
-            "masking": masking,
+            "effort": option.effort,
+            **details,
             "notes": [
-                *[f"gradient masking? {sign}" for sign in masking["suspicions"]],
+                *details["notes"],
                 *_own_excess(target, ball, batch),
+                *(f"not evidence: {said}" for said in details["warnings"]),
             ],
             "pictures": shown.get("pictures", []),
             "rows": shown.get("rows", []),
         },
     )
+
+
+def _numbers(
+    target: Target, batch: Batch, ball: ThreatOption, option: Evasion, advance: AuditProgress
+) -> tuple[AttackSearch, dict[str, Any]]:
+    """PGD on the task's loss, for models that answer numbers."""
+    if option.towards is not None or option.stop is not None:
+        key = "towards" if option.towards is not None else "stop"
+        raise Incompatible(
+            f"the evasion audit's `{key}` is for models that answer classes, and this one answers "
+            f"{target.task.kind}: leave it out"
+        )
+    steps, restarts = CLIMBS[option.effort]
+    found = search(
+        target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
+    )
+    found, signs = examine(target, ball, found, steps=steps, draws=restarts)
+    found = found.confirmed(target)
+    return found, {"signs": signs, "warnings": signs["suspicions"], "notes": []}
 
 
 def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption]:
@@ -110,14 +142,18 @@ def _own_excess(target: Target, ball: ThreatOption, batch: Batch) -> list[str]:
 
 
 def _curve(
-    found: AttackSearch, ball: ThreatOption, shares: Sequence[float], confidence: float
+    found: AttackSearch,
+    ball: ThreatOption,
+    shares: Sequence[float],
+    confidence: float,
+    rule: IntervalRule,
 ) -> list[dict[str, float]]:
     """Accuracy at each share of the radius, each with its own interval; it never rises."""
     total = len(found.broken_at)
     result: list[dict[str, float]] = []
     for share in shares:
         standing = found.standing_at(share)
-        low, high = clopper_pearson(standing, total, confidence)
+        low, high = rule(standing, total, confidence)
         result.append(
             {
                 "share": share,

@@ -1,4 +1,4 @@
-"""Looking for inputs that change a right answer: one search for every radius and restart."""
+"""Looking for inputs that change a number too much: one search for every radius and restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nacre.adversarial_training.attacks.evaluate import attacked
 from nacre.adversarial_training.attacks.pgd import PGD
@@ -14,7 +14,7 @@ from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.answers import right
 from nacre.audit.target import AuditProgress, Target
 from nacre.core.rows import select
-from nacre.core.types import Batch, Losses
+from nacre.core.types import Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,24 +68,6 @@ def scaled(ball: ThreatOption, share: float) -> ThreatOption:
     return ball.scaled(share)
 
 
-def climbs(target: Target) -> tuple[Losses, ...]:
-    """What restarts climb on, in turn: the task's loss and, for classes, the margin as well.
-
-    The margin has a gradient where a confident softmax has none left, and is positive exactly
-    where the answer is wrong, so that the best point kept is a wrong one if any was met.
-    """
-
-    def margin(model: nn.Module, batch: Batch) -> Tensor:
-        """(R,) best other logit minus the right one (Carlini & Wagner 2017, objective f6)."""
-        outputs = target.task.predict(model, batch["features"])
-        label = batch["label"][:, None]
-        others = outputs.scatter(1, label, -torch.inf).amax(1)
-        return others - outputs.gather(1, label).squeeze(1)
-
-    own = (target.task.losses,)
-    return (*own, margin) if target.task.kind == "classification" else own
-
-
 def search(
     target: Target,
     batch: Batch,
@@ -105,7 +87,6 @@ def search(
     at every larger one: accuracy never rises with the radius.
     """
     found = AttackSearch.begin(target, batch)
-    losses = climbs(target)
     for place, share in enumerate(shares):
         part = scaled(ball, share)
         region = part.region(target.space)
@@ -115,8 +96,8 @@ def search(
                 pgd = PGD(ball=part, steps=steps, random_start=restart > 0)
                 attack = pgd.build(target.space)
                 source = target.source.child("evasion", place, restart)
-                climb = losses[restart % len(losses)]
-                moved = attacked(target.model, select(batch, index), climb, attack, region, source)
+                losses = target.task.losses
+                moved = attacked(target.model, select(batch, index), losses, attack, region, source)
                 found = found.tried(target, index, moved["features"], share)
             advance(place * restarts + restart + 1, len(shares) * restarts)
     return found

@@ -217,7 +217,8 @@ def _attacked(evidence: Evidence) -> str:
         beside = _beside(twin["attacked_accuracy"]) if twin is not None else ""
         share = percent(evasion["value"])
         moved = moved_by(evidence, evasion) or "each input moved a little"
-        sentences.append(f"With {moved} by an attacker, {share} stay correct{beside}.")
+        doubt = ", which is not evidence" if evasion["verdict"] == "not evidence" else ""
+        sentences.append(f"With {moved} by an attacker, {share} stay correct{doubt}{beside}.")
     if membership is not None:
         size = signed_text(membership["value"])
         sentences.append(

@@ -7,9 +7,15 @@ from typing import Any, Literal
 
 from nacre.adversarial_training.objectives import OVERFITTED
 from nacre.audit.federation.facts import BackdoorFacts, PoisoningFacts
-from nacre.audit.finding import MEANING, Verdict
+from nacre.audit.finding import MEANING, AttackStageFacts, Verdict
 from nacre.figures.intervals import IntervalFacts
-from nacre.report.facts import AttackedRowFacts, Evidence, FindingFacts, Picture
+from nacre.report.facts import (
+    Attacked,
+    AttackedRowFacts,
+    Evidence,
+    FindingFacts,
+    Picture,
+)
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
     AnyBlock,
@@ -50,9 +56,17 @@ def attacks(evidence: Evidence) -> Section:
     if not found:
         return Section("attacks", "Attacks", [absent(evidence, "What attacks achieve")])
     blocks: list[AnyBlock] = [_findings(evidence, found)]
+    for entry in found:
+        if warned := entry["details"].get("warnings"):
+            said = f"The {entry['audit']} figure is no evidence of robustness:"
+            blocks += [
+                TextBlock(said),
+                Listing([f"{text[0].upper()}{text[1:]}." for text in warned]),
+            ]
     figures = [figure for entry in found for figure in _figures(evidence, entry)]
     if figures:
         blocks.append(Figures(figures))
+    blocks += [_stages(stages) for e in found if (stages := e["details"].get("stages"))]
     notes = [note for entry in found for note in _notes(entry)]
     verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
     notes += [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
@@ -77,6 +91,30 @@ def _findings(evidence: Evidence, found: Sequence[FindingFacts]) -> TableBlock:
     )
 
 
+def _stages(stages: Sequence[AttackStageFacts]) -> TableBlock:
+    """What each attack of a cascade was tried on, broke and cost."""
+    rows = [
+        [
+            Cell(stage["name"]),
+            Cell(f"{stage['tried']:,}", number=True),
+            Cell(f"{stage['broke']:,}", number=True),
+            Cell(
+                "" if stage["median_steps"] is None else f"{stage['median_steps']:,.0f}",
+                number=True,
+            ),
+            Cell(f"{stage['forwards']:,}", number=True),
+            Cell(f"{stage['backwards']:,}", number=True),
+        ]
+        for stage in stages
+    ]
+    head = [
+        "attack", "rows tried", "rows broken", "median steps until then", "forward passes",
+        "gradients",
+    ]  # fmt: skip
+    caption = "The attacks at the whole radius, each on the rows that those before left standing"
+    return TableBlock(caption, head, rows, stacked=True)
+
+
 def _claim(evidence: Evidence, entry: FindingFacts) -> str:
     """The claim; of moved inputs with the move in plain words."""
     moved = moved_by(evidence, entry)
@@ -85,7 +123,9 @@ def _claim(evidence: Evidence, entry: FindingFacts) -> str:
 
 def _notes(entry: FindingFacts) -> list[str]:
     """What the audit wants to be read with its figure."""
-    notes = list(entry["details"].get("notes", []))
+    warned = entry["details"].get("warnings", [])
+    said = entry["details"].get("notes", [])
+    notes = [note for note in said if not any(text in note for text in warned)]
     if bounds := entry["details"].get("epsilon"):
         notes.append(
             f"The {entry['audit']} attack shows an epsilon of at least "
@@ -107,18 +147,17 @@ def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
     """The curves that an audit gave, where they show more than chance."""
     figures: list[Figure] = []
     if curve := entry["details"].get("curve"):
-        line = charts.LineChart(
-            label="accuracy",
-            points=[(point["radius"], point["value"]) for point in curve],
-            intervals=[(point["low"], point["high"]) for point in curve],
-        )
+        drawn = [_radii("under attack", curve)]
+        if certified := entry["details"].get("certified"):
+            drawn.append(_radii("certified", certified, tone=1))
         ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
         caption = f"Accuracy {ends}, {moved_by(evidence, entry) or 'as inputs move further'}."
         words = Caption(
             name=f"{entry['audit']}-curve", title="Accuracy by radius", description=caption
         )
-        svg = charts.lines(words, [line], x=("radius", number_text), y=("accuracy", whole))
-        figures.append(Figure(svg, "Accuracy by radius", f"{caption} The axis is cut."))
+        svg = charts.lines(words, drawn, x=("radius", number_text), y=("accuracy", whole))
+        proven = " Below it what a certificate proves." if certified else ""
+        figures.append(Figure(svg, "Accuracy by radius", f"{caption}{proven} The axis is cut."))
     if found := entry["details"].get("poisoning"):
         figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):
@@ -152,6 +191,15 @@ def _shares(
     ]
     words = Caption(name=name, title=title, description=said)
     return Figure(dots(words, drawn, form=percent, axis=whole, span=(0.0, 1.0)), title, caption)
+
+
+def _radii(label: str, points: Sequence[Attacked], tone: int = 0) -> charts.LineChart:
+    return charts.LineChart(
+        label=label,
+        points=[(point["radius"], point["value"]) for point in points],
+        intervals=[(point["low"], point["high"]) for point in points],
+        tone=tone,
+    )
 
 
 def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:

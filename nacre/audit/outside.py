@@ -1,0 +1,192 @@
+"""Attack a model that no run of ours has trained: a function of yours or a saved folder, and rows.
+
+Nothing is known of who may see the rows, so a finding is not public unless its caller says so.
+"""
+
+# numpy's readers and torch's tensors are typed in part.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nacre.adversarial_training.evaluation.access import Outputs
+from nacre.audit.finding import Finding
+from nacre.audit.model_security.evasion import evasion
+from nacre.audit.target import AuditProgress, Target, no_progress
+from nacre.core.errors import BadArgument, DataError, FileDamaged
+from nacre.core.files import load_tensors
+from nacre.core.random import Source
+from nacre.core.theirs import cause
+from nacre.core.types import FeatureSpace
+from nacre.data.arrays import read_npz
+from nacre.models.callables import OWN, Code, PythonModel, called
+from nacre.models.load import load
+from nacre.models.tasks import Classification
+from nacre.recipe.audits import Evasion
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Rows as a model reads them, with the right answers."""
+
+    features: Tensor  # (R, *shape) float32
+    label: Tensor  # (R,) int64, numbered from 0
+    names: tuple[str, ...] = ()  # of the features, where the file names them
+
+
+def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> nn.Module:
+    """The model that `name` stands for, in evaluation mode: a run folder or what `nacre export`
+    wrote, or `module:function`, which is called without arguments in the working directory, with
+    `weights` (.safetensors) loaded into what it returns.
+
+    Raises `Refusal` where there is none, where its code is not trusted, or weights do not fit.
+    """
+    if ":" not in name:
+        if not Path(name).is_dir():
+            raise BadArgument(
+                f"--model {name!r} is no folder; name a run folder, or write `module:function`"
+            )
+        if weights is not None:
+            raise BadArgument(f"--weights is for `module:function`; {name} holds its own weights")
+        return load(Path(name), code=code)
+    model = called(PythonModel(call=name), Path.cwd(), code)
+    if weights is not None:
+        tensors, _ = load_tensors(weights)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise FileDamaged(
+                f"{weights} does not fit {name} ({cause(error)}); give the weights of this model"
+            ) from error
+    return model.eval()
+
+
+def read_labelled(file: Path, label: str = "label") -> LabelledRows:
+    """Rows from .npz with arrays `features` (or `x`) and `label`, or from .csv with a header, where
+    every column but `label` is a number. They must be as the model reads them: nothing is scaled.
+
+    Raises `DataError` for what is missing, no number, not finite or not whole.
+    """
+    if not file.is_file():
+        raise DataError(f"{file} does not exist; name a file of rows, .npz or .csv")
+    if file.suffix == ".npz":
+        features, labels, names = *_arrays(file, label), ()
+    elif file.suffix == ".csv":
+        features, labels, names = _table(file, label)
+    else:
+        raise DataError(f"{file} is neither .npz nor .csv; save the rows as one of them")
+    if features.ndim < 2 or len(features) != len(labels) or labels.ndim != 1 or not len(labels):
+        raise DataError(
+            f"{file}: features of shape={features.shape} and labels of shape={labels.shape} are no "
+            "rows; give (rows, …) and one label a row"
+        )
+    if not np.isfinite(features).all():
+        raise DataError(f"{file}: some features are no finite numbers; drop or fill these rows")
+    if not np.isfinite(labels).all() or (labels != np.floor(labels)).any() or labels.min() < 0:
+        raise DataError(f"{file}: labels must be the whole numbers of classes, from 0")
+    return LabelledRows(
+        torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)),
+        torch.from_numpy(labels.astype(np.int64)),
+        names,
+    )
+
+
+def _arrays(file: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
+    found = read_npz(file, [label], others=True)
+    name = next((name for name in ("features", "x") if name in found), None)
+    if name is None:
+        raise DataError(f"{file} holds {sorted(found)}; name the rows `features` or `x`")
+    try:
+        return found[name].astype(np.float64), found[label].astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file} holds what is no number ({cause(error)})") from error
+
+
+def _table(file: Path, label: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        rows = list(csv.reader(opened))
+    header = rows[0] if rows else []
+    if label not in header:
+        raise DataError(f"{file} has no column {label!r}; name the labels' column by --label")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise DataError(
+                f"{file}, line {number}: {len(row)} cells where the header has {len(header)}"
+            )
+    try:
+        values = np.array(rows[1:], dtype=np.float64).reshape(-1, len(header))
+    except ValueError as error:
+        raise DataError(
+            f"{file} holds a cell that is no number ({cause(error)}); write categories as the "
+            "model reads them"
+        ) from error
+    place = header.index(label)
+    names = tuple(name for name in header if name != label)
+    return np.delete(values, place, axis=1), values[:, place], names
+
+
+def legal_range(rows: LabelledRows, given: tuple[float, float] | None) -> tuple[float, float]:
+    """The least and the largest legal input: `given`, which must hold every row; else 0 and 1 for
+    pictures that lie there, and no range for tables. Raises `DataError` for rows outside, and for
+    pictures whose range nobody has said."""
+    least, most = float(rows.features.min()), float(rows.features.max())
+    if given is not None:
+        low, high = given
+        if not low < high:
+            raise BadArgument(f"--range {low:g} {high:g}: the first must be below the second")
+        if least < low or most > high:
+            raise DataError(
+                f"the rows go from {least:g} to {most:g}, outside --range {low:g} {high:g}; scale "
+                "them as the model reads them, or give their range"
+            )
+        return given
+    if rows.features.dim() < 3:
+        return float("-inf"), float("inf")
+    if least < 0 or most > 1:
+        raise DataError(
+            f"the pictures go from {least:g} to {most:g}, and not from 0 to 1; give what is legal "
+            f"by --range, as `--range 0 255`"
+        )
+    return 0.0, 1.0
+
+
+def audit_model(
+    model: nn.Module,
+    rows: LabelledRows,
+    option: Evasion,
+    *,
+    outputs: Outputs = "logits",
+    legal: tuple[float, float] | None = None,
+    public: bool = False,
+    advance: AuditProgress = no_progress,
+) -> Finding:
+    """What an evasion of the model on these rows finds; `option` must name a ball.
+
+    The same model, rows and option give the same finding. The model is left as it was. Raises as
+    `evasion` and `legal_range` do.
+    """
+    low, high = legal_range(rows, legal)
+    shape, count = tuple(rows.features.shape[1:]), len(rows.label)
+    space = FeatureSpace(shape, rows.names, low=torch.tensor(low), high=torch.tensor(high))
+    target = Target(
+        model=model,
+        task=Classification(max(2, int(rows.label.max()) + 1)),
+        space=space,
+        source=Source(bytes(32)),
+        test={
+            "features": rows.features,
+            "label": rows.label,
+            "present": torch.ones(count, dtype=torch.bool),
+            "unit": torch.arange(count),
+        },
+        test_public=public,
+        outputs=outputs,
+    )
+    return evasion(target, option, advance)

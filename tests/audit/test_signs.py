@@ -1,0 +1,180 @@
+"""Each probe has a net that only it was made for, and honest nets set none of them off."""
+
+import pytest
+import torch
+from torch import nn
+
+from nacre.adversarial_training.threats.ball import Ball
+from nacre.audit.model_security.evasion import evasion
+from nacre.audit.model_security.signs import PROBES, unbounded
+from nacre.core.random import Source
+from nacre.core.types import FeatureSpace
+from nacre.recipe.audits import Evasion
+
+WEIGHTS = [1.5, -0.5, 0.25, 0.0, 2.0, -1.0]
+QUICK = Evasion(effort="quick")
+
+
+class Backwards(torch.autograd.Function):
+    """Answers as its argument, with a gradient that is changed on its way back."""
+
+    @staticmethod
+    def forward(ctx, x, change):
+        ctx.change = change
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return ctx.change(slope), None
+
+
+class Wrapped(nn.Module):
+    """`model` with something done to what goes in and what comes out."""
+
+    def __init__(self, model, before=lambda x: x, after=lambda x: x):
+        super().__init__()
+        self.model, self.before, self.after = model, before, after
+
+    def forward(self, x):
+        return self.after(self.model(self.before(x)))
+
+
+def random_output(model):
+    return Wrapped(model, after=lambda scores: scores + 0.01 * torch.randn_like(scores))
+
+
+def softmax_output(model):
+    return Wrapped(model, after=lambda scores: scores.softmax(1))
+
+
+def rounded(model):
+    return Wrapped(model, before=lambda x: torch.round(8 * x) / 8)
+
+
+def reversed_gradient(model):
+    return Wrapped(model, before=lambda x: Backwards.apply(x, lambda slope: -slope))
+
+
+def scrambled_gradient(model):
+    """A gradient that is another's: that of the features in another order."""
+    return Wrapped(model, before=lambda x: Backwards.apply(x, lambda slope: slope.roll(2, 1)))
+
+
+def rugged(model):
+    """Ripples on each feature: a climb ends on the next one, and others are higher."""
+    return Wrapped(model, before=lambda x: 0.2 * x + 0.25 * torch.sin(17 * x) * torch.cos(5.3 * x))
+
+
+class Peak(nn.Module):
+    """One class nearly everywhere: no gradient leads to the other one's few places."""
+
+    def forward(self, x):
+        near = (x.square().sum(1) < 1e-4).float()
+        return torch.stack([1 - 2 * near, 2 * near], 1) + 0 * x[:, :2]
+
+
+MADE = {
+    "random_output": random_output,
+    "softmax_output": softmax_output,
+    "vanishing_gradient": rounded,
+    "loss_not_rising": reversed_gradient,
+    "square_beats_gradient": rounded,
+    "more_still_helps": rugged,
+    "unbounded_radius": lambda model: Peak(),
+    "transfer_beats_white_box": scrambled_gradient,
+}
+
+
+def test_every_probe_has_a_net_of_its_own():
+    assert MADE.keys() == PROBES.keys()
+
+
+@pytest.mark.parametrize("name", list(MADE))
+def test_a_net_made_for_a_probe_sets_it_off(target, rows, linear, name):
+    model = MADE[name](linear(WEIGHTS, 0.1))
+    batch = rows(300, 6)
+    finding = evasion(target(model, test=batch, ball=Ball(radius=0.3)), QUICK)
+    sign = finding.details["signs"][name]
+    assert sign["warning"], finding.details["signs"]
+    assert sign["warning"] in finding.details["warnings"]
+    assert finding.verdict == "not evidence" and "says nothing" in finding.meaning
+    assert f"not evidence: {sign['warning']}" in finding.details["notes"]
+
+
+def learnt(outputs, activation, batch):
+    """A net that has learnt the labels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(6, 32), activation, nn.Linear(32, outputs))
+    for _ in range(150):
+        scores = model(batch["features"])
+        scores = torch.cat([-scores / 2, scores / 2], 1) if outputs == 1 else scores
+        loss = nn.functional.cross_entropy(scores, batch["label"])
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for weight, gradient in zip(model.parameters(), gradients, strict=True):
+                weight -= gradient
+    return model
+
+
+HONEST = {
+    "linear": (lambda linear, batch: linear(WEIGHTS, 0.1), "quick"),
+    "deep": (lambda linear, batch: learnt(2, nn.ReLU(), batch), "quick"),
+    "smooth": (lambda linear, batch: learnt(2, nn.Tanh(), batch), "quick"),
+    "one output": (lambda linear, batch: learnt(1, nn.ReLU(), batch), "quick"),
+    # Its softmax is 0 or 1 in float32: only a loss that no factor changes sees anything.
+    "confident": (
+        lambda linear, batch: Wrapped(linear(WEIGHTS, 0.1), after=lambda s: 1e6 * s),
+        "standard",
+    ),
+}
+
+
+def taught(rows, linear):
+    batch = rows(300, 6)
+    with torch.no_grad():
+        batch["label"] = linear(WEIGHTS, 0.1)(batch["features"]).argmax(1)
+    return batch
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("kind", list(HONEST))
+def test_an_honest_net_sets_nothing_off(target, rows, linear, kind, norm):
+    batch = taught(rows, linear)
+    made, effort = HONEST[kind]
+    space = FeatureSpace((6,), low=torch.tensor(-4.0), high=torch.tensor(4.0))
+    ball = Ball(kind=norm, radius=0.2)
+    audited = target(made(linear, batch), test=batch, ball=ball, space=space)
+    finding = evasion(audited, Evasion(effort=effort))
+    assert finding.details["warnings"] == [], finding.details["signs"]
+    assert finding.verdict == "measured"
+
+
+def test_probabilities_said_to_be_such_are_read_as_such(target, rows, linear):
+    batch, ball = rows(200, 6), Ball(radius=0.3)
+    plain = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball), QUICK)
+    said = target(
+        softmax_output(linear(WEIGHTS, 0.1)), test=batch, ball=ball, outputs="probabilities"
+    )
+    found = evasion(said, QUICK)
+    assert found.value == plain.value and found.verdict == "measured"
+
+
+def test_probes_do_not_enter_the_figure(target, rows, linear):
+    """What a probe breaks is said; the share is that of the cascade, over all rows alike."""
+    finding = evasion(
+        target(rounded(linear(WEIGHTS, 0.1)), test=rows(200, 6), ball=Ball(radius=0.3)), QUICK
+    )
+    broke = sum(stage["broke"] for stage in finding.details["stages"])
+    clean = finding.details["clean"]["value"]
+    assert round(200 * (clean - finding.value)) == broke
+    assert finding.details["signs"]["square_beats_gradient"]["rows"] > 0
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
+def test_an_unbounded_region_holds_every_legal_input(kind):
+    low, high = torch.tensor([0.0, -1.0, 2.0]), torch.tensor([1.0, 5.0, 2.5])
+    region = unbounded(Ball(kind=kind, radius=0.01).region(FeatureSpace((3,), low=low, high=high)))
+    uniform = Source(bytes(32)).stream().uniform(50, 3).float()
+    one, other = (low + (high - low) * part for part in (uniform, 1 - uniform))
+    assert region.contains(one, other).all()

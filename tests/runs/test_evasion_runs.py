@@ -1,0 +1,75 @@
+"""Evasion of whole runs: what stays local, what neighbours change, and an interrupt half-way."""
+
+import json
+
+import pytest
+import torch
+
+from nacre.audit.model_security import classes
+from nacre.audit.run import audit_run
+from nacre.core.files import load_tensors
+from nacre.planning.plan import plan
+from nacre.runs.run import open_run, train
+from tests.training.tiny import TABLE, patients, recipe
+
+EVASION = {"kind": "evasion", "ball": {"radius": 0.2}, "effort": "quick"}
+
+
+@pytest.fixture
+def made(tmp_path):
+    patients(tmp_path / "patients.csv")
+    return train(plan(recipe(tmp_path, TABLE, audit=[EVASION])), tmp_path / "run")
+
+
+def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
+    before, _ = load_tensors(made.path / "model.safetensors")
+    files = {path for path in made.path.rglob("*") if path.is_file()}
+    (finding,) = audit_run(open_run(made.path))
+    assert not finding.public and finding.details["pictures"] == finding.details["rows"] == []
+    new = {path for path in made.path.rglob("*") if path.is_file()} - files
+    assert new and all(made.folder.local in path.parents for path in new)
+    after, _ = load_tensors(made.path / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    (again,) = audit_run(open_run(made.path))
+    assert again == finding
+    names = [stage["name"] for stage in finding.details["stages"]]
+    assert not names or names[0] == "APGD-PMA"
+
+
+def test_an_interrupt_half_way_leaves_nothing_and_the_next_audit_is_the_same(made, monkeypatch):
+    class Stopped(classes.RadiusSearch):
+        def __call__(self, *rest):
+            super().__call__(*rest)
+            raise KeyboardInterrupt
+
+    state = torch.random.get_rng_state()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(classes, "RadiusSearch", Stopped)
+        audit_run(open_run(made.path))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not (made.folder.local / "findings.json").exists()
+    (finding,) = audit_run(open_run(made.path))
+    kept = json.loads((made.folder.local / "findings.json").read_text())
+    assert kept["findings"] == [json.loads(json.dumps(finding.to_json()))]
+
+
+def test_one_row_more_changes_nothing_of_the_others(made):
+    """Random numbers are keyed by the row's own number: neighbouring test sets agree row by row."""
+    from dataclasses import replace
+
+    from nacre.audit import run as audits
+    from nacre.audit.target import no_progress
+
+    opened = open_run(made.path)
+    held = audits.trained_on(opened.recipe, opened.folder, lambda *told: None)
+    target = audits._variants(opened, held)["protected"]
+    (option,) = opened.recipe.audit
+    whole = target.test
+    fewer = replace(target, test={name: value[:-1] for name, value in whole.items()})
+    found = []
+    for one in (target, fewer):
+        attack = classes.attack_classes(one, one.test, option.ball, option, (0.5, 1.0), no_progress)
+        at = torch.full((len(whole["label"]),), -1.0, dtype=torch.float64)
+        at[attack.search.batch["unit"]] = attack.search.broken_at
+        found.append(at)
+    assert torch.equal(found[0][:-1], found[1][:-1])
