@@ -5,7 +5,8 @@ threat (Madry, PGD-5), and attacked: by gradients alone (constrained APGD, from 
 from a random one), and by the cascade that goes on with a search without gradients. Balanced
 accuracy (the mean over both classes), each seed with a split of its own; the share of all attacked
 rows that keep every declared constraint, and of those that PGD in a box of the same reach breaks;
-how many clean rows break a relation themselves (`own`); processor seconds of the cascade. 1,000 test rows of credit default, 184 of heart disease.
+how many clean rows break a relation themselves (`own`); processor seconds of the cascade. 1,000
+test rows of credit default, 184 of heart disease.
 """
 
 # Parts of torch are untyped.
@@ -167,7 +168,7 @@ def trained(held: Held, threat: TableThreat | None, epochs: int, seed: int) -> n
         for number, part in enumerate(torch.randperm(len(x)).split(256)):
             batch = {
                 "features": x[part], "label": label[part], "unit": part,
-                "exists": torch.ones(len(part), dtype=torch.bool),
+                "present": torch.ones(len(part), dtype=torch.bool),
             }  # fmt: skip
             batch = objective.perturb(model, batch, Source(bytes(32)).child(seed, epoch, number))
             optimizer.zero_grad()

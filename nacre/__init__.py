@@ -13,7 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nacre.adversarial_training import FGSM, PGD, Ball, Madry, Trades
+    from nacre.adversarial_training import (
+        FGSM,
+        PGD,
+        Ball,
+        ColumnMove,
+        LinearRelation,
+        Madry,
+        RatioRelation,
+        TableThreat,
+        Trades,
+    )
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Average, Schedule, Yogi
     from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
@@ -41,7 +51,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "nacre.adversarial_training": ("FGSM", "PGD", "Ball", "Madry", "Trades"),
+    "nacre.adversarial_training": (
+        "FGSM",
+        "PGD",
+        "Ball",
+        "ColumnMove",
+        "LinearRelation",
+        "Madry",
+        "RatioRelation",
+        "TableThreat",
+        "Trades",
+    ),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Average", "Schedule", "Yogi"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
@@ -106,6 +126,7 @@ __all__ = [
     "ByNorm",
     "ByValue",
     "Code",
+    "ColumnMove",
     "Copies",
     "Evaluate",
     "Evasion",
@@ -119,6 +140,7 @@ __all__ = [
     "Images",
     "Ledger",
     "LedgerChoice",
+    "LinearRelation",
     "LoRA",
     "Madry",
     "Mechanism",
@@ -131,10 +153,12 @@ __all__ = [
     "PrivateScore",
     "PublicScore",
     "PythonModel",
+    "RatioRelation",
     "Recipe",
     "Scattering",
     "Schedule",
     "Table",
+    "TableThreat",
     "Text",
     "Trades",
     "Training",

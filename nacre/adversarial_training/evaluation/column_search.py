@@ -28,8 +28,8 @@ class ColumnSearch:
 
     A child takes each column from one of two parents, a few columns from a random legal row or
     from the clean one, and takes the place of the worst candidate if it has a better margin. It is
-    repaired before it is asked, so that only the margin has to be sought. No two candidates are equal:
-    among whole numbers and categories they would soon all be one.
+    repaired before it is asked, so that only the margin has to be sought. No two candidates are
+    equal: among whole numbers and categories they would soon all be one.
 
     *Source:* the idea of MOEVA (Simonetto et al. 2022, https://arxiv.org/abs/2112.01156), whose
     candidates break constraints and are selected for that as well.
