@@ -168,7 +168,7 @@ def trained(held: Held, threat: TableThreat | None, epochs: int, seed: int) -> n
         for number, part in enumerate(torch.randperm(len(x)).split(256)):
             batch = {
                 "features": x[part], "label": label[part], "unit": part,
-                "exists": torch.ones(len(part), dtype=torch.bool),
+                "present": torch.ones(len(part), dtype=torch.bool),
             }  # fmt: skip
             batch = objective.perturb(model, batch, Source(bytes(32)).child(seed, epoch, number))
             optimizer.zero_grad()

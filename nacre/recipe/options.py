@@ -95,8 +95,8 @@ def usual_kind(classes: tuple[type, ...]) -> str | None:
     first = classes[0]
     if len(get_args(keys(first).get("kind"))) < 2 or required(first, "kind"):
         return None
-    defaults = (field.default for field in dataclasses.fields(first) if field.name == "kind")
-    return next(kind for kind in defaults if isinstance(kind, str))
+    (kind,) = (field.default for field in dataclasses.fields(first) if field.name == "kind")
+    return str(kind)
 
 
 def _kind_or(usual: str) -> Callable[[Any], str]:

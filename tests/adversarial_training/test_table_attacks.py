@@ -168,7 +168,7 @@ def test_a_row_is_moved_by_itself_and_the_weights_alone(option):
         "features": clean.double(),
         "label": torch.arange(20) % 2,
         "unit": torch.arange(20),
-        "exists": torch.ones(20, dtype=torch.bool),
+        "present": torch.ones(20, dtype=torch.bool),
     }
     objective = option.build(task, SPACE)
     moved = objective.perturb(model, batch, SOURCE)["adversarial"]
@@ -189,7 +189,7 @@ def test_training_against_a_threat_leaves_fewer_rows_to_break():
         "features": clean,
         "label": label,
         "unit": torch.arange(200),
-        "exists": torch.ones(200, dtype=torch.bool),
+        "present": torch.ones(200, dtype=torch.bool),
     }
     standing = {}
     for name, option in {"plain": None, "madry": Madry(attack=PGD(ball=THREAT, steps=4))}.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nacre.adversarial_training.threats.names import entry_names, unknown_name
 from nacre.adversarial_training.threats.relations import RatioRelation, RelationOption
-from nacre.adversarial_training.threats.table_region import Group, TableRegion
+from nacre.adversarial_training.threats.table_region import CategoryGroup, TableRegion
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
 
@@ -145,7 +145,7 @@ class _Drawn:
         self.reach = torch.zeros(size, dtype=torch.float64)
         self.price = torch.zeros(size, dtype=torch.float64)
         self.up, self.down, self.whole = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
-        self.groups: list[Group] = []
+        self.groups: list[CategoryGroup] = []
 
     def region(self) -> TableRegion:
         for name, move in self.threat.columns.items():
@@ -214,7 +214,7 @@ class _Drawn:
         if move.only == "none":
             return
         if len(places) > 1:
-            self.groups.append(Group(tuple(places), move.cost, self._flag_of(name)))
+            self.groups.append(CategoryGroup(tuple(places), move.cost, self._flag_of(name)))
             return
         place = places[0]  # a yes or no is a number: 0 or 1
         self.whole[place], self.reach[place], self.price[place] = True, 1.0, move.cost

@@ -22,7 +22,7 @@ where piecewise linear models are worst."""
 
 
 @dataclass(frozen=True)
-class Group:
+class CategoryGroup:
     """The entries of a category, exactly one of which is 1."""
 
     places: tuple[int, ...]
@@ -53,7 +53,7 @@ class TableRegion(Region):
     whole: Tensor  # (D,) bool, whether it holds whole numbers
     price: Tensor  # (D,) float64, of a move by one unit
     flag: Tensor  # (D,) int64, where the entry stands that says whether it was missing, or -1
-    groups: tuple[Group, ...]
+    groups: tuple[CategoryGroup, ...]
     weights: Tensor  # (K, D) float64: weights @ raw <= bounds
     bounds: Tensor  # (K,) float64
     budget: float
@@ -230,7 +230,7 @@ class TableRegion(Region):
         kept = ((seen[:, None] * self.weights).sum(2) <= bounds).all(1)
         return kept & (paid <= self.share * self.budget)
 
-    def _may_change(self, group: Group, centre: Tensor) -> Tensor:
+    def _may_change(self, group: CategoryGroup, centre: Tensor) -> Tensor:
         """(R,) bool: whether the clean row has this category, and had it in its file."""
         known = _one_hot(centre[:, list(group.places)])
         return known if group.flag < 0 else known & (centre[:, group.flag] <= 0.5)

@@ -111,7 +111,7 @@ def moved_by(evidence: Evidence, found: FindingFacts) -> str | None:
     if ball is None or not isinstance(ball.get("radius"), int | float):
         return None
     if ball.get("kind") == "table":
-        return "rows replaced by others that keep every declared constraint"
+        return "rows changed within all declared constraints"
     picture = len(list(evidence["model"].get("shape") or ())) > 1
     one, many = ("pixel", "pixels") if picture else ("measurement", "measurements")
     size = _size(evidence, float(ball["radius"]), ball)
