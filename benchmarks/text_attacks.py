@@ -30,7 +30,7 @@ RADIUS = 0.3
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
     parser.add_argument("--quick", action="store_true", help="few steps and rows")
     parser.add_argument("--base", type=Path, help="a folder with an encoder and its tokenizer")
@@ -153,6 +153,7 @@ def suffix_search(chosen: argparse.Namespace) -> Row:
     from transformers import GPT2Config
 
     from nacre.adversarial_training.text.gcg import GCG, SuffixReader
+    from nacre.adversarial_training.text.table import token_table
     from nacre.core.random import Source
     from nacre.models import Pretrained
     from nacre.models.stock.pretrained import pretrained
@@ -166,14 +167,15 @@ def suffix_search(chosen: argparse.Namespace) -> Row:
         model = pretrained(option, 30_522, Path("/")).eval()
     prompt, suffix, target = (torch.randint(1000, (n,)) for n in (32, 20, 8))
     allowed = torch.ones(30_522, dtype=torch.bool)
+    network: Any = model.network
     trials = 8 if chosen.quick else 32
     search, reader = GCG(top=64, trials=trials), SuffixReader(model, prompt, target)
 
     def plain() -> None:
         row = torch.cat([prompt, suffix, target])
         hot = functional.one_hot(row, 30_522).float().requires_grad_()
-        table = model.network.get_input_embeddings().weight
-        logits = model.network(inputs_embeds=(hot @ table)[None]).logits[0]
+        table = token_table(model).weight
+        logits = network(inputs_embeds=(hot @ table)[None]).logits[0]
         loss = functional.cross_entropy(logits[51:-1], target)
         torch.autograd.grad(loss, hot)
         with torch.no_grad():
@@ -227,7 +229,7 @@ def _accuracies(model: Any, task: Task, count: int) -> tuple[float, float]:
     from nacre.adversarial_training.evaluation.untouched import untouched
     from nacre.adversarial_training.text.swap import WordSwap
     from nacre.adversarial_training.text.table import token_table
-    from nacre.adversarial_training.text.words import Vocabulary, Words
+    from nacre.adversarial_training.text.words import TokenKinds, Words
     from nacre.core.random import Source
 
     batch = task.rows("dev", list(range(count)))
@@ -235,7 +237,7 @@ def _accuracies(model: Any, task: Task, count: int) -> tuple[float, float]:
     rows = Inputs(place, place, batch["features"], batch["label"])
     known: dict[str, int] = json.loads(task.tokenizer.file)["model"]["vocab"]
     names = sorted(known, key=lambda token: known[token])
-    region = Words().region(token_table(model).weight, Vocabulary.of(names), rows.clean)
+    region = Words().region(token_table(model).weight, TokenKinds.of(names), rows.clean)
     with untouched(model):
         found = Cascade((WordSwap(),), 64)(Scorer(model), region, rows, Source(bytes(32)))
     return float((found.by != WRONG).double().mean()), found.accuracy

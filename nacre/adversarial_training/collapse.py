@@ -16,16 +16,16 @@ APART = 1e-3
 
 @dataclass
 class CollapseWatch:
-    """Notices that a model which told inputs apart answers all of them alike: the adversary has won
-    and further steps learn a constant.
+    """Notices that a model that gave different answers answers all inputs alike: the adversary has
+    won, and further steps learn a constant.
 
-    The inputs are made up, so under privacy it looks at released weights alone. A head that starts
-    at zero answers alike before it has learnt anything, so only what was apart can collapse; and
-    one look may be chance, so it takes two in a row.
+    No input is a row of the data, so under privacy it looks at released weights alone. A head that
+    starts at zero answers alike before it has learnt anything, so only what was apart can collapse;
+    and one look may be chance, so it takes two in a row.
     """
 
     task: Task
-    inputs: Tensor  # (R, *shape), R >= 2: made up, of the declared shape
+    inputs: Tensor  # (R, *shape), R >= 2: random, of the declared shape
     _apart: bool = field(default=False, init=False)
     _alike: int = field(default=0, init=False)
 

@@ -9,14 +9,14 @@ from nacre.adversarial_training.evaluation.cascade import STANDING, WRONG, Casca
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.text.swap import WordSwap
-from nacre.adversarial_training.text.words import Vocabulary, Words
+from nacre.adversarial_training.text.words import TokenKinds, Words
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.random import Source
 from tests.laws.zoo import snapshot
 
 SOURCE = Source(bytes(32))
 TOKENS = ["[CLS]", "[SEP]", ".", "##ly", "7", *(f"word{letter}" for letter in "abcdefghijklmno")]
-VOCABULARY = Vocabulary.of(TOKENS)
+VOCABULARY = TokenKinds.of(TOKENS)
 FLOOR = 0.2
 
 
@@ -70,11 +70,11 @@ def _found(model, rows, width=8, **changes):
 
 
 def test_vocabularies_are_read_by_their_marks():
-    pieces = Vocabulary.of(["[CLS]", "play", "##ing", "##9", ".", "unaffable", "don't", "3d"])
+    pieces = TokenKinds.of(["[CLS]", "play", "##ing", "##9", ".", "unaffable", "don't", "3d"])
     assert pieces.whole.tolist() == [False, True, False, False, False, True, False, False]
     assert pieces.continues.tolist() == [False, False, True, True] + [False] * 4
     for mark in ("\u0120", "\u2581"):
-        marked = Vocabulary.of([f"{mark}the", "re", f"{mark}7", "<s>", mark])
+        marked = TokenKinds.of([f"{mark}the", "re", f"{mark}7", "<s>", mark])
         assert marked.whole.tolist() == [True, False, False, False, False]
         assert marked.continues.tolist() == [False, True, False, False, False]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.losses import score_margin
-from nacre.adversarial_training.evaluation.stage import Reach, Stage
+from nacre.adversarial_training.evaluation.stage import Allowed, Stage
 from nacre.adversarial_training.evaluation.survivors import hunt
 from nacre.core.random import Source
 
@@ -76,7 +76,7 @@ class Cascade:
     def __call__(
         self,
         scorer: Scorer,
-        region: Reach,
+        region: Allowed,
         rows: Inputs,
         source: Source,
         shown: Shown | None = None,
@@ -99,7 +99,7 @@ class Cascade:
         return replace(found, margins=_scored(scorer, rows, found.points, self.width)[1])
 
     def _after(
-        self, stage: Stage, found: AttackOutcome, scorer: Scorer, region: Reach, source: Source
+        self, stage: Stage, found: AttackOutcome, scorer: Scorer, region: Allowed, source: Source
     ) -> AttackOutcome:
         """What is found when this stage has tried all that stand."""
         before, started = scorer.queries.copy(), time.perf_counter()

@@ -22,7 +22,7 @@ class Tried:
     ended: Tensor  # (R,) bool: the attack has nothing more to try on the row
 
 
-class Reach(Protocol):
+class Allowed(Protocol):
     """The inputs that a threat allows around a clean one: all that a queue asks of it."""
 
     def project(self, x: Tensor, centre: Tensor, /) -> Tensor:

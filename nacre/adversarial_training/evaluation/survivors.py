@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState, both_states
-from nacre.adversarial_training.evaluation.stage import Reach, Stage
+from nacre.adversarial_training.evaluation.stage import Allowed, Stage
 from nacre.core.random import Source
 from nacre.core.rows import select
 
@@ -32,7 +32,7 @@ class Fallen:
 def hunt(
     stage: Stage,
     scorer: Scorer,
-    region: Reach,
+    region: Allowed,
     rows: Inputs,  # that stand
     source: Source,
     width: int,  # rows a step, at most
@@ -77,7 +77,7 @@ def hunt(
     return _judged(found, scorer, region, rows, width)
 
 
-def _judged(found: Fallen, scorer: Scorer, region: Reach, rows: Inputs, width: int) -> Fallen:
+def _judged(found: Fallen, scorer: Scorer, region: Allowed, rows: Inputs, width: int) -> Fallen:
     """Those that are broken when we project and score them."""
     order = torch.full((int(rows.place.max()) + 1,), -1, dtype=torch.int64)
     order[rows.place] = torch.arange(len(rows))

@@ -55,7 +55,7 @@ class Words:
     def region(
         self,
         weights: Tensor,  # (V, D): the model's table of embeddings
-        vocabulary: Vocabulary,
+        vocabulary: TokenKinds,
         features: Tensor,  # (R, T) int64: the rows that will be attacked
     ) -> Substitutions:
         """What may replace each token of these rows. Raises `Incompatible` where the table and the
@@ -79,20 +79,20 @@ class Words:
 
 
 @dataclass(frozen=True, eq=False)
-class Vocabulary:
+class TokenKinds:
     """Which tokens are words by themselves, and which continue the one before."""
 
     whole: Tensor  # (V,) bool
     continues: Tensor  # (V,) bool
 
     @classmethod
-    def of(cls, tokens: Sequence[str]) -> Vocabulary:
+    def of(cls, tokens: Sequence[str]) -> TokenKinds:
         """From the tokens as a tokenizer writes them: WordPiece (`##ing`), byte-level BPE (`Ġthe`)
         or SentencePiece (`▁the`); plain words where there are no such marks.
 
         A word is letters alone, so names of special tokens, numbers and punctuation never change.
 
-        >>> found = Vocabulary.of(["[CLS]", "play", "##ing", "."])
+        >>> found = TokenKinds.of(["[CLS]", "play", "##ing", "."])
         >>> found.whole.tolist(), found.continues.tolist()
         ([False, True, False, False], [False, False, True, False])
         """
@@ -126,7 +126,7 @@ class Substitutions:
     """
 
     near: Tensor  # (V, C) int64: candidates for each token, the nearest first; -1 for none
-    vocabulary: Vocabulary
+    vocabulary: TokenKinds
     share: float
 
     def budget(self, clean: Tensor) -> Tensor:
