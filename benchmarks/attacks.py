@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import AttackOutcome, Cascade
-from nacre.adversarial_training.evaluation.climb import Climb
 from nacre.adversarial_training.evaluation.efforts import cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages.climb import Climb
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace

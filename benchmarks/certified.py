@@ -27,10 +27,10 @@ import nacre as n
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.certificates import Smoothing
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.cascade import Cascade
-from nacre.adversarial_training.evaluation.climb import Climb
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.stages.climb import Climb
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.audit.bounds import clopper_pearson
 from nacre.core.random import Source

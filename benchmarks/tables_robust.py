@@ -37,10 +37,10 @@ from nacre.adversarial_training import (
 )
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import Cascade
-from nacre.adversarial_training.evaluation.climb import Climb
-from nacre.adversarial_training.evaluation.column_search import ColumnSearch
-from nacre.adversarial_training.evaluation.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages.climb import Climb
+from nacre.adversarial_training.evaluation.stages.column_search import ColumnSearch
+from nacre.adversarial_training.evaluation.stages.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.region import Box
 from nacre.core.random import Source

@@ -40,9 +40,9 @@ from nacre.planning.pricing import charged, priced, searched
 from nacre.planning.protection import Protection, protection_for, protection_of
 from nacre.planning.refusals.checks import CHECKS
 from nacre.planning.refusals.clipping import parts_fit
+from nacre.planning.refusals.federation.personal import personal_layers_exist
+from nacre.planning.refusals.federation.secure_sums import sums_fit_the_grid
 from nacre.planning.refusals.inputs import same_task, shares_are_of_the_classes
-from nacre.planning.refusals.personal import personal_layers_exist
-from nacre.planning.refusals.secure_sums import sums_fit_the_grid
 from nacre.planning.refusals.size import adapters_fit, fits
 from nacre.planning.search_facts import SearchFacts
 from nacre.planning.shares_of_noise import in_shares

@@ -6,8 +6,8 @@ import torch
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import Cascade
-from nacre.adversarial_training.evaluation.climb import Climb
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages.climb import Climb
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 

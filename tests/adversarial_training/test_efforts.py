@@ -6,11 +6,11 @@ from torch import nn
 
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.cascade import Cascade, Series
 from nacre.adversarial_training.evaluation.efforts import cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
-from nacre.adversarial_training.evaluation.square import Square
+from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 

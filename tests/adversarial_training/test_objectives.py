@@ -120,7 +120,7 @@ def test_marts_margin_is_finite_where_a_wrong_class_is_certain():
     outputs = torch.tensor([[0.0, 1000.0, 0.0]], requires_grad=True)
     loss = margin_loss(outputs, torch.tensor([0]))
     loss.sum().backward()
-    assert float(loss) == pytest.approx(1000 - math.log(2))
+    assert loss.item() == pytest.approx(1000 - math.log(2))
     assert torch.isfinite(outputs.grad).all()
 
 

@@ -17,9 +17,9 @@ from nacre.adversarial_training import (
 )
 from nacre.adversarial_training.evaluation.access import LabelOnly, ScoreOnly, Scorer, WhiteBox
 from nacre.adversarial_training.evaluation.cascade import Cascade
-from nacre.adversarial_training.evaluation.column_search import ColumnSearch
-from nacre.adversarial_training.evaluation.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages.column_search import ColumnSearch
+from nacre.adversarial_training.evaluation.stages.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.random import Source
 from nacre.data.columns.column import Column

@@ -3,10 +3,10 @@ from torch import nn
 
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
-from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.cascade import STANDING, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
-from nacre.adversarial_training.evaluation.transfer import Transfer
+from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.stages.transfer import Transfer
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 

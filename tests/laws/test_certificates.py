@@ -10,7 +10,7 @@ from nacre.adversarial_training.certificates import CERTIFICATES, CROWN, IBP, Sm
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import STANDING, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
-from nacre.adversarial_training.evaluation.stages import STAGES
+from nacre.adversarial_training.evaluation.stages.listed import STAGES
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace

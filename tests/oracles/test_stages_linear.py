@@ -12,8 +12,8 @@ from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import STANDING, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
-from nacre.adversarial_training.evaluation.square import Square
-from nacre.adversarial_training.evaluation.stages import STAGES
+from nacre.adversarial_training.evaluation.stages.listed import STAGES
+from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.threats.region import Box
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace

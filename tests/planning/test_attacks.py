@@ -28,7 +28,7 @@ def test_perturbations_that_rows_share_are_refused_by_name(name, private):
         with pytest.raises(RecipeError) as caught:
             loads(SMALL + private + section)
         assert str(caught.value).count("; use `kind: ") == 1
-        assert caught.value.key.startswith("adversarial_training.")
+        assert str(caught.value.key).startswith("adversarial_training.")
         assert not caught.value.others
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.cascade import Cascade, Series
-from nacre.adversarial_training.evaluation.column_search import ColumnSearch
-from nacre.adversarial_training.evaluation.constrained import ConstrainedAPGD
-from nacre.adversarial_training.evaluation.square import Square
 from nacre.adversarial_training.evaluation.stage import Stage
+from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.stages.column_search import ColumnSearch
+from nacre.adversarial_training.evaluation.stages.constrained import ConstrainedAPGD
+from nacre.adversarial_training.evaluation.stages.square import Square
 
 Effort = Literal["quick", "standard", "full"]
 """How much of a cascade is run."""

@@ -78,14 +78,14 @@ class Fast:
         step = _STEP[self.start] if self.step_size is None else self.step_size
         region = self.ball.region(space)
         if self.start == "noise":
-            single = Single(region.scaled(_NOISE), region.scaled(_NOISE + step), step / _NOISE)
+            moving = RandomStep(region.scaled(_NOISE), region.scaled(_NOISE + step), step / _NOISE)
         else:
-            single = Single(region, region, step)
-        return WorstCase(task, single, ramp=self.ramp)
+            moving = RandomStep(region, region, step)
+        return WorstCase(task, moving, ramp=self.ramp)
 
 
 @dataclass(frozen=True, eq=False)
-class Single:
+class RandomStep:
     """One steepest step from a random point of a region, taken whether the loss rose or not.
 
     *Guarantee:* row i of the result lies in `within` and depends on row i, its unit's number and

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, Self
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.options import AttackOption
+from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
-from nacre.adversarial_training.objectives.searched import searched
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import rows
 from nacre.core.errors import BadArgument
@@ -85,7 +85,9 @@ class WorstCase:
         """The batch with `adversarial`, shaped as `features`; a group is attacked row by row."""
         if self.clean_share == 1:
             return batch
-        return searched(model, batch, rows.flatten(batch), self.attack, self.task.losses, source)
+        return attacked_units(
+            model, batch, rows.flatten(batch), self.attack, self.task.losses, source
+        )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """-> (B,), of a batch that `perturb` returned."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacre.adversarial_training.attacks.options import AttackOption
+from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
-from nacre.adversarial_training.objectives.searched import searched
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require, rows
 from nacre.core.errors import Incompatible
@@ -93,7 +93,9 @@ class Boosted:
 
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The batch with `adversarial`, shaped as `features`; a group is attacked row by row."""
-        return searched(model, batch, rows.flatten(batch), self.attack, self.task.losses, source)
+        return attacked_units(
+            model, batch, rows.flatten(batch), self.attack, self.task.losses, source
+        )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """-> (B,), of a batch that `perturb` returned; gradients flow through both outputs."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating
 from nacre.adversarial_training.attacks.pgd import PGD
+from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
-from nacre.adversarial_training.objectives.searched import searched
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require, rows
 from nacre.core.errors import BadArgument
@@ -96,7 +96,7 @@ class Consistent:
         with evaluating(model), torch.no_grad():
             reference = self.task.predict(model, flat["features"])
         known = {**flat, "reference": reference}
-        return searched(model, batch, known, self.attack, self._divergence, source)
+        return attacked_units(model, batch, known, self.attack, self._divergence, source)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """-> (B,), of a batch that `perturb` returned; gradients flow through both outputs."""

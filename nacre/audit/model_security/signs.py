@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import ScoreOnly, Scorer, WhiteBox
-from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.cascade import Cascade
-from nacre.adversarial_training.evaluation.climb import Climb
-from nacre.adversarial_training.evaluation.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.losses import cross_entropy, score_margin
-from nacre.adversarial_training.evaluation.square import Square
+from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
+from nacre.adversarial_training.evaluation.stages.climb import Climb
+from nacre.adversarial_training.evaluation.stages.constrained import ConstrainedAPGD
+from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Box, Region
 from nacre.adversarial_training.threats.table_region import TableRegion

@@ -33,28 +33,28 @@ from nacre.planning.refusals.clipping import (
 )
 from nacre.planning.refusals.columns import columns_are_in_the_files
 from nacre.planning.refusals.draws import noise_fits_the_sampling, sampling_with_event
-from nacre.planning.refusals.drift import drift_terms_act
 from nacre.planning.refusals.evaluation import (
     figures_fit_the_task,
     groups_are_declared,
     protected_figures_are_covered,
 )
-from nacre.planning.refusals.faulty_parties import (
+from nacre.planning.refusals.federation.drift import drift_terms_act
+from nacre.planning.refusals.federation.faulty_parties import (
     centred_clipping_has_a_radius,
     parties_outvote_those_at_fault,
 )
+from nacre.planning.refusals.federation.personal import common_models_are_not_measured
+from nacre.planning.refusals.federation.poisoned_twins import attackers_meet_a_federation
+from nacre.planning.refusals.federation.secure_sums import secure_sums_hide_parties
+from nacre.planning.refusals.federation.stacking import parties_can_be_stacked
+from nacre.planning.refusals.federation.two_promises import two_promises_are_to_different_units
 from nacre.planning.refusals.inputs import (
     balls_fit_the_features,
     model_reads_the_inputs,
     tokens_are_not_moved,
     tokens_are_those_of_the_base,
 )
-from nacre.planning.refusals.personal import common_models_are_not_measured
-from nacre.planning.refusals.poisoned_twins import attackers_meet_a_federation
 from nacre.planning.refusals.randomness import no_other_randomness
-from nacre.planning.refusals.secure_sums import secure_sums_hide_parties
-from nacre.planning.refusals.stacking import parties_can_be_stacked
-from nacre.planning.refusals.two_promises import two_promises_are_to_different_units
 from nacre.planning.robustness import rule_of
 from nacre.recipe.places import refuse
 from nacre.training import pieces

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nacre.adversarial_training.evaluation.access import WhiteBox
-from nacre.adversarial_training.evaluation.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES
 from nacre.adversarial_training.evaluation.stage import Tried
+from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
 from nacre.adversarial_training.threats.region import Region
 from nacre.core.random import Source
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation import sparse
 from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
+from nacre.adversarial_training.evaluation.stages import sparse
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Region, chosen_rows, column
 from nacre.core.random import Source

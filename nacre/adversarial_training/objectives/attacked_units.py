@@ -9,7 +9,7 @@ from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
 
 
-def searched(
+def attacked_units(
     model: nn.Module,
     batch: Batch,  # what `perturb` was given: units
     flat: Batch,  # the same, one row an entry
