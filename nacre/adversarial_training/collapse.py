@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,19 @@ class CollapseWatch:
 
     task: Task
     inputs: Tensor  # (R, *shape), R >= 2: random, of the declared shape
-    _apart: bool = field(default=False, init=False)
-    _alike: int = field(default=0, init=False)
+    seen: tuple[bool, int] = (False, 0)
+    """Whether inputs were told apart once, and how many looks in a row have found them alike since:
+    a run that goes on from a checkpoint goes on with it."""
 
     def collapsed(self, model: nn.Module) -> bool:
         """Looks at the model, which stays as it was, and says whether it has collapsed."""
         with torch.no_grad(), evaluating(model):
             outputs = self.task.predict(model, self.inputs)
         spread = float((outputs.amax(0) - outputs.amin(0)).max())
+        apart, alike = self.seen
         if spread > APART:
-            self._apart, self._alike = True, 0
+            self.seen = (True, 0)
             return False
         # A spread that is no number is a fault of another kind.
-        self._alike = self._alike + 1 if spread <= APART else 0
-        return self._apart and self._alike >= 2
+        self.seen = (apart, alike + 1 if spread <= APART else 0)
+        return apart and self.seen[1] >= 2

@@ -53,6 +53,7 @@ class Outcome:
     stopped: str  # "completed", "stopped improving", OVERFITTED, "collapsed: …" or "finished early"
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     personal: tuple[str, ...] = ()  # weights that stayed with the parties
+    answers: tuple[bool, int] = (False, 0)  # what a `CollapseWatch` has seen
 
 
 def loop(
@@ -151,6 +152,8 @@ def _restored(
         remembered.put_back(tensors)
     outcome.curve = list(facts["curve"])
     outcome.stopped = str(facts["stopped"])
+    apart, alike = facts.get("answers", outcome.answers)
+    outcome.answers = bool(apart), int(alike)
     noise = _named(tensors, _NOISE)
     clip = state.clip.at(facts.get("clip", {}))
     noise_state = noise if remembers else None
@@ -184,7 +187,7 @@ def _newest(folder: Path | None, remembers: bool) -> checkpoint.Kept | None:
 _COLLAPSED = "collapsed: the model answers all inputs alike, so the attack is too strong for it"
 
 
-def _collapse_watch(plan: Plan) -> CollapseWatch | None:
+def _collapse_watch(plan: Plan, seen: tuple[bool, int]) -> CollapseWatch | None:
     """A watch over a model whose embeddings an adversary moves; None where there is none, or where
     processes hold parts of the model."""
     option = plan.recipe.adversarial_training
@@ -194,7 +197,7 @@ def _collapse_watch(plan: Plan) -> CollapseWatch | None:
     if task.kind == "regression":  # a number has no logits to tell apart
         return None
     inputs = random_inputs(plan.schema.shape, plan.schema.tokens, 8)
-    return CollapseWatch(task, inputs)
+    return CollapseWatch(task, inputs, seen)
 
 
 class _Watcher:
@@ -216,7 +219,7 @@ class _Watcher:
         evaluate = plan.recipe.evaluate
         asked = evaluate.figure if evaluate is not None else None
         self._shown: FigureName = asked if asked is not None else usual(plan.schema.task)
-        self._collapse = _collapse_watch(plan)
+        self._collapse = _collapse_watch(plan, outcome.answers)
         self._watched: list[FigureName] = [self._shown]
         if self._stop is not None:
             self._watched.append(self._stop.figure)
@@ -248,8 +251,11 @@ class _Watcher:
         group = self._around.devices.group
         if due and guarded and group.broadcast(lambda: guarded.option.collapsed(curve)):
             return OVERFITTED
-        if due and self._collapse is not None and self._collapse.collapsed(state.model):
-            return _COLLAPSED
+        if due and self._collapse is not None:
+            collapsed = self._collapse.collapsed(state.model)
+            self._outcome.answers = self._collapse.seen
+            if collapsed:
+                return _COLLAPSED
         return "stopped improving" if self._flat() else None
 
     def _note(self, done: int) -> str:
@@ -310,6 +316,7 @@ class _Watcher:
             "curve": self._outcome.curve,
             "stopped": self._outcome.stopped,
             "clip": state.clip.moved(),  # computed from releases, so it may be kept
+            "answers": self._outcome.answers,
         }
         if state.noise_state is not None:  # before the checkpoint: none may be without its own
             checkpoint.write_noise(RunFolder(folder).noise, state.noise_state, state.done)

@@ -374,15 +374,30 @@ def test_the_size_of_a_base_is_told_by_its_configuration(place):
     assert pretrained.parameters(option, 2, place) == 0
 
 
-def test_a_run_that_collapses_ends_and_says_so(place):
+def _collapsing(place):
     """Weight decay that leaves nothing of the weights, so that all texts are answered alike."""
     option = {"kind": "freelb", "threat": {"kind": "embedding", "radius": 0.5}, "steps": 2}
-    run = trained(
-        place, adversarial_training=option, differential_privacy=None, ledger=None,
+    return recipe(
+        place, LABELLED, adversarial_training=option, differential_privacy=None, ledger=None,
         gradient_clipping=None, data__public_demonstration=True, fine_tuning=None,
         training__steps=40, training__checkpoint=1,
         training__optimizer={"kind": "sgd", "lr": 0.5, "weight_decay": 1.0},
     )  # fmt: skip
+
+
+def test_a_run_that_collapses_ends_and_says_so(place):
+    run = train(plan(_collapsing(place)), place / "run")
     facts = read_json(run.path / "outcome.json")
     assert facts["stopped"].startswith("collapsed: the model answers all inputs alike")
     assert facts["done"] < 40
+
+
+def test_a_collapse_is_noticed_at_the_same_step_by_a_run_that_was_stopped(place):
+    """What was seen before the interrupt counts after it."""
+    whole = read_json(train(plan(_collapsing(place)), place / "whole").path / "outcome.json")
+    with pytest.raises(Stopped):
+        train(plan(_collapsing(place)), place / "run", observe=StopAfter(whole["done"] - 1))
+    planned = plan(_collapsing(place), resume=place / "run")
+    run = train(planned, place / "run", resume=True)
+    facts = read_json(run.path / "outcome.json")
+    assert (facts["done"], facts["stopped"]) == (whole["done"], whole["stopped"])
