@@ -257,6 +257,7 @@ class CertificateAudit:
     headline: ClassVar[str] = "Certified accuracy"
     unit: ClassVar[FigureUnit] = "share"
     moves_inputs: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
 
     @property
     def own_ball(self) -> Ball | None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import ScoreOnly
+from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
@@ -38,7 +38,7 @@ class ColumnSearch:
     queries: int = 300
     candidates: int = 12
 
-    access: ClassVar[type[ScoreOnly]] = ScoreOnly
+    access: ClassVar[AccessType] = ScoreOnly
 
     @property
     def name(self) -> str:
