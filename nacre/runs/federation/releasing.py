@@ -168,8 +168,8 @@ class Releasing:
         assert known is not None  # `attend` has said it
         self._open.enter_context(folder.locked())
         book = self._open.enter_context(Ledger.open(self._place))
-        if not folder.reserved:
-            record_rows(book, {self._account: of_file(self._raw)})
+        # Also where it goes on: rows may have been exchanged since, before the first answer.
+        record_rows(book, {self._account: of_file(self._raw)})
         self._charges = []
         try:
             for charge in charges_for(book, self._account, run, self._asked.queries):
