@@ -133,7 +133,7 @@ def policy(*recipes: Recipe, **changes: object) -> Policy:
     return Policy(**(facts | changes))  # pyright: ignore[reportArgumentType]
 
 
-PATIENCE = 60.0  # seconds for parties that are all there: on a busy machine they take a while
+PATIENCE = 5.0  # seconds for parties that do not come; those that are there may take longer
 
 
 @dataclass

@@ -11,13 +11,14 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from tests.across.deployment import Deployment, same_end, twin
 from tests.across.houses import OF_ROWS, SUMMED, Houses
+from tests.conftest import ALL
 
 pytestmark = pytest.mark.slow
 
 AGAIN = ("--resume", "--wait", "120", "--deadline", "240")
 
 
-@pytest.mark.parametrize("privacy", [OF_ROWS, SUMMED], ids=["plain", "secure"])
+@pytest.mark.parametrize("privacy", [OF_ROWS, SUMMED] if ALL else [SUMMED])
 def test_stock_supernodes_end_in_the_model_of_the_run_in_process(
     tmp_path: Path, privacy: str
 ) -> None:
