@@ -18,7 +18,7 @@ RECORDED = [
         PLANNED,
     ),
     Fault(
-        "wiring: replacing is noised as removing, over parties", "runs/loop.py",
+        "wiring: replacing is noised as removing, over parties", "runs/levels/outermost.py",
         "        adjacency=outer.adjacency,",
         '        adjacency="add_or_remove",',
         PLANNED,
@@ -31,8 +31,8 @@ RECORDED = [
     ),
     Fault(
         "wiring: the curve looks at private rows", "runs/loop.py",
-        "                plan, around, held.public, outcome, average, log, advance,",
-        '                plan, around, held.private.get(""), outcome, average, log, advance,',
+        "plan, around, _watched(plan, held), outcome,",
+        'plan, around, held.private.get(""), outcome,',
         NEIGHBOURS,
     ),
     Fault(
@@ -73,8 +73,8 @@ RECORDED = [
     ),
     Fault(
         "record: the bound of a release is not written", "runs/released.py",
-        '    return {"deviation": how.deviation, "bound": how.bound}',
-        '    return {"deviation": how.deviation, "bound": None}',
+        'facts = {"deviation": how.deviation, "bound": how.bound}',
+        'facts = {"deviation": how.deviation, "bound": None}',
         PLANNED,
     ),
     Fault(

@@ -109,7 +109,7 @@ WIRING = [
     ),
     Fault(
         "key: a party does not key a round by its request", "training/holders.py",
-        "            context=asked,",
+        "            context=entered,",
         '            context=b"",',
         OF_A_ROUND,
     ),
@@ -176,7 +176,7 @@ WIRING = [
     ),
     Fault(
         "rows: early stopping looks at private ones", "runs/loop.py",
-        "plan, around, held.public, outcome,",
+        "plan, around, _watched(plan, held), outcome,",
         "plan, around, next(iter(held.private.values())) if plan.federated else held.public,"
         " outcome,",
         f"{OF_PARTIES}[zero_out-group]",
@@ -225,21 +225,21 @@ WIRING = [
     ),
     # -- what is charged, and when --
     Fault(
-        "charge: no step of a run is journalled", "runs/loop.py",
+        "charge: no step of a run is journalled", "runs/levels/outermost.py",
         'charge = Agreed(devices.group, around.charge(""))',
         "charge = Agreed(devices.group, NoJournal())",
         CHARGED,
     ),
     Fault(
         "charge: no round of a party is journalled", "runs/workers/parties.py",
-        'return self._training(name, self._charge(name))(weights, round_number)',
-        'return self._training(name, type("No", (), {"journal": print})())(weights, round_number)',
+        "train, begun = self._training(name, self._charge(name)), time",
+        'train, begun = self._training(name, type("No", (), {"journal": print})()), time',
         CHARGED,
     ),
     Fault(
         "charge: a party journals a round less", "training/holders.py",
-        'charge.journal(first + self._steps, journalled.hex())',
-        'charge.journal(max(1, first), journalled.hex())',
+        'self.charge.journal((round_number + 1) * steps, journalled.hex())',
+        'self.charge.journal(max(1, round_number * steps), journalled.hex())',
         CHARGED,
     ),
     Fault(

@@ -27,8 +27,8 @@ class CollapseWatch:
     task: Task
     inputs: Tensor  # (R, *shape), R >= 2: random, of the declared shape
     seen: tuple[bool, int] = (False, 0)
-    """Whether inputs were told apart once, and how many looks in a row have found them alike since:
-    a run that goes on from a checkpoint goes on with it."""
+    """Whether answers differed once, and how many looks in a row have found them alike since; kept
+    in checkpoints."""
 
     def collapsed(self, model: nn.Module) -> bool:
         """Looks at the model, which stays as it was, and says whether it has collapsed."""

@@ -158,7 +158,7 @@ def paired_difference(lost: int, gained: int, trials: int, confidence: float) ->
     what makes it narrower than two shares measured apart.
 
     >>> [round(end, 3) for end in paired_difference(30, 5, 100, 0.95)]
-    [0.079, 0.392]
+    [0.079, 0.4]
     """
     _check(lost + gained, trials)
     each = 1 - (1 - confidence) / 2

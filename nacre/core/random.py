@@ -4,18 +4,14 @@ A run has one secret key, drawn from the operating system. From it every stream 
 purpose, the step and a digest of everything that enters the step, so that
 
 - the same step on the same inputs draws the same numbers (a resumed run continues bit for bit),
-- the same step on *other* inputs draws independent ones (asking round 17 twice with different
-  weights cannot subtract the noise away).
+- on *other* inputs independent ones (no second answer to a round subtracts the noise away).
 
-*Guarantee:* numbers are AES-256 of distinct blocks under keys derived by HMAC-SHA-256, by
-`cryptography` and the standard library. Without the run key they cannot be distinguished from
-random. `torch.Generator` seeds its CPU engine with 32 bits: it makes no noise and no sampling.
+*Guarantee:* numbers are AES-256 of distinct blocks under keys derived by HMAC-SHA-256: without the
+run key nobody tells them from random. `torch.Generator` has a seed of 32 bits: no noise is its.
 
-*Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform. Its
-support is finite and its tails end at 8.2 deviations (probability 2e-16 a draw). The noise of
-training is drawn by `nacre.core.normals.box_muller` and rounded by `nacre.core.normals.rounded`
-where it is independent between steps, so that floating-point attacks (Mironov 2012) find nothing in
-it; they are a limit of `Stream.normal`, and of correlated noise.
+*Limit:* `Stream.normal` is the inverse normal distribution function of a 53-bit uniform: its tails
+end at 8.2 deviations. Floating-point attacks (Mironov 2012) are a limit of it and of correlated
+noise; independent noise is rounded by `nacre.core.normals.rounded`.
 """
 
 # Parts of torch are untyped.
@@ -247,24 +243,21 @@ class Stream:
     def rows(self, units: Tensor, width: int, turns: Tensor | None = None) -> Tensor:
         """(B, width) float64 uniforms; row i depends on the key and on `units[i]` alone.
 
-        Every call with the same units gives the same numbers: take another child for more, or ask
-        for another of the row's `turns`, (B,) int64 from 0, which are independent of each other
-        where all are asked for with one width.
+        Every call with the same units gives the same numbers: take another child for more, or other
+        `turns`, (B,) int64 from 0, independent where all are asked for with one width.
         """
         asked = None if turns is None else turns.detach().cpu().numpy()
         return _open_unit(self.words_of(units.detach().cpu().numpy(), width, asked))
 
-    def words_of(
-        self, units: np.ndarray, width: int, turns: np.ndarray | None = None
-    ) -> np.ndarray:
-        """(B, width) uniform uint64 words; row i depends on the key, `units[i]` and `turns[i]`
-        alone, and a wider row of turn 0 begins with a narrower one."""
+    def words_of(self, units: np.ndarray, width: int, turn: np.ndarray | None = None) -> np.ndarray:
+        """(B, width) uniform uint64 words; row i depends on the key and on row i of both alone, and
+        a wider row of turn 0 begins with a narrower one."""
         size = (width + 1) // 2
         ids = units.astype(np.uint64)
         high = np.repeat(ids, size)
         low = np.tile(np.arange(size, dtype=np.uint64), ids.size)
-        if turns is not None:
-            low += np.repeat(turns.astype(np.uint64) * np.uint64(size), size)
+        if turn is not None:
+            low += np.repeat(turn.astype(np.uint64) * np.uint64(size), size)
         words = self._blocks(high, low) if ids.size and size else np.zeros(0, dtype=np.uint64)
         return words.reshape(ids.size, 2 * size)[:, :width]
 

@@ -28,6 +28,11 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def _hears_interrupts() -> None:
+    """Programs that are started in the background ignore interrupts, and hand that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A process with its own group, its words in a file."""
 
@@ -37,7 +42,7 @@ class Process:
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
                 self.words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_hears_interrupts,
             )  # fmt: skip
 
     def said(self) -> str:

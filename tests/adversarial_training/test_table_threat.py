@@ -178,7 +178,7 @@ def test_what_breaks_one_declaration_is_not_contained(option):
         values = region.raw(clean)
         values[:, at[name]] = change(values[:, at[name]])
         x = clean.clone()
-        x[:, at[name]] = region.scaled(values, clean)[:, at[name]]
+        x[:, at[name]] = region.inputs_of(values, clean)[:, at[name]]
         got = x.double() * space.scale + space.offset
         return x, (got - values)[:, at[name]].abs() < 0.1  # else the range's end was reached
 
@@ -200,7 +200,7 @@ def test_what_breaks_one_declaration_is_not_contained(option):
     none[:, at["job (missing)"]] = 1 - none[:, at["job (missing)"]]
     assert not region.contains(none, clean).any()
     x = clean.clone()
-    x[:, at["debt"]] = region.scaled(region.raw(clean) * 0, clean)[:, at["debt"]]
+    x[:, at["debt"]] = region.inputs_of(region.raw(clean) * 0, clean)[:, at["debt"]]
     fallen = region.raw(clean)[:, 1] > 0
     assert not region.contains(x, clean)[fallen & ok].any()  # debt below a tenth of the income
 

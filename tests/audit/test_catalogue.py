@@ -48,7 +48,9 @@ def test_law_every_audit_gives_a_finding_that_can_be_written(option, target, row
     )
     steps = []
     chosen = option()
-    finding = AUDITS[option](audited, chosen, lambda done, total: steps.append(done / total))
+    finding = AUDITS[option](
+        audited, chosen, lambda done, total, words="": steps.append(done / total)
+    )
     assert Finding.from_json(json.loads(json.dumps(finding.to_json()))) == finding
     assert finding.audit == chosen.kind
     assert finding.confidence == chosen.confidence

@@ -51,7 +51,7 @@ def test_rows_are_attacked_within_what_is_declared_and_shown_in_their_own_units(
         model.weight[:] = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
         model.bias[:] = torch.tensor([0.0, -2])
     target, raw = _target(model)
-    finding = evasion(target, Evasion(ball=THREAT, steps=4, restarts=2))
+    finding = evasion(target, Evasion(ball=THREAT, effort="quick"))
     broken = (raw[:, 0] > 4000) & (raw[:, 0] <= 5000)
     # A debt only falls, by 1,000 at most, and not below 1,000 a month of arrears.
     held = (raw[:, 1] * 1000 - 2000 > 4000) & broken

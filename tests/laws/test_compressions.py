@@ -127,7 +127,7 @@ def test_a_party_whose_change_was_too_large_once_takes_part_again(option):
     asked = with_control(weights, weights)
     for round_number, size in enumerate([torch.finfo(torch.float32).max] * 3 + [1.0]):
         change = {"w": torch.full((20,), size)}
-        sent, kept = between.before(asked, round_number).sent(change, bytes([round_number]))
+        sent, kept = between.before(asked, round_number).sent(change, {}, bytes([round_number]))
         between.keep(round_number, kept)
         assert finite(kept)
     assert finite(sent)

@@ -123,7 +123,14 @@ from nacre.models import (
     Scattering,
     TokenClassification,
 )
-from nacre.recipe.audits import AuditOption, CanaryAudit, Evasion, Membership, Poisoning
+from nacre.recipe.audits import (
+    AuditOption,
+    CanaryAudit,
+    CertificateAudit,
+    Evasion,
+    Membership,
+    Poisoning,
+)
 
 LISTS: dict[str, tuple[Any, Any]] = {
     "clip rules": (set(CLIP_RULES), {*get_args(UnitClip), Unclipped}),
@@ -193,6 +200,7 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (Evasion(ball=BALL, effort="full"), (), "audit", ("evasion", "full", BALL.sentence())),
     (Membership(rows=99), (), "audit", ("membership", "99 rows")),
     (CanaryAudit(candidates=63), (), "audit", ("canaries", "63")),
+    (CertificateAudit(rows=77), (), "audit", ("certificate", "at most 77", "CROWN")),
     (Poisoning(bad=7, rounds=9), (), "audit", ("poisoning", "of 9 rounds", "7 parties")),
     (GaussianNoise(), (), "noise", ("Gaussian",)),
     (BandedNoise(bands=3), (), "noise", ("banded",)),

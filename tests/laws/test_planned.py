@@ -26,7 +26,7 @@ from nacre.ledger import Ledger
 from nacre.planning.plan import plan
 from nacre.report.evidence import check_releases, gather, write_report
 from nacre.report.sections.headline import warnings
-from nacre.runs import loop
+from nacre.runs.levels import outermost
 from nacre.runs.run import train
 from nacre.statistics import noisy_numbers, release
 from nacre.training import holders
@@ -45,7 +45,7 @@ def _handing(**other: Any) -> Any:
 
 
 def _rows_alone(patch: Patch) -> None:
-    for module in (holders, loop):
+    for module in (holders, outermost):
         patch.setattr(
             module, "units", lambda recipe, rows, source: Units(rows, "example", None, source)
         )
@@ -59,7 +59,7 @@ def _other_draw(patch: Patch) -> None:
         sampling = dataclasses.replace(made.sampling, expected=2 * made.sampling.expected)
         return dataclasses.replace(made, sampling=sampling)
 
-    for module in (holders, loop):
+    for module in (holders, outermost):
         patch.setattr(module, "parts", parts)
 
 
@@ -138,7 +138,7 @@ def test_replacing_one_is_noised_by_twice_the_bound(
 
 def test_replacing_a_whole_party_is_noised_as_planned(tmp_path: Path, monkeypatch: Patch) -> None:
     planned = plan(recipe(tmp_path, FEDERATED, **CLIENTS))
-    monkeypatch.setattr(loop, "Parts", _handing(adjacency="add_or_remove"))
+    monkeypatch.setattr(outermost, "Parts", _handing(adjacency="add_or_remove"))
     with pytest.raises(NotAsPlanned, match="adjacency"):
         train(planned, tmp_path / "run")
 

@@ -41,7 +41,7 @@ def test_a_key_that_kinds_share_has_an_entry_for_each() -> None:
 def test_names_and_lists_are_part_of_a_key() -> None:
     assert explain("data.columns.NAME.low")[0].type == "a number"
     assert {entry.kind for entry in explain("audit[].kind")} == {
-        "canaries", "evasion", "membership", "poisoning",
+        "canaries", "certificate", "evasion", "membership", "poisoning",
     }  # fmt: skip
     assert explain("audit")[1].key == "audit[].kind"
 

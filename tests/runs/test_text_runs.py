@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from nacre.adversarial_training.collapse import CollapseWatch
 from nacre.audit.run import audit_run
 from nacre.core.errors import BudgetExceeded, DataError, Incompatible, NacreError, Refusal, RunError
 from nacre.core.files import load_tensors, read_json
@@ -15,6 +16,7 @@ from nacre.models.stock import pretrained
 from nacre.planning import words
 from nacre.planning.plan import plan
 from nacre.planning.refusals import size
+from nacre.runs import checkpoint, loop
 from nacre.runs.run import finish, open_run, train
 from tests.data.tokenizer_folders import decoder, encoder
 from tests.models.transformer_folders import folder_of
@@ -392,12 +394,18 @@ def test_a_run_that_collapses_ends_and_says_so(place):
     assert facts["done"] < 40
 
 
-def test_a_collapse_is_noticed_at_the_same_step_by_a_run_that_was_stopped(place):
-    """What was seen before the interrupt counts after it."""
-    whole = read_json(train(plan(_collapsing(place)), place / "whole").path / "outcome.json")
+def test_a_run_that_goes_on_knows_what_was_seen_of_its_answers(place, monkeypatch):
+    """A watch that began anew would notice a collapse later than a run that was never stopped."""
+    begun = []
+
+    class Noted(CollapseWatch):
+        def __post_init__(self):
+            begun.append(self.seen)
+
+    monkeypatch.setattr(loop, "CollapseWatch", Noted)
     with pytest.raises(Stopped):
-        train(plan(_collapsing(place)), place / "run", observe=StopAfter(whole["done"] - 1))
-    planned = plan(_collapsing(place), resume=place / "run")
-    run = train(planned, place / "run", resume=True)
-    facts = read_json(run.path / "outcome.json")
-    assert (facts["done"], facts["stopped"]) == (whole["done"], whole["stopped"])
+        train(plan(_collapsing(place)), place / "run", observe=StopAfter(2))
+    kept = checkpoint.read(checkpoint.checkpoints(place / "run" / "state")[-1])[2]["answers"]
+    train(plan(_collapsing(place), resume=place / "run"), place / "run", resume=True)
+    assert begun == [(False, 0), tuple(kept)]
+    assert kept[0]

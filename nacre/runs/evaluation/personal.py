@@ -119,7 +119,7 @@ def folder_name(party: str) -> str:
     folder should be called.
 
     >>> folder_name("north ward"), folder_name("../north")
-    ('north ward', 'party 21b49a2d0a5d3b2c')
+    ('north ward', 'party 2d3b5819b089eb10')
     """
     if re.fullmatch(r"\w[\w .-]*", party) and len(party.encode()) <= _LONGEST:
         return party
