@@ -399,7 +399,8 @@ def test_a_run_that_goes_on_knows_what_was_seen_of_its_answers(place, monkeypatc
     begun = []
 
     class Noted(CollapseWatch):
-        def __post_init__(self):
+        def __init__(self, *given):
+            super().__init__(*given)
             begun.append(self.seen)
 
     monkeypatch.setattr(loop, "CollapseWatch", Noted)
