@@ -64,6 +64,11 @@ class Evasion:
     """How far an input may move; the ball of `adversarial_training` where absent."""
     effort: Effort = "standard"
     """How much is tried: `quick` for a look, `standard`, or `full`, which stands for AutoAttack."""
+    steps: int | None = None
+    """Gradient steps of each climb; as many as the effort has where absent."""
+    restarts: int | None = None
+    """Starts of the climbs away from the right class; one, and of rows of a table as many as the
+    effort has, where absent."""
     stop: WhenNarrow | None = None
     """When to end before all rows were attacked; all are where absent."""
     towards: str | None = None
@@ -72,11 +77,6 @@ class Evasion:
     confidence: float = 0.95
     """Of the interval around each figure."""
 
-    former: ClassVar[dict[str, str]] = {
-        "steps": "`effort` says how much is tried",
-        "restarts": "`effort` says how much is tried",
-    }
-    """Keys that it had once, and what has taken their place."""
     headline: ClassVar[str] = "Accuracy under attack"
     """What its figure is called."""
     unit: ClassVar[FigureUnit] = "share"
@@ -95,7 +95,10 @@ class Evasion:
         until = ""
         if self.stop is not None:
             until = f", until the interval is {self.stop.interval:g} wide"
-        return f"evasion: test rows moved{moved}{wanted} by the {self.effort} cascade{until}"
+        steps = f", {self.steps} steps a climb" if self.steps is not None else ""
+        starts = f", {self.restarts} starts" if self.restarts is not None else ""
+        cascade = f"the {self.effort} cascade{steps}{starts}"
+        return f"evasion: test rows moved{moved}{wanted} by {cascade}{until}"
 
     def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """What the recipe does not give the audit, with the remedy; None where nothing is missing.
@@ -116,6 +119,7 @@ class Evasion:
             raise BadArgument(
                 f"effort={self.effort!r} must be one of {', '.join(get_args(Effort))}"
             )
+        require.at_least(1, steps=self.steps, restarts=self.restarts)
         require.between(0.5, 1, confidence=self.confidence)
 
 

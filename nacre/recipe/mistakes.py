@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from difflib import get_close_matches
@@ -104,9 +104,7 @@ def _mistake(error: ErrorDetails, document: Document, root: type) -> RecipeError
     match error["type"]:
         case "extra_forbidden":
             known = keys(options(owner)[0])
-            former: Mapping[str, str] = getattr(options(owner)[0], "former", {})
-            remedy = former.get(str(place[-1])) or nearest(str(place[-1]), known)
-            return document.error(place, f"is no key here; {remedy}")
+            return document.error(place, f"is no key here; {nearest(str(place[-1]), known)}")
         case "missing":
             return document.error(place, f"is missing; it takes {type_words(hint)}")
         case "union_tag_not_found":

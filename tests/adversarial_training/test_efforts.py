@@ -7,7 +7,7 @@ from torch import nn
 from nacre.adversarial_training import Ball
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import Cascade, Series
-from nacre.adversarial_training.evaluation.efforts import cascade
+from nacre.adversarial_training.evaluation.efforts import cascade, table_cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.stages.square import Square
@@ -107,3 +107,17 @@ def test_square_waits_for_a_row_that_comes_nearer():
         Scorer(predict), region, rows, Source(bytes(32))
     )
     assert found.by.tolist() == [0]
+
+
+def test_steps_and_starts_take_the_place_of_the_efforts():
+    """As many climbs away from the right class as starts are asked for, on each of both losses."""
+    climbs = [
+        stage
+        for stage in cascade("quick", classes=2, steps=7, restarts=2).stages
+        if isinstance(stage, AutoPGD)
+    ]
+    names = [stage.name for stage in climbs]
+    assert names[:4] == ["APGD-PMA", "APGD-CE", "APGD-PMA, start 1", "APGD-CE, start 1"]
+    assert {stage.steps for stage in climbs} == {7}
+    rows = table_cascade("standard", steps=3, restarts=0).stages
+    assert [stage.name for stage in rows] == ["constrained APGD", "column search, 300 queries"]

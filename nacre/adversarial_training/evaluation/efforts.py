@@ -29,6 +29,8 @@ def cascade(
     towards: int | None = None,  # the class that the attacker wants
     width: int = 256,  # rows a step
     ruled: bool = True,  # whether rows and targets without prospect end early
+    steps: int | None = None,  # of each climb; those of the effort where absent
+    restarts: int | None = None,  # starts of the climbs away from the right class; 1 where absent
 ) -> Cascade:
     """The stages of an effort, those that break most a gradient first.
 
@@ -47,11 +49,13 @@ def cascade(
     them (`ruled: False`) a row is left when it is broken or all is tried.
     """
     others = classes - 1 if towards is None else 0
-    steps, targets, queries = _SIZES[effort]
+    usual, targets, queries = _SIZES[effort]
+    steps = usual if steps is None else steps
     way, pace = (WAY, PACE) if ruled else (None, None)
     stages: list[Stage | Series] = [
-        AutoPGD(loss="probability_margin", steps=steps, way=way),
-        AutoPGD(loss="cross_entropy", steps=steps, way=way),
+        AutoPGD(loss=loss, steps=steps, start=start, way=way)
+        for start in range(restarts or 1)
+        for loss in ("probability_margin", "cross_entropy")
     ]
     ranks = range(1, min(others, targets) + 1)
     ranked: list[Stage] = [
@@ -66,11 +70,17 @@ def cascade(
     return Cascade(stages, width)
 
 
-def table_cascade(effort: Effort = "full", width: int = 256) -> Cascade:
+def table_cascade(
+    effort: Effort = "full",
+    width: int = 256,
+    steps: int | None = None,
+    restarts: int | None = None,
+) -> Cascade:
     """The stages of an effort against a table's rows, whose numbers may be whole and whose
     categories are separate points: constrained APGD from the clean row and from random ones, then a
     search that needs no gradient."""
-    steps, starts, queries = _TABLE_SIZES[effort]
+    usual, starts, queries = _TABLE_SIZES[effort]
+    steps, starts = (usual if steps is None else steps), (starts if restarts is None else restarts)
     stages: list[Stage | Series] = [
         ConstrainedAPGD(steps=steps),
         *(ConstrainedAPGD(steps=steps, from_clean=False, start=start) for start in range(starts)),

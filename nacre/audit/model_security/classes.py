@@ -66,9 +66,11 @@ def attack_classes(
         rows = _rows(batch, towards)
         rows = rows.take(source.child("order").stream().permutation(len(rows)))
         stages = (
-            table_cascade(option.effort)
+            table_cascade(option.effort, steps=option.steps, restarts=option.restarts)
             if isinstance(ball, TableThreat)
-            else cascade(option.effort, classes, towards)
+            else cascade(
+                option.effort, classes, towards, steps=option.steps, restarts=option.restarts
+            )
         )
         radii = RadiusSearch(stages, ball, target.space, shares)
         found = _portions(radii, scorer, rows, source, option, advance)

@@ -105,6 +105,7 @@ def _numbers(
             f"{target.task.kind}: leave it out"
         )
     steps, restarts = CLIMBS[option.effort]
+    steps, restarts = option.steps or steps, option.restarts or restarts
     found = search(
         target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
     )

@@ -57,6 +57,7 @@ class AutoPGD:
         """APGD with its loss, and the rank of the class that it climbs towards."""
         short = {"cross_entropy": "CE", "logit_ratio": "DLR", "probability_margin": "PMA"}
         name = f"APGD-{short.get(self.loss, self.loss)}"
+        name += f", start {self.start}" if self.start else ""
         return name if self.rank is None else f"{name} towards class {self.rank}"
 
     def begin(self, target: WhiteBox, region: Region, rows: Inputs, source: Source) -> RowState:
