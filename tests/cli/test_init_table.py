@@ -404,7 +404,8 @@ def test_what_is_no_table_is_one_sentence(
         (tmp_path / name).write_bytes(PARTS[name])
     refused = nacre("init", "table", tmp_path / name, "-o", tmp_path / "recipe.yaml")
     assert refused.exit_code == 2 and says in refused.stderr, refused.stderr
-    assert refused.stderr.count("\n") == 1 and "63" not in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert "63" not in refused.stderr.replace(str(tmp_path), "")  # a folder may be called so
     assert not (tmp_path / "recipe.yaml").exists()
 
 
