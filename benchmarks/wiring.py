@@ -232,8 +232,9 @@ WIRING = [
     ),
     Fault(
         "charge: no round of a party is journalled", "runs/workers/parties.py",
-        "train, begun = self._training(name, self._charge(name)), time",
-        'train, begun = self._training(name, type("No", (), {"journal": print})()), time',
+        "parties = [self._training(name, self._charge(name)) for name in stack]",
+        'none = type("No", (), {"journal": print})(); '
+        "parties = [self._training(name, none) for name in stack]",
         CHARGED,
     ),
     Fault(

@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from nacre.ledger import Ledger
 from nacre.recipe.load import loads
 from nacre.runs.federation.agreed import agreed_digest
@@ -239,6 +241,31 @@ def twin(houses: Houses, into: Path) -> Houses:
     found = object.__new__(Houses)
     found.__dict__.update(houses.__dict__, folder=into, told=[], waiting={})
     return found
+
+
+def whole_and_killed(folder: Path, privacy: str, *, at: int) -> tuple[Houses, Houses]:
+    """Houses whose run was never stopped, and those of the same run of which all sides were killed
+    at this ask of one party, in a round after the first checkpoint, and went on."""
+    whole = Houses(folder / "whole", privacy, rounds=4, checkpoint=2)
+    whole.met()
+    killed = twin(whole, folder / "killed")
+    whole.lead(whole.channel(), resume=True)
+    channel = killed.channel()
+    answer, asks = channel.voices[1], list[bytes]()
+
+    def dies(blob: bytes) -> bytes | None:
+        asks.append(blob)
+        if len(asks) == at:
+            raise KeyboardInterrupt
+        return answer(blob)
+
+    channel.voices[1] = dies
+    with pytest.raises(KeyboardInterrupt):
+        killed.lead(channel, resume=True)
+    for each in killed.waiting.values():
+        each.close()
+    killed.lead(killed.channel(), resume=True)
+    return whole, killed
 
 
 def same_end(houses: Houses, other: Houses) -> None:

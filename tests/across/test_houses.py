@@ -14,7 +14,7 @@ from nacre.ledger import Ledger
 from nacre.models import saved
 from nacre.prediction.predictor import load_model
 from nacre.runs.federation.agreed import agreed_digest
-from tests.across.deployment import twin
+from tests.across.deployment import whole_and_killed
 from tests.across.houses import IN_SHARES, NAMES, OF_PARTIES, OWN_LAYERS, SUMMED, Houses
 
 
@@ -62,25 +62,7 @@ def test_parties_elsewhere_add_the_noise_themselves(tmp_path: Path) -> None:
 
 
 def test_a_secure_sum_goes_on_after_all_sides_were_killed(tmp_path: Path) -> None:
-    houses = Houses(tmp_path / "whole", SUMMED, rounds=4, checkpoint=2)
-    houses.met()
-    killed = twin(houses, tmp_path / "killed")
-    houses.lead(houses.channel(), resume=True)
-    channel = killed.channel()
-    answer, asks = channel.voices[1], list[bytes]()
-
-    def dies(blob: bytes) -> bytes | None:
-        asks.append(blob)
-        if len(asks) == 10:  # in a round after the first checkpoint
-            raise KeyboardInterrupt
-        return answer(blob)
-
-    channel.voices[1] = dies
-    with pytest.raises(KeyboardInterrupt):
-        killed.lead(channel, resume=True)
-    for each in killed.waiting.values():
-        each.close()
-    killed.lead(killed.channel(), resume=True)
+    houses, killed = whole_and_killed(tmp_path, SUMMED, at=10)
     path = Path("server", "run", "model.safetensors")
     assert (killed.folder / path).read_bytes() == (houses.folder / path).read_bytes()
 
@@ -113,25 +95,7 @@ def test_each_party_ends_with_its_own_model_and_sends_no_layer_of_its_own(
 
 
 def test_layers_of_a_partys_own_go_on_after_all_sides_were_killed(tmp_path: Path) -> None:
-    houses = Houses(tmp_path / "whole", OWN_LAYERS, rounds=4, checkpoint=2)
-    houses.met()
-    killed = twin(houses, tmp_path / "killed")
-    houses.lead(houses.channel(), resume=True)
-    channel = killed.channel()
-    answer, asks = channel.voices[1], list[bytes]()
-
-    def dies(blob: bytes) -> bytes | None:
-        asks.append(blob)
-        if len(asks) == 4:  # in a round after the first checkpoint
-            raise KeyboardInterrupt
-        return answer(blob)
-
-    channel.voices[1] = dies
-    with pytest.raises(KeyboardInterrupt):
-        killed.lead(channel, resume=True)
-    for each in killed.waiting.values():
-        each.close()
-    killed.lead(killed.channel(), resume=True)
+    houses, killed = whole_and_killed(tmp_path, OWN_LAYERS, at=4)
     for name in NAMES:
         path = Path(name, "run", "local", "personal", name, "model.safetensors")
         one, two = (load_tensors(folder / path)[0] for folder in (killed.folder, houses.folder))

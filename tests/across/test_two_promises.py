@@ -18,7 +18,7 @@ from nacre.runs.federation.agreed import agreed_digest
 from nacre.runs.federation.attending import Attending
 from nacre.runs.federation.policy import Ceiling
 from nacre.runs.run import abandon
-from tests.across.deployment import twin
+from tests.across.deployment import whole_and_killed
 from tests.across.houses import NAMES, OF_BOTH, OF_PARTIES, OF_ROWS, Houses, policy
 
 EXAMPLE, CLIENT = Ceiling(epsilon=5.0, delta=1e-5), Ceiling(epsilon=60.0, delta=1e-2)
@@ -62,25 +62,7 @@ def test_each_side_charges_what_it_answers_for(tmp_path: Path) -> None:
 
 
 def test_all_sides_are_killed_and_go_on_to_the_same_model(tmp_path: Path) -> None:
-    houses = Houses(tmp_path / "whole", OF_BOTH, rounds=4, checkpoint=2)
-    houses.met()
-    killed = twin(houses, tmp_path / "killed")
-    houses.lead(houses.channel(), resume=True)
-    channel = killed.channel()
-    answer, asks = channel.voices[1], list[bytes]()
-
-    def dies(blob: bytes) -> bytes | None:
-        asks.append(blob)
-        if len(asks) == 5:
-            raise KeyboardInterrupt
-        return answer(blob)
-
-    channel.voices[1] = dies
-    with pytest.raises(KeyboardInterrupt):
-        killed.lead(channel, resume=True)
-    for each in killed.waiting.values():
-        each.close()
-    killed.lead(killed.channel(), resume=True)
+    houses, killed = whole_and_killed(tmp_path, OF_BOTH, at=5)
     path = Path("server", "run", "model.safetensors")
     assert (killed.folder / path).read_bytes() == (houses.folder / path).read_bytes()
     for name in NAMES:

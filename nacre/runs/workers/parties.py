@@ -134,7 +134,8 @@ class Parties:
             return None
 
         def train(weights: Tensors, round_number: int) -> Release:
-            known = self._trained.pop(name, None) or self._here(name, weights, round_number)
+            known = self._trained.pop(name, None)
+            known = known or self._here((name,), weights, round_number)[name]
             if known.took is not None:
                 self._rounds.took(name, known.took)
             for step, entered in known.journal:
@@ -201,16 +202,7 @@ class Parties:
         left = [s for s in stacks if any(self._answers.get(name, step) is None for name in s)]
 
         def here(stack: Stack) -> dict[str, Trained]:
-            # Journalled by themselves: this process may write at once.
-            parties = [self._training(name, self._charge(name)) for name in stack]
-            begun = time.perf_counter()
-            if stacked is None:
-                releases = [party(request.tensors, request.round) for party in parties]
-            else:
-                releases = self._place.together(parties, request.tensors, request.round)
-            took = Took.of_stack(releases, begun, self._place.loss)
-            trained = zip(stack, releases, took, strict=True)
-            return {name: Trained(release, took=each) for name, release, each in trained}
+            return self._here(stack, request.tensors, request.round)
 
         if self._pool is None:
             self._trained = {name: one for stack in left for name, one in here(stack).items()}
@@ -219,11 +211,17 @@ class Parties:
                 request.tensors, left, lambda name: self._job(name, request.round), here
             )
 
-    def _here(self, name: str, weights: Tensors, round_number: int) -> Trained:
-        """What a party computes by itself in this process, which journals it at once."""
-        train, begun = self._training(name, self._charge(name)), time.perf_counter()
-        release = train(weights, round_number)
-        return Trained(release, took=Took.of(release, begun, self._place.loss))
+    def _here(self, stack: Stack, weights: Tensors, round_number: int) -> dict[str, Trained]:
+        """What parties compute in this process, which journals it at once."""
+        parties = [self._training(name, self._charge(name)) for name in stack]
+        begun = time.perf_counter()
+        if self._plan.recipe.execution.stacked is None:
+            releases = [party(weights, round_number) for party in parties]
+        else:
+            releases = self._place.together(parties, weights, round_number)
+        took = Took.of_stack(releases, begun, self._place.loss)
+        trained = zip(stack, releases, took, strict=True)
+        return {name: Trained(release, took=each) for name, release, each in trained}
 
     def _job(self, name: str, round_number: int) -> Job:
         dealt = self._held.private
