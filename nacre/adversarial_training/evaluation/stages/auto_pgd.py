@@ -40,9 +40,9 @@ class AutoPGD:
     wrong ones (1 is the likeliest), otherwise away from the right class.
 
     *Rule of `way`:* after a fifth of the steps the best margin has to have come that share of the
-    way from the clean margin to 0, and with each further fifth the share that is missing has to
-    shrink by as much. A row is looked at after each tenth, from step 5 on, and has ended where more
-    is missing. None ends no row early.
+    way from the clean margin to 0: what is missing may be 1 - `way`, and after a share s of the
+    steps (1 - `way`) ** (5 s). A row is looked at after each twentieth, from step 5 on, and has
+    ended where more is missing. None ends no row early.
 
     In an L1 ball the steps are sparse instead (`sparse.py`).
 
@@ -174,10 +174,10 @@ def _missing(steps: int, way: float) -> Tensor:
     """(steps + 1,) the share of the way that may be missing after each number of steps; inf where a
     row is not looked at."""
     allowed = torch.full((steps + 1,), torch.inf)
-    for tenth in range(1, 10):
-        place = steps * tenth // 10
+    for twentieth in range(1, 20):
+        place = steps * twentieth // 20
         if place >= EARLIEST:
-            allowed[place] = (1 - way) ** (tenth / 2)
+            allowed[place] = (1 - way) ** (twentieth / 4)
     return allowed
 
 

@@ -38,9 +38,10 @@ class Square:
     """Random patches at the edge of the ball; a change is kept where it raises the margin.
 
     *Rule of `way`:* after a twentieth of the queries, but at least 250, the margin has to have come
-    that share of the way from the clean margin to 0, and each time the queries have doubled half of
-    what might be missing may still be missing. Half-way to the first look the root of it may be. A
-    row has ended where more is missing. None ends no row early.
+    that share of the way from the clean margin to 0: what is missing may be 1 - `way`. After half
+    as many it may be the square root of that, and after twice, four times, … as many a half, a
+    quarter, … of it. A row is looked at at each fifth of that number, from the second on, and has
+    ended where more is missing. None ends no row early.
 
     *Source:* Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial
     attack via random search", https://arxiv.org/abs/1912.00049, algorithms 1 to 3; in L1 as Croce &
@@ -129,11 +130,10 @@ def _marks(queries: int, way: float | None) -> tuple[Tensor, Tensor]:
     """(M,) int64 and (M,): after how many queries a row is looked at, and the share of the way that
     may be missing then. The first query stands by itself, for nothing comes before it."""
     marks = {1: math.inf, queries: math.inf}
-    first = max(LOOK, queries // 20)
     if way is not None:
-        shares = {first // 2: math.sqrt(1 - way)}
-        shares |= {first << k: (1 - way) / 2**k for k in range(5)}
-        marks |= {place: share for place, share in shares.items() if place < queries}
+        look, left = max(LOOK, queries // 20), 1 - way
+        for place in range(2 * (look // 5), queries, look // 5):
+            marks[place] = left ** (place / look) if place <= look else left * look / place
     places = sorted(marks)
     return torch.tensor(places), torch.tensor([marks[place] for place in places])
 
