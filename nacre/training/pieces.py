@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Standard
-from nacre.adversarial_training.objectives import at
+from nacre.adversarial_training.objectives import at, packed
 from nacre.core.parts import Objective, Sampling, Task
 from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
@@ -41,7 +41,10 @@ def learnt_task(recipe: Recipe, schema: Schema) -> AnyTask:
 def objective(recipe: Recipe, task: Task, space: FeatureSpace) -> Objective:
     """The recipe's adversarial objective, or the plain loss."""
     option = recipe.adversarial_training
-    return Standard(task) if option is None else option.build(task, space)
+    if option is None:
+        return Standard(task)
+    built = option.build(task, space)
+    return packed(built) if isinstance(clip(recipe), Unclipped) else built
 
 
 def losses(recipe: Recipe, schema: Schema, space: FeatureSpace) -> Objective:
