@@ -10,7 +10,7 @@ from torch import nn
 
 from nacre.adversarial_training import PGD, Ball, Madry, Mart, Trades
 from nacre.adversarial_training.attacks.ascent import slopes
-from nacre.adversarial_training.attacks.judged import RowDivergences, RowLosses
+from nacre.adversarial_training.attacks.judged import JudgedDivergences, JudgedLosses
 from nacre.adversarial_training.objectives import packed
 from nacre.core import rows
 from nacre.core.errors import Incompatible
@@ -22,7 +22,7 @@ SOURCE = Source(bytes(32))
 SPACE = FeatureSpace((6,))
 BALL = Ball(radius=0.4)
 FRIENDLY = PGD(ball=BALL, steps=6, keep="last", early_stop=1)
-LOSSES = RowLosses(MLP.task)
+LOSSES = JudgedLosses(MLP.task)
 
 
 def _right(model, features, label):
@@ -158,7 +158,7 @@ def test_losses_that_know_no_answer_are_refused():
 def test_losses_and_answers_are_of_the_same_pass():
     model, batch = MLP.model(), MLP.batch(9)
     known = {**batch, "reference": model(batch["features"] + 0.1).detach()}
-    for losses in (LOSSES, RowDivergences(MLP.task)):
+    for losses in (LOSSES, JudgedDivergences(MLP.task)):
         values, right = losses.judged(model, known)
         torch.testing.assert_close(values, losses(model, known))
         assert torch.equal(right, _right(model, batch["features"], batch["label"]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nacre.adversarial_training import ATTACKS, PGD, Ball, attacked
-from nacre.adversarial_training.attacks.judged import RowLosses
+from nacre.adversarial_training.attacks.judged import JudgedLosses
 from nacre.core import rows
 from nacre.core.parts import Task
 from nacre.core.random import Source
@@ -38,7 +38,7 @@ BALLS = (
     Ball(kind="l1", radius=0.0),
 )
 
-LOSSES = RowLosses(MLP.task)
+LOSSES = JudgedLosses(MLP.task)
 
 attacks = pytest.mark.parametrize("option", ATTACKS)
 balls = pytest.mark.parametrize("ball", BALLS, ids=lambda ball: f"{ball.kind} {ball.radius}")

@@ -27,7 +27,7 @@ class Judged(Protocol):
 
 
 @dataclass(frozen=True)
-class RowLosses:
+class JudgedLosses:
     """A task's loss of each row. One row an entry."""
 
     task: Task
@@ -44,7 +44,7 @@ class RowLosses:
 
 
 @dataclass(frozen=True)
-class RowDivergences:
+class JudgedDivergences:
     """How far each row's outputs lie from those in the batch's `reference`. One row an entry."""
 
     task: Task
@@ -81,6 +81,6 @@ def judging(losses: Losses) -> Judging:
     if not isinstance(losses, Judged):
         raise Incompatible(
             "early_stop ends a climb where a row is answered wrongly, and these losses do not say "
-            "which rows are: give `RowLosses(task)`, or leave `early_stop` out"
+            "which rows are: give `JudgedLosses(task)`, or leave `early_stop` out"
         )
     return Judging(losses, torch.zeros(0, dtype=torch.bool))

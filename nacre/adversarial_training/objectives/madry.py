@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from nacre.adversarial_training.attacks.judged import RowLosses
+from nacre.adversarial_training.attacks.judged import JudgedLosses
 from nacre.adversarial_training.attacks.options import AttackOption
 from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
@@ -92,7 +92,7 @@ class WorstCase:
         if self.clean_share == 1:
             return batch
         return attacked_units(
-            model, batch, rows.flatten(batch), self.attack, RowLosses(self.task), source
+            model, batch, rows.flatten(batch), self.attack, JudgedLosses(self.task), source
         )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacre.adversarial_training.attacks.judged import RowLosses
+from nacre.adversarial_training.attacks.judged import JudgedLosses
 from nacre.adversarial_training.attacks.options import AttackOption
 from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
@@ -100,7 +100,7 @@ class Boosted:
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The batch with `adversarial`, shaped as `features`; a group is attacked row by row."""
         return attacked_units(
-            model, batch, rows.flatten(batch), self.attack, RowLosses(self.task), source
+            model, batch, rows.flatten(batch), self.attack, JudgedLosses(self.task), source
         )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:

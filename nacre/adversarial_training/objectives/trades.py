@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating
-from nacre.adversarial_training.attacks.judged import RowDivergences
+from nacre.adversarial_training.attacks.judged import JudgedDivergences
 from nacre.adversarial_training.attacks.pgd import PGD
 from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
@@ -102,7 +102,7 @@ class Consistent:
         with evaluating(model), torch.no_grad():
             reference = self.task.predict(model, flat["features"])
         known = {**flat, "reference": reference}
-        away = RowDivergences(self.task)
+        away = JudgedDivergences(self.task)
         return attacked_units(model, batch, known, self.attack, away, source)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
