@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Standard
-from nacre.adversarial_training.objectives import at, packed
+from nacre.adversarial_training.objectives import at, without_stopped_rows
 from nacre.core.parts import Objective, Sampling, Task
 from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
@@ -44,7 +44,7 @@ def objective(recipe: Recipe, task: Task, space: FeatureSpace) -> Objective:
     if option is None:
         return Standard(task)
     built = option.build(task, space)
-    return packed(built) if isinstance(clip(recipe), Unclipped) else built
+    return without_stopped_rows(built) if isinstance(clip(recipe), Unclipped) else built
 
 
 def losses(recipe: Recipe, schema: Schema, space: FeatureSpace) -> Objective:

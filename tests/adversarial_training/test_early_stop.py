@@ -11,12 +11,15 @@ from torch import nn
 from nacre.adversarial_training import PGD, Ball, Madry, Mart, Trades
 from nacre.adversarial_training.attacks.ascent import slopes
 from nacre.adversarial_training.attacks.judged import JudgedDivergences, JudgedLosses
-from nacre.adversarial_training.objectives import packed
+from nacre.adversarial_training.objectives import without_stopped_rows
 from nacre.core import rows
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
+from nacre.recipe.load import loads
+from nacre.training import pieces
 from tests.laws.zoo import MLP, snapshot
+from tests.training.tiny import CENTRAL, changed, text
 
 SOURCE = Source(bytes(32))
 SPACE = FeatureSpace((6,))
@@ -144,7 +147,7 @@ def test_every_objective_with_a_climb_can_pack_it(kind):
     plain = kind(attack=FRIENDLY).build(MLP.task, SPACE)
     whole = kind(attack=dataclasses.replace(FRIENDLY, early_stop=None)).build(MLP.task, SPACE)
     masked = plain.perturb(model, batch, SOURCE)["adversarial"]
-    faster = packed(plain).perturb(model, batch, SOURCE)["adversarial"]
+    faster = without_stopped_rows(plain).perturb(model, batch, SOURCE)["adversarial"]
     torch.testing.assert_close(faster, masked, rtol=1e-4, atol=1e-5)
     assert not torch.equal(masked, whole.perturb(model, batch, SOURCE)["adversarial"])
     assert snapshot(model) == before
@@ -174,3 +177,22 @@ def test_a_shorter_climb_stops_within_its_steps():
     short, longer = dataclasses.replace(FRIENDLY, early_stop=5).shortened(3)
     assert (short.steps, short.early_stop) == (3, 2)
     assert longer == (1 + 6) / (1 + 3)
+
+
+def test_rows_that_have_stopped_stay_in_the_batch_where_a_units_gradient_is_clipped():
+    batch = MLP.batch(40)
+    option = {
+        "kind": "madry",
+        "attack": {"kind": "pgd", "ball": {"radius": 0.4}, "steps": 6, "early_stop": 0},
+    }
+    passed = []
+    for removed in ({}, {"differential_privacy": None, "gradient_clipping": None, "ledger": None}):
+        base = changed(CENTRAL, removed)
+        objective = pieces.objective(
+            loads(text(base, adversarial_training=option)), MLP.task, SPACE
+        )
+        counted = _Counted(MLP.model())
+        objective.perturb(counted, batch, SOURCE)
+        passed.append(counted.passed)
+    assert set(passed[0]) == {40}
+    assert sum(passed[1]) < sum(passed[0])

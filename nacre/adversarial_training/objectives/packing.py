@@ -26,7 +26,7 @@ def packing(attack: Attack) -> Attack:
     return attack.packing() if isinstance(attack, _Packs) else attack
 
 
-def packed(objective: Objective) -> Objective:
+def without_stopped_rows(objective: Objective) -> Objective:
     """The objective with an attack that spends no pass on rows which have stopped; itself where
     it has none.
 
