@@ -22,7 +22,6 @@ from nacre.planning.protection import IN_RUN, key_of_rows, protection_of, protec
 from nacre.planning.refusals.attacks import (
     guards_have_public_rows,
     mart_has_classes,
-    ramps_know_their_end,
 )
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
@@ -377,7 +376,6 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     audits_have_their_rows,
     attackers_meet_a_federation,
     mart_has_classes,
-    ramps_know_their_end,
     guards_have_public_rows,
     parties_are_one_process,
     parties_can_be_stacked,
