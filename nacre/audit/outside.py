@@ -9,6 +9,7 @@ Nothing is known of who may see the rows, so a finding is not public unless its 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from nacre.adversarial_training.evaluation.access import Outputs
 from nacre.audit.finding import Finding
+from nacre.audit.model_security.batch import AdversarialBatch
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import BadArgument, DataError, FileDamaged
@@ -165,9 +167,11 @@ def audit_model(
     outputs: Outputs = "logits",
     legal: tuple[float, float] | None = None,
     public: bool = False,
+    keep: Callable[[AdversarialBatch], None] | None = None,
     advance: AuditProgress = no_progress,
 ) -> Finding:
-    """What an evasion of the model on these rows finds; `option` must name a ball.
+    """What an evasion of the model on these rows finds; `option` must name a ball. `keep` is given
+    the rows with the points that broke them, as `batch_file.save_batch` writes them.
 
     The same model, rows and option give the same finding. The model is left as it was. Raises as
     `evasion` and `legal_range` do.
@@ -188,5 +192,6 @@ def audit_model(
         },
         test_public=public,
         outputs=outputs,
+        keep=keep,
     )
     return evasion(target, option, advance)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from nacre.cli.output import code_of, code_options, common_options, show
+from nacre.core.errors import NacreError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nacre.adversarial_training.evaluation.access import Outputs
     from nacre.adversarial_training.evaluation.efforts import Effort
     from nacre.audit.finding import Finding
+    from nacre.audit.model_security.batch import AdversarialBatch
     from nacre.models import Code
 
 
@@ -61,24 +63,42 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     default=Path("attack"),
-    help="The folder for findings.json and report.html of --model.",
+    help="The folder for findings.json, report.html and the adversarial batch of --model.",
+)
+@click.option(
+    "--rescore",
+    is_flag=True,
+    help="Attack nothing: score again what a former audit of RUN, or of --model into --output, "
+    "found, from its files alone.",
 )
 @code_options
 @common_options
 def command(
-    run: Path | None, packages: tuple[str, ...], trust_code: bool, as_json: bool, **outside: Any
+    run: Path | None,
+    rescore: bool,
+    packages: tuple[str, ...],
+    trust_code: bool,
+    as_json: bool,
+    **outside: Any,
 ) -> None:
     """Attack the model of RUN as its recipe's `audit` says, and measure how good it is on the test
     rows. What is found on rows that are not public stays in RUN/local.
 
     With --model there is no run: an evasion within --radius on the rows of --data, whose findings
-    and report go to --output."""
+    and report go to --output.
+
+    An evasion leaves its adversarial batch, in RUN/local/attacks or in --output: all rows that were
+    tried, with the point that broke each. `--rescore` asks the model again about these points and
+    says whether the accuracy under attack follows from them; exit code 1 where it does not."""
     if (run is None) == (outside["model"] is None):
         raise click.UsageError("name a RUN, or a model by --model and --data")
-    if run is None:
-        _outside(code_of(packages, trust_code), as_json, **outside)
+    code = code_of(packages, trust_code)
+    if rescore:
+        _rescore(run, code, as_json, outside["model"], outside["weights"], outside["output"])
+    elif run is None:
+        _outside(code, as_json, **outside)
     else:
-        _run(run, code_of(packages, trust_code), as_json)
+        _run(run, code, as_json)
 
 
 def _run(run: Path, code: Code, as_json: bool) -> None:
@@ -122,6 +142,7 @@ def _outside(
     if data is None or radius is None:
         raise click.UsageError("--model needs --data and --radius")
     from nacre.adversarial_training.threats.ball import Ball
+    from nacre.audit.model_security.batch_file import save_batch
     from nacre.audit.outside import audit_model, outside_model, read_labelled
     from nacre.cli.progress import watcher
     from nacre.core.files import write_bytes, write_json
@@ -136,6 +157,7 @@ def _outside(
         stop=None if interval is None else WhenNarrow(interval=interval),
     )
     module = outside_model(model, weights, code)
+    batches: list[AdversarialBatch] = []
     seen = 0
     with watcher().stage("evasion", None) as advance:
 
@@ -145,13 +167,58 @@ def _outside(
             seen = done
 
         found = audit_model(
-            module, rows, option, outputs=outputs, legal=legal, public=public, advance=tell
+            module,
+            rows,
+            option,
+            outputs=outputs,
+            legal=legal,
+            public=public,
+            keep=batches.append,
+            advance=tell,
         )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "findings.json", {"findings": [found.to_json()]})
+    for batch in batches:
+        save_batch(batch, output, "batch")
     page = render_attack(found, model, tuple(rows.features.shape[1:]))
     write_bytes(output / "report.html", page.encode())
     show({"findings": [found.to_json()], "folder": str(output)}, _table([found]), as_json)
+
+
+def _rescore(
+    run: Path | None,
+    code: Code,
+    as_json: bool,
+    model: str | None,
+    weights: Path | None,
+    output: Path,
+) -> None:
+    from rich.table import Table
+
+    from nacre.audit.kept import scored_again
+    from nacre.audit.outside import outside_model
+    from nacre.audit.run import rescored_run
+    from nacre.runs.run import open_run
+
+    if run is not None:
+        found = rescored_run(open_run(run, code=code))
+    else:
+        asked = outside_model(model or "", weights, code)
+        found = scored_again(output, lambda name: asked)
+    table = Table("batch", "rows", "reported", "again", "weights", "holds")
+    for name, again in found.items():
+        table.add_row(
+            name,
+            str(again.rows),
+            f"{again.reported:.4f}",
+            f"{again.value:.4f}",
+            "the same" if again.same_weights else "others",
+            "yes" if again.holds else "no",
+        )
+    show({"rescored": {name: again.to_json() for name, again in found.items()}}, table, as_json)
+    for name, again in found.items():
+        if not again.holds:
+            raise NacreError(f"batch {name!r} does not bear out its report: {again.sentence()}")
 
 
 def _table(findings: Sequence[Finding]) -> Table:

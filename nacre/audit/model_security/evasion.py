@@ -12,6 +12,7 @@ from nacre.audit.bounds import Interval, clopper_pearson
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.classes import attack_classes
 from nacre.audit.model_security.examples import examples
+from nacre.audit.model_security.gathering import of_classes, of_numbers
 from nacre.audit.model_security.masking import examine
 from nacre.audit.model_security.search import AttackSearch, search
 from nacre.audit.target import AuditProgress, Target, no_progress
@@ -50,6 +51,8 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
     if target.task.kind == "classification":
         outcome = attack_classes(target, batch, ball, option, SHARES, advance)
         found, rule, details = outcome.search, outcome.interval, outcome.details
+        if target.keep is not None:
+            target.keep(of_classes(target, ball, outcome))
     else:
         found, details = _numbers(target, batch, ball, option, advance)
         rule = clopper_pearson
@@ -111,6 +114,8 @@ def _numbers(
     )
     found, signs = examine(target, ball, found, steps=steps, draws=restarts)
     found = found.confirmed(target)
+    if target.keep is not None:
+        target.keep(of_numbers(target, ball, found, steps))
     return found, {"signs": signs, "warnings": signs["suspicions"], "notes": []}
 
 
