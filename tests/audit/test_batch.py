@@ -193,9 +193,9 @@ def test_rows_of_a_table_keep_their_units_and_their_threat(target, rows, tmp_pat
     with torch.no_grad():
         test["label"] = model(test["features"]).argmax(1)
     threat = TableThreat(
-        columns={"debt": ColumnMove(reach=150, integer=True, cost=1), "sex": ColumnMove(cost=10)},
+        columns={"debt": ColumnMove(reach=600, integer=True, cost=1), "sex": ColumnMove(cost=10)},
         relations=(LinearRelation(terms={"debt": 1, "income": -1}, at_most=5000),),
-        budget=160,
+        budget=610,
     )
     asked = target(model, space=space, test=test)
     finding, batch = kept(asked, Evasion(ball=threat, effort="quick", steps=5))

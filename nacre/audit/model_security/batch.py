@@ -116,7 +116,7 @@ def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
     margin is a few roundings wide may change. The model is left as it was. Raises `Incompatible`
     for a model that does not take these rows.
     """
-    asked = Asked(
+    asked = PointsAsked(
         batch.task, batch.outputs, batch.attacked, batch.label, batch.towards, batch.width
     )
     with untouched(model):
@@ -139,7 +139,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PointsAsked:
     """Points that a model is asked about."""
 
     task: Task

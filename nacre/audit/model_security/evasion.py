@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.answers import existing
@@ -18,6 +19,7 @@ from nacre.audit.model_security.search import AttackSearch, search
 from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.types import Batch
+from nacre.models.tasks import Regression
 from nacre.recipe.audits import Evasion
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -109,14 +111,19 @@ def _numbers(
         )
     steps, restarts = CLIMBS[option.effort]
     steps, restarts = option.steps or steps, option.restarts or restarts
-    found = search(
-        target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
-    )
-    found, signs = examine(target, ball, found, steps=steps, draws=restarts)
-    found = found.confirmed(target)
+    with untouched(target.model):
+        found = search(
+            target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
+        )
+        found, signs = examine(target, ball, found, steps=steps, draws=restarts)
+        found = found.confirmed(target)
     if target.keep is not None:
         target.keep(of_numbers(target, ball, found, steps))
-    return found, {"signs": signs, "warnings": signs["suspicions"], "notes": []}
+    notes: list[str] = []
+    if isinstance(target.task, Regression):
+        within = f"{target.task.tolerance:g}"
+        notes.append(f"an answer counts as right within {within} of the label, in its own units")
+    return found, {"signs": signs, "warnings": signs["suspicions"], "notes": notes}
 
 
 def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from nacre.adversarial_training.evaluation.cascade import STANDING, WRONG, Cascade
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.options import ThreatOption
-from nacre.audit.model_security.batch import AdversarialBatch, Asked, weights_digest
+from nacre.audit.model_security.batch import AdversarialBatch, PointsAsked, weights_digest
 from nacre.audit.model_security.classes import PORTION, ClassAttack
 from nacre.audit.model_security.search import AttackSearch
 from nacre.audit.target import Target
@@ -67,7 +67,7 @@ def _gathered(
     fallen = (share > 0) & share.isfinite()
     attacked = torch.where(fallen.reshape(-1, *[1] * (clean.dim() - 1)), found.features, clean)
     with untouched(target.model):
-        asked = Asked(target.task, target.outputs, attacked, label, towards, width)
+        asked = PointsAsked(target.task, target.outputs, attacked, label, towards, width)
         answer, margin, _ = asked(target.model)
     return AdversarialBatch(
         place=place,
