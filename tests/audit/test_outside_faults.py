@@ -1,4 +1,4 @@
-"""What an auditor meets with other people's models: each fault is one sentence, and nothing is lost."""
+"""What an auditor meets with others' models: each fault is one sentence, and nothing is lost."""
 
 import json
 from pathlib import Path
