@@ -12,23 +12,24 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.evaluation.access import Outputs
-from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.audit.answers import require_reads
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.batch import AdversarialBatch
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.target import AuditProgress, Target, no_progress
-from nacre.core.errors import BadArgument, DataError, FileDamaged, Incompatible
+from nacre.core.errors import BadArgument, DataError, FileDamaged
 from nacre.core.files import load_tensors
 from nacre.core.parts import Task
 from nacre.core.random import Source
 from nacre.core.run_folder import RunFolder
-from nacre.core.theirs import cause, foreign_cause
+from nacre.core.theirs import cause
 from nacre.core.types import FeatureSpace
 from nacre.data.arrays import read_npz
 from nacre.models.callables import OWN, Code, PythonModel, called
@@ -181,30 +182,6 @@ def legal_range(rows: LabelledRows, given: tuple[float, float] | None) -> tuple[
     return 0.0, 1.0
 
 
-def require_reads(model: nn.Module, features: Tensor) -> None:
-    """Raises `Incompatible` for a model that does not take these rows, or that answers a row
-    otherwise when another stands beside it: an attack moves each row by itself."""
-    row, two = features[:1], features[:2]
-    with untouched(model), torch.no_grad():
-        try:
-            answers = [model(one.clone()) for one in (row, row, two)]
-        except Exception as error:
-            raise Incompatible(
-                f"the model does not take rows of shape {tuple(features.shape[1:])} "
-                f"({foreign_cause(error)}); give rows as it reads them, or correct it"
-            ) from error
-    if not all(isinstance(answer, Tensor) and answer.dim() for answer in answers):
-        return  # what it puts out is judged where scores are read
-    alone, again, beside = (answer[:1].double() for answer in answers)
-    steady = alone.shape == again.shape == beside.shape and torch.equal(alone, again)
-    if steady and not torch.allclose(alone, beside, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise Incompatible(
-            "the model answers a row otherwise when another stands beside it (as a mean over the "
-            "batch does), so no row can be attacked by itself: give a model whose answer to a row "
-            "depends on that row alone"
-        )
-
-
 def audit_model(
     model: nn.Module,
     rows: LabelledRows,
@@ -227,6 +204,8 @@ def audit_model(
     if space is None or legal is not None:
         low, high = (torch.tensor(bound) for bound in legal_range(rows, legal))
         space = FeatureSpace(tuple(rows.features.shape[1:]), rows.names, low=low, high=high)
+    if option.ball is not None:
+        option.ball.region(space)  # a column that is not there is refused before anything is asked
     target = Target(
         model=model,
         task=rows.task or Classification(max(2, int(rows.label.max()) + 1)),
@@ -246,7 +225,7 @@ def audit_model(
     found = evasion(target, option, advance)
     details = {**found.details, "notes": [*rows.notes, *found.details["notes"]]}
     if rows.place is not None and "each" in details:
-        each = details["each"]
+        each: Any = details["each"]
         details["each"] = [{**one, "row": int(rows.place[one["row"]])} for one in each]
     return replace(found, details=details)
 

@@ -58,6 +58,12 @@ if TYPE_CHECKING:
 )
 @click.option("--radius", type=float, help="How far an input may move.")
 @click.option(
+    "--threat",
+    type=click.Path(path_type=Path),
+    help="In place of --norm and --radius: YAML with `nacre: 1` and, under `threat`, what a recipe "
+    "says under `ball`, as `kind: table` with the columns that may move.",
+)
+@click.option(
     "--effort",
     type=click.Choice(["quick", "standard", "full"]),
     default="standard",
@@ -99,8 +105,8 @@ def command(
     """Attack the model of RUN as its recipe's `audit` says, and measure how good it is on the test
     rows. What is found on rows that are not public stays in RUN/local.
 
-    With --model there is no run: an evasion within --radius on the rows of --data, whose findings
-    and report go to --output.
+    With --model there is no run: an evasion within --radius, or by --threat, on the rows of --data,
+    whose findings and report go to --output.
 
     An evasion leaves its adversarial batch, in RUN/local/attacks or in --output: all rows that were
     tried, with the point that broke each. `--rescore` asks the model again about these points and
@@ -178,6 +184,7 @@ def _outside(
     form: RowsForm | None,
     norm: Literal["linf", "l2", "l1"],
     radius: float | None,
+    threat: Path | None,
     effort: Effort,
     towards: str | None,
     interval: float | None,
@@ -186,8 +193,8 @@ def _outside(
     public: bool,
     output: Path,
 ) -> None:
-    if data is None or radius is None:
-        raise click.UsageError("--model needs --data and --radius")
+    if data is None or (radius is None) == (threat is None):
+        raise click.UsageError("--model needs --data, and --radius or --threat")
     from nacre.adversarial_training.threats.ball import Ball
     from nacre.audit.declared_rows import declared_by
     from nacre.audit.model_security.batch_file import save_batch
@@ -195,8 +202,15 @@ def _outside(
     from nacre.cli.progress import watcher
     from nacre.core.files import write_bytes, write_json
     from nacre.recipe.audits import Evasion, WhenNarrow
+    from nacre.recipe.load import read_options
+    from nacre.recipe.threat_file import ThreatFile
     from nacre.report.page import render_attack
 
+    moves = (
+        read_options(threat, ThreatFile).threat
+        if threat is not None
+        else Ball(kind=norm, radius=radius or 0.0)
+    )
     declared = declared_by(Path(model), code) if Path(model).is_dir() else None
     if declared is None and form == "raw":
         raise click.UsageError(f"--rows raw: {model} does not say how raw rows are scaled")
@@ -206,7 +220,7 @@ def _outside(
         else declared.read(data, label, form)
     )
     option = Evasion(
-        ball=Ball(kind=norm, radius=radius),
+        ball=moves,
         effort=effort,
         towards=towards,
         stop=None if interval is None else WhenNarrow(interval=interval),

@@ -259,3 +259,5 @@ def test_a_model_of_other_classes_is_refused(target, rows, linear):
     _, batch = kept(plain, Evasion(ball=Ball(radius=0.1), effort="quick"))
     with pytest.raises(Incompatible, match="scores 2 classes and the batch has rows of class 2"):
         reproduced(batch, linear([1.0] * 6))
+    with pytest.raises(Incompatible, match="does not take rows of shape"):
+        reproduced(batch, nn.Linear(5, 3))

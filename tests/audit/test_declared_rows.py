@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from nacre.audit.declared_rows import DeclaredRows, declared_by
+from nacre.audit.model_security.batch_file import load_batch
 from nacre.cli.main import cli
 from nacre.core.errors import DataError, Incompatible
 from nacre.data import Column
@@ -198,22 +199,61 @@ def test_a_model_of_text_is_refused(tmp_path, monkeypatch):
         declared_by(tmp_path)
 
 
-def test_the_auditor_of_an_exported_model_hands_in_the_csv(tmp_path, monkeypatch):
-    """Raw rows, scaled ones, the run's folder and the exported one: the same figures."""
-    monkeypatch.chdir(tmp_path)
+def nacre(*words):
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with rows, the run that learnt from them, and what was exported of it."""
+    folder = tmp_path_factory.mktemp("bank")
     numbers = np.random.default_rng(0)
     age, weight = numbers.integers(0, 100, 100), numbers.integers(0, 200, 100)
     sex = numbers.choice(["f", "m"], 100)
     ill = np.where(age + weight / 2 + 20 * (sex == "m") > 110, "ill", "well")
     rows = list(zip(age, weight, sex, ill, strict=True))
-    written(Path("rows.csv"), ("age", "weight", "sex", "ill"), *rows)
-    Path("recipe.yaml").write_text(RECIPE)
+    written(folder / "rows.csv", ("age", "weight", "sex", "ill"), *rows)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    assert nacre("train", folder / "recipe.yaml", "--into", folder / "run").exit_code == 0
+    assert nacre("export", folder / "run", "--into", folder / "out").exit_code == 0
+    return folder, rows
 
-    def nacre(*words):
-        return CliRunner().invoke(cli, [str(word) for word in words])
 
-    assert nacre("train", "recipe.yaml", "--into", "run").exit_code == 0
-    assert nacre("export", "run", "--into", "out").exit_code == 0
+@pytest.fixture
+def bank(trained, monkeypatch):
+    """The same as the working directory; its rows."""
+    monkeypatch.chdir(trained[0])
+    shutil.rmtree("attack", ignore_errors=True)
+    return trained[1]
+
+
+def held(folder):
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_an_interrupt_leaves_a_run_as_it_was(bank, monkeypatch):
+    assert nacre("audit", "run").exit_code == 0
+    before = held(Path("run"))
+    assert Path("run/local/attacks/protected-1.safetensors") in before
+
+    def interrupted(probed):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nacre.audit.model_security.classes.signs", interrupted)
+        run = nacre("audit", "run")
+    assert run.exit_code == 130 and "interrupted; every file in run is whole" in run.output
+    assert held(Path("run")) == before
+    again = nacre("audit", "run", "--rescore", "--json")
+    assert again.exit_code == 0, again.output
+    (found,) = json.loads(Path("run/local/findings.json").read_text())["findings"]
+    assert json.loads(again.stdout)["rescored"]["protected-1"]["value"] == found["value"]
+    assert held(Path("run")) == before
+
+
+def test_the_auditor_of_an_exported_model_hands_in_the_csv(bank):
+    """Raw rows, scaled ones, the run's folder and the exported one: the same figures."""
+    rows, ill = bank, np.array([row[3] for row in bank])
     scaled = [(a / 50 - 1, w / 100 - 1, int(s == "f"), int(s == "m"), y) for a, w, s, y in rows]
     written(Path("scaled.csv"), ("age", "weight", "sex=f", "sex=m", "ill"), *scaled)
     found = []
@@ -244,3 +284,32 @@ def test_the_auditor_of_an_exported_model_hands_in_the_csv(tmp_path, monkeypatch
     assert run.exit_code == 2 and "--range is for a model that does not say" in run.output
     run = nacre("audit", "--model", "out", "--data", "rows.csv", "--radius", 1, "--label", "sx")
     assert run.exit_code == 2 and "--label" in run.output
+
+
+def test_a_threat_from_a_file_holds_in_the_columns_own_units(bank):
+    Path("threat.yaml").write_text(
+        "nacre: 1\nthreat:\n  kind: table\n  columns:\n"
+        "    weight: {reach: 30, integer: true, only: decrease}\n    sex: {}\n"
+    )
+    words = ["audit", "--model", "out", "--data", "rows.csv", "--threat", "threat.yaml"]
+    run = nacre(*words, "--effort", "quick", "--json")
+    assert run.exit_code == 0, run.output
+    (finding,) = json.loads(run.stdout)["findings"]
+    assert finding["details"]["ball"]["kind"] == "table"
+    assert finding["value"] < finding["details"]["clean"]["value"]
+    batch = load_batch(Path("attack"), "batch")
+    before, after = batch.clean * batch.space.scale + batch.space.offset, batch.attacked_raw()
+    moved = (after - before)[batch.stage >= 0]
+    assert bool((moved[:, 0] == 0).all()) and float(moved[:, 1].min()) >= -30.001
+    assert float(moved[:, 1].max()) <= 0.001
+    assert nacre("audit", "--model", "out", "--rescore").exit_code == 0
+    Path("threat.yaml").write_text(
+        "nacre: 1\nthreat: {kind: table, columns: {wieght: {reach: 3}}}\n"
+    )
+    run = nacre(*words)
+    assert run.exit_code == 2 and "'wieght': the nearest name is 'weight'" in run.output
+    Path("threat.yaml").write_text("nacre: 1\nthreat: {kind: linf, radius: -3}\n")
+    run = nacre(*words)
+    assert run.exit_code == 2 and "threat.yaml:2 `threat.radius`" in run.output
+    run = nacre(*words, "--radius", "1")
+    assert run.exit_code == 2 and "--radius or --threat" in run.output

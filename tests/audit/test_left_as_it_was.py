@@ -84,7 +84,7 @@ CASES = {
     "numbers": Evasion(ball=Ball(radius=0.3), effort="quick", steps=2),
 }
 
-MOST = 12  # faults in a case
+MOST = 8  # faults in a case
 FAULTS = [(RuntimeError("x"), CallFailed), (KeyboardInterrupt(), KeyboardInterrupt)]
 
 

@@ -20,6 +20,7 @@ from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.audit.answers import require_reads
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Task
 from nacre.core.random import digest
@@ -119,6 +120,7 @@ def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
     asked = PointsAsked(
         batch.task, batch.outputs, batch.attacked, batch.label, batch.towards, batch.width
     )
+    require_reads(model, batch.attacked)
     with untouched(model):
         _, _, broken = asked(model)
     region = batch.threat.region(batch.space)
