@@ -7,12 +7,14 @@ import torch
 from click.testing import CliRunner
 
 from nacre.audit.bounds import clopper_pearson
+from nacre.audit.run import audit_run
 from nacre.cli.main import cli
 from nacre.core.errors import Incompatible, RecipeError
 from nacre.core.files import load_tensors
 from nacre.models import load
+from nacre.models.callables import Code
 from nacre.planning.plan import plan
-from nacre.runs.run import open_run
+from nacre.runs.run import open_run, train
 from tests.data.tokenizer_folders import encoder
 from tests.models.transformer_folders import folder_of
 from tests.training.tiny import CENTRAL, recipe, text
@@ -42,9 +44,30 @@ def place(tmp_path):
         for i in range(100):
             word = ("bad", "good")[i % 2]
             said = [["a", "b", "c", "film"][(i // k) % 4] for k in (2, 3, 5)]
-            row = {"text": " ".join([*said[: i % 3 + 1], word, "!", *said[i % 2 :]]), "label": word}
+            row = {"text": " ".join([*said[: i % 3 + 1], word, "]", *said[i % 2 :]]), "label": word}
             file.write(json.dumps(row) + "\n")
+    (tmp_path / "own.py").write_text(OWN)
     return tmp_path
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Bag(nn.Module):
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+        self.table = nn.Embedding(tokens, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, features):
+        real = (features >= 0).unsqueeze(-1).float()
+        return self.head((self.table(features.long().clamp(min=0)) * real).sum(1))
+
+def bag(tokens):
+    return Bag(tokens)
+"""
 
 
 def _nacre(*words):
@@ -141,6 +164,25 @@ def test_a_plain_evasion_takes_words_and_a_random_search_follows(place):
     assert names == ["word substitution", "word search, 100 queries"]
 
 
+def _own(tokens):
+    return {"kind": "python", "call": "own:bag", "arguments": {"tokens": tokens}}
+
+
+def test_a_model_of_ones_own_is_read_by_pieces_of_public_text(place):
+    """Padding is left as the model is given it, for nothing says that it is masked."""
+    (place / "public.jsonl").write_text((place / "reviews.jsonl").read_text())
+    asked = recipe(
+        place, TEXT, model=_own(300), data__tokenizer={"kind": "bpe", "vocabulary": 300},
+        data__public={"path": "public.jsonl"}, data__length=24,
+    )  # fmt: skip
+    run = train(plan(asked), place / "own")
+    (found,) = audit_run(open_run(run.path, code=Code(runs=True)))
+    assert found.details["stages"][0]["tried"] > 0
+    for row in found.details["texts"]:
+        for part in row["words"]:
+            assert part["now"] is None or (part["text"] + part["now"]).isalpha()
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "said"),
     [
@@ -150,8 +192,8 @@ def test_a_plain_evasion_takes_words_and_a_random_search_follows(place):
         ({"audit": ["membership", {**EVASION, "restarts": 3}]}, "audit[1].restarts", "leave it"),
         ({"audit": [{"kind": "certificate", "ball": {"kind": "l2", "radius": 1.0}}]}, "audit[0]",
          "leave it out for text"),
-        ({"data__tokenizer": {"kind": "bytes"}, "model": {"kind": "python", "call": "own:reader"}},
-         "audit[0]", "single bytes"),
+        ({"data__tokenizer": {"kind": "bytes"}, "model": _own(257)}, "audit[0]",
+         "single bytes"),
         ({"data__task": "regression", "data__classes": None, "model__task": "regression"},
          "audit[0]", "the task is regression"),
     ],
