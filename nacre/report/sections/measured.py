@@ -47,6 +47,7 @@ from nacre.report.sections.numbers import (
     whole,
 )
 from nacre.report.sections.pictures import difference, png
+from nacre.report.sections.texts import changed_texts, radius_axis
 from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
 
 
@@ -152,12 +153,11 @@ def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
             drawn.append(_radii("certified", certified, tone=1))
         ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
         caption = f"Accuracy {ends}, {moved_by(evidence, entry) or 'as inputs move further'}."
-        words = Caption(
-            name=f"{entry['audit']}-curve", title="Accuracy by radius", description=caption
-        )
-        svg = charts.lines(words, drawn, x=("radius", number_text), y=("accuracy", whole))
+        title, x = radius_axis(entry)
+        words = Caption(name=f"{entry['audit']}-curve", title=title, description=caption)
+        svg = charts.lines(words, drawn, x=x, y=("accuracy", whole))
         proven = " Below it what a certificate proves." if certified else ""
-        figures.append(Figure(svg, "Accuracy by radius", f"{caption}{proven} The axis is cut."))
+        figures.append(Figure(svg, title, f"{caption}{proven} The axis is cut."))
     if found := entry["details"].get("poisoning"):
         figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):
@@ -223,14 +223,17 @@ def examples_section(evidence: Evidence) -> Section | None:
     """Attacked public inputs, for people to look at; None where there are none."""
     pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
     rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
-    if not pictures and not rows:
+    texts = [text for entry in evidence["findings"] for text in entry["details"].get("texts", [])]
+    if not pictures and not rows and not texts:
         return None
-    blocks: list[AnyBlock] = [
-        TextBlock(
-            "Public test rows whose right answer an attack changed, each at the smallest of the "
-            "tried radii that did."
+    blocks = changed_texts(texts) if texts else list[AnyBlock]()
+    if pictures or rows:
+        blocks.append(
+            TextBlock(
+                "Public test rows whose right answer an attack changed, each at the smallest of "
+                "the tried radii that did."
+            )
         )
-    ]
     if pictures:
         blocks.append(Gallery([_example(picture) for picture in pictures]))
     charted = [_moved(row, place) for place, row in enumerate(rows, start=1)]
