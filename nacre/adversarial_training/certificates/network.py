@@ -14,7 +14,7 @@ import copy
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,9 @@ class Affine:
     transpose: LinearMap
     """<a, linear(x)> = <transpose(a), x>."""
     constant: Tensor  # (*out)
+    terms: int  # products that one entry is the sum of at most, the constant included
+    sizes: Tensor | None = None
+    """(*out) sizes of what the constant is the sum of, where that is more than one number."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,8 @@ class _GraphReader(fx.Interpreter):
             case nn.Conv2d() if module.padding_mode == "zeros" and len(before) == 3:
                 return _convolution(source, module, before, after)
             case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
-                return _derived(source, module, module, before, torch.zeros_like(value[0]))
+                whole = math.prod(before[-2:]) + 1
+                return _derived(source, module, module, before, torch.zeros_like(value[0]), whole)
             case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_var is not None:
                 return _normalised(source, module, after)
             case _:
@@ -282,6 +286,10 @@ class _GraphReader(fx.Interpreter):
                 return _scaled(source, one / other, zero)
 
 
+_SCALED = 16
+"""Roundings of a scaling at most: batch normalisation subtracts, takes a root, divides, multiplies
+and adds, in any order."""
+
 _RESHAPES = (torch.flatten, torch.reshape, "flatten", "view", "reshape")
 _ARITHMETIC: dict[Any, str] = {
     operator.add: "+", torch.add: "+", "add": "+", operator.sub: "-", torch.sub: "-", "sub": "-",
@@ -298,6 +306,7 @@ def _matrix(source: int, weight: Tensor, bias: Tensor) -> Affine:
         magnitude=lambda x: x @ weight.abs().T,
         transpose=lambda a: a @ weight,
         constant=bias.detach(),
+        terms=weight.shape[1] + 1,
     )
 
 
@@ -308,6 +317,7 @@ def _scaled(source: int, factor: Tensor, constant: Tensor) -> Affine:
         magnitude=lambda x: x * factor.abs(),
         transpose=lambda a: a * factor,
         constant=constant,
+        terms=_SCALED,
     )
 
 
@@ -324,7 +334,9 @@ def _normalised(
     shift = -mean * factor + (module.bias if module.affine else 0)
     width = (-1, *[1] * (len(after) - 1))
     ones = torch.ones(after, dtype=torch.float64)
-    return _scaled(source, ones * factor.reshape(width), ones * shift.reshape(width))
+    made = _scaled(source, ones * factor.reshape(width), ones * shift.reshape(width))
+    sizes = (mean * factor).abs() + (module.bias.abs() if module.affine else 0)
+    return replace(made, sizes=ones * sizes.reshape(width))
 
 
 def _convolution(
@@ -333,19 +345,21 @@ def _convolution(
     weight, bias = module.weight.detach(), module.bias
     settings: tuple[Any, ...] = (module.stride, module.padding, module.dilation, module.groups)
     zero = torch.zeros(after, dtype=torch.float64)
+    terms = weight[0].numel() + 1
 
     def through(kernel: Tensor) -> LinearMap:
         return lambda x: F.conv2d(x, kernel, None, *settings)
 
     if isinstance(module.padding, str):
         constant = zero + (bias.detach()[:, None, None] if bias is not None else 0)
-        return _derived(source, through(weight), through(weight.abs()), before, constant)
+        return _derived(source, through(weight), through(weight.abs()), before, constant, terms)
     return Affine(
         source,
         linear=through(weight),
         magnitude=through(weight.abs()),
         transpose=lambda a: conv2d_input((len(a), *before), weight, a, *settings),
         constant=zero + (bias.detach()[:, None, None] if bias is not None else 0),
+        terms=terms,
     )
 
 
@@ -358,12 +372,14 @@ def _reshaped(source: int, before: tuple[int, ...], after: tuple[int, ...]) -> A
         magnitude=lambda x: x.reshape(len(x), *after),
         transpose=lambda a: a.reshape(len(a), *before),
         constant=torch.zeros(after, dtype=torch.float64),
+        terms=0,
     )
 
 
 def _derived(
-    source: int, linear: LinearMap, magnitude: LinearMap, before: tuple[int, ...], constant: Tensor
-) -> Affine:
+    source: int, linear: LinearMap, magnitude: LinearMap, before: tuple[int, ...], constant: Tensor,
+    terms: int,
+) -> Affine:  # fmt: skip
     """A linear step whose transpose is taken from its derivative."""
 
     def transpose(a: Tensor) -> Tensor:
@@ -371,4 +387,4 @@ def _derived(
             x = torch.zeros(len(a), *before, dtype=a.dtype, requires_grad=True)
             return torch.autograd.grad(linear(x), x, a)[0]
 
-    return Affine(source, linear, magnitude, transpose, constant)
+    return Affine(source, linear, magnitude, transpose, constant, terms)

@@ -14,7 +14,7 @@ from nacre.adversarial_training.certificates.network import Network, network_of
 from nacre.adversarial_training.certificates.propagation import (
     interval_margins,
     linear_margins,
-    slack,
+    unit_of,
 )
 from nacre.adversarial_training.certificates.smoothing import VoteCount, certified_radii
 from nacre.adversarial_training.evaluation.access import LabelOnly, Scorer
@@ -67,7 +67,10 @@ class Certificate(Protocol):
         ...
 
 
-MarginBounds = Callable[[Network, Region, Tensor, Tensor], Tensor]
+MarginBounds = Callable[[Network, Region, Tensor, Tensor, float], Tensor]
+
+_LEAST = 1e-30
+"""What a margin has to exceed: above what numbers too small for all digits could add up to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,7 @@ class _Propagated:
     ) -> Tensor:
         """(G, R) bool. Raises `Incompatible` for layers without a bound, by name."""
         network, margins = network_of(model, tuple(rows.clean.shape[1:])), type(self).margins
+        unit = unit_of(model)
         found = torch.zeros(len(regions), len(rows), dtype=torch.bool)
         left, clean = torch.arange(len(rows)), rows.clean.detach().cpu()
         for place, region in enumerate(regions):
@@ -96,8 +100,7 @@ class _Propagated:
             # passes there is a looseness of the bounds, which is left alone.
             for part in left.split(self.batch):
                 centre, label = clean[part], rows.label[part].cpu()
-                least = margins(network, region, centre, label)
-                found[place, part] = least > slack(network, centre)
+                found[place, part] = margins(network, region, centre, label, unit) > _LEAST
             left = left[found[place, left]]
             if shown is not None:
                 shown(place + 1, len(regions))

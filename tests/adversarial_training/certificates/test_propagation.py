@@ -7,11 +7,17 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Ball
-from nacre.adversarial_training.certificates import propagation
+from nacre.adversarial_training.certificates import CROWN, IBP, propagation
 from nacre.adversarial_training.certificates.extremes import longest, over_region
 from nacre.adversarial_training.certificates.network import network_of
-from nacre.adversarial_training.certificates.propagation import interval_margins, linear_margins
+from nacre.adversarial_training.certificates.propagation import (
+    interval_margins,
+    linear_margins,
+    unit_of,
+)
+from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.core.errors import Incompatible
+from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 
 KINDS = ("linf", "l2", "l1")
@@ -173,3 +179,61 @@ def test_inputs_that_are_no_numbers_are_not_certified():
     x = torch.tensor([[float("nan"), 0.0]]).double()
     for made in METHODS.values():
         assert not bool(made(net, region, x, torch.tensor([0])) > 0)
+
+
+def cancelling(size):
+    """Scores (relu(size (8 x + 1)) - relu(size (8 x + 1) - 0.125) - 0.05, 0): class 0 by 0.075 for
+    exact numbers, while the entries that cancel are of up to nine times that size."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[8 * size], [8 * size]]))
+        model[0].bias.copy_(torch.tensor([size, size - 0.125]))
+        model[2].weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
+        model[2].bias.copy_(torch.tensor([-0.05, 0.0]))
+    return model.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("size", "dtype", "whole"),
+    [(1.0, torch.float32, True), (1e6, torch.float32, False), (100.0, torch.float16, False)],
+)
+def test_no_certified_row_is_broken_by_the_rounding_of_the_model(kind, size, dtype, whole):
+    model = cancelling(size).to(dtype)
+    x = torch.rand(64, 1, generator=torch.Generator().manual_seed(0))
+    rows = Inputs(torch.arange(64), torch.arange(64), x, torch.zeros(64, dtype=torch.int64))
+    space = FeatureSpace((1,), low=torch.tensor(0.0), high=torch.tensor(1.0))
+    region = Ball(kind=kind, radius=0.001).region(space)
+    broken = torch.zeros(64, dtype=torch.bool)
+    for share in torch.linspace(-1, 1, 101):
+        moved = region.project(x + 0.001 * share, x)
+        broken |= rows.broken(model(moved.to(dtype)))
+    assert bool(broken.any()) is not whole
+    for method in (IBP(), CROWN()):
+        (proved,) = method.certify(model, [region], rows, Source(bytes(32)))
+        assert not bool((proved & broken).any())
+    assert bool(proved.all()) is whole  # by CROWN, where rounding leaves the margin standing
+
+
+@methods
+@kinds
+def test_rounding_lowers_a_margin_by_little(method, kind):
+    model = network(6, (8, 24, 24, 24, 4)).float()
+    net, region = network_of(model, (8,)), Ball(kind=kind, radius=0.1).region(FeatureSpace((8,)))
+    x = torch.randn(40, 8)
+    label = net(x.double()).argmax(1)
+    exact, rounded = (METHODS[method](net, region, x, label, u) for u in (0.0, unit_of(model)))
+    assert unit_of(model) == 2**-24
+    assert ((exact - rounded > 0) & (exact - rounded < 1e-3)).all()
+
+
+def test_what_cancels_inside_a_normalisation_counts_with_its_size():
+    """The constant is 0, and float32 has lost the input beside the mean."""
+    layer = nn.BatchNorm1d(2, eps=0.0).eval()
+    with torch.no_grad():
+        layer.running_mean.fill_(1e8)
+        layer.bias.fill_(1e8)
+    net = network_of(nn.Sequential(layer, nn.Linear(2, 2)), (2,))
+    region = Ball(radius=0.1).region(FeatureSpace((2,)))
+    x, label = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    assert float(interval_margins(net, region, x, label, 2**-24)) < -1
