@@ -276,6 +276,14 @@ class Average:
     def __post_init__(self) -> None:
         require.below_one(decay=self.decay)
 
+    def sentence(self) -> str:
+        """What becomes of the weights.
+
+        >>> Average(decay=0.98).sentence()
+        'the finished model is a moving average of the weights, decay 0.98'
+        """
+        return f"the finished model is a moving average of the weights, decay {self.decay:g}"
+
     def memory(self, done: int) -> float:
         """The share that is kept at step `done`, counted from 1: less at first, so that the
         weights of the start are soon forgotten.

@@ -34,14 +34,6 @@ def declared_sizes(recipe: Recipe) -> Sizes:
         refuse(recipe, "federated_learning.parties", str(error))
 
 
-def row_steps(recipe: Recipe) -> int:
-    """Steps over the rows of one holder."""
-    federation = recipe.federated_learning
-    if federation is None:
-        return recipe.training.steps
-    return federation.rounds * federation.local.steps
-
-
 def evaluation_draws(recipe: Recipe, rate: float, steps: int) -> int:
     """Draws of a protected figure: as many as show each unit once on average, and a tenth of the
     steps at most, so that it adds little to the price. 0 where the recipe asks for none."""
@@ -61,7 +53,7 @@ def held_out_expected(recipe: Recipe, mechanism: Mechanism) -> float:
 
 def over_rows(recipe: Recipe, size: int) -> Mechanism:
     """What happens over the rows of one holder."""
-    privacy, steps = recipe.privacy_of_rows, row_steps(recipe)
+    privacy, steps = recipe.privacy_of_rows, recipe.row_steps
     sampling = pieces.sampling(recipe, size)
     noise: Noise = UNPROTECTED if recipe.differential_privacy is None else NOT_YET
     if privacy is not None:

@@ -34,7 +34,6 @@ from nacre.planning.mechanisms import (
     declared_sizes,
     over_parties,
     over_rows,
-    row_steps,
 )
 from nacre.planning.pricing import charged, priced, searched
 from nacre.planning.protection import Protection, protection_for, protection_of
@@ -341,6 +340,6 @@ def _estimate(recipe: Recipe, model: nn.Module, schema: Schema) -> Estimate:
     space = schema.space()
     federation = recipe.federated_learning
     holders = 1.0 if federation is None else federation.expected()
-    steps = math.ceil(holders * row_steps(recipe))
+    steps = math.ceil(holders * recipe.row_steps)
     found = estimate(recipe, part, schema, space, steps)
     return replace(found, parameters=sum(p.numel() for p in model.parameters()))

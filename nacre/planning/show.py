@@ -20,6 +20,7 @@ from nacre.planning.mechanisms import held_out_expected
 from nacre.planning.plan import Plan
 from nacre.planning.search_facts import SearchFacts
 from nacre.planning.shares_of_noise import noised_grid, observers
+from nacre.recipe.sections import Training
 from nacre.statistics.votes import VOTE
 from nacre.training.pieces import learnt_task
 
@@ -53,7 +54,7 @@ def _what(plan: Plan) -> Table:
     table.add_row("steps", _steps(plan))
     if plan.priced and plan.priced[0].mechanism.evaluation:
         table.add_row("protected figure", _draws(plan, plan.priced[0]))
-    table.add_row("optimizer", plan.recipe.training.optimizer.sentence())
+    table.add_row("optimizer", _updates(plan.recipe.training))
     for audit in plan.recipe.audit:
         table.add_row("audit", audit.sentence())
     noise = words.noise_words(plan.recipe)
@@ -68,6 +69,11 @@ def _what(plan: Plan) -> Table:
         cost += f" of one trial ({plan.search.how_many()})"
     table.add_row("cost", cost + words.not_in_the_cost(plan.recipe))
     return table
+
+
+def _updates(training: Training) -> str:
+    said = training.optimizer.sentence()
+    return said if training.average is None else f"{said}; {training.average.sentence()}"
 
 
 def _model(plan: Plan) -> str:

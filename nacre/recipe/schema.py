@@ -111,6 +111,14 @@ class Recipe:
         return privacy.rows_per_unit if privacy is not None else None
 
     @property
+    def row_steps(self) -> int:
+        """Steps over the rows of one holder, in the whole run."""
+        federation = self.federated_learning
+        if federation is None:
+            return self.training.steps
+        return federation.rounds * federation.local.steps
+
+    @property
     def privacy_of_rows(self) -> Privacy | None:
         """The promise that steps over rows are noised for: to rows or groups of them. None where
         nothing, or whole parties alone, are protected."""

@@ -35,7 +35,7 @@ from nacre.runs.released import Log
 from nacre.runs.rows import Holdings
 from nacre.training import pieces
 from nacre.training.averaged_weights import Averaged
-from nacre.training.curve import figure_in_words, figures
+from nacre.training.curve import figures, point_in_words
 from nacre.training.devices.portions import Devices
 from nacre.training.fit import fit
 from nacre.training.holders import Setting, fixed, guard_of
@@ -261,7 +261,7 @@ class _Watcher:
     def _note(self, done: int) -> str:
         """The last public figure; of a round also what it took."""
         curve = self._outcome.curve
-        figure = figure_in_words(curve[-1], self._shown) if curve else ""
+        figure = point_in_words(curve[-1], self._shown) if curve else ""
         if not self._plan.federated:
             return figure
         before, self._before = self._before, time.monotonic()

@@ -28,6 +28,22 @@ def figure_in_words(point: Mapping[str, float], name: FigureName) -> str:
     return f"public {kind.words} {found:.1%}" if kind.share else f"public {kind.words} {found:.3g}"
 
 
+def point_in_words(point: Mapping[str, float], name: FigureName) -> str:
+    """What a point of a curve knows of public rows: the figure, where the model was asked without
+    an attack, and the accuracy under the PGD of a guard, where there is one.
+
+    >>> point_in_words({"accuracy": 0.9, "loss": 0.7, "fgsm": 0.6, "pgd": 0.5}, "accuracy")
+    'public accuracy 90.0%, under PGD 50.0%'
+    >>> point_in_words({"fgsm": 0.6, "pgd": 0.5}, "accuracy")
+    'public accuracy under PGD 50.0%'
+    """
+    clean = figure_in_words(point, name) if "loss" in point else ""
+    if "pgd" not in point:
+        return clean
+    share = f"under PGD {point['pgd']:.1%}"
+    return f"{clean}, {share}" if clean else f"public accuracy {share}"
+
+
 def figures(
     model: nn.Module, task: Task, rows: Rows, names: Collection[FigureName] = ()
 ) -> dict[str, float]:

@@ -139,7 +139,10 @@ class Workplace:
         losses = pieces.losses(recipe, setting.schema, setting.space)
         wrapped = UnitLosses(own, losses)
         self._minibatches = Minibatches(
-            wrapped, pieces.shape(recipe) is not None, recipe.execution.microbatch
+            wrapped,
+            pieces.shape(recipe) is not None,
+            recipe.execution.microbatch,
+            recipe.row_steps if pieces.grows(recipe) else None,
         )
         self._stacked = Stacked.of(recipe, wrapped)
         self._unmoved, self._fixed = Unmoved(own), fixed(own)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Standard
-from nacre.adversarial_training.objectives import at
+from nacre.adversarial_training.objectives import at, without_stopped_rows
 from nacre.core.parts import Objective, Sampling, Task
 from nacre.core.swapped import unmoved
 from nacre.core.types import Batch, FeatureSpace
@@ -41,7 +41,10 @@ def learnt_task(recipe: Recipe, schema: Schema) -> AnyTask:
 def objective(recipe: Recipe, task: Task, space: FeatureSpace) -> Objective:
     """The recipe's adversarial objective, or the plain loss."""
     option = recipe.adversarial_training
-    return Standard(task) if option is None else option.build(task, space)
+    if option is None:
+        return Standard(task)
+    built = option.build(task, space)
+    return without_stopped_rows(built) if isinstance(clip(recipe), Unclipped) else built
 
 
 def losses(recipe: Recipe, schema: Schema, space: FeatureSpace) -> Objective:
@@ -104,12 +107,17 @@ def sums(
     return _compiled(recipe, chosen, why, model, random_batch(recipe, schema, units), decided)
 
 
+def grows(recipe: Recipe) -> bool:
+    """Whether the threat grows over the first steps of the run."""
+    return recipe.adversarial_training is not None and recipe.adversarial_training.ramp is not None
+
+
 def scheduled(recipe: Recipe, sums: RowSum) -> Callable[[int], RowSum]:
-    """The sum of each step: the same one, but for a threat that grows over the first steps."""
-    option, total = recipe.adversarial_training, recipe.training.steps
-    if option is None or option.ramp is None:
+    """The sum of each step, counted from the start of the run, and in a federation over the local
+    steps of all rounds: the same one, but for a threat that grows over the first of them."""
+    if not grows(recipe):
         return lambda step: sums
-    return lambda step: sums.minimising(at(sums.objective, step / total))
+    return lambda step: sums.minimising(at(sums.objective, step / recipe.row_steps))
 
 
 def _compiled(

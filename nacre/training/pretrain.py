@@ -81,7 +81,7 @@ def public_training(
     sampling = ShuffledSampling().build(min(recipe.training.batch, len(rows)), len(rows))
     parts = Parts(
         sampling=sampling,
-        sums=lambda step: Whole(objective),
+        sums=pieces.scheduled(recipe, Whole(objective)),
         noise=NoNoise(because="the rows are public"),
         adjacency="add_or_remove",
     )

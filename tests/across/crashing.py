@@ -1,7 +1,8 @@
 """`nacre`, with a fault of its own: what a machine does that is switched off, or a line that drops.
 
-python -m tests.across.crashing killed FIRST LAST -- WORDS    a server, killed at message FIRST,
-    then resumed and killed at message FIRST + 1, … LAST, then resumed to its end: its exit code
+python -m tests.across.crashing killed POINT … -- WORDS    a server, killed at the first of these
+    messages, then resumed and killed at the second of them, …, then resumed to its end: its exit
+    code
 python -m tests.across.crashing without-objects COUNT -- WORDS    a party whose first COUNT
     answers are announced to the SuperLink and their parts never sent
 """
@@ -18,9 +19,9 @@ from nacre.cli.main import main
 from nacre.federated_learning.flower import node, superlink
 
 
-def killed(first: int, last: int, words: list[str]) -> int:
+def killed(points: list[int], words: list[str]) -> int:
     """Each try is a fork, so that Python starts once."""
-    for point in range(first, last + 1):
+    for point in points:
         child = os.fork()
         if child == 0:
             _dies_at(point)
@@ -79,5 +80,5 @@ if __name__ == "__main__":
     fault, *numbers = sys.argv[1:split]
     rest = sys.argv[split + 1 :]
     if fault == "killed":
-        raise SystemExit(killed(int(numbers[0]), int(numbers[1]), rest))
+        raise SystemExit(killed([int(number) for number in numbers], rest))
     raise SystemExit(without_objects(int(numbers[0]), rest))

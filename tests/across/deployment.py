@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from nacre.runs.federation.agreed import agreed_digest
 from tests.across.houses import NAMES, Houses
 
 BIN = Path(sys.executable).parent
+
+_KEYS: list[tempfile.TemporaryDirectory[str]] = []
+"""Keys and roster of the first deployment of this process."""
 
 
 def free_port() -> int:
@@ -97,11 +101,18 @@ class Deployment:
         }
 
     def prepare(self) -> None:
-        """Makes keys, roster, recipes and policies."""
-        self.nacre("federate", "keys", "server", "--host", "127.0.0.1", "--into", self.at("server"))
-        for name in NAMES:
-            self.nacre("federate", "keys", name, "--into", self.at(name))
-        self.nacre("federate", "roster", *self.cards(), "-o", str(self.folder / "roster.json"))
+        """Makes keys, roster, recipes and policies. Deployments of one process of tests have the
+        same keys: what makes them starts six programs."""
+        roster = self.folder / "roster.json"
+        if _KEYS and not self._show:
+            made = Path(_KEYS[0].name)
+            shutil.copytree(made / "keys", self.keys)
+            shutil.copy(made / "roster.json", roster)
+        else:
+            self._make_keys(roster)
+            _KEYS[:] = [tempfile.TemporaryDirectory(prefix="nacre-keys-")]
+            shutil.copytree(self.keys, Path(_KEYS[0].name) / "keys")
+            shutil.copy(roster, _KEYS[0].name)
         for name in (*NAMES, "server"):
             (self.folder / name / "recipe.yaml").write_text(self.houses.text(name))
             own = loads(self.houses.text(name), folder=self.folder / name)
@@ -111,6 +122,12 @@ class Deployment:
                 "  client: {epsilon: 60, delta: 0.01}\n"
                 "minimum_cohort: 3\nsecure_sum: false\n"
             )
+
+    def _make_keys(self, roster: Path) -> None:
+        self.nacre("federate", "keys", "server", "--host", "127.0.0.1", "--into", self.at("server"))
+        for name in NAMES:
+            self.nacre("federate", "keys", name, "--into", self.at(name))
+        self.nacre("federate", "roster", *self.cards(), "-o", str(roster))
 
     def at(self, name: str) -> str:
         """The folder of the keys of a side."""

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -9,8 +7,10 @@ from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import Cascade, Series
 from nacre.adversarial_training.evaluation.efforts import cascade, table_cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages import square
 from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.stages.square import Square
+from nacre.adversarial_training.evaluation.survivors import hunt
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 
@@ -74,39 +74,56 @@ def _one_row_found(stage, to_reach):
     return found, scorer.queries
 
 
-@pytest.mark.parametrize(("to_reach", "steps"), [(2.5, 23), (1.9, 101)])
-def test_a_row_that_has_not_come_half_way_at_the_first_checkpoint_has_ended(to_reach, steps):
-    # The edge of the ball is 1: of 2.5 that is two fifths of the way, of 1.9 more than half.
+@pytest.mark.parametrize(
+    ("to_reach", "steps"), [(10.0, 6), (5.0, 11), (2.5, 16), (1.9, 26), (1.2, 56), (1.03, 101)]
+)
+def test_a_row_of_which_too_much_is_missing_after_a_twentieth_of_the_steps_has_ended(
+    to_reach, steps
+):
+    # The edge of the ball is 1: four fifths of 5 are missing, where 5 steps may leave 0.84, 10 may
+    # leave 0.71, 15 0.59, 20 a half, 25 0.42, 50 0.18 and 55 0.15.
     _, spent = _one_row_found(AutoPGD(way=0.5), to_reach)
     assert spent.backwards == steps
     _, spent = _one_row_found(AutoPGD(), to_reach)
     assert spent.backwards == 101
 
 
-def test_square_ends_a_row_whose_pace_does_not_bring_it_to_the_boundary():
-    # The first corners are all there is: nothing is gained after the first queries.
-    _, spent = _one_row_found(Square(queries=400, pace=3.0), 1.5)
-    assert spent.forwards == 20 + 2  # a twentieth; the caller scores the row before and after
-    _, spent = _one_row_found(Square(queries=400), 1.5)
-    assert spent.forwards == 400 + 2
+@pytest.mark.parametrize(
+    ("to_reach", "queries"), [(3.0, 150), (1.8, 250), (1.52, 300), (1.04, 1500)]
+)
+def test_square_ends_a_row_of_which_too_much_is_missing(monkeypatch, to_reach, queries):
+    # The corners are all there is. 0.69 may be missing after 100 queries, 0.58 after 150, 0.48
+    # after 200, 0.4 after 250, 0.33 after 300, 0.067 after 1500; 4 of 104 are missing of 1.04.
+    monkeypatch.setattr(square, "AHEAD", 1)
+    _, spent = _one_row_found(Square(queries=1500, way=0.6), to_reach)
+    # The clean row is scored once here, and once by the caller.
+    assert spent.forwards == queries + 2
+    _, spent = _one_row_found(Square(queries=300), to_reach)
+    assert spent.forwards == 300 + 1
 
 
-def test_square_waits_for_a_row_that_comes_nearer():
+@pytest.mark.parametrize(("missing", "queries"), [(99, 1300 + 1), (101, 250)])
+def test_square_waits_for_a_row_whose_missing_share_halves(monkeypatch, missing, queries):
+    monkeypatch.setattr(square, "AHEAD", 1)
+
     def predict(x):
-        # Each doubling of the queries brings the row nearer by as much; the 300th crosses.
-        predict.asked += len(x)
-        margin = torch.full((len(x), 1), math.log2(predict.asked / 300))
-        return torch.cat([torch.zeros(len(x), 1), margin], 1)
+        # Two fifths of the way may be missing after query 250, a fifth after query 500; the 1300th
+        # crosses.
+        predict.asked += 1
+        queries = predict.asked - 1  # after that for the clean row
+        margin = -1.0 if not queries else 1.0 if queries == 1300 else -missing / max(250, queries)
+        return torch.tensor([[0.0, margin]]).expand(len(x), 2)
 
     predict.asked = 0
     rows = Inputs(
         torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1, 1), torch.zeros(1).long()
     )
     region = Ball(radius=1.0).region(FeatureSpace((1,)))
-    found = Cascade((Square(queries=400, pace=3.0),))(
-        Scorer(predict), region, rows, Source(bytes(32))
+    hunted = hunt(
+        Square(queries=1500, way=0.6), Scorer(predict), region, rows, Source(bytes(32)), 1
     )
-    assert found.by.tolist() == [0]
+    assert predict.asked == 1 + queries
+    assert len(hunted.place) == 0  # asked once more, a row that crossed stands
 
 
 def test_steps_and_starts_take_the_place_of_the_efforts():

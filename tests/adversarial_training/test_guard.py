@@ -132,6 +132,7 @@ def test_a_run_that_collapses_ends_with_the_best_checkpoint(tmp_path, monkeypatc
     page = (tmp_path / "run" / "report.html").read_text()
     assert "fell from 60.0% to 10.0% while under FGSM it was 80.0%" in " ".join(page.split())
     assert "the model is that of step 2" in " ".join(page.split())
+    assert "under FGSM 80.0% to 80.0%; under PGD 30.0% to 10.0%." in " ".join(page.split())
 
 
 @pytest.mark.slow

@@ -43,6 +43,8 @@ def _variants(option, ball=BALL):
     else:
         yield option(attack=attack)
         yield option(attack=last)
+        yield option(attack=dataclasses.replace(attack, early_stop=1))
+        yield option(attack=dataclasses.replace(last, early_stop=0))
     if option in (Madry, Mart):
         yield from (option(attack=other(ball=ball)) for other in ATTACKS if other is not PGD)
     if option is Madry:

@@ -1,5 +1,7 @@
 """Training against attacks that a plan refuses, with the reason and the remedy."""
 
+from pathlib import Path
+
 import pytest
 
 from nacre.adversarial_training.objectives.refused import REFUSED
@@ -10,6 +12,7 @@ from tests.planning.test_clipping import DIGITS
 from tests.recipe.texts import SMALL
 from tests.training.tiny import CENTRAL, FEDERATED, changed, recipe
 
+ROOT = Path(__file__).parents[2]
 FAST = {"kind": "fast", "ball": {"radius": 0.2}}
 PRIVATE = """
 differential_privacy: {unit: example, epsilon: 4, delta: 1e-4}
@@ -38,10 +41,10 @@ def test_other_kinds_are_unknown_as_ever():
 
 
 @pytest.mark.slow
-def test_a_ramp_is_refused_in_a_federation(tmp_path):
-    option = FAST | {"ramp": {"share": 0.5}}
-    with pytest.raises(Incompatible, match="parties start theirs anew in each round; leave it"):
-        plan(recipe(tmp_path, FEDERATED, adversarial_training=option))
+def test_a_federation_may_have_a_ramp_at_no_other_price(tmp_path):
+    ramped = FAST | {"ramp": {"share": 0.5}}
+    found = [plan(recipe(tmp_path, FEDERATED, adversarial_training=o)) for o in (FAST, ramped)]
+    assert found[0].levels == found[1].levels
 
 
 @pytest.mark.slow
@@ -65,3 +68,16 @@ def test_batch_statistics_are_refused_with_an_attack_as_without(tmp_path):
     model = {"kind": "python", "call": "mine:net"}
     with pytest.raises(UnsupportedLayer, match=r"BatchNorm.*GroupNorm"):
         plan(recipe(tmp_path, CENTRAL, model=model, adversarial_training=FAST))
+
+
+@pytest.mark.slow
+def test_the_recipe_for_robustness_has_privacy_by_the_lines_of_its_comment(tmp_path):
+    """They are read from the file, so that what it promises is what runs."""
+    written = (ROOT / "recipes" / "robust.yaml").read_text(encoding="utf-8")
+    comment = [line[6:] for line in written.splitlines() if line.startswith("#     ")]
+    private = "\n".join(line for line in comment if not line.startswith("nacre run"))
+    whole = f"{written}\n{private}\n".replace("{run}", str(tmp_path))
+    open_plan = plan(loads(written, "robust.yaml", folder=tmp_path))
+    private_plan = plan(loads(whole, "robust.yaml", folder=tmp_path))
+    assert (open_plan.private, private_plan.private) == (False, True)
+    assert private_plan.recipe.adversarial_training == open_plan.recipe.adversarial_training

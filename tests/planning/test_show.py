@@ -10,7 +10,7 @@ from rich.console import Console
 from nacre.planning.plan import Plan, plan
 from nacre.planning.show import plan_tables
 from tests.planning.unequal import of_sizes
-from tests.training.tiny import FEDERATED, recipe
+from tests.training.tiny import CENTRAL, FEDERATED, recipe
 
 
 def shown(planned: Plan) -> str:
@@ -32,6 +32,16 @@ def test_many_accounts_that_are_alike_are_one_line(tmp_path: Path) -> None:
         assert len(listed) == 1
         assert ("and 4 others" in listed[0]) == (count == 5)
         assert ("/p1" in text) == (count == 2)
+
+
+def test_an_average_of_the_weights_is_said_beside_the_optimizer(tmp_path: Path) -> None:
+    said = "Adam, step size 0.001, betas 0.9 and 0.999"
+    for average, more in (
+        (None, ""),
+        ({"decay": 0.98}, "; the finished model is a moving average of the weights, decay 0.98"),
+    ):
+        text = shown(plan(recipe(tmp_path, CENTRAL, training__average=average)))
+        assert [line for line in text.splitlines() if line.rstrip().endswith(f"{said}{more}")]
 
 
 def test_many_accounts_that_differ_are_ranges_between_the_smallest_and_the_largest(

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from nacre.adversarial_training import PGD, Ball, Madry, Ramp
+from nacre.adversarial_training.objectives import at
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Objective
 from nacre.core.random import Source
@@ -16,7 +18,7 @@ from nacre.data.units import Units
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.federated_learning.local.kept import InMemory
-from nacre.gradient_clipping import ByNorm, ByValue, Unclipped, Whole
+from nacre.gradient_clipping import ByNorm, ByValue, Flat, Unclipped, Whole
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 from nacre.models import task_for
 from nacre.recipe.load import loads
@@ -87,6 +89,34 @@ def test_they_are_the_steps_of_fit(sampling, shape):
     assert _near(found, _fitted(_model(), rows, sampling, 5, shape))
     assert _near(found, _plain(_model(), rows, sampling, 5, shape, microbatch=5))
     assert not _near(found, detached(trainable(_model())), 1e-2)
+
+
+def test_a_growing_threat_is_that_of_fit_from_any_step_on():
+    attack = PGD(ball=Ball(radius=0.5), steps=3, random_start=False)
+    option = Madry(attack=attack, ramp=Ramp(share=1.0, radius=0.0, steps=1))
+    objective = option.build(task_for("classification", 3), FeatureSpace((4,)))
+    rows, draw, first, total = _rows(), AllUnits(24), 3, 9
+    found, expected, whole = _model(), _model(), _model()
+
+    def optimizer(model):
+        return torch.optim.SGD(model.parameters(), lr=0.5)
+
+    for model, run_steps in ((found, total), (whole, None)):
+        steps = LocalSteps(_units(rows), draw, first, 4, SOURCE, b"asked")
+        losses = UnitLosses(model, objective)
+        own = Minibatches(losses, clips=False, microbatch=None, run_steps=run_steps)
+        own.take(lambda model=model: optimizer(model), steps)
+    parts = Parts(
+        sampling=draw, sums=lambda step: Whole(at(objective, step / total)),
+        noise=NoNoise(because="a test"), adjacency="add_or_remove",
+    )  # fmt: skip
+    fit(
+        State(expected, optimizer(expected), Unclipped(), done=first), _units(rows), parts,
+        until=first + 4, source=SOURCE, charge=NoJournal(), planned=NOTHING,
+    )  # fmt: skip
+    kept = [detached(trainable(model)) for model in (found, expected, whole)]
+    assert _near(kept[0], kept[1])
+    assert not _near(kept[0], kept[2], 1e-3)
 
 
 def test_a_unit_whose_gradient_is_not_finite_is_left_out_as_by_fit():
@@ -184,3 +214,35 @@ def test_a_buffer_that_a_party_writes_into_is_an_error(monkeypatch):
     )
     with pytest.raises(Incompatible, match="'kept' was written into"):
         _change(place, "a", _rows(), model)
+
+
+@pytest.mark.parametrize("clip", [Unclipped(), Flat(norm=1e6)], ids=["minibatches", "fit"])
+def test_a_threat_grows_over_the_local_steps_of_all_rounds(clip):
+    attack = {"kind": "pgd", "steps": 2, "ball": {"radius": 0.5}, "random_start": False}
+    whole = {"kind": "madry", "attack": attack}
+    model, rows = _model(), _rows()
+
+    clipping = None if isinstance(clip, Unclipped) else {"kind": "flat", "norm": clip.norm}
+
+    def change(round_number, option):
+        base = changed(
+            FEDERATED,
+            {"differential_privacy": None, "gradient_clipping": clipping, "ledger": None},
+        )
+        more = {} if option is None else {"adversarial_training": option}
+        recipe = loads(text(base, training__batch=24, federated_learning__local__steps=1, **more))
+        schema = Schema((4,), (), "classification", ("a", "b", "c"), -9, 9)
+        place = Workplace(Setting(recipe, schema, FeatureSpace((4,))), model)
+        mechanism = Mechanism(
+            unit="example", adjacency="add_or_remove", sampling=AllUnits(24), clip=clip,
+            noise=NoNoise(because="a test"), steps=4,
+        )  # fmt: skip
+        train = place.training(mechanism, rows, SOURCE, NoJournal(), NOTHING, InMemory())
+        return train(detached(trainable(model)), round_number).total
+
+    grown = whole | {"ramp": {"share": 0.75, "radius": 0.0}}
+    assert _near(change(0, grown), change(0, None))
+    assert _near(change(3, grown), change(3, whole))
+    between = change(2, grown)
+    assert not _near(between, change(2, None), 1e-4)
+    assert not _near(between, change(2, whole), 1e-4)

@@ -10,9 +10,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from nacre.adversarial_training.attacks.judged import judging
 from nacre.adversarial_training.threats.region import Region, chosen_rows
+from nacre.core import rows
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
+
+_WORTH_PACKING = 0.9  # share of the rows that climb, at most: packing copies them once
 
 
 @contextmanager
@@ -37,6 +41,11 @@ class Ascent:
     were, after an exception too. Of the points that are compared none is taken whose loss is not
     finite; a gradient that is absent, zero or not finite moves nothing. An empty batch comes back
     as it is.
+
+    A row that stops early stays where it is while others climb, and passes through the model with
+    them: its company is as large as ever, so rounding cannot tell a row who else has stopped.
+    `packed` passes on the rows alone that still climb, which is faster, and rounds by how many
+    they are: for training in which no bound on a unit rests on the guarantee bit for bit.
     """
 
     region: Region
@@ -45,28 +54,27 @@ class Ascent:
     restarts: int = 1
     random_start: bool = False
     last: bool = False  # hand on the last point unscored, which saves two passes; one climb only
+    early_stop: int | None = None  # steps that a row takes from points answered wrongly; None: all
+    packed: bool = False  # leave rows that have stopped out of the passes; see above
 
     def __call__(self, model: nn.Module, batch: Batch, losses: Losses, source: Source) -> Batch:
         """The batch with the worst features found for it; one row an entry."""
         clean = batch["features"].detach()
         if not len(clean):
             return batch
-        if self.last:
-            return {**batch, "features": self._last(model, batch, clean, losses, source)}
         reach = self.region.limits(clean)
-        best, top = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
         with evaluating(model):
+            if self.last:
+                x = self._start(clean, batch["unit"], source.child("start", 0))
+                return {**batch, "features": self._climb(model, batch, x, losses, reach, None)}
+            worst = _Worst(clean)
             if self.random_start:  # a climb that starts at the clean point scores it anyway
-                best, top = _better(best, top, clean, scores(model, batch, losses))
+                worst.see(clean, scores(model, batch, losses))
             for restart in range(self.restarts):
                 x = self._start(clean, batch["unit"], source.child("start", restart))
-                for _ in range(self.steps):
-                    values, gradient = slopes(model, {**batch, "features": x}, losses)
-                    best, top = _better(best, top, x, values)
-                    x = self.region.stepped(x, gradient, self.step, clean, reach)
-                values = scores(model, {**batch, "features": x}, losses)
-                best, top = _better(best, top, x, values)
-        return {**batch, "features": best}
+                x = self._climb(model, batch, x, losses, reach, worst)
+                worst.see(x, scores(model, {**batch, "features": x}, losses))
+        return {**batch, "features": worst.points}
 
     def weakened(self, radius: float, steps: Callable[[int], int]) -> Self:
         """The same climb with this share of the radius and `steps` of its number of steps; with
@@ -75,16 +83,64 @@ class Ascent:
         step = self.step if fewer == self.steps else min(2.0, self.step * self.steps / fewer)
         return replace(self, region=self.region.scaled(radius), steps=fewer, step=step)
 
-    def _last(
-        self, model: nn.Module, batch: Batch, clean: Tensor, losses: Losses, source: Source
-    ) -> Tensor:
-        x = self._start(clean, batch["unit"], source.child("start", 0))
-        reach = self.region.limits(clean)
-        with evaluating(model):
-            for _ in range(self.steps):
-                _, gradient = slopes(model, {**batch, "features": x}, losses)
-                x = self.region.stepped(x, gradient, self.step, clean, reach)
+    def packing(self) -> Self:
+        """The same climb, which passes on the rows alone that still climb."""
+        return replace(self, packed=True)
+
+    def _climb(
+        self,
+        model: nn.Module,
+        batch: Batch,  # the clean rows
+        x: Tensor,  # (R, *shape) where it begins
+        losses: Losses,
+        reach: dict[str, Tensor],  # `limits` of the clean rows
+        worst: _Worst | None,  # sees each point that is left
+    ) -> Tensor:  # (R, *shape)
+        """Where the climb ends."""
+        clean = batch["features"].detach()
+        if self.early_stop is not None:
+            return self._stopping(self.early_stop, model, batch, x, losses, reach, worst)
+        for _ in range(self.steps):
+            values, gradient = slopes(model, {**batch, "features": x}, losses)
+            if worst is not None:
+                worst.see(x, values)
+            x = self.region.stepped(x, gradient, self.step, clean, reach)
         return x
+
+    def _stopping(
+        self,
+        early_stop: int,
+        model: nn.Module,
+        batch: Batch,
+        x: Tensor,
+        losses: Losses,
+        reach: dict[str, Tensor],
+        worst: _Worst | None,
+    ) -> Tensor:
+        """`_climb` in which each row has `early_stop` steps to spend from points answered wrongly,
+        and stops where it would need one more."""
+        clean, ends = batch["features"].detach(), x.clone()
+        place = torch.arange(len(x), device=x.device)
+        left = torch.full_like(place, early_stop)
+        for _ in range(self.steps):
+            judged = judging(losses)
+            values, gradient = slopes(model, {**batch, "features": x}, judged)
+            if worst is not None:
+                worst.see(x, values, place)
+            left = left - judged.wrong.to(left)
+            climbs = left >= 0
+            moved = self.region.stepped(x.clone(), gradient, self.step, clean, reach)
+            x = chosen_rows(climbs, moved, x)
+            climbing = int(climbs.sum())
+            if not climbing:
+                break
+            if self.packed and climbing <= _WORTH_PACKING * len(x):
+                ends[place] = x
+                place, left, x, clean = place[climbs], left[climbs], x[climbs], clean[climbs]
+                reach = {name: limit[climbs] for name, limit in reach.items()}
+                batch = rows.select(batch, climbs)
+        ends[place] = x
+        return ends
 
     def _start(self, clean: Tensor, unit: Tensor, source: Source) -> Tensor:
         """(R, *shape): the clean point, or a random one keyed by the row's unit."""
@@ -115,12 +171,25 @@ def slopes(model: nn.Module, batch: Batch, losses: Losses) -> tuple[Tensor, Tens
     return values.detach(), gradient
 
 
-def _better(
-    best: Tensor,  # (R, *shape) the best points so far
-    top: Tensor,  # (R,) their losses
-    x: Tensor,  # (R, *shape) new points
-    values: Tensor,  # (R,) their losses
-) -> tuple[Tensor, Tensor]:
-    """Row by row the point with the larger finite loss; a tie keeps the older."""
-    won = torch.isfinite(values) & (values > top)
-    return chosen_rows(won, x, best), torch.where(won, values, top)
+class _Worst:
+    """The points with the largest losses that were seen, row by row; the clean ones at first."""
+
+    def __init__(self, clean: Tensor) -> None:
+        self.points = clean
+        self._top = torch.full((len(clean),), -torch.inf, device=clean.device)
+
+    def see(
+        self,
+        x: Tensor,  # (r, *shape) points of some rows
+        values: Tensor,  # (r,) their losses
+        place: Tensor | None = None,  # (r,) int64: which rows; None for all of them
+    ) -> None:
+        """Keeps those with a larger, finite loss than the rows' so far; a tie keeps the older."""
+        if place is None or len(place) == len(self._top):
+            won = torch.isfinite(values) & (values > self._top)
+            self.points = chosen_rows(won, x, self.points)
+            self._top = torch.where(won, values, self._top)
+            return
+        won = torch.isfinite(values) & (values > self._top[place])
+        self.points = self.points.index_copy(0, place[won], x[won])
+        self._top = self._top.index_copy(0, place[won], values[won])

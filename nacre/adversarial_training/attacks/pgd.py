@@ -41,6 +41,10 @@ class PGD:
     keep: Literal["worst", "last"] = "worst"
     """Which point is trained on: the worst that was seen, whose loss is never below the clean one,
     or the last one, as the papers do; `last` saves two passes through the model a climb."""
+    early_stop: int | None = None
+    """Friendly adversarial training: steps that a climb still takes from points that are answered
+    wrongly (tau of Zhang et al. 2020, https://arxiv.org/abs/2002.11242, algorithm 1). With 0 it
+    ends at the first such point; None lets every climb go to its end."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
@@ -55,27 +59,43 @@ class PGD:
                 f"restarts={self.restarts} from the clean input would all be the same climb: set "
                 "`random_start: true`"
             )
-
         if self.restarts > 1 and self.keep == "last":
             raise BadArgument(
                 f"restarts={self.restarts} are of no use where the last point is kept whatever its "
                 "loss: set `keep: worst`"
             )
+        if self.early_stop is not None and not 0 <= self.early_stop < self.steps:
+            raise BadArgument(
+                f"early_stop={self.early_stop} must be at least 0 and below the steps={self.steps} "
+                "of a climb, which it would never shorten otherwise; leave it out for whole climbs"
+            )
 
     def sentence(self) -> str:
-        """The attack and its ball."""
-        return f"PGD inside {self.ball.sentence()}"
+        """The attack, its ball and where it stops."""
+        words = f"PGD inside {self.ball.sentence()}"
+        if self.early_stop is None:
+            return words
+        return f"{words}, stopped {self.early_stop} steps after a row is first answered wrongly"
 
     def shortened(self, steps: int) -> tuple[Self, float]:
         """One climb of at most `steps` steps, and how many times as long a step of training with
-        the whole attack takes: each step of an attack is a pass through the model, and so is the
-        loss that follows it."""
-        short = replace(self, steps=min(self.steps, steps), restarts=1)
+        the whole attack takes at most: each step of an attack is a pass through the model, and so
+        is the loss that follows it."""
+        fewer = min(self.steps, steps)
+        stop = None if self.early_stop is None else min(self.early_stop, fewer - 1)
+        short = replace(self, steps=fewer, restarts=1, early_stop=stop)
         return short, (1 + self.steps * self.restarts) / (1 + short.steps)
 
     def build(self, space: FeatureSpace) -> Attack:
         """The attack on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
         step = 2.5 / self.steps if self.step_size is None else self.step_size
         region = self.ball.region(space)
-        last = self.keep == "last"
-        return Ascent(region, self.steps, step, self.restarts, self.random_start, last)
+        return Ascent(
+            region,
+            self.steps,
+            step,
+            self.restarts,
+            self.random_start,
+            last=self.keep == "last",
+            early_stop=self.early_stop,
+        )

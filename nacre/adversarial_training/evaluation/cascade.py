@@ -96,7 +96,11 @@ class Cascade:
                 idle = 0 if found.stages[-1].broke else idle + 1
                 if shown is not None:
                     shown(len(found.standing), place + 1)
-        return replace(found, margins=_scored(scorer, rows, found.points, self.width)[1])
+        fallen = (found.by >= 0).nonzero().squeeze(1)  # all others are where they began
+        _, margins = _scored(scorer, rows.take(fallen), found.points[fallen], self.width)
+        return replace(
+            found, margins=found.margins.index_copy(0, fallen, margins.to(found.margins))
+        )
 
     def _after(
         self, stage: Stage, found: AttackOutcome, scorer: Scorer, region: Allowed, source: Source

@@ -18,8 +18,8 @@ TARGETS = 9
 """Classes that are climbed towards at most, the likeliest first (Croce & Hein 2020, section 4)."""
 
 
-WAY, PACE, PATIENCE = 0.5, 3.0, 2
-"""The rules' settings: `AutoPGD.way`, `Square.pace`, `Series.patience`; how they were chosen is in
+CLIMBED, SEARCHED, PATIENCE = 0.5, 0.6, 2
+"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`; how they were chosen is in
 `docs/notebook.md`."""
 
 
@@ -45,13 +45,13 @@ def cascade(
     With `towards` every stage climbs towards that class, and none towards others. With two classes
     there is one wrong class, and so one target.
 
-    *Rules:* those of `AutoPGD.way`, `Square.pace` and `Series`, with the settings above. Without
+    *Rules:* those of `AutoPGD.way`, `Square.way` and `Series`, with the settings above. Without
     them (`ruled: False`) a row is left when it is broken or all is tried.
     """
     others = classes - 1 if towards is None else 0
     usual, targets, queries = _SIZES[effort]
     steps = usual if steps is None else steps
-    way, pace = (WAY, PACE) if ruled else (None, None)
+    way, searched = (CLIMBED, SEARCHED) if ruled else (None, None)
     stages: list[Stage | Series] = [
         AutoPGD(loss=loss, steps=steps, start=start, way=way)
         for start in range(restarts or 1)
@@ -66,7 +66,7 @@ def cascade(
     elif targets:
         stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way))
     if queries:
-        stages.append(Square(queries=queries, pace=pace))
+        stages.append(Square(queries=queries, way=searched))
     return Cascade(stages, width)
 
 

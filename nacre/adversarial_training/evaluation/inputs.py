@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nacre.adversarial_training.evaluation.losses import score_margin
+
 RowState = dict[str, Tensor]
 """What an attack remembers of the rows in work: the first dimension of each tensor is the row."""
 
@@ -36,13 +38,30 @@ class Inputs:
         return None if self.towards is None else torch.full_like(self.label, self.towards)
 
     def broken(self, scores: Tensor) -> Tensor:
-        """(R, K) scores -> (R,) bool: whether the attacker has what it wants.
+        """(R * N, K) scores, N of each row one after another -> (R * N,) bool: whether the attacker
+        has what it wants.
 
         A score that is not finite is no answer, and so a broken one.
         """
         answered = scores.argmax(1)
-        wanted = answered != self.label if self.towards is None else answered == self.towards
+        right = _each(self.label, scores)
+        wanted = answered != right if self.towards is None else answered == self.towards
         return wanted | ~scores.isfinite().all(1)
+
+    def margins(self, scores: Tensor) -> Tensor:
+        """(R * N, K) scores, as in `broken` -> (R * N,): by how much the class that is wanted, or
+        the best wrong one, beats the right one."""
+        aimed = self.aimed
+        return score_margin(
+            scores, _each(self.label, scores), None if aimed is None else _each(aimed, scores)
+        )
+
+
+def _each(labels: Tensor, scores: Tensor) -> Tensor:
+    """(R,) -> (R * N,): each row's label as many times as it has scores."""
+    if len(labels) == len(scores):
+        return labels
+    return labels.repeat_interleave(len(scores) // len(labels))
 
 
 def both_states(one: RowState, other: RowState) -> RowState:

@@ -14,12 +14,13 @@ from nacre.core.random import Source
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """What one evaluation showed, row by row."""
+    """What one evaluation showed, row by row, or a few of them one after another."""
 
-    points: Tensor  # (R, *shape): the inputs that were evaluated
+    points: Tensor  # (R, *shape): the input of each row that was evaluated, the last of several
     broken: Tensor  # (R,) bool: the attacker has what it wants there
     state: RowState  # what comes next, for every row
     ended: Tensor  # (R,) bool: the attack has nothing more to try on the row
+    evaluations: Tensor | int = 1  # (R,) int64 how many inputs of each row were evaluated
 
 
 class Allowed(Protocol):

@@ -61,7 +61,7 @@ def hunt(
         if not len(work):
             break
         tried = stage.advance(target, region, work, state, source)
-        steps, state = steps + 1, tried.state
+        steps, state = steps + tried.evaluations, tried.state
         if bool(tried.broken.any()):
             places.append(work.place[tried.broken])
             points.append(tried.points[tried.broken])

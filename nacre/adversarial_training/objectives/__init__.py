@@ -16,6 +16,7 @@ from nacre.adversarial_training.objectives.fast import Fast
 from nacre.adversarial_training.objectives.guard import OVERFITTED, Guard, Guarded, best_point
 from nacre.adversarial_training.objectives.madry import Madry, WorstCase
 from nacre.adversarial_training.objectives.mart import Mart
+from nacre.adversarial_training.objectives.packing import without_stopped_rows
 from nacre.adversarial_training.objectives.ramp import Ramp, at
 from nacre.adversarial_training.objectives.standard import Standard, StandardTraining
 from nacre.adversarial_training.objectives.trades import Consistent, Trades
@@ -51,4 +52,5 @@ __all__ = [
     "WorstCase",
     "at",
     "best_point",
+    "without_stopped_rows",
 ]

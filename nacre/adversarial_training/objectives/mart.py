@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacre.adversarial_training.attacks.judged import JudgedLosses
 from nacre.adversarial_training.attacks.options import AttackOption
 from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
+from nacre.adversarial_training.objectives.packing import packing
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require, rows
@@ -91,10 +93,14 @@ class Boosted:
         """The objective at this share of the run's steps."""
         return replace(self, attack=eased(self.attack, self.ramp, done))
 
+    def packed(self) -> Self:
+        """The objective whose attack leaves rows that have stopped out of its passes."""
+        return replace(self, attack=packing(self.attack))
+
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The batch with `adversarial`, shaped as `features`; a group is attacked row by row."""
         return attacked_units(
-            model, batch, rows.flatten(batch), self.attack, self.task.losses, source
+            model, batch, rows.flatten(batch), self.attack, JudgedLosses(self.task), source
         )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:

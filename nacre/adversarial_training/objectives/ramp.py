@@ -14,7 +14,8 @@ from nacre.core.parts import Attack, Objective
 class Ramp:
     """A radius, and if wanted a number of attack steps, that grow in a straight line.
 
-    Both are functions of the number of the step, which is public: nothing about a row enters. A
+    Both are functions of the number of the step, which is public: nothing about a row enters. In a
+    federation the local steps of all rounds count, so a round's threat follows from its number. A
     model that starts at random meets a small threat first; at once with all of a large one (as 0.3
     on MNIST) training may stay at a constant answer (Gowal et al. 2018,
     https://arxiv.org/abs/1810.12715, section 4, who let the radius grow likewise).

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.attacks.judged import JudgedDivergences
 from nacre.adversarial_training.attacks.pgd import PGD
 from nacre.adversarial_training.objectives.attacked_units import attacked_units
 from nacre.adversarial_training.objectives.guard import Guard, said
+from nacre.adversarial_training.objectives.packing import packing
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require, rows
@@ -84,6 +86,10 @@ class Consistent:
         """The objective at this share of the run's steps."""
         return replace(self, attack=eased(self.attack, self.ramp, done))
 
+    def packed(self) -> Self:
+        """The objective whose attack leaves rows that have stopped out of its passes."""
+        return replace(self, attack=packing(self.attack))
+
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The batch with `adversarial`: rows moved to where the outputs change most.
 
@@ -96,7 +102,8 @@ class Consistent:
         with evaluating(model), torch.no_grad():
             reference = self.task.predict(model, flat["features"])
         known = {**flat, "reference": reference}
-        return attacked_units(model, batch, known, self.attack, self._divergence, source)
+        away = JudgedDivergences(self.task)
+        return attacked_units(model, batch, known, self.attack, away, source)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """-> (B,), of a batch that `perturb` returned; gradients flow through both outputs."""
@@ -107,7 +114,3 @@ class Consistent:
         moved = self.task.predict(model, flat["adversarial"])
         loss = self.task.row_losses(clean, flat["label"])
         return rows.per_unit(loss + self.beta * self.task.divergence(clean, moved), batch)
-
-    def _divergence(self, model: nn.Module, batch: Batch) -> Tensor:
-        outputs = self.task.predict(model, batch["features"])
-        return self.task.divergence(batch["reference"], outputs)

@@ -19,19 +19,6 @@ def mart_has_classes(facts: RecipeFacts) -> None:
         )
 
 
-def ramps_know_their_end(facts: RecipeFacts) -> None:
-    """A party starts its local steps anew in every round, so no threat grows over them."""
-    recipe = facts.recipe
-    option = recipe.adversarial_training
-    if recipe.federated_learning is not None and option is not None and option.ramp is not None:
-        refuse(
-            recipe,
-            "adversarial_training.ramp",
-            "a ramp counts the steps of one run, and parties start theirs anew in each round; "
-            "leave it out",
-        )
-
-
 def guards_have_public_rows(facts: RecipeFacts) -> None:
     """A guard attacks the model on rows while it trains, so they must be public."""
     recipe = facts.recipe

@@ -22,7 +22,6 @@ from nacre.planning.protection import IN_RUN, key_of_rows, protection_of, protec
 from nacre.planning.refusals.attacks import (
     guards_have_public_rows,
     mart_has_classes,
-    ramps_know_their_end,
 )
 from nacre.planning.refusals.clipping import (
     copies_are_of_images,
@@ -295,10 +294,10 @@ def audits_have_their_rows(facts: RecipeFacts) -> None:
     canaries."""
     recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
     trained_against = adversarial.ball if adversarial is not None else None
-    for option in recipe.audit:
+    for place, option in enumerate(recipe.audit):
         missing = option.lacks(recipe.data, trained_against)
         if missing is not None:
-            refuse(recipe, "audit", missing)
+            refuse(recipe, f"audit[{place}]", missing)
 
 
 def parties_are_one_process(facts: RecipeFacts) -> None:
@@ -377,7 +376,6 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     audits_have_their_rows,
     attackers_meet_a_federation,
     mart_has_classes,
-    ramps_know_their_end,
     guards_have_public_rows,
     parties_are_one_process,
     parties_can_be_stacked,

@@ -352,23 +352,33 @@ def _older(evidence: Evidence) -> str:
     )
 
 
+_WATCHED = {"fgsm": "under FGSM", "pgd": "under PGD"}
+"""What a guard measures, as accuracies on public rows."""
+
+
 def _curve(evidence: Evidence) -> list[AnyBlock]:
     """The loss of models that predict numbers or tokens, the accuracy of others."""
     measure: Literal["loss", "accuracy"] = "loss" if by_loss(evidence) else "accuracy"
     label, form = MEASURES[measure]
     curve = evidence["outcome"]["curve"]
-    points = [(p["round"], value) for p in curve if (value := p.get(measure)) is not None]
-    if not points:
+    names = {measure: label.lower(), **(_WATCHED if measure == "accuracy" else {})}
+    lines = [
+        charts.LineChart(label=name, points=points, tone=tone)
+        for tone, (key, name) in enumerate(names.items())
+        if (points := [(p["round"], value) for p in curve if (value := p.get(key)) is not None])
+    ]
+    if not lines:
         return []
+    ways = [f"{form(line.points[0][1])} to {form(line.points[-1][1])}" for line in lines]
+    each = "; ".join(f"{line.label} {way}" for line, way in zip(lines, ways, strict=True))
     title = f"{label} on public rows"
     words = Caption(
         name="training-curve",
         title=title,
-        description=f"From {form(points[0][1])} to {form(points[-1][1])}.",
+        description=f"From {ways[0]}." if len(lines) == 1 else f"{each}.",
     )
-    line = charts.LineChart(label=label.lower(), points=points)
     y = (label.lower(), number_text if measure == "loss" else whole)
-    svg = charts.lines(words, [line], x=(steps(evidence), number_text), y=y)
+    svg = charts.lines(words, lines, x=(steps(evidence), number_text), y=y)
     if not recipe_section(evidence, "fine_tuning").get("pretrain"):
         caption = "Measured on public rows as training went on; watching it costs no privacy."
         return [Figures([Figure(svg, title, caption)])]

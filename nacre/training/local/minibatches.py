@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from nacre.adversarial_training.objectives import at
 from nacre.core.parts import Sampling, Shape
 from nacre.core.random import Source, seed_torch
 from nacre.core.tensors import buffers_of, finite, trainable
@@ -24,9 +25,9 @@ from nacre.data.units import Units
 from nacre.gradient_clipping import Unclipped, Whole
 from nacre.gradient_clipping.clipped_sum import UnitLosses
 
-_AddUp = Callable[[list[Batch], float, Source], Tensor | float]
-"""Batches of one draw, what their sum is multiplied by, source -> the mean gradient in `.grad`, and
-the mean loss; NaN where it is not known."""
+_AddUp = Callable[[UnitLosses, list[Batch], float, Source], Tensor | float]
+"""Losses, batches of one draw, what their sum is multiplied by, source -> the mean gradient in
+`.grad`, and the mean loss; NaN where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Minibatches:
     losses: UnitLosses  # of the model that is trained
     clips: bool  # whether the recipe clips the mean gradient, which may hide what is not finite
     microbatch: int | None
+    run_steps: int | None = None  # of the whole run, which a threat grows over; None: none does
 
     def take(
         self, optimizer: Callable[[], torch.optim.Optimizer], steps: LocalSteps
@@ -88,7 +90,8 @@ class Minibatches:
         for number in range(steps.first, steps.first + steps.count):
             drawn = steps.sampling.draw(len(steps.units), number, draws, steps.entered)
             attack = steps.source.child("attack", number, steps.entered)
-            loss = loss + add_up([*steps.units.micro(drawn, self.microbatch)], factor, attack)
+            batches = [*steps.units.micro(drawn, self.microbatch)]
+            loss = loss + add_up(self._losses(number), batches, factor, attack)
             if steps.shape is not None:
                 means = {name: w.grad for name, w in moved.items() if w.grad is not None}
                 for name, value in steps.shape.shape(means).items():
@@ -98,10 +101,22 @@ class Minibatches:
                 weight.grad = None
         return loss / steps.count
 
+    def _losses(self, number: int) -> UnitLosses:
+        """The losses of this step, counted from the start of the run."""
+        if self.run_steps is None:
+            return self.losses
+        return UnitLosses(self.losses.model, at(self.losses.objective, number / self.run_steps))
+
     def _plainly(
-        self, moved: Tensors, batches: list[Batch], factor: float, source: Source, *, buffered: bool
+        self,
+        moved: Tensors,
+        losses: UnitLosses,
+        batches: list[Batch],
+        factor: float,
+        source: Source,
+        *,
+        buffered: bool,
     ) -> Tensor | float:
-        losses = self.losses
         total: Tensor | float = 0.0
         for batch in batches:
             perturbed = losses.objective.perturb(losses.model, batch, source)
@@ -116,11 +131,16 @@ class Minibatches:
         return total
 
     def _carefully(
-        self, moved: Tensors, batches: list[Batch], factor: float, source: Source
+        self,
+        moved: Tensors,
+        losses: UnitLosses,
+        batches: list[Batch],
+        factor: float,
+        source: Source,
     ) -> float:
-        whole, total = Whole(self.losses.objective), None
+        whole, total = Whole(losses.objective), None
         for batch in batches:
-            more: BoundedSum = whole(self.losses.model, batch, Unclipped(), source)
+            more: BoundedSum = whole(losses.model, batch, Unclipped(), source)
             total = more if total is None else total + more
         for name, weight in moved.items():
             value = torch.zeros_like(weight) if total is None else total.total[name] * factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -27,6 +28,9 @@ FIRST, LESS, LEAST = 0.22, 0.03, 0.06
 """Of all steps: how many lie before the first checkpoint, how many fewer before each next, and how
 many at least."""
 
+EARLIEST = 5
+"""Steps before a row is looked at for the first time: the first ones cross the ball."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoPGD:
@@ -35,8 +39,10 @@ class AutoPGD:
     With `rank` it climbs towards the class that the clean input scores highest but `rank` among the
     wrong ones (1 is the likeliest), otherwise away from the right class.
 
-    *Rule of `way`:* a row has ended at the first checkpoint where its best margin has not come that
-    share of the way from the clean margin to 0. None ends no row early.
+    *Rule of `way`:* after a fifth of the steps the best margin has to have come that share of the
+    way from the clean margin to 0: what is missing may be 1 - `way`, and after a share s of the
+    steps (1 - `way`) ** (5 s). A row is looked at after each twentieth, from step 5 on, and has
+    ended where more is missing. None ends no row early.
 
     In an L1 ball the steps are sparse instead (`sparse.py`).
 
@@ -89,7 +95,7 @@ class AutoPGD:
         scores = target.scores(rows.clean)
         if self.way is not None:
             far = score_margin(scores, rows.label, rows.aimed)
-            state.update(near=far, wanted=(1 - self.way) * far.clamp(max=0))
+            state.update(near=far, far=far)
         if self.rank is not None:
             state["other"] = _ranked(scores, rows.label, self.rank)
         return state
@@ -108,8 +114,7 @@ class AutoPGD:
         if self.way is not None:
             margin = score_margin(scores, rows.label, rows.aimed)
             state = {**state, "near": torch.where(margin > state["near"], margin, state["near"])}
-            late = state["done"] == max(1, int(FIRST * self.steps))
-            ended |= late & (state["near"] < state["wanted"])
+            ended |= state["near"] < state["far"] * _missing(self.steps, self.way)[state["done"]]
         after = self._moved(region, rows.clean, state, losses, gradient)
         return Tried(x, rows.broken(scores), after, ended)
 
@@ -162,6 +167,18 @@ class AutoPGD:
         share = column(torch.where(first, 1.0, MOMENTUM).to(x), x)
         moved = torch.lerp(x, aimed, share).addcmul_(x - after["old"], 1 - share)
         return {"x": region.within(moved, clean, after), "old": x, "done": after["done"] + 1}
+
+
+@lru_cache(maxsize=64)
+def _missing(steps: int, way: float) -> Tensor:
+    """(steps + 1,) the share of the way that may be missing after each number of steps; inf where a
+    row is not looked at."""
+    allowed = torch.full((steps + 1,), torch.inf)
+    for twentieth in range(1, 20):
+        place = steps * twentieth // 20
+        if place >= EARLIEST:
+            allowed[place] = (1 - way) ** (twentieth / 4)
+    return allowed
 
 
 def _ranked(scores: Tensor, label: Tensor, rank: int) -> Tensor:

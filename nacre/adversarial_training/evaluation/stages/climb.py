@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -22,8 +23,9 @@ class Climb:
 
     *Rule:* a step depends on the point alone, so a row that comes back to a point goes round for
     ever and has nothing new to find: it has ended, and the result is the same. `cycles: False`
-    goes round. A loss that comes back raises the suspicion; the point is then kept, and the row
-    ends if it is there again, bit for bit, as many steps later.
+    goes round. One point of each row is kept, a later one each time the steps have grown by a half, and a row ends when
+    it is there again, bit for bit (Brent 1980); only rows whose loss is that of the point kept are
+    compared with it.
 
     *Source:* Madry et al. 2018, https://arxiv.org/abs/1706.06083, section 2.1; cycles as in
     https://arxiv.org/abs/2503.19347.
@@ -50,9 +52,8 @@ class Climb:
             x = region.start(rows.clean, uniform)
         state = {"x": x, "left": torch.full((count,), self.steps, dtype=torch.int64)}
         if self.cycles:
-            state["losses"] = torch.full((count, self.steps + 1), torch.nan, dtype=x.dtype)
             state["kept"] = x
-            state["due"] = torch.full((count,), -1, dtype=torch.int64)
+            state["level"] = torch.full((count,), torch.nan, dtype=x.dtype)  # the loss there
         return {**state, **region.limits(rows.clean)}
 
     def advance(
@@ -73,23 +74,25 @@ class Climb:
         moved = region.stepped(x, gradient, step, rows.clean, state)
         after, ended = {**state, "x": moved, "left": left - 1}, left <= 0
         if self.cycles:
-            ended = ended | self._came_back(state, after, losses)
+            ended = ended | self._came_back(x, state, after, losses)
         return Tried(x, rows.broken(scores), after, ended)
 
-    def _came_back(self, state: RowState, after: RowState, losses: Tensor) -> Tensor:
-        """(R,) whether a row goes round; notes the losses, and the points under suspicion."""
-        x, left, seen = state["x"], state["left"], state["losses"]
-        due = state["due"] == left
-        back = due & (x == state["kept"]).flatten(1).all(1) if bool(due.any()) else due
-        # The latest equal loss gives the shortest way round.
-        ago = self.steps - left[:, None] - torch.arange(self.steps + 1)
-        equal = seen == losses[:, None]
-        shortest = torch.where(equal, ago, self.steps + 1).amin(1)
-        free = (state["due"] < 0) | due
-        suspected = free & ~back & (shortest <= left)
-        after["losses"] = seen.scatter(
-            1, (self.steps - left)[:, None].clamp(min=0), losses[:, None]
-        )
-        after["due"] = torch.where(suspected, left - shortest, torch.where(due, -1, state["due"]))
-        after["kept"] = chosen_rows(suspected, x, state["kept"])
+    def _came_back(self, x: Tensor, state: RowState, after: RowState, losses: Tensor) -> Tensor:
+        """(R,) whether a row goes round; keeps the points at which it is looked for next."""
+        back = losses == state["level"]
+        if bool(back.any()):
+            some = back.nonzero().squeeze(1)
+            back[some] = (x[some] == state["kept"][some]).flatten(1).all(1)
+        keeps = _keeps(self.steps)[self.steps - state["left"]]
+        if bool(keeps.any()):
+            after["kept"] = chosen_rows(keeps, x, state["kept"])
+            after["level"] = torch.where(keeps, losses.to(x.dtype), state["level"])
         return back
+
+
+@lru_cache(maxsize=64)
+def _keeps(steps: int) -> Tensor:
+    """(steps + 1,) bool: after 1, 2, 3, 4, 6, 8, 12, 16, … steps. A way round that is not longer
+    than from one of them to the next is found from there."""
+    places = {1} | {ends << k for k in range(steps.bit_length()) for ends in (2, 3)}
+    return torch.tensor([place in places for place in range(steps + 1)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -10,7 +12,6 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
-from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.patches import Patches, patches
@@ -24,15 +25,23 @@ FIRST = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Of 10,000 queries: after which ones the share is halved (section 3.1 and the paper's code)."""
 
+LOOK = 250
+"""Queries before the way that a row has come is looked at: with fewer the margin says little."""
+
+TOGETHER, AHEAD = 256, 12
+"""Queries of one batch where few rows are left, since a pass of fewer costs nearly as much; and how
+many of one row at most: about one in ten gains something, and what follows it is asked again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Square:
     """Random patches at the edge of the ball; a change is kept where it raises the margin.
 
-    *Rule of `pace`:* the margin rises about as the logarithm of the queries. From a twentieth of
-    the queries on, each time their number has doubled, a row has ended that does not reach 0 by the
-    last query even if each further doubling brings `pace` times what the last one brought. None
-    ends no row early.
+    *Rule of `way`:* after a twentieth of the queries, but at least 250, the margin has to have come
+    that share of the way from the clean margin to 0: what is missing may be 1 - `way`. After half
+    as many it may be the square root of that, and after twice, four times, … as many a half, a
+    quarter, … of it. A row is looked at at each fifth of that number, from the second on, and has
+    ended where more is missing. None ends no row early.
 
     *Source:* Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial
     attack via random search", https://arxiv.org/abs/1912.00049, algorithms 1 to 3; in L1 as Croce &
@@ -40,7 +49,7 @@ class Square:
     """
 
     queries: int = 5000
-    pace: float | None = None
+    way: float | None = None
 
     access: ClassVar[AccessType] = ScoreOnly
 
@@ -53,52 +62,80 @@ class Square:
         """A first point at the edge: stripes in a box, a relief of tiles elsewhere."""
         count, like = len(rows), rows.clean
         first, more = _moves(region).begin(region, rows, source.child("start"))
-        return {
-            "x": first,
-            "best": rows.clean,
+        state: RowState = {
+            "best": first,
             "top": torch.full((count,), -torch.inf, dtype=like.dtype),
             "done": torch.zeros(count, dtype=torch.int64),
-            "marked": torch.full((count,), -torch.inf, dtype=like.dtype),  # `top` at the last mark
             **more,
         }
+        if self.way is not None:
+            state["far"] = rows.margins(target.scores(rows.clean))
+        return state
 
     def advance(
         self, target: ScoreOnly, region: Region, rows: Inputs, state: RowState, source: Source
     ) -> Tried:
-        """One query, and the next change."""
-        x = state["x"]
-        scores = target.scores(x)
-        margin = score_margin(scores, rows.label, rows.aimed)
-        better = margin > state["top"]
-        after = dict(state)
-        after["best"] = chosen_rows(better, x, state["best"])
-        after["top"] = torch.where(better, margin, state["top"])
-        after["done"] = state["done"] + 1
+        """The next query of each row, or of few rows the next ones: what comes after a gain would
+        have begun elsewhere and does not count, so that the same points are found."""
+        done, top, count = state["done"], state["top"], len(rows)
+        marks, allowed = _marks(self.queries, self.way)
+        next_mark = torch.searchsorted(marks, done, right=True)
+        until, missing = marks[next_mark], allowed[next_mark]
+        width = max(1, min(TOGETHER // count, AHEAD, int((until - done).max())))
+        points = self._points(region, rows, state, source, width)
+        scores = target.scores(points)
+        margin = rows.margins(scores).reshape(count, width)
+        broken = rows.broken(scores).reshape(count, width)
+        counted = torch.arange(width) < (until - done)[:, None]
+        gains = ((margin > top[:, None]) | broken) & counted
+        gained = gains.any(1)
+        # A row without a gain takes its first point, of which nothing is read.
+        place = gains.to(torch.uint8).argmax(1)
+        after, found = dict(state), torch.arange(count) * width + place
+        points = points if width == 1 else points[found]
+        after["best"] = chosen_rows(gained, points, state["best"])
+        after["top"] = torch.where(gained, margin.flatten()[found], top)
+        tried = torch.where(gained, place + 1, counted.sum(1))
+        after["done"] = done + tried
         ended = after["done"] >= self.queries
-        if self.pace is not None:
-            ended |= self._too_slow(after, self.pace)
-        share = self._share(after["done"])
-        moves = _moves(region)
-        stream = source.child("moves").stream()
-        uniform = stream.rows(rows.unit, moves.draws(region), state["done"])
-        after["x"] = moves.moved(region, rows, after, uniform, share)
-        return Tried(x, rows.broken(scores), after, ended)
+        if self.way is not None:
+            ended |= (after["done"] == until) & (after["top"] < state["far"] * missing)
+        return Tried(points, broken.flatten()[found] & gained, after, ended, tried)
 
-    def _too_slow(self, after: RowState, pace: float) -> Tensor:
-        """(R,) whether a row has come to a mark and is too far from 0 there; notes the mark."""
-        unit = max(1, self.queries // 40)
-        done, top = after["done"], after["top"]
-        doublings = done // unit
-        marks = (done % unit == 0) & ((doublings & (doublings - 1)) == 0)
-        left = (self.queries / done.double()).log2()
-        hoped = top.double() + pace * (top - after["marked"]).double() * left
-        after["marked"] = torch.where(marks, top, after["marked"])
-        return marks & (hoped < 0)
+    def _points(
+        self, region: Region, rows: Inputs, state: RowState, source: Source, width: int
+    ) -> Tensor:
+        """(R * width, *shape): the row's own next queries, if none of them gains anything."""
+        done, first = state["done"], state["best"]
+        if not bool(done.any()):  # rows begin together
+            return first
+        moves = _moves(region)
+        queries = done[:, None] + torch.arange(width)
+        turns, share = (queries - 1).clamp(min=0).flatten(), self._share(queries.flatten())
+        stream = source.child("moves").stream()
+        uniform = stream.rows(_each(rows.unit, width), moves.draws(region), turns)
+        points = moves.moved(region, rows.clean, state, uniform, share)
+        if not bool(done.all()):
+            points[(queries == 0).flatten()] = first[done == 0]
+        return points
 
     def _share(self, done: Tensor) -> Tensor:
         """(R,) queries so far -> (R,) float64 share of the input that the next patch covers."""
         reached = done * 10_000 // self.queries
         return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
+
+
+@lru_cache(maxsize=64)
+def _marks(queries: int, way: float | None) -> tuple[Tensor, Tensor]:
+    """(M,) int64 and (M,): after how many queries a row is looked at, and the share of the way that
+    may be missing then. The first query stands by itself, for nothing comes before it."""
+    marks = {1: math.inf, queries: math.inf}
+    if way is not None:
+        look, left = max(LOOK, queries // 20), 1 - way
+        for place in range(2 * (look // 5), queries, look // 5):
+            marks[place] = left ** (place / look) if place <= look else left * look / place
+    places = sorted(marks)
+    return torch.tensor(places), torch.tensor([marks[place] for place in places])
 
 
 class _Moves(Protocol):
@@ -113,9 +150,14 @@ class _Moves(Protocol):
         ...
 
     def moved(
-        self, region: Region, rows: Inputs, state: RowState, uniform: Tensor, share: Tensor
+        self,
+        region: Region,
+        clean: Tensor,  # (R, *shape)
+        state: RowState,
+        uniform: Tensor,  # (R * W, draws)
+        share: Tensor,  # (R * W,)
     ) -> Tensor:
-        """The next points, each of the region."""
+        """(R * W, *shape): W points of the region around the best one of each row."""
         ...
 
 
@@ -135,13 +177,13 @@ class _Corners:
         return patches(region).draws
 
     def moved(
-        self, region: Region, rows: Inputs, state: RowState, uniform: Tensor, share: Tensor
+        self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
     ) -> Tensor:
-        found, best = patches(region), state["best"]
-        patch, signs = found.pick(uniform, share, 1)
-        low, high, flat = (_channels(state[n], found) for n in ("low", "high", "best"))
+        found, each = patches(region), (len(clean), -1)
+        patch, signs = (v.unflatten(0, each) for v in found.pick(uniform, share, 1))
+        low, high, best = (_channels(state[n], found)[:, None] for n in ("low", "high", "best"))
         edge = torch.where(signs > 0, high, low)
-        return torch.where(patch, edge, flat).reshape(best.shape)
+        return torch.where(patch, edge, best).reshape(-1, *clean.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -154,18 +196,19 @@ class _Mass:
     def begin(self, region: Region, rows: Inputs, source: Source) -> tuple[Tensor, RowState]:
         found = patches(region)
         relief = found.tiles(source.stream().rows(rows.unit, found.tile_draws))
-        return self._placed(region, rows, relief), {}
+        return self._placed(region, rows.clean, relief), {}
 
     def draws(self, region: Region) -> int:
         return 2 * patches(region).draws
 
     def moved(
-        self, region: Region, rows: Inputs, state: RowState, uniform: Tensor, share: Tensor
+        self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
     ) -> Tensor:
-        found = patches(region)
-        radii = region.radii.to(rows.clean).double()
-        move = (state["best"].double() - rows.clean.double()) / radii
+        found, width = patches(region), len(uniform) // len(clean)
+        radii = region.radii.to(clean).double()
+        move = (state["best"].double() - clean.double()) / radii
         move = _channels(torch.where(radii > 0, move, torch.zeros_like(move)), found)
+        move, clean = _each(move, width), _each(clean, width)
         taking, relief = found.relief(uniform[:, : found.draws], share, 3)
         giving, _ = found.pick(uniform[:, found.draws :], share, 3)
         both = taking | giving
@@ -173,7 +216,7 @@ class _Mass:
         mass = unused + self._mass(move * both, (2,))
         added = self._unit(relief) + self._unit(move * taking)
         added = self._unit(added) * mass ** (1 / self.power)
-        return self._placed(region, rows, torch.where(both, 0.0, move) + added)
+        return self._placed(region, clean, torch.where(both, 0.0, move) + added)
 
     def _mass(self, move: Tensor, over: tuple[int, ...]) -> Tensor:
         return move.abs().pow(self.power).sum(over, keepdim=True)
@@ -183,15 +226,15 @@ class _Mass:
         length = self._mass(move, (2,)) ** (1 / self.power)
         return move / torch.where(length > 0, length, torch.ones_like(length))
 
-    def _placed(self, region: Region, rows: Inputs, move: Tensor) -> Tensor:
+    def _placed(self, region: Region, clean: Tensor, move: Tensor) -> Tensor:
         """The move at full length, put at the clean inputs."""
         free = (region.radii > 0).reshape(1, move.shape[1], -1)
         move = move * free
         length = self._mass(move, (1, 2)) ** (1 / self.power)
         move = move / torch.where(length > 0, length, torch.ones_like(length))
         radii = region.radii.double()
-        moved = rows.clean.double() + radii * move.reshape(rows.clean.shape)
-        return region.project(moved.to(rows.clean.dtype), rows.clean)
+        moved = clean.double() + radii * move.reshape(clean.shape)
+        return region.project(moved.to(clean.dtype), clean)
 
 
 _MOVES: dict[type[Region], _Moves] = {Box: _Corners(), Ellipsoid: _Mass(2), Diamond: _Mass(1)}
@@ -205,6 +248,11 @@ def _moves(region: Region) -> _Moves:
             "another attack"
         )
     return moves
+
+
+def _each(values: Tensor, width: int) -> Tensor:
+    """(R, …) -> (R * width, …): each row as many times, one after another."""
+    return values if width == 1 else values.repeat_interleave(width, 0)
 
 
 def _channels(x: Tensor, found: Patches) -> Tensor:
