@@ -163,3 +163,18 @@ def test_a_single_probability_is_one_of_two_classes(folder):
     blind = audit_model(model, rows, option)
     assert blind.verdict == "not evidence"
     assert any("probabilities" in said for said in blind.details["warnings"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_scores_of_any_floating_type_are_attacked(folder, dtype):
+    class Cast(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).to(dtype)
+
+    name, features, label = folder
+    model = Cast(4, 2)
+    model.load_state_dict(outside_model(f"{name}:bare", Path("model.safetensors")).state_dict())
+    rows = LabelledRows(torch.from_numpy(features), torch.from_numpy(label))
+    found = audit_model(model, rows, Evasion(ball=Ball(radius=0.2), effort="standard"))
+    margin = np.abs(features @ np.array(WEIGHTS))
+    assert found.value == pytest.approx((margin > 0.2 * sum(map(abs, WEIGHTS))).mean(), abs=0.02)

@@ -7,6 +7,7 @@ from torch import nn
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.model_security.signs import PROBES, unbounded
+from nacre.audit.outside import LabelledRows, audit_model
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 from nacre.recipe.audits import Evasion
@@ -178,3 +179,15 @@ def test_an_unbounded_region_holds_every_legal_input(kind):
     uniform = Source(bytes(32)).stream().uniform(50, 3).float()
     one, other = (low + (high - low) * part for part in (uniform, 1 - uniform))
     assert region.contains(one, other).all()
+
+
+def test_a_sparse_step_that_meets_the_end_of_the_range_is_no_sign():
+    """Most entries of a picture lie at 0 or 1; in L1 the steepest one often cannot move."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 3))
+    x = (torch.rand(120, 1, 8, 8) * 4 - 1.5).clamp(0, 1)
+    rows = LabelledRows(x, model(x).argmax(1))
+    option = Evasion(ball=Ball(kind="l1", radius=1.0), effort="quick")
+    found = audit_model(model, rows, option)
+    assert found.details["signs"]["loss_not_rising"] == {"warning": None, "rows": 0, "tried": 120}
+    assert found.verdict == "measured"

@@ -79,6 +79,8 @@ class Scorer:
                 f"the model put out shape={tuple(raw.shape)} for {len(x)} rows; an attack reads "
                 "one column of scores a class, (rows, classes), or a single score a row"
             )
+        if raw.dtype in (torch.float16, torch.bfloat16):
+            raw = raw.float()  # the same numbers, whose differences keep their digits
         if self.outputs == "probabilities":
             raw = raw.clamp(min=torch.finfo(raw.dtype).tiny)
             one = raw.shape[1] == 1
@@ -122,7 +124,7 @@ class WhiteBox(ScoreOnly):
         x: Tensor,  # (R, *shape)
         loss: RowLoss,
     ) -> tuple[Tensor, Tensor, Tensor]:  # (R, K), (R,), (R, *shape)
-        """(scores, losses, gradients of the losses by `x`).
+        """(scores, losses, gradients of the losses by `x`), the losses in the type of `x`.
 
         Rows do not depend on each other, so one backward pass of the sum holds all gradients. A
         loss that nothing connects with `x` has gradient 0.
@@ -130,7 +132,7 @@ class WhiteBox(ScoreOnly):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             scores = self._scorer(leaf)
-            losses = loss(scores)
+            losses = loss(scores).to(x.dtype)
             if not losses.requires_grad:
                 return scores.detach(), losses.detach(), torch.zeros_like(leaf)
             (gradient,) = torch.autograd.grad(

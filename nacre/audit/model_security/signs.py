@@ -175,8 +175,12 @@ def _rising(probed: Probed) -> Sign:
 
     x, first, best = rows.clean, None, torch.full((len(rows),), -torch.inf)
     steep = torch.zeros(len(rows), dtype=torch.bool)
+    low, high = region.legal(rows.clean)
     for step in (0.02, 0.1, 0.25, 0.25, 0.25):
         _, margins, gradient = target.slopes(x, margin)
+        # An entry at the end of its range cannot follow: a sparse step would spend itself there.
+        barred = ((x >= high) & (gradient > 0)) | ((x <= low) & (gradient < 0))
+        gradient = gradient.masked_fill(barred, 0.0)
         if first is None:
             first = margins
             moves = (gradient * (region.radii > 0)).nan_to_num(0).flatten(1).abs().sum(1)

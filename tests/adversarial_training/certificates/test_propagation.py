@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training import Ball
-from nacre.adversarial_training.certificates import extremes, propagation
+from nacre.adversarial_training.certificates import CROWN, IBP, extremes, propagation
 from nacre.adversarial_training.certificates.extremes import longest, over_region
 from nacre.adversarial_training.certificates.network import network_of
 from nacre.adversarial_training.certificates.propagation import interval_margins, linear_margins
+from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.core.errors import Incompatible
+from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
 
 KINDS = ("linf", "l2", "l1")
@@ -182,3 +184,34 @@ def test_inputs_that_are_no_numbers_are_not_certified():
     x = torch.tensor([[float("nan"), 0.0]]).double()
     for made in METHODS.values():
         assert not bool(made(net, region, x, torch.tensor([0])) > 0)
+
+
+def cancelling(size):
+    """Scores (relu(size (8 x + 1)) - relu(size (8 x + 1) - 0.125) - 0.05, 0): class 0 by 0.075 for
+    exact numbers, while the entries that cancel are of up to nine times that size."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[8 * size], [8 * size]]))
+        model[0].bias.copy_(torch.tensor([size, size - 0.125]))
+        model[2].weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
+        model[2].bias.copy_(torch.tensor([-0.05, 0.0]))
+    return model.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("size", "whole"), [(1.0, True), (1e6, False)])
+def test_no_certified_row_is_broken_by_the_rounding_of_the_model(kind, size, whole):
+    model = cancelling(size)
+    x = torch.rand(64, 1, generator=torch.Generator().manual_seed(0))
+    rows = Inputs(torch.arange(64), torch.arange(64), x, torch.zeros(64, dtype=torch.int64))
+    space = FeatureSpace((1,), low=torch.tensor(0.0), high=torch.tensor(1.0))
+    region = Ball(kind=kind, radius=0.001).region(space)
+    broken = torch.zeros(64, dtype=torch.bool)
+    for share in torch.linspace(-1, 1, 101):
+        moved = region.project(x + 0.001 * share, x)
+        broken |= rows.broken(model(moved))
+    assert bool(broken.any()) is not whole
+    for method in (IBP(), CROWN()):
+        (proved,) = method.certify(model, [region], rows, Source(bytes(32)))
+        assert not bool((proved & broken).any())
+    assert bool(proved.all()) is whole  # by CROWN, where rounding leaves the margin standing
