@@ -90,10 +90,10 @@ SPACE = FeatureSpace((6,), tuple("abcdef"), low=torch.full((6,), -4.0), high=tor
 TABLE = TableThreat(columns={name: ColumnMove(reach=0.4) for name in "abc"})
 CASES = {
     "linf": Evasion(ball=Ball(radius=0.3), effort="full", steps=2),
-    "l2": Evasion(ball=Ball(kind="l2", radius=0.5), effort="standard", steps=2),
+    "l2": Evasion(ball=Ball(kind="l2", radius=0.5), effort="quick", steps=2),
     "l1": Evasion(ball=Ball(kind="l1", radius=1.0), effort="quick", steps=2),
     "towards": Evasion(ball=Ball(radius=0.3), effort="quick", steps=2, towards="1"),
-    "table": Evasion(ball=TABLE, effort="full", steps=2, restarts=1),
+    "table": Evasion(ball=TABLE, effort="standard", steps=2, restarts=1),
     "numbers": Evasion(ball=Ball(radius=0.3), effort="quick", steps=2),
 }
 
