@@ -47,8 +47,13 @@ from nacre.report.sections.numbers import (
     whole,
 )
 from nacre.report.sections.pictures import difference, png
-from nacre.report.sections.texts import changed_texts, radius_axis
-from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
+from nacre.report.sections.words import (
+    NOT_FOR_OTHERS,
+    changed_texts,
+    moved_by,
+    radius_axis,
+    recipe_section,
+)
 
 
 def attacks(evidence: Evidence) -> Section:
