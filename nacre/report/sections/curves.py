@@ -9,8 +9,7 @@ from nacre.report.sections import charts
 from nacre.report.sections.blocks import Figure
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.numbers import percent, whole
-from nacre.report.sections.texts import radius_axis
-from nacre.report.sections.words import moved_by
+from nacre.report.sections.words import moved_by, radius_axis
 
 PROOF = "certificate"
 """The audit that attacks nothing."""

@@ -47,8 +47,12 @@ from nacre.report.sections.numbers import (
     whole,
 )
 from nacre.report.sections.pictures import difference, png
-from nacre.report.sections.texts import changed_texts
-from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
+from nacre.report.sections.words import (
+    NOT_FOR_OTHERS,
+    changed_texts,
+    moved_by,
+    recipe_section,
+)
 
 
 def attacks(evidence: Evidence) -> Section:
