@@ -188,25 +188,25 @@ def suffix_search(chosen: argparse.Namespace) -> Row:
         plain()
         between = time.process_time()
         tried = search.drawn(reader, suffix, allowed, Source(bytes(32)).child(number))
-        reader.scored(tried, trials)
+        reader.scored(tried, trials, beside=suffix)
         ratios.append((time.process_time() - between) / (between - start))
     ratio = statistics.median(ratios[1:])
     return Row("GCG step over full logits", ratio, target="<= 0.35", holds=ratio <= 0.35)
 
 
 def robust(chosen: argparse.Namespace) -> list[Row]:
-    """Accuracy, clean and with words substituted, after both kinds of training."""
+    """Accuracy, clean and attacked, after each kind of training on the same rows."""
     import torch
 
-    from nacre.adversarial_training import Embedding, FreeLB, StandardTraining
+    from nacre.adversarial_training import Embedding, EmbeddingPGD, FreeLB, StandardTraining
     from nacre.core.types import FeatureSpace
     from nacre.models.tasks import Classification
 
     task, rows = Task(chosen), list[Row]()
-    for name, option in (
-        ("standard", StandardTraining()),
-        ("FreeLB-3", FreeLB(threat=Embedding(radius=chosen.radius))),
-    ):
+    threat = Embedding(radius=chosen.radius)
+    options = {"standard": StandardTraining(), "FreeLB-3": FreeLB(threat=threat),
+               "embedding PGD-3": EmbeddingPGD(threat=threat)}  # fmt: skip
+    for name, option in options.items():
         objective = option.build(Classification(2), FeatureSpace((32,)))
         model = task.model()
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
@@ -217,7 +217,31 @@ def robust(chosen: argparse.Namespace) -> list[Row]:
         clean, attacked = _accuracies(model, task, chosen.rows)
         rows.append(Row(f"{name}: clean accuracy", clean))
         rows.append(Row(f"{name}: accuracy with words substituted", attacked))
+        moved = _moved(model, task, chosen.rows, chosen.radius)
+        rows.append(Row(f"{name}: accuracy under embedding PGD-10", moved))
     return rows
+
+
+def _moved(model: Any, task: Task, count: int, radius: float) -> float:
+    """Accuracy at the end of a climb of ten steps in embedding space, from a random start."""
+    import torch
+
+    from nacre.adversarial_training import Embedding, EmbeddingPGD
+    from nacre.adversarial_training.evaluation.untouched import untouched
+    from nacre.adversarial_training.text.table import moved_embeddings, token_table
+    from nacre.core.random import Source
+    from nacre.core.types import FeatureSpace
+    from nacre.models.tasks import Classification
+
+    option = EmbeddingPGD(threat=Embedding(radius=radius), steps=10)
+    climb, right = option.build(Classification(2), FeatureSpace((32,))), 0
+    with untouched(model):
+        for places in torch.arange(count).split(50):
+            batch = climb.perturb(model, task.rows("dev", places.tolist()), Source(bytes(32)))
+            with torch.no_grad(), moved_embeddings(token_table(model), batch["adversarial"][:, 0]):
+                answered = model(batch["features"]).argmax(1)
+            right += int((answered == batch["label"]).sum())
+    return right / count
 
 
 def _accuracies(model: Any, task: Task, count: int) -> tuple[float, float]:

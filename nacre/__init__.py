@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RatioRelation,
         TableThreat,
         Trades,
+        Words,
     )
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Average, Schedule, Yogi
@@ -68,6 +69,7 @@ _HOMES = {
         "RatioRelation",
         "TableThreat",
         "Trades",
+        "Words",
     ),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Average", "Schedule", "Yogi"),
@@ -183,6 +185,7 @@ __all__ = [
     "Tune",
     "Uniform",
     "WithinParties",
+    "Words",
     "Yogi",
     "abandon",
     "audit_run",

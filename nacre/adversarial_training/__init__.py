@@ -16,6 +16,7 @@ from nacre.adversarial_training.objectives import (
 )
 from nacre.adversarial_training.text.embedding import Embedding
 from nacre.adversarial_training.text.freelb import EmbeddingPGD, FreeLB
+from nacre.adversarial_training.text.words import Words
 from nacre.adversarial_training.threats import (
     Ball,
     ColumnMove,
@@ -50,5 +51,6 @@ __all__ = [
     "StandardTraining",
     "TableThreat",
     "Trades",
+    "Words",
     "attacked",
 ]

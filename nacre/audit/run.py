@@ -19,7 +19,7 @@ from nacre.audit.federation.training import FOLDER, twins_of
 from nacre.audit.finding import Finding
 from nacre.audit.kept import BATCHES, KeptBatches, scored_again
 from nacre.audit.model_security.batch import Reproduced
-from nacre.audit.target import HeldCanaries, Target
+from nacre.audit.target import HeldCanaries, Target, TokenText
 from nacre.core.files import load_tensors, write_json
 from nacre.core.random import Source
 from nacre.core.rows import flatten
@@ -29,10 +29,11 @@ from nacre.data.dataset import Rows
 from nacre.data.partition import Counted, Dealt
 from nacre.data.split import Test
 from nacre.data.text import canaries
+from nacre.data.text.tokens import of_description
 from nacre.figures.intervals import CONFIDENCE
 from nacre.figures.measured import GroupRows
 from nacre.models import load
-from nacre.recipe.audits import CanaryAudit
+from nacre.recipe.audits import CanaryAudit, Evasion
 from nacre.recipe.schema import Recipe
 from nacre.runs.begin import trained_on
 from nacre.runs.progress import Progress, Silent, stages
@@ -188,11 +189,21 @@ def _target(
         test_public=held.test_is_public,
         ball=recipe.adversarial_training.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
+        text=_token_text(recipe, held),
         canaries=_canaries(recipe),
         federation=partial(twins_of, run, held, source) if recipe.federated_learning else None,
         claimed_epsilon=privacy.epsilon if claims and privacy is not None else None,
         claimed_delta=privacy.delta if claims and privacy is not None else None,
     )
+
+
+def _token_text(recipe: Recipe, held: Holdings) -> TokenText | None:
+    """How the rows read, where an audit replaces words of them."""
+    asked = any(isinstance(option, Evasion) for option in recipe.audit)
+    if not asked or held.tokenizer is None:
+        return None
+    tokenizer = of_description(held.tokenizer, {})
+    return TokenText(names=tokenizer.names(), decode=tokenizer.decode)
 
 
 def _canaries(recipe: Recipe) -> HeldCanaries | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -28,6 +28,16 @@ class AuditProgress(Protocol):
 
 def no_progress(done: int, total: int, words: str = "") -> None:
     """An `AuditProgress` that shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenText:
+    """How rows of tokens read as text."""
+
+    names: tuple[str, ...]
+    """How the tokenizer writes each token, by its number; "" for special ones."""
+    decode: Callable[[Sequence[int]], str]
+    """What tokens say; special ones say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +88,8 @@ class Target:
     """The epsilon promised to *one row* of `members` (the largest, where parties differ); None
     where nothing is promised, or where the protected unit is coarser than a row."""
     claimed_delta: float | None = None
+    text: TokenText | None = None
+    """Where the rows are tokens of words: what an evasion audit needs to replace some."""
     canaries: HeldCanaries | None = None
     """The random secrets of this run."""
     federation: Callable[[Poisoning], Twins] | None = None

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from nacre.adversarial_training.certificates import CROWN, CertificateOption
 from nacre.adversarial_training.evaluation.efforts import Effort
+from nacre.adversarial_training.text.words import Words
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.core import require
@@ -60,8 +61,9 @@ class Evasion:
     before it left standing (after Croce & Hein 2020, AutoAttack)."""
 
     kind: Literal["evasion"] = "evasion"
-    ball: ThreatOption | None = None
-    """How far an input may move; the ball of `adversarial_training` where absent."""
+    ball: ThreatOption | Words | None = None
+    """How far an input may move; where absent, the ball of `adversarial_training`, and of texts
+    `words` with its defaults."""
     effort: Effort = "standard"
     """How much is tried: `quick` for a look, `standard`, or `full`, which stands for AutoAttack."""
     steps: int | None = None
@@ -85,12 +87,14 @@ class Evasion:
 
     @property
     def own_ball(self) -> ThreatOption | None:
-        """`ball`."""
-        return self.ball
+        """`ball`, where it moves numbers."""
+        return None if isinstance(self.ball, Words) else self.ball
 
     def sentence(self) -> str:
         """The attack with its numbers."""
         moved = f" inside {self.ball.sentence()}" if self.ball is not None else ""
+        if isinstance(self.ball, Words):
+            moved = f" with {self.ball.sentence()}"
         wanted = f" towards class {self.towards}" if self.towards is not None else ""
         until = ""
         if self.stop is not None:
@@ -98,7 +102,8 @@ class Evasion:
         steps = f", {self.steps} steps a climb" if self.steps is not None else ""
         starts = f", {self.restarts} starts" if self.restarts is not None else ""
         cascade = f"the {self.effort} cascade{steps}{starts}"
-        return f"evasion: test rows moved{moved}{wanted} by {cascade}{until}"
+        verb = "" if isinstance(self.ball, Words) else " moved"
+        return f"evasion: test rows{verb}{moved}{wanted} by {cascade}{until}"
 
     def lacks(self, data: AnyData, ball: ThreatOption | None) -> str | None:
         """What the recipe does not give the audit, with the remedy; None where nothing is missing.
@@ -107,7 +112,7 @@ class Evasion:
         """
         if (missing := without_test_rows(self.kind, data)) is not None:
             return missing
-        if self.ball is not None or ball is not None:
+        if self.ball is not None or ball is not None or isinstance(data, Text):
             return None
         return (
             "evasion needs to know how far an input may move; give it a ball: "

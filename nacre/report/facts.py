@@ -294,6 +294,27 @@ class AttackedRowFacts(TypedDict):
     share: NotRequired[float]
 
 
+class TextPart(TypedDict):
+    """A stretch of a text."""
+
+    text: str
+    now: str | None
+    """The word that an attack put in its place; null where nothing changed."""
+
+
+class AttackedTextFacts(TypedDict):
+    """A public text before and after an attack."""
+
+    label: str | int
+    before: str | int
+    """The model's answer to the clean text."""
+    after: str | int
+    words: list[TextPart]
+    """The text in its order; a changed word is a part by itself."""
+    share: NotRequired[float]
+    """Share of the words that could change that sufficed."""
+
+
 class LowerBounds(TypedDict):
     """How large epsilon must be for the attack to have done so well."""
 
@@ -310,11 +331,13 @@ class Details(TypedDict):
 
     rows_tested: NotRequired[int]
     ball: NotRequired[dict[str, Any]]
-    """How far an attack may move an input: `kind`, `radius`, `unit`."""
+    """How far an attack may move an input: `kind`, `radius`, `unit`; of `words` also `similarity`
+    and `candidates`."""
     clean: NotRequired[IntervalFacts]
     curve: NotRequired[list[Attacked]]
     pictures: NotRequired[list[Picture]]
     rows: NotRequired[list[AttackedRowFacts]]
+    texts: NotRequired[list[AttackedTextFacts]]
     roc: NotRequired[list[Rates]]
     epsilon: NotRequired[LowerBounds | None]
     poisoning: NotRequired[PoisoningFacts]
@@ -323,8 +346,9 @@ class Details(TypedDict):
     """Of an evasion at the whole radius, in the order in which they ran."""
     warnings: NotRequired[list[str]]
     """Why a figure is no evidence; none where the verdict is another."""
-    certified: NotRequired[list[Attacked]]
-    """The share of rows that a certificate proves right at each radius."""
+    smoothed: NotRequired[bool]
+    """Of a certificate: whether it speaks of the answers that win a vote under noise, and not of
+    the model's own."""
 
 
 class FindingFacts(TypedDict):

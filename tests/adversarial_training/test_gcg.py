@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nacre.adversarial_training.text.gcg import GCG, SuffixReader
+from nacre.adversarial_training.text.gcg import CALL, GCG, SuffixReader, shared_beginnings
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.random import Source
 from nacre.models import Pretrained
@@ -48,6 +48,59 @@ def test_losses_are_those_of_full_logits_without_a_cache(family, tmp_path):
     for width in (1, 3, 7):
         values, _ = reader.scored(suffixes, width)
         torch.testing.assert_close(values, _slow(model, suffixes).detach(), rtol=1e-4, atol=1e-5)
+
+
+@families
+def test_what_is_shared_with_the_suffix_at_hand_is_read_once_and_changes_nothing(family, tmp_path):
+    model = _model(family, tmp_path).eval()
+    now = torch.arange(10, 18)
+    suffixes = now.repeat(25, 1)
+    for number in range(24):
+        suffixes[number, number % 8] = 18 + number % 20
+    suffixes[3, 6] = 33  # two tokens apart
+    reader = SuffixReader(model, PROMPT, TARGET)
+    asked = []
+    hook = model.network.base_model.register_forward_pre_hook(
+        lambda module, inputs, given: asked.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    values, said = reader.scored(suffixes, 5, beside=now)
+    alone = sum(asked)
+    asked.clear()
+    reader.slopes(now)
+    after = reader.scored(suffixes, 5, beside=now)
+    hook.remove()
+    torch.testing.assert_close(after[0], values, rtol=1e-4, atol=1e-5)
+    assert sum(asked) == alone + 2  # the slopes read the suffix with the target, and nothing again
+    slow, whole = reader.scored(suffixes, 25)
+    torch.testing.assert_close(values, slow, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values, _slow(model, suffixes).detach(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(said, whole)
+    assert alone < 25 * 10
+
+
+def test_spans_of_shared_beginnings_cost_least():
+    """Against every way to cut the places into spans."""
+    draws = torch.Generator().manual_seed(3)
+    for _ in range(30):
+        first = torch.randint(
+            7, (int(torch.randint(1, 40, (1,), generator=draws)),), generator=draws
+        )
+        length = int(torch.randint(8, 60, (1,), generator=draws))
+        spans = shared_beginnings(first, length)
+        places = first.unique().tolist()
+        assert [p for at, until in spans for p in places if at <= p < until] == places
+
+        def cost(cuts, first=first, length=length):
+            return sum(
+                CALL + int(((first >= at) & (first < until)).sum()) * (length - at)
+                for at, until in cuts
+            )
+
+        ways = []
+        for chosen in range(2 ** (len(places) - 1)):
+            begins = [places[0], *(p for i, p in enumerate(places[1:]) if chosen >> i & 1)]
+            ways.append(cost(list(zip(begins, [*begins[1:], places[-1] + 1], strict=True))))
+        assert cost(spans) == min(ways)
 
 
 @families

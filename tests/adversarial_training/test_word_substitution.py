@@ -7,8 +7,10 @@ from torch import nn
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import STANDING, WRONG, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stages.listed import TEXT_STAGES
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.text.swap import WordSwap
+from nacre.adversarial_training.text.wander import WordSearch
 from nacre.adversarial_training.text.words import TokenKinds, Words
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.random import Source
@@ -111,6 +113,122 @@ def test_what_comes_back_is_allowed_and_breaks_what_it_says():
     assert (changed <= torch.where(words > 0, (0.4 * words).long().clamp(min=1), 0)).all()
     assert 0 < (found.by >= 0).sum() < len(rows)
     assert found.by[0] in (STANDING, WRONG)
+
+
+STAGES = {"greedy": WordSwap(), "random": WordSearch(queries=25)}
+stages = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+
+
+def test_every_stage_of_texts_is_among_those_that_the_laws_run_over():
+    assert {type(stage) for stage in STAGES.values()} == set(TEXT_STAGES)
+
+
+@stages
+@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+def test_every_row_that_is_asked_is_allowed(stage, share):
+    """Not only what comes back: each query changes whole words alone, within the budget, to near
+    words; special tokens, pieces, punctuation, numbers and padding are never touched."""
+    model = _model()
+    rows = _rows(model)
+    region = _region(model, rows, share=share)
+    words = VOCABULARY.words(rows.clean)
+    assert not words[(rows.clean < 5) | (rows.clean == 4)].any()
+    unit = nn.functional.normalize(model.table.weight.detach().float(), dim=1)
+    target = stage.access(Scorer(model))
+    state, steps = stage.begin(target, region, rows, SOURCE), 0
+    changed, over = (torch.zeros(len(rows), dtype=torch.bool) for _ in range(2))
+    while not bool(over.all()):
+        tried = stage.advance(target, region, rows, state, SOURCE)
+        state, steps = tried.state, steps + 1
+        moved = (tried.points != rows.clean) & ~over[:, None]  # the queue asks no more of the rest
+        assert not (moved & ~words).any()
+        assert (moved.sum(1) <= region.budget(rows.clean)).all()
+        cosine = (unit[tried.points.clamp(min=0)] * unit[rows.clean.clamp(min=0)]).sum(2)
+        assert (cosine[moved] >= FLOOR - 1e-6).all()
+        assert region.contains(tried.points, rows.clean)[~over].all()
+        changed |= moved.any(1)
+        over |= tried.ended
+    assert steps > 5
+    assert changed[region.choices(rows.clean)[:, :, 0].amax(1) >= 0].all()
+
+
+def test_a_random_search_reaches_every_row_of_a_small_region():
+    """Two words with two candidates each and a budget of one: five rows, all of them asked."""
+    model = _model()
+    clean = torch.tensor([[0, 5, 2, 6, 1, -1]])
+    rows = Inputs(torch.arange(1), torch.arange(1), clean, torch.tensor([0]))
+    region = _region(model, rows, similarity=-1.0, candidates=2, share=0.5)
+    stage, seen = WordSearch(queries=200), set()
+    target = stage.access(Scorer(lambda x: torch.tensor([[1.0, 0.0]]).repeat(len(x), 1)))
+    state = stage.begin(target, region, rows, SOURCE)
+    for _ in range(200):
+        tried = stage.advance(target, region, rows, state, SOURCE)
+        state = tried.state
+        seen.add(tuple(tried.points[0].tolist()))
+    near = region.choices(clean)[0]
+    single = {
+        tuple(int(t) if at != place else int(token) for at, t in enumerate(clean[0]))
+        for place in (1, 3)
+        for token in near[place]
+    }
+    assert seen == single
+    assert bool(tried.ended[0])
+
+
+@stages
+def test_any_width_and_order_gives_the_same_points(stage):
+    model = _model()
+    rows = _rows(model)
+    with untouched(model):
+        region = _region(model, rows)
+        whole = Cascade((stage,), 30)(Scorer(model), region, rows, SOURCE)
+        assert (whole.by >= 0).any()
+        narrow = Cascade((stage,), 4)(Scorer(model), region, rows, SOURCE)
+        turned = rows.take(torch.arange(29, -1, -1))
+        turned = Inputs(torch.arange(30), turned.unit, turned.clean, turned.label)
+        other = Cascade((stage,), 7)(Scorer(model), region, turned, SOURCE)
+    assert torch.equal(narrow.points, whole.points)
+    assert torch.equal(other.points.flip(0), whole.points)
+
+
+@stages
+def test_one_row_more_or_another_moves_no_other_row(stage):
+    model = _model()
+    rows = _rows(model)
+    other = rows.clean.clone()
+    other[3, 1] = 5 + (other[3, 1] - 4) % 15
+    with untouched(model):
+        region = _region(model, rows)
+        one = Cascade((stage,), 8)(Scorer(model), region, rows, SOURCE)
+        changed = Inputs(rows.place, rows.unit, other, rows.label)
+        region = _region(model, changed)
+        two = Cascade((stage,), 8)(Scorer(model), region, changed, SOURCE)
+    rest = torch.arange(30) != 3
+    assert torch.equal(one.points[rest], two.points[rest])
+    assert torch.equal(one.by[rest], two.by[rest])
+
+
+@stages
+def test_a_model_is_as_it_was_after_a_search_and_after_one_that_fails(stage):
+    model = _model().train()
+    rows, before = _rows(model), snapshot(model)
+
+    def failing(x, asked=[0]):  # noqa: B006 - counts over calls
+        asked[0] += 1
+        if asked[0] > 5:
+            raise RuntimeError("lost")
+        return model(x)
+
+    region = _region(model, rows)
+    for predict in (model, failing):
+        try:
+            with untouched(model):
+                Cascade((stage,), 8)(Scorer(predict), region, rows, SOURCE)
+        except Exception as error:  # the scorer words the failure anew
+            assert "lost" in str(error)
+        else:
+            assert predict is model
+        assert snapshot(model) == before
 
 
 def test_greedy_is_the_slow_obvious_search():

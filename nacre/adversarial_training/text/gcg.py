@@ -37,8 +37,9 @@ class GCG:
     """Greedy coordinate gradient: in each step replacements of single tokens are drawn among those
     that the gradient favours, and the best of them is taken.
 
-    The prompt before the suffix is read once and its keys and values are kept; the head answers
-    where the target stands and nowhere else; a replacement that was drawn twice is scored once.
+    The prompt before the suffix is read once and its keys and values are kept; so are those of the
+    suffix up to the token that is replaced; the head answers where the target stands and nowhere
+    else; a replacement that was drawn twice is scored once.
 
     *Source:* Zou et al. 2023, "Universal and Transferable Adversarial Attacks on Aligned Language
     Models", https://arxiv.org/abs/2307.15043, algorithm 1.
@@ -86,7 +87,7 @@ class GCG:
                 tried = self.drawn(reader, now, allowed, source.child("gcg", step))
                 if not len(tried):
                     break
-                values, said = reader.scored(tried, self.width)
+                values, said = reader.scored(tried, self.width, beside=now)
                 forwards += len(tried)
                 place = int(values.argmin())
                 now = tried[place]
@@ -128,32 +129,77 @@ class SuffixReader:
         self._head: nn.Module = network.get_output_embeddings()
         self._table = token_table(model)
         self._target = target
+        self._seen: tuple[Tensor, Any] | None = None  # the last suffix of `slopes`, what it left
         with torch.no_grad():
             read = self._base(input_ids=prompt[None], use_cache=True)
         self._cache = read.past_key_values
         if self._cache is None:
             raise Incompatible("the model keeps no keys and values of what it has read")
 
-    def losses(self, suffixes: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(self, suffixes: Tensor, known: Any = None, at: int = 0) -> tuple[Tensor, Tensor]:
         """(N, S) -> (N,) mean cross-entropies of the target, (N,) bool whether it is the likeliest
-        text."""
+        text. `known` are the keys and values of the prompt and of the first `at` tokens, which all
+        suffixes share; `at` is below S."""
+        cache = copy.deepcopy(self._cache if known is None else known)
+        if known is not None:
+            cache.crop(at - suffixes.shape[1])  # below 0: what is taken back
+        if len(suffixes) > 1:
+            cache.batch_repeat_interleave(len(suffixes))
+        return self._answered(suffixes[:, at:], cache)
+
+    def _answered(self, suffixes: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
+        """`losses` of suffixes whose beginnings are in the cache, which grows by the rest."""
         count, length = len(suffixes), len(self._target)
-        cache = copy.deepcopy(self._cache)
-        if count > 1:
-            cache.batch_repeat_interleave(count)
         rows = torch.cat([suffixes, self._target.expand(count, -1)], 1)
         states = self._base(input_ids=rows, past_key_values=cache, use_cache=True).last_hidden_state
         # The last token of the target answers nothing, and of the suffix only the last one does.
         logits = self._head(states[:, -length - 1 : -1])
         aims = self._target.expand(count, -1)
-        each = functional.cross_entropy(logits.mT.float(), aims, reduction="none")
-        return each.mean(1), (logits.argmax(-1) == aims).all(1)
+        each = functional.cross_entropy(
+            logits.flatten(0, 1).float(), aims.flatten(), reduction="none"
+        )
+        return each.view(count, -1).mean(1), (logits.argmax(-1) == aims).all(1)
 
-    def scored(self, suffixes: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """`losses` without a graph, at most `width` at a time."""
-        with torch.no_grad():
+    @torch.no_grad()
+    def scored(
+        self,
+        suffixes: Tensor,  # (N, S)
+        width: int,
+        beside: Tensor | None = None,  # (S,): what the suffixes differ from in a few tokens
+    ) -> tuple[Tensor, Tensor]:
+        """`losses` without a graph, at most `width` at a time; what stands before the first token
+        that differs from `beside` is read once."""
+        known = None if beside is None else self._read(beside)
+        if known is None or beside is None:
             found = [self.losses(some) for some in suffixes.split(width)]
-        return torch.cat([value for value, _ in found]), torch.cat([said for _, said in found])
+            return torch.cat([value for value, _ in found]), torch.cat([said for _, said in found])
+        values = torch.zeros(len(suffixes))
+        said = torch.zeros(len(suffixes), dtype=torch.bool)
+        first = (suffixes != beside).int().argmax(1)
+        for at, until in shared_beginnings(first, len(beside) + len(self._target)):
+            for some in ((first >= at) & (first < until)).nonzero().squeeze(1).split(width):
+                value, likeliest = self.losses(suffixes[some], known, at)
+                values[some], said[some] = value.to(values), likeliest
+        return values, said
+
+    def _read(self, suffix: Tensor) -> Any:
+        """The keys and values of the prompt and this suffix, those that `slopes` left if it was the
+        last one asked; None for a model that keeps a window of them, from which nothing can be
+        taken back."""
+        try:
+            if self._seen is not None and torch.equal(self._seen[0], suffix):
+                known = self._seen[1]
+                for layer in known.layers:
+                    layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+                known.crop(-len(self._target))
+                self._seen = None
+            else:
+                known = copy.deepcopy(self._cache)
+                self._base(input_ids=suffix[None], past_key_values=known, use_cache=True)
+            copy.deepcopy(known).crop(-len(suffix))
+        except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+            return None
+        return known
 
     def slopes(self, suffix: Tensor) -> Tensor:
         """(S,) -> (S, V): the gradient of the loss by each entry of the one-hot rows of the suffix,
@@ -161,6 +207,39 @@ class SuffixReader:
         length = len(suffix) + len(self._target)
         move = torch.zeros(1, length, self._table.embedding_dim, requires_grad=True)
         with torch.enable_grad(), moved_embeddings(self._table, move):
-            value, _ = self.losses(suffix[None])
+            cache = copy.deepcopy(self._cache)
+            value, _ = self._answered(suffix[None], cache)
             (gradient,) = torch.autograd.grad(value.sum(), move)
+        self._seen = suffix, cache
         return gradient[0, : len(suffix)] @ self._table.weight.detach().T
+
+
+CALL = 48
+"""Tokens that could be read in the time that a call of the model costs by itself, about."""
+
+
+def shared_beginnings(first: Tensor, length: int) -> list[tuple[int, int]]:
+    """How rows of `length` tokens that differ from one row from `first` (N,) on are best read: row
+    i with those of its span, from the span's beginning. Spans [at, until) hold every place that
+    occurs, and the sum of tokens read, with `CALL` for each span, is the least possible.
+
+    >>> shared_beginnings(torch.tensor([0, 0, 90, 91]), 100)
+    [(0, 90), (90, 92)]
+    """
+    places, counts = first.unique(return_counts=True)
+    starts: list[int] = places.tolist()
+    rows: list[int] = counts.tolist()
+    # costs[i]: the least for the places from the i-th on; `ends` says where the first span ends.
+    costs, ends = [0] * (len(starts) + 1), [0] * len(starts)
+    for i in range(len(starts) - 1, -1, -1):
+        options = [
+            (CALL + sum(rows[i:j]) * (length - starts[i]) + costs[j], j)
+            for j in range(i + 1, len(starts) + 1)
+        ]
+        costs[i], ends[i] = min(options)
+    spans, i = list[tuple[int, int]](), 0
+    while i < len(starts):
+        j = ends[i]
+        spans.append((starts[i], starts[j] if j < len(starts) else starts[-1] + 1))
+        i = j
+    return spans

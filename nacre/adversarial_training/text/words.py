@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -51,6 +51,21 @@ class Words:
             f"at most {self.share:.0%} of a row's words replaced, each by one of the "
             f"{self.candidates} nearest with a cosine of at least {self.similarity:g}"
         )
+
+    @property
+    def radius(self) -> float:
+        """`share`: what a curve of accuracies runs over."""
+        return self.share
+
+    @property
+    def unit(self) -> str:
+        """What `radius` counts."""
+        return "share of words"
+
+    def scaled(self, share: float) -> Words:
+        """The threat with `share` of the words that may change: its rows are among those of the
+        whole."""
+        return replace(self, share=self.share * share)
 
     def region(
         self,
@@ -128,6 +143,10 @@ class Substitutions:
     near: Tensor  # (V, C) int64: candidates for each token, the nearest first; -1 for none
     vocabulary: TokenKinds
     share: float
+
+    def of_share(self, share: float) -> Substitutions:
+        """The same candidates, where another share of the words may change."""
+        return replace(self, share=share)
 
     def budget(self, clean: Tensor) -> Tensor:
         """(R, T) -> (R,) int64: how many words may change; 0 in a row without words."""

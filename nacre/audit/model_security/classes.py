@@ -18,12 +18,21 @@ from nacre.adversarial_training.evaluation.cascade import WRONG, Cascade, Series
 from nacre.adversarial_training.evaluation.efforts import cascade, table_cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.adversarial_training.text.efforts import word_cascade
+from nacre.adversarial_training.text.words import Words
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.bounds import Interval, at_any_time, clopper_pearson
 from nacre.audit.model_security.curve import RadiusSearch, RobustRows, both_portions
 from nacre.audit.model_security.search import AttackSearch
 from nacre.audit.model_security.signs import Probed, doubts, signs
+from nacre.audit.model_security.words import (
+    WordBudgets,
+    predict_words,
+    substitutions,
+    word_notes,
+    word_signs,
+)
 from nacre.audit.target import AuditProgress, Target
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.rows import select
@@ -47,7 +56,7 @@ class ClassAttack:
 def attack_classes(
     target: Target,
     batch: Batch,
-    ball: ThreatOption,
+    ball: ThreatOption | Words,
     option: Evasion,
     shares: Sequence[float],
     advance: AuditProgress,
@@ -58,25 +67,30 @@ def attack_classes(
     def predict(x: Tensor) -> Tensor:
         return target.task.predict(target.model, x)
 
-    scorer = Scorer(predict, target.outputs)
+    words = isinstance(ball, Words)
+    scorer = Scorer(predict_words(target) if words else predict, target.outputs)
     source = target.source.child("evasion")
     with untouched(target.model):
         classes = _classes(scorer, batch)
         towards = _class_named(option.towards, target.classes, classes)
         rows = _rows(batch, towards)
         rows = rows.take(source.child("order").stream().permutation(len(rows)))
-        stages = (
-            table_cascade(option.effort, steps=option.steps, restarts=option.restarts)
-            if isinstance(ball, TableThreat)
-            else cascade(
-                option.effort, classes, towards, steps=option.steps, restarts=option.restarts
+        if isinstance(ball, Words):
+            region = substitutions(target, ball, rows)
+            radii = WordBudgets(word_cascade(option.effort), region, shares)
+        else:
+            stages = (
+                table_cascade(option.effort, steps=option.steps, restarts=option.restarts)
+                if isinstance(ball, TableThreat)
+                else cascade(
+                    option.effort, classes, towards, steps=option.steps, restarts=option.restarts
+                )
             )
-        )
-        radii = RadiusSearch(stages, ball, target.space, shares)
+            radii = RadiusSearch(stages, ball, target.space, shares)
         found = _portions(radii, scorer, rows, source, option, advance)
-        region = radii.region()
-        probed = Probed(scorer, region, found, source.child("signs"), _black_box(stages))
-        seen = signs(probed)
+        black_box = _black_box(radii.cascade)
+        probed = Probed(scorer, radii.region(), found, source.child("signs"), black_box)
+        seen = word_signs(probed) if words else signs(probed)
     search = AttackSearch(select(batch, found.rows.place), found.points, found.broken_at)
     tried = found.rows.place
     named = None if towards is None else _name(towards, target.classes)
@@ -88,14 +102,16 @@ def attack_classes(
         **_facts(found),
         "signs": seen,
         "warnings": doubts(seen),
-        "notes": [*_notes(rows, target.space), *_without_answer(found)],
+        "notes": word_notes(seen)
+        if words
+        else [*_notes(rows, target.space), *_without_answer(found)],
     }
     rule = clopper_pearson if option.stop is None else at_any_time
     return ClassAttack(found, search, rule, details)
 
 
 def _portions(
-    radii: RadiusSearch,
+    radii: RadiusSearch | WordBudgets,
     scorer: Scorer,
     rows: Inputs,
     source: Any,

@@ -106,7 +106,7 @@ class RadiusSearch:
             at[index[fell]] = self.shares[middle]
             spans += [(low, middle, index[fell]), (middle, high, index[~fell])]
         spent = scorer.queries.since(before)
-        return _confirmed(RobustRows(rows, points, at, whole, spent), scorer, self.cascade.width)
+        return confirmed(RobustRows(rows, points, at, whole, spent), scorer, self.cascade.width)
 
 
 def both_portions(one: RobustRows | None, other: RobustRows) -> RobustRows:
@@ -169,7 +169,7 @@ def _added(
     return tuple(found), (list(range(len(one))), places)
 
 
-def _confirmed(found: RobustRows, scorer: Scorer, width: int) -> RobustRows:
+def confirmed(found: RobustRows, scorer: Scorer, width: int) -> RobustRows:
     """Only what still breaks its row when all are scored once more, together.
 
     Another batch may round differently: a figure must be reproducible from its examples.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.adversarial_training.text.words import Words
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.answers import existing
@@ -50,10 +51,10 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
     evaluating adversarial robustness", https://arxiv.org/abs/1902.06705.
     """
     batch, ball = _asked(target, option)
-    if target.task.kind == "classification":
+    if target.task.kind == "classification" or isinstance(ball, Words):
         outcome = attack_classes(target, batch, ball, option, SHARES, advance)
         found, rule, details = outcome.search, outcome.interval, outcome.details
-        if target.keep is not None:
+        if target.keep is not None and not isinstance(ball, Words):
             target.keep(of_classes(target, ball, outcome))
     else:
         found, details = _numbers(target, batch, ball, option, advance)
@@ -85,7 +86,7 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
             "clean": clean,
             "attacked": attacked,
             "curve": curve,
-            "ball": {"kind": ball.kind, "radius": ball.radius, "unit": ball.unit},
+            "ball": {"kind": ball.kind, "radius": ball.radius, "unit": ball.unit, **_floor(ball)},
             "effort": option.effort,
             **details,
             "notes": [
@@ -95,6 +96,7 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
             ],
             "pictures": shown.get("pictures", []),
             "rows": shown.get("rows", []),
+            "texts": shown.get("texts", []),
         },
     )
 
@@ -126,9 +128,9 @@ def _numbers(
     return found, {"signs": signs, "warnings": signs["suspicions"], "notes": notes}
 
 
-def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption]:
+def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption | Words]:
     """The rows to attack and the ball; refused where either is missing."""
-    ball = option.ball or target.ball
+    ball = option.ball or target.ball or (Words() if target.text is not None else None)
     if ball is None:
         raise Incompatible(
             "the evasion audit needs a ball: give `audit: [{kind: evasion, ball: {radius: …}}]`, "
@@ -145,7 +147,14 @@ def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption]:
     return batch, ball
 
 
-def _own_excess(target: Target, ball: ThreatOption, batch: Batch) -> list[str]:
+def _floor(ball: ThreatOption | Words) -> dict[str, Any]:
+    """What decides which words are near, where words are replaced."""
+    if not isinstance(ball, Words):
+        return {}
+    return {"similarity": ball.similarity, "candidates": ball.candidates}
+
+
+def _own_excess(target: Target, ball: ThreatOption | Words, batch: Batch) -> list[str]:
     """How many clean rows break a declared relation by themselves, where any does."""
     if not isinstance(ball, TableThreat):
         return []
@@ -156,7 +165,7 @@ def _own_excess(target: Target, ball: ThreatOption, batch: Batch) -> list[str]:
 
 def _curve(
     found: AttackSearch,
-    ball: ThreatOption,
+    ball: ThreatOption | Words,
     shares: Sequence[float],
     confidence: float,
     rule: IntervalRule,
@@ -179,9 +188,11 @@ def _curve(
     return result
 
 
-def _moves(ball: ThreatOption) -> str:
+def _moves(ball: ThreatOption | Words) -> str:
     """The ball in words."""
     if isinstance(ball, TableThreat):
         return f"rows of {ball.sentence()}"
+    if isinstance(ball, Words):
+        return f"texts with {ball.sentence()},"
     named = f", {len(ball.radii)} features with radii of their own" if ball.radii else ""
     return f"moves of at most {ball.radius:g} ({ball.kind}, {ball.unit} units{named})"

@@ -12,36 +12,40 @@ from torch import Tensor
 
 from nacre.audit.answers import answers
 from nacre.audit.model_security.search import AttackSearch
+from nacre.audit.model_security.words import text_changes
 from nacre.audit.target import Target
 from nacre.core.rows import select
 from nacre.core.types import Batch, FeatureSpace
 
 SHOWN = 4  # rows
+TEXTS = 8  # the same of texts, which take a line each
 MOVED = 5  # features of a row
 
 
 def examples(target: Target, found: AttackSearch) -> dict[str, list[dict[str, Any]]]:
-    """`pictures` for inputs that are images, `rows` for inputs whose entries have names.
+    """`pictures` for inputs that are images, `rows` for inputs whose entries have names, `texts`
+    for tokens that read as text.
 
     They show the first rows whose right answer an attack changed, each at the smallest radius
     that did. Only for public rows: the caller checks that.
     """
     broken = found.broken_at.isfinite() & (found.broken_at > 0)
-    index = broken.nonzero().squeeze(1)[:SHOWN]
+    index = broken.nonzero().squeeze(1)[: SHOWN if target.text is None else TEXTS]
     clean = select(found.batch, index)
     moved = {**clean, "features": found.features[index]}
     if not len(index):
-        return {"pictures": [], "rows": []}
+        return {"pictures": [], "rows": [], "texts": []}
     titles = _titles(target, clean, moved)
     shares: list[float] = found.broken_at[index].tolist()
     pairs = zip(clean["features"], moved["features"], strict=True)
     shown = [
-        {**title, "share": share, **_shown(target.space, *pair)}
+        {**title, "share": share, **_shown(target, *pair)}
         for title, share, pair in zip(titles, shares, pairs, strict=True)
     ]
     return {
         "pictures": [entry for entry in shown if "shape" in entry],
         "rows": [entry for entry in shown if "changes" in entry],
+        "texts": [entry for entry in shown if "words" in entry],
     }
 
 
@@ -70,8 +74,11 @@ def _named(target: Target, value: Tensor) -> str:
     return target.classes[int(value)] if target.classes else str(int(value))
 
 
-def _shown(space: FeatureSpace, clean: Tensor, moved: Tensor) -> dict[str, Any]:
+def _shown(target: Target, clean: Tensor, moved: Tensor) -> dict[str, Any]:
     """What to draw of one row, (*shape) twice; nothing for unnamed inputs of one dimension."""
+    space = target.space
+    if target.text is not None:
+        return {"words": text_changes(target.text, clean, moved)}
     if len(space.shape) >= 2:
         return _picture(space, clean, moved)
     return {"changes": _changes(space, clean, moved)} if space.names else {}

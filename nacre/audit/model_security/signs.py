@@ -57,7 +57,7 @@ class Probed:
     """What the probes look at."""
 
     scorer: Scorer
-    region: Region
+    region: Any  # what the threat gives: balls around numbers, or substitutions of words
     found: RobustRows
     source: Source
     black_box: frozenset[str]  # names of the cascade's stages that use no gradient

@@ -157,6 +157,17 @@ class PieceTokenizer:
         """See `Tokenizer.file`."""
         return str(self._backend.to_str())
 
+    def names(self) -> tuple[str, ...]:
+        """How the tokenizer writes each token, by its number; "" for special ones and for numbers
+        without a token."""
+        ids: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
+        added: dict[int, Any] = self._backend.get_added_tokens_decoder()
+        found = [""] * self.vocabulary
+        for name, number in ids.items():
+            if number < self.vocabulary and not (number in added and added[number].special):
+                found[number] = name
+        return tuple(found)
+
     def around(self) -> tuple[list[int], list[int]]:
         """See `Tokenizer.around`."""
         return self._around

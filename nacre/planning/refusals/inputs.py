@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from nacre.adversarial_training.text.table import token_table
+from nacre.adversarial_training.text.words import Words
 from nacre.core.errors import Incompatible, Refusal
 from nacre.data.dataset import Schema
-from nacre.data.text.tokens import BPE, Bytes
+from nacre.data.text.tokens import BPE, Bytes, OfModel
 from nacre.models import FormerRun, Pretrained, PythonModel
 from nacre.models.stock.pretrained import starts_random
 from nacre.planning.facts import RecipeFacts, balls
+from nacre.recipe.audits import AuditOption, Evasion
 from nacre.recipe.places import refuse
 from nacre.recipe.schema import Recipe
 
@@ -96,6 +98,16 @@ def tokens_are_not_moved(facts: RecipeFacts) -> None:
     moves embeddings needs tokens, and a model that looks them up in a table."""
     recipe, option = facts.recipe, facts.recipe.adversarial_training
     key = "adversarial_training"
+    for place, audit in enumerate(recipe.audit):
+        if audit.moves_inputs and facts.schema.tokens is not None:
+            _words_can_be_replaced(facts, f"audit[{place}]", audit)
+        elif isinstance(audit, Evasion) and isinstance(audit.ball, Words):
+            refuse(
+                recipe,
+                f"audit[{place}].ball",
+                "`kind: words` replaces words of texts, and these rows are numbers; give a ball "
+                "with a radius, as `{kind: linf, radius: 0.1}`",
+            )
     if facts.schema.tokens is None:
         if option is not None and option.on_tokens:
             refuse(
@@ -112,19 +124,55 @@ def tokens_are_not_moved(facts: RecipeFacts) -> None:
             "it moves inputs by a radius, and tokens have no distance; use `kind: freelb` or "
             "`embedding_pgd` with `threat: {radius: …}`, which move their embeddings",
         )
-    for place, audit in enumerate(recipe.audit):
-        if not audit.moves_inputs:
-            continue
-        refuse(
-            recipe,
-            f"audit[{place}]",
-            "it moves inputs by a radius, and tokens have no distance; leave it out for text",
-        )
     if option is not None:
         try:
             token_table(facts.model)
         except Incompatible as error:
             refuse(recipe, key, str(error), Incompatible)
+
+
+def _words_can_be_replaced(facts: RecipeFacts, key: str, audit: AuditOption) -> None:
+    """Of texts an audit can replace words, where there are words, classes and one table."""
+    recipe, tokenizer = facts.recipe, getattr(facts.recipe.data, "tokenizer", None)
+    if not isinstance(audit, Evasion):
+        refuse(
+            recipe,
+            key,
+            "it moves inputs by a radius, and tokens have no distance; leave it out for text",
+        )
+    if facts.schema.task != "classification":
+        refuse(
+            recipe,
+            key,
+            f"evasion replaces words of texts that are put into classes, and the task is "
+            f"{facts.schema.task}; leave it out",
+        )
+    if audit.ball is not None and not isinstance(audit.ball, Words):
+        refuse(
+            recipe,
+            f"{key}.ball",
+            "it moves inputs by a radius, and tokens have no distance; use `ball: {kind: words}`, "
+            "which replaces words by near ones, or leave `ball` out",
+        )
+    for name in ("steps", "restarts"):
+        if getattr(audit, name) is not None:
+            refuse(
+                recipe,
+                f"{key}.{name}",
+                "it counts climbs along a gradient, and words are replaced without one; leave it "
+                "out, and use `effort`",
+            )
+    if not isinstance(tokenizer, BPE | OfModel):
+        refuse(
+            recipe,
+            key,
+            "evasion replaces words, and the tokens are single bytes; use a tokenizer of pieces "
+            "(`data: {tokenizer: {kind: bpe}}`), or leave it out",
+        )
+    try:
+        token_table(facts.model)
+    except Incompatible as error:
+        refuse(recipe, key, str(error), Incompatible)
 
 
 def balls_fit_the_features(facts: RecipeFacts) -> None:

@@ -107,6 +107,22 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class ChangedText:
+    """A text with the words that an attack replaced, and what came of it."""
+
+    parts: Sequence[tuple[str, str | None]]  # a stretch, and what replaced it
+    caption: str
+
+
+@dataclass(frozen=True)
+class ChangedTexts:
+    """Attacked texts."""
+
+    block: ClassVar[str] = "changed_texts"
+    items: Sequence[ChangedText]
+
+
+@dataclass(frozen=True)
 class Fold:
     """Blocks that stay closed until a reader opens them; on paper they are open."""
 
@@ -133,6 +149,7 @@ AnyBlock = (
     | FactList
     | Figures
     | Gallery
+    | ChangedTexts
     | Fold
     | Beside
 )

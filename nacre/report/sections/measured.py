@@ -10,7 +10,6 @@ from nacre.audit.federation.facts import BackdoorFacts, PoisoningFacts
 from nacre.audit.finding import MEANING, AttackStageFacts, Verdict
 from nacre.figures.intervals import IntervalFacts
 from nacre.report.facts import (
-    Attacked,
     AttackedRowFacts,
     Evidence,
     FindingFacts,
@@ -31,6 +30,7 @@ from nacre.report.sections.blocks import (
     TextBlock,
 )
 from nacre.report.sections.compared import MEASURES, absent
+from nacre.report.sections.curves import PROOF, by_radius
 from nacre.report.sections.dots import Dot, Dumbbell, dots, dumbbells
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.headline import (
@@ -47,6 +47,7 @@ from nacre.report.sections.numbers import (
     whole,
 )
 from nacre.report.sections.pictures import difference, png
+from nacre.report.sections.texts import changed_texts
 from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
 
 
@@ -118,7 +119,11 @@ def _stages(stages: Sequence[AttackStageFacts]) -> TableBlock:
 def _claim(evidence: Evidence, entry: FindingFacts) -> str:
     """The claim; of moved inputs with the move in plain words."""
     moved = moved_by(evidence, entry)
-    return f"none: nothing is certified; tried with {moved}" if moved else entry["claim"]
+    if not moved:
+        return entry["claim"]
+    if entry["audit"] == PROOF:
+        return f"no answer changes with {moved}"
+    return f"none: nothing is certified; tried with {moved}"
 
 
 def _notes(entry: FindingFacts) -> list[str]:
@@ -146,18 +151,7 @@ def _result(entry: FindingFacts) -> Cell:
 def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
     """The curves that an audit gave, where they show more than chance."""
     figures: list[Figure] = []
-    if curve := entry["details"].get("curve"):
-        drawn = [_radii("under attack", curve)]
-        if certified := entry["details"].get("certified"):
-            drawn.append(_radii("certified", certified, tone=1))
-        ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
-        caption = f"Accuracy {ends}, {moved_by(evidence, entry) or 'as inputs move further'}."
-        words = Caption(
-            name=f"{entry['audit']}-curve", title="Accuracy by radius", description=caption
-        )
-        svg = charts.lines(words, drawn, x=("radius", number_text), y=("accuracy", whole))
-        proven = " Below it what a certificate proves." if certified else ""
-        figures.append(Figure(svg, "Accuracy by radius", f"{caption}{proven} The axis is cut."))
+    figures += by_radius(evidence, entry)
     if found := entry["details"].get("poisoning"):
         figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):
@@ -193,15 +187,6 @@ def _shares(
     return Figure(dots(words, drawn, form=percent, axis=whole, span=(0.0, 1.0)), title, caption)
 
 
-def _radii(label: str, points: Sequence[Attacked], tone: int = 0) -> charts.LineChart:
-    return charts.LineChart(
-        label=label,
-        points=[(point["radius"], point["value"]) for point in points],
-        intervals=[(point["low"], point["high"]) for point in points],
-        tone=tone,
-    )
-
-
 def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
     series = [
         charts.LineChart(label="the attack", points=sorted({(0.0, 0.0), *points, (1.0, 1.0)})),
@@ -223,14 +208,17 @@ def examples_section(evidence: Evidence) -> Section | None:
     """Attacked public inputs, for people to look at; None where there are none."""
     pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
     rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
-    if not pictures and not rows:
+    texts = [text for entry in evidence["findings"] for text in entry["details"].get("texts", [])]
+    if not pictures and not rows and not texts:
         return None
-    blocks: list[AnyBlock] = [
-        TextBlock(
-            "Public test rows whose right answer an attack changed, each at the smallest of the "
-            "tried radii that did."
+    blocks = changed_texts(texts) if texts else list[AnyBlock]()
+    if pictures or rows:
+        blocks.append(
+            TextBlock(
+                "Public test rows whose right answer an attack changed, each at the smallest of "
+                "the tried radii that did."
+            )
         )
-    ]
     if pictures:
         blocks.append(Gallery([_example(picture) for picture in pictures]))
     charted = [_moved(row, place) for place, row in enumerate(rows, start=1)]

@@ -110,6 +110,8 @@ def moved_by(evidence: Evidence, found: FindingFacts) -> str | None:
     ball = found["details"].get("ball")
     if ball is None or not isinstance(ball.get("radius"), int | float):
         return None
+    if ball.get("kind") == "words":
+        return f"up to {whole(ball['radius'])} of each text's words replaced by near ones"
     if ball.get("kind") == "table":
         return "rows changed within all declared constraints"
     picture = len(list(evidence["model"].get("shape") or ())) > 1
