@@ -19,6 +19,7 @@ from nacre.audit.model_security.masking import examine
 from nacre.audit.model_security.search import AttackSearch, search
 from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import DataError, Incompatible
+from nacre.core.theirs import theirs
 from nacre.core.types import Batch
 from nacre.models.tasks import Regression
 from nacre.recipe.audits import Evasion
@@ -113,7 +114,7 @@ def _numbers(
         )
     steps, restarts = CLIMBS[option.effort]
     steps, restarts = option.steps or steps, option.restarts or restarts
-    with untouched(target.model):
+    with untouched(target.model), theirs("the model", "it was attacked", surely=False):
         found = search(
             target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
         )
