@@ -6,10 +6,11 @@ from torch import nn
 
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.model_security.evasion import evasion
-from nacre.audit.model_security.signs import PROBES, unbounded
+from nacre.audit.model_security.signs import PROBES, unbounded, unconfirmed, unconfirmed_notes
 from nacre.audit.outside import LabelledRows, audit_model
 from nacre.core.random import Source
 from nacre.core.types import FeatureSpace
+from nacre.models.tasks import Regression
 from nacre.recipe.audits import Evasion
 
 WEIGHTS = [1.5, -0.5, 0.25, 0.0, 2.0, -1.0]
@@ -74,7 +75,36 @@ class Peak(nn.Module):
         return torch.stack([1 - 2 * near, 2 * near], 1) + 0 * x[:, :2]
 
 
+class Crowd(nn.Module):
+    """Scores that a part of the batch's mean is added to."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x + 0.05 * x.mean(0))
+
+
+class Watchful(Crowd):
+    """Answers as its model while gradients are computed, and by rougher inputs else."""
+
+    def forward(self, x):
+        return self.model(x if torch.is_grad_enabled() else torch.round(x))
+
+
+class Placed(Crowd):
+    """Answers the first row of a batch otherwise than those after it."""
+
+    def forward(self, x):
+        shift = torch.zeros_like(x)
+        shift[0] = 0.5
+        return self.model(x + shift)
+
+
 MADE = {
+    "other_answers": Crowd,
+    "unconfirmed_points": Watchful,
     "random_output": random_output,
     "softmax_output": softmax_output,
     "vanishing_gradient": rounded,
@@ -159,6 +189,53 @@ def test_probabilities_said_to_be_such_are_read_as_such(target, rows, linear):
     )
     found = evasion(said, QUICK)
     assert found.value == plain.value and found.verdict == "measured"
+
+
+@pytest.mark.parametrize(
+    ("made", "ways"),
+    [(Crowd, {"alone"}), (Watchful, {"with_gradients"}), (Placed, {"order", "alone"})],
+)
+def test_in_which_way_a_model_answers_otherwise_is_said(target, rows, linear, made, ways):
+    model = made(linear(WEIGHTS, 0.1))
+    finding = evasion(target(model, test=rows(60, 6), ball=Ball(radius=0.3)), QUICK)
+    sign = finding.details["signs"]["other_answers"]
+    assert {way for way in ("alone", "order", "with_gradients") if sign[way]} == ways
+    assert sign["tried"] == 60 - round(60 * (1 - finding.details["clean"]["value"]))
+
+
+@pytest.mark.parametrize("made", [Crowd, Watchful])
+def test_a_model_of_numbers_that_answers_rows_by_others_is_no_evidence(target, rows, made):
+    body = nn.Linear(6, 1)
+    batch = rows(60, 6)
+    with torch.no_grad():
+        batch["label"] = body(batch["features"]).squeeze(1) + 0.05
+    task = Regression(tolerance=0.2)
+    honest = target(body, task=task, test=batch, ball=Ball(radius=0.1))
+    found = evasion(honest, QUICK)
+    assert found.verdict == "measured" and found.details["signs"]["other_answers"]["tried"] == 60
+    found = evasion(target(made(body), task=task, test=batch, ball=Ball(radius=0.1)), QUICK)
+    assert found.verdict == "not evidence"
+    assert any("has to depend on that row alone" in said for said in found.details["warnings"])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_rounding_in_another_order_is_no_sign(target, rows, kind):
+    """Batches of other shapes are added up in another order, and halves round coarsely."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        body = nn.Sequential(nn.Linear(6, 512), nn.ReLU(), nn.Linear(512, 2)).to(kind)
+    model = Wrapped(body, before=lambda x: x.to(kind))
+    finding = evasion(target(model, test=rows(60, 6), ball=Ball(radius=0.05)), QUICK)
+    assert finding.details["signs"]["other_answers"]["rows"] == 0
+
+
+def test_a_point_at_the_edge_that_is_lost_is_said_and_says_nothing():
+    sign = unconfirmed(1, 40)
+    assert sign == {"warning": None, "rows": 1, "tried": 40}
+    assert len(unconfirmed_notes(sign)) == 1 and "once a point" in unconfirmed_notes(sign)[0]
+    assert unconfirmed_notes(unconfirmed(0, 40)) == []
+    many = unconfirmed(4, 40)
+    assert "4 times an attack" in many["warning"] and unconfirmed_notes(many) == []
 
 
 def test_probes_do_not_enter_the_figure(target, rows, linear):

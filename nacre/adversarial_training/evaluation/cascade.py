@@ -45,6 +45,7 @@ class AttackOutcome:
     steps: Tensor  # (R,) int64: evaluations of the row in the stage that broke it
     margins: Tensor  # (R,): best other score minus the right one at `points`
     stages: tuple[StageFacts, ...] = ()
+    unconfirmed: int = 0  # points that a stage called broken and that were not when scored again
 
     @property
     def standing(self) -> Tensor:
@@ -118,7 +119,10 @@ class Cascade:
             time.perf_counter() - started,
         )  # fmt: skip
         stages = (*found.stages, facts)
-        return replace(found, points=points, by=by, steps=steps, stages=stages)
+        unconfirmed = found.unconfirmed + fallen.unconfirmed
+        return replace(
+            found, points=points, by=by, steps=steps, stages=stages, unconfirmed=unconfirmed
+        )
 
 
 def _begun(scorer: Scorer, rows: Inputs, width: int) -> AttackOutcome:

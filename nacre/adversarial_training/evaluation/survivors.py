@@ -27,6 +27,7 @@ class Fallen:
     place: Tensor  # (F,) int64: of the row in the whole batch
     points: Tensor  # (F, *shape)
     steps: Tensor  # (F,) int64: evaluations of the row in this stage, the last one included
+    unconfirmed: int = 0  # points that the stage called broken and that are not when we score them
 
 
 def hunt(
@@ -41,7 +42,7 @@ def hunt(
 
     *Guarantee:* an attack is not believed. Each point that it calls broken is projected into the
     region and scored again here, all together; one that does not break the row then is left out,
-    and the row stands.
+    and the row stands; how many those are is said.
     """
     target = stage.access(scorer)
     waiting = 0
@@ -88,7 +89,8 @@ def _judged(found: Fallen, scorer: Scorer, region: Allowed, rows: Inputs, width:
         for part in torch.arange(len(points)).split(width):
             kept.append(asked.take(part).broken(scorer(points[part])))
     stands = torch.cat(kept)
-    return Fallen(found.place[stands], points[stands], found.steps[stands])
+    lost = len(stands) - int(stands.sum())
+    return Fallen(found.place[stands], points[stands], found.steps[stands], lost)
 
 
 def _joined(one: Inputs, other: Inputs) -> Inputs:

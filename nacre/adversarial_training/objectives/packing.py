@@ -32,6 +32,7 @@ def without_stopped_rows(objective: Objective) -> Objective:
 
     A row's perturbation is then rounded by how many rows climb beside it, so this is for training
     in which no unit's gradient is bounded. Where one is, rows that have stopped pass through the
-    model with the others, and the guarantee of this folder holds bit for bit.
+    model with the others, and the guarantee of this folder holds bit for bit between batches of one
+    shape.
     """
     return objective.packed() if isinstance(objective, _Packed) else objective

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.bounds import Interval, at_any_time, clopper_pearson
 from nacre.audit.model_security.curve import RadiusSearch, RobustRows, both_portions
 from nacre.audit.model_security.search import AttackSearch
-from nacre.audit.model_security.signs import Probed, doubts, signs
+from nacre.audit.model_security.signs import Probed, doubts, signs, unconfirmed_notes
 from nacre.audit.model_security.words import (
     WordBudgets,
     predict_words,
@@ -102,9 +102,11 @@ def attack_classes(
         **_facts(found),
         "signs": seen,
         "warnings": doubts(seen),
-        "notes": word_notes(seen)
-        if words
-        else [*_notes(rows, target.space), *_without_answer(found)],
+        "notes": [
+            *(word_notes(seen) if words else _notes(rows, target.space)),
+            *([] if words else _without_answer(found)),
+            *unconfirmed_notes(seen["unconfirmed_points"]),
+        ],
     }
     rule = clopper_pearson if option.stop is None else at_any_time
     return ClassAttack(found, search, rule, details)
@@ -144,7 +146,7 @@ def _with_places(found: RobustRows, place: Tensor) -> RobustRows:
     """The rows with their places in the whole batch."""
     rows = found.rows
     named = Inputs(place[: len(rows)], rows.unit, rows.clean, rows.label, rows.towards)
-    return RobustRows(named, found.points, found.broken_at, found.whole, found.smaller)
+    return replace(found, rows=named)
 
 
 def _classes(scorer: Scorer, batch: Batch) -> int:

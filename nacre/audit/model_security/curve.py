@@ -36,6 +36,7 @@ class RobustRows:
     broken_at: Tensor  # (R,) float64: share of the radius; 0 wrong from the start, inf standing
     whole: AttackOutcome  # at the whole radius
     smaller: QueryCounts  # spent at the smaller ones
+    unconfirmed: int = 0  # points at any radius that were not broken when they were scored again
 
     @property
     def standing(self) -> Tensor:
@@ -90,6 +91,7 @@ class RadiusSearch:
         points, at = whole.points.clone(), torch.full((len(rows),), torch.inf, dtype=torch.float64)
         at[whole.by == WRONG] = 0
         at[whole.by >= 0] = 1
+        unconfirmed = whole.unconfirmed
         spans = [(-1, last, (whole.by >= 0).nonzero().squeeze(1))]
         while spans:
             low, high, index = spans.pop()
@@ -101,12 +103,15 @@ class RadiusSearch:
             found = self.cascade(scorer, region, part, source.child("share", middle), shown)
             done += len(self.cascade.stages)
             counted(done, f"{len(found.standing):,} of {some:,} rows stand at a smaller radius")
+            unconfirmed += found.unconfirmed
             fell = found.by != STANDING
             points[index[fell]] = found.points[fell]
             at[index[fell]] = self.shares[middle]
             spans += [(low, middle, index[fell]), (middle, high, index[~fell])]
         spent = scorer.queries.since(before)
-        return confirmed(RobustRows(rows, points, at, whole, spent), scorer, self.cascade.width)
+        return confirmed(
+            RobustRows(rows, points, at, whole, spent, unconfirmed), scorer, self.cascade.width
+        )
 
 
 def both_portions(one: RobustRows | None, other: RobustRows) -> RobustRows:
@@ -134,6 +139,7 @@ def both_portions(one: RobustRows | None, other: RobustRows) -> RobustRows:
         torch.cat([one.whole.steps, other.whole.steps]),
         torch.cat([one.whole.margins, other.whole.margins]),
         stages,
+        one.whole.unconfirmed + other.whole.unconfirmed,
     )
     smaller = QueryCounts(
         one.smaller.forwards + other.smaller.forwards,
@@ -141,7 +147,7 @@ def both_portions(one: RobustRows | None, other: RobustRows) -> RobustRows:
     )
     points = torch.cat([one.points, other.points])
     at = torch.cat([one.broken_at, other.broken_at])
-    return RobustRows(rows, points, at, whole, smaller)
+    return RobustRows(rows, points, at, whole, smaller, one.unconfirmed + other.unconfirmed)
 
 
 def _added(
@@ -178,6 +184,11 @@ def confirmed(found: RobustRows, scorer: Scorer, width: int) -> RobustRows:
     with torch.no_grad():
         for part in torch.arange(len(found.rows)).split(width):
             stays.append(~found.rows.take(part).broken(scorer(found.points[part])))
-    lost = torch.cat(stays) & (found.broken_at > 0)
+    lost = torch.cat(stays) & (found.broken_at > 0) & found.broken_at.isfinite()
     whole = replace(found.whole, by=found.whole.by.masked_fill(lost, STANDING))
-    return replace(found, broken_at=found.broken_at.masked_fill(lost, torch.inf), whole=whole)
+    return replace(
+        found,
+        broken_at=found.broken_at.masked_fill(lost, torch.inf),
+        whole=whole,
+        unconfirmed=found.unconfirmed + int(lost.sum()),
+    )

@@ -17,6 +17,7 @@ from nacre.audit.model_security.examples import examples
 from nacre.audit.model_security.gathering import of_classes, of_numbers
 from nacre.audit.model_security.masking import examine
 from nacre.audit.model_security.search import AttackSearch, search
+from nacre.audit.model_security.signs import unconfirmed, unconfirmed_notes
 from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.theirs import theirs
@@ -119,14 +120,19 @@ def _numbers(
             target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
         )
         found, signs = examine(target, ball, found, steps=steps, draws=restarts)
+        called = found.standing_at(0) - found.standing_at(1)
         found = found.confirmed(target)
+        lost = called - (found.standing_at(0) - found.standing_at(1))
+        signs["unconfirmed_points"] = unconfirmed(lost, called)
     if target.keep is not None:
         target.keep(of_numbers(target, ball, found, steps))
-    notes: list[str] = []
+    warned = signs["unconfirmed_points"]["warning"]
+    notes = unconfirmed_notes(signs["unconfirmed_points"])
     if isinstance(target.task, Regression):
         within = f"{target.task.tolerance:g}"
         notes.append(f"an answer counts as right within {within} of the label, in its own units")
-    return found, {"signs": signs, "warnings": signs["suspicions"], "notes": notes}
+    warnings = [*signs["suspicions"], *([warned] if warned else [])]
+    return found, {"signs": signs, "warnings": warnings, "notes": notes}
 
 
 def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption | Words]:

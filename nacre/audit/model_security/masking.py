@@ -17,12 +17,16 @@ from nacre.adversarial_training.attacks.evaluate import attacked
 from nacre.adversarial_training.attacks.fgsm import FGSM
 from nacre.adversarial_training.attacks.pgd import PGD
 from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.audit.model_security.beside import asked_otherwise, otherwise
 from nacre.audit.model_security.search import AttackSearch, scaled
 from nacre.audit.target import Target
 from nacre.core.parts import Attack
 from nacre.core.random import Source
 from nacre.core.rows import select
 from nacre.core.types import Batch
+
+ROWS = 128
+"""The most rows that are asked in other ways."""
 
 FAR = 8.0
 """Radii of the larger ball."""
@@ -59,6 +63,7 @@ def examine(
         "broken_far_away": _fallen(alone.tried(target, index, wide, FAR), index),
         "far": FAR,
         "zero_gradients": zero_gradients(target, batch, ball),
+        "other_answers": _other_answers(target, found),
     }
     signs["suspicions"] = suspicions(signs)
     return found.tried(target, index, fast, 1.0), signs
@@ -76,7 +81,20 @@ def suspicions(signs: dict[str, Any]) -> list[str]:
         result.append(f"a ball {signs['far']:g} times as large is harder to break")
     if rows and signs["zero_gradients"] > ZERO_SHARE * rows:
         result.append(f"the gradient is zero at {signs['zero_gradients']} of {rows} rows")
+    if said := otherwise(signs["other_answers"]):
+        result.append(said)
     return result
+
+
+def _other_answers(target: Target, found: AttackSearch) -> dict[str, Any]:
+    """The points that were found, and rows that stand, asked alone, turned and with gradients."""
+    at = found.broken_at
+    broken = (at.isfinite() & (at > 0)).nonzero().squeeze(1)
+    index = torch.cat([broken, found.standing])[:ROWS]
+    with evaluating(target.model):
+        return asked_otherwise(
+            lambda x: target.task.predict(target.model, x), found.features[index]
+        )
 
 
 def _fallen(search: AttackSearch, index: Tensor) -> int:

@@ -31,6 +31,7 @@ from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Box, Region
 from nacre.adversarial_training.threats.table_region import TableRegion
+from nacre.audit.model_security.beside import asked_otherwise, otherwise
 from nacre.audit.model_security.curve import RobustRows
 from nacre.audit.model_security.surrogate import surrogate
 from nacre.core.random import Source
@@ -118,6 +119,48 @@ def _random(probed: Probed) -> Sign:
         "randomness (expectation over transformations), or switch it off"
     )
     return {"warning": said if differ else None, "largest": float(apart.max()) if len(apart) else 0}
+
+
+def _other_answers(probed: Probed) -> Sign:
+    """The points that were found, and rows that stand, asked alone, turned and with gradients."""
+    at = probed.found.broken_at
+    broken = (at.isfinite() & (at > 0)).nonzero().squeeze(1)
+    index = torch.cat([broken, probed.found.standing])[:ROWS]
+    found = asked_otherwise(probed.scorer.predict, probed.found.points[index])
+    probed.scorer.queries.forwards += found.pop("asked")
+    return {"warning": otherwise(found), **found}
+
+
+def _unconfirmed(probed: Probed) -> Sign:
+    """Points that a stage called broken and that were not when they were scored once more, at all
+    radii together. A point at the very edge may round to either side; more of them are a sign."""
+    lost = probed.found.unconfirmed
+    at = probed.found.broken_at
+    return unconfirmed(lost, lost + int((at.isfinite() & (at > 0)).sum()))
+
+
+def unconfirmed(lost: int, claimed: int) -> Sign:
+    """What `lost` of the `claimed` broken points say."""
+    said = (
+        f"{_times(lost)} an attack called a point broken that did not break its row when it was "
+        "scored once more beside others: the row counts as standing, and may not stand"
+    )
+    tells = lost > max(1.0, SHARE * claimed)
+    return {"warning": said if tells else None, "rows": lost, "tried": claimed}
+
+
+def unconfirmed_notes(sign: Sign) -> list[str]:
+    """How many points were left out, where that alone says nothing against the figure."""
+    if sign["warning"] or not sign["rows"]:
+        return []
+    return [
+        f"{_times(sign['rows'])} a point that an attack called broken was not when it was scored "
+        "once more, and was left out: rounding at the very edge"
+    ]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _softmax(probed: Probed) -> Sign:
@@ -308,6 +351,8 @@ def _transfer(probed: Probed) -> Sign:
 
 PROBES: dict[str, Callable[[Probed], Sign]] = {
     "random_output": _random,
+    "other_answers": _other_answers,
+    "unconfirmed_points": _unconfirmed,
     "softmax_output": _softmax,
     "vanishing_gradient": _vanishing,
     "loss_not_rising": _rising,

@@ -76,7 +76,7 @@ class WordBudgets:
             allowed = self.whole.of_share(share * self.whole.share).budget(rows.clean)
             at[(found.by >= 0) & (changed <= allowed)] = share
         at[found.by == WRONG] = 0
-        robust = RobustRows(rows, found.points, at, found, QueryCounts())
+        robust = RobustRows(rows, found.points, at, found, QueryCounts(), found.unconfirmed)
         return confirmed(robust, scorer, self.cascade.width)
 
 
@@ -225,6 +225,8 @@ def _anything(probed: Probed) -> Sign:
 WORD_PROBES: dict[str, Callable[[Probed], Sign]] = {
     "random_output": PROBES["random_output"],
     "softmax_output": PROBES["softmax_output"],
+    "other_answers": PROBES["other_answers"],
+    "unconfirmed_points": PROBES["unconfirmed_points"],
     "few_neighbours": _few_neighbours,
     "more_still_helps": _more_words,
     "unbounded_words": _anything,
