@@ -59,11 +59,11 @@ class AttackOutcome:
 
 @dataclass(frozen=True)
 class Series:
-    """Stages of one kind, of which the later ones break less and less: it ends once `patience` of
-    them in a row have broken nothing."""
+    """Stages of one kind, of which the later ones break less and less: it ends once stages that
+    broke nothing, one after another, have tried `patience` rows in all. None ends it never."""
 
     stages: Sequence[Stage]
-    patience: int = 2
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,12 @@ class Cascade:
             series = entry if isinstance(entry, Series) else Series((entry,))
             idle = 0
             for number, stage in enumerate(series.stages):
-                if idle >= series.patience or not len(found.standing):
+                tired = series.patience is not None and idle >= series.patience
+                if tired or not len(found.standing):
                     break
                 found = self._after(stage, found, scorer, region, source.child(place, number))
-                idle = 0 if found.stages[-1].broke else idle + 1
+                facts = found.stages[-1]
+                idle = 0 if facts.broke else idle + facts.tried
                 if shown is not None:
                     shown(len(found.standing), place + 1)
         fallen = (found.by >= 0).nonzero().squeeze(1)  # all others are where they began
@@ -131,7 +133,7 @@ def _scored(scorer: Scorer, rows: Inputs, points: Tensor, width: int) -> tuple[T
     """(whether broken, margins) at these points."""
     broken, margins = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
     with torch.no_grad():
-        for part in torch.arange(len(rows)).split(width):
+        for part in torch.arange(len(rows)).split(width) if len(rows) else ():
             scores = scorer(points[part])
             broken.append(rows.take(part).broken(scores))
             margins.append(score_margin(scores, rows.label[part]))

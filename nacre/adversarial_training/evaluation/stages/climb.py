@@ -23,9 +23,9 @@ class Climb:
 
     *Rule:* a step depends on the point alone, so a row that comes back to a point goes round for
     ever and has nothing new to find: it has ended, and the result is the same. `cycles: False`
-    goes round. One point of each row is kept, a later one each time the steps have grown by a half, and a row ends when
-    it is there again, bit for bit (Brent 1980); only rows whose loss is that of the point kept are
-    compared with it.
+    goes round. One point of each row is kept, a later one each time the steps have grown by a half,
+    and a row ends when it is there again, bit for bit (Brent 1980); only rows whose loss is that of
+    the point kept are compared with it.
 
     *Source:* Madry et al. 2018, https://arxiv.org/abs/1706.06083, section 2.1; cycles as in
     https://arxiv.org/abs/2503.19347.
