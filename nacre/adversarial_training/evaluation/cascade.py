@@ -98,11 +98,7 @@ class Cascade:
                 idle = 0 if facts.broke else idle + facts.tried
                 if shown is not None:
                     shown(len(found.standing), place + 1)
-        fallen = (found.by >= 0).nonzero().squeeze(1)  # all others are where they began
-        _, margins = _scored(scorer, rows.take(fallen), found.points[fallen], self.width)
-        return replace(
-            found, margins=found.margins.index_copy(0, fallen, margins.to(found.margins))
-        )
+        return found
 
     def _after(
         self, stage: Stage, found: AttackOutcome, scorer: Scorer, region: Allowed, source: Source
@@ -112,15 +108,17 @@ class Cascade:
         standing, number = found.standing, len(found.stages)
         fallen = hunt(stage, scorer, region, found.rows.take(standing), source, self.width)
         points, by, steps = found.points.clone(), found.by.clone(), found.steps.clone()
+        margins = found.margins.clone()
         points[fallen.place] = fallen.points
         by[fallen.place], steps[fallen.place] = number, fallen.steps
+        margins[fallen.place] = fallen.margins.to(margins)
         spent = scorer.queries.since(before)
         facts = StageFacts(
             stage.name, len(standing), len(fallen.place), spent.forwards, spent.backwards,
             time.perf_counter() - started,
         )  # fmt: skip
         stages = (*found.stages, facts)
-        return replace(found, points=points, by=by, steps=steps, stages=stages)
+        return replace(found, points=points, by=by, steps=steps, margins=margins, stages=stages)
 
 
 def _begun(scorer: Scorer, rows: Inputs, width: int) -> AttackOutcome:
