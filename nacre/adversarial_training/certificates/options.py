@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.certificates.extremes import longest
-from nacre.adversarial_training.certificates.network import Network, network_of
+from nacre.adversarial_training.certificates.network import network_of
 from nacre.adversarial_training.certificates.propagation import (
     interval_margins,
     linear_margins,
 )
 from nacre.adversarial_training.certificates.smoothing import VoteCount, certified_radii
+from nacre.adversarial_training.certificates.steps import Network
 from nacre.adversarial_training.evaluation.access import LabelOnly, Scorer
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
