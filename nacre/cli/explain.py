@@ -48,10 +48,10 @@ def command(key: str, as_json: bool) -> None:
     from nacre.adversarial_training.evaluation.known import KNOWN
     from nacre.adversarial_training.objectives.refused import REFUSED
     from nacre.planning.refusals.checks import CHECKS
-    from nacre.recipe.explain import elsewhere, explain
+    from nacre.recipe.explain import explain, known_elsewhere
 
     checks = {check.__name__: inspect.getdoc(check) or "" for check in CHECKS}
-    said = elsewhere(key) if key else {**checks, **REFUSED, **KNOWN}
+    said = known_elsewhere(key) if key else {**checks, **REFUSED, **KNOWN}
     entries: Sequence[KeyExplanation] = ()
     if key in checks:
         said = {key: checks[key]}

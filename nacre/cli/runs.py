@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def _compare(one: Path, other: Path, as_json: bool) -> None:
     ):
         rows += [(title, "" if part else "the same", "")]
         rows += [(f"  {row.key}", *row.values) for row in part]
-    show(document, side_by_side(rows, columns()), as_json)
+    show(document, beside_each_other(rows, columns()), as_json)
 
 
 def _pair(row: BesideRow) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-def side_by_side(rows: list[tuple[str, str, str]], width: int) -> str:
+def beside_each_other(rows: Sequence[tuple[str, ...]], width: int) -> str:
     """Three columns in this many characters: a cell that is longer goes on below itself."""
     cells = [tuple(_cell(cell) for cell in row) for row in rows]
     longest = [max(len(row[place]) for row in cells) for place in range(3)]

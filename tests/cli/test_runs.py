@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.cli.main import ELSEWHERE, VERBS
-from nacre.cli.runs import side_by_side
+from nacre.cli.runs import beside_each_other
 from nacre.report.sections.numbers import epsilon_text
 from nacre.report.summary import summary_json
 from nacre.runs.listing.entry import answers_entry, run_entry
@@ -312,7 +312,7 @@ def test_two_runs_side_by_side_fit_the_page(tmp_path: Path, nacre: Nacre) -> Non
 def test_cells_go_on_below_themselves_and_nothing_is_lost(
     rows: list[tuple[str, str, str]], width: int
 ) -> None:
-    lines = side_by_side(rows, width).split("\n")
+    lines = beside_each_other(rows, width).split("\n")
     assert max(map(len, lines)) <= max(width, 34)
     for line in lines:
         assert re.fullmatch("[ab ]*[cd ]*[ef ]*", line)

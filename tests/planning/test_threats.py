@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nacre.adversarial_training.certificates import Smoothing
+from nacre.adversarial_training.certificates.smoothing import largest_radius
 from nacre.core.errors import Refusal
 from nacre.planning.plan import plan
 from nacre.recipe.load import load_recipe
@@ -92,6 +94,43 @@ def test_what_does_not_fit_is_told_at_its_line(
         planned(tmp_path, RECIPE.replace(old, new))
     told = str(caught.value)
     assert f"r.yaml:{place.format('audit[1].ball.')}: " in told and says in told
+
+
+def test_a_table_threat_is_not_certified(tmp_path: Path) -> None:
+    head, threat = RECIPE.split("audit:\n  - membership\n  - kind: evasion\n")
+    recipe = (
+        f"{head}adversarial_training:\n  kind: madry\n  attack:\n    kind: pgd\n{threat}audit:\n"
+    )
+    planned(tmp_path, recipe + "  - {kind: evasion}\n")
+    planned(tmp_path, recipe + "  - {kind: certificate, ball: {kind: l2, radius: 0.1}}\n")
+    with pytest.raises(Refusal) as caught:
+        planned(tmp_path, recipe + "  - membership\n  - {kind: certificate}\n")
+    line = len(recipe.splitlines()) + 2
+    assert f"r.yaml:{line} `audit[1]`: certificate proves what holds inside a ball, and " in str(
+        caught.value
+    )
+    assert "threat of kind 'table', within which none of its methods proves anything" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "moved"), [("linf", 3**0.5), ("l2", 1.0), ("l1", 1.0)]
+)  # of three numbers; the entries of `pain` do not move
+def test_smoothing_is_refused_where_no_vote_could_reach(
+    tmp_path: Path, kind: str, moved: float
+) -> None:
+    head = RECIPE.split("  - kind: evasion\n")[0]
+    text = head + "  - kind: certificate\n    method: {kind: smoothing, deviation: 0.2}\n"
+    text += f"    ball: {{kind: {kind}, radius: RADIUS}}\n"
+    most = largest_radius(Smoothing(deviation=0.2).count)
+    planned(tmp_path, text.replace("RADIUS", str(most / moved * 0.999)))
+    with pytest.raises(Refusal) as caught:
+        planned(tmp_path, text.replace("RADIUS", str(most / moved * 1.001)))
+    told = str(caught.value)
+    assert "`audit[1].ball`: its longest move is " in told and "no row could be certified" in told
+    assert f"below {most / moved:.3g}" in told
+    assert ("smoothing is for `kind: l2`" in told) == (kind == "linf")
 
 
 def test_a_ball_is_told_at_its_line_too(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from nacre.core.errors import BadArgument
 Halfspace = tuple[dict[str, float], float]
 """(weight of each column, bound): the weighted sum of the columns is at most the bound."""
 
-Fault = tuple[str, str]
+BoundFault = tuple[str, str]
 """(key under the relation, what is wrong with what stands there)"""
 
 
@@ -49,7 +49,9 @@ class LinearRelation:
         if self.at_least is not None:
             yield {name: -weight for name, weight in self.terms.items()}, -self.at_least
 
-    def impossible(self, low: Mapping[str, float], high: Mapping[str, float]) -> Iterator[Fault]:
+    def impossible(
+        self, low: Mapping[str, float], high: Mapping[str, float]
+    ) -> Iterator[BoundFault]:
         """(key, what is wrong) of each bound that no values between `low` and `high` keep."""
         for key, (weights, bound) in zip(_given(self), self.halfspaces(), strict=True):
             least = _above(bound, weights, low, high)
@@ -102,7 +104,9 @@ class RatioRelation:
         if self.at_least is not None:
             yield _nonzero({self.of: -1.0, self.over: self.at_least}), 0.0
 
-    def impossible(self, low: Mapping[str, float], high: Mapping[str, float]) -> Iterator[Fault]:
+    def impossible(
+        self, low: Mapping[str, float], high: Mapping[str, float]
+    ) -> Iterator[BoundFault]:
         """(key, what is wrong) of each bound that no values between `low` and `high` keep."""
         for key, (weights, bound) in zip(_given(self), self.halfspaces(), strict=True):
             if _above(bound, weights, low, high) is not None:
