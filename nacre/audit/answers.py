@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.core.errors import Incompatible
 from nacre.core.parts import Task
 from nacre.core.rows import select
+from nacre.core.theirs import foreign_cause
 from nacre.core.types import Batch
 from nacre.models.scoring import outputs_of, scored
 
@@ -40,3 +43,27 @@ def right(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(R,) bool: whether each row is answered rightly; an answer that is no number is wrong."""
     with evaluating(model):
         return scored(model, task, batch["features"], batch["label"])[1]
+
+
+def require_reads(model: nn.Module, features: Tensor) -> None:
+    """Raises `Incompatible` for a model that does not take these rows, or that answers a row
+    otherwise when another stands beside it: an attack moves each row by itself."""
+    row, two = features[:1], features[:2]
+    with untouched(model), torch.no_grad():
+        try:
+            answers = [model(one.clone()) for one in (row, row, two)]
+        except Exception as error:
+            raise Incompatible(
+                f"the model does not take rows of shape {tuple(features.shape[1:])} "
+                f"({foreign_cause(error)}); give rows as it reads them, or correct it"
+            ) from error
+    if not all(isinstance(answer, Tensor) and answer.dim() for answer in answers):
+        return  # what it puts out is judged where scores are read
+    alone, again, beside = (answer[:1].double() for answer in answers)
+    steady = alone.shape == again.shape == beside.shape and torch.equal(alone, again)
+    if steady and not torch.allclose(alone, beside, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise Incompatible(
+            "the model answers a row otherwise when another stands beside it (as a mean over the "
+            "batch does), so no row can be attacked by itself: give a model whose answer to a row "
+            "depends on that row alone"
+        )

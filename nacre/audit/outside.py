@@ -9,26 +9,33 @@ Nothing is known of who may see the rows, so a finding is not public unless its 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.evaluation.access import Outputs
+from nacre.audit.answers import require_reads
 from nacre.audit.finding import Finding
+from nacre.audit.model_security.batch import AdversarialBatch
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import BadArgument, DataError, FileDamaged
 from nacre.core.files import load_tensors
+from nacre.core.parts import Task
 from nacre.core.random import Source
+from nacre.core.run_folder import RunFolder
 from nacre.core.theirs import cause
 from nacre.core.types import FeatureSpace
 from nacre.data.arrays import read_npz
 from nacre.models.callables import OWN, Code, PythonModel, called
-from nacre.models.load import load
+from nacre.models.load import load, saved
 from nacre.models.tasks import Classification
+from nacre.prediction.predictor import load_model
 from nacre.recipe.audits import Evasion
 
 
@@ -37,8 +44,13 @@ class LabelledRows:
     """Rows as a model reads them, with the right answers."""
 
     features: Tensor  # (R, *shape) float32
-    label: Tensor  # (R,) int64, numbered from 0
+    label: Tensor  # (R,) int64, numbered from 0; float32 where the answer is a number
     names: tuple[str, ...] = ()  # of the features, where the file names them
+    space: FeatureSpace | None = None  # what they mean, where the model says so
+    task: Task | None = None  # classes, as many as the labels name, where it does not
+    classes: tuple[str, ...] = ()  # their names; () where they have none
+    place: Tensor | None = None  # (R,) int64: the rows' numbers in the file; None: all of them
+    notes: tuple[str, ...] = ()  # what became of other rows
 
 
 def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> nn.Module:
@@ -55,7 +67,7 @@ def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> n
             )
         if weights is not None:
             raise BadArgument(f"--weights is for `module:function`; {name} holds its own weights")
-        return load(Path(name), code=code)
+        return _saved_model(Path(name), code)
     model = called(PythonModel(call=name), Path.cwd(), code)
     if weights is not None:
         tensors, _ = load_tensors(weights)
@@ -66,6 +78,12 @@ def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> n
                 f"{weights} does not fit {name} ({cause(error)}); give the weights of this model"
             ) from error
     return model.eval()
+
+
+def _saved_model(folder: Path, code: Code) -> nn.Module:
+    if saved(folder).signature is None and not RunFolder(folder).recipe.is_file():
+        return load(folder, code=code)  # of format 1, which does not say what its rows are
+    return load_model(folder, code=code).module
 
 
 def read_labelled(file: Path, label: str = "label") -> LabelledRows:
@@ -99,7 +117,12 @@ def read_labelled(file: Path, label: str = "label") -> LabelledRows:
 
 
 def _arrays(file: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
-    found = read_npz(file, [label], others=True)
+    found = read_npz(file, [], others=True)
+    if label not in found:
+        raise DataError(
+            f"{file} has no array {label!r} with the right answers (it has "
+            f"{', '.join(sorted(found)) or 'none'}); name it by --label"
+        )
     name = next((name for name in ("features", "x") if name in found), None)
     if name is None:
         raise DataError(f"{file} holds {sorted(found)}; name the rows `features` or `x`")
@@ -136,6 +159,8 @@ def legal_range(rows: LabelledRows, given: tuple[float, float] | None) -> tuple[
     """The least and the largest legal input: `given`, which must hold every row; else 0 and 1 for
     pictures that lie there, and no range for tables. Raises `DataError` for rows outside, and for
     pictures whose range nobody has said."""
+    if rows.space is not None:
+        raise BadArgument("--range is for a model that does not say what is legal; this one does")
     least, most = float(rows.features.min()), float(rows.features.max())
     if given is not None:
         low, high = given
@@ -165,19 +190,25 @@ def audit_model(
     outputs: Outputs = "logits",
     legal: tuple[float, float] | None = None,
     public: bool = False,
+    keep: Callable[[AdversarialBatch], None] | None = None,
     advance: AuditProgress = no_progress,
 ) -> Finding:
-    """What an evasion of the model on these rows finds; `option` must name a ball.
+    """What an evasion of the model on these rows finds; `option` must name a ball. `keep` is given
+    the rows with the points that broke them, as `batch_file.save_batch` writes them.
 
     The same model, rows and option give the same finding. The model is left as it was. Raises as
     `evasion` and `legal_range` do.
     """
-    low, high = legal_range(rows, legal)
-    shape, count = tuple(rows.features.shape[1:]), len(rows.label)
-    space = FeatureSpace(shape, rows.names, low=torch.tensor(low), high=torch.tensor(high))
+    space, count = rows.space, len(rows.label)
+    require_reads(model, rows.features)
+    if space is None or legal is not None:
+        low, high = (torch.tensor(bound) for bound in legal_range(rows, legal))
+        space = FeatureSpace(tuple(rows.features.shape[1:]), rows.names, low=low, high=high)
+    if option.ball is not None:
+        option.ball.region(space)  # a column that is not there is refused before anything is asked
     target = Target(
         model=model,
-        task=Classification(max(2, int(rows.label.max()) + 1)),
+        task=rows.task or Classification(max(2, int(rows.label.max()) + 1)),
         space=space,
         source=Source(bytes(32)),
         test={
@@ -187,6 +218,18 @@ def audit_model(
             "unit": torch.arange(count),
         },
         test_public=public,
+        classes=rows.classes,
         outputs=outputs,
+        keep=None if keep is None else lambda batch: keep(_in_the_file(batch, rows.place)),
     )
-    return evasion(target, option, advance)
+    found = evasion(target, option, advance)
+    details = {**found.details, "notes": [*rows.notes, *found.details["notes"]]}
+    if rows.place is not None and "each" in details:
+        each: Any = details["each"]
+        details["each"] = [{**one, "row": int(rows.place[one["row"]])} for one in each]
+    return replace(found, details=details)
+
+
+def _in_the_file(batch: AdversarialBatch, place: Tensor | None) -> AdversarialBatch:
+    """The batch with its rows' numbers in the file."""
+    return batch if place is None else replace(batch, place=place[batch.place])

@@ -17,6 +17,8 @@ from nacre.audit.comparison import FILE, group_rows, variant_entry
 from nacre.audit.data_privacy.cohorts import one_of_each_group
 from nacre.audit.federation.training import FOLDER, twins_of
 from nacre.audit.finding import Finding
+from nacre.audit.kept import BATCHES, KeptBatches, scored_again
+from nacre.audit.model_security.batch import Reproduced
 from nacre.audit.target import HeldCanaries, Target
 from nacre.core.files import load_tensors, write_json
 from nacre.core.random import Source
@@ -43,9 +45,9 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     """What every audit of the recipe found; also writes findings.json and comparison.json.
 
     The run folder gets what was computed on rows declared public. Where there is more, all of it
-    goes to `local/`. Nothing is found or written where parties keep layers of their own
-    (`local.personal`): the common model is then nobody's. Raises `RunError` where the rows are no
-    longer those of the training.
+    goes to `local/`, as does the adversarial batch of each evasion. Nothing is found or written
+    where parties keep layers of their own (`local.personal`): the common model is then nobody's.
+    Raises `RunError` where the rows are no longer those of the training.
     """
     watch, federation = observe or Silent(), run.recipe.federated_learning
     if federation is not None and federation.local.personal:
@@ -57,7 +59,11 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     with stages(watch) as advance:
         held = trained_on(run.recipe, run.folder, advance)
     variants = _variants(run, held)
-    found = {name: _attack(run.recipe, target, name, watch) for name, target in variants.items()}
+    batches = KeptBatches()
+    found = {
+        name: _attack(run.recipe, batches.of(name, target), name, watch)
+        for name, target in variants.items()
+    }
     findings = found["protected"]
     public = [finding for finding in findings if finding.public]
     some_private = len(public) < len(findings)
@@ -65,6 +71,7 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
         _write_findings(run.folder.local, findings)
     if public or not some_private:
         _write_findings(run.path, public)
+    batches.write(run.folder.local / BATCHES)
     shutil.rmtree(run.folder.local / FOLDER, ignore_errors=True)  # trained for these findings
     comparison = {"rows": len(held.test) if held.test else 0, "confidence": CONFIDENCE}
     groups = _groups(run.recipe, held)
@@ -78,6 +85,24 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
         ]
         write_json(run.path / FILE, comparison | {"variants": rows})
     return findings
+
+
+def rescored_run(run: Run) -> dict[str, Reproduced]:
+    """What comes out when the adversarial batches of the run are scored again by its models: the
+    accuracy under attack follows from the files alone. Reads no row; raises `RunError` where no
+    evasion has left a batch."""
+
+    def model_of(name: str) -> nn.Module:
+        for variant, file in _OTHERS.items():
+            if name.startswith(f"{variant.replace(' ', '-')}-"):
+                return _weights(run, file)
+        return load(run.path, run.recipe.folder, code=run.recipe.code, own=run.recipe.model)
+
+    return scored_again(run.folder.local / BATCHES, model_of)
+
+
+_OTHERS = {"unprotected": "unprotected.safetensors", "public base": "base.safetensors"}
+"""The files in `state/` of what the recipe compares the protected model with."""
 
 
 def _groups(recipe: Recipe, held: Holdings) -> GroupRows:
@@ -117,10 +142,7 @@ def _variants(run: Run, held: Holdings) -> dict[str, Target]:
     model = load(run.path, recipe.folder, code=recipe.code, own=recipe.model)
     protected = _target(run, held, model, (base,) if base else ())
     found = {"protected": protected}
-    for name, file in (
-        ("unprotected", "unprotected.safetensors"),
-        ("public base", "base.safetensors"),
-    ):
+    for name, file in _OTHERS.items():
         wanted = name.replace(" ", "_") in recipe.compare
         if wanted and (state / file).exists():
             # Nothing is promised about these; a base is no reference for itself.

@@ -11,6 +11,7 @@ from torch import nn
 from nacre.adversarial_training.evaluation.access import Outputs
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.federation.twins import Twins
+from nacre.audit.model_security.batch import AdversarialBatch
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Task
 from nacre.core.random import Source
@@ -81,6 +82,8 @@ class Target:
     """The random secrets of this run."""
     federation: Callable[[Poisoning], Twins] | None = None
     """How the run's federation is trained again; None where the run has none."""
+    keep: Callable[[AdversarialBatch], None] | None = None
+    """Is given the rows of an evasion with the points that broke them: for who may see the rows."""
 
     def __post_init__(self) -> None:
         batches = {"members": self.members, "outsiders": self.outsiders, "test": self.test}

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
-from nacre.cli.output import code_of, code_options, common_options, show
+from nacre.cli.failures import unfinished
+from nacre.cli.output import code_of, code_options, common_options, note, show
+from nacre.core.errors import NacreError, Refusal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from nacre.adversarial_training.evaluation.access import Outputs
     from nacre.adversarial_training.evaluation.efforts import Effort
+    from nacre.audit.declared_rows import RowsForm
     from nacre.audit.finding import Finding
+    from nacre.audit.model_security.batch import AdversarialBatch
     from nacre.models import Code
 
 
@@ -33,13 +39,30 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Rows as the model reads them: .npz with `features` and the labels, or .csv.",
+    help="Rows with their labels. For a saved folder, rows as `nacre predict` reads them; for a "
+    "function, rows as the network reads them: .npz with `features` and the labels, or .csv.",
 )
-@click.option("--label", default="label", metavar="NAME", help="The labels' array or column.")
+@click.option(
+    "--label", metavar="NAME",
+    help="The labels' array or column: the one that a saved folder learnt, or `label`.",
+)  # fmt: skip
+@click.option(
+    "--rows",
+    "form",
+    type=click.Choice(["raw", "scaled"]),
+    help="Whether --data are in the columns' own units or scaled as the network of a saved folder "
+    "reads them; found out where only one can be.",
+)
 @click.option(
     "--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", help="The norm of a move."
 )
 @click.option("--radius", type=float, help="How far an input may move.")
+@click.option(
+    "--threat",
+    type=click.Path(path_type=Path),
+    help="In place of --norm and --radius: YAML with `nacre: 1` and, under `threat`, what a recipe "
+    "says under `ball`, as `kind: table` with the columns that may move.",
+)
 @click.option(
     "--effort",
     type=click.Choice(["quick", "standard", "full"]),
@@ -61,37 +84,83 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     default=Path("attack"),
-    help="The folder for findings.json and report.html of --model.",
+    help="The folder for findings.json, report.html and the adversarial batch of --model.",
+)
+@click.option(
+    "--rescore",
+    is_flag=True,
+    help="Attack nothing: score again what a former audit of RUN, or of --model into --output, "
+    "found, from its files alone.",
 )
 @code_options
 @common_options
 def command(
-    run: Path | None, packages: tuple[str, ...], trust_code: bool, as_json: bool, **outside: Any
+    run: Path | None,
+    rescore: bool,
+    packages: tuple[str, ...],
+    trust_code: bool,
+    as_json: bool,
+    **outside: Any,
 ) -> None:
     """Attack the model of RUN as its recipe's `audit` says, and measure how good it is on the test
     rows. What is found on rows that are not public stays in RUN/local.
 
-    With --model there is no run: an evasion within --radius on the rows of --data, whose findings
-    and report go to --output."""
+    With --model there is no run: an evasion within --radius, or by --threat, on the rows of --data,
+    whose findings and report go to --output.
+
+    An evasion leaves its adversarial batch, in RUN/local/attacks or in --output: all rows that were
+    tried, with the point that broke each. `--rescore` asks the model again about these points and
+    says whether the accuracy under attack follows from them; exit code 1 where it does not."""
     if (run is None) == (outside["model"] is None):
         raise click.UsageError("name a RUN, or a model by --model and --data")
-    if run is None:
-        _outside(code_of(packages, trust_code), as_json, **outside)
+    _no_option_for_nothing(run, rescore)
+    code = code_of(packages, trust_code)
+    if rescore:
+        _rescore(run, code, as_json, outside["model"], outside["weights"], outside["output"])
+    elif run is None:
+        _outside(code, as_json, **outside)
     else:
-        _run(run, code_of(packages, trust_code), as_json)
+        _run(run, code, as_json)
+
+
+def _no_option_for_nothing(run: Path | None, rescore: bool) -> None:
+    """Refuses options that would say nothing: an attack of RUN is what its recipe says, and an
+    attack that is over has no options."""
+    if run is None and not rescore:
+        return
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.opts[-1]
+        source = context.get_parameter_source(option.name or "")
+        known = name in _ALWAYS or (run is None and name in _OF_MODELS)
+        if isinstance(option, click.Option) and not known and source is not ParameterSource.DEFAULT:
+            if rescore:
+                raise click.UsageError(
+                    f"{name} says nothing beside --rescore, which attacks nothing"
+                )
+            raise click.UsageError(
+                f"{name} goes with --model; the recipe of RUN says what is tried"
+            )
+
+
+_ALWAYS = ("--json", "--debug", "--rescore", "--allow-package", "--trust-code")
+_OF_MODELS = ("--model", "--weights", "--output")
 
 
 def _run(run: Path, code: Code, as_json: bool) -> None:
     from rich.console import Group
 
     from nacre.audit.comparison import own_figures
+    from nacre.audit.kept import BATCHES
+    from nacre.audit.model_security.batch_file import batches_in
     from nacre.audit.run import audit_run
     from nacre.cli.figures import figures_table
     from nacre.cli.progress import watcher
     from nacre.runs.run import open_run
 
     opened = open_run(run, code=code)
-    findings = audit_run(opened, observe=watcher())
+    with unfinished(f"every file in {run} is whole; audit it again"):
+        findings = audit_run(opened, observe=watcher())
     own = own_figures(opened.folder)
     document = {
         "findings": [finding.to_json() for finding in findings],
@@ -99,6 +168,9 @@ def _run(run: Path, code: Code, as_json: bool) -> None:
     }
     tables = [_table(findings)] if findings or own is None else []
     show(document, Group(*tables, *([figures_table(own)] if own is not None else [])), as_json)
+    _reasons(findings)
+    if batches_in(kept := opened.folder.local / BATCHES):
+        note(f"the rows with the points that broke them lie in {kept}; `--rescore` asks again")
 
 
 def _outside(
@@ -108,9 +180,11 @@ def _outside(
     model: str,
     weights: Path | None,
     data: Path | None,
-    label: str,
+    label: str | None,
+    form: RowsForm | None,
     norm: Literal["linf", "l2", "l1"],
     radius: float | None,
+    threat: Path | None,
     effort: Effort,
     towards: str | None,
     interval: float | None,
@@ -119,25 +193,46 @@ def _outside(
     public: bool,
     output: Path,
 ) -> None:
-    if data is None or radius is None:
-        raise click.UsageError("--model needs --data and --radius")
+    if data is None or (radius is None) == (threat is None):
+        raise click.UsageError("--model needs --data, and --radius or --threat")
     from nacre.adversarial_training.threats.ball import Ball
+    from nacre.audit.declared_rows import declared_by
+    from nacre.audit.model_security.batch_file import save_batch
     from nacre.audit.outside import audit_model, outside_model, read_labelled
     from nacre.cli.progress import watcher
     from nacre.core.files import write_bytes, write_json
     from nacre.recipe.audits import Evasion, WhenNarrow
+    from nacre.recipe.load import read_options
+    from nacre.recipe.threat_file import ThreatFile
     from nacre.report.page import render_attack
 
-    rows = read_labelled(data, label)
+    moves = (
+        read_options(threat, ThreatFile).threat
+        if threat is not None
+        else Ball(kind=norm, radius=radius or 0.0)
+    )
+    declared = declared_by(Path(model), code) if Path(model).is_dir() else None
+    if declared is None and form == "raw":
+        raise click.UsageError(f"--rows raw: {model} does not say how raw rows are scaled")
+    rows = (
+        read_labelled(data, label or "label")
+        if declared is None
+        else declared.read(data, label, form)
+    )
     option = Evasion(
-        ball=Ball(kind=norm, radius=radius),
+        ball=moves,
         effort=effort,
         towards=towards,
         stop=None if interval is None else WhenNarrow(interval=interval),
     )
     module = outside_model(model, weights, code)
+    _require_folder(output)
+    batches: list[AdversarialBatch] = []
     seen = 0
-    with watcher().stage("evasion", None) as advance:
+    with (
+        unfinished("nothing was written"),
+        watcher().stage("evasion", None) as advance,
+    ):
 
         def tell(done: int, total: int, words: str = "") -> None:
             nonlocal seen
@@ -145,20 +240,88 @@ def _outside(
             seen = done
 
         found = audit_model(
-            module, rows, option, outputs=outputs, legal=legal, public=public, advance=tell
+            module,
+            rows,
+            option,
+            outputs=outputs,
+            legal=legal,
+            public=public,
+            keep=batches.append,
+            advance=tell,
         )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "findings.json", {"findings": [found.to_json()]})
+    for batch in batches:
+        save_batch(batch, output, "batch")
     page = render_attack(found, model, tuple(rows.features.shape[1:]))
     write_bytes(output / "report.html", page.encode())
     show({"findings": [found.to_json()], "folder": str(output)}, _table([found]), as_json)
+    _reasons([found])
+    note(f"findings, report.html and the adversarial batch lie in {output}")
+
+
+def _require_folder(output: Path) -> None:
+    """Raises `Refusal` where findings could not be written once they are found."""
+    place = next(each for each in (output, *output.absolute().parents) if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise Refusal(
+            f"--output {output}: {place} is no folder that can be written to; name another folder"
+        )
+
+
+def _rescore(
+    run: Path | None,
+    code: Code,
+    as_json: bool,
+    model: str | None,
+    weights: Path | None,
+    output: Path,
+) -> None:
+    from rich.table import Table
+
+    from nacre.audit.kept import scored_again
+    from nacre.audit.outside import outside_model
+    from nacre.audit.run import rescored_run
+    from nacre.runs.run import open_run
+
+    if run is not None:
+        found = rescored_run(open_run(run, code=code))
+    else:
+        asked = outside_model(model or "", weights, code)
+        found = scored_again(output, lambda name: asked)
+    table = Table("batch", "rows", "reported", "again", "weights", "holds")
+    for name, again in found.items():
+        table.add_row(
+            name,
+            str(again.rows),
+            f"{again.reported:.4f}",
+            f"{again.value:.4f}",
+            "the same" if again.same_weights else "others",
+            "yes" if again.holds else "no",
+        )
+    show({"rescored": {name: again.to_json() for name, again in found.items()}}, table, as_json)
+    for name, again in found.items():
+        if not again.holds:
+            raise NacreError(f"batch {name!r} does not bear out its report: {again.sentence()}")
+
+
+def _reasons(findings: Sequence[Finding]) -> None:
+    """What has to be read with the figures, on stderr."""
+    for found in findings:
+        for said in found.details.get("notes") or ():
+            note(f"{found.audit}: {said}")
 
 
 def _table(findings: Sequence[Finding]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("audit", "measure", "value", "interval", "verdict")
+    named = [(found.audit, found.measure) for found in findings]
     for found in findings:
         interval = f"{found.low:.3f} to {found.high:.3f} ({found.confidence:.0%})"
-        table.add_row(found.audit, found.measure, f"{found.value:.3f}", interval, found.verdict)
+        # Two findings of one name differ in what was put to the test.
+        twice = named.count((found.audit, found.measure)) > 1
+        measure = f"{found.measure}; {found.claim}" if twice else found.measure
+        table.add_row(found.audit, escape(measure), f"{found.value:.3f}", interval, found.verdict)
     return table

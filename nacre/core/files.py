@@ -70,10 +70,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """Puts `value` at `path` as indented JSON; non-finite numbers are refused."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    write_bytes(path, text.encode() + b"\n")
+    write_bytes(path, text.encode() + b"\n", mode=mode)
 
 
 def read_json(path: Path) -> Any:

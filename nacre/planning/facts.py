@@ -50,7 +50,11 @@ def continues(recipe: Recipe) -> bool:
 
 def balls(recipe: Recipe) -> list[tuple[str, ThreatOption]]:
     """Every threat of the recipe and the key it stands under."""
-    found = [("audit", option.own_ball) for option in recipe.audit if option.own_ball is not None]
+    found = [
+        (f"audit[{place}].ball", option.own_ball)
+        for place, option in enumerate(recipe.audit)
+        if option.own_ball is not None
+    ]
     option = recipe.adversarial_training
     if option is not None and option.ball is not None:
         key = "ball" if isinstance(option, Fast) else "attack.ball"

@@ -82,7 +82,7 @@ def test_the_model_is_left_as_it_was(folder):
     ("arguments", "words"),
     [
         ([], "name a RUN, or a model"),
-        (["--model", "x:y"], "needs --data and --radius"),
+        (["--model", "x:y"], "needs --data, and --radius or --threat"),
         (["run", "--model", "x:y"], "name a RUN, or a model"),
     ],
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -63,8 +63,15 @@ class Scorer:
         Raises `Incompatible` for outputs of another form.
         """
         with theirs("the model", "it was attacked", surely=False):
-            raw = self.predict(x)
+            answer: Any = self.predict(x)
         self.queries.forwards += len(x)
+        if not isinstance(answer, Tensor) or not answer.is_floating_point():
+            kind = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
+            raise Incompatible(
+                f"the model put out {kind} where an attack reads scores: return one tensor of "
+                "floating point, a column a class (rows, classes), or a single score a row"
+            )
+        raw = answer.float()
         if raw.dim() == 1:
             raw = raw[:, None]
         if raw.dim() != 2 or len(raw) != len(x) or not raw.shape[1]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer, WhiteBox
-from nacre.adversarial_training.evaluation.cascade import Cascade, Series
+from nacre.adversarial_training.evaluation.cascade import WRONG, Cascade, Series
 from nacre.adversarial_training.evaluation.efforts import cascade, table_cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
@@ -88,7 +88,7 @@ def attack_classes(
         **_facts(found),
         "signs": seen,
         "warnings": doubts(seen),
-        "notes": _notes(rows, target.space),
+        "notes": [*_notes(rows, target.space), *_without_answer(found)],
     }
     rule = clopper_pearson if option.stop is None else at_any_time
     return ClassAttack(found, search, rule, details)
@@ -241,4 +241,19 @@ def _notes(rows: Inputs, space: FeatureSpace) -> list[str]:
     return [
         f"{int(outside.sum()):,} of {len(rows):,} rows lie outside the legal range by themselves; "
         "for each the range was widened to hold it"
+    ]
+
+
+def _without_answer(found: RobustRows) -> list[str]:
+    """Where scores are no numbers."""
+    odd = ~found.whole.margins.isfinite()
+    counts = {
+        "are": int((odd & (found.whole.by == WRONG)).sum()),
+        "become": int((odd & (found.whole.by >= 0)).sum()),
+    }
+    return [
+        f"the scores of {count:,} of {len(found.rows):,} rows {verb} no finite numbers: that is no "
+        "answer, and counted as a wrong one"
+        for verb, count in counts.items()
+        if count
     ]

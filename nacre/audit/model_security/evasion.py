@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.answers import existing
@@ -12,11 +13,13 @@ from nacre.audit.bounds import Interval, clopper_pearson
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.classes import attack_classes
 from nacre.audit.model_security.examples import examples
+from nacre.audit.model_security.gathering import of_classes, of_numbers
 from nacre.audit.model_security.masking import examine
 from nacre.audit.model_security.search import AttackSearch, search
 from nacre.audit.target import AuditProgress, Target, no_progress
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.types import Batch
+from nacre.models.tasks import Regression
 from nacre.recipe.audits import Evasion
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -50,6 +53,8 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
     if target.task.kind == "classification":
         outcome = attack_classes(target, batch, ball, option, SHARES, advance)
         found, rule, details = outcome.search, outcome.interval, outcome.details
+        if target.keep is not None:
+            target.keep(of_classes(target, ball, outcome))
     else:
         found, details = _numbers(target, batch, ball, option, advance)
         rule = clopper_pearson
@@ -106,12 +111,19 @@ def _numbers(
         )
     steps, restarts = CLIMBS[option.effort]
     steps, restarts = option.steps or steps, option.restarts or restarts
-    found = search(
-        target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
-    )
-    found, signs = examine(target, ball, found, steps=steps, draws=restarts)
-    found = found.confirmed(target)
-    return found, {"signs": signs, "warnings": signs["suspicions"], "notes": []}
+    with untouched(target.model):
+        found = search(
+            target, batch, ball, shares=SHARES, steps=steps, restarts=restarts, advance=advance
+        )
+        found, signs = examine(target, ball, found, steps=steps, draws=restarts)
+        found = found.confirmed(target)
+    if target.keep is not None:
+        target.keep(of_numbers(target, ball, found, steps))
+    notes: list[str] = []
+    if isinstance(target.task, Regression):
+        within = f"{target.task.tolerance:g}"
+        notes.append(f"an answer counts as right within {within} of the label, in its own units")
+    return found, {"signs": signs, "warnings": signs["suspicions"], "notes": notes}
 
 
 def _asked(target: Target, option: Evasion) -> tuple[Batch, ThreatOption]:

@@ -295,10 +295,10 @@ def audits_have_their_rows(facts: RecipeFacts) -> None:
     canaries."""
     recipe, adversarial = facts.recipe, facts.recipe.adversarial_training
     trained_against = adversarial.ball if adversarial is not None else None
-    for option in recipe.audit:
+    for place, option in enumerate(recipe.audit):
         missing = option.lacks(recipe.data, trained_against)
         if missing is not None:
-            refuse(recipe, "audit", missing)
+            refuse(recipe, f"audit[{place}]", missing)
 
 
 def parties_are_one_process(facts: RecipeFacts) -> None:

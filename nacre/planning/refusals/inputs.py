@@ -112,10 +112,12 @@ def tokens_are_not_moved(facts: RecipeFacts) -> None:
             "it moves inputs by a radius, and tokens have no distance; use `kind: freelb` or "
             "`embedding_pgd` with `threat: {radius: …}`, which move their embeddings",
         )
-    if any(option.moves_inputs for option in recipe.audit):
+    for place, audit in enumerate(recipe.audit):
+        if not audit.moves_inputs:
+            continue
         refuse(
             recipe,
-            "audit",
+            f"audit[{place}]",
             "it moves inputs by a radius, and tokens have no distance; leave it out for text",
         )
     if option is not None:

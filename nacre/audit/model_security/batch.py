@@ -1,0 +1,191 @@
+"""The rows of an evasion with the points that broke them: the evidence behind its figures.
+
+An `AdversarialBatch` needs no file of rows and no recipe to be scored again: it holds the points,
+what the inputs mean and how far each could move.
+"""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nacre.adversarial_training.evaluation.access import Outputs, Scorer
+from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.losses import score_margin
+from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.audit.answers import require_reads
+from nacre.core.errors import Incompatible
+from nacre.core.parts import Task
+from nacre.core.random import digest
+from nacre.core.types import Batch, FeatureSpace
+from nacre.models.scoring import outputs_of
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialBatch:
+    """Every row that an evasion tried, in the order in which it tried them.
+
+    *Guarantee:* the share of rows whose `attacked` point is answered rightly is the accuracy under
+    attack that the finding reports; of a row that stands, or was wrong from the start, `attacked`
+    is its clean input. Each point lies within `threat` around its clean input.
+    """
+
+    place: Tensor  # (R,) int64: the row's number among those to be attacked, from 0
+    clean: Tensor  # (R, *shape) float32, in the model's scaled units
+    attacked: Tensor  # (R, *shape) float32: at the smallest radius that broke the row
+    label: Tensor  # (R,) int64 classes, or float32
+    answer: Tensor  # (R,) int64 or float32: what the model answers to `attacked`
+    share: Tensor  # (R,) float64 of the radius; 0 wrong from the start, inf standing
+    stage: Tensor  # (R,) int64: which of `stages` broke it; -1 standing, -2 wrong from the start
+    step: Tensor  # (R,) int64: evaluations of the row in that stage
+    margin: Tensor  # (R,) float32: best other score minus the right one at `attacked`; the error
+    # of a number
+    stages: tuple[str, ...]
+    space: FeatureSpace
+    threat: ThreatOption
+    task: Task
+    outputs: Outputs
+    towards: int | None  # the class that the attacker wanted; None: any wrong one
+    classes: tuple[str, ...]  # their names; () where they have none
+    width: int  # rows at a time: a row keeps its place among others, and so its rounding
+    weights: str  # SHA-256 of the model's weights and buffers, in hex
+    value: float  # the accuracy under attack that the finding reports
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def rows(self) -> Batch:
+        """The attacked rows with their labels."""
+        return {"features": self.attacked, "label": self.label, "unit": self.place}
+
+    def attacked_raw(self) -> Tensor:
+        """(R, *shape) float64: the attacked rows in the features' own units."""
+        return self.attacked.double() * self.space.scale.double() + self.space.offset.double()
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A batch scored again."""
+
+    rows: int
+    reported: float  # the accuracy under attack that was reported
+    value: float  # the share of rows that stand now
+    same_weights: bool  # whether the model is the one that was attacked
+    outside: tuple[int, ...]  # places of rows whose point the threat does not allow
+    changed: tuple[int, ...]  # places of rows that stood and fall, or fell and stand
+
+    @property
+    def holds(self) -> bool:
+        """Whether the report is borne out: the rows that stand are those that stood, and no point
+        lies outside the threat. Of another model's weights the figures may differ."""
+        return not self.outside and not (self.changed and self.same_weights)
+
+    def sentence(self) -> str:
+        """What is wrong where it does not hold, with row numbers."""
+        said: list[str] = []
+        if self.outside:
+            said.append(f"the threat does not allow the points of {_listed(self.outside)}")
+        if self.changed:
+            same = "the same weights answer" if self.same_weights else "other weights answer"
+            said.append(f"{same} {_listed(self.changed)} otherwise")
+        return "; ".join(said) or "every row is as reported"
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return {
+            "rows": self.rows,
+            "reported": self.reported,
+            "value": self.value,
+            "same_weights": self.same_weights,
+            "outside": list(self.outside),
+            "changed": list(self.changed),
+            "holds": self.holds,
+        }
+
+
+def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
+    """Scores the batch again: how many rows stand, and whether the threat allows each point.
+
+    The same weights give the same answers, bit for bit, on the same machine; elsewhere a row whose
+    margin is a few roundings wide may change. The model is left as it was. Raises `Incompatible`
+    for a model that does not take these rows.
+    """
+    asked = PointsAsked(
+        batch.task, batch.outputs, batch.attacked, batch.label, batch.towards, batch.width
+    )
+    require_reads(model, batch.attacked)
+    with untouched(model):
+        _, _, broken = asked(model)
+    region = batch.threat.region(batch.space)
+    stood = batch.share.isinf()
+    return Reproduced(
+        rows=len(batch),
+        reported=batch.value,
+        value=float((~broken).double().mean()),
+        same_weights=weights_digest(model) == batch.weights,
+        outside=_numbers(batch.place[~region.contains(batch.attacked, batch.clean)]),
+        changed=_numbers(batch.place[stood == broken]),
+    )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of the model's weights and buffers with their names, in hex."""
+    return digest({name: t.detach().cpu() for name, t in model.state_dict().items()}).hex()
+
+
+@dataclass(frozen=True, eq=False)
+class PointsAsked:
+    """Points that a model is asked about."""
+
+    task: Task
+    outputs: Outputs
+    points: Tensor  # (R, *shape)
+    label: Tensor  # (R,)
+    towards: int | None
+    width: int
+
+    def __call__(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """((R,) answers, (R,) margins, (R,) whether the attacker has what it wants)."""
+        return self._classes(model) if self.task.kind == "classification" else self._numbers(model)
+
+    def _numbers(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        found = outputs_of(model, self.task, self.points)
+        right = self.task.correct(found, self.label) & found.isfinite().flatten(1).all(1)
+        answers = found.squeeze(-1)
+        return answers, (answers - self.label).abs(), ~right
+
+    def _classes(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        scorer = Scorer(lambda x: self.task.predict(model, x), self.outputs)
+        answers: list[Tensor] = []
+        margins: list[Tensor] = []
+        broken: list[Tensor] = []
+        with torch.no_grad():
+            for part in torch.arange(len(self.points)).split(self.width):
+                scores, label = scorer(self.points[part]), self.label[part]
+                if int(label.max()) >= scores.shape[1]:
+                    raise Incompatible(
+                        f"the model scores {scores.shape[1]} classes and the batch has rows of "
+                        f"class {int(label.max())}: name the model that was attacked"
+                    )
+                rows = Inputs(part, part, self.points[part], label, self.towards)
+                answers.append(scores.argmax(1))
+                margins.append(score_margin(scores, label).float())
+                broken.append(rows.broken(scores))
+        return torch.cat(answers), torch.cat(margins), torch.cat(broken)
+
+
+def _numbers(places: Tensor) -> tuple[int, ...]:
+    return tuple(sorted(int(place) for place in places))
+
+
+def _listed(rows: tuple[int, ...]) -> str:
+    """The first rows by number, from 0."""
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:5]))}{more}"
