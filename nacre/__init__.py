@@ -20,13 +20,19 @@ if TYPE_CHECKING:
         ColumnMove,
         Embedding,
         EmbeddingPGD,
+        Fast,
         FreeLB,
+        Guard,
         LinearRelation,
         Madry,
+        Mart,
+        Ramp,
         RatioRelation,
         TableThreat,
         Trades,
     )
+    from nacre.adversarial_training.certificates import CROWN, IBP, Smoothing
+    from nacre.audit.attack import attack
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Average, Schedule, Yogi
     from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from nacre.models import CNN, GPT, MLP, Code, FormerRun, Pretrained, PythonModel, Scattering
     from nacre.planning.plan import plan
     from nacre.prediction.predictor import load_model
-    from nacre.recipe.audits import Evasion, Membership
+    from nacre.recipe.audits import CertificateAudit, Evasion, Membership
     from nacre.recipe.load import dumps
     from nacre.recipe.load import load_recipe as load
     from nacre.recipe.schema import Recipe
@@ -62,13 +68,19 @@ _HOMES = {
         "ColumnMove",
         "Embedding",
         "EmbeddingPGD",
+        "Fast",
         "FreeLB",
+        "Guard",
         "LinearRelation",
         "Madry",
+        "Mart",
+        "Ramp",
         "RatioRelation",
         "TableThreat",
         "Trades",
     ),
+    "nacre.adversarial_training.certificates": ("CROWN", "IBP", "Smoothing"),
+    "nacre.audit.attack": ("attack",),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Average", "Schedule", "Yogi"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
@@ -95,7 +107,7 @@ _HOMES = {
         "PythonModel",
         "Scattering",
     ),
-    "nacre.recipe.audits": ("Evasion", "Membership"),
+    "nacre.recipe.audits": ("CertificateAudit", "Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
     "nacre.recipe.sections": (
@@ -121,8 +133,10 @@ _NAMED = {"Grant": "GrantOption", "load": "load_recipe"}
 
 __all__ = [
     "CNN",
+    "CROWN",
     "FGSM",
     "GPT",
+    "IBP",
     "MLP",
     "PGD",
     "SGD",
@@ -140,6 +154,7 @@ __all__ = [
     "ByColumn",
     "ByNorm",
     "ByValue",
+    "CertificateAudit",
     "Code",
     "ColumnMove",
     "Copies",
@@ -148,12 +163,14 @@ __all__ = [
     "Evaluate",
     "Evasion",
     "Execution",
+    "Fast",
     "FederatedLearning",
     "Flat",
     "FormerRun",
     "FreeLB",
     "Full",
     "Grant",
+    "Guard",
     "Head",
     "Images",
     "Ledger",
@@ -161,6 +178,7 @@ __all__ = [
     "LinearRelation",
     "LoRA",
     "Madry",
+    "Mart",
     "Mechanism",
     "Membership",
     "Norms",
@@ -171,10 +189,12 @@ __all__ = [
     "PrivateScore",
     "PublicScore",
     "PythonModel",
+    "Ramp",
     "RatioRelation",
     "Recipe",
     "Scattering",
     "Schedule",
+    "Smoothing",
     "Table",
     "TableThreat",
     "Text",
@@ -185,6 +205,7 @@ __all__ = [
     "WithinParties",
     "Yogi",
     "abandon",
+    "attack",
     "audit_run",
     "dumps",
     "finish",
