@@ -24,7 +24,7 @@ from nacre.core.theirs import cause
 from nacre.core.types import FeatureSpace
 from nacre.recipe.audits import Evasion
 
-Rows = Tensor | NDArray[Any] | Sequence[Any]
+ArrayLike = Tensor | NDArray[Any] | Sequence[Any]
 """What rows or labels may be handed in as."""
 
 
@@ -67,8 +67,8 @@ class AttackResult:
 
 def attack(
     model: nn.Module,
-    features: Rows,  # (R, *shape) floating point, as the model reads them
-    labels: Rows,  # (R,) whole numbers of classes, from 0
+    features: ArrayLike,  # (R, *shape) floating point, as the model reads them
+    labels: ArrayLike,  # (R,) whole numbers of classes, from 0
     *,
     ball: ThreatOption,
     effort: Effort = "standard",
@@ -137,7 +137,7 @@ def _require_module(model: object) -> None:
         raise BadArgument(f"the model lies on {away} and attacks run on the CPU: give model.cpu()")
 
 
-def _rows(features: Rows, names: Sequence[str]) -> Tensor:
+def _rows(features: ArrayLike, names: Sequence[str]) -> Tensor:
     """(R, *shape) float32."""
     x = _tensor("features", features)
     if x.dim() < 2 or not x.numel():
@@ -155,7 +155,7 @@ def _rows(features: Rows, names: Sequence[str]) -> Tensor:
     return x.float().contiguous()
 
 
-def _labels(labels: Rows) -> Tensor:
+def _labels(labels: ArrayLike) -> Tensor:
     """(R,) int64."""
     label = _tensor("labels", labels)
     if label.dim() != 1:
@@ -179,7 +179,7 @@ def _require_range(x: Tensor, low: float, high: float) -> None:
         )
 
 
-def _tensor(name: str, value: Rows) -> Tensor:
+def _tensor(name: str, value: ArrayLike) -> Tensor:
     try:
         return torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
