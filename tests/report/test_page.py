@@ -179,6 +179,38 @@ def test_a_run_that_is_not_private_says_so_first(tmp_path: Path) -> None:
     assert 'role="note"' in page
 
 
+def test_nothing_is_called_protected_where_nothing_is(tmp_path: Path) -> None:
+    ill = {"name": "ill", "rows": 40, "figures": {"recall": figure(0.9)}}
+    parts = {"rows": 114, "classes": [ill], "groups": [], "bins": [], "confusion": []}
+    compared = sample.comparison()
+    compared["variants"][0]["figures"] = {"figures": {"auroc": figure(0.8)}, **parts}
+    found = {"comparison": compared, "findings": {"findings": [sample.evasion()]}}
+    evidence = bare(tmp_path, **found)
+    evidence["plan"]["techniques"]["adversarial_training"] = "each row moved by PGD"
+    text = Walk(render(evidence)).text
+    for said in (
+        "Nothing is protected.",
+        "nothing is protected",
+        "Nothing in this run is protected",
+    ):
+        assert said in text
+        text = text.replace(said, "")
+    assert not re.findall(r"(?<!un)protected|[Pp]rotection", text)
+    assert "the model 94.7%, unprotected 97.4%" in text and "Classes, the model, inter" in text
+    assert "Price of robust training" in text and "−2.7" in text
+    evidence["plan"]["techniques"]["adversarial_training"] = None
+    assert "Against its twin" in render(evidence)
+
+    private = sample.write(tmp_path / "private", comparison=compared)
+    text = Walk(render(gather(private))).text
+    assert "protected 94.7%, unprotected 97.4%" in text and "Classes, protected model, " in text
+    assert "Price of protection" in text and "the model 94.7%" not in text
+
+
+def figure(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.05, "why": None}
+
+
 def test_a_private_run_has_no_warning(evidence: Evidence) -> None:
     assert 'class="warning"' not in render(evidence)
 

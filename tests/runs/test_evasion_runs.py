@@ -1,17 +1,20 @@
 """Evasion of whole runs: what stays local, what neighbours change, and an interrupt half-way."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nacre.audit.model_security import classes
-from nacre.audit.run import audit_run
+from nacre.audit.run import _shown, audit_run
 from nacre.core.files import load_tensors
+from nacre.differential_privacy.options import Privacy
 from nacre.planning.plan import plan
 from nacre.runs.run import open_run, train
 from tests.training.tiny import TABLE, patients, recipe
 
+PRIVACY = Privacy(epsilon=1, delta=1e-4)
 EVASION = {"kind": "evasion", "ball": {"radius": 0.2}, "effort": "quick"}
 
 
@@ -34,6 +37,22 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     assert again == finding
     names = [stage["name"] for stage in finding.details["stages"]]
     assert not names or names[0] == "APGD-PMA"
+
+
+@pytest.mark.parametrize(
+    ("privacy", "compare", "stages"),
+    [
+        (None, (), ["evasion"]),
+        (None, ("unprotected",), ["evasion: the model", "evasion: unprotected"]),
+        (PRIVACY, ("unprotected",), ["evasion: protected", "evasion: unprotected"]),
+    ],
+)
+def test_progress_calls_a_model_protected_only_where_something_protects_it(
+    privacy, compare, stages
+):
+    names = ("protected", *compare)
+    shown = _shown(SimpleNamespace(differential_privacy=privacy), names)
+    assert [f"evasion{shown[name]}" for name in names] == stages
 
 
 def test_an_interrupt_half_way_leaves_nothing_and_the_next_audit_is_the_same(made, monkeypatch):

@@ -51,6 +51,19 @@ def public_demonstration(evidence: Evidence) -> bool:
     return recipe_section(evidence, "data").get("public_demonstration") is True
 
 
+def model_words(evidence: Evidence, name: str) -> str:
+    """What a model that is compared is called: `protected` only where epsilon is bounded."""
+    return "the model" if name == "protected" and not evidence["plan"]["private"] else name
+
+
+def price_words(evidence: Evidence) -> str:
+    """What a model is held against its unprotected twin for."""
+    if evidence["plan"]["private"]:
+        return "Price of protection"
+    robust = evidence["plan"]["techniques"]["adversarial_training"] is not None
+    return "Price of robust training" if robust else "Against its twin"
+
+
 def unit_words(evidence: Evidence, party: PartyFacts) -> str:
     """Whom epsilon protects, as `one row` or `all rows of one author`."""
     column = recipe_section(evidence, "data").get("unit")
