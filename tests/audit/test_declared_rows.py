@@ -34,7 +34,7 @@ data:
   columns:
     age: {low: 0, high: 100}
     weight: {low: 0, high: 200}
-    sex: [f, m]
+    sex: {categories: [f, m]}
   size: 80
   holdout: {share: 0.2}
 model: {kind: mlp, hidden: [8]}
@@ -215,7 +215,7 @@ def trained(tmp_path_factory):
     written(folder / "rows.csv", ("age", "weight", "sex", "ill"), *rows)
     (folder / "recipe.yaml").write_text(RECIPE)
     assert nacre("train", folder / "recipe.yaml", "--into", folder / "run").exit_code == 0
-    assert nacre("export", folder / "run", "--into", folder / "out").exit_code == 0
+    assert nacre("export", folder / "run", folder / "out").exit_code == 0
     return folder, rows
 
 
@@ -298,8 +298,8 @@ def test_a_threat_from_a_file_holds_in_the_columns_own_units(bank):
     assert finding["details"]["ball"]["kind"] == "table"
     assert finding["value"] < finding["details"]["clean"]["value"]
     batch = load_batch(Path("attack"), "batch")
-    before, after = batch.clean * batch.space.scale + batch.space.offset, batch.attacked_raw()
-    moved = (after - before)[batch.stage >= 0]
+    before = batch.clean.double() * batch.space.scale.double() + batch.space.offset.double()
+    moved = (batch.attacked_raw() - before)[batch.stage >= 0]
     assert bool((moved[:, 0] == 0).all()) and float(moved[:, 1].min()) >= -30.001
     assert float(moved[:, 1].max()) <= 0.001
     assert nacre("audit", "--model", "out", "--rescore").exit_code == 0
