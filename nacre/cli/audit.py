@@ -167,6 +167,7 @@ def _run(run: Path, code: Code, as_json: bool) -> None:
         "model": None if own is None else {"public": own.public, **own.facts},
     }
     tables = [_table(findings)] if findings or own is None else []
+    tables += [_by_radius(found) for found in findings if found.audit == "certificate"]
     show(document, Group(*tables, *([figures_table(own)] if own is not None else [])), as_json)
     _reasons(findings)
     if batches_in(kept := opened.folder.local / BATCHES):
@@ -324,4 +325,20 @@ def _table(findings: Sequence[Finding]) -> Table:
         twice = named.count((found.audit, found.measure)) > 1
         measure = f"{found.measure}; {found.claim}" if twice else found.measure
         table.add_row(found.audit, escape(measure), f"{found.value:.3f}", interval, found.verdict)
+    return table
+
+
+def _by_radius(found: Finding) -> Table:
+    """What is certified at each radius."""
+    from rich.table import Table
+
+    ball = found.details["ball"]
+    unit = "the features' own units" if ball["unit"] == "features" else "scaled units"
+    table = Table(
+        f"{ball['kind']} radius", "certified", "interval",
+        title=f"Certified accuracy by radius, in {unit}", title_justify="left",
+    )  # fmt: skip
+    for point in found.details["curve"]:
+        interval = f"{point['low']:.3f} to {point['high']:.3f}"
+        table.add_row(f"{point['radius']:g}", f"{point['value']:.3f}", interval)
     return table

@@ -323,8 +323,9 @@ class Details(TypedDict):
     """Of an evasion at the whole radius, in the order in which they ran."""
     warnings: NotRequired[list[str]]
     """Why a figure is no evidence; none where the verdict is another."""
-    certified: NotRequired[list[Attacked]]
-    """The share of rows that a certificate proves right at each radius."""
+    smoothed: NotRequired[bool]
+    """Of a certificate: whether it speaks of the answers that win a vote under noise, and not of
+    the model's own."""
 
 
 class FindingFacts(TypedDict):

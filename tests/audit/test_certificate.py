@@ -81,7 +81,7 @@ def test_of_many_rows_some_are_drawn(target, rows):
 
 def test_the_ball_of_training_is_taken_where_none_is_named(target, rows):
     audited = target(network(3), test=rows(10, 4), ball=Ball(radius=0.25))
-    assert certificate(audited, CertificateAudit()).details["region"]["radius"] == 0.25
+    assert certificate(audited, CertificateAudit()).details["ball"]["radius"] == 0.25
 
 
 @pytest.mark.parametrize(

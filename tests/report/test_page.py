@@ -442,12 +442,24 @@ def test_a_figure_that_is_no_evidence_says_why(tmp_path: Path) -> None:
     assert "a figure that says nothing for the model" in page
 
 
+def page_of(run: Path, *found: dict[str, Any]) -> str:
+    return render(gather(sample.write(run, findings={"findings": list(found)})))
+
+
 def test_a_certificate_is_drawn_below_the_attack(tmp_path: Path) -> None:
-    points = [
-        {"share": s, "radius": 0.3 * s, "value": v, "low": v - 0.05, "high": v + 0.05}
-        for s, v in ((0.0, 0.9), (0.5, 0.6), (1.0, 0.3))
-    ]
-    plain = attacked_page(tmp_path / "a", sample.evasion())
-    page = attacked_page(tmp_path / "b", sample.evasion(certified=points))
-    assert "what a certificate proves" in page and "what a certificate proves" not in plain
-    assert ">certified<" in page and ">certified<" not in plain
+    attacked, proved = sample.evasion(ball=sample.BALL), sample.certificate()
+    plain, both = page_of(tmp_path / "a", attacked), page_of(tmp_path / "b", attacked, proved)
+    assert "what a certificate proves" in both and "what a certificate proves" not in plain
+    assert ">certified<" in both and ">certified<" not in plain
+    assert "Certified accuracy by radius" not in both  # one drawing shows the two
+    assert "no answer changes with" in both
+
+
+@pytest.mark.parametrize("other", [{"smoothed": True}, {"ball": sample.BALL | {"kind": "l2"}}])
+def test_a_certificate_of_another_claim_is_drawn_alone(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    page = page_of(tmp_path / "run", sample.evasion(ball=sample.BALL), sample.certificate(**other))
+    assert "Certified accuracy by radius" in page and "what a certificate proves" not in page
+    alone = page_of(tmp_path / "alone", sample.certificate(**other))
+    assert ">certified accuracy<" in alone and ">under attack<" not in alone

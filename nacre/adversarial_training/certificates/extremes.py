@@ -2,6 +2,10 @@
 
 The least over a ball cut with the legal range is at least the larger of the least over the ball
 and the least over the range, so the larger of the two is a bound; for the box it is exact.
+
+An attacked input is a float32 tensor, which may lie a rounding outside the ball. What is bounded
+here is therefore everything that `Region.contains` accepts with its own tolerance, by which what
+attacks return is checked: no point that counts as an attack is outside of what is certified.
 """
 
 from __future__ import annotations
@@ -13,19 +17,28 @@ from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region
 from nacre.core.errors import Incompatible
 
+TOLERANCE = 1e-6
+"""That of `Region.contains`."""
+
+
+def flat(x: Tensor) -> Tensor:
+    """(R, *shape) -> (R, D), also where a row is a single number without a dimension."""
+    return x.flatten(1) if x.dim() > 1 else x[:, None]
+
 
 def surrounding(region: Region, centre: Tensor) -> tuple[Tensor, Tensor]:
     """(low, high) float64, (R, *shape) each: a box that holds the region of each row."""
     low, high = region.legal(centre)
-    radii, centre = region.radii.to(centre).double(), centre.double()
-    return torch.maximum(centre - radii, low.double()), torch.minimum(centre + radii, high.double())
+    reach = (1 + TOLERANCE) * region.radii.to(centre).double() + _rounding(region, centre)
+    centre = centre.double()
+    return torch.maximum(centre - reach, low.double()), torch.minimum(centre + reach, high.double())
 
 
 def over_box(slope: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """(P, *shape) three times -> (P,): the least of <slope, x> for low <= x <= high."""
     # 0 times an unbounded entry is 0.
     ends = torch.where(slope > 0, slope * low, slope * high)
-    return torch.where(slope == 0, torch.zeros_like(slope), ends).flatten(1).sum(1)
+    return flat(torch.where(slope == 0, torch.zeros_like(slope), ends)).sum(1)
 
 
 def over_region(slope: Tensor, region: Region, centre: Tensor) -> Tensor:
@@ -47,19 +60,29 @@ def over_region(slope: Tensor, region: Region, centre: Tensor) -> Tensor:
                 "`linf`, `l2` or `l1`"
             )
     middle = (slope * centre.double()).flatten(1).sum(1)
-    return torch.maximum(least, middle - reach)
+    rounding = (slope.abs() * _rounding(region, centre)).flatten(1).sum(1)
+    return torch.maximum(least, middle - (1 + TOLERANCE) * reach - rounding)
 
 
-def longest(region: Region) -> float:
-    """The L2 length of the longest move in the region, whatever the legal range."""
-    radii = region.radii.double()
+def longest(region: Region, centre: Tensor) -> Tensor:
+    """(R, *shape) -> (R,) float64: the L2 length of the longest move in each region, whatever the
+    legal range."""
+    radii, rounding = region.radii.double(), _rounding(region, centre).flatten(1).norm(dim=1)
     match region:
         case Box():
-            return float(radii.norm())
+            length = radii.norm()
         case Ellipsoid() | Diamond():
-            return float(radii.max()) if radii.numel() else 0.0
+            length = radii.max() if radii.numel() else radii.sum()
         case _:
             raise Incompatible(
                 f"no length is known of moves in a {type(region).__name__}: use a ball of kind "
                 "`linf`, `l2` or `l1`"
             )
+    return (1 + TOLERANCE) * length + rounding
+
+
+def _rounding(region: Region, centre: Tensor) -> Tensor:
+    """(R, *shape) float64: how much farther than the ball each entry of an attacked input may be,
+    which is what `Region.contains` grants to the rounding of float32."""
+    radii, centre = region.radii.to(centre).double(), centre.double()
+    return torch.where(radii > 0, TOLERANCE * (centre.abs() + radii), torch.zeros_like(centre))

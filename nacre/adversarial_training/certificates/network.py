@@ -44,6 +44,12 @@ class Affine:
     transpose: LinearMap
     """<a, linear(x)> = <transpose(a), x>."""
     constant: Tensor  # (*out)
+    terms: int
+    """Roundings at most between an entry of the input and one of the output, as a float32 model
+    computes it; 0 where it moves numbers only."""
+    weight: Tensor | None = None
+    """(*out) the sum of the absolute values of all that `constant` is summed from; its own absolute
+    value where absent."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,10 @@ def network_of(model: nn.Module, shape: Sequence[int]) -> Network:
     """The graph of `model` in evaluation mode, on inputs of this shape; `model` is not changed.
 
     A single output z a row becomes the scores (-z / 2, z / 2) of two classes, as an attack reads
-    it. Raises `Incompatible` for a step that no bound is known of, and for a model that computes
-    something else than its graph (through a hook, say).
+    it. Raises `Incompatible` for a step that no bound is known of, for weights of less than 32
+    bits, and for a model that computes something else than its graph (through a hook, say).
     """
+    _refuse_half(model)
     with torch.random.fork_rng():
         twin = copy.deepcopy(model).double().cpu().eval().requires_grad_(False)
         if fx.Tracer().is_leaf_module(twin, ""):  # a single layer of torch, without a container
@@ -118,6 +125,19 @@ def network_of(model: nn.Module, shape: Sequence[int]) -> Network:
     return network
 
 
+def _refuse_half(model: nn.Module) -> None:
+    for name, held in (*model.named_parameters(), *model.named_buffers()):
+        if (
+            held.is_floating_point()
+            and torch.finfo(held.dtype).eps > torch.finfo(torch.float32).eps
+        ):
+            raise Incompatible(
+                f"{name!r} of the model is {str(held.dtype).removeprefix('torch.')}, and bounds "
+                "allow for the rounding of float32: certify `model.float()`, or by "
+                "`{kind: smoothing}`"
+            )
+
+
 def _traced(model: nn.Module) -> fx.GraphModule:
     try:
         return fx.symbolic_trace(model)
@@ -140,7 +160,7 @@ def _scores(network: Network) -> Network:
         )
     if shape == (1,):
         signs = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
-        last = _matrix(len(network.steps), signs, torch.zeros(2, dtype=torch.float64))
+        last = _matrix(len(network.steps), signs, torch.zeros(2, dtype=torch.float64), terms=0)
         return _ended(network, last, (2,))
     return network
 
@@ -227,7 +247,8 @@ class _GraphReader(fx.Interpreter):
             case nn.Conv2d() if module.padding_mode == "zeros" and len(before) == 3:
                 return _convolution(source, module, before, after)
             case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
-                return _derived(source, module, module, before, torch.zeros_like(value[0]))
+                pooled = _pooled(module, before)
+                return _derived(source, module, module, before, torch.zeros_like(value[0]), pooled)
             case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_var is not None:
                 return _normalised(source, module, after)
             case _:
@@ -289,8 +310,11 @@ _ARITHMETIC: dict[Any, str] = {
     "div": "/",
 }  # fmt: skip
 
+_FEW = 8
+"""Roundings of a normalisation, or of arithmetic with a constant and of what made the constant."""
 
-def _matrix(source: int, weight: Tensor, bias: Tensor) -> Affine:
+
+def _matrix(source: int, weight: Tensor, bias: Tensor, terms: int | None = None) -> Affine:
     weight = weight.detach()
     return Affine(
         source,
@@ -298,16 +322,19 @@ def _matrix(source: int, weight: Tensor, bias: Tensor) -> Affine:
         magnitude=lambda x: x @ weight.abs().T,
         transpose=lambda a: a @ weight,
         constant=bias.detach(),
+        terms=weight.shape[1] + 1 if terms is None else terms,
     )
 
 
-def _scaled(source: int, factor: Tensor, constant: Tensor) -> Affine:
+def _scaled(source: int, factor: Tensor, constant: Tensor, weight: Tensor | None = None) -> Affine:
     return Affine(
         source,
         linear=lambda x: x * factor,
         magnitude=lambda x: x * factor.abs(),
         transpose=lambda a: a * factor,
         constant=constant,
+        terms=_FEW,
+        weight=weight,
     )
 
 
@@ -321,10 +348,11 @@ def _normalised(
     factor = (variance + module.eps).rsqrt()
     if module.affine:
         factor = factor * module.weight
-    shift = -mean * factor + (module.bias if module.affine else 0)
+    bias = module.bias if module.affine else torch.zeros_like(mean)
+    shift, weight = bias - mean * factor, bias.abs() + (mean * factor).abs()
     width = (-1, *[1] * (len(after) - 1))
-    ones = torch.ones(after, dtype=torch.float64)
-    return _scaled(source, ones * factor.reshape(width), ones * shift.reshape(width))
+    wide = [torch.ones(after).double() * one.reshape(width) for one in (factor, shift, weight)]
+    return _scaled(source, *wide)
 
 
 def _convolution(
@@ -332,20 +360,21 @@ def _convolution(
 ) -> Affine:
     weight, bias = module.weight.detach(), module.bias
     settings: tuple[Any, ...] = (module.stride, module.padding, module.dilation, module.groups)
-    zero = torch.zeros(after, dtype=torch.float64)
+    zero, terms = torch.zeros(after, dtype=torch.float64), weight[0].numel() + 1
 
     def through(kernel: Tensor) -> LinearMap:
         return lambda x: F.conv2d(x, kernel, None, *settings)
 
     if isinstance(module.padding, str):
         constant = zero + (bias.detach()[:, None, None] if bias is not None else 0)
-        return _derived(source, through(weight), through(weight.abs()), before, constant)
+        return _derived(source, through(weight), through(weight.abs()), before, constant, terms)
     return Affine(
         source,
         linear=through(weight),
         magnitude=through(weight.abs()),
         transpose=lambda a: conv2d_input((len(a), *before), weight, a, *settings),
         constant=zero + (bias.detach()[:, None, None] if bias is not None else 0),
+        terms=terms,
     )
 
 
@@ -358,12 +387,22 @@ def _reshaped(source: int, before: tuple[int, ...], after: tuple[int, ...]) -> A
         magnitude=lambda x: x.reshape(len(x), *after),
         transpose=lambda a: a.reshape(len(a), *before),
         constant=torch.zeros(after, dtype=torch.float64),
+        terms=0,
     )
 
 
+def _pooled(module: nn.AvgPool2d | nn.AdaptiveAvgPool2d, before: tuple[int, ...]) -> int:
+    """Roundings of a mean."""
+    if isinstance(module, nn.AvgPool2d):
+        size = module.kernel_size
+        return (math.prod(size) if isinstance(size, tuple) else size * size) + 1
+    return math.prod(before[1:]) + 1
+
+
 def _derived(
-    source: int, linear: LinearMap, magnitude: LinearMap, before: tuple[int, ...], constant: Tensor
-) -> Affine:
+    source: int, linear: LinearMap, magnitude: LinearMap, before: tuple[int, ...],
+    constant: Tensor, terms: int,
+) -> Affine:  # fmt: skip
     """A linear step whose transpose is taken from its derivative."""
 
     def transpose(a: Tensor) -> Tensor:
@@ -371,4 +410,4 @@ def _derived(
             x = torch.zeros(len(a), *before, dtype=a.dtype, requires_grad=True)
             return torch.autograd.grad(linear(x), x, a)[0]
 
-    return Affine(source, linear, magnitude, transpose, constant)
+    return Affine(source, linear, magnitude, transpose, constant, terms)

@@ -14,7 +14,6 @@ from nacre.adversarial_training.certificates.network import Network, network_of
 from nacre.adversarial_training.certificates.propagation import (
     interval_margins,
     linear_margins,
-    slack,
 )
 from nacre.adversarial_training.certificates.smoothing import VoteCount, certified_radii
 from nacre.adversarial_training.evaluation.access import LabelOnly, Scorer
@@ -67,7 +66,7 @@ class Certificate(Protocol):
         ...
 
 
-MarginBounds = Callable[[Network, Region, Tensor, Tensor], Tensor]
+MarginBounds = Callable[[Network, Region, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +95,8 @@ class _Propagated:
             # passes there is a looseness of the bounds, which is left alone.
             for part in left.split(self.batch):
                 centre, label = clean[part], rows.label[part].cpu()
-                least = margins(network, region, centre, label)
-                found[place, part] = least > slack(network, centre)
+                least, rounding = margins(network, region, centre, label)
+                found[place, part] = least > rounding
             left = left[found[place, left]]
             if shown is not None:
                 shown(place + 1, len(regions))
@@ -175,7 +174,8 @@ class Smoothing:
         shown: CertificateProgress | None = None,
     ) -> Tensor:
         """(G, R) bool: a region counts where its longest move is shorter than the radius."""
-        lengths = [longest(region) for region in regions]
+        clean = rows.clean.detach().cpu()
+        lengths = torch.stack([longest(region, clean) for region in regions])
         count = VoteCount(
             deviation=self.deviation, samples=self.samples, guesses=self.guesses,
             failure=self.failure,
@@ -183,7 +183,7 @@ class Smoothing:
         with untouched(model):
             votes = LabelOnly(Scorer(model))
             radii, _ = certified_radii(votes, rows, lengths, count, source, shown)
-        return torch.stack([radii > length for length in lengths])
+        return radii > lengths
 
 
 CertificateOption = IBP | CROWN | Smoothing

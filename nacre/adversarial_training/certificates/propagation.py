@@ -1,8 +1,9 @@
 """Bounds on a network's scores over a whole region: by intervals (IBP), and by lines (CROWN).
 
-*Guarantee:* `margins` is never above the least margin that any input of the region has under the
-float64 network. Bounds are computed in float64; what a float32 model adds by rounding is left to
-`SLACK`, which a margin has to exceed before a row counts as certified.
+*Guarantee:* a margin is never above the least one that any input of the region has under the
+network in real numbers, but for the rounding of float64. What the model computes in float32 may
+have a margin that is smaller by the rounding that comes with it, at most: a row whose margin
+exceeds its rounding is certified.
 
 *Source:* Gowal et al. 2018, "On the Effectiveness of Interval NodeBounds Propagation",
 https://arxiv.org/abs/1810.12715, section 3; Zhang et al. 2018, "Efficient Neural Network
@@ -19,8 +20,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.certificates.extremes import over_box, over_region, surrounding
+from nacre.adversarial_training.certificates.extremes import (
+    flat,
+    over_box,
+    over_region,
+    surrounding,
+)
 from nacre.adversarial_training.certificates.network import Addition, Affine, Network, Rectifier
+from nacre.adversarial_training.certificates.rounding import roundings
 from nacre.adversarial_training.threats.region import Box, Region
 
 NodeBounds = tuple[Tensor, Tensor]
@@ -30,17 +37,14 @@ Line = Literal["adaptive", "parallel"]
 """The line below a ReLU that may be cut: of slope 0 or 1, whichever loses less, or parallel to the
 line above."""
 
-SLACK = 1e-5
-"""Share of the scores' size that a margin has to exceed: some hundred times float32's rounding."""
-
 ENTRIES = 1 << 19
 """Numbers that one batch of functionals may hold (4 MiB, which stay in the cache)."""
 
 
 def interval_margins(
     network: Network, region: Region, centre: Tensor, label: Tensor
-) -> Tensor:  # (R,) float64
-    """A lower bound of the right score minus the best other one, by intervals.
+) -> tuple[Tensor, Tensor]:  # (R,) float64 twice
+    """(a lower bound of the right score minus the best other one, its rounding), by intervals.
 
     The last affine step is taken together with the difference of two scores (Gowal, section 3.2).
     """
@@ -52,13 +56,14 @@ def interval_margins(
         slope, (low, high) = last.transpose(direction), bounds[last.source]
     else:
         constant, slope, (low, high) = torch.zeros(len(rows)).double(), direction, bounds[-1]
-    return _least(constant + over_box(slope, low[rows], high[rows]), len(label))
+    least = _least(constant + over_box(slope, low[rows], high[rows]), len(label))
+    return least, roundings(network, bounds, label)
 
 
 def linear_margins(
     network: Network, region: Region, centre: Tensor, label: Tensor
-) -> Tensor:  # (R,) float64
-    """The same bound by lines carried back to the input, never below that by intervals.
+) -> tuple[Tensor, Tensor]:  # (R,) float64 twice
+    """The same by lines carried back to the input, never below that by intervals.
 
     Each ReLU's own range is bounded in this way too, where intervals leave its sign open. Of the
     two lower lines the better one counts, margin by margin.
@@ -69,12 +74,8 @@ def linear_margins(
     found = _lowest(network, bounds, place, rows, direction, region, centre, "adaptive")
     other = _lowest(network, bounds, place, rows, direction, region, centre, "parallel")
     least = _least(torch.maximum(found, other), len(label))
-    return torch.maximum(least, interval_margins(network, region, centre, label))
-
-
-def slack(network: Network, centre: Tensor) -> Tensor:
-    """(R,) what a margin has to exceed: `SLACK` times 1 + the largest clean score."""
-    return SLACK * (1 + network(centre.double()).abs().amax(1))
+    loose, _ = interval_margins(network, region, centre, label)
+    return torch.maximum(least, loose), roundings(network, bounds, label)
 
 
 def _differences(network: Network, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +120,7 @@ def _refined(
     network: Network, bounds: list[NodeBounds], place: int, region: Region, centre: Tensor
 ) -> NodeBounds:
     """The bounds of a node's entries whose sign intervals leave open, by lines."""
-    low, high = (bound.flatten(1).clone() for bound in bounds[place])
+    low, high = (flat(bound).clone() for bound in bounds[place])
     rows, entries = ((low < 0) & (high > 0)).nonzero().unbind(1)
     shape = network.shapes[place]
     width = max(math.prod(one) for one in network.shapes[: place + 1])
@@ -158,13 +159,13 @@ def _lowest(
         step = network.steps[at - 1]
         match step:
             case Affine():
-                constant = constant + (weight * step.constant).flatten(1).sum(1)
+                constant = constant + flat(weight * step.constant).sum(1)
                 moved = ((step.source, step.transpose(weight)),)
             case Rectifier():
                 low, high = bounds[step.source]
                 below, above, offset = _lines(low, high, line)
                 up, down = weight.clamp(min=0), weight.clamp(max=0)
-                constant = constant + (down * offset[rows]).flatten(1).sum(1)
+                constant = constant + flat(down * offset[rows]).sum(1)
                 moved = ((step.source, up * below[rows] + down * above[rows]),)
             case Addition():
                 moved = ((step.left, weight), (step.right, weight))

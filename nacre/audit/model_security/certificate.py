@@ -69,10 +69,10 @@ def certificate(
         public=target.test_public,
         details={
             "rows_tested": total,
-            "certified": whole,
             "curve": curve,
-            "region": {"kind": ball.kind, "radius": ball.radius, "unit": ball.unit},
+            "ball": {"kind": ball.kind, "radius": ball.radius, "unit": ball.unit},
             "method": option.method.kind,
+            "smoothed": option.method.smooths,
             "failure": option.method.failure,
             "notes": _notes(option),
         },

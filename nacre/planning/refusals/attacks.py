@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from nacre.adversarial_training import Mart
+from nacre.adversarial_training.certificates.network import network_of
+from nacre.core.errors import Refusal
 from nacre.planning.facts import RecipeFacts
+from nacre.recipe.audits import CertificateAudit
 from nacre.recipe.places import refuse
 
 
@@ -52,3 +55,24 @@ def guards_have_public_rows(facts: RecipeFacts) -> None:
             "processes that share the weights have no whole copy of the best ones to go back to; "
             "use `execution: {devices: replicated}`, or leave the guard out",
         )
+
+
+def certificates_have_bounds(facts: RecipeFacts) -> None:
+    """A certificate proves which class is answered, and IBP and CROWN read every layer: what they
+    know no bound of must not be found out when the run is paid for. Adapters are bounded as they
+    are found in the finished model."""
+    recipe = facts.recipe
+    asked = [option for option in recipe.audit if isinstance(option, CertificateAudit)]
+    if asked and facts.schema.task != "classification":
+        refuse(
+            recipe,
+            "audit",
+            f"the certificate audit proves which class is answered and the task is "
+            f"{facts.schema.task}; leave `certificate` out",
+        )
+    if recipe.fine_tuning is not None or all(option.method.smooths for option in asked):
+        return
+    try:
+        network_of(facts.model, facts.schema.shape)
+    except Refusal as error:
+        refuse(recipe, "audit", f"certificate: {error}", type(error))

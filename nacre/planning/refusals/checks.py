@@ -20,6 +20,7 @@ from nacre.models import FormerRun, repair
 from nacre.planning.facts import RecipeFacts, continues, former_plan, public_stage
 from nacre.planning.protection import IN_RUN, key_of_rows, protection_of, protections_of
 from nacre.planning.refusals.attacks import (
+    certificates_have_bounds,
     guards_have_public_rows,
     mart_has_classes,
     ramps_know_their_end,
@@ -375,6 +376,7 @@ CHECKS: tuple[Callable[[RecipeFacts], None], ...] = (
     something_trains,
     balls_fit_the_features,
     audits_have_their_rows,
+    certificates_have_bounds,
     attackers_meet_a_federation,
     mart_has_classes,
     ramps_know_their_end,

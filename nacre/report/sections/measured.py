@@ -10,7 +10,6 @@ from nacre.audit.federation.facts import BackdoorFacts, PoisoningFacts
 from nacre.audit.finding import MEANING, AttackStageFacts, Verdict
 from nacre.figures.intervals import IntervalFacts
 from nacre.report.facts import (
-    Attacked,
     AttackedRowFacts,
     Evidence,
     FindingFacts,
@@ -31,6 +30,7 @@ from nacre.report.sections.blocks import (
     TextBlock,
 )
 from nacre.report.sections.compared import MEASURES, absent
+from nacre.report.sections.curves import PROOF, by_radius
 from nacre.report.sections.dots import Dot, Dumbbell, dots, dumbbells
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.headline import (
@@ -118,7 +118,11 @@ def _stages(stages: Sequence[AttackStageFacts]) -> TableBlock:
 def _claim(evidence: Evidence, entry: FindingFacts) -> str:
     """The claim; of moved inputs with the move in plain words."""
     moved = moved_by(evidence, entry)
-    return f"none: nothing is certified; tried with {moved}" if moved else entry["claim"]
+    if not moved:
+        return entry["claim"]
+    if entry["audit"] == PROOF:
+        return f"no answer changes with {moved}"
+    return f"none: nothing is certified; tried with {moved}"
 
 
 def _notes(entry: FindingFacts) -> list[str]:
@@ -146,18 +150,7 @@ def _result(entry: FindingFacts) -> Cell:
 def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
     """The curves that an audit gave, where they show more than chance."""
     figures: list[Figure] = []
-    if curve := entry["details"].get("curve"):
-        drawn = [_radii("under attack", curve)]
-        if certified := entry["details"].get("certified"):
-            drawn.append(_radii("certified", certified, tone=1))
-        ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
-        caption = f"Accuracy {ends}, {moved_by(evidence, entry) or 'as inputs move further'}."
-        words = Caption(
-            name=f"{entry['audit']}-curve", title="Accuracy by radius", description=caption
-        )
-        svg = charts.lines(words, drawn, x=("radius", number_text), y=("accuracy", whole))
-        proven = " Below it what a certificate proves." if certified else ""
-        figures.append(Figure(svg, "Accuracy by radius", f"{caption}{proven} The axis is cut."))
+    figures += by_radius(evidence, entry)
     if found := entry["details"].get("poisoning"):
         figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):
@@ -191,15 +184,6 @@ def _shares(
     ]
     words = Caption(name=name, title=title, description=said)
     return Figure(dots(words, drawn, form=percent, axis=whole, span=(0.0, 1.0)), title, caption)
-
-
-def _radii(label: str, points: Sequence[Attacked], tone: int = 0) -> charts.LineChart:
-    return charts.LineChart(
-        label=label,
-        points=[(point["radius"], point["value"]) for point in points],
-        intervals=[(point["low"], point["high"]) for point in points],
-        tone=tone,
-    )
 
 
 def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:

@@ -52,7 +52,7 @@ MODELS = {
     ),
     "one output": (lambda: made(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)), (4,)),
     "a single layer": (lambda: made(nn.Linear(4, 3))[0], (4,)),
-    "squeezed": (lambda: made(nn.Linear(4, 1), nn.Flatten(0)), (4,)),
+    "squeezed": (lambda: made(nn.Linear(4, 1), nn.Flatten(0), nn.ReLU()), (4,)),
 }  # fmt: skip
 
 
