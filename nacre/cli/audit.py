@@ -325,6 +325,9 @@ def _table(findings: Sequence[Finding]) -> Table:
         twice = named.count((found.audit, found.measure)) > 1
         measure = f"{found.measure}; {found.claim}" if twice else found.measure
         table.add_row(found.audit, escape(measure), f"{found.value:.3f}", interval, found.verdict)
+        if (clean := found.details.get("clean")) is not None:
+            interval = f"{clean['low']:.3f} to {clean['high']:.3f} ({found.confidence:.0%})"
+            table.add_row("", "the same rows before any attack", f"{clean['value']:.3f}", interval)
     return table
 
 

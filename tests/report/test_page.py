@@ -437,7 +437,8 @@ def test_a_figure_that_is_no_evidence_says_why(tmp_path: Path) -> None:
     found = sample.evasion(warnings=[said], notes=[f"not evidence: {said}"])
     page = attacked_page(tmp_path / "run", found | {"verdict": "not evidence"})
     assert page.count("vanishes at 90 of 128 rows") == 1
-    assert "is no evidence of robustness" in page
+    assert f"not evidence<small>{said}</small>" in page  # beside the verdict, in its cell
+    assert "94.7% before any attack" in page
     assert "stay correct, which is not evidence" in page
     assert "a figure that says nothing for the model" in page
 

@@ -56,13 +56,6 @@ def attacks(evidence: Evidence) -> Section:
     if not found:
         return Section("attacks", "Attacks", [absent(evidence, "What attacks achieve")])
     blocks: list[AnyBlock] = [_findings(evidence, found)]
-    for entry in found:
-        if warned := entry["details"].get("warnings"):
-            said = f"The {entry['audit']} figure is no evidence of robustness:"
-            blocks += [
-                TextBlock(said),
-                Listing([f"{text[0].upper()}{text[1:]}." for text in warned]),
-            ]
     figures = [figure for entry in found for figure in _figures(evidence, entry)]
     if figures:
         blocks.append(Figures(figures))
@@ -81,13 +74,20 @@ def _findings(evidence: Evidence, found: Sequence[FindingFacts]) -> TableBlock:
             Cell(_claim(evidence, entry)),
             Cell(entry["measure"]),
             _result(entry),
-            Cell(entry["verdict"], detail="" if entry["public"] else NOT_FOR_OTHERS),
+            Cell(entry["verdict"], detail=_beside(entry)),
         ]
         for entry in found
     ]
     head = ["attack", "claim under test", "measure", "result", "verdict"]
     return TableBlock(
         f"Findings, with intervals at {_levels(found)} confidence", head, rows, stacked=True
+    )
+
+
+def _beside(entry: FindingFacts) -> str:
+    """What stands beside a verdict: why a figure is no evidence, and whom it is for."""
+    return "; ".join(
+        [*entry["details"].get("warnings", []), *([] if entry["public"] else [NOT_FOR_OTHERS])]
     )
 
 
@@ -144,7 +144,9 @@ def _levels(found: Sequence[FindingFacts]) -> str:
 
 def _result(entry: FindingFacts) -> Cell:
     value, ends = figure_words(entry)
-    return Cell(value, detail=ends, number=True)
+    clean = entry["details"].get("clean")
+    before = f"; {percent(clean['value'])} before any attack" if clean is not None else ""
+    return Cell(value, detail=f"{ends}{before}", number=True)
 
 
 def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
