@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import itertools
 import re
 from html.parser import HTMLParser
@@ -464,3 +465,48 @@ def test_a_certificate_of_another_claim_is_drawn_alone(
     assert "Certified accuracy by radius" in page and "what a certificate proves" not in page
     alone = page_of(tmp_path / "alone", sample.certificate(**other))
     assert ">certified accuracy<" in alone and ">under attack<" not in alone
+
+
+@pytest.mark.parametrize(
+    ("scaling", "ball", "moved", "label", "last"),
+    [
+        (
+            "{kind: declared}",
+            {},
+            "15% of its declared range",
+            "radius, share of the declared",
+            "15%",
+        ),
+        ("{kind: declared}", {"kind": "l2"}, "0.3 in the model's", "radius, in the model's", "0.3"),
+        ("{kind: public}", {}, "0.3 standard dev", "radius, standard deviations", "0.3"),
+        ("{kind: public}", {"unit": "features"}, "0.3 in its own", "radius, in its own", "0.3"),
+        (
+            "{kind: public}",
+            {"kind": "table"},
+            "within all declared",
+            "share of every declared",
+            "30%",
+        ),
+    ],
+)
+def test_words_and_axis_of_a_radius_have_one_scale(
+    tmp_path: Path, scaling: str, ball: dict[str, Any], moved: str, label: str, last: str
+) -> None:
+    recipe = f"data: {{kind: table, path: x.csv, target: ill, scaling: {scaling}}}\n"
+    found = {"findings": [sample.evasion(ball=sample.BALL | ball)]}
+    page = render(gather(sample.write(tmp_path / "run", findings=found, recipe=recipe)))
+    drawn = html.unescape(page[page.index('id="evasion-curve-t"') :].split("</svg>")[0])
+    assert moved in drawn and f">{label}" in drawn
+    assert f">{last}</text>" in drawn
+    assert (">0.3</text>" in drawn) == (last == "0.3")
+
+
+def test_the_names_of_attacks_are_explained_once(tmp_path: Path) -> None:
+    page = page_of(tmp_path / "a", sample.evasion(), sample.evasion())
+    for said in ("halves its step", "PMA is the margin", "Square uses no gradient"):
+        assert page.count(said) == 1, said
+    assert "DLR is" not in page and "column search" not in page
+    other = sample.evasion(stages=[sample.stage("constrained APGD, random start 0", 9, 1, 2.0)])
+    page = page_of(tmp_path / "b", other)
+    assert "repairs each point" in page and "halves its step" not in page
+    assert "Their names" not in page_of(tmp_path / "c", sample.evasion(stages=[]))

@@ -8,8 +8,8 @@ from nacre.report.facts import Attacked, Evidence, FindingFacts
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import Figure
 from nacre.report.sections.drawing import Caption
-from nacre.report.sections.numbers import number_text, percent, whole
-from nacre.report.sections.words import moved_by
+from nacre.report.sections.numbers import percent, whole
+from nacre.report.sections.words import moved_by, radius_axis
 
 PROOF = "certificate"
 """The audit that attacks nothing."""
@@ -33,7 +33,7 @@ def by_radius(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
     svg = charts.lines(
         words,
         drawn,
-        x=("radius", number_text),
+        x=radius_axis(evidence, entry),
         y=(f"{'certified ' if proved else ''}accuracy", whole),
     )
     proven = " Below it what a certificate proves." if below else ""

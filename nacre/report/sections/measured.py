@@ -47,7 +47,7 @@ from nacre.report.sections.numbers import (
     whole,
 )
 from nacre.report.sections.pictures import difference, png
-from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
+from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section, stage_words
 
 
 def attacks(evidence: Evidence) -> Section:
@@ -59,7 +59,10 @@ def attacks(evidence: Evidence) -> Section:
     figures = [figure for entry in found for figure in _figures(evidence, entry)]
     if figures:
         blocks.append(Figures(figures))
-    blocks += [_stages(stages) for e in found if (stages := e["details"].get("stages"))]
+    staged = [stages for e in found if (stages := e["details"].get("stages"))]
+    blocks += [_stages(stages) for stages in staged]
+    if known := stage_words([stage["name"] for stages in staged for stage in stages]):
+        blocks.append(TextBlock(f"Their names: {known}", aside=True))
     notes = [note for entry in found for note in _notes(entry)]
     verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
     notes += [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
