@@ -179,7 +179,7 @@ _STAGES = {
     "is declared of the columns before it is tried",
     "Square": "Square uses no gradient: it changes patches at random and keeps what lowers the "
     "margin, for at most as many queries a row as its name says",
-    "column search": "column search uses no gradient: it mixes rows from the best ones found so far",
+    "column search": "column search uses no gradient: it mixes rows from the best ones so far",
 }
 """By how the name of a stage begins."""
 
