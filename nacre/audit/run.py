@@ -45,9 +45,10 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     """What every audit of the recipe found; also writes findings.json and comparison.json.
 
     The run folder gets what was computed on rows declared public. Where there is more, all of it
-    goes to `local/`, as does the adversarial batch of each evasion. Nothing is found or written
-    where parties keep layers of their own (`local.personal`): the common model is then nobody's.
-    Raises `RunError` where the rows are no longer those of the training.
+    goes to `local/`, with a few attacked rows for their holder, as does the adversarial batch of
+    each evasion. Nothing is found or written where parties keep layers of their own
+    (`local.personal`): the common model is then nobody's. Raises `RunError` where the rows are no
+    longer those of the training.
     """
     watch, federation = observe or Silent(), run.recipe.federated_learning
     if federation is not None and federation.local.personal:
@@ -198,6 +199,7 @@ def _target(
         references=references,
         members_public=held.private_is_public,
         test_public=held.test_is_public,
+        held=True,
         ball=recipe.adversarial_training.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
         canaries=_canaries(recipe),

@@ -163,7 +163,7 @@ def _run(run: Path, code: Code, as_json: bool) -> None:
         findings = audit_run(opened, observe=watcher())
     own = own_figures(opened.folder)
     document = {
-        "findings": [finding.to_json() for finding in findings],
+        "findings": [_without_rows(finding) for finding in findings],
         "model": None if own is None else {"public": own.public, **own.facts},
     }
     tables = [_table(findings)] if findings or own is None else []
@@ -304,6 +304,18 @@ def _rescore(
     for name, again in found.items():
         if not again.holds:
             raise NacreError(f"batch {name!r} does not bear out its report: {again.sentence()}")
+
+
+def _without_rows(found: Finding) -> dict[str, Any]:
+    """The finding without its examples where they are private rows: a terminal is logged, and they
+    stand in `local/`."""
+    entry = found.to_json()
+    if not found.public:
+        entry["details"] |= {name: [] for name in _EXAMPLES if name in entry["details"]}
+    return entry
+
+
+_EXAMPLES = ("pictures", "rows", "texts")
 
 
 def _reasons(findings: Sequence[Finding]) -> None:

@@ -209,15 +209,24 @@ def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
 
 
 def examples_section(evidence: Evidence) -> Section | None:
-    """Attacked public inputs, for people to look at; None where there are none."""
+    """Attacked inputs, for people to look at: public ones, or all on the page of their holder. None
+    where there are none."""
     pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
     rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
     if not pictures and not rows:
         return None
+    with_some = [
+        entry
+        for entry in evidence["findings"]
+        if entry["details"].get("pictures") or entry["details"].get("rows")
+    ]
+    public = all(entry["public"] for entry in with_some)
+    whose = "Public test rows" if public else "Test rows"
+    marked = "" if public else f" Examples {NOT_FOR_OTHERS}."
     blocks: list[AnyBlock] = [
         TextBlock(
-            "Public test rows whose right answer an attack changed, each at the smallest of the "
-            "tried radii that did."
+            f"{whose} whose right answer an attack changed, each at the smallest of the tried "
+            f"radii that did.{marked}"
         )
     ]
     if pictures:
