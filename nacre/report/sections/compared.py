@@ -31,7 +31,7 @@ from nacre.report.sections.numbers import (
     signed_text,
     whole,
 )
-from nacre.report.sections.words import NOT_FOR_OTHERS, model_words
+from nacre.report.sections.words import NOT_FOR_OTHERS, variant_words
 
 Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
 MEASURES: dict[Measure, tuple[str, TickFormat]] = {
@@ -94,7 +94,7 @@ def _in_words(evidence: Evidence) -> Comparison | None:
     if found is None:
         return None
     named: list[Variant] = [
-        {**each, "name": model_words(evidence, each["name"])} for each in found["variants"]
+        {**each, "name": variant_words(evidence, each["name"])} for each in found["variants"]
     ]
     return {**found, "variants": named}
 

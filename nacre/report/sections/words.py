@@ -52,7 +52,7 @@ def public_demonstration(evidence: Evidence) -> bool:
     return recipe_section(evidence, "data").get("public_demonstration") is True
 
 
-def model_words(evidence: Evidence, name: str) -> str:
+def variant_words(evidence: Evidence, name: str) -> str:
     """What a model that is compared is called: `protected` only where epsilon is bounded."""
     return "the model" if name == "protected" and not evidence["plan"]["private"] else name
 
