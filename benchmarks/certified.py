@@ -199,7 +199,9 @@ def recipe(lesson: Lesson, size: Size, folder: Path, seed: int) -> n.Recipe:
         model=size.model,
         gradient_clipping=n.Flat(norm=0.1) if private else None,
         differential_privacy=(
-            n.Privacy(epsilon=epsilon, delta=DELTA, accountant="pld") if private else None
+            n.Privacy(epsilon=epsilon, delta=DELTA, accountant="pld")
+            if epsilon is not None
+            else None
         ),
         adversarial_training=(
             n.Madry(attack=n.PGD(ball=ball, steps=2, keep="last")) if lesson.attacked else None

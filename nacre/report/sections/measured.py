@@ -30,7 +30,6 @@ from nacre.report.sections.blocks import (
     TextBlock,
 )
 from nacre.report.sections.compared import MEASURES, absent
-from nacre.report.sections.curves import PROOF, by_radius
 from nacre.report.sections.dots import Dot, Dumbbell, dots, dumbbells
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.headline import (
@@ -123,7 +122,7 @@ def _claim(evidence: Evidence, entry: FindingFacts) -> str:
     moved = moved_by(evidence, entry)
     if not moved:
         return entry["claim"]
-    if entry["audit"] == PROOF:
+    if entry["audit"] == charts.PROOF:
         return f"no answer changes with {moved}"
     return f"none: nothing is certified; tried with {moved}"
 
@@ -155,7 +154,7 @@ def _result(entry: FindingFacts) -> Cell:
 def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
     """The curves that an audit gave, where they show more than chance."""
     figures: list[Figure] = []
-    figures += by_radius(evidence, entry)
+    figures += charts.by_radius(evidence, entry)
     if found := entry["details"].get("poisoning"):
         figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):
