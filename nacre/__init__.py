@@ -20,14 +20,20 @@ if TYPE_CHECKING:
         ColumnMove,
         Embedding,
         EmbeddingPGD,
+        Fast,
         FreeLB,
+        Guard,
         LinearRelation,
         Madry,
+        Mart,
+        Ramp,
         RatioRelation,
         TableThreat,
         Trades,
         Words,
     )
+    from nacre.adversarial_training.certificates import CROWN, IBP, Smoothing
+    from nacre.audit.attack import attack
     from nacre.audit.run import audit_run
     from nacre.core.optimizers import SGD, Adagrad, Adam, AdamW, Average, Schedule, Yogi
     from nacre.data import Arrays, Builtin, ByColumn, Copies, Images, Table, Text, Uniform
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
     from nacre.models import CNN, GPT, MLP, Code, FormerRun, Pretrained, PythonModel, Scattering
     from nacre.planning.plan import plan
     from nacre.prediction.predictor import load_model
-    from nacre.recipe.audits import Evasion, Membership
+    from nacre.recipe.audits import CertificateAudit, Evasion, Membership
     from nacre.recipe.load import dumps
     from nacre.recipe.load import load_recipe as load
     from nacre.recipe.schema import Recipe
@@ -63,14 +69,20 @@ _HOMES = {
         "ColumnMove",
         "Embedding",
         "EmbeddingPGD",
+        "Fast",
         "FreeLB",
+        "Guard",
         "LinearRelation",
         "Madry",
+        "Mart",
+        "Ramp",
         "RatioRelation",
         "TableThreat",
         "Trades",
         "Words",
     ),
+    "nacre.adversarial_training.certificates": ("CROWN", "IBP", "Smoothing"),
+    "nacre.audit.attack": ("attack",),
     "nacre.audit.run": ("audit_run",),
     "nacre.core.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Average", "Schedule", "Yogi"),
     "nacre.data": ("Arrays", "Builtin", "ByColumn", "Copies", "Images", "Table", "Text", "Uniform"),
@@ -97,7 +109,7 @@ _HOMES = {
         "PythonModel",
         "Scattering",
     ),
-    "nacre.recipe.audits": ("Evasion", "Membership"),
+    "nacre.recipe.audits": ("CertificateAudit", "Evasion", "Membership"),
     "nacre.recipe.load": ("dumps", "load"),
     "nacre.recipe.schema": ("Recipe",),
     "nacre.recipe.sections": (
@@ -123,8 +135,10 @@ _NAMED = {"Grant": "GrantOption", "load": "load_recipe"}
 
 __all__ = [
     "CNN",
+    "CROWN",
     "FGSM",
     "GPT",
+    "IBP",
     "MLP",
     "PGD",
     "SGD",
@@ -142,6 +156,7 @@ __all__ = [
     "ByColumn",
     "ByNorm",
     "ByValue",
+    "CertificateAudit",
     "Code",
     "ColumnMove",
     "Copies",
@@ -150,12 +165,14 @@ __all__ = [
     "Evaluate",
     "Evasion",
     "Execution",
+    "Fast",
     "FederatedLearning",
     "Flat",
     "FormerRun",
     "FreeLB",
     "Full",
     "Grant",
+    "Guard",
     "Head",
     "Images",
     "Ledger",
@@ -163,6 +180,7 @@ __all__ = [
     "LinearRelation",
     "LoRA",
     "Madry",
+    "Mart",
     "Mechanism",
     "Membership",
     "Norms",
@@ -173,10 +191,12 @@ __all__ = [
     "PrivateScore",
     "PublicScore",
     "PythonModel",
+    "Ramp",
     "RatioRelation",
     "Recipe",
     "Scattering",
     "Schedule",
+    "Smoothing",
     "Table",
     "TableThreat",
     "Text",
@@ -188,6 +208,7 @@ __all__ = [
     "Words",
     "Yogi",
     "abandon",
+    "attack",
     "audit_run",
     "dumps",
     "finish",

@@ -46,9 +46,10 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     """What every audit of the recipe found; also writes findings.json and comparison.json.
 
     The run folder gets what was computed on rows declared public. Where there is more, all of it
-    goes to `local/`, as does the adversarial batch of each evasion. Nothing is found or written
-    where parties keep layers of their own (`local.personal`): the common model is then nobody's.
-    Raises `RunError` where the rows are no longer those of the training.
+    goes to `local/`, with a few attacked rows for their holder, as does the adversarial batch of
+    each evasion. Nothing is found or written where parties keep layers of their own
+    (`local.personal`): the common model is then nobody's. Raises `RunError` where the rows are no
+    longer those of the training.
     """
     watch, federation = observe or Silent(), run.recipe.federated_learning
     if federation is not None and federation.local.personal:
@@ -61,8 +62,9 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
         held = trained_on(run.recipe, run.folder, advance)
     variants = _variants(run, held)
     batches = KeptBatches()
+    shown = _shown(run.recipe, tuple(variants))
     found = {
-        name: _attack(run.recipe, batches.of(name, target), name, watch)
+        name: _attack(run.recipe, batches.of(name, target), name, shown[name], watch)
         for name, target in variants.items()
     }
     findings = found["protected"]
@@ -103,7 +105,7 @@ def rescored_run(run: Run) -> dict[str, Reproduced]:
 
 
 _OTHERS = {"unprotected": "unprotected.safetensors", "public base": "base.safetensors"}
-"""The files in `state/` of what the recipe compares the protected model with."""
+"""The files in `state/` of what the recipe compares the model of the run with."""
 
 
 def _groups(recipe: Recipe, held: Holdings) -> GroupRows:
@@ -118,13 +120,24 @@ def _write_findings(folder: Path, findings: Sequence[Finding]) -> None:
     write_json(folder / "findings.json", {"findings": [f.to_json() for f in findings]})
 
 
-def _attack(recipe: Recipe, target: Target, name: str, watch: Progress) -> list[Finding]:
+def _shown(recipe: Recipe, names: Sequence[str]) -> dict[str, str]:
+    """What a stage of progress says of each variant: nothing of a single one, and `protected` only
+    where the recipe has differential privacy."""
+    if len(names) < 2:
+        return dict.fromkeys(names, "")
+    own = "protected" if recipe.differential_privacy is not None else "the model"
+    return {name: f": {own if name == 'protected' else name}" for name in names}
+
+
+def _attack(
+    recipe: Recipe, target: Target, name: str, shown: str, watch: Progress
+) -> list[Finding]:
     """The recipe's audits on one variant of the model."""
     found: list[Finding] = []
     for option in recipe.audit:
         if option.trains and name != "protected":
             continue
-        with watch.stage(f"{option.kind}: {name}", None) as advance:
+        with watch.stage(f"{option.kind}{shown}", None) as advance:
             seen = 0
 
             def tell(done: int, total: int, words: str = "") -> None:
@@ -137,7 +150,7 @@ def _attack(recipe: Recipe, target: Target, name: str, watch: Progress) -> list[
 
 
 def _variants(run: Run, held: Holdings) -> dict[str, Target]:
-    """The protected model first, then those that the recipe compares it with."""
+    """The model of the run first, then those that the recipe compares it with."""
     recipe, state = run.recipe, run.folder.state
     base = _weights(run, "base.safetensors") if (state / "base.safetensors").exists() else None
     model = load(run.path, recipe.folder, code=recipe.code, own=recipe.model)
@@ -187,6 +200,7 @@ def _target(
         references=references,
         members_public=held.private_is_public,
         test_public=held.test_is_public,
+        held=True,
         ball=recipe.adversarial_training.ball if recipe.adversarial_training else None,
         classes=held.schema.classes,
         text=_token_text(recipe, held),

@@ -78,6 +78,9 @@ class Target:
     members_public: bool = False
     test_public: bool = False
     """Also of the outsiders, which are test rows."""
+    held: bool = False
+    """Whether what is found on private rows stays with their holder, in `local/`: then a few of the
+    attacked ones may be shown there."""
     ball: ThreatOption | None = None
     """The ball of `adversarial_training`: what an evasion audit takes where it names none."""
     classes: tuple[str, ...] = ()

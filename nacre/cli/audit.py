@@ -163,7 +163,7 @@ def _run(run: Path, code: Code, as_json: bool) -> None:
         findings = audit_run(opened, observe=watcher())
     own = own_figures(opened.folder)
     document = {
-        "findings": [finding.to_json() for finding in findings],
+        "findings": [_without_rows(finding) for finding in findings],
         "model": None if own is None else {"public": own.public, **own.facts},
     }
     tables = [_table(findings)] if findings or own is None else []
@@ -306,6 +306,18 @@ def _rescore(
             raise NacreError(f"batch {name!r} does not bear out its report: {again.sentence()}")
 
 
+def _without_rows(found: Finding) -> dict[str, Any]:
+    """The finding without its examples where they are private rows: a terminal is logged, and they
+    stand in `local/`."""
+    entry = found.to_json()
+    if not found.public:
+        entry["details"] |= {name: [] for name in _EXAMPLES if name in entry["details"]}
+    return entry
+
+
+_EXAMPLES = ("pictures", "rows", "texts")
+
+
 def _reasons(findings: Sequence[Finding]) -> None:
     """What has to be read with the figures, on stderr."""
     for found in findings:
@@ -325,6 +337,9 @@ def _table(findings: Sequence[Finding]) -> Table:
         twice = named.count((found.audit, found.measure)) > 1
         measure = f"{found.measure}; {found.claim}" if twice else found.measure
         table.add_row(found.audit, escape(measure), f"{found.value:.3f}", interval, found.verdict)
+        if (clean := found.details.get("clean")) is not None:
+            interval = f"{clean['low']:.3f} to {clean['high']:.3f} ({found.confidence:.0%})"
+            table.add_row("", "the same rows before any attack", f"{clean['value']:.3f}", interval)
     return table
 
 

@@ -84,7 +84,8 @@ def render_attack(found: Finding, name: str, shape: Sequence[int]) -> str:
     value, ends = figure_words(entry)
     detail = f"{whole(found.confidence)} interval {ends}; {found.verdict}"
     stat = Stat(found.headline, value, detail, private=not found.public)
-    doubt = [f"{found.headline}: {found.meaning}."] if found.verdict == "not evidence" else []
+    why = "; ".join(found.details.get("warnings") or ())
+    doubt = [f"{found.headline} is no evidence of robustness: {why}."] if why else []
     return _template("template.html").render(
         name=name,
         title="attacks on a model",

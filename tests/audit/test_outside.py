@@ -18,9 +18,15 @@ from nacre.recipe.audits import Evasion
 
 WEIGHTS = [1.5, -0.5, 0.25, 2.0]
 CODE = """
+import torch
 from torch import nn
 def bare():
     return nn.Linear(4, 2)
+def sure():
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.stack([0 * x[:, 0], 0 * x[:, 0] + 1], 1)
+    return Sure()
 def answer():
     return 3
 """
@@ -63,6 +69,20 @@ def test_a_function_with_weights_is_attacked_and_reported(folder):
     page = Path("rows.csv.out/report.html").read_text()
     assert "APGD-CE" in page and "Accuracy by radius" in page and "What an attack looks" in page
     assert "not for others" not in page.lower()
+
+
+def test_the_terminal_says_the_clean_accuracy_and_why_a_figure_is_no_evidence(folder):
+    name, _, label = folder
+    arguments = ["--model", f"{name}:sure", "--data", "rows.npz", "--radius", "0.05"]
+    run = CliRunner().invoke(command, [*arguments, "--effort", "quick", "--public"])
+    assert run.exit_code == 0, run.output
+    said = " ".join(run.stdout.replace("│", " ").split())
+    assert "before any attack" in said and f"{label.mean():.3f}" in said
+    below = [line for line in run.stderr.splitlines() if "not evidence" in line]
+    assert any("`nacre audit --model … --outputs probabilities`" in line for line in below)
+    page = Path("attack/report.html").read_text()
+    assert "Accuracy under attack is no evidence of robustness: the outputs are prob" in page
+    assert page.count("the outputs are probabilities and were read as logits") == 2
 
 
 def test_the_model_is_left_as_it_was(folder):

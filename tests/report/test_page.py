@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import itertools
 import re
 from html.parser import HTMLParser
@@ -177,6 +178,38 @@ def test_a_run_that_is_not_private_says_so_first(tmp_path: Path) -> None:
     assert "1 unprotected" in text
     assert "This holds as long as" not in text
     assert 'role="note"' in page
+
+
+def test_nothing_is_called_protected_where_nothing_is(tmp_path: Path) -> None:
+    ill = {"name": "ill", "rows": 40, "figures": {"recall": figure(0.9)}}
+    parts = {"rows": 114, "classes": [ill], "groups": [], "bins": [], "confusion": []}
+    compared = sample.comparison()
+    compared["variants"][0]["figures"] = {"figures": {"auroc": figure(0.8)}, **parts}
+    found = {"comparison": compared, "findings": {"findings": [sample.evasion()]}}
+    evidence = bare(tmp_path, **found)
+    evidence["plan"]["techniques"]["adversarial_training"] = "each row moved by PGD"
+    text = Walk(render(evidence)).text
+    for said in (
+        "Nothing is protected.",
+        "nothing is protected",
+        "Nothing in this run is protected",
+    ):
+        assert said in text
+        text = text.replace(said, "")
+    assert not re.findall(r"(?<!un)protected|[Pp]rotection", text)
+    assert "the model 94.7%, unprotected 97.4%" in text and "Classes, the model, inter" in text
+    assert "Price of robust training" in text and "−2.7" in text
+    evidence["plan"]["techniques"]["adversarial_training"] = None
+    assert "Against its twin" in render(evidence)
+
+    private = sample.write(tmp_path / "private", comparison=compared)
+    text = Walk(render(gather(private))).text
+    assert "protected 94.7%, unprotected 97.4%" in text and "Classes, protected model, " in text
+    assert "Price of protection" in text and "the model 94.7%" not in text
+
+
+def figure(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.05, "why": None}
 
 
 def test_a_private_run_has_no_warning(evidence: Evidence) -> None:
@@ -405,7 +438,8 @@ def test_a_figure_that_is_no_evidence_says_why(tmp_path: Path) -> None:
     found = sample.evasion(warnings=[said], notes=[f"not evidence: {said}"])
     page = attacked_page(tmp_path / "run", found | {"verdict": "not evidence"})
     assert page.count("vanishes at 90 of 128 rows") == 1
-    assert "is no evidence of robustness" in page
+    assert f"not evidence<small>{said}</small>" in page  # beside the verdict, in its cell
+    assert "94.7% before any attack" in page
     assert "stay correct, which is not evidence" in page
     assert "a figure that says nothing for the model" in page
 
@@ -431,3 +465,48 @@ def test_a_certificate_of_another_claim_is_drawn_alone(
     assert "Certified accuracy by radius" in page and "what a certificate proves" not in page
     alone = page_of(tmp_path / "alone", sample.certificate(**other))
     assert ">certified accuracy<" in alone and ">under attack<" not in alone
+
+
+@pytest.mark.parametrize(
+    ("scaling", "ball", "moved", "label", "last"),
+    [
+        (
+            "{kind: declared}",
+            {},
+            "15% of its declared range",
+            "radius, share of the declared",
+            "15%",
+        ),
+        ("{kind: declared}", {"kind": "l2"}, "0.3 in the model's", "radius, in the model's", "0.3"),
+        ("{kind: public}", {}, "0.3 standard dev", "radius, standard deviations", "0.3"),
+        ("{kind: public}", {"unit": "features"}, "0.3 in its own", "radius, in its own", "0.3"),
+        (
+            "{kind: public}",
+            {"kind": "table"},
+            "within all declared",
+            "share of every declared",
+            "30%",
+        ),
+    ],
+)
+def test_words_and_axis_of_a_radius_have_one_scale(
+    tmp_path: Path, scaling: str, ball: dict[str, Any], moved: str, label: str, last: str
+) -> None:
+    recipe = f"data: {{kind: table, path: x.csv, target: ill, scaling: {scaling}}}\n"
+    found = {"findings": [sample.evasion(ball=sample.BALL | ball)]}
+    page = render(gather(sample.write(tmp_path / "run", findings=found, recipe=recipe)))
+    drawn = html.unescape(page[page.index('id="evasion-curve-t"') :].split("</svg>")[0])
+    assert moved in drawn and f">{label}" in drawn
+    assert f">{last}</text>" in drawn
+    assert (">0.3</text>" in drawn) == (last == "0.3")
+
+
+def test_the_names_of_attacks_are_explained_once(tmp_path: Path) -> None:
+    page = page_of(tmp_path / "a", sample.evasion(), sample.evasion())
+    for said in ("halves its step", "PMA is the margin", "Square uses no gradient"):
+        assert page.count(said) == 1, said
+    assert "DLR is" not in page and "column search" not in page
+    other = sample.evasion(stages=[sample.stage("constrained APGD, random start 0", 9, 1, 2.0)])
+    page = page_of(tmp_path / "b", other)
+    assert "repairs each point" in page and "halves its step" not in page
+    assert "Their names" not in page_of(tmp_path / "c", sample.evasion(stages=[]))

@@ -1,17 +1,24 @@
 """Evasion of whole runs: what stays local, what neighbours change, and an interrupt half-way."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from nacre.audit.model_security import classes
-from nacre.audit.run import audit_run
+from nacre.audit.run import _shown, audit_run
+from nacre.cli.audit import command
 from nacre.core.files import load_tensors
+from nacre.differential_privacy.options import Privacy
 from nacre.planning.plan import plan
+from nacre.report.evidence import write_report
+from nacre.report.sections.numbers import number_text
 from nacre.runs.run import open_run, train
 from tests.training.tiny import TABLE, patients, recipe
 
+PRIVACY = Privacy(epsilon=1, delta=1e-4)
 EVASION = {"kind": "evasion", "ball": {"radius": 0.2}, "effort": "quick"}
 
 
@@ -25,7 +32,7 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     before, _ = load_tensors(made.path / "model.safetensors")
     files = {path for path in made.path.rglob("*") if path.is_file()}
     (finding,) = audit_run(open_run(made.path))
-    assert not finding.public and finding.details["pictures"] == finding.details["rows"] == []
+    assert not finding.public and finding.details["pictures"] == []
     new = {path for path in made.path.rglob("*") if path.is_file()} - files
     assert new and all(made.folder.local in path.parents for path in new)
     after, _ = load_tensors(made.path / "model.safetensors")
@@ -34,6 +41,46 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     assert again == finding
     names = [stage["name"] for stage in finding.details["stages"]]
     assert not names or names[0] == "APGD-PMA"
+
+
+def test_private_rows_that_an_attack_moved_are_shown_to_their_holder_alone(made):
+    (finding,) = audit_run(open_run(made.path))
+    rows = finding.details["rows"]
+    assert rows and not finding.public
+    assert all(change["before"] != change["after"] for row in rows for change in row["changes"])
+    assert not (made.path / "findings.json").exists()
+    shared = write_report(made.path).read_text()
+    mine = (made.folder.local / "report.html").read_text()
+    said = "Examples on private rows: not for others."
+    assert said in mine and "What an attack looks like" in mine
+    assert said not in shared and "What an attack looks like" not in shared
+    figures = {
+        f"{number_text(change['before'])} → {number_text(change['after'])}"
+        for row in rows
+        for change in row["changes"]
+    }
+    evidence = (made.path / "evidence.json").read_text()
+    assert all(figure in mine for figure in figures)
+    assert not any(figure in shared or figure in evidence for figure in figures)
+    run = CliRunner().invoke(command, [str(made.path), "--json"])
+    (printed,) = json.loads(run.stdout)["findings"]
+    assert printed["details"]["rows"] == [] and printed["value"] == finding.value
+
+
+@pytest.mark.parametrize(
+    ("privacy", "compare", "stages"),
+    [
+        (None, (), ["evasion"]),
+        (None, ("unprotected",), ["evasion: the model", "evasion: unprotected"]),
+        (PRIVACY, ("unprotected",), ["evasion: protected", "evasion: unprotected"]),
+    ],
+)
+def test_progress_calls_a_model_protected_only_where_something_protects_it(
+    privacy, compare, stages
+):
+    names = ("protected", *compare)
+    shown = _shown(SimpleNamespace(differential_privacy=privacy), names)
+    assert [f"evasion{shown[name]}" for name in names] == stages
 
 
 def test_an_interrupt_half_way_leaves_nothing_and_the_next_audit_is_the_same(made, monkeypatch):

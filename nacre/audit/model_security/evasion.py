@@ -63,7 +63,7 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
         rule = clopper_pearson
     curve = _curve(found, ball, (0.0, *SHARES), option.confidence, rule)
     clean, attacked = curve[0], curve[-1]
-    shown = examples(target, found) if target.test_public else {}
+    shown = examples(target, found) if target.test_public or target.held else {}
     named = details.get("towards")
     measure = (
         f"share of test rows of other classes that no attack turned into {named!r}"

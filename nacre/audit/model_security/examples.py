@@ -27,7 +27,7 @@ def examples(target: Target, found: AttackSearch) -> dict[str, list[dict[str, An
     for tokens that read as text.
 
     They show the first rows whose right answer an attack changed, each at the smallest radius
-    that did. Only for public rows: the caller checks that.
+    that did. Only for public rows and for their holder: the caller checks that.
     """
     broken = found.broken_at.isfinite() & (found.broken_at > 0)
     index = broken.nonzero().squeeze(1)[: SHOWN if target.text is None else TEXTS]

@@ -177,7 +177,8 @@ def _softmax(probed: Probed) -> Sign:
     whole = len(rows) >= 8 if raw.shape[1] == 1 else bool(((sums - 1).abs() < 1e-3).all())
     said = (
         "the outputs are probabilities and were read as logits, whose gradients a softmax hides: "
-        "give the scores before the softmax, or say `outputs: probabilities`"
+        "give the scores before the softmax, or, of a model without a run, say `nacre audit "
+        '--model … --outputs probabilities` (in Python `outputs="probabilities"`)'
     )
     return {"warning": said if inside and whole else None}
 

@@ -24,8 +24,8 @@ from nacre.report.sections.drawing import (
     tick_label,
     ticks,
 )
-from nacre.report.sections.numbers import number_text, percent, whole
-from nacre.report.sections.words import moved_by
+from nacre.report.sections.numbers import percent, whole
+from nacre.report.sections.words import moved_by, radius_axis
 
 PROOF = "certificate"
 """The audit that attacks nothing."""
@@ -172,13 +172,15 @@ def by_radius(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
         drawn.append(_radii("certified", below["details"].get("curve", []), tone=1))
     ends = f"from {percent(curve[0]['value'])} to {percent(curve[-1]['value'])}"
     moved = moved_by(evidence, entry) or "as inputs move further"
-    title = "Certified accuracy by radius" if proved else "Accuracy by radius"
-    caption = f"{'Certified accuracy' if proved else 'Accuracy'} {ends}, {moved}."
-    words = Caption(name=f"{entry['audit']}-curve", title=title, description=caption)
+    words = entry["details"].get("ball", {}).get("kind") == "words"
+    accuracy = "Certified accuracy" if proved else "Accuracy"
+    title = f"{accuracy} by {'words replaced' if words else 'radius'}"
+    caption = f"{accuracy} {ends}, {moved}."
+    named = Caption(name=f"{entry['audit']}-curve", title=title, description=caption)
     svg = lines(
-        words,
+        named,
         drawn,
-        x=("radius", number_text),
+        x=radius_axis(evidence, entry),
         y=(f"{'certified ' if proved else ''}accuracy", whole),
     )
     proven = " Below it what a certificate proves." if below else ""

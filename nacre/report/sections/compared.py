@@ -1,4 +1,4 @@
-"""The section on utility: the protected model beside others, on the same test rows."""
+"""The section on utility: the model of the run beside others, on the same test rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nacre.figures.intervals import MeasuredFigure
 from nacre.figures.measured import ClassFigures, GroupFigures
 from nacre.figures.names import KINDS
 from nacre.figures.protected import ProtectedFigure, counted_words
-from nacre.report.facts import Comparison, Evidence
+from nacre.report.facts import Comparison, Evidence, Variant
 from nacre.report.sections.blocks import (
     AnyBlock,
     Cell,
@@ -31,7 +31,7 @@ from nacre.report.sections.numbers import (
     signed_text,
     whole,
 )
-from nacre.report.sections.words import NOT_FOR_OTHERS
+from nacre.report.sections.words import NOT_FOR_OTHERS, variant_words
 
 Measure = Literal["accuracy", "loss", "attacked_accuracy", "membership_advantage"]
 MEASURES: dict[Measure, tuple[str, TickFormat]] = {
@@ -47,7 +47,7 @@ _OF_CLASSES = ("recall", "precision", "auroc", "f1")
 _WORDS = {str(name): kind.words for name, kind in KINDS.items()}
 _SHARES = {name for name, kind in KINDS.items() if kind.share} | {"recall", "precision"}
 
-_TONES = {"protected": 0, "unprotected": 1, "public base": 2}
+_TONES = {"protected": 0, "the model": 0, "unprotected": 1, "public base": 2}
 
 
 def absent(evidence: Evidence, what: str) -> TextBlock:
@@ -58,8 +58,8 @@ def absent(evidence: Evidence, what: str) -> TextBlock:
 
 
 def utility(evidence: Evidence) -> Section:
-    """The protected model beside its unprotected twin and the public base."""
-    found = evidence["comparison"]
+    """The model beside its unprotected twin and the public base."""
+    found = _in_words(evidence)
     protected = figure_under_epsilon(evidence.get("evaluation"))
     if found is None:
         blocks: list[AnyBlock] = [*protected, absent(evidence, "Accuracy and comparison")]
@@ -86,6 +86,17 @@ def utility(evidence: Evidence) -> Section:
         *_why_free(found),
     ]
     return Section("utility", "Utility and comparison", blocks)
+
+
+def _in_words(evidence: Evidence) -> Comparison | None:
+    """The comparison with its models as they are called on the page."""
+    found = evidence["comparison"]
+    if found is None:
+        return None
+    named: list[Variant] = [
+        {**each, "name": variant_words(evidence, each["name"])} for each in found["variants"]
+    ]
+    return {**found, "variants": named}
 
 
 def _values(found: Comparison, measure: Measure) -> list[Dot]:
@@ -176,13 +187,14 @@ def further_figures(found: Comparison) -> list[AnyBlock]:
             rows.append([Cell(label), Cell(variant), *_cells(name, figures["figures"][name])])
     head = ["figure", "of", "value", "interval"]
     blocks: list[AnyBlock] = [TableBlock(f"Further figures, {level}", head, rows, stacked=True)]
-    variant, own = told[0]
+    name, own = told[0]
+    variant = name if name == "the model" else f"{name} model"
     if own["groups"]:
         groups = [(f"{g['column']} = {g['name']}", g) for g in own["groups"]]
-        blocks.append(_parts(f"Groups of rows, {variant} model, {level}", groups, _OF_GROUPS))
+        blocks.append(_parts(f"Groups of rows, {variant}, {level}", groups, _OF_GROUPS))
     if own["classes"]:
         classes = [(each["name"], each) for each in own["classes"]]
-        blocks.append(_parts(f"Classes, {variant} model, {level}", classes, _OF_CLASSES))
+        blocks.append(_parts(f"Classes, {variant}, {level}", classes, _OF_CLASSES))
     return blocks
 
 

@@ -51,7 +51,9 @@ def protection(evidence: Evidence) -> Section:
     for name, (label, off) in _TECHNIQUES.items():
         sentence = said[name]
         items.append((label, sentence is not None, sentence if sentence is not None else off))
-    return Section("protection", "What was protected, and how", [Terms(items)])
+    private = evidence["plan"]["private"]
+    title = "What was protected, and how" if private else "What was trained, and how"
+    return Section("protection", title, [Terms(items)])
 
 
 def privacy(evidence: Evidence) -> Section:

@@ -29,6 +29,7 @@ from nacre.report.sections.words import (
     moved_by,
     party_count,
     party_names,
+    price_words,
     promised,
     recipe_audits,
     unit_words,
@@ -372,21 +373,21 @@ def _absent(label: str, evidence: Evidence) -> Stat:
 
 
 def _price(evidence: Evidence) -> list[Stat]:
-    """What protection costs, against the unprotected twin; nothing without one."""
+    """What the training costs, against the unprotected twin; nothing without one."""
     model, twin = variant(evidence, "protected"), variant(evidence, "unprotected")
     if model is None or twin is None:
         return []
     lost, free = model.get("loss"), twin.get("loss")
     if lost is not None and free is not None:
         more = signed_text(lost["value"] - free["value"])
-        return [Stat("Price of protection", more, "of mean loss, against the unprotected twin")]
+        return [Stat(price_words(evidence), more, "of mean loss, against the unprotected twin")]
     clean = _points(model["accuracy"], twin["accuracy"])
     if clean is None:
         return []
     attacked = _points(model["attacked_accuracy"], twin["attacked_accuracy"])
     under = f", {attacked} points under attack" if attacked is not None else ""
     detail = f"points on clean rows{under}, against the unprotected twin"
-    return [Stat("Price of protection", clean, detail)]
+    return [Stat(price_words(evidence), clean, detail)]
 
 
 def _points(one: IntervalFacts | None, other: IntervalFacts | None) -> str | None:

@@ -51,6 +51,7 @@ from nacre.report.sections.words import (
     changed_texts,
     moved_by,
     recipe_section,
+    stage_words,
 )
 
 
@@ -60,17 +61,13 @@ def attacks(evidence: Evidence) -> Section:
     if not found:
         return Section("attacks", "Attacks", [absent(evidence, "What attacks achieve")])
     blocks: list[AnyBlock] = [_findings(evidence, found)]
-    for entry in found:
-        if warned := entry["details"].get("warnings"):
-            said = f"The {entry['audit']} figure is no evidence of robustness:"
-            blocks += [
-                TextBlock(said),
-                Listing([f"{text[0].upper()}{text[1:]}." for text in warned]),
-            ]
     figures = [figure for entry in found for figure in _figures(evidence, entry)]
     if figures:
         blocks.append(Figures(figures))
-    blocks += [_stages(stages) for e in found if (stages := e["details"].get("stages"))]
+    staged = [stages for e in found if (stages := e["details"].get("stages"))]
+    blocks += [_stages(stages) for stages in staged]
+    if known := stage_words([stage["name"] for stages in staged for stage in stages]):
+        blocks.append(TextBlock(f"Their names: {known}", aside=True))
     notes = [note for entry in found for note in _notes(entry)]
     verdicts: dict[Verdict, None] = dict.fromkeys(entry["verdict"] for entry in found)
     notes += [f"“{verdict}”: {MEANING[verdict]}." for verdict in verdicts]
@@ -85,13 +82,20 @@ def _findings(evidence: Evidence, found: Sequence[FindingFacts]) -> TableBlock:
             Cell(_claim(evidence, entry)),
             Cell(entry["measure"]),
             _result(entry),
-            Cell(entry["verdict"], detail="" if entry["public"] else NOT_FOR_OTHERS),
+            Cell(entry["verdict"], detail=_beside(entry)),
         ]
         for entry in found
     ]
     head = ["attack", "claim under test", "measure", "result", "verdict"]
     return TableBlock(
         f"Findings, with intervals at {_levels(found)} confidence", head, rows, stacked=True
+    )
+
+
+def _beside(entry: FindingFacts) -> str:
+    """What stands beside a verdict: why a figure is no evidence, and whom it is for."""
+    return "; ".join(
+        [*entry["details"].get("warnings", []), *([] if entry["public"] else [NOT_FOR_OTHERS])]
     )
 
 
@@ -148,7 +152,9 @@ def _levels(found: Sequence[FindingFacts]) -> str:
 
 def _result(entry: FindingFacts) -> Cell:
     value, ends = figure_words(entry)
-    return Cell(value, detail=ends, number=True)
+    clean = entry["details"].get("clean")
+    before = f"; {percent(clean['value'])} before any attack" if clean is not None else ""
+    return Cell(value, detail=f"{ends}{before}", number=True)
 
 
 def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
@@ -208,7 +214,8 @@ def _roc(audit: str, points: list[tuple[float, float]]) -> Figure:
 
 
 def examples_section(evidence: Evidence) -> Section | None:
-    """Attacked public inputs, for people to look at; None where there are none."""
+    """Attacked inputs, for people to look at: public ones, or all on the page of their holder. None
+    where there are none."""
     pictures = [p for entry in evidence["findings"] for p in entry["details"].get("pictures", [])]
     rows = [row for entry in evidence["findings"] for row in entry["details"].get("rows", [])]
     texts = [text for entry in evidence["findings"] for text in entry["details"].get("texts", [])]
@@ -216,10 +223,18 @@ def examples_section(evidence: Evidence) -> Section | None:
         return None
     blocks = changed_texts(texts) if texts else list[AnyBlock]()
     if pictures or rows:
+        with_some = [
+            entry
+            for entry in evidence["findings"]
+            if entry["details"].get("pictures") or entry["details"].get("rows")
+        ]
+        public = all(entry["public"] for entry in with_some)
+        whose = "Public test rows" if public else "Test rows"
+        marked = "" if public else f" Examples {NOT_FOR_OTHERS}."
         blocks.append(
             TextBlock(
-                "Public test rows whose right answer an attack changed, each at the smallest of "
-                "the tried radii that did."
+                f"{whose} whose right answer an attack changed, each at the smallest of the tried "
+                f"radii that did.{marked}"
             )
         )
     if pictures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from nacre.core.errors import RecipeError
 from nacre.recipe.document import parse
 from nacre.report.facts import AttackedTextFacts, Evidence, FindingFacts, PartyFacts
 from nacre.report.sections.blocks import AnyBlock, ChangedText, ChangedTexts, TextBlock
+from nacre.report.sections.drawing import TickFormat
 from nacre.report.sections.numbers import count_in_words, number_text, whole
 
 NOT_FOR_OTHERS = "on private rows: not for others"
@@ -50,6 +51,19 @@ def recipe_audits(evidence: Evidence) -> set[str] | None:
 def public_demonstration(evidence: Evidence) -> bool:
     """Whether the owner declares every row public."""
     return recipe_section(evidence, "data").get("public_demonstration") is True
+
+
+def variant_words(evidence: Evidence, name: str) -> str:
+    """What a model that is compared is called: `protected` only where epsilon is bounded."""
+    return "the model" if name == "protected" and not evidence["plan"]["private"] else name
+
+
+def price_words(evidence: Evidence) -> str:
+    """What a model is held against its unprotected twin for."""
+    if evidence["plan"]["private"]:
+        return "Price of protection"
+    robust = evidence["plan"]["techniques"]["adversarial_training"] is not None
+    return "Price of robust training" if robust else "Against its twin"
 
 
 def unit_words(evidence: Evidence, party: PartyFacts) -> str:
@@ -123,17 +137,64 @@ def moved_by(evidence: Evidence, found: FindingFacts) -> str | None:
     return f"all {many} together moved by a distance of up to {size}"
 
 
+def radius_axis(evidence: Evidence, found: FindingFacts) -> tuple[str, TickFormat]:
+    """The label of an axis of radii and how its numbers are written: on the scale of `moved_by`."""
+    ball = found["details"].get("ball")
+    if ball is None:
+        return "radius", number_text
+    if ball.get("kind") == "words":
+        return "share of the words that may change", whole
+    if ball.get("kind") == "table":
+        return "share of every declared move", whole
+    unit, form = _scale(evidence, ball)
+    return f"radius, {_AXES.get(unit, unit)}", form
+
+
+_AXES = {"of its declared range": "share of the declared range"}
+
+
 def _size(evidence: Evidence, radius: float, ball: Mapping[str, Any]) -> str:
-    """The radius with its unit; a declared range is two units long in the model's."""
+    """The radius with its unit."""
+    unit, form = _scale(evidence, ball)
+    return f"{form(radius)} {unit}"
+
+
+def _scale(evidence: Evidence, ball: Mapping[str, Any]) -> tuple[str, TickFormat]:
+    """What a radius is measured in, and how it is written; a declared range is two units long in
+    the model's."""
     if ball.get("unit") == "features":
-        return f"{number_text(radius)} in its own unit"
+        return "in its own unit", number_text
     scaling = recipe_section(evidence, "data").get("scaling")
     kind: Any = cast(Mapping[str, Any], scaling).get("kind") if isinstance(scaling, dict) else None
     if kind == "public":
-        return f"{number_text(radius)} standard deviations"
+        return "standard deviations", number_text
     if kind == "declared" and ball.get("kind") == "linf":
-        return f"{whole(radius / 2)} of its declared range"
-    return f"{number_text(radius)} in the model's units"
+        return "of its declared range", lambda radius: f"{number_text(50 * radius)}%"
+    return "in the model's units", number_text
+
+
+_STAGES = {
+    "APGD": "APGD climbs a loss by the gradient and halves its step where the loss no longer rises "
+    "(Croce & Hein 2020)",
+    "APGD-PMA": "PMA is the margin between the probabilities of the best wrong and the right class",
+    "APGD-CE": "CE is the cross-entropy",
+    "APGD-DLR": "DLR is a ratio of score differences, so scores of another scale give the same; it "
+    "is climbed towards the likeliest wrong class, the second likeliest, …",
+    "constrained APGD": "constrained APGD climbs by the gradient and repairs each point onto what "
+    "is declared of the columns before it is tried",
+    "Square": "Square uses no gradient: it changes patches at random and keeps what lowers the "
+    "margin, for at most as many queries a row as its name says",
+    "column search": "column search uses no gradient: it mixes rows from the best ones so far",
+}
+"""By how the name of a stage begins."""
+
+
+def stage_words(names: Sequence[str]) -> str:
+    """What the names of attacks stand for, each once; empty where none is known."""
+    known = [
+        text for start, text in _STAGES.items() if any(name.startswith(start) for name in names)
+    ]
+    return "; ".join(known) + "." if known else ""
 
 
 def changed_texts(texts: Sequence[AttackedTextFacts]) -> list[AnyBlock]:
@@ -156,10 +217,3 @@ def _example(text: AttackedTextFacts) -> ChangedText:
         f"Label {text['label']}: answered {text['before']}, then {text['after']}; {words} replaced."
     )
     return ChangedText(parts, caption)
-
-
-def radius_axis(entry: FindingFacts) -> tuple[str, tuple[str, Callable[[float], str]]]:
-    """(title, (label, form) of the axis) of accuracies over radii, or over shares of words."""
-    if entry["details"].get("ball", {}).get("kind") == "words":
-        return "Accuracy by words replaced", ("share of the words that may change", whole)
-    return "Accuracy by radius", ("radius", number_text)
