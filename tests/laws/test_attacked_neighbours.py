@@ -3,7 +3,7 @@ away or replaced moves a noiseless sum by its bound at most, and nothing else th
 audit writes outside `local/`.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
