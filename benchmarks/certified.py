@@ -77,7 +77,7 @@ class Size:
 FULL = Size(
     n.PythonModel(call="tempered:tempered"), 300, 1024, 8.0, 200, 1000, (3.0, 8.0), DEVIATIONS
 )
-MLP = replace(FULL, model=n.MLP(hidden=(64,), activation="tanh"), steps=200)
+MLP = replace(FULL, model=n.MLP(hidden=(64,), activation="tanh"), steps=400)
 QUICK = Size(n.MLP(hidden=(32,), activation="tanh"), 60, 512, 8.0, 50, 500, (3.0,), (0.5,))
 
 
@@ -199,7 +199,9 @@ def recipe(lesson: Lesson, size: Size, folder: Path, seed: int) -> n.Recipe:
         model=size.model,
         gradient_clipping=n.Flat(norm=0.1) if private else None,
         differential_privacy=(
-            n.Privacy(epsilon=epsilon, delta=DELTA, accountant="pld") if private else None
+            n.Privacy(epsilon=epsilon, delta=DELTA, accountant="pld")
+            if epsilon is not None
+            else None
         ),
         adversarial_training=(
             n.Madry(attack=n.PGD(ball=ball, steps=2, keep="last")) if lesson.attacked else None

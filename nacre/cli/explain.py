@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from nacre.cli.output import common_options, show
+from nacre.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,21 +43,33 @@ def _complete(
 @click.argument("key", default="", shell_complete=_complete)
 @common_options
 def command(key: str, as_json: bool) -> None:
-    """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, the kind (as `banded`)
-    or the refusal of that name; without KEY, everything."""
+    """Explain KEY (as `differential_privacy.epsilon`) and the keys under it, or the kind (as
+    `banded`), the refusal or the attack (as `autoattack`) of that name; without KEY, everything."""
+    from nacre.adversarial_training.evaluation.known import KNOWN
+    from nacre.adversarial_training.objectives.refused import REFUSED
     from nacre.planning.refusals.checks import CHECKS
-    from nacre.recipe.explain import explain
+    from nacre.recipe.explain import explain, known_elsewhere
 
-    refusals = {check.__name__: inspect.getdoc(check) or "" for check in CHECKS}
-    if key in refusals:
-        entries, told = (), {key: refusals[key]}
+    checks = {check.__name__: inspect.getdoc(check) or "" for check in CHECKS}
+    said = known_elsewhere(key) if key else {**checks, **REFUSED, **KNOWN}
+    entries: Sequence[KeyExplanation] = ()
+    if key in checks:
+        said = {key: checks[key]}
     else:
-        entries, told = explain(key), {} if key else refusals
-    document = {"keys": [asdict(entry) for entry in entries], "refusals": told}
-    show(document, _page(entries, told), as_json)
+        try:
+            entries = explain(key)  # `pgd` is a kind as well
+        except RecipeError:
+            if not said:
+                raise
+    document = {
+        "keys": [asdict(entry) for entry in entries],
+        "refusals": {name: text for name, text in said.items() if name not in KNOWN},
+        "attacks": {name: text for name, text in said.items() if name in KNOWN},
+    }
+    show(document, _page(entries, said), as_json)
 
 
-def _page(entries: Sequence[KeyExplanation], refusals: Mapping[str, str]) -> RenderableType:
+def _page(entries: Sequence[KeyExplanation], said: Mapping[str, str]) -> RenderableType:
     """A paragraph for each; Text, since square brackets in a default are no markup."""
     from rich.text import Text
 
@@ -66,7 +79,7 @@ def _page(entries: Sequence[KeyExplanation], refusals: Mapping[str, str]) -> Ren
         page.append(f" (kind: {entry.kind})" if entry.kind else "")
         default = "needed" if entry.default is None else f"default {entry.default}"
         page.append(f"\n  {entry.type}; {default}\n  {entry.doc}\n")
-    for name, text in refusals.items():
+    for name, text in said.items():
         page.append(name, style="bold")
         page.append(f"\n  {text}\n")
     page.rstrip()

@@ -42,6 +42,16 @@ VERBS = {
 }
 """Verb -> its short help, as in the verb's own module (a test compares them)."""
 
+ELSEWHERE = {
+    "compare": "`nacre runs RUN OTHER` puts two runs side by side",
+    "diff": "`nacre runs RUN OTHER` puts two runs side by side",
+    "list": "`nacre runs` lists the runs in a folder",
+    "attack": "`nacre audit RUN` attacks the model of a run, `nacre audit --model` another's",
+    "evaluate": "`nacre report RUN` shows a run's figures, and `nacre audit RUN` attacks its model",
+    "validate": "`nacre plan RECIPE` checks a recipe and says what it would run",
+}
+"""What other programs call a verb -> the verb that does it here."""
+
 
 class Verbs(click.Group):
     """The verbs, each loaded when it is asked for; every error becomes one sentence."""
@@ -52,7 +62,9 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             near = get_close_matches(cmd_name, VERBS, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(VERBS)}"
+            remedy = ELSEWHERE.get(cmd_name.lower()) or (
+                f"did you mean {near[0]}?" if near else f"use one of {', '.join(VERBS)}"
+            )
             raise click.UsageError(f"there is no verb {cmd_name!r}; {remedy}", ctx)
         return importlib.import_module(f"nacre.cli.{cmd_name}").command
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -74,6 +75,11 @@ def show(document: Any, people: RenderableType, as_json: bool) -> None:
 
     width = None if sys.stdout.isatty() else PIPED
     Console(file=sys.stdout, highlight=False, width=width).print(people)
+
+
+def columns() -> int:
+    """How many characters a line on stdout may have."""
+    return shutil.get_terminal_size((PIPED, 24)).columns if sys.stdout.isatty() else PIPED
 
 
 def note(text: str) -> None:

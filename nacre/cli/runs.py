@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import textwrap
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nacre.cli.output import common_options, note, show
+from nacre.cli.output import columns, common_options, note, show
 from nacre.core.errors import Refusal, one_line
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from nacre.runs.listing.entry import RunEntry
 
 DEPTH = 4
+_GAP = "  "
+_NARROWEST = 10  # characters of a column, on a terminal however narrow
 
 
 @click.command(short_help="List the runs in a folder, or compare two.")
@@ -98,7 +103,7 @@ def _compare(one: Path, other: Path, as_json: bool) -> None:
     ):
         rows += [(title, "" if part else "the same", "")]
         rows += [(f"  {row.key}", *row.values) for row in part]
-    show(document, _aligned(rows), as_json)
+    show(document, beside_each_other(rows, columns()), as_json)
 
 
 def _pair(row: BesideRow) -> dict[str, Any]:
@@ -197,3 +202,33 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     wide[0] = max(len(row[0]) for row in cells)
     lines = ("  ".join(map(str.ljust, row, wide)).rstrip() for row in cells)
     return "\n".join(lines)
+
+
+def beside_each_other(rows: Sequence[tuple[str, ...]], width: int) -> str:
+    """Three columns in this many characters: a cell that is longer goes on below itself."""
+    cells = [tuple(_cell(cell) for cell in row) for row in rows]
+    longest = [max(len(row[place]) for row in cells) for place in range(3)]
+    room = max(width - 2 * len(_GAP), 3 * _NARROWEST)
+    # The key has what it needs, up to a third; of the rest the shorter run leaves what it does not
+    # need to the other.
+    key = min(longest[0], room // 3)
+    half = (room - key) // 2
+    other = min(longest[2], max(half, room - key - longest[1]))
+    wide = (key, min(longest[1], room - key - other), other)
+    lines: list[str] = []
+    for row in cells:
+        parts = (_wrapped(cell, limit) for cell, limit in zip(row, wide, strict=True))
+        for line in zip_longest(*parts, fillvalue=""):
+            lines.append(_GAP.join(map(str.ljust, line, wide)).rstrip())
+    return "\n".join(lines)
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """A cell in lines of at most this many characters, broken at blanks where it has any; later
+    ones are indented by two more."""
+    if len(cell) <= width:
+        return [cell]
+    indent = " " * min(len(cell) - len(cell.lstrip(" ")), width // 2)
+    return textwrap.wrap(
+        cell.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  "
+    ) or [""]  # fmt: skip

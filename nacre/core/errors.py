@@ -93,7 +93,15 @@ class DataError(Refusal):
 
 
 class Incompatible(Refusal):
-    """Two choices that exclude each other, or a guarantee that would not hold."""
+    """Two choices that exclude each other, or a guarantee that would not hold.
+
+    `key` is the option's own key that it is about, where it is about one, and stands in front of
+    `message`; with the recipe it leads to the line.
+    """
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        self.message, self.key = message, key
+        super().__init__(f"`{key}`: {message}" if key else message)
 
 
 class Unbounded(Refusal):

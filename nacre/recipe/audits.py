@@ -257,7 +257,9 @@ class CertificateAudit:
     """How it is proved. `ibp` and `crown` read the layers; `smoothing` needs none and speaks of the
     answers that win a vote under noise."""
     ball: Ball | None = None
-    """How far an input may move; the ball of `adversarial_training` where absent."""
+    """How far an input may move; where absent, the ball of `adversarial_training`. A threat of kind
+    `table` is no ball: nothing is proved within it. `smoothing` proves an `linf` or `l1` ball by
+    the smallest `l2` ball around it."""
     rows: int = 500
     """The most test rows; of more, this number is drawn at random."""
     confidence: float = 0.95
@@ -284,6 +286,13 @@ class CertificateAudit:
             return missing
         if self.ball is not None or isinstance(ball, Ball):
             return None
+        if ball is not None:
+            return (
+                "certificate proves what holds inside a ball, and `adversarial_training` names a "
+                f"threat of kind {ball.kind!r}, within which none of its methods proves anything; "
+                "give it a ball of its own, `{kind: certificate, ball: {kind: l2, radius: 0.5}}`, "
+                "or leave it out"
+            )
         return (
             "certificate needs to know how far an input may move; give it a ball: "
             "`audit: [{kind: certificate, ball: {kind: l2, radius: 0.5}}]`"

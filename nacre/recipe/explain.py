@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_origin
 
+from nacre.adversarial_training.evaluation.known import KNOWN
+from nacre.adversarial_training.objectives.refused import REFUSED, plainly_spelt
 from nacre.core.errors import RecipeError
 from nacre.recipe.mistakes import nearest, type_words
 from nacre.recipe.options import Hint, forms, inside, keys, kinds, options, required, without_none
@@ -37,7 +39,8 @@ def explain(key: str = "") -> tuple[KeyExplanation, ...]:
 
     The end of a key, as `length`, stands for every key that ends with it, where no key is called
     so in full; a kind, as `banded` or `histogram`, for the keys of that kind, also in a file of
-    queries. Raises `RecipeError` with the nearest key or kind for one that does not exist.
+    queries. Raises `RecipeError` for a name that is none of them: with what `known_elsewhere`
+    says of it, or with the nearest that is.
     """
     wanted = key.strip().strip(".")
     found = tuple(entry for entry in _entries() if _under(entry.key, wanted))
@@ -45,15 +48,29 @@ def explain(key: str = "") -> tuple[KeyExplanation, ...]:
     kinds = [e for root in (Recipe, Queries, Records) for e in _entries(root) if e.kind]
     found = found or tuple(entry for entry in kinds if entry.kind == wanted)
     if not found:
-        known = dict.fromkeys([*(e.key for e in _entries()), *(e.kind for e in kinds)])
+        if said := known_elsewhere(wanted):
+            raise RecipeError(
+                f"no recipe has a key or a kind {wanted!r}: {' '.join(said.values())}"
+            )
+        keys = [*(e.key for e in _entries()), *(e.kind for e in kinds)]
+        known = dict.fromkeys([*keys, *REFUSED, *KNOWN])
         raise RecipeError(f"no recipe has a key or a kind {wanted!r}; {nearest(wanted, known)}")
     return found
 
 
+def known_elsewhere(name: str) -> dict[str, str]:
+    """{name: text} of a method that recipes refuse by name, with the reason, or of an attack that
+    is known by another name than here, with the place; {} of any other name."""
+    spelt = plainly_spelt(name.strip())
+    text = REFUSED.get(spelt) or KNOWN.get(spelt)
+    return {spelt: text} if text else {}
+
+
 def explained() -> list[str]:
-    """Every key and kind that `explain` knows, in order of the alphabet."""
+    """Every name that `explain` or `known_elsewhere` knows, in order of the alphabet."""
     entries = [e for root in (Recipe, Queries, Records) for e in _entries(root)]
-    return sorted({e.key for e in _entries()} | {e.kind for e in entries if e.kind})
+    kinds = {e.kind for e in entries if e.kind}
+    return sorted({e.key for e in _entries()} | kinds | REFUSED.keys() | KNOWN.keys())
 
 
 def reference() -> str:

@@ -42,7 +42,7 @@ def test_a_space_may_name_the_column_of_its_categories():
 
 @pytest.mark.parametrize("name", ["colour", "colour=red"])
 def test_a_category_has_no_radius(name):
-    with pytest.raises(Incompatible, match=f"radii: '{name}' holds categories"):
+    with pytest.raises(Incompatible, match=f"radii.{name}`: '{name}' holds categories"):
         _radii(radius=1.0, radii={name: 0.5})
 
 

@@ -1,12 +1,15 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from nacre.adversarial_training import Ball
-from nacre.adversarial_training.evaluation.access import Scorer
+from nacre.adversarial_training.evaluation.access import LabelOnly, Scorer
 from nacre.adversarial_training.evaluation.cascade import Cascade, Series
 from nacre.adversarial_training.evaluation.efforts import cascade, table_cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.evaluation.stages import square
 from nacre.adversarial_training.evaluation.stages.auto_pgd import AutoPGD
 from nacre.adversarial_training.evaluation.stages.square import Square
@@ -124,6 +127,47 @@ def test_square_waits_for_a_row_whose_missing_share_halves(monkeypatch, missing,
     )
     assert predict.asked == 1 + queries
     assert len(hunted.place) == 0  # asked once more, a row that crossed stands
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Moves one row, or none, to where it is broken; all others stay."""
+
+    row: int = -1
+    access = LabelOnly
+    name = "moves"
+
+    def begin(self, target, region, rows, source):
+        return {}
+
+    def advance(self, target, region, rows, state, source):
+        points = rows.clean + (rows.place == self.row)[:, None]
+        broken = rows.place == self.row
+        return Tried(points, broken, state, torch.ones_like(broken))
+
+
+def _tried(series, count=10):
+    rows = Inputs(
+        torch.arange(count), torch.arange(count), torch.zeros(count, 1), torch.zeros(count).long()
+    )
+    region = Ball(radius=1.0).region(FeatureSpace((1,)))
+    found = Cascade((series,))(Scorer(_climbing(0.5)), region, rows, Source(bytes(32)))
+    return [(stage.tried, stage.broke) for stage in found.stages]
+
+
+@pytest.mark.parametrize(("patience", "stages"), [(None, 6), (31, 4), (30, 3), (1, 1)])
+def test_a_series_ends_once_enough_rows_in_a_row_were_tried_in_vain(patience, stages):
+    assert _tried(Series([Moves()] * 6, patience)) == [(10, 0)] * stages
+
+
+def test_a_series_that_breaks_a_row_begins_to_count_anew():
+    vain = [Moves()]
+    expected = [(10, 0), (10, 0), (10, 1), (9, 0), (9, 0), (9, 0)]
+    assert _tried(Series([*vain * 2, Moves(4), *vain * 9], 25)) == expected
+
+
+def test_a_series_ends_when_nothing_stands():
+    assert _tried(Series([Moves(0), Moves()]), 1) == [(1, 1)]
 
 
 def test_steps_and_starts_take_the_place_of_the_efforts():

@@ -58,5 +58,5 @@ def test_no_row_is_asked_more_often_than_it_is_said(monkeypatch):
     found, spent = _found("linf", 0.02, (6,))
     stands = int((found.by == STANDING).sum())
     broken = ROWS - stands
-    # The caller scores each row once, and a broken one twice more.
-    assert spent.forwards == ROWS + 2 * broken + 200 * stands + int(found.steps.sum())
+    # The caller scores each row once, and a broken one once more.
+    assert spent.forwards == ROWS + broken + 200 * stands + int(found.steps.sum())

@@ -1,6 +1,8 @@
 """A threat to a table: every row that comes back keeps all that is declared, to the last bit."""
 
+import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -322,3 +324,69 @@ def test_random_starts_reach_ends_and_middles():
     assert ((rate < 0.0501).float().mean() - 1 / 6).abs() < 0.06
     assert ((rate > 0.1999).float().mean() - 1 / 6).abs() < 0.06
     assert ((x[:, 5:8].mean(0) - 1 / 3).abs() < 0.08).all()
+
+
+@given(
+    weights=st.lists(st.integers(-3, 3).filter(bool), min_size=3, max_size=3),
+    bound=st.integers(-60, 60),
+    key=st.sampled_from(["at_most", "at_least"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_linear_relation_is_refused_where_no_corner_of_the_declared_ranges_keeps_it(
+    weights, bound, key
+):
+    ends = {"a": (-2.0, 3.0), "b": (1.0, 8.0), "c": (-9.0, -4.0)}
+    columns = tuple(Column(name, "number", low, high) for name, (low, high) in ends.items())
+    space = Schema((3,), columns, "classification", ("n", "y")).space()
+    relation = LinearRelation(terms=dict(zip("abc", weights, strict=True)), **{key: bound})
+    sums = [
+        sum(w * end for w, end in zip(weights, corner, strict=True))
+        for corner in itertools.product(*ends.values())
+    ]
+    kept = min(sums) <= bound if key == "at_most" else max(sums) >= bound
+    # What an attacker may do of a column is less than what rows may hold: it refuses nothing.
+    threat = TableThreat(columns={"a": ColumnMove(low=0, high=0.5)}, relations=(relation,))
+    if kept:
+        threat.region(space)
+        return
+    with pytest.raises(Incompatible, match="so no row keeps") as caught:
+        threat.region(space)
+    assert caught.value.key == f"relations[0].{key}"
+
+
+@given(
+    of=st.tuples(st.integers(-4, 4), st.integers(0, 4)),
+    over=st.tuples(st.integers(0, 4), st.integers(1, 4)),
+    bound=st.integers(-3, 3),
+    key=st.sampled_from(["at_most", "at_least"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_ratio_is_refused_where_no_corner_of_the_declared_ranges_keeps_it(of, over, bound, key):
+    ends = {"of": (of[0], of[0] + of[1]), "over": (over[0], over[0] + over[1])}
+    columns = tuple(
+        Column(name, "number", low - (low == high), high) for name, (low, high) in ends.items()
+    )
+    space = Schema((2,), columns, "classification", ("n", "y")).space()
+    least = torch.tensor([float(low) for low, _ in ends.values()], dtype=torch.float64)
+    space = replace(space, least=least)
+    sign = 1 if key == "at_most" else -1
+    kept = any(sign * (a - bound * b) <= 0 for a, b in itertools.product(*ends.values()))
+    relation = RatioRelation(of="of", over="over", **{key: bound})
+    threat = TableThreat(columns={"of": ColumnMove(reach=1)}, relations=(relation,))
+    if kept:
+        threat.region(space)
+        return
+    with pytest.raises(Incompatible, match="so no row keeps"):
+        threat.region(space)
+
+
+def test_an_absent_bound_is_told_in_words_of_a_recipe():
+    for make in (
+        lambda: LinearRelation(terms={"a": 1}),
+        lambda: RatioRelation(of="a", over="b"),
+        lambda: TableThreat(columns={"a": ColumnMove(cost=1)}),
+        lambda: LinearRelation(terms={"a": 0}, at_most=1),
+    ):
+        with pytest.raises(BadArgument) as caught:
+            make()
+        assert "None" not in str(caught.value) and "{" not in str(caught.value)

@@ -7,6 +7,7 @@ from torch import nn
 
 from nacre.adversarial_training.certificates import CERTIFICATES, CROWN, IBP, Smoothing
 from nacre.adversarial_training.threats.ball import Ball
+from nacre.adversarial_training.threats.table import ColumnMove, TableThreat
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.model_security.certificate import certificate
 from nacre.audit.model_security.evasion import evasion
@@ -88,6 +89,7 @@ def test_the_ball_of_training_is_taken_where_none_is_named(target, rows):
     ("change", "words"),
     [
         ({"ball": None}, "needs a ball"),
+        ({"ball": TableThreat(columns={"a": ColumnMove(reach=1)})}, "threat of kind 'table'"),
         ({"test": None}, "needs test rows"),
         ({"task": Regression()}, "which class"),
         ({"model": nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))}, "Tanh"),

@@ -61,7 +61,9 @@ def test_rows_are_attacked_within_what_is_declared_and_shown_in_their_own_units(
     assert abs(finding.value - float(expected)) <= float(stays.sum()) / 80 + 1e-6
     assert finding.details["ball"] == {"kind": "table", "radius": 1.0, "unit": "threat"}
     own = int((raw[:, 1] * 1000 > raw[:, 0]).sum())
-    assert own and any(note.startswith(f"{own} clean rows") for note in finding.details["notes"])
+    notes = finding.details["notes"]
+    assert own and any(note.startswith(f"{own} of 80 clean rows") for note in notes)
+    assert not any(note.startswith("most clean rows") for note in notes)
     assert finding.details["rows"]
     for row in finding.details["rows"]:
         change = row["changes"][0]
@@ -69,3 +71,14 @@ def test_rows_are_attacked_within_what_is_declared_and_shown_in_their_own_units(
         assert {c["feature"] for c in row["changes"]} <= {"debt", "late"}
     values = [point["value"] for point in finding.details["curve"]]
     assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_relation_that_most_rows_break_is_warned_of():
+    target, raw = _target(nn.Linear(3, 2))
+    turned = LinearRelation(terms={"late": 1000, "debt": -1}, at_least=0)
+    threat = TableThreat(columns={"debt": ColumnMove(reach=1000)}, relations=(turned,))
+    notes = evasion(target, Evasion(ball=threat, effort="quick")).details["notes"]
+    own = int((raw[:, 1] * 1000 < raw[:, 0]).sum())
+    assert own > 40 and any(note.startswith(f"{own} of 80 clean rows") for note in notes)
+    assert any(note.startswith("most clean rows break a declared relation") for note in notes)

@@ -1,5 +1,7 @@
 """An audit leaves the model as it was: after every stage, a fault in any of them, and Ctrl-C."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,7 @@ class Counted(nn.Module):
         self.calls += 1
         if self.calls == self.last:
             raise self.fault
+        random.random(), np.random.random(), torch.rand(1)  # whatever a model draws, and from where
         return self.head(self.body(x))
 
 
@@ -60,6 +63,7 @@ def everything(model):
         "weight hooks": [list(weight._backward_hooks or ()) for weight in model.parameters()],
         "torch": torch.random.get_rng_state(),
         "numpy": (numbers[0], numbers[1].tolist(), *numbers[2:]),
+        "python": random.getstate(),
         "grad mode": torch.is_grad_enabled(),
         "settings": (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()),
     }  # fmt: skip
@@ -69,7 +73,16 @@ def same(one, other):
     assert all(a is b for a, b in zip(one["gradients"], other["gradients"], strict=True))
     assert all(torch.equal(one["state"][name], other["state"][name]) for name in one["state"])
     assert torch.equal(one["torch"], other["torch"])
-    for name in ("modes", "wants", "hooks", "weight hooks", "numpy", "grad mode", "settings"):
+    for name in (
+        "modes",
+        "wants",
+        "hooks",
+        "weight hooks",
+        "numpy",
+        "python",
+        "grad mode",
+        "settings",
+    ):
         assert one[name] == other[name], name
 
 
@@ -77,10 +90,10 @@ SPACE = FeatureSpace((6,), tuple("abcdef"), low=torch.full((6,), -4.0), high=tor
 TABLE = TableThreat(columns={name: ColumnMove(reach=0.4) for name in "abc"})
 CASES = {
     "linf": Evasion(ball=Ball(radius=0.3), effort="full", steps=2),
-    "l2": Evasion(ball=Ball(kind="l2", radius=0.5), effort="standard", steps=2),
+    "l2": Evasion(ball=Ball(kind="l2", radius=0.5), effort="quick", steps=2),
     "l1": Evasion(ball=Ball(kind="l1", radius=1.0), effort="quick", steps=2),
     "towards": Evasion(ball=Ball(radius=0.3), effort="quick", steps=2, towards="1"),
-    "table": Evasion(ball=TABLE, effort="full", steps=2, restarts=1),
+    "table": Evasion(ball=TABLE, effort="standard", steps=2, restarts=1),
     "numbers": Evasion(ball=Ball(radius=0.3), effort="quick", steps=2),
 }
 

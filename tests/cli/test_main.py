@@ -170,6 +170,8 @@ def test_completion(nacre: Nacre, shell: str) -> None:
         ("differential_privacy.e", ["differential_privacy.epsilon"]),
         ("data.columns.NAME.lo", ["data.columns.NAME.low"]),
         ("per_unit_cl", ["per_unit_clipping"]),
+        ("autoat", ["autoattack"]),
+        ("fgsm_p", ["fgsm_pco", "fgsm_pgi"]),
         ("nothing_begins_so", []),
     ],
 )

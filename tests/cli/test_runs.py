@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from nacre.cli.main import ELSEWHERE, VERBS
+from nacre.cli.runs import beside_each_other
 from nacre.report.sections.numbers import epsilon_text
 from nacre.report.summary import summary_json
 from nacre.runs.listing.entry import answers_entry, run_entry
@@ -282,6 +287,47 @@ def test_two_runs_side_by_side(tmp_path: Path, nacre: Nacre) -> None:
     ):
         refused = nacre("runs", *words)
         assert refused.exit_code == 2 and says in refused.stderr
+
+
+def test_two_runs_side_by_side_fit_the_page(tmp_path: Path, nacre: Nacre) -> None:
+    many = ", ".join(f"{{kind: membership, rows: {100 + number}}}" for number in range(15))
+    recipe = sample.RECIPE.replace('path: "{run}/privacy.db"', f"path: {'b' * 200}")
+    one = run(tmp_path / "one", recipe=re.sub(r"audit: .*", f"audit: [{many}]", sample.RECIPE))
+    said = nacre("runs", one, run(tmp_path / "other", recipe=recipe))
+    assert said.exit_code == 0, said.stderr
+    assert max(map(len, said.stdout.splitlines())) <= 100
+    assert "b" * 200 in "".join(said.stdout.split())  # the cell beside it has one line
+    for number in range(15):
+        assert str(100 + number) in said.stdout
+
+
+@given(
+    rows=st.lists(
+        st.tuples(*(st.text(letters, max_size=90) for letters in ("ab ", "cd ", "ef "))),
+        min_size=1,
+        max_size=4,
+    ),
+    width=st.integers(20, 200),
+)
+def test_cells_go_on_below_themselves_and_nothing_is_lost(
+    rows: list[tuple[str, str, str]], width: int
+) -> None:
+    lines = beside_each_other(rows, width).split("\n")
+    assert max(map(len, lines)) <= max(width, 34)
+    for line in lines:
+        assert re.fullmatch("[ab ]*[cd ]*[ef ]*", line)
+    for place, letters in enumerate(("ab", "cd", "ef")):
+        kept = [sign for line in lines for sign in line if sign in letters]
+        assert "".join(kept) == "".join(row[place] for row in rows).replace(" ", "")
+
+
+@pytest.mark.parametrize("verb", ELSEWHERE)
+def test_a_verb_of_other_programs_leads_to_ours(nacre: Nacre, verb: str) -> None:
+    said = nacre(verb, "one", "other")
+    assert said.exit_code == 2
+    assert f"there is no verb {verb!r}; {ELSEWHERE[verb]}" in said.stderr
+    named = re.findall(r"`nacre (\w+)", ELSEWHERE[verb])
+    assert named and set(named) <= VERBS.keys()
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path: Path, nacre: Nacre) -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from click.testing import Result
 
+from nacre.adversarial_training.evaluation.known import KNOWN
+from nacre.adversarial_training.objectives.refused import REFUSED
 from nacre.models import load as model_of
 from nacre.recipe.load import load_recipe
 from tests.cli.conftest import TINY, Nacre, document
@@ -242,6 +244,8 @@ def test_explain(nacre: Nacre) -> None:
     assert refusal["keys"] == [] and "bound" in refusal["refusals"]["per_unit_clipping"]
     everything = document(nacre("explain", "--json"))
     assert len(everything["keys"]) > 100 and len(everything["refusals"]) > 10
+    assert everything["refusals"].keys() >= REFUSED.keys()
+    assert everything["attacks"].keys() == KNOWN.keys()
     unknown = nacre("explain", "model.hiden")
     assert unknown.exit_code == 2 and "did you mean `model.hidden`?" in unknown.stderr
 

@@ -10,6 +10,7 @@ from nacre.adversarial_training.certificates import CERTIFICATES, CROWN, IBP, Sm
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.cascade import STANDING, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.evaluation.nearest import nearest_broken
 from nacre.adversarial_training.evaluation.stages.listed import STAGES
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.random import Source
@@ -113,6 +114,20 @@ def test_what_is_certified_no_enumerated_point_breaks(kind, ball):
             answers = attacked(inside).argmax(1).reshape(49, -1)
         stands = (answers == rows.label).all(0)
         assert not (certified & ~stands).any()
+
+
+@certificates
+def test_the_nearest_broken_input_lies_outside_of_what_is_certified(kind):
+    certificate, model = MADE[kind], _model()
+    attacked = _attacked(certificate, model)
+    rows, regions = _rows(attacked), _regions("l2", (0.25, 0.5, 1.0, 3.0))
+    found = certificate.certify(model, regions, rows, SOURCE)
+    with untouched(attacked):
+        nearest = nearest_broken(Scorer(attacked), regions[-1], rows, SOURCE, steps=40)
+    for region, certified in zip(regions, found, strict=True):
+        assert not (certified & (nearest.distances <= float(region.radii.max()))).any()
+    broken = nearest.distances.isfinite() & (nearest.distances > 0)
+    assert broken.any() and found[0].any() and not found[-1].all()
 
 
 @certificates

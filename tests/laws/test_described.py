@@ -25,6 +25,7 @@ from nacre.adversarial_training import (
     Ramp,
     StandardTraining,
     Trades,
+    Words,
 )
 from nacre.audit.catalogue import AUDITS
 from nacre.core.optimizers import (
@@ -158,6 +159,7 @@ def test_a_list_holds_all_that_a_recipe_can_name_and_nothing_else(name: str) -> 
 
 
 BALL = Ball(radius=0.37, unit="features", radii={"age": 2.0}, frozen=("sex",))
+WORDS = Words(share=0.37, similarity=0.71)
 NUMBER = ColumnSpec(low=0, high=1)
 SHARE = "Each party's change"
 HERE = Path()
@@ -198,6 +200,7 @@ SAID: list[tuple[Any, tuple[Any, ...], str, tuple[str, ...]]] = [
     (PlainGather(aggregate=Median()), (), "gather", ("median",)),
     (SecureGather(threshold=77, colluders=5), (), "gather", ("secure sum", "77", "at most 5")),
     (Evasion(ball=BALL, effort="full"), (), "audit", ("evasion", "full", BALL.sentence())),
+    (Evasion(ball=WORDS), (), "audit", ("evasion", "standard", WORDS.sentence())),
     (Membership(rows=99), (), "audit", ("membership", "99 rows")),
     (CanaryAudit(candidates=63), (), "audit", ("canaries", "63")),
     (CertificateAudit(rows=77), (), "audit", ("certificate", "at most 77", "CROWN")),

@@ -21,7 +21,7 @@ TOLERANCE = 1e-6
 """That of `Region.contains`."""
 
 
-def flat(x: Tensor) -> Tensor:
+def row_vectors(x: Tensor) -> Tensor:
     """(R, *shape) -> (R, D), also where a row is a single number without a dimension."""
     return x.flatten(1) if x.dim() > 1 else x[:, None]
 
@@ -38,7 +38,7 @@ def over_box(slope: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """(P, *shape) three times -> (P,): the least of <slope, x> for low <= x <= high."""
     # 0 times an unbounded entry is 0.
     ends = torch.where(slope > 0, slope * low, slope * high)
-    return flat(torch.where(slope == 0, torch.zeros_like(slope), ends)).sum(1)
+    return row_vectors(torch.where(slope == 0, torch.zeros_like(slope), ends)).sum(1)
 
 
 def over_region(slope: Tensor, region: Region, centre: Tensor) -> Tensor:

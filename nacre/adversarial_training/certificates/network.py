@@ -11,85 +11,28 @@ else is refused by name.
 from __future__ import annotations
 
 import copy
-import math
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
-from nacre.core.errors import Incompatible
-
-LinearMap = Callable[[Tensor], Tensor]
-"""(P, *one) -> (P, *other), linear in its argument, row by row."""
-
-REMEDY = (
-    "build the model of Linear, Conv2d, AvgPool2d, BatchNorm and ReLU layers, or certify it by "
-    "`{kind: smoothing}`, which reads no layer"
+from nacre.adversarial_training.certificates.steps import (
+    REMEDY,
+    Addition,
+    Network,
+    NetworkStep,
+    Rectifier,
+    convolution_step,
+    matrix_step,
+    normalised_step,
+    pooling_step,
+    reshaping_step,
+    scaled_step,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """x -> linear(x) + constant."""
-
-    source: int  # the node that it reads
-    linear: LinearMap
-    magnitude: LinearMap
-    """The same with the absolute value of each weight: what it makes of radii."""
-    transpose: LinearMap
-    """<a, linear(x)> = <transpose(a), x>."""
-    constant: Tensor  # (*out)
-    terms: int
-    """Roundings at most between an entry of the input and one of the output, as a float32 model
-    computes it; 0 where it moves numbers only."""
-    weight: Tensor | None = None
-    """(*out) the sum of the absolute values of all that `constant` is summed from; its own absolute
-    value where absent."""
-
-
-@dataclass(frozen=True)
-class Rectifier:
-    """x -> max(x, 0)."""
-
-    source: int
-
-
-@dataclass(frozen=True)
-class Addition:
-    """The sum of two nodes."""
-
-    left: int
-    right: int
-
-
-NetworkStep = Affine | Rectifier | Addition
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """Node 0 is the input; node i is what step i - 1 makes of earlier nodes; the last one is the
-    output. All numbers are float64."""
-
-    steps: Sequence[NetworkStep]
-    shapes: Sequence[tuple[int, ...]]  # of each node, without the rows
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(R, *shape) float64 -> (R, outputs)"""
-        nodes = [x]
-        for step in self.steps:
-            match step:
-                case Affine():
-                    nodes.append(step.linear(nodes[step.source]) + step.constant)
-                case Rectifier():
-                    nodes.append(nodes[step.source].clamp(min=0))
-                case Addition():
-                    nodes.append(nodes[step.left] + nodes[step.right])
-        return nodes[-1]
+from nacre.core.errors import Incompatible
 
 
 def network_of(model: nn.Module, shape: Sequence[int]) -> Network:
@@ -152,7 +95,7 @@ def _scores(network: Network) -> Network:
     """The network with one column a class; refuses outputs of another form."""
     shape = network.shapes[-1]
     if shape == ():
-        network = _ended(network, _reshaped(len(network.steps), (), (1,)), (1,))
+        network = _ended(network, reshaping_step(len(network.steps), (), (1,)), (1,))
         shape = (1,)
     if len(shape) != 1:
         raise Incompatible(
@@ -160,7 +103,7 @@ def _scores(network: Network) -> Network:
         )
     if shape == (1,):
         signs = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
-        last = _matrix(len(network.steps), signs, torch.zeros(2, dtype=torch.float64), terms=0)
+        last = matrix_step(len(network.steps), signs, torch.zeros(2, dtype=torch.float64), terms=0)
         return _ended(network, last, (2,))
     return network
 
@@ -240,17 +183,18 @@ class _GraphReader(fx.Interpreter):
             case nn.ReLU():
                 return Rectifier(source)
             case nn.Flatten() | nn.Unflatten():
-                return _reshaped(source, before, after)
+                return reshaping_step(source, before, after)
             case nn.Linear() if len(before) == 1:
                 zero = torch.zeros(before, dtype=torch.float64)
-                return _matrix(source, module.weight, F.linear(zero, module.weight, module.bias))
+                return matrix_step(
+                    source, module.weight, F.linear(zero, module.weight, module.bias)
+                )
             case nn.Conv2d() if module.padding_mode == "zeros" and len(before) == 3:
-                return _convolution(source, module, before, after)
+                return convolution_step(source, module, before, after)
             case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
-                pooled = _pooled(module, before)
-                return _derived(source, module, module, before, torch.zeros_like(value[0]), pooled)
+                return pooling_step(source, module, before, torch.zeros_like(value[0]))
             case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_var is not None:
-                return _normalised(source, module, after)
+                return normalised_step(source, module, after)
             case _:
                 return None
 
@@ -269,7 +213,7 @@ class _GraphReader(fx.Interpreter):
         if node.target in (torch.relu, F.relu, "relu"):
             return Rectifier(source)
         if node.target in _RESHAPES and value.shape[:1] == (2,):  # the rows stay what they were
-            return _reshaped(source, self.shapes[source], after)
+            return reshaping_step(source, self.shapes[source], after)
         if node.target == "contiguous":
             return source
         return None
@@ -292,15 +236,15 @@ class _GraphReader(fx.Interpreter):
         one, zero = torch.ones(after, dtype=torch.float64), torch.zeros(after, dtype=torch.float64)
         match sign:
             case "+":
-                return _scaled(source, one, zero + other)
+                return scaled_step(source, one, zero + other)
             case "-":
-                return _scaled(source, one, zero - other) if left is not None else _scaled(
+                return scaled_step(source, one, zero - other) if left is not None else scaled_step(
                     source, -one, zero + other
                 )  # fmt: skip
             case "*":
-                return _scaled(source, one * other, zero)
+                return scaled_step(source, one * other, zero)
             case _:
-                return _scaled(source, one / other, zero)
+                return scaled_step(source, one / other, zero)
 
 
 _RESHAPES = (torch.flatten, torch.reshape, "flatten", "view", "reshape")
@@ -309,105 +253,3 @@ _ARITHMETIC: dict[Any, str] = {
     operator.mul: "*", torch.mul: "*", "mul": "*", operator.truediv: "/", torch.div: "/",
     "div": "/",
 }  # fmt: skip
-
-_FEW = 8
-"""Roundings of a normalisation, or of arithmetic with a constant and of what made the constant."""
-
-
-def _matrix(source: int, weight: Tensor, bias: Tensor, terms: int | None = None) -> Affine:
-    weight = weight.detach()
-    return Affine(
-        source,
-        linear=lambda x: x @ weight.T,
-        magnitude=lambda x: x @ weight.abs().T,
-        transpose=lambda a: a @ weight,
-        constant=bias.detach(),
-        terms=weight.shape[1] + 1 if terms is None else terms,
-    )
-
-
-def _scaled(source: int, factor: Tensor, constant: Tensor, weight: Tensor | None = None) -> Affine:
-    return Affine(
-        source,
-        linear=lambda x: x * factor,
-        magnitude=lambda x: x * factor.abs(),
-        transpose=lambda a: a * factor,
-        constant=constant,
-        terms=_FEW,
-        weight=weight,
-    )
-
-
-def _normalised(
-    source: int, module: nn.BatchNorm1d | nn.BatchNorm2d, after: tuple[int, ...]
-) -> Affine | None:
-    """Batch normalisation by the running statistics, which is affine."""
-    mean, variance = module.running_mean, module.running_var
-    if mean is None or variance is None:
-        return None
-    factor = (variance + module.eps).rsqrt()
-    if module.affine:
-        factor = factor * module.weight
-    bias = module.bias if module.affine else torch.zeros_like(mean)
-    shift, weight = bias - mean * factor, bias.abs() + (mean * factor).abs()
-    width = (-1, *[1] * (len(after) - 1))
-    wide = [torch.ones(after).double() * one.reshape(width) for one in (factor, shift, weight)]
-    return _scaled(source, *wide)
-
-
-def _convolution(
-    source: int, module: nn.Conv2d, before: tuple[int, ...], after: tuple[int, ...]
-) -> Affine:
-    weight, bias = module.weight.detach(), module.bias
-    settings: tuple[Any, ...] = (module.stride, module.padding, module.dilation, module.groups)
-    zero, terms = torch.zeros(after, dtype=torch.float64), weight[0].numel() + 1
-
-    def through(kernel: Tensor) -> LinearMap:
-        return lambda x: F.conv2d(x, kernel, None, *settings)
-
-    if isinstance(module.padding, str):
-        constant = zero + (bias.detach()[:, None, None] if bias is not None else 0)
-        return _derived(source, through(weight), through(weight.abs()), before, constant, terms)
-    return Affine(
-        source,
-        linear=through(weight),
-        magnitude=through(weight.abs()),
-        transpose=lambda a: conv2d_input((len(a), *before), weight, a, *settings),
-        constant=zero + (bias.detach()[:, None, None] if bias is not None else 0),
-        terms=terms,
-    )
-
-
-def _reshaped(source: int, before: tuple[int, ...], after: tuple[int, ...]) -> Affine:
-    if math.prod(before) != math.prod(after):
-        raise Incompatible(f"a reshape of {before} to {after} mixes rows; {REMEDY}")
-    return Affine(
-        source,
-        linear=lambda x: x.reshape(len(x), *after),
-        magnitude=lambda x: x.reshape(len(x), *after),
-        transpose=lambda a: a.reshape(len(a), *before),
-        constant=torch.zeros(after, dtype=torch.float64),
-        terms=0,
-    )
-
-
-def _pooled(module: nn.AvgPool2d | nn.AdaptiveAvgPool2d, before: tuple[int, ...]) -> int:
-    """Roundings of a mean."""
-    if isinstance(module, nn.AvgPool2d):
-        size = module.kernel_size
-        return (math.prod(size) if isinstance(size, tuple) else size * size) + 1
-    return math.prod(before[1:]) + 1
-
-
-def _derived(
-    source: int, linear: LinearMap, magnitude: LinearMap, before: tuple[int, ...],
-    constant: Tensor, terms: int,
-) -> Affine:  # fmt: skip
-    """A linear step whose transpose is taken from its derivative."""
-
-    def transpose(a: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = torch.zeros(len(a), *before, dtype=a.dtype, requires_grad=True)
-            return torch.autograd.grad(linear(x), x, a)[0]
-
-    return Affine(source, linear, magnitude, transpose, constant, terms)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.certificates.extremes import longest
-from nacre.adversarial_training.certificates.network import Network, network_of
+from nacre.adversarial_training.certificates.network import network_of
 from nacre.adversarial_training.certificates.propagation import (
     interval_margins,
     linear_margins,
 )
 from nacre.adversarial_training.certificates.smoothing import VoteCount, certified_radii
+from nacre.adversarial_training.certificates.steps import Network
 from nacre.adversarial_training.evaluation.access import LabelOnly, Scorer
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
@@ -176,14 +177,18 @@ class Smoothing:
         """(G, R) bool: a region counts where its longest move is shorter than the radius."""
         clean = rows.clean.detach().cpu()
         lengths = torch.stack([longest(region, clean) for region in regions])
-        count = VoteCount(
+        with untouched(model):
+            votes = LabelOnly(Scorer(model))
+            radii, _ = certified_radii(votes, rows, lengths, self.count, source, shown)
+        return radii > lengths
+
+    @property
+    def count(self) -> VoteCount:
+        """How the votes are taken."""
+        return VoteCount(
             deviation=self.deviation, samples=self.samples, guesses=self.guesses,
             failure=self.failure,
         )  # fmt: skip
-        with untouched(model):
-            votes = LabelOnly(Scorer(model))
-            radii, _ = certified_radii(votes, rows, lengths, count, source, shown)
-        return radii > lengths
 
 
 CertificateOption = IBP | CROWN | Smoothing

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.certificates.extremes import (
-    flat,
     over_box,
     over_region,
+    row_vectors,
     surrounding,
 )
-from nacre.adversarial_training.certificates.network import Addition, Affine, Network, Rectifier
 from nacre.adversarial_training.certificates.rounding import roundings
+from nacre.adversarial_training.certificates.steps import Addition, Affine, Network, Rectifier
 from nacre.adversarial_training.threats.region import Box, Region
 
 NodeBounds = tuple[Tensor, Tensor]
@@ -120,7 +120,7 @@ def _refined(
     network: Network, bounds: list[NodeBounds], place: int, region: Region, centre: Tensor
 ) -> NodeBounds:
     """The bounds of a node's entries whose sign intervals leave open, by lines."""
-    low, high = (flat(bound).clone() for bound in bounds[place])
+    low, high = (row_vectors(bound).clone() for bound in bounds[place])
     rows, entries = ((low < 0) & (high > 0)).nonzero().unbind(1)
     shape = network.shapes[place]
     width = max(math.prod(one) for one in network.shapes[: place + 1])
@@ -159,13 +159,13 @@ def _lowest(
         step = network.steps[at - 1]
         match step:
             case Affine():
-                constant = constant + flat(weight * step.constant).sum(1)
+                constant = constant + row_vectors(weight * step.constant).sum(1)
                 moved = ((step.source, step.transpose(weight)),)
             case Rectifier():
                 low, high = bounds[step.source]
                 below, above, offset = _lines(low, high, line)
                 up, down = weight.clamp(min=0), weight.clamp(max=0)
-                constant = constant + flat(down * offset[rows]).sum(1)
+                constant = constant + row_vectors(down * offset[rows]).sum(1)
                 moved = ((step.source, up * below[rows] + down * above[rows]),)
             case Addition():
                 moved = ((step.left, weight), (step.right, weight))

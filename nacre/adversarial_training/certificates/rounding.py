@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.certificates.network import Addition, Affine, Network, Rectifier
+from nacre.adversarial_training.certificates.steps import Addition, Affine, Network, Rectifier
 
 UNIT = 2.0**-24
 """Half the distance from 1 to the next float32."""

@@ -115,6 +115,19 @@ def radius_of(right: int, seen: int, failure: float, deviation: float) -> float:
     return deviation * float(special.ndtri(least)) if least > 0.5 else ABSTAINED
 
 
+def largest_radius(count: VoteCount) -> float:
+    """The radius of a row all of whose votes are right: no row gets a larger one.
+
+    >>> count = VoteCount(deviation=0.5, samples=10_000, guesses=100, failure=0.001)
+    >>> round(largest_radius(count), 2)
+    1.59
+    """
+    looks = [(max(1, round(share * count.samples)), spent) for share, spent in LOOKS]
+    return max(
+        radius_of(seen, seen, count.failure * spent, count.deviation) for seen, spent in looks
+    )
+
+
 def _decided(
     radius: float, right: int, seen: int, goals: Sequence[float], count: VoteCount
 ) -> bool:

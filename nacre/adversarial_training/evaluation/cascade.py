@@ -60,11 +60,11 @@ class AttackOutcome:
 
 @dataclass(frozen=True)
 class Series:
-    """Stages of one kind, of which the later ones break less and less: it ends once `patience` of
-    them in a row have broken nothing."""
+    """Stages of one kind, of which the later ones break less and less: it ends once stages that
+    broke nothing, one after another, have tried `patience` rows in all. None ends it never."""
 
     stages: Sequence[Stage]
-    patience: int = 2
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,15 @@ class Cascade:
             series = entry if isinstance(entry, Series) else Series((entry,))
             idle = 0
             for number, stage in enumerate(series.stages):
-                if idle >= series.patience or not len(found.standing):
+                tired = series.patience is not None and idle >= series.patience
+                if tired or not len(found.standing):
                     break
                 found = self._after(stage, found, scorer, region, source.child(place, number))
-                idle = 0 if found.stages[-1].broke else idle + 1
+                facts = found.stages[-1]
+                idle = 0 if facts.broke else idle + facts.tried
                 if shown is not None:
                     shown(len(found.standing), place + 1)
-        fallen = (found.by >= 0).nonzero().squeeze(1)  # all others are where they began
-        _, margins = _scored(scorer, rows.take(fallen), found.points[fallen], self.width)
-        return replace(
-            found, margins=found.margins.index_copy(0, fallen, margins.to(found.margins))
-        )
+        return found
 
     def _after(
         self, stage: Stage, found: AttackOutcome, scorer: Scorer, region: Allowed, source: Source
@@ -111,17 +109,24 @@ class Cascade:
         standing, number = found.standing, len(found.stages)
         fallen = hunt(stage, scorer, region, found.rows.take(standing), source, self.width)
         points, by, steps = found.points.clone(), found.by.clone(), found.steps.clone()
+        margins = found.margins.clone()
         points[fallen.place] = fallen.points
         by[fallen.place], steps[fallen.place] = number, fallen.steps
+        margins[fallen.place] = fallen.margins.to(margins)
         spent = scorer.queries.since(before)
         facts = StageFacts(
             stage.name, len(standing), len(fallen.place), spent.forwards, spent.backwards,
             time.perf_counter() - started,
         )  # fmt: skip
         stages = (*found.stages, facts)
-        unconfirmed = found.unconfirmed + fallen.unconfirmed
         return replace(
-            found, points=points, by=by, steps=steps, stages=stages, unconfirmed=unconfirmed
+            found,
+            points=points,
+            by=by,
+            steps=steps,
+            margins=margins,
+            stages=stages,
+            unconfirmed=found.unconfirmed + fallen.unconfirmed,
         )
 
 
@@ -135,7 +140,7 @@ def _scored(scorer: Scorer, rows: Inputs, points: Tensor, width: int) -> tuple[T
     """(whether broken, margins) at these points."""
     broken, margins = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
     with torch.no_grad():
-        for part in torch.arange(len(rows)).split(width):
+        for part in torch.arange(len(rows)).split(width) if len(rows) else ():
             scores = scorer(points[part])
             broken.append(rows.take(part).broken(scores))
             margins.append(score_margin(scores, rows.label[part]))

@@ -18,9 +18,10 @@ TARGETS = 9
 """Classes that are climbed towards at most, the likeliest first (Croce & Hein 2020, section 4)."""
 
 
-CLIMBED, SEARCHED, PATIENCE = 0.5, 0.6, 2
+CLIMBED, SEARCHED, PATIENCE = 0.5, 0.6, 1000
 """The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`; how they were chosen is in
-`docs/notebook.md`."""
+`docs/notebook.md`. Where 1,000 rows in a row were climbed towards a class in vain, the classes that
+are less likely are not worth a tenth of a point."""
 
 
 def cascade(
@@ -62,7 +63,7 @@ def cascade(
         AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way) for rank in ranks
     ]
     if ranked:
-        stages.append(Series(ranked, PATIENCE if ruled else len(ranked)))
+        stages.append(Series(ranked, PATIENCE if ruled else None))
     elif targets:
         stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way))
     if queries:

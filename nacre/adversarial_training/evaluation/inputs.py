@@ -28,9 +28,13 @@ class Inputs:
 
     def take(self, index: Tensor) -> Inputs:
         """Those at `index`, an int64 or bool tensor (R',)."""
-        return Inputs(
-            self.place[index], self.unit[index], self.clean[index], self.label[index], self.towards
+        if index.dtype == torch.bool:
+            index = index.nonzero().squeeze(1)
+        place, unit, clean, label = (  # three times as fast as indexing
+            value.index_select(0, index)
+            for value in (self.place, self.unit, self.clean, self.label)
         )
+        return Inputs(place, unit, clean, label, self.towards)
 
     @property
     def aimed(self) -> Tensor | None:

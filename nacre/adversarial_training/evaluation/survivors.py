@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Scorer
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState, both_states
+from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.stage import Allowed, Stage
 from nacre.core.random import Source
-from nacre.core.rows import select
 
 VACANT = 0.125
 """Share of the width that has to be vacant before rows are moved up: moving copies the rest."""
@@ -27,6 +27,7 @@ class Fallen:
     place: Tensor  # (F,) int64: of the row in the whole batch
     points: Tensor  # (F, *shape)
     steps: Tensor  # (F,) int64: evaluations of the row in this stage, the last one included
+    margins: Tensor  # (F,): best other score minus the right one at `points`
     unconfirmed: int = 0  # points that the stage called broken and that are not when we score them
 
 
@@ -69,28 +70,36 @@ def hunt(
             counts.append(steps[tried.broken])
         over = tried.broken | tried.ended
         if bool(over.any()):
-            stays = ~over
-            work, state, steps = work.take(stays), select(state, stays), steps[stays]
+            stays = (~over).nonzero().squeeze(1)
+            work, steps = work.take(stays), steps[stays]
+            state = {name: value.index_select(0, stays) for name, value in state.items()}
     if not places:
         none = torch.zeros(0, dtype=torch.int64)
-        return Fallen(none, rows.clean[:0], none)
-    found = Fallen(torch.cat(places), torch.cat(points), torch.cat(counts))
-    return _judged(found, scorer, region, rows, width)
+        return Fallen(none, rows.clean[:0], none, torch.zeros(0))
+    place = torch.cat(places)
+    return _judged(place, torch.cat(points), torch.cat(counts), scorer, region, rows, width)
 
 
-def _judged(found: Fallen, scorer: Scorer, region: Allowed, rows: Inputs, width: int) -> Fallen:
+def _judged(
+    place: Tensor, points: Tensor, steps: Tensor, scorer: Scorer, region: Allowed, rows: Inputs,
+    width: int,
+) -> Fallen:  # fmt: skip
     """Those that are broken when we project and score them."""
     order = torch.full((int(rows.place.max()) + 1,), -1, dtype=torch.int64)
     order[rows.place] = torch.arange(len(rows))
-    asked = rows.take(order[found.place])
-    points = region.project(found.points, asked.clean)
-    kept: list[Tensor] = []
+    asked = rows.take(order[place])
+    points = region.project(points, asked.clean)
+    broken: list[Tensor] = []
+    margins: list[Tensor] = []
     with torch.no_grad():
         for part in torch.arange(len(points)).split(width):
-            kept.append(asked.take(part).broken(scorer(points[part])))
-    stands = torch.cat(kept)
+            scores, some = scorer(points[part]), asked.take(part)
+            broken.append(some.broken(scores))
+            margins.append(score_margin(scores, some.label))
+    stands = torch.cat(broken)
     lost = len(stands) - int(stands.sum())
-    return Fallen(found.place[stands], points[stands], found.steps[stands], lost)
+    kept = torch.cat(margins)[stands]
+    return Fallen(place[stands], points[stands], steps[stands], kept, lost)
 
 
 def _joined(one: Inputs, other: Inputs) -> Inputs:

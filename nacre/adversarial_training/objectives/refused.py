@@ -44,14 +44,15 @@ def refused(section: Any) -> tuple[tuple[str, ...], str] | None:
     attack: Any = given.get("attack")
     inner: Any = attack.get("kind") if isinstance(attack, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     for place, named in ((("kind",), given.get("kind")), (("attack", "kind"), inner)):
-        name = _plain(named)
+        name = plainly_spelt(named)
         if name in REFUSED:
             return place, REFUSED[name]
     for key in given:
-        if _plain(key) in REFUSED:
-            return (str(key),), REFUSED[_plain(key)]
+        if plainly_spelt(key) in REFUSED:
+            return (str(key),), REFUSED[plainly_spelt(key)]
     return None
 
 
-def _plain(name: Any) -> str:
+def plainly_spelt(name: Any) -> str:
+    """A name as `REFUSED` has it, however it was spelt."""
     return str(name).lower().replace("-", "_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -59,6 +60,11 @@ class Ball:
         radii = {name: radius * share for name, radius in self.radii.items()}
         return replace(self, radius=self.radius * share, radii=radii)
 
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(key, column) of every column that is named."""
+        yield from ((f"radii.{name}", name) for name in self.radii)
+        yield from ((f"frozen[{number}]", name) for number, name in enumerate(self.frozen))
+
     def region(self, space: FeatureSpace) -> Region:
         """The ball in the model's own units.
 
@@ -77,15 +83,16 @@ class Ball:
         """(*shape) radii with those of single features put in; fixed entries get 0."""
         moved, scales, entries = radii.flatten().clone(), scale.flatten(), entry_names(space)
         for name, radius in self.radii.items():
-            places = _places(name, entries, space)
+            places = _places(name, f"radii.{name}", entries, space)
             if any(_fixed(entries[place], space) for place in places):
                 raise Incompatible(
-                    f"radii: {name!r} holds categories, which no small change exists for: "
-                    "remove its radius"
+                    f"{name!r} holds categories, which no small change exists for: remove its "
+                    "radius",
+                    key=f"radii.{name}",
                 )
             moved[places] = radius / scales[places]
-        for name in self.frozen:
-            moved[_places(name, entries, space)] = 0
+        for number, name in enumerate(self.frozen):
+            moved[_places(name, f"frozen[{number}]", entries, space)] = 0
         moved[[place for place, entry in enumerate(entries) if _fixed(entry, space)]] = 0
         return moved.reshape(space.shape)
 
@@ -116,13 +123,14 @@ def _fixed(entry: str, space: FeatureSpace) -> bool:
     return any(_of_column(entry, name) for name in space.categorical)
 
 
-def _places(name: str, entries: tuple[str, ...], space: FeatureSpace) -> list[int]:
-    """Where a named feature stands; a categorical column stands at each of its categories."""
+def _places(name: str, key: str, entries: tuple[str, ...], space: FeatureSpace) -> list[int]:
+    """Where the feature that `key` names stands; a categorical column stands at each of its
+    categories."""
     places = [
         place
         for place, entry in enumerate(entries)
         if entry == name or (_fixed(entry, space) and _of_column(entry, name))
     ]
     if not places:
-        raise Incompatible(unknown_name(name, entries))
+        raise Incompatible(unknown_name(name, entries), key=key)
     return places

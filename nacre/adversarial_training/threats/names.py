@@ -16,8 +16,14 @@ def entry_names(space: FeatureSpace) -> tuple[str, ...]:
 
 
 def unknown_name(name: str, known: tuple[str, ...]) -> str:
-    """That no feature is called so, with the nearest that is."""
+    """That no feature is called so, with the nearest that is, or some where none is near."""
     if not known:
         return f"no feature is called {name!r}, for these inputs have no names: use `radius` alone"
-    near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"no feature is called {name!r}: the nearest name is {near!r}"
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"no feature is called {name!r}: the nearest name is {near[0]!r}"
+    listed = ", ".join(map(repr, known[:_LISTED])) + (", …" if len(known) > _LISTED else "")
+    return f"no feature is called {name!r}: use one of {listed}"
+
+
+_LISTED = 8  # names that a message gives where none is near

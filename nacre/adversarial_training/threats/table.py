@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -86,7 +87,7 @@ class TableThreat:
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise BadArgument(f"budget={self.budget} must be above 0 and finite")
         if costs and self.budget is None:
-            raise BadArgument("budget=None and a column has a `cost`: give the row a budget")
+            raise BadArgument("a column has a `cost` and no `budget` is given: give the row one")
         if self.budget is not None and not costs:
             raise BadArgument(f"budget={self.budget:g} and no column has a `cost`: give it one")
 
@@ -114,11 +115,18 @@ class TableThreat:
         ones. Categories move at every share above 0 that can pay them."""
         return replace(self, share=self.share * share)
 
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(key, column) of every column that is named."""
+        yield from ((f"columns.{name}", name) for name in self.columns)
+        for number, relation in enumerate(self.relations):
+            for key, name in relation.columns.items():
+                yield f"relations[{number}].{key}", name
+
     def region(self, space: FeatureSpace) -> TableRegion:
         """The rows that may be chosen, in the model's own units.
 
-        Raises `Incompatible` for a name that the data lack and for a declaration that does not fit
-        its column.
+        Raises `Incompatible` for a name that the data lack, for a declaration that does not fit
+        its column, and for a relation that no row within the declared ranges keeps.
         """
         return _Drawn(self, space).region().scaled(self.share)
 
@@ -142,6 +150,7 @@ class _Drawn:
         scale, offset = self.scale.double(), self.offset.double()
         self.least = torch.maximum(self.low.double() * scale + offset, space.least)
         self.most = torch.minimum(self.high.double() * scale + offset, space.most)
+        self.declared = self._ranges()
         self.reach = torch.zeros(size, dtype=torch.float64)
         self.price = torch.zeros(size, dtype=torch.float64)
         self.up, self.down, self.whole = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
@@ -163,7 +172,17 @@ class _Drawn:
             budget=math.inf if self.threat.budget is None else self.threat.budget,
         )  # fmt: skip
 
+    def _ranges(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Entry -> its declared least and most, or those of its inputs where none is declared."""
+
+        def ends(declared: Tensor, own: Tensor) -> dict[str, float]:
+            values = torch.where(declared.isfinite(), declared.double(), own)
+            return dict(zip(self.entries, values.tolist(), strict=True))
+
+        return ends(self.space.least, self.least), ends(self.space.most, self.most)
+
     def _put(self, name: str, move: ColumnMove) -> None:
+        key = f"columns.{name}"
         places = [i for i, entry in enumerate(self.entries) if entry.startswith(f"{name}=")]
         if name in self.entries:
             self._number(name, self.entries.index(name), move)
@@ -171,25 +190,28 @@ class _Drawn:
             self._category(name, places, move)
         elif places:
             raise Incompatible(
-                f"columns: the inputs of {name!r} are coded (ranges, a hash or parts of a date), "
-                "and no attack moves these: leave it out of the threat, or drop its coding"
+                f"the inputs of {name!r} are coded (ranges, a hash or parts of a date), and no "
+                "attack moves these: leave it out of the threat, or drop its coding",
+                key=key,
             )
         else:
             columns = tuple(dict.fromkeys((*self.entries, *self.space.choices)))
-            raise Incompatible(f"columns: {unknown_name(name, columns)}")
+            raise Incompatible(unknown_name(name, columns), key=key)
 
     def _number(self, name: str, place: int, move: ColumnMove) -> None:
+        key = f"columns.{name}"
         if move.low is not None:
             self.least[place] = max(float(self.least[place]), move.low)
         if move.high is not None:
             self.most[place] = min(float(self.most[place]), move.high)
         if not float(self.scale[place]) > 0:
-            raise Incompatible(f"columns: {name!r} has scale 0 and so no unit: leave it out")
+            raise Incompatible(f"{name!r} has scale 0 and so no unit: leave it out", key=key)
         if not self.least[place] <= self.most[place]:
             raise Incompatible(
-                f"columns: {name!r} cannot lie between {float(self.least[place]):g} and "
+                f"{name!r} cannot lie between {float(self.least[place]):g} and "
                 f"{float(self.most[place]):g}: its declared range and its `low` and `high` here do "
-                "not meet"
+                "not meet",
+                key=key,
             )
         self.whole[place] = move.integer
         if move.only == "none":
@@ -198,8 +220,9 @@ class _Drawn:
         reach = width if move.reach is None else move.reach
         if not reach < math.inf:
             raise Incompatible(
-                f"columns: {name!r} has no range and no `reach`, so nothing says how far it may "
-                "move: give it one"
+                f"{name!r} has no range and no `reach`, so nothing says how far it may move: give "
+                "it one",
+                key=key,
             )
         self.reach[place], self.price[place] = reach, move.cost
         self.up[place] = move.only != "decrease"
@@ -208,8 +231,9 @@ class _Drawn:
     def _category(self, name: str, places: list[int], move: ColumnMove) -> None:
         if not move.for_category():
             raise Incompatible(
-                f"columns: {name!r} holds categories, which have a `cost` and nothing else: leave "
-                "out `reach`, `low`, `high`, `integer` and the direction"
+                f"{name!r} holds categories, which have a `cost` and nothing else: leave out "
+                "`reach`, `low`, `high`, `integer` and the direction",
+                key=f"columns.{name}",
             )
         if move.only == "none":
             return
@@ -236,11 +260,14 @@ class _Drawn:
         """(K, D) and (K,): weights @ raw <= bounds."""
         rows: list[Tensor] = []
         bounds: list[float] = []
-        for relation in self.threat.relations:
-            for name in relation.columns:
-                self._known_number(name)
+        for number, relation in enumerate(self.threat.relations):
+            place = f"relations[{number}]"
+            for key, name in relation.columns.items():
+                self._known_number(name, f"{place}.{key}")
             if isinstance(relation, RatioRelation):
-                self._never_negative(relation.over)
+                self._never_negative(relation.over, f"{place}.over")
+            for key, fault in relation.impossible(*self.declared):
+                raise Incompatible(fault, key=f"{place}.{key}")
             for weights, bound in relation.halfspaces():
                 row = torch.zeros(len(self.entries), dtype=torch.float64)
                 for name, weight in weights.items():
@@ -250,18 +277,20 @@ class _Drawn:
         none = torch.zeros(0, len(self.entries), dtype=torch.float64)
         return torch.stack(rows) if rows else none, torch.tensor(bounds, dtype=torch.float64)
 
-    def _known_number(self, name: str) -> None:
+    def _known_number(self, name: str, key: str) -> None:
         if name not in self.entries:
             if name in self.space.choices or any(e.startswith(f"{name}=") for e in self.entries):
                 raise Incompatible(
-                    f"relations: {name!r} is no single number among the inputs, and relations are "
-                    "between numbers: take it out"
+                    f"{name!r} is no single number among the inputs, and relations are between "
+                    "numbers: take it out",
+                    key=key,
                 )
-            raise Incompatible(f"relations: {unknown_name(name, self.entries)}")
+            raise Incompatible(unknown_name(name, self.entries), key=key)
 
-    def _never_negative(self, name: str) -> None:
+    def _never_negative(self, name: str, key: str) -> None:
         if not float(self.least[self.entries.index(name)]) >= 0:
             raise Incompatible(
-                f"relations: {name!r} may be negative, and a ratio over it then turns round: give "
-                f"it `low: 0` in `columns` (with `only: none` if it stays)"
+                f"{name!r} may be negative, and a ratio over it then turns round: give it `low: 0` "
+                "in `columns` (with `only: none` if it stays)",
+                key=key,
             )

@@ -41,7 +41,7 @@ class AdversarialBatch:
     clean: Tensor  # (R, *shape) float32, in the model's scaled units
     attacked: Tensor  # (R, *shape) float32: at the smallest radius that broke the row
     label: Tensor  # (R,) int64 classes, or float32
-    answer: Tensor  # (R,) int64 or float32: what the model answers to `attacked`
+    answer: Tensor  # (R,) int64 or float32: the answer of the model at `attacked`
     share: Tensor  # (R,) float64 of the radius; 0 wrong from the start, inf standing
     stage: Tensor  # (R,) int64: which of `stages` broke it; -1 standing, -2 wrong from the start
     step: Tensor  # (R,) int64: evaluations of the row in that stage

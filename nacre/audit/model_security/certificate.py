@@ -82,6 +82,12 @@ def certificate(
 def _asked(target: Target, option: CertificateAudit) -> tuple[Batch, Ball]:
     """The rows to certify and the ball; refused where either is missing."""
     ball = option.ball or (target.ball if isinstance(target.ball, Ball) else None)
+    if ball is None and target.ball is not None:
+        raise Incompatible(
+            f"the certificate audit proves what holds inside a ball, and the model was trained "
+            f"against a threat of kind {target.ball.kind!r}, within which none of its methods "
+            "proves anything: give it a ball of its own, or leave `certificate` out of `audit`"
+        )
     if ball is None:
         raise Incompatible(
             "the certificate audit needs a ball: give `audit: [{kind: certificate, ball: "

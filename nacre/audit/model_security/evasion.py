@@ -166,8 +166,17 @@ def _own_excess(target: Target, ball: ThreatOption | Words, batch: Batch) -> lis
     if not isinstance(ball, TableThreat):
         return []
     count = int(ball.region(target.space).violated(batch["features"]).sum())
+    if not count:
+        return []
+    total = len(batch["label"])
     held = "held to their own excess, which no attack made larger"
-    return [f"{count} clean rows break a declared relation themselves: {held}"] if count else []
+    said = [f"{count} of {total} clean rows break a declared relation themselves: {held}"]
+    if 2 * count > total:
+        said.append(
+            "most clean rows break a declared relation, so it is probably not what holds of these "
+            "rows: look at the signs of its weights, its bound and its columns' units"
+        )
+    return said
 
 
 def _curve(

@@ -121,10 +121,9 @@ def text_changes(text: TokenText, clean: Tensor, moved: Tensor) -> list[dict[str
             said = text.decode([token for token, _ in pairs]).strip()
             found += [{"text": said, "now": None}] if said else []
         else:
-            found += [
-                {"text": text.decode([one]).strip(), "now": text.decode([other]).strip()}
-                for one, other in pairs
-            ]
+            for one, other in pairs:
+                now = text.decode([other]).strip()
+                found.append({"text": text.decode([one]).strip(), "now": now})
     return found
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
 from nacre.adversarial_training import Mart
+from nacre.adversarial_training.certificates import Smoothing
+from nacre.adversarial_training.certificates.extremes import longest
 from nacre.adversarial_training.certificates.network import network_of
+from nacre.adversarial_training.certificates.smoothing import largest_radius
+from nacre.adversarial_training.threats.ball import Ball
 from nacre.core.errors import Refusal
 from nacre.planning.facts import RecipeFacts
 from nacre.recipe.audits import CertificateAudit
@@ -57,9 +63,37 @@ def certificates_have_bounds(facts: RecipeFacts) -> None:
             f"the certificate audit proves which class is answered and the task is "
             f"{facts.schema.task}; leave `certificate` out",
         )
+    for place, option in enumerate(recipe.audit):
+        if isinstance(option, CertificateAudit) and isinstance(option.method, Smoothing):
+            _votes_reach(facts, f"audit[{place}]", option, option.method)
     if recipe.fine_tuning is not None or all(option.method.smooths for option in asked):
         return
     try:
         network_of(facts.model, facts.schema.shape)
     except Refusal as error:
         refuse(recipe, "audit", f"certificate: {error}", type(error))
+
+
+def _votes_reach(facts: RecipeFacts, key: str, option: CertificateAudit, method: Smoothing) -> None:
+    """Votes certify no move that is longer than a row gets whose votes are all right."""
+    trained = facts.recipe.adversarial_training
+    ball = option.ball or (trained.ball if trained is not None else None)
+    if not isinstance(ball, Ball):
+        return
+    most = largest_radius(method.count)
+    length = float(longest(ball.region(facts.space), torch.zeros(1, *facts.space.shape)))
+    if most > length:
+        return
+    where = f"{key}.ball" if option.ball is not None else key
+    remedy = "raise `method.deviation` or `samples`, or take a smaller radius"
+    if most > 0 and not ball.radii:
+        remedy += f", below {ball.radius * most / length:.3g}"
+    if ball.kind == "linf":
+        remedy += "; smoothing is for `kind: l2`, for a corner of an `linf` ball is far away"
+    refuse(
+        facts.recipe,
+        where,
+        f"its longest move is {length:.3g} long, and {method.samples:,} votes under noise of "
+        f"deviation {method.deviation:g} certify none beyond {max(most, 0):.3g}, so no row could "
+        f"be certified; {remedy}",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nacre.adversarial_training.text.table import token_table
 from nacre.adversarial_training.text.words import Words
 from nacre.core.errors import Incompatible, Refusal
+from nacre.data import AnyData, Table
 from nacre.data.dataset import Schema
 from nacre.data.text.tokens import BPE, Bytes, OfModel
 from nacre.models import FormerRun, Pretrained, PythonModel
@@ -176,9 +177,32 @@ def _words_can_be_replaced(facts: RecipeFacts, key: str, audit: AuditOption) -> 
 
 
 def balls_fit_the_features(facts: RecipeFacts) -> None:
-    """Radii and frozen features must name features of the table."""
-    for key, ball in balls(facts.recipe):
+    """Threats name features that the model reads, and relations that some row can keep."""
+    recipe = facts.recipe
+    for key, ball in balls(recipe):
+        for place, name in ball.names():
+            if (unread := _unread(recipe.data, name)) is not None:
+                refuse(recipe, f"{key}.{place}", unread)
         try:
             ball.region(facts.space)
+        except Incompatible as error:
+            refuse(recipe, f"{key}.{error.key}" if error.key else key, error.message)
         except Refusal as error:
-            refuse(facts.recipe, key, str(error), type(error))
+            refuse(recipe, key, str(error), type(error))
+
+
+def _unread(data: AnyData, name: str) -> str | None:
+    """Why the model does not read a column that the table has; None where it may."""
+    if not isinstance(data, Table):
+        return None
+    if name == data.target:
+        return f"{name!r} is the target, which the model answers and never reads: leave it out"
+    if name in data.drop:
+        return (
+            f"{name!r} is dropped, so the model does not read it: leave it out, or take it out of "
+            "`data.drop` and declare it in `data.columns`"
+        )
+    for role, column in (("unit", data.unit), ("party", data.party)):
+        if name == column and name not in data.columns:
+            return f"{name!r} is the {role} of a row, which the model never reads: leave it out"
+    return None

@@ -30,7 +30,6 @@ from nacre.report.sections.blocks import (
     TextBlock,
 )
 from nacre.report.sections.compared import MEASURES, absent
-from nacre.report.sections.curves import PROOF, by_radius
 from nacre.report.sections.dots import Dot, Dumbbell, dots, dumbbells
 from nacre.report.sections.drawing import Caption
 from nacre.report.sections.headline import (
@@ -47,8 +46,12 @@ from nacre.report.sections.numbers import (
     whole,
 )
 from nacre.report.sections.pictures import difference, png
-from nacre.report.sections.texts import changed_texts
-from nacre.report.sections.words import NOT_FOR_OTHERS, moved_by, recipe_section
+from nacre.report.sections.words import (
+    NOT_FOR_OTHERS,
+    changed_texts,
+    moved_by,
+    recipe_section,
+)
 
 
 def attacks(evidence: Evidence) -> Section:
@@ -121,7 +124,7 @@ def _claim(evidence: Evidence, entry: FindingFacts) -> str:
     moved = moved_by(evidence, entry)
     if not moved:
         return entry["claim"]
-    if entry["audit"] == PROOF:
+    if entry["audit"] == charts.PROOF:
         return f"no answer changes with {moved}"
     return f"none: nothing is certified; tried with {moved}"
 
@@ -151,7 +154,7 @@ def _result(entry: FindingFacts) -> Cell:
 def _figures(evidence: Evidence, entry: FindingFacts) -> list[Figure]:
     """The curves that an audit gave, where they show more than chance."""
     figures: list[Figure] = []
-    figures += by_radius(evidence, entry)
+    figures += charts.by_radius(evidence, entry)
     if found := entry["details"].get("poisoning"):
         figures += _poisoned(found)
     if entry["low"] > 0 and (roc := entry["details"].get("roc")):

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from nacre.adversarial_training.certificates.network import Affine, network_of
+from nacre.adversarial_training.certificates.network import network_of
+from nacre.adversarial_training.certificates.steps import Affine
 from nacre.core.errors import Incompatible
 from tests.laws.zoo import snapshot
 
