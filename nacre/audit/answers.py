@@ -51,12 +51,19 @@ def require_reads(model: nn.Module, features: Tensor) -> None:
     row, two = features[:1], features[:2]
     with untouched(model), torch.no_grad():
         try:
-            answers = [model(one.clone()) for one in (row, row, two)]
-        except Exception as error:
+            asked = [one.clone() for one in (row, row, two)]
+            answers = [model(one) for one in asked]
+        except (Exception, SystemExit) as error:
             raise Incompatible(
                 f"the model does not take rows of shape {tuple(features.shape[1:])} "
                 f"({foreign_cause(error)}); give rows as it reads them, or correct it"
             ) from error
+    before, after = torch.cat([row, row, two]), torch.cat(asked)
+    if not torch.equal(before.nan_to_num(), after.nan_to_num()):
+        raise Incompatible(
+            "the model writes into the rows that it is given, so an attack would lose the clean "
+            "ones; let `forward` begin with a copy (`x = x.clone()`)"
+        )
     if not all(isinstance(answer, Tensor) and answer.dim() for answer in answers):
         return  # what it puts out is judged where scores are read
     alone, again, beside = (answer[:1].double() for answer in answers)

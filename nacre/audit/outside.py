@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.evaluation.access import Outputs
+from nacre.adversarial_training.text.words import Words
 from nacre.audit.answers import require_reads
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.batch import AdversarialBatch
@@ -204,7 +205,7 @@ def audit_model(
     if space is None or legal is not None:
         low, high = (torch.tensor(bound) for bound in legal_range(rows, legal))
         space = FeatureSpace(tuple(rows.features.shape[1:]), rows.names, low=low, high=high)
-    if option.ball is not None:
+    if option.ball is not None and not isinstance(option.ball, Words):
         option.ball.region(space)  # a column that is not there is refused before anything is asked
     target = Target(
         model=model,

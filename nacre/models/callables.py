@@ -120,7 +120,7 @@ def called(option: PythonModel, folder: Path, code: Code = OWN) -> nn.Module:
     function = _found(option, folder, code)
     try:
         model = function(**option.arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refusal(
             f"model {option.call!r} failed with {foreign_cause(error)}; correct the "
             f"function or its arguments {sorted(option.arguments)}"
@@ -149,7 +149,7 @@ def _found(option: PythonModel, folder: Path, code: Code) -> Callable[..., objec
         else:
             with _importing_from(folder, module):
                 found = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refusal(
             f"model {option.call!r} cannot be imported from {folder} ({foreign_cause(error)}); "
             "correct the file there or install what it needs"
@@ -167,7 +167,7 @@ def _function(call: str, found: Any, path: str, folder: Path, code: Code) -> Cal
     try:
         for name in path.split("."):
             found = getattr(found, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refusal(
             f"model {call!r} has no function {path!r} ({cause(error)}); correct `call`"
         ) from error

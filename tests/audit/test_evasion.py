@@ -144,13 +144,16 @@ def test_each_sign_by_itself():
         "broken_far_away": 50,
         "far": 8.0,
         "zero_gradients": 5,
+        "other_answers": {"rows": 0, "alone": 0, "order": 0, "with_gradients": 0, "tried": 50},
     }
+    beside = {"rows": 3, "alone": 3, "order": 0, "with_gradients": 1, "tried": 50}
     assert suspicions(quiet_signs) == []
     for change, word in [
         ({"broken_by_fgsm": 21}, "one step"),
         ({"broken_by_noise": 21}, "random"),
         ({"broken_far_away": 19}, "8 times"),
         ({"zero_gradients": 6}, "zero at 6 of 50"),
+        ({"other_answers": beside}, "3 of 50 points are answered otherwise"),
     ]:
         (sign,) = suspicions({**quiet_signs, **change})
         assert word in sign

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
 
+from nacre.adversarial_training.text.words import Words
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.audit.outside import LabelledRows, audit_model, legal_range, outside_model, read_labelled
 from nacre.cli.audit import command
-from nacre.core.errors import BadArgument, DataError, FileDamaged, Refusal
+from nacre.core.errors import BadArgument, DataError, FileDamaged, Incompatible, Refusal
 from nacre.recipe.audits import Evasion
 
 WEIGHTS = [1.5, -0.5, 0.25, 2.0]
@@ -198,3 +199,11 @@ def test_scores_of_any_floating_type_are_attacked(folder, dtype):
     found = audit_model(model, rows, Evasion(ball=Ball(radius=0.2), effort="standard"))
     margin = np.abs(features @ np.array(WEIGHTS))
     assert found.value == pytest.approx((margin > 0.2 * sum(map(abs, WEIGHTS))).mean(), abs=0.02)
+
+
+def test_words_in_rows_of_numbers_are_refused():
+    torch.manual_seed(0)
+    model, features = nn.Linear(3, 2), torch.rand(8, 3)
+    rows = LabelledRows(features, model(features).argmax(1))
+    with pytest.raises(Incompatible, match="these rows have none"):
+        audit_model(model, rows, Evasion(ball=Words()))

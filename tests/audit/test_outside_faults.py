@@ -47,6 +47,15 @@ class Others(nn.Linear):
 class Mixes(Base):
     def forward(self, x):
         return self.layer(x - x.mean(0))
+class Writes(Base):
+    def forward(self, x):
+        x.data.mul_(0.5)
+        return self.layer(x)
+class Exits(Base):
+    def forward(self, x):
+        raise SystemExit(0)
+def ends():
+    raise SystemExit(0)
 class Half(Base):
     def forward(self, x):
         return self.layer(x).half()
@@ -106,6 +115,9 @@ def audit(tmp_path, monkeypatch):
         ("Shape", 2, "the model put out shape=(1, 1, 3) for 1 rows"),
         ("Others", 2, "the model does not take rows of shape (4,)"),
         ("Mixes", 2, "answers a row otherwise when another stands beside it"),
+        ("Writes", 2, "the model writes into the rows that it is given"),
+        ("Exits", 2, "the model does not take rows of shape (4,) (SystemExit: 0 at"),
+        ("ends", 2, "failed with SystemExit: 0 at"),
         ("Stopped", 130, "interrupted; nothing was written"),
     ],
 )

@@ -65,10 +65,8 @@ class _Buffers:
     def put_back(self) -> None:
         """The same tensors under the same names, with the numbers that they held."""
         for module, name, buffer, values in self._held:
-            if buffer.shape != values.shape:
-                buffer.set_(values)
-            elif not torch.equal(buffer, values):
-                buffer.copy_(values)
+            if not torch.equal(buffer, values):
+                buffer.resize_(values.shape).copy_(values)
             module._buffers[name] = buffer  # pyright: ignore[reportPrivateUsage]
 
 
