@@ -9,12 +9,13 @@ from typing import Any, is_typeddict
 import pytest
 
 from nacre.audit.federation import facts as federation_facts
+from nacre.audit.model_security import facts as attack_facts
 from nacre.figures import intervals, measured
 from nacre.report import facts, ledger_facts
 from nacre.report.conform import fields
 
 DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
-MODULES = (facts, ledger_facts, federation_facts, intervals, measured)
+MODULES = (facts, ledger_facts, federation_facts, attack_facts, intervals, measured)
 RECORDS = {v.__name__: v for each in MODULES for v in vars(each).values() if is_typeddict(v)}
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nacre.report.facts import Attacked, Evidence, FindingFacts
+from nacre.audit.model_security.facts import Attacked
+from nacre.report.facts import Evidence, FindingFacts
 from nacre.report.sections.blocks import Figure
 from nacre.report.sections.drawing import (
     GLYPH,

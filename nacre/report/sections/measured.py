@@ -8,13 +8,9 @@ from typing import Any, Literal
 from nacre.adversarial_training.objectives import OVERFITTED
 from nacre.audit.federation.facts import BackdoorFacts, PoisoningFacts
 from nacre.audit.finding import MEANING, AttackStageFacts, Verdict
+from nacre.audit.model_security.facts import AttackedRowFacts, Picture
 from nacre.figures.intervals import IntervalFacts
-from nacre.report.facts import (
-    AttackedRowFacts,
-    Evidence,
-    FindingFacts,
-    Picture,
-)
+from nacre.report.facts import Evidence, FindingFacts
 from nacre.report.sections import charts
 from nacre.report.sections.blocks import (
     AnyBlock,

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
+from nacre.audit.model_security.facts import AttackedTextFacts
 from nacre.core.errors import RecipeError
 from nacre.recipe.document import parse
-from nacre.report.facts import AttackedTextFacts, Evidence, FindingFacts, PartyFacts
+from nacre.report.facts import Evidence, FindingFacts, PartyFacts
 from nacre.report.sections.blocks import AnyBlock, ChangedText, ChangedTexts, TextBlock
 from nacre.report.sections.drawing import TickFormat
 from nacre.report.sections.numbers import count_in_words, number_text, whole
