@@ -105,7 +105,8 @@ def test_a_random_search_breaks_more_and_says_how_many():
 def test_probes_that_need_a_slope_are_named_and_left_out():
     found = _evasion(_target())
     assert set(found.details["signs"]) == {
-        "random_output", "softmax_output", "few_neighbours", "more_still_helps", "unbounded_words",
+        "random_output", "other_answers", "unconfirmed_points", "softmax_output", "few_neighbours",
+        "more_still_helps", "unbounded_words",
     }  # fmt: skip
     (said,) = [note for note in found.details["notes"] if "left out" in note]
     for name in ("vanishing_gradient", "loss_not_rising", "square_beats_gradient",
