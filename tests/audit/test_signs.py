@@ -268,3 +268,20 @@ def test_a_sparse_step_that_meets_the_end_of_the_range_is_no_sign():
     found = audit_model(model, rows, option)
     assert found.details["signs"]["loss_not_rising"] == {"warning": None, "rows": 0, "tried": 120}
     assert found.verdict == "measured"
+
+
+@pytest.mark.parametrize(
+    ("bias", "said"), [(0.0, "answered otherwise:"), (9.0, "one answer to all")]
+)
+def test_rows_that_stand_anywhere_are_told_from_a_model_of_one_answer(bias, said):
+    """The first model's gradient is reversed; the second answers all legal inputs alike."""
+    linear = nn.Linear(2, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        linear.bias.copy_(torch.tensor([bias, 0.0]))
+    model = linear if bias > 1 else reversed_gradient(linear)
+    x = torch.rand(60, 2, generator=torch.Generator().manual_seed(0))
+    space = FeatureSpace((2,), low=torch.tensor(0.0), high=torch.tensor(1.0))
+    rows = LabelledRows(x, model(x).argmax(1), (), space)
+    found = audit_model(model, rows, Evasion(ball=Ball(radius=0.01), effort="quick"))
+    assert said in found.details["signs"]["unbounded_radius"]["warning"]

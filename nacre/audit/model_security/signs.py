@@ -307,12 +307,25 @@ def _unbounded(probed: Probed) -> Sign:
     everywhere = unbounded(region)
     found = wide(probed.scorer, everywhere, rows, probed.source.child("far"))
     stand = len(found.standing)
-    said = (
-        f"{stand} of {len(rows)} rows stand when an input may be moved anywhere, where every "
-        "answer can be changed: the attack does not see the model"
+    known = bool(_changeable(probed, everywhere, rows)[found.standing].any())
+    why = (
+        "although other inputs there are answered otherwise: the attack does not see the model"
+        if known
+        else "and no input there is known that is answered otherwise: the model may give one "
+        "answer to all, or the attack may not see it"
     )
+    said = f"{stand} of {len(rows)} rows stand when an input may be moved anywhere, {why}"
     tells = stand > max(1.0, SHARE * len(rows))
     return {"warning": said if tells else None, "rows": stand, "tried": len(rows)}
+
+
+def _changeable(probed: Probed, everywhere: Region, rows: Inputs) -> Tensor:
+    """(R,) bool: whether a clean row or a random legal input is answered otherwise than the row."""
+    stream = probed.source.child("known").stream()
+    drawn = everywhere.start(rows.clean, stream.rows(rows.unit, everywhere.draws))
+    with torch.no_grad():
+        answers = probed.scorer(torch.cat([rows.clean, drawn])).argmax(1)
+    return (answers[:, None] != rows.label).any(0)
 
 
 def unbounded(region: Region) -> Region:
