@@ -101,8 +101,21 @@ class Deployment:
         }
 
     def prepare(self) -> None:
-        """Makes keys, roster, recipes and policies. Deployments of one process of tests have the
-        same keys: what makes them starts six programs."""
+        """Makes keys, roster, recipes and policies."""
+        self.make_keys()
+        for name in (*NAMES, "server"):
+            (self.folder / name / "recipe.yaml").write_text(self.houses.text(name))
+            own = loads(self.houses.text(name), folder=self.folder / name)
+            (self.folder / name / "policy.yaml").write_text(
+                f"nacre: 1\nrecipes: [{agreed_digest(own)}]\nunprotected: true\n"
+                "units:\n  example: {epsilon: 5, delta: 1.0e-5}\n"
+                "  client: {epsilon: 60, delta: 0.01}\n"
+                "minimum_cohort: 3\nsecure_sum: false\n"
+            )
+
+    def make_keys(self) -> None:
+        """Makes keys and roster. Deployments of one process of tests have the same: what makes them
+        starts six programs."""
         roster = self.folder / "roster.json"
         if _KEYS and not self._show:
             made = Path(_KEYS[0].name)
@@ -113,15 +126,6 @@ class Deployment:
             _KEYS[:] = [tempfile.TemporaryDirectory(prefix="nacre-keys-")]
             shutil.copytree(self.keys, Path(_KEYS[0].name) / "keys")
             shutil.copy(roster, _KEYS[0].name)
-        for name in (*NAMES, "server"):
-            (self.folder / name / "recipe.yaml").write_text(self.houses.text(name))
-            own = loads(self.houses.text(name), folder=self.folder / name)
-            (self.folder / name / "policy.yaml").write_text(
-                f"nacre: 1\nrecipes: [{agreed_digest(own)}]\nunprotected: true\n"
-                "units:\n  example: {epsilon: 5, delta: 1.0e-5}\n"
-                "  client: {epsilon: 60, delta: 0.01}\n"
-                "minimum_cohort: 3\nsecure_sum: false\n"
-            )
 
     def _make_keys(self, roster: Path) -> None:
         self.nacre("federate", "keys", "server", "--host", "127.0.0.1", "--into", self.at("server"))

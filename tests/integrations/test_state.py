@@ -114,7 +114,9 @@ def test_vectors_that_follow_from_rows_stop_the_step(tmp_path):
     with private(tmp_path, model, gradients="looped") as run:  # the tape's check comes first
         run.step()
         model.on = True
-        with pytest.raises(UnsupportedLayer, match="_v' moved within a step"):
+        # Which of two checks comes first depends on the weights, which are random.
+        said = "_v' moved within a step|when other units come before it"
+        with pytest.raises(UnsupportedLayer, match=said):
             run.step()
 
 

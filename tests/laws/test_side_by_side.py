@@ -27,6 +27,7 @@ from nacre.runs.run import train
 from nacre.runs.workers import parties
 from nacre.runs.workers.pool import Pool, Trained
 from nacre.runs.workers.shared import Shared
+from tests.conftest import ALL
 from tests.training.tiny import FEDERATED, StopAfter, Stopped, changed, recipe
 
 pytestmark = pytest.mark.slow
@@ -134,7 +135,11 @@ def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Each kind starts workers: five ways are tried, and with ALL=1 each.
+TRIED = ("nothing", "example", "both", "client, with layers of their own", "called")
+
+
+@pytest.mark.parametrize("kind", KINDS if ALL else TRIED)
 def test_objects_bytes_and_workers_give_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: list[str], kind: str
 ) -> None:

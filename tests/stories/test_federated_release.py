@@ -31,10 +31,7 @@ class DeployedWards(Deployment):
 
     def prepare(self) -> None:
         """Makes keys, roster, queries and policies."""
-        self.nacre("federate", "keys", "server", "--host", "127.0.0.1", "--into", self.at("server"))
-        for name in NAMES:
-            self.nacre("federate", "keys", name, "--into", self.at(name))
-        self.nacre("federate", "roster", *self.cards(), "-o", str(self.folder / "roster.json"))
+        self.make_keys()
         Path(self.queries).write_bytes(self.houses.text)  # pyright: ignore[reportArgumentType]
         digest = self.nacre("federate", "digest", self.queries).strip()
         for name in NAMES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,9 @@ def test_over_flower_ends_in_the_model_of_the_run_in_process(tmp_path: Path, pri
 
 
 def test_processes_that_are_killed_change_nothing(tmp_path: Path) -> None:
-    """A party, the server and the SuperLink, one after another, each by SIGKILL and started again;
-    and a node that nobody admitted. The model is that of a run that nothing befell."""
-    houses = Houses(tmp_path / "flower", rounds=30)
+    """A party by Ctrl-C, the server and the SuperLink by SIGKILL, one after another, each started
+    again; and a node that nobody admitted. The model is that of a run that nothing befell."""
+    houses = Houses(tmp_path / "flower", rounds=20)
     houses.met()
     other = twin(houses, tmp_path / "process")
     other.lead(other.channel(), resume=True)
@@ -52,13 +53,16 @@ def test_processes_that_are_killed_change_nothing(tmp_path: Path) -> None:
         parties = {name: deployment.party(name) for name in NAMES}
         server = deployment.server(*again)
 
-        deployment.after_round(4)
-        parties["north"].kill()
+        deployment.after_round(3)
+        parties["north"].running.send_signal(signal.SIGINT)
+        assert parties["north"].wait(60) == 130
+        assert "interrupted; continue with the same command" in parties["north"].said()
+        assert "Traceback" not in parties["north"].said()
         parties["north"] = deployment.party("north")
-        deployment.after_round(9)
+        deployment.after_round(7)
         server.kill()
         server = deployment.server(*again)
-        deployment.after_round(14)
+        deployment.after_round(11)
         superlink.kill()
         superlink = deployment.superlink(*database)
         if server.wait(120) != 0:  # it lost its run there, says so, and goes on in another
