@@ -51,12 +51,14 @@ from nacre.core.parts import Objective
 from nacre.core.random import Source
 from nacre.core.tensors import trainable
 from nacre.core.types import FeatureSpace
+from nacre.data.augment import Copies
 from nacre.data.dataset import Rows
 from nacre.data.sampling import ShuffledSampling
 from nacre.data.units import Units
 from nacre.differential_privacy.noise.independent import NoNoise
 from nacre.gradient_clipping import Unclipped, Whole
 from nacre.models.tasks import Classification
+from nacre.training.augmented import Augmented
 from nacre.training.averaged_weights import Averaged
 from nacre.training.fit import NoJournal, fit
 from nacre.training.planned import NOTHING
@@ -94,15 +96,17 @@ class Threshold(nn.Module):
         return ((x - self.low) / (self.high - self.low)).clamp(0, 1) + self.leak * x
 
 
-def network(seed: int, first: nn.Module | None = None) -> nn.Module:
+def network(
+    seed: int, first: nn.Module | None = None, width: int = 16, hidden: int = 100
+) -> nn.Module:
     """Squares of four pixels as four channels, three convolutions, one hidden layer: 175,974
     weights. A pass takes as long as with two convolutions that read single pixels."""
     torch.manual_seed(seed)
     layers = [
-        nn.PixelUnshuffle(2), nn.Conv2d(4, 16, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(32 * 7 * 7, 100), nn.ReLU(), nn.Linear(100, 10),
+        nn.PixelUnshuffle(2), nn.Conv2d(4, width, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(2 * width * 7 * 7, hidden), nn.ReLU(), nn.Linear(hidden, 10),
     ]  # fmt: skip
     return nn.Sequential(*([] if first is None else [first]), *layers)
 
@@ -116,6 +120,7 @@ class Lesson:
     batch: int = EPOCH_BATCH
     lr: float = 2e-3
     decay: float = 0.998
+    shift: int = 0  # pixels that an image moves at most before it is attacked
 
 
 def learn(
@@ -126,7 +131,9 @@ def learn(
 
     `seen` gets the average, the step and the CPU seconds of training so far, every `every` steps.
     """
-    objective = lesson.option.build(TASK, SPACE)
+    objective: Objective = lesson.option.build(TASK, SPACE)
+    if lesson.shift:
+        objective = Augmented(objective, Copies(count=1, shift=lesson.shift))
     units = Units(rows, "example", None, Source(bytes(32)), numbered_by="place")
     optimizer = Adam(lr=lesson.lr).build(trainable(model).values())
     average = Averaged(Average(decay=lesson.decay), model)
@@ -232,6 +239,9 @@ class Trial:
     lr: float
     decay: float
     first: nn.Module | None = None  # what the pixels pass through first
+    width: int = 16  # channels of the first convolution
+    hidden: int = 100
+    shift: int = 0
 
 
 def robust(trial: Trial, passes: float | None, points: int, keep: Path | None) -> list[Row]:
@@ -241,9 +251,9 @@ def robust(trial: Trial, passes: float | None, points: int, keep: Path | None) -
     ball = Ball(radius=radius)
     option = Madry(attack=PGD(ball=ball, steps=4, keep="last"), ramp=trial.ramp)
     steps = round((passes or trial.passes) * len(train) / EPOCH_BATCH)
-    lesson = Lesson(option, steps, lr=trial.lr, decay=trial.decay)
+    lesson = Lesson(option, steps, lr=trial.lr, decay=trial.decay, shift=trial.shift)
     found: list[Row] = []
-    model = network(0, trial.first)
+    model = network(0, trial.first, trial.width, trial.hidden)
 
     def seen(model: nn.Module, step: int, seconds: float) -> None:
         share = _under_pgd(model, test, ball, min(500, points))
@@ -287,8 +297,9 @@ def _under_pgd(model: nn.Module, test: Rows, ball: Ball, points: int) -> float:
 
 
 MNIST = Trial(
-    name="mnist", radius=0.3, target=93.0, by="full", passes=8.0, first=Threshold(),
-    ramp=Ramp(share=0.4, radius=0.2, steps=1), lr=2e-3, decay=0.998,
+    name="mnist", radius=0.3, target=93.0, by="full", passes=16.0, first=Threshold(),
+    ramp=Ramp(share=0.3, radius=0.2, steps=1), lr=2e-3, decay=0.998,
+    width=32, hidden=200, shift=2,
 )  # fmt: skip
 FASHION = Trial(
     name="fashion-mnist", radius=0.1, target=69.4, by="PGD-20", passes=2.5,
