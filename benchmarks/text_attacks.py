@@ -25,7 +25,7 @@ from rows import Row, show
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "text" / "sst2"
 BATCH = 32
-RADIUS = 0.3
+RADIUS = 0.1
 
 
 def main() -> None:
