@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from attacked import ATTACKED
 from recorded import RECORDED
 from rows import Row, show
 from wiring import WIRING, Fault
@@ -218,6 +219,7 @@ FAULTS = [
     Fault("sampler: ties are always heads", "core/random.py", "= bits < np.uint64(rest)", "= True",
           "tests/core/test_random.py"),
     *RECORDED,
+    *ATTACKED,
     *WIRING,
 ]  # fmt: skip
 

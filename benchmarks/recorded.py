@@ -6,6 +6,18 @@ from wiring import DOORS, NEIGHBOURS, PLANNED, Fault
 
 RECORDED = [
     Fault(
+        "wiring: no step of a run is held against the plan", "runs/loop.py",
+        "planned=planned.outer, observe=watcher",
+        'planned=planned.over("nobody"), observe=watcher',
+        f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
+    ),
+    Fault(
+        "wiring: no step of a party is held against the plan", "runs/workers/parties.py",
+        'own, charge, self._planned.over(name),',
+        'own, charge, self._planned.over("nobody"),',
+        f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
+    ),
+    Fault(
         "wiring: a group trains as single rows", "training/holders.py",
         '    if privacy is not None and privacy.unit == "group":',
         '    if privacy is not None and privacy.unit == "rows":',

@@ -341,18 +341,6 @@ WIRING = [
         f"{STATISTICS}[sum-0.0-who]",
     ),
     Fault(
-        "wiring: no step of a run is held against the plan", "runs/loop.py",
-        "planned=planned.outer, observe=watcher",
-        'planned=planned.over("nobody"), observe=watcher',
-        f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
-    ),
-    Fault(
-        "wiring: no step of a party is held against the plan", "runs/workers/parties.py",
-        'own, charge, self._planned.over(name),',
-        'own, charge, self._planned.over("nobody"),',
-        f"{PLANNED}::test_a_wrong_line_of_a_run_is_stopped",
-    ),
-    Fault(
         "wiring: no step of a loop of one's own is held against the plan",
         "integrations/steps.py",
         "self._held = HeldToPlan(self.standing.planned, self._parts",

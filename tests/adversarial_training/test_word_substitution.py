@@ -10,7 +10,7 @@ from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.stages.listed import TEXT_STAGES
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.text.swap import WordSwap
-from nacre.adversarial_training.text.wander import WordSearch
+from nacre.adversarial_training.text.word_search import WordSearch
 from nacre.adversarial_training.text.words import TokenKinds, Words
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.random import Source

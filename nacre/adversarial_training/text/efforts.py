@@ -5,7 +5,7 @@ from __future__ import annotations
 from nacre.adversarial_training.evaluation.cascade import Cascade
 from nacre.adversarial_training.evaluation.efforts import Effort
 from nacre.adversarial_training.text.swap import WordSwap
-from nacre.adversarial_training.text.wander import WordSearch
+from nacre.adversarial_training.text.word_search import WordSearch
 
 QUERIES: dict[Effort, int] = {"quick": 0, "standard": 100, "full": 1000}
 """Of the random search after the greedy one."""

@@ -186,19 +186,19 @@ class SuffixReader:
         """The keys and values of the prompt and this suffix, those that `slopes` left if it was the
         last one asked; None for a model that keeps a window of them, from which nothing can be
         taken back."""
-        try:
-            if self._seen is not None and torch.equal(self._seen[0], suffix):
-                known = self._seen[1]
-                for layer in known.layers:
-                    layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
-                known.crop(-len(self._target))
-                self._seen = None
-            else:
-                known = copy.deepcopy(self._cache)
-                self._base(input_ids=suffix[None], past_key_values=known, use_cache=True)
-            copy.deepcopy(known).crop(-len(suffix))
-        except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+        from transformers.cache_utils import DynamicLayer
+
+        if any(type(layer) is not DynamicLayer for layer in self._cache.layers):
             return None
+        if self._seen is not None and torch.equal(self._seen[0], suffix):
+            known = self._seen[1]
+            for layer in known.layers:
+                layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+            known.crop(-len(self._target))
+            self._seen = None
+        else:
+            known = copy.deepcopy(self._cache)
+            self._base(input_ids=suffix[None], past_key_values=known, use_cache=True)
         return known
 
     def slopes(self, suffix: Tensor) -> Tensor:

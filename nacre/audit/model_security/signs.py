@@ -84,10 +84,12 @@ class Probed:
         stages = self.found.whole.stages
         return sum(stage.broke for stage in stages if stage.name not in self.black_box)
 
-    def tells(self, broke: int, tried: int) -> bool:
-        """Whether breaking `broke` of `tried` rows that stand says something."""
+    def tells(self, broke: int, tried: int, before: int | None = None) -> bool:
+        """Whether breaking `broke` of `tried` rows that stand says something, beside the rows that
+        were broken `before`: those that a gradient broke, where it is not given."""
         every = broke / max(tried, 1) * len(self.found.standing)
-        return broke > max(1.0, SHARE * tried) and every > BESIDE * self.by_gradient
+        before = self.by_gradient if before is None else before
+        return broke > max(1.0, SHARE * tried) and every > BESIDE * before
 
 
 Sign = dict[str, Any]

@@ -16,10 +16,10 @@ from nacre.adversarial_training.evaluation.access import Predict, QueryCounts, S
 from nacre.adversarial_training.evaluation.cascade import WRONG, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.text.table import token_table
-from nacre.adversarial_training.text.wander import WordSearch
+from nacre.adversarial_training.text.word_search import WordSearch
 from nacre.adversarial_training.text.words import Substitutions, TokenKinds, Words
 from nacre.audit.model_security.curve import AttackShown, RobustRows, confirmed
-from nacre.audit.model_security.signs import PROBES, SHARE, Probed, Sign
+from nacre.audit.model_security.signs import PROBES, Probed, Sign
 from nacre.audit.target import Target, TokenText
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.random import Source
@@ -170,18 +170,9 @@ def _more_words(probed: Probed) -> Sign:
         f"a longer random search breaks {broke} of {len(rows)} rows that stand: raise `effort`, or "
         "the search is not at its end"
     )
-    return {
-        "warning": said if _breaks_more(probed, broke, len(rows)) else None,
-        "rows": broke,
-        "tried": len(rows),
-    }
-
-
-def _breaks_more(probed: Probed, broke: int, tried: int) -> bool:
-    """Whether that much more counts beside what the cascade broke."""
-    done = sum(stage.broke for stage in probed.found.whole.stages)
-    every = broke / max(tried, 1) * len(probed.found.standing)
-    return broke > max(1.0, SHARE * tried) and every > 0.05 * done
+    before = sum(stage.broke for stage in probed.found.whole.stages)
+    tells = probed.tells(broke, len(rows), before)
+    return {"warning": said if tells else None, "rows": broke, "tried": len(rows)}
 
 
 def _anything(probed: Probed) -> Sign:

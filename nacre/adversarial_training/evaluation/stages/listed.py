@@ -8,7 +8,7 @@ from nacre.adversarial_training.evaluation.stages.column_search import ColumnSea
 from nacre.adversarial_training.evaluation.stages.constrained import ConstrainedAPGD
 from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.text.swap import WordSwap
-from nacre.adversarial_training.text.wander import WordSearch
+from nacre.adversarial_training.text.word_search import WordSearch
 
 STAGES = (Climb, AutoPGD, Square, ConstrainedAPGD, ColumnSearch)
 """Those on inputs that are numbers; the laws run over them."""
