@@ -19,7 +19,8 @@ ATTACKED = [
         "adversarial_training/evaluation/survivors.py",
         "    points = region.project(points, asked.clean)",
         "    points = points.clone()",
-        "tests/adversarial_training/test_efforts.py",
+        "tests/adversarial_training/test_efforts.py"
+        "::test_a_stage_that_leaves_the_region_is_not_believed",
     ),
     Fault(
         "attack: a buffer that a model wrote stays written",

@@ -146,6 +146,17 @@ class Moves:
         return Tried(points, broken, state, torch.ones_like(broken))
 
 
+@pytest.mark.parametrize(("radius", "broke"), [(0.4, False), (0.6, True)])
+def test_a_stage_that_leaves_the_region_is_not_believed(radius, broke):
+    """It moves a row by 1, which crosses the boundary at 0.5, and calls it broken."""
+    rows = Inputs(torch.arange(3), torch.arange(3), torch.zeros(3, 1), torch.zeros(3).long())
+    region = Ball(radius=radius).region(FeatureSpace((1,)))
+    found = Cascade((Moves(row=1),))(Scorer(_climbing(0.5)), region, rows, Source(bytes(32)))
+    assert (found.by >= 0).tolist() == [False, broke, False]
+    assert found.unconfirmed == (not broke)
+    assert region.contains(found.points, rows.clean).all()
+
+
 def _tried(series, count=10):
     rows = Inputs(
         torch.arange(count), torch.arange(count), torch.zeros(count, 1), torch.zeros(count).long()

@@ -71,6 +71,9 @@ REMEMBERED = {
     "federated_learning.compression": {"kind": "top_k", "share": 0.4},
 }
 PERSONAL = {"federated_learning.local": {"steps": 2, "personal": ["head"]}}
+ATTACK = {"kind": "madry", "attack": {"kind": "pgd", "ball": {"radius": 0.2}, "steps": 3}}
+RAMP = {"share": 1.0, "radius": 0.1, "steps": 1}
+GROWING = {"adversarial_training": {**ATTACK, "ramp": RAMP}}
 KINDS = {
     "example": EXAMPLE,
     "client": CLIENT,
@@ -82,6 +85,8 @@ KINDS = {
     "example, with layers of their own": changed(EXAMPLE, PERSONAL),
     "client, with layers of their own": changed(CLIENT, PERSONAL),
     "nothing, with layers of their own": changed(NOTHING, PERSONAL),
+    "example, a threat that grows": changed(EXAMPLE, GROWING),
+    "client, a threat that grows": changed(CLIENT, GROWING),
 }
 
 
@@ -136,7 +141,13 @@ def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 # Each kind starts workers: five ways are tried, and with ALL=1 each.
-TRIED = ("nothing", "example", "both", "client, with layers of their own", "called")
+TRIED = (
+    "nothing",
+    "both",
+    "called",
+    "client, with layers of their own",
+    "example, a threat that grows",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS if ALL else TRIED)
@@ -156,6 +167,15 @@ def test_objects_bytes_and_workers_give_the_same_bits(
     workers = 1
     monkeypatch.setattr(parties, "OnDemand", _Bytes)
     assert _same(alone, _ran(tmp_path / "bytes", base))
+
+
+@pytest.mark.parametrize("kind", ["example", "client"])
+def test_a_threat_that_grows_in_a_federation_is_another_than_a_whole_one(
+    tmp_path: Path, kind: str
+) -> None:
+    whole = changed(KINDS[kind], {"adversarial_training": ATTACK})
+    growing = _ran(tmp_path / "growing", KINDS[f"{kind}, a threat that grows"])
+    assert not _same(growing, _ran(tmp_path / "whole", whole))
 
 
 def test_an_error_in_a_worker_is_the_error_of_the_run(tmp_path: Path, patient: list[str]) -> None:
