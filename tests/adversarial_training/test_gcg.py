@@ -1,5 +1,6 @@
 """GCG with its shortcuts against full logits without a cache, and what it may and may not do."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ def test_losses_are_those_of_full_logits_without_a_cache(family, tmp_path):
     for width in (1, 3, 7):
         values, _ = reader.scored(suffixes, width)
         torch.testing.assert_close(values, _slow(model, suffixes).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_with_a_window_reads_whole_rows(tmp_path):
+    """Nothing can be taken back from keys of a window, so nothing is shared."""
+    folder = folder_of("Mistral", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sliding_window": 6}))
+    torch.manual_seed(0)
+    option = Pretrained(name="mistral", task="causal_lm", from_scratch=True)
+    model = pretrained(option, 3, Path(tmp_path)).eval()
+    now = torch.arange(10, 14)
+    suffixes = now.repeat(3, 1)
+    suffixes[0, 2], suffixes[1, 3] = 20, 21
+    reader = SuffixReader(model, PROMPT, TARGET)
+    assert reader._read(now) is None
+    values, _ = reader.scored(suffixes, 3, beside=now)
+    torch.testing.assert_close(values, _slow(model, suffixes).detach(), rtol=1e-4, atol=1e-5)
 
 
 @families
