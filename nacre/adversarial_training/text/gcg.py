@@ -18,6 +18,7 @@ from nacre.adversarial_training.text.table import moved_embeddings, token_table
 from nacre.core import require
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
+from nacre.models.stock.pretrained import croppable
 from nacre.models.stock.transformer import Transformer
 
 
@@ -186,9 +187,7 @@ class SuffixReader:
         """The keys and values of the prompt and this suffix, those that `slopes` left if it was the
         last one asked; None for a model that keeps a window of them, from which nothing can be
         taken back."""
-        from transformers.cache_utils import DynamicLayer
-
-        if any(type(layer) is not DynamicLayer for layer in self._cache.layers):
+        if not croppable(self._cache):
             return None
         if self._seen is not None and torch.equal(self._seen[0], suffix):
             known = self._seen[1]

@@ -293,6 +293,13 @@ def _tokenizer(place: Path) -> dict[str, str]:
     return files
 
 
+def croppable(cache: Any) -> bool:
+    """Whether the last tokens of a model's cache of keys and values can be taken back. They cannot
+    where a layer keeps a window of them: what the window has lost does not return."""
+    plain = _library().cache_utils.DynamicLayer
+    return all(type(layer) is plain for layer in cache.layers)
+
+
 def _library() -> ModuleType:
     try:
         import transformers
