@@ -97,7 +97,8 @@ def test_what_is_certified_no_attack_breaks(kind, ball, stage):
     # Each query of the smoothed model is 441 of the base: with ALL=1 as many as ever.
     short = stage is Square and certificate.smooths and not ALL
     made = Square(queries=500) if short else stage()
-    for region, certified in zip(regions, found, strict=True):
+    # Nothing can be moved within a radius of 0, which is the first.
+    for region, certified in zip(regions[1:], found[1:], strict=True):
         with untouched(attacked):
             outcome = Cascade((made,), 64)(Scorer(attacked), region, rows, SOURCE)
         assert not (certified & (outcome.by != STANDING)).any()
