@@ -234,7 +234,7 @@ def held(folder):
 def test_an_interrupt_leaves_a_run_as_it_was(bank, monkeypatch):
     assert nacre("audit", "run").exit_code == 0
     before = held(Path("run"))
-    assert Path("run/local/attacks/protected-1.safetensors") in before
+    assert Path("run/local/attacks/the-model-1.safetensors") in before
 
     def interrupted(probed):
         raise KeyboardInterrupt
@@ -247,7 +247,7 @@ def test_an_interrupt_leaves_a_run_as_it_was(bank, monkeypatch):
     again = nacre("audit", "run", "--rescore", "--json")
     assert again.exit_code == 0, again.output
     (found,) = json.loads(Path("run/local/findings.json").read_text())["findings"]
-    assert json.loads(again.stdout)["rescored"]["protected-1"]["value"] == found["value"]
+    assert json.loads(again.stdout)["rescored"]["the-model-1"]["value"] == found["value"]
     assert held(Path("run")) == before
 
 
