@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.threats.names import entry_names, unknown_name
-from nacre.adversarial_training.threats.relations import RatioRelation, RelationOption
+from nacre.adversarial_training.threats.relations import (
+    RatioRelation,
+    RelationOption,
+    contradictory,
+)
 from nacre.adversarial_training.threats.table_region import CategoryGroup, TableRegion
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
@@ -126,7 +130,7 @@ class TableThreat:
         """The rows that may be chosen, in the model's own units.
 
         Raises `Incompatible` for a name that the data lack, for a declaration that does not fit
-        its column, and for a relation that no row within the declared ranges keeps.
+        its column, and for relations that no row within the declared ranges keeps.
         """
         return _Drawn(self, space).region().scaled(self.share)
 
@@ -274,8 +278,22 @@ class _Drawn:
                     row[self.entries.index(name)] = weight
                 rows.append(row)
                 bounds.append(bound)
+        self._keepable()
         none = torch.zeros(0, len(self.entries), dtype=torch.float64)
         return torch.stack(rows) if rows else none, torch.tensor(bounds, dtype=torch.float64)
+
+    def _keepable(self) -> None:
+        """Raises `Incompatible` for relations that no row within the declared ranges keeps
+        together."""
+        relations = self.threat.relations
+        found = contradictory(relations, *self.declared) if len(relations) > 1 else ()
+        if found:
+            named = [f"relations[{place}] ({relations[place].sentence()})" for place in found]
+            raise Incompatible(
+                f"no row within the declared ranges keeps {', '.join(named[:-1])} and {named[-1]} "
+                "together: mend or leave out one of them",
+                key=f"relations[{found[-1]}]",
+            )
 
     def _known_number(self, name: str, key: str) -> None:
         if name not in self.entries:
