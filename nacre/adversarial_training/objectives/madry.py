@@ -14,8 +14,7 @@ from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.packing import packing
 from nacre.adversarial_training.objectives.ramp import Ramp, eased
 from nacre.adversarial_training.threats.options import ThreatOption
-from nacre.core import rows
-from nacre.core.errors import BadArgument
+from nacre.core import require, rows
 from nacre.core.parts import Attack, Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace
@@ -42,8 +41,7 @@ class Madry:
     on_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.clean_share <= 1:
-            raise BadArgument(f"clean_share={self.clean_share} must lie between 0 and 1")
+        require.within(0, 1, clean_share=self.clean_share)
 
     @property
     def ball(self) -> ThreatOption:

@@ -16,12 +16,11 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.attacks.ascent import WIDTH, evaluating
 from nacre.adversarial_training.text.embedding import Embedding
 from nacre.adversarial_training.text.table import cut_embeddings, moved_embeddings, token_table
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.core import require, rows
-from nacre.core.errors import BadArgument
 from nacre.core.parts import Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace, Tensors
@@ -260,11 +259,7 @@ def _axes(batch: Batch) -> int:
 
 def _check(steps: int, step_size: float | None) -> None:
     require.at_least(1, steps=steps)
-    if step_size is not None and not 0 < step_size <= 2:
-        raise BadArgument(
-            f"step_size={step_size} must be above 0 and at most 2, the ball's width: it is a share "
-            "of the radius"
-        )
+    require.up_to(2, WIDTH, step_size=step_size)
 
 
 TEXT_OBJECTIVES = (FreeLB, EmbeddingPGD)

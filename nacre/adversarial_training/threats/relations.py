@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nacre.core import require
 from nacre.core.errors import BadArgument
 
 Halfspace = tuple[dict[str, float], float]
@@ -34,7 +35,8 @@ class LinearRelation:
 
     def __post_init__(self) -> None:
         _check_bounds(self.at_least, self.at_most)
-        if not self.terms or not all(w != 0 and math.isfinite(w) for w in self.terms.values()):
+        require.not_infinite(**{f"terms[{name!r}]": weight for name, weight in self.terms.items()})
+        if not self.terms or not all(self.terms.values()):
             raise BadArgument("terms must give each column a weight that is finite and not 0")
 
     @property
@@ -258,9 +260,7 @@ _ROUNDING = 1e-6
 
 
 def _check_bounds(least: float | None, most: float | None) -> None:
-    for name, value in (("at_least", least), ("at_most", most)):
-        if value is not None and not math.isfinite(value):
-            raise BadArgument(f"{name}={value} must be finite; leave it out for no bound")
+    require.not_infinite("; leave it out for no bound", at_least=least, at_most=most)
     if least is None and most is None:
         raise BadArgument("neither `at_most` nor `at_least` is given: give one of them")
     if least is not None and most is not None and least > most:
