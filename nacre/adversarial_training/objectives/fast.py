@@ -77,7 +77,7 @@ class Fast:
             moving = RandomStep(region.scaled(_NOISE), region.scaled(_NOISE + step), step / _NOISE)
         else:
             moving = RandomStep(region, region, step)
-        return WorstCase(task, moving, ramp=self.ramp)
+        return WorstCase(task=task, attack=moving, ramp=self.ramp)
 
 
 @dataclass(frozen=True, eq=False)
