@@ -191,7 +191,7 @@ def _target(
     recipe = run.recipe
     privacy = recipe.privacy_of_rows
     claims = privacy is not None and privacy.unit == "example"
-    test = _batch(held.test) if held.test is not None else None
+    test = _numbered(held.test) if held.test is not None else None
     source = Source(run.folder.key(run.folder.holder_key)).child("audit")
     members, outsiders = _cohorts(held, source, drawn := _drawn(recipe, held))
     return Target(
@@ -259,6 +259,11 @@ def _batch(rows: Rows) -> Batch:
         "present": torch.ones(count, dtype=torch.bool),
         "unit": torch.arange(count),
     }
+
+
+def _numbered(rows: Rows) -> Batch:
+    """The batch of the rows with where each stands in its file."""
+    return _batch(rows) if rows.place is None else {**_batch(rows), "place": rows.place}
 
 
 def _drawn(recipe: Recipe, held: Holdings) -> Literal["row", "group", "apart"]:
