@@ -25,7 +25,7 @@ ATTACKED = [
     Fault(
         "attack: a buffer that a model wrote stays written",
         "adversarial_training/evaluation/untouched.py",
-        "        buffers.put_back()",
+        "        contents.put_back()",
         "        pass",
         "tests/adversarial_training/test_untouched.py",
     ),

@@ -12,7 +12,6 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ class LabelledRows:
     space: FeatureSpace | None = None  # what they mean, where the model says so
     task: Task | None = None  # classes, as many as the labels name, where it does not
     classes: tuple[str, ...] = ()  # their names; () where they have none
-    place: Tensor | None = None  # (R,) int64: the rows' numbers in the file; None: all of them
+    place: Tensor | None = None  # (R,) int64: the rows' numbers in the file; None without one
     notes: tuple[str, ...] = ()  # what became of other rows
 
 
@@ -114,6 +113,7 @@ def read_labelled(file: Path, label: str = "label") -> LabelledRows:
         torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)),
         torch.from_numpy(labels.astype(np.int64)),
         names,
+        place=torch.arange(len(labels)),
     )
 
 
@@ -217,20 +217,13 @@ def audit_model(
             "label": rows.label,
             "present": torch.ones(count, dtype=torch.bool),
             "unit": torch.arange(count),
+            **({"place": rows.place} if rows.place is not None else {}),
         },
         test_public=public,
         classes=rows.classes,
         outputs=outputs,
-        keep=None if keep is None else lambda batch: keep(_in_the_file(batch, rows.place)),
+        keep=keep,
     )
     found = evasion(target, option, advance)
     details = {**found.details, "notes": [*rows.notes, *found.details["notes"]]}
-    if rows.place is not None and "each" in details:
-        each: Any = details["each"]
-        details["each"] = [{**one, "row": int(rows.place[one["row"]])} for one in each]
     return replace(found, details=details)
-
-
-def _in_the_file(batch: AdversarialBatch, place: Tensor | None) -> AdversarialBatch:
-    """The batch with its rows' numbers in the file."""
-    return batch if place is None else replace(batch, place=place[batch.place])

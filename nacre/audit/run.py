@@ -64,7 +64,9 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     batches = KeptBatches()
     shown = _shown(run.recipe, tuple(variants))
     found = {
-        name: _attack(run.recipe, batches.of(name, target), name, shown[name], watch)
+        name: _attack(
+            run.recipe, batches.of(_called(run.recipe, name), target), name, shown[name], watch
+        )
         for name, target in variants.items()
     }
     findings = found["protected"]
@@ -121,12 +123,16 @@ def _write_findings(folder: Path, findings: Sequence[Finding]) -> None:
 
 
 def _shown(recipe: Recipe, names: Sequence[str]) -> dict[str, str]:
-    """What a stage of progress says of each variant: nothing of a single one, and `protected` only
-    where the recipe has differential privacy."""
+    """What a stage of progress says of each variant: nothing of a single one."""
     if len(names) < 2:
         return dict.fromkeys(names, "")
-    own = "protected" if recipe.differential_privacy is not None else "the model"
-    return {name: f": {own if name == 'protected' else name}" for name in names}
+    return {name: f": {_called(recipe, name)}" for name in names}
+
+
+def _called(recipe: Recipe, name: str) -> str:
+    """What people read for a variant: `protected` only where the recipe has differential privacy,
+    as in reports."""
+    return "the model" if name == "protected" and recipe.differential_privacy is None else name
 
 
 def _attack(
@@ -185,7 +191,7 @@ def _target(
     recipe = run.recipe
     privacy = recipe.privacy_of_rows
     claims = privacy is not None and privacy.unit == "example"
-    test = _batch(held.test) if held.test is not None else None
+    test = _numbered(held.test) if held.test is not None else None
     source = Source(run.folder.key(run.folder.holder_key)).child("audit")
     members, outsiders = _cohorts(held, source, drawn := _drawn(recipe, held))
     return Target(
@@ -253,6 +259,11 @@ def _batch(rows: Rows) -> Batch:
         "present": torch.ones(count, dtype=torch.bool),
         "unit": torch.arange(count),
     }
+
+
+def _numbered(rows: Rows) -> Batch:
+    """The batch of the rows with where each stands in its file."""
+    return _batch(rows) if rows.place is None else {**_batch(rows), "place": rows.place}
 
 
 def _drawn(recipe: Recipe, held: Holdings) -> Literal["row", "group", "apart"]:

@@ -307,15 +307,15 @@ def _rescore(
 
 
 def _without_rows(found: Finding) -> dict[str, Any]:
-    """The finding without its examples where they are private rows: a terminal is logged, and they
-    stand in `local/`."""
+    """The finding without its examples and the numbers of rows where these are private: a terminal
+    is logged, and they stand in `local/`."""
     entry = found.to_json()
     if not found.public:
         entry["details"] |= {name: [] for name in _EXAMPLES if name in entry["details"]}
     return entry
 
 
-_EXAMPLES = ("pictures", "rows", "texts")
+_EXAMPLES = ("pictures", "rows", "texts", "each")
 
 
 def _reasons(findings: Sequence[Finding]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 _GAP = "  "
-_NARROWEST = 10  # characters of a column, on a terminal however narrow
+_NARROWEST = 6  # characters of a column that wants them, on a terminal however narrow
 
 
 @click.command(short_help="List the runs in a folder, or compare two.")
@@ -33,8 +34,9 @@ _NARROWEST = 10  # characters of a column, on a terminal however narrow
 @common_options
 def command(folders: tuple[Path, ...], compare: bool, depth: int, as_json: bool) -> None:
     """List what was trained in FOLDER (default: here) and below it, one line a run: kind, state,
-    epsilon and delta, a figure where it may be shown, size without `local/`. `nacre runs A B` puts
-    two runs side by side: what differs in recipe and mechanism, epsilon, and the figures.
+    epsilon and delta, a figure where it may be shown, size without `local/`; on a terminal a long
+    cell goes on below itself. `nacre runs A B` puts two runs side by side: what differs in recipe
+    and mechanism, epsilon, and the figures.
 
     Only files that may be shared are read, so figures on private rows are `not shown`. Epsilon is
     what plan.json promises; `nacre report RUN --check` checks it. A run that stopped early shows
@@ -141,7 +143,9 @@ def _lines(found: list[RunEntry], folders: tuple[Path, ...]) -> str:
         places = " and ".join(_shown(folder) for folder in folders)
         return f"no runs in {places}; `nacre run RECIPE --into runs/first` makes one"
     head = ("run", "name", "date", "kind", "state", "epsilon", "delta", "figure", "size")
-    return _aligned([head, *map(_row, found)])
+    # Where no terminal is, other programs read a run a line.
+    width = columns() if sys.stdout.isatty() else None
+    return beside_each_other([head, *map(_row, found)], width)
 
 
 def _row(entry: RunEntry) -> tuple[str, ...]:
@@ -192,35 +196,56 @@ def _cell(text: str) -> str:
     return " " * (len(text) - len(text.lstrip(" "))) + one_line(text)
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns side by side, a row a line however long; the cells of a row that lacks some are not
-    measured, since its last one may run on."""
+def beside_each_other(rows: Sequence[tuple[str, ...]], width: int | None) -> str:
+    """Columns in this many characters, where a cell that is longer goes on below itself, or, with
+    None, a row a line however long. The last cell of a row that lacks some runs on over those: of
+    it the beginning alone is measured."""
     cells = [tuple(_cell(cell) for cell in row) for row in rows]
     count = max(len(row) for row in cells)
-    whole = [row for row in cells if len(row) == count]
-    wide = [max(len(row[place]) for row in whole) for place in range(count)]
-    wide[0] = max(len(row[0]) for row in cells)
-    lines = ("  ".join(map(str.ljust, row, wide)).rstrip() for row in cells)
-    return "\n".join(lines)
-
-
-def beside_each_other(rows: Sequence[tuple[str, ...]], width: int) -> str:
-    """Three columns in this many characters: a cell that is longer goes on below itself."""
-    cells = [tuple(_cell(cell) for cell in row) for row in rows]
-    longest = [max(len(row[place]) for row in cells) for place in range(3)]
-    room = max(width - 2 * len(_GAP), 3 * _NARROWEST)
-    # The key has what it needs, up to a third; of the rest the shorter run leaves what it does not
-    # need to the other.
-    key = min(longest[0], room // 3)
-    half = (room - key) // 2
-    other = min(longest[2], max(half, room - key - longest[1]))
-    wide = (key, min(longest[1], room - key - other), other)
+    known = [row if len(row) == count else (*row[:-1], row[-1][:_NARROWEST]) for row in cells]
+    measured = [[row[place] for row in known if len(row) > place] for place in range(count)]
+    longest = [max(map(len, column)) for column in measured]
+    wide, gap = longest, _GAP
+    if width is not None:
+        unbroken = [max(map(_unbroken, column)) for column in measured]
+        if sum(unbroken) + len(gap) * (count - 1) > width:
+            gap = " "
+        room = max(width - len(gap) * (count - 1), count * _NARROWEST)
+        wide = _shared_out(room, unbroken, longest)
     lines: list[str] = []
     for row in cells:
-        parts = (_wrapped(cell, limit) for cell, limit in zip(row, wide, strict=True))
+        limits = wide[: len(row)]
+        if len(row) < count:
+            rest = sum(wide[len(row) :]) + len(gap) * (count - len(row))
+            limits[-1] = max(len(row[-1]), rest) if width is None else limits[-1] + rest
+        parts = (_wrapped(cell, limit) for cell, limit in zip(row, limits, strict=True))
         for line in zip_longest(*parts, fillvalue=""):
-            lines.append(_GAP.join(map(str.ljust, line, wide)).rstrip())
+            lines.append(gap.join(map(str.ljust, line, limits)).rstrip())
     return "\n".join(lines)
+
+
+def _shared_out(room: int, *wanted: list[int]) -> list[int]:
+    """How wide each column is: every one grows alike until it has what it wants first, then what
+    it wants next, or the room is used up.
+
+    >>> _shared_out(20, [3, 9, 4], [30, 9, 4]), _shared_out(12, [3, 9, 4], [30, 9, 4])
+    ([7, 9, 4], [3, 5, 4])
+    """
+    wide = [0] * len(wanted[0])
+    for sizes in wanted:
+        while sum(wide) < room:
+            short = [place for place, size in enumerate(sizes) if wide[place] < size]
+            if not short:
+                break
+            wide[min(short, key=wide.__getitem__)] += 1
+    return wide
+
+
+def _unbroken(cell: str) -> int:
+    """How many characters `_wrapped` needs to break no word of a cell."""
+    first, *others = cell.split() or [""]
+    indent = len(cell) - len(cell.lstrip(" "))
+    return indent + max([len(first), *(2 + len(word) for word in others)])
 
 
 def _wrapped(cell: str, width: int) -> list[str]:

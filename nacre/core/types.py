@@ -27,6 +27,8 @@ Batch = dict[str, Tensor]
 - `unit` (B,) int64, a number that depends on the unit itself and not on its place or the others:
   what random starts of attacks are keyed by
 - `rows` (B, K) bool, only where a unit is a group: which of its K places hold a row
+- `place` (B,) int64, only of rows to be attacked whose file is known: where each stands in it,
+  from 0
 """
 
 Losses = Callable[[nn.Module, Batch], Tensor]

@@ -9,7 +9,7 @@ import gzip
 import math
 import zlib
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -117,9 +117,8 @@ class Arrays(NoAssumptions):
         if not keyed:
             return rows
         group = self._names(file, arrays, self.unit, len(rows))
-        return Rows(
-            rows.features, rows.label, group, self._names(file, arrays, self.party, len(rows))
-        )
+        party = self._names(file, arrays, self.party, len(rows))
+        return replace(rows, group=group, party=party)
 
     @staticmethod
     def _names(
@@ -273,7 +272,8 @@ def _rows(file: Path, features: np.ndarray, label: np.ndarray, schema: Schema) -
     known = (classes >= 0) & (classes < len(schema.classes))
     fault = f"the label is none of 0 … {len(schema.classes) - 1}"
     _refuse(file, ~known, fault, "correct them or `classes`")
-    return Rows(torch.from_numpy(values), torch.from_numpy(classes))
+    place = torch.arange(len(classes))
+    return Rows(torch.from_numpy(values), torch.from_numpy(classes), place=place)
 
 
 def _refuse(file: Path | str, faulty: np.ndarray, fault: str, remedy: str) -> None:

@@ -179,6 +179,7 @@ class Builtin(NoAssumptions):
         rows = Rows(
             torch.from_numpy(features.astype(np.float32)).reshape(-1, *self.schema().shape),
             torch.from_numpy(target.astype(np.int64)),
+            place=torch.arange(len(target)),
         )
         private, public, test = demonstration(rows, self.schema(), self.test, self.public, seed)
         shown = self.public_demonstration

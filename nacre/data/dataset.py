@@ -103,6 +103,9 @@ class Rows:
     # (N,) a digest of what each row says, where features are one of several readings of it: a text
     # cut elsewhere is the same text
     content: tuple[bytes, ...] | None = None
+    # (N,) int64: where each row stands in its file or data set, from 0; rows that were left out
+    # are counted
+    place: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -117,6 +120,7 @@ class Rows:
             None if self.group is None else tuple(map(self.group.__getitem__, chosen)),
             None if self.party is None else tuple(map(self.party.__getitem__, chosen)),
             None if self.content is None else tuple(map(self.content.__getitem__, chosen)),
+            None if self.place is None else self.place[places],
         )
 
     def in_bytes(self) -> Iterator[bytes]:
@@ -125,7 +129,8 @@ class Rows:
         return map(bytes.__add__, features, label)
 
     def __add__(self, other: Rows) -> Rows:
-        """These rows, then the others. What only one side declares is dropped."""
+        """These rows, then the others. What only one side declares is dropped, and so are the
+        places in their files."""
 
         def both(a: tuple[Any, ...] | None, b: tuple[Any, ...] | None) -> Any:
             return None if a is None or b is None else a + b

@@ -279,6 +279,7 @@ def _encoded(table: Table, raw: RawTable, *, keyed: bool) -> tuple[Rows, tuple[s
         torch.from_numpy(label),
         None if group is None else tuple(group),
         None if party is None else tuple(party),
+        place=torch.arange(len(features)),
     )
     kept, notes = reading.kept()
     return rows if len(kept) == len(rows) else rows.take(kept), notes

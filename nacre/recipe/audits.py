@@ -151,8 +151,7 @@ class Membership(AuditOfRows):
         return without_test_rows(self.kind, data)
 
     def __post_init__(self) -> None:
-        if self.rows < 4:
-            raise BadArgument(f"rows={self.rows} must be at least 4: two to fix a rule on, and two")
+        require.at_least(4, ": two to fix a rule on, and two", rows=self.rows)
         require.between(0.5, 1, confidence=self.confidence)
 
 

@@ -181,6 +181,19 @@ def test_a_series_ends_when_nothing_stands():
     assert _tried(Series([Moves(0), Moves()]), 1) == [(1, 1)]
 
 
+def test_a_climb_towards_a_rank_says_so_and_one_towards_the_class_asked_for_does_not():
+    """A rank is the class of a number in no table: it is another class from row to row."""
+    assert _targets(_stages("full", 4)) == [
+        "APGD-DLR towards the likeliest wrong class",
+        "APGD-DLR towards the 2nd likeliest wrong class",
+        "APGD-DLR towards the 3rd likeliest wrong class",
+    ]
+    assert "APGD-DLR" in _stages("full", 4, 1) and not _targets(_stages("full", 4, 1))
+    ranks = {11: "11th", 21: "21st", 22: "22nd", 112: "112th"}
+    for rank, said in ranks.items():
+        assert AutoPGD(rank=rank).name == f"APGD-CE towards the {said} likeliest wrong class"
+
+
 def test_steps_and_starts_take_the_place_of_the_efforts():
     """As many climbs away from the right class as starts are asked for, on each of both losses."""
     climbs = [

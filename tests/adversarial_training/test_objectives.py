@@ -98,7 +98,7 @@ def test_a_beta_that_weighs_nothing_is_refused(beta):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_share_outside_its_range_is_refused(share):
-    with pytest.raises(ValueError, match=f"clean_share={share} must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=f"clean_share={share} must lie from 0 to 1"):
         Madry(attack=PGD_5, clean_share=share)
 
 
@@ -191,7 +191,7 @@ def test_a_ramp_grows_in_a_straight_line():
     assert [ramp.steps_at(done, 7) for done in (0.0, 0.2, 0.4)] == [1, 4, 7]
     assert Ramp(share=0.0).radius_at(0.0) == 1.0
     assert Ramp(steps=9).steps_at(0.0, 7) == 7
-    with pytest.raises(ValueError, match="share=nan must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="share=nan must lie from 0 to 1"):
         Ramp(share=math.nan)
     with pytest.raises(ValueError, match="steps=0 must be at least 1"):
         Ramp(steps=0)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nacre.adversarial_training import ColumnMove, LinearRelation, RatioRelation, TableThreat
+from nacre.adversarial_training.threats.relations import contradictory
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.random import Source
 from nacre.data.columns.column import Column
@@ -378,6 +379,103 @@ def test_a_ratio_is_refused_where_no_corner_of_the_declared_ranges_keeps_it(of, 
         return
     with pytest.raises(Incompatible, match="so no row keeps"):
         threat.region(space)
+
+
+def _some_row_keeps(bounds):
+    """Whether any rational numbers keep weights @ x <= bound, by Fourier and Motzkin: one number
+    after the other is eliminated."""
+    for place in range(len(bounds[0][0])):
+        upper = [(w, b) for w, b in bounds if w[place] > 0]
+        lower = [(w, b) for w, b in bounds if w[place] < 0]
+        bounds = [(w, b) for w, b in bounds if w[place] == 0] + [
+            ([p * -w[place] + q * v[place] for p, q in zip(v, w, strict=True)],
+             b * v[place] - c * w[place])
+            for v, c in upper for w, b in lower
+        ]  # fmt: skip
+    return all(bound >= 0 for _, bound in bounds)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.tuples(*[st.integers(-2, 2)] * 3).filter(any),
+            st.integers(-4, 3),
+            st.sampled_from(["at_most", "at_least"]),
+        ),
+        min_size=2,
+        max_size=4,
+    ),
+    ratio=st.none() | st.integers(-1, 2),
+    open_end=st.booleans(),
+    size=st.sampled_from([1.0, 0.001, 30_000.0]),
+)
+@settings(max_examples=200, deadline=None)
+def test_relations_are_refused_together_where_elimination_finds_no_row(rows, ratio, open_end, size):
+    """In columns of sizes far apart; and none of those named can be left out."""
+    sizes = {"a": 1.0, "b": size, "c": 1.0}
+    low = {"a": -2.0, "b": 0.0, "c": -math.inf if open_end else -3.0}
+    high = {"a": 2.0, "b": 3.0 * size, "c": math.inf if open_end else 3.0}
+    relations = [
+        LinearRelation(terms={n: w / sizes[n] for n, w in zip("abc", ws, strict=True) if w},
+                       **{key: bound})
+        for ws, bound, key in rows
+    ]  # fmt: skip
+    exact = [
+        [([sign * w for w in ws], sign * bound)]
+        for ws, bound, key in rows
+        for sign in [1 if key == "at_most" else -1]
+    ]
+    if ratio is not None:
+        relations.append(RatioRelation(of="a", over="b", at_most=ratio / size))
+        exact.append([([1, -ratio, 0], 0)])
+    ends = [([-1, 0, 0], 2), ([1, 0, 0], 2), ([0, -1, 0], 0), ([0, 1, 0], 3)]
+    ends += [] if open_end else [([0, 0, -1], 3), ([0, 0, 1], 3)]
+
+    def kept(places):
+        return _some_row_keeps(ends + [one for place in places for one in exact[place]])
+
+    found = contradictory(relations, low, high)
+    assert kept(range(len(relations))) == (not found)
+    assert not found or not kept(found)
+    assert all(kept([other for other in found if other != place]) for place in found)
+
+
+@pytest.mark.parametrize("most", [3.0, 1e6, math.inf])
+def test_a_circle_of_relations_is_refused_and_named_if_it_has_a_gap(most):
+    columns = tuple(
+        Column(name, "number", 0 if most < math.inf else None, most if most < math.inf else None)
+        for name in ("x", "y", "z", "w")
+    )
+    space = Schema((4,), columns, "classification", ("n", "y")).space()
+
+    def region(gap):
+        relations = (
+            LinearRelation(terms={"w": 1, "x": -1}, at_least=-2, at_most=9),
+            LinearRelation(terms={"x": 1, "y": -1}, at_most=0.1),
+            LinearRelation(terms={"y": 1, "z": -1}, at_most=0.2 - gap),
+            LinearRelation(terms={"z": 1, "x": -1}, at_most=-0.3),
+        )
+        TableThreat(columns={"x": ColumnMove(reach=1)}, relations=relations).region(space)
+
+    region(0)  # although 0.1 + 0.2 - 0.3 is no 0 in floats
+    with pytest.raises(Incompatible) as caught:
+        region(1)
+    assert caught.value.key == "relations[3]"
+    assert str(caught.value).endswith(
+        "no row within the declared ranges keeps relations[1] (x - y at most 0.1), relations[2] "
+        "(y - z at most -0.8) and relations[3] (z - x at most -0.3) together: mend or leave out "
+        "one of them"
+    )
+
+
+def test_relations_read_as_people_write_them():
+    terms = {"paid": -1, "billed": 2.5, "owed": -3}
+    for relation, said in (
+        (LinearRelation(terms=terms, at_least=1), "- paid + 2.5 billed - 3 owed at least 1"),
+        (RatioRelation(of="debt", over="income", at_least=0.1, at_most=4),
+         "debt / income from 0.1 to 4"),
+    ):  # fmt: skip
+        assert relation.sentence() == said
 
 
 def test_an_absent_bound_is_told_in_words_of_a_recipe():

@@ -1,6 +1,9 @@
 """What a model did to itself or to the process during an attack is undone, and said."""
 
+import contextlib
+import copy
 import random
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -58,6 +61,101 @@ def test_after_an_exception_buffers_are_put_back_too():
         model(X)
         raise KeyboardInterrupt
     assert torch.equal(model.seen, torch.zeros(1))
+
+
+class Rebuilding(nn.Module):
+    """A network that puts an equal weight, bias or part in place of its own, or adds one."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.body, self.how = nn.Linear(2, 2), how
+
+    def forward(self, x):
+        if self.how == "weight":
+            self.body.weight = nn.Parameter(self.body.weight.detach().clone())
+        elif self.how == "part":
+            self.body = copy.deepcopy(self.body)
+        elif self.how == "no bias":
+            self.body.bias = None
+        elif self.how == "one more":
+            self.body.register_parameter("more", nn.Parameter(torch.zeros(1)))
+        return self.body(x)
+
+
+@pytest.mark.parametrize("fault", [None, KeyboardInterrupt])
+@pytest.mark.parametrize("how", ["weight", "part", "no bias", "one more"])
+def test_what_forward_puts_in_place_of_its_own_is_gone(how, fault):
+    """An equal one changes no answer, so it goes without a word; another model is refused."""
+    model = Rebuilding(how)
+    body, weight, bias = model.body, model.body.weight, model.body.bias
+    weight.requires_grad_(False)
+    bias.grad = torch.ones(2)
+    expected = fault or (Incompatible if how in ("no bias", "one more") else None)
+    with pytest.raises(expected) if expected else contextlib.nullcontext(), untouched(model):
+        model(X)
+        if fault is not None:
+            raise fault
+    assert model.body is body and body.weight is weight and body.bias is bias
+    assert [name for name, _ in model.named_parameters()] == ["body.weight", "body.bias"]
+    assert not weight.requires_grad and torch.equal(bias.grad, torch.ones(2))
+
+
+class Hooking(nn.Module):
+    """A network that hooks itself, or takes a hook off, when it is called."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.body, self.kind = nn.Linear(2, 2), kind
+        self.own = self.body.register_forward_hook(lambda *_: None)
+
+    def forward(self, x):
+        if self.kind == "removed":
+            self.own.remove()
+        elif self.kind == "anew":
+            self.body._forward_hooks = OrderedDict()
+        else:
+            getattr(self.body, f"register_{self.kind}")(lambda *_: None)
+        return self.body(x)
+
+
+@pytest.mark.parametrize("fault", [None, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "kind",
+    ["forward_hook", "forward_pre_hook", "full_backward_hook", "state_dict_pre_hook", "removed",
+     "anew"],
+)  # fmt: skip
+def test_hooks_that_forward_registers_or_removes_are_refused_and_put_back(kind, fault):
+    model = Hooking(kind)
+
+    def hooks():
+        return [
+            dict(held)
+            for module in model.modules()
+            for name, held in vars(module).items()
+            if "hooks" in name and isinstance(held, dict)
+        ]
+
+    before = hooks()
+    with pytest.raises(fault or Incompatible) as caught, untouched(model):
+        model(X)
+        if fault is not None:
+            raise fault
+    assert fault is not None or "registered or removed a hook" in str(caught.value)
+    assert hooks() == before
+    model.own.remove()  # its handle still knows the dictionary
+    assert not model.body._forward_hooks
+
+
+def test_a_hook_for_one_call_is_none_of_this():
+    class Looking(nn.Linear):
+        def forward(self, x):
+            with self.register_forward_hook(lambda *_: None):
+                return super().forward(x)
+
+    model = Looking(2, 2)
+    with untouched(model):
+        model(X)
+    assert not model._forward_hooks
 
 
 @pytest.mark.parametrize("fault", [None, KeyboardInterrupt])

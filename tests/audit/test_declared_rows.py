@@ -1,6 +1,7 @@
 """Rows for a saved model that says what its rows are: raw or scaled, found out or refused."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from nacre.audit.declared_rows import DeclaredRows, declared_by
-from nacre.audit.model_security.batch_file import load_batch
+from nacre.audit.model_security.batch_file import load_batch, save_batch
 from nacre.cli.main import cli
 from nacre.core.errors import DataError, Incompatible
 from nacre.data import Column
@@ -39,7 +40,7 @@ data:
   holdout: {share: 0.2}
 model: {kind: mlp, hidden: [8]}
 training: {steps: 30, batch: 32, optimizer: {kind: adam, lr: 0.02}}
-audit: [{kind: evasion, effort: quick, ball: {radius: 0.05}}]
+audit: [{kind: evasion, effort: quick, ball: {radius: 0.5}}]
 """
 
 
@@ -234,7 +235,7 @@ def held(folder):
 def test_an_interrupt_leaves_a_run_as_it_was(bank, monkeypatch):
     assert nacre("audit", "run").exit_code == 0
     before = held(Path("run"))
-    assert Path("run/local/attacks/protected-1.safetensors") in before
+    assert Path("run/local/attacks/the-model-1.safetensors") in before
 
     def interrupted(probed):
         raise KeyboardInterrupt
@@ -247,8 +248,41 @@ def test_an_interrupt_leaves_a_run_as_it_was(bank, monkeypatch):
     again = nacre("audit", "run", "--rescore", "--json")
     assert again.exit_code == 0, again.output
     (found,) = json.loads(Path("run/local/findings.json").read_text())["findings"]
-    assert json.loads(again.stdout)["rescored"]["protected-1"]["value"] == found["value"]
+    assert json.loads(again.stdout)["rescored"]["the-model-1"]["value"] == found["value"]
     assert held(Path("run")) == before
+
+
+def test_rows_of_a_run_are_numbered_as_in_their_file(bank):
+    """Not among those that were held out: in the batch, in the findings and in what is refused; a
+    terminal is told none of the numbers, since the rows are private."""
+    printed = nacre("audit", "run", "--json")
+    assert printed.exit_code == 0, printed.output
+    folder = Path("run/local/attacks")
+    batch = load_batch(folder, "the-model-1")
+    raw = batch.clean.double() * batch.space.scale.double() + batch.space.offset.double()
+    for place, (age, weight, female, male), label in zip(
+        batch.place.tolist(), raw.round().tolist(), batch.label.tolist(), strict=True
+    ):
+        assert bank[place] == (age, weight, "f" if female > male else "m", ["well", "ill"][label])
+    assert len(batch) < int(batch.place.max())  # the held-out rows alone would be fewer
+    facts = json.loads((folder / "the-model-1.json").read_text())
+    assert facts["row_numbers"] == "in the file of the test rows, from 0"
+    broken = [row["row"] for row in facts["broken"]]
+    (found,) = json.loads(Path("run/local/findings.json").read_text())["findings"]
+    assert [row["row"] for row in found["details"]["each"]] == broken
+    assert broken and set(broken) <= set(batch.place.tolist())
+    assert json.loads(printed.stdout)["findings"][0]["details"]["each"] == []
+    turned = dataclasses.replace(
+        batch,
+        share=torch.full_like(batch.share, torch.inf),
+        stage=torch.full_like(batch.stage, -1),
+    )
+    save_batch(turned, folder, "the-model-1")
+    again = nacre("audit", "run", "--rescore")
+    save_batch(batch, folder, "the-model-1")
+    first = int(batch.place[batch.share.isfinite()].min())
+    assert again.exit_code == 1 and f"rows {first}, " in again.stderr
+    assert "(rows are numbered in the file of the test rows, from 0)" in again.stderr
 
 
 def test_the_auditor_of_an_exported_model_hands_in_the_csv(bank):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -301,24 +303,59 @@ def test_two_runs_side_by_side_fit_the_page(tmp_path: Path, nacre: Nacre) -> Non
         assert str(100 + number) in said.stdout
 
 
+CELLS = tuple(st.text(letters, max_size=90) for letters in ("ab ", "cd ", "ef "))
+
+
 @given(
-    rows=st.lists(
-        st.tuples(*(st.text(letters, max_size=90) for letters in ("ab ", "cd ", "ef "))),
-        min_size=1,
-        max_size=4,
-    ),
+    rows=st.lists(st.tuples(*CELLS) | st.tuples(*CELLS[:2]), max_size=4),
+    whole=st.tuples(*CELLS),
     width=st.integers(20, 200),
 )
 def test_cells_go_on_below_themselves_and_nothing_is_lost(
-    rows: list[tuple[str, str, str]], width: int
+    rows: list[tuple[str, ...]], whole: tuple[str, ...], width: int
 ) -> None:
+    rows = [whole, *rows]
     lines = beside_each_other(rows, width).split("\n")
-    assert max(map(len, lines)) <= max(width, 34)
-    for line in lines:
-        assert re.fullmatch("[ab ]*[cd ]*[ef ]*", line)
-    for place, letters in enumerate(("ab", "cd", "ef")):
-        kept = [sign for line in lines for sign in line if sign in letters]
-        assert "".join(kept) == "".join(row[place] for row in rows).replace(" ", "")
+    assert max(map(len, lines)) <= max(width, 22)
+    assert len(beside_each_other(rows, None).split("\n")) == len(rows)
+    for text in ("\n".join(lines), beside_each_other(rows, None)):
+        for line in text.split("\n"):
+            assert re.fullmatch("[ab ]*[cd ]*[ef ]*", line)
+        for place, letters in enumerate(("ab", "cd", "ef")):
+            kept = [sign for sign in text if sign in letters]
+            said = "".join(row[place] for row in rows if place < len(row))
+            assert "".join(kept) == said.replace(" ", "")
+
+
+def on_a_terminal(width: int, *words: object) -> list[str]:
+    """The lines that `nacre` writes to a terminal of this many columns."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, width))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "nacre", *map(str, words)], stdout=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while part := os.read(ours, 4096):
+                said += part
+    os.close(ours)
+    assert process.returncode == 0
+    return said.decode().splitlines()
+
+
+def test_a_list_of_runs_fits_the_terminal(tmp_path: Path, nacre: Nacre) -> None:
+    there = Path(os.path.relpath(tmp_path, Path.cwd()))
+    run(tmp_path / "a-run-with-a-longish-name")
+    (run(tmp_path / "torn") / "plan.json").write_text('{"name": ')
+    plain = nacre("runs", there).stdout
+    assert max(map(len, plain.splitlines())) > 100 and plain.count("\n") == 3
+    wide, narrow = on_a_terminal(300, "runs", there), on_a_terminal(80, "runs", there)
+    assert wide == plain.splitlines()
+    assert max(map(len, narrow)) <= 80
+    for word in ("2026-03-02", "finished,", "accuracy", "epsilon", "0.0001"):
+        assert any(re.search(rf"(^| ){re.escape(word)}( |$)", line) for line in narrow), word
 
 
 @pytest.mark.parametrize("verb", ELSEWHERE)

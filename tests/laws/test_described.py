@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -14,20 +16,26 @@ from nacre.adversarial_training import (
     PGD,
     AttackOption,
     Ball,
+    ColumnMove,
     Embedding,
     EmbeddingPGD,
     Fast,
     FreeLB,
     Guard,
+    LinearRelation,
     Madry,
     Mart,
     ObjectiveOption,
     Ramp,
+    RatioRelation,
     StandardTraining,
+    TableThreat,
     Trades,
     Words,
 )
+from nacre.adversarial_training.certificates.options import Smoothing
 from nacre.audit.catalogue import AUDITS
+from nacre.core.errors import BadArgument
 from nacre.core.optimizers import (
     OPTIMIZERS,
     SGD,
@@ -270,6 +278,45 @@ def test_data_say_which_rows_they_are() -> None:
     sentences = [option.sentence() for option in FILES]
     for name, sentence in zip(("iris", "a.csv", "b.npz", "c.gz", "e.txt"), sentences, strict=True):
         assert name in sentence
+
+
+MOVED: list[Any] = [
+    *(option for option, _, union, _ in SAID if union in ("attack", "objective", "audit")),
+    BALL,
+    WORDS,
+    Embedding(radius=0.5),
+    ColumnMove(),
+    TableThreat(columns={"age": ColumnMove(cost=2)}, budget=9),
+    LinearRelation(terms={"age": 1}, at_most=9),
+    RatioRelation(of="debt", over="income", at_most=9),
+    Ramp(),
+    Guard(),
+    Smoothing(deviation=0.5),
+]
+
+
+@pytest.mark.parametrize("option", MOVED, ids=lambda option: type(option).__name__)
+def test_text_in_place_of_a_number_is_refused_in_one_sentence(option: Any) -> None:
+    """Of everything that says how an adversary moves inputs: recipes are read by pydantic, and in
+    Python anything may be handed in."""
+    hints = get_type_hints(type(option))
+    for field in fields(option):
+        if {*(get_args(hints[field.name]) or {hints[field.name]})} <= {int, float, type(None)}:
+            with pytest.raises(BadArgument) as caught:
+                replace(option, **{field.name: "x"})
+            assert re.fullmatch(
+                rf"{field.name}='x' is no (whole )?number: it must [^.]+(\.\d[^.]*)?",
+                str(caught.value),
+            )
+
+
+def test_text_in_place_of_a_number_of_one_column_is_refused_with_its_name() -> None:
+    for make in (
+        lambda: replace(BALL, radii={"debt": "x"}),
+        lambda: LinearRelation(terms={"age": 1, "debt": "x"}, at_most=9),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(BadArgument, match=r"^\w+\['debt'\]='x' is no number: it must be "):
+            make()
 
 
 @pytest.mark.parametrize("rule", [option for option, _, u, _ in SAID if u == "clip"], ids=repr)

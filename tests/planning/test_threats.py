@@ -84,6 +84,9 @@ def test_a_threat_that_rows_can_meet_is_planned(tmp_path: Path) -> None:
          "make the sum at least -50, so no row keeps at_most=-51"),
         ("at_least: 1}", "at_most: 0.5}", "33 `{}relations[1].at_most`",
          "have 'systolic' between 80 and 220 and 'diastolic' between 0 and 130"),
+        ("at_least: 5\n", "at_most: -5\n", "33 `{}relations[1]`",
+         "no row within the declared ranges keeps relations[0] (systolic - diastolic at most -5) "
+         "and relations[1] (systolic / diastolic at least 1) together: mend or leave out one"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_at_its_line(

@@ -433,6 +433,19 @@ def test_the_attacks_of_a_cascade_are_a_table(tmp_path: Path) -> None:
     assert "APGD-CE" in page and "4,896" in page and "not evidence" not in page
 
 
+def test_wrong_classes_by_likelihood_are_explained_only_where_an_attack_climbs_towards_them(
+    tmp_path: Path,
+) -> None:
+    words = "so it is another class from row to row"
+    for name, said in (
+        ("APGD-DLR towards the 2nd likeliest wrong class", True),
+        ("APGD-DLR", False),  # of a cascade towards the class that the recipe names
+    ):
+        found = sample.evasion(stages=[sample.stage(name, 108, 12, 3.0)])
+        page = attacked_page(tmp_path / str(said), found)
+        assert name in page and "DLR is a ratio" in page and (words in page) == said
+
+
 def test_a_figure_that_is_no_evidence_says_why(tmp_path: Path) -> None:
     said = "the gradient vanishes at 90 of 128 rows: it is masked, not absent"
     found = sample.evasion(warnings=[said], notes=[f"not evidence: {said}"])

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from nacre.audit.model_security import classes
+from nacre.audit.model_security.batch_file import batches_in
 from nacre.audit.run import _shown, audit_run
 from nacre.cli.audit import command
 from nacre.core.files import load_tensors
@@ -36,6 +37,7 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     assert not finding.public and finding.details["pictures"] == []
     new = {path for path in made.path.rglob("*") if path.is_file()} - files
     assert new and all(made.folder.local in path.parents for path in new)
+    assert batches_in(made.folder.local / "attacks") == ("protected-1",)
     after, _ = load_tensors(made.path / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
     (again,) = audit_run(open_run(made.path))

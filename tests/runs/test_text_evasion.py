@@ -218,8 +218,8 @@ def test_words_are_refused_where_rows_are_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"similarity": 2.0}, "similarity=2.0 is a cosine"), ({"share": 0.0}, "share=0.0"),
-     ({"most": 3}, "most")],
+    [({"similarity": 2.0}, "similarity=2.0 must lie from -1 to 1: it is a cosine"),
+     ({"share": 0.0}, "share=0.0"), ({"most": 3}, "most")],
 )  # fmt: skip
 def test_options_of_words_out_of_range_are_refused_at_their_line(tmp_path, wrong, said):
     with pytest.raises(RecipeError, match=r"tiny.yaml:\d+") as refusal:

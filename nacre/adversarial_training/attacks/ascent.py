@@ -16,6 +16,9 @@ from nacre.core import rows
 from nacre.core.random import Source
 from nacre.core.types import Batch, Losses
 
+WIDTH = ", the ball's width: it is a share of the radius"
+"""Why no step is longer than 2, as the end of a sentence."""
+
 _WORTH_PACKING = 0.9  # share of the rows that climb, at most: packing copies them once
 
 

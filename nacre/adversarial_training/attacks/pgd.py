@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from nacre.adversarial_training.attacks.ascent import Ascent
+from nacre.adversarial_training.attacks.ascent import WIDTH, Ascent
 from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.core import require
 from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack
 from nacre.core.types import FeatureSpace
@@ -47,13 +48,9 @@ class PGD:
     ends at the first such point; None lets every climb go to its end."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise BadArgument(f"steps={self.steps} and restarts={self.restarts} must be at least 1")
-        if self.step_size is not None and not 0 < self.step_size <= 2:
-            raise BadArgument(
-                f"step_size={self.step_size} must be above 0 and at most 2, the ball's width: it "
-                "is a share of the radius"
-            )
+        require.at_least(1, steps=self.steps, restarts=self.restarts)
+        require.up_to(2, WIDTH, step_size=self.step_size)
+        require.at_least(0, early_stop=self.early_stop)
         if self.restarts > 1 and not self.random_start:
             raise BadArgument(
                 f"restarts={self.restarts} from the clean input would all be the same climb: set "
@@ -64,10 +61,10 @@ class PGD:
                 f"restarts={self.restarts} are of no use where the last point is kept whatever its "
                 "loss: set `keep: worst`"
             )
-        if self.early_stop is not None and not 0 <= self.early_stop < self.steps:
+        if self.early_stop is not None and self.early_stop >= self.steps:
             raise BadArgument(
-                f"early_stop={self.early_stop} must be at least 0 and below the steps={self.steps} "
-                "of a climb, which it would never shorten otherwise; leave it out for whole climbs"
+                f"early_stop={self.early_stop} must be below the steps={self.steps} of a climb, "
+                "which it would never shorten otherwise; leave it out for whole climbs"
             )
 
     def sentence(self) -> str:

@@ -22,7 +22,6 @@ from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.region import Region
 from nacre.core import require
-from nacre.core.errors import BadArgument
 from nacre.core.random import Source
 
 CertificateProgress = Callable[[int, int], None]
@@ -155,9 +154,8 @@ class Smoothing:
     def __post_init__(self) -> None:
         require.positive(deviation=self.deviation)
         require.at_least(1, guesses=self.guesses)
+        require.at_least(100, samples=self.samples)
         require.between(0, 0.5, failure=self.failure)
-        if self.samples < 100:
-            raise BadArgument(f"samples={self.samples} must be at least 100")
 
     def sentence(self) -> str:
         """The method with its numbers."""

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal, Self
 
 from torch import nn
 
-from nacre.adversarial_training.attacks.ascent import evaluating, slopes
+from nacre.adversarial_training.attacks.ascent import WIDTH, evaluating, slopes
 from nacre.adversarial_training.objectives.guard import Guard, said
 from nacre.adversarial_training.objectives.madry import WorstCase
 from nacre.adversarial_training.objectives.ramp import Ramp
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.adversarial_training.threats.region import Region
-from nacre.core.errors import BadArgument
+from nacre.core import require
 from nacre.core.parts import Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace, Losses
@@ -57,11 +57,7 @@ class Fast:
     on_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.step_size is not None and not 0 < self.step_size <= 2:
-            raise BadArgument(
-                f"step_size={self.step_size} must be above 0 and at most 2, the ball's width: it "
-                "is a share of the radius"
-            )
+        require.up_to(2, WIDTH, step_size=self.step_size)
 
     def sentence(self) -> str:
         """The objective, its start and its ball."""
@@ -81,7 +77,7 @@ class Fast:
             moving = RandomStep(region.scaled(_NOISE), region.scaled(_NOISE + step), step / _NOISE)
         else:
             moving = RandomStep(region, region, step)
-        return WorstCase(task, moving, ramp=self.ramp)
+        return WorstCase(task=task, attack=moving, ramp=self.ramp)
 
 
 @dataclass(frozen=True, eq=False)

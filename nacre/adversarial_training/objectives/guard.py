@@ -16,7 +16,6 @@ from nacre.adversarial_training.attacks.evaluate import attacked
 from nacre.adversarial_training.objectives.ramp import Ramp
 from nacre.adversarial_training.threats.region import Region
 from nacre.core import require
-from nacre.core.errors import BadArgument
 from nacre.core.parts import Attack, Task
 from nacre.core.random import Source
 from nacre.core.tensors import assign, detached, trainable
@@ -48,10 +47,8 @@ class Guard:
 
     def __post_init__(self) -> None:
         require.at_least(1, rows=self.rows)
-        if self.steps < 2:
-            raise BadArgument(f"steps={self.steps} must be at least 2: FGSM has one")
-        if not 0 < self.floor < 1:
-            raise BadArgument(f"floor={self.floor} must lie between 0 and 1")
+        require.at_least(2, ": FGSM has one", steps=self.steps)
+        require.between(0, 1, floor=self.floor)
 
     def sentence(self) -> str:
         """What ends the training, and where."""

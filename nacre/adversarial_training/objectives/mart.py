@@ -5,29 +5,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacre.adversarial_training.attacks.judged import JudgedLosses
 from nacre.adversarial_training.attacks.options import AttackOption
-from nacre.adversarial_training.objectives.attacked_units import attacked_units
-from nacre.adversarial_training.objectives.guard import Guard, said
-from nacre.adversarial_training.objectives.packing import packing
-from nacre.adversarial_training.objectives.ramp import Ramp, eased
-from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.adversarial_training.objectives.guard import said
+from nacre.adversarial_training.objectives.searched import Searched, Searching
 from nacre.core import require, rows
 from nacre.core.errors import Incompatible
-from nacre.core.parts import Attack, Objective, Task
-from nacre.core.random import Source
+from nacre.core.parts import Objective, Task
 from nacre.core.types import Batch, FeatureSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mart:
+class Mart(Searching):
     """Minimise a boosted loss at the worst input, plus `beta` times how far the outputs moved,
     the more so the less sure the model is of the clean row.
 
@@ -42,31 +37,14 @@ class Mart:
     """How the worst input is searched for; it climbs the cross-entropy."""
     beta: float = 5.0
     """Weight of the divergence against the boosted loss."""
-    ramp: Ramp | None = None
-    """A threat that grows over the first steps; None has all of it from the first step on."""
-    guard: Guard | None = None
-    """Ends training at catastrophic overfitting; it needs public rows."""
-
-    on_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require.not_negative(beta=self.beta)
-
-    @property
-    def ball(self) -> ThreatOption:
-        """How far an input may move."""
-        return self.attack.ball
 
     def sentence(self) -> str:
         """The objective and its attack."""
         words = f"MART trains on inputs moved by {self.attack.sentence()}."
         return said(words, self.ramp, self.guard)
-
-    def shortened(self, steps: int) -> tuple[Self, float]:
-        """Itself with an attack of at most `steps` steps, and how many times as long a step with
-        the whole attack takes."""
-        attack, longer = self.attack.shortened(steps)
-        return replace(self, attack=attack), longer
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does, and
@@ -76,32 +54,16 @@ class Mart:
                 f"mart weighs a row by the probability of its class, and the task is {task.kind}; "
                 "use `kind: trades`"
             )
-        return Boosted(task, self.attack.build(space), self.beta, self.ramp)
+        attack = self.attack.build(space)
+        return Boosted(task=task, attack=attack, ramp=self.ramp, beta=self.beta)
 
 
-@dataclass(frozen=True, eq=False)
-class Boosted:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Boosted(Searched):
     """The part that `Mart` builds: boosted loss at the attacked rows + beta * divergence(clean,
     attacked) * (1 - probability of the right class of the clean row)."""
 
-    task: Task
-    attack: Attack
     beta: float
-    ramp: Ramp | None = None
-
-    def at(self, done: float) -> Self:
-        """The objective at this share of the run's steps."""
-        return replace(self, attack=eased(self.attack, self.ramp, done))
-
-    def packed(self) -> Self:
-        """The objective whose attack leaves rows that have stopped out of its passes."""
-        return replace(self, attack=packing(self.attack))
-
-    def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
-        """The batch with `adversarial`, shaped as `features`; a group is attacked row by row."""
-        return attacked_units(
-            model, batch, rows.flatten(batch), self.attack, JudgedLosses(self.task), source
-        )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """-> (B,), of a batch that `perturb` returned; gradients flow through both outputs."""

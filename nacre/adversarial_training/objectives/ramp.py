@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
-from nacre.core.errors import BadArgument
+from nacre.core import require
 from nacre.core.parts import Attack, Objective
 
 
@@ -29,11 +29,8 @@ class Ramp:
     """How many attack steps the first training step takes; None takes all of them throughout."""
 
     def __post_init__(self) -> None:
-        for name, value in (("share", self.share), ("radius", self.radius)):
-            if not 0 <= value <= 1:
-                raise BadArgument(f"{name}={value} must lie between 0 and 1")
-        if self.steps is not None and self.steps < 1:
-            raise BadArgument(f"steps={self.steps} must be at least 1")
+        require.within(0, 1, share=self.share, radius=self.radius)
+        require.at_least(1, steps=self.steps)
 
     def sentence(self) -> str:
         """The beginning, and when it ends."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,17 @@ from nacre.adversarial_training.attacks.ascent import evaluating
 from nacre.adversarial_training.attacks.judged import JudgedDivergences
 from nacre.adversarial_training.attacks.pgd import PGD
 from nacre.adversarial_training.objectives.attacked_units import attacked_units
-from nacre.adversarial_training.objectives.guard import Guard, said
-from nacre.adversarial_training.objectives.packing import packing
-from nacre.adversarial_training.objectives.ramp import Ramp, eased
-from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.adversarial_training.objectives.guard import said
+from nacre.adversarial_training.objectives.searched import Searched, Searching
 from nacre.core import require, rows
 from nacre.core.errors import BadArgument
-from nacre.core.parts import Attack, Objective, Task
+from nacre.core.parts import Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trades:
+class Trades(Searching):
     """Minimise the clean loss plus `beta` times how far an attack can move the outputs.
 
     *Source:* Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and
@@ -37,12 +35,6 @@ class Trades:
     divergence is smallest and has no gradient, so neither FGSM nor a clean start could move."""
     beta: float = 6.0
     """Weight of the divergence against the clean loss."""
-    ramp: Ramp | None = None
-    """A threat that grows over the first steps; None has all of it from the first step on."""
-    guard: Guard | None = None
-    """Ends training at catastrophic overfitting; it needs public rows."""
-
-    on_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require.not_negative(beta=self.beta)
@@ -52,43 +44,22 @@ class Trades:
                 "gradient: set `random_start: true`"
             )
 
-    @property
-    def ball(self) -> ThreatOption:
-        """How far an input may move."""
-        return self.attack.ball
-
     def sentence(self) -> str:
         """The objective and its attack."""
         words = f"TRADES trains on inputs moved by {self.attack.sentence()}."
         return said(words, self.ramp, self.guard)
 
-    def shortened(self, steps: int) -> tuple[Self, float]:
-        """Itself with an attack of at most `steps` steps, and how many times as long a step with
-        the whole attack takes."""
-        attack, longer = self.attack.shortened(steps)
-        return replace(self, attack=attack), longer
-
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective on inputs of this space. Raises `Incompatible` as `Ball.region` does."""
-        return Consistent(task, self.attack.build(space), self.beta, self.ramp)
+        attack = self.attack.build(space)
+        return Consistent(task=task, attack=attack, ramp=self.ramp, beta=self.beta)
 
 
-@dataclass(frozen=True, eq=False)
-class Consistent:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Consistent(Searched):
     """The part that `Trades` builds: clean loss + beta * divergence(clean, attacked)."""
 
-    task: Task
-    attack: Attack
     beta: float
-    ramp: Ramp | None = None
-
-    def at(self, done: float) -> Self:
-        """The objective at this share of the run's steps."""
-        return replace(self, attack=eased(self.attack, self.ramp, done))
-
-    def packed(self) -> Self:
-        """The objective whose attack leaves rows that have stopped out of its passes."""
-        return replace(self, attack=packing(self.attack))
 
     def perturb(self, model: nn.Module, batch: Batch, source: Source) -> Batch:
         """The batch with `adversarial`: rows moved to where the outputs change most.

@@ -16,19 +16,47 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.attacks.ascent import WIDTH, evaluating
 from nacre.adversarial_training.text.embedding import Embedding
 from nacre.adversarial_training.text.table import cut_embeddings, moved_embeddings, token_table
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.core import require, rows
-from nacre.core.errors import BadArgument
 from nacre.core.parts import Objective, Task
 from nacre.core.random import Source
 from nacre.core.types import Batch, FeatureSpace, Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeLB:
+class _Climbing:
+    """The keys that both options share."""
+
+    threat: Embedding
+    """How far embeddings may move."""
+    steps: int
+    step_size: float | None = None
+    """Length of a step as a share of the radius; None takes 2.5 / steps."""
+
+    on_tokens: ClassVar[bool] = True
+    ramp: ClassVar[None] = None
+    guard: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        require.at_least(1, steps=self.steps)
+        require.up_to(2, WIDTH, step_size=self.step_size)
+
+    @property
+    def ball(self) -> Ball | None:
+        """None: no input is moved by a radius."""
+        return None
+
+    @property
+    def step(self) -> float:
+        """The length of a step, as a share of the radius."""
+        return 2.5 / self.steps if self.step_size is None else self.step_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeLB(_Climbing):
     """Minimise the mean loss at all points of a climb in embedding space.
 
     Where nothing clips single rows, a point's gradients by weights and by embeddings come from one
@@ -41,28 +69,12 @@ class FreeLB:
     """
 
     kind: Literal["freelb"] = "freelb"
-    threat: Embedding
-    """How far embeddings may move."""
     steps: int = 3
     """Points of the climb; the first is random."""
-    step_size: float | None = None
-    """Length of a step as a share of the radius; None takes 2.5 / steps."""
-
-    on_tokens: ClassVar[bool] = True
-    ramp: ClassVar[None] = None
-    guard: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.step_size)
 
     def sentence(self) -> str:
         """The objective, its points and its ball."""
         return f"FreeLB trains on {self.steps} points of a climb inside {self.threat.sentence()}."
-
-    @property
-    def ball(self) -> Ball | None:
-        """None: no input is moved by a radius."""
-        return None
 
     def shortened(self, steps: int) -> tuple[Self, float]:
         """At most `steps` points, and how many times as long a step with all of them takes."""
@@ -71,12 +83,11 @@ class FreeLB:
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective; the space plays no part."""
-        step = 2.5 / self.steps if self.step_size is None else self.step_size
-        return EmbeddingClimb(task, self.threat, self.steps - 1, step, every=True)
+        return EmbeddingClimb(task, self.threat, self.steps - 1, self.step, every=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingPGD:
+class EmbeddingPGD(_Climbing):
     """Minimise the loss at the end of a climb in embedding space.
 
     *Source:* Miyato, Dai & Goodfellow 2017, "Adversarial Training Methods for Semi-Supervised Text
@@ -85,19 +96,8 @@ class EmbeddingPGD:
     """
 
     kind: Literal["embedding_pgd"] = "embedding_pgd"
-    threat: Embedding
-    """How far embeddings may move."""
     steps: int = 3
     """Gradient steps, from a random point."""
-    step_size: float | None = None
-    """Length of a step as a share of the radius; None takes 2.5 / steps."""
-
-    on_tokens: ClassVar[bool] = True
-    ramp: ClassVar[None] = None
-    guard: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.step_size)
 
     def sentence(self) -> str:
         """The objective, its steps and its ball."""
@@ -105,11 +105,6 @@ class EmbeddingPGD:
             f"Embedding PGD trains on embeddings moved by {self.steps} steps inside "
             f"{self.threat.sentence()}."
         )
-
-    @property
-    def ball(self) -> Ball | None:
-        """None: no input is moved by a radius."""
-        return None
 
     def shortened(self, steps: int) -> tuple[Self, float]:
         """At most `steps` steps, and how many times as long a step of training with all of them
@@ -119,8 +114,7 @@ class EmbeddingPGD:
 
     def build(self, task: Task, space: FeatureSpace) -> Objective:
         """The objective; the space plays no part."""
-        step = 2.5 / self.steps if self.step_size is None else self.step_size
-        return EmbeddingClimb(task, self.threat, self.steps, step, every=False)
+        return EmbeddingClimb(task, self.threat, self.steps, self.step, every=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,15 +250,6 @@ class _Total:
 def _axes(batch: Batch) -> int:
     """How many axes come before those of a row: units, and rows of a unit where it is a group."""
     return 2 if rows.grouped(batch) else 1
-
-
-def _check(steps: int, step_size: float | None) -> None:
-    require.at_least(1, steps=steps)
-    if step_size is not None and not 0 < step_size <= 2:
-        raise BadArgument(
-            f"step_size={step_size} must be above 0 and at most 2, the ball's width: it is a share "
-            "of the radius"
-        )
 
 
 TEXT_OBJECTIVES = (FreeLB, EmbeddingPGD)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nacre.core import require
-from nacre.core.errors import BadArgument, Incompatible
+from nacre.core.errors import Incompatible
 
 _MARKS = ("\u0120", "\u2581")  # what byte-level BPE and SentencePiece put before a word
 _PIECE = "##"  # what WordPiece puts before a piece that continues a word
@@ -40,10 +40,8 @@ class Words:
 
     def __post_init__(self) -> None:
         require.at_least(1, candidates=self.candidates)
-        if not 0 < self.share <= 1:
-            raise BadArgument(f"share={self.share} must be above 0 and at most 1")
-        if not -1 <= self.similarity <= 1:
-            raise BadArgument(f"similarity={self.similarity} is a cosine, from -1 to 1")
+        require.up_to(1, share=self.share)
+        require.within(-1, 1, ": it is a cosine", similarity=self.similarity)
 
     def sentence(self) -> str:
         """The share, the floor and the number of candidates."""

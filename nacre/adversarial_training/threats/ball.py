@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
@@ -13,6 +12,7 @@ from torch import Tensor
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.names import entry_names, unknown_name
 from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region
+from nacre.core import require
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
 
@@ -39,9 +39,8 @@ class Ball:
     """Names of features that never move. Categories never move anyway."""
 
     def __post_init__(self) -> None:
-        _reach("radius", self.radius)
-        for name, radius in self.radii.items():
-            _reach(f"radii[{name!r}]", radius)
+        require.not_negative(radius=self.radius)
+        require.not_negative(**{f"radii[{name!r}]": r for name, r in self.radii.items()})
         both = sorted(self.radii.keys() & set(self.frozen))
         if both:
             raise BadArgument(f"frozen={both} have a radius in `radii` as well: remove one of them")
@@ -98,11 +97,6 @@ class Ball:
 
 
 _SHAPES: dict[str, type[Region]] = {"linf": Box, "l2": Ellipsoid, "l1": Diamond}
-
-
-def _reach(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise BadArgument(f"{name}={value} must be at least 0 and finite")
 
 
 def _refuse_constant(scale: Tensor) -> None:

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.threats.names import entry_names, unknown_name
-from nacre.adversarial_training.threats.relations import RatioRelation, RelationOption
+from nacre.adversarial_training.threats.relations import (
+    RatioRelation,
+    RelationOption,
+    contradictory,
+)
 from nacre.adversarial_training.threats.table_region import CategoryGroup, TableRegion
+from nacre.core import require
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.types import FeatureSpace
 
@@ -36,16 +41,11 @@ class ColumnMove:
     """What a move by one unit of the column costs, or, of a category, another one."""
 
     def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise BadArgument(f"{name}={value} must be finite; leave it out for no bound")
+        require.not_infinite("; leave it out for no bound", low=self.low, high=self.high)
+        require.positive("; `only: none` stays", reach=self.reach)
+        require.not_negative(cost=self.cost)
         if self.low is not None and self.high is not None and self.low > self.high:
             raise BadArgument(f"low={self.low} must not be above high={self.high}")
-        if self.reach is not None and not 0 < self.reach < math.inf:
-            raise BadArgument(f"reach={self.reach} must be above 0 and finite; `only: none` stays")
-        if not 0 <= self.cost < math.inf:
-            raise BadArgument(f"cost={self.cost} must be at least 0 and finite")
 
     def for_category(self) -> bool:
         """Whether all that it says can be said of a category, which has no more or less."""
@@ -83,9 +83,9 @@ class TableThreat:
     def __post_init__(self) -> None:
         if all(move.only == "none" for move in self.columns.values()):
             raise BadArgument("columns must name at least one column that may move")
+        require.positive(budget=self.budget)
+        require.not_negative(share=self.share)
         costs = any(move.cost > 0 for move in self.columns.values())
-        if self.budget is not None and not 0 < self.budget < math.inf:
-            raise BadArgument(f"budget={self.budget} must be above 0 and finite")
         if costs and self.budget is None:
             raise BadArgument("a column has a `cost` and no `budget` is given: give the row one")
         if self.budget is not None and not costs:
@@ -126,7 +126,7 @@ class TableThreat:
         """The rows that may be chosen, in the model's own units.
 
         Raises `Incompatible` for a name that the data lack, for a declaration that does not fit
-        its column, and for a relation that no row within the declared ranges keeps.
+        its column, and for relations that no row within the declared ranges keeps.
         """
         return _Drawn(self, space).region().scaled(self.share)
 
@@ -274,8 +274,22 @@ class _Drawn:
                     row[self.entries.index(name)] = weight
                 rows.append(row)
                 bounds.append(bound)
+        self._keepable()
         none = torch.zeros(0, len(self.entries), dtype=torch.float64)
         return torch.stack(rows) if rows else none, torch.tensor(bounds, dtype=torch.float64)
+
+    def _keepable(self) -> None:
+        """Raises `Incompatible` for relations that no row within the declared ranges keeps
+        together."""
+        relations = self.threat.relations
+        found = contradictory(relations, *self.declared) if len(relations) > 1 else ()
+        if found:
+            named = [f"relations[{place}] ({relations[place].sentence()})" for place in found]
+            raise Incompatible(
+                f"no row within the declared ranges keeps {', '.join(named[:-1])} and {named[-1]} "
+                "together: mend or leave out one of them",
+                key=f"relations[{found[-1]}]",
+            )
 
     def _known_number(self, name: str, key: str) -> None:
         if name not in self.entries:

@@ -27,6 +27,10 @@ from nacre.core.random import digest
 from nacre.core.types import Batch, FeatureSpace
 from nacre.models.scoring import outputs_of
 
+IN_FILE = "in the file of the test rows, from 0"
+AS_GIVEN = "among the rows as they were handed in, from 0"
+"""What the numbers of rows count."""
+
 
 @dataclass(frozen=True, eq=False)
 class AdversarialBatch:
@@ -37,7 +41,7 @@ class AdversarialBatch:
     is its clean input. Each point lies within `threat` around its clean input.
     """
 
-    place: Tensor  # (R,) int64: the row's number among those to be attacked, from 0
+    place: Tensor  # (R,) int64: the row's number, from 0, as `row_numbers` says
     clean: Tensor  # (R, *shape) float32, in the model's scaled units
     attacked: Tensor  # (R, *shape) float32: at the smallest radius that broke the row
     label: Tensor  # (R,) int64 classes, or float32
@@ -57,6 +61,7 @@ class AdversarialBatch:
     width: int  # rows at a time: a row keeps its place among others, and so its rounding
     weights: str  # SHA-256 of the model's weights and buffers, in hex
     value: float  # the accuracy under attack that the finding reports
+    row_numbers: str  # what they count: `IN_FILE` or `AS_GIVEN`
 
     def __len__(self) -> int:
         return len(self.place)
@@ -80,6 +85,7 @@ class Reproduced:
     same_weights: bool  # whether the model is the one that was attacked
     outside: tuple[int, ...]  # places of rows whose point the threat does not allow
     changed: tuple[int, ...]  # places of rows that stood and fall, or fell and stand
+    row_numbers: str  # what the places count
 
     @property
     def holds(self) -> bool:
@@ -95,7 +101,9 @@ class Reproduced:
         if self.changed:
             same = "the same weights answer" if self.same_weights else "other weights answer"
             said.append(f"{same} {_listed(self.changed)} otherwise")
-        return "; ".join(said) or "every row is as reported"
+        if not said:
+            return "every row is as reported"
+        return f"{'; '.join(said)} (rows are numbered {self.row_numbers})"
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
@@ -104,6 +112,7 @@ class Reproduced:
             "reported": self.reported,
             "value": self.value,
             "same_weights": self.same_weights,
+            "row_numbers": self.row_numbers,
             "outside": list(self.outside),
             "changed": list(self.changed),
             "holds": self.holds,
@@ -132,6 +141,7 @@ def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
         same_weights=weights_digest(model) == batch.weights,
         outside=_numbers(batch.place[~region.contains(batch.attacked, batch.clean)]),
         changed=_numbers(batch.place[stood == broken]),
+        row_numbers=batch.row_numbers,
     )
 
 
@@ -186,6 +196,6 @@ def _numbers(places: Tensor) -> tuple[int, ...]:
 
 
 def _listed(rows: tuple[int, ...]) -> str:
-    """The first rows by number, from 0."""
+    """The first rows by number."""
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:5]))}{more}"

@@ -22,7 +22,7 @@ from nacre.adversarial_training.evaluation.access import Outputs
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
-from nacre.audit.model_security.batch import AdversarialBatch
+from nacre.audit.model_security.batch import AS_GIVEN, AdversarialBatch
 from nacre.core.errors import FileDamaged, RunError
 from nacre.core.files import load_tensors, read_json, tensors_to_bytes, write_bytes, write_json
 from nacre.core.theirs import cause
@@ -50,6 +50,7 @@ def save_batch(batch: AdversarialBatch, folder: Path, name: str) -> None:
         "tensors": {"file": f"{name}.safetensors", "sha256": hashlib.sha256(data).hexdigest()},
         "attacked_accuracy": batch.value,
         "rows": len(batch),
+        "row_numbers": batch.row_numbers,
         "model_sha256": batch.weights,
         "threat": _threat_facts(batch.threat),
         "towards": batch.towards,
@@ -137,6 +138,7 @@ def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adversaria
         width=int(facts["width"]),
         weights=str(facts["model_sha256"]),
         value=float(facts["attacked_accuracy"]),
+        row_numbers=str(facts.get("row_numbers", AS_GIVEN)),  # of before there was another count
     )
 
 

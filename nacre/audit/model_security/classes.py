@@ -99,7 +99,7 @@ def attack_classes(
         "stop": None
         if option.stop is None
         else {"interval": option.stop.interval, "early": len(tried) < len(rows)},
-        **_facts(found),
+        **_facts(found, search.batch.get("place", tried)),
         "signs": seen,
         "warnings": doubts(seen),
         "notes": [
@@ -202,7 +202,10 @@ def _black_box(stages: Cascade) -> frozenset[str]:
     return frozenset(stage.name for stage in each if stage.access is not WhiteBox)
 
 
-def _facts(found: RobustRows) -> dict[str, Any]:
+def _facts(
+    found: RobustRows,
+    place: Tensor,  # (R,) int64: the rows' numbers, for people
+) -> dict[str, Any]:
     """The stage table, what broke each row and when, and margins."""
     whole = found.whole
     stages: list[dict[str, Any]] = []
@@ -232,12 +235,12 @@ def _facts(found: RobustRows) -> dict[str, Any]:
         },
         "each": [
             {
-                "row": int(found.rows.place[i]),
+                "row": int(place[i]),
                 "share": float(found.broken_at[i]),
                 "stage": int(whole.by[i]),
                 "steps": int(whole.steps[i]),
             }
-            for i in sorted(broken.tolist(), key=lambda i: int(found.rows.place[i]))
+            for i in sorted(broken.tolist(), key=lambda i: int(place[i]))
         ],
     }
 

@@ -8,7 +8,13 @@ from torch import Tensor
 from nacre.adversarial_training.evaluation.cascade import STANDING, WRONG, Cascade
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.threats.options import ThreatOption
-from nacre.audit.model_security.batch import AdversarialBatch, PointsAsked, weights_digest
+from nacre.audit.model_security.batch import (
+    AS_GIVEN,
+    IN_FILE,
+    AdversarialBatch,
+    PointsAsked,
+    weights_digest,
+)
 from nacre.audit.model_security.classes import PORTION, ClassAttack
 from nacre.audit.model_security.search import AttackSearch
 from nacre.audit.target import Target
@@ -70,7 +76,8 @@ def _gathered(
         asked = PointsAsked(target.task, target.outputs, attacked, label, towards, width)
         answer, margin, _ = asked(target.model)
     return AdversarialBatch(
-        place=place,
+        place=found.batch.get("place", place),
+        row_numbers=IN_FILE if "place" in found.batch else AS_GIVEN,
         clean=clean,
         attacked=attacked,
         label=label,

@@ -99,6 +99,7 @@ class Documents:
     columns: dict[str, list[Any]]  # by role: text, prompt, completion, label, unit, party
     raw: RawTable  # of plain text the lines, whatever a document is
     notes: list[str] = field(default_factory=list[str])
+    places: Sequence[int] | None = None  # of these in the file, from 0; None: all of it is here
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -229,7 +230,7 @@ class _Reader:
             self._one_tag_a_word(columns["text"], columns["label"])
         places = [place for place, kept in enumerate(self._keep) if kept]
         kept = {role: [column[i] for i in places] for role, column in columns.items()}
-        return Documents(self._raw.file, option, kept, self._raw, self._notes)
+        return Documents(self._raw.file, option, kept, self._raw, self._notes, places)
 
     def _column(self, name: str, read: Callable[[object], Any]) -> list[Any]:
         """Each value as `read` gives it; those that it gives None for are judged."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from nacre.core import require
@@ -240,7 +241,8 @@ class _TextReading:
         features, label = self._encoded(found)
         if self.option.task in ("classification", "regression"):
             label = found.labels()
-        return Rows(features, label, found.group, found.party, found.content())
+        place = torch.arange(len(found)) if found.places is None else torch.tensor(found.places)
+        return Rows(features, label, found.group, found.party, found.content(), place)
 
     def canaries(self, seed: int) -> Rows | None:
         """The rows of the canaries that were put in; None without `data.canaries`."""

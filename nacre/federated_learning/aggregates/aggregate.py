@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from nacre.core import require
 from nacre.core.errors import PartyError
 from nacre.core.types import Tensors
 
@@ -133,3 +134,24 @@ class Aggregate(ABC):
                 f"with {at_fault(self.faults)} needs {self.least}; see that the parties run "
                 "and resume"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstFaults(Aggregate):
+    """A rule to which the number of parties at fault is declared."""
+
+    bad: int
+    """Parties at fault that are reckoned with."""
+
+    def __post_init__(self) -> None:
+        require.at_least(0, bad=self.bad)
+
+    @property
+    def faults(self) -> int:
+        """As declared."""
+        return self.bad
+
+    @property
+    def least(self) -> int:
+        """More than twice those at fault."""
+        return 2 * self.bad + 1

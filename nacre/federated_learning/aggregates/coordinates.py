@@ -12,11 +12,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from nacre.core import require
 from nacre.core.types import Tensors
 from nacre.federated_learning.aggregates.aggregate import (
     NOTHING_KNOWN,
-    Aggregate,
+    AgainstFaults,
     RoundFacts,
     at_fault,
 )
@@ -29,7 +28,7 @@ from nacre.federated_learning.aggregates.geometry import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Median(Aggregate):
+class Median(AgainstFaults):
     """Coordinate by coordinate the middle contribution of those who answered.
 
     As long as fewer than half of them lie, every coordinate stays within the range of the honest
@@ -41,19 +40,6 @@ class Median(Aggregate):
     kind: Literal["median"] = "median"
     bad: int = 0
     """Parties at fault that are reckoned with; the rule itself needs no number."""
-
-    def __post_init__(self) -> None:
-        require.at_least(0, bad=self.bad)
-
-    @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
-
-    @property
-    def least(self) -> int:
-        """More than twice those at fault."""
-        return 2 * self.bad + 1
 
     def total(
         self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN
@@ -80,7 +66,7 @@ class Median(Aggregate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrimmedMean(Aggregate):
+class TrimmedMean(AgainstFaults):
     """Coordinate by coordinate the mean of what is left without the largest and the smallest.
 
     Source: Yin et al. 2018, https://arxiv.org/abs/1803.01498, definition 2.
@@ -89,19 +75,6 @@ class TrimmedMean(Aggregate):
     kind: Literal["trimmed_mean"] = "trimmed_mean"
     bad: int
     """Parties at fault that are reckoned with: as many are left out at either end."""
-
-    def __post_init__(self) -> None:
-        require.at_least(0, bad=self.bad)
-
-    @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
-
-    @property
-    def least(self) -> int:
-        """One more than are left out."""
-        return 2 * self.bad + 1
 
     def total(
         self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN

@@ -16,7 +16,7 @@ from nacre.core import require
 from nacre.core.types import Tensors
 from nacre.federated_learning.aggregates.aggregate import (
     NOTHING_KNOWN,
-    Aggregate,
+    AgainstFaults,
     RoundFacts,
     at_fault,
 )
@@ -29,7 +29,7 @@ from nacre.federated_learning.aggregates.geometry import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeometricMedian(Aggregate):
+class GeometricMedian(AgainstFaults):
     """The point whose distances from all changes have the least sum (RFA).
 
     Found by Weiszfeld's iterations on weights of the contributions, which need their inner products
@@ -48,19 +48,9 @@ class GeometricMedian(Aggregate):
     """Of which as many are made as still move the weights."""
 
     def __post_init__(self) -> None:
-        require.at_least(0, bad=self.bad)
+        super().__post_init__()
         require.positive(smoothing=self.smoothing)
         require.at_least(1, iterations=self.iterations)
-
-    @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
-
-    @property
-    def least(self) -> int:
-        """More than twice those at fault."""
-        return 2 * self.bad + 1
 
     def total(
         self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN
@@ -114,7 +104,7 @@ _SETTLED = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Krum(Aggregate):
+class Krum(AgainstFaults):
     """The change that lies nearest to its n - f - 2 nearest others, by the sum of squares.
 
     Of several that tie it is the mean.
@@ -123,16 +113,6 @@ class Krum(Aggregate):
     """
 
     kind: Literal["krum"] = "krum"
-    bad: int
-    """Parties at fault that are reckoned with."""
-
-    def __post_init__(self) -> None:
-        require.at_least(0, bad=self.bad)
-
-    @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
 
     @property
     def least(self) -> int:
@@ -175,27 +155,19 @@ class Krum(Aggregate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiKrum(Aggregate):
+class MultiKrum(AgainstFaults):
     """The mean of the changes that lie nearest to their n - f - 2 nearest others.
 
     Source: Blanchard et al. 2017, https://arxiv.org/abs/1703.02757, section 5.
     """
 
     kind: Literal["multi_krum"] = "multi_krum"
-    bad: int
-    """Parties at fault that are reckoned with."""
     keep: int | None = None
     """Changes whose mean is taken; all but `bad` of those that came where none is given."""
 
     def __post_init__(self) -> None:
-        require.at_least(0, bad=self.bad)
-        if self.keep is not None:
-            require.at_least(1, keep=self.keep)
-
-    @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
+        super().__post_init__()
+        require.at_least(1, keep=self.keep)
 
     @property
     def least(self) -> int:

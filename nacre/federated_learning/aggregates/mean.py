@@ -14,7 +14,12 @@ from torch import Tensor
 
 from nacre.core import require
 from nacre.core.types import Tensors
-from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
+from nacre.federated_learning.aggregates.aggregate import (
+    NOTHING_KNOWN,
+    AgainstFaults,
+    Aggregate,
+    RoundFacts,
+)
 from nacre.federated_learning.aggregates.geometry import (
     each_name,
     saturated,
@@ -59,7 +64,7 @@ class MeanAggregate(Aggregate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormBound(Aggregate):
+class NormBound(AgainstFaults):
     """The mean of the changes, each scaled down to a declared norm where it is longer.
 
     One party moves the mean by at most `norm` over the expected number of parties, whatever it
@@ -77,13 +82,13 @@ class NormBound(Aggregate):
     """Parties at fault that are reckoned with."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require.positive(norm=self.norm)
-        require.at_least(0, bad=self.bad)
 
     @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
+    def least(self) -> int:
+        """One: it is defined whatever comes."""
+        return 1
 
     def total(
         self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN
@@ -109,7 +114,7 @@ class NormBound(Aggregate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CentredClipping(Aggregate):
+class CentredClipping(AgainstFaults):
     """The last direction, plus the mean of how the changes differ from it, each difference scaled
     down to a declared radius.
 
@@ -134,19 +139,8 @@ class CentredClipping(Aggregate):
     """Parties at fault that are reckoned with."""
 
     def __post_init__(self) -> None:
-        if self.radius is not None:
-            require.positive(radius=self.radius)
-        require.at_least(0, bad=self.bad)
-
-    @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
-
-    @property
-    def least(self) -> int:
-        """More than twice those at fault."""
-        return 2 * self.bad + 1
+        super().__post_init__()
+        require.positive(radius=self.radius)
 
     @property
     def centred(self) -> bool:

@@ -33,7 +33,37 @@ from nacre.federated_learning.aggregates.rules import RuleOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bucketing(Aggregate):
+class _InFront(Aggregate):
+    """What stands in front of a rule has the needs of that rule."""
+
+    before: RuleOption
+    """The rule that is given the means; its `bad` counts parties."""
+
+    def __post_init__(self) -> None:
+        if not self.before.robust:
+            raise BadArgument(
+                f"before: averages in front of the {self.before.kind} are withstood by nobody "
+                f"({self.kind}); name a robust rule, as `before: {{kind: geometric_median}}`"
+            )
+
+    @property
+    def faults(self) -> int:
+        """Those of the rule."""
+        return self.before.faults
+
+    @property
+    def centred(self) -> bool:
+        """As the rule."""
+        return self.before.centred
+
+    @property
+    def rooted(self) -> bool:
+        """As the rule."""
+        return self.before.rooted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucketing(_InFront):
     """The means of random buckets of contributions, in front of a rule.
 
     Honest means of `size` contributions spread by a factor 1 / √size less, and each party at fault
@@ -47,35 +77,18 @@ class Bucketing(Aggregate):
     kind: Literal["bucketing"] = "bucketing"
     size: int = 2
     """Contributions of a bucket; the last one has fewer where they do not divide."""
-    before: RuleOption
-    """The rule that is given the means; its `bad` counts parties."""
     seed: int = 0
     """Public: from which the buckets follow, with the round."""
 
     def __post_init__(self) -> None:
         require.at_least(2, size=self.size)
         require.at_least(0, seed=self.seed)
-        _require_robust(self.kind, self.before)
-
-    @property
-    def faults(self) -> int:
-        """Those of the rule."""
-        return self.before.faults
+        super().__post_init__()
 
     @property
     def least(self) -> int:
         """As many as give the rule as many means as it needs."""
         return self.size * (self.before.least - 1) + 1
-
-    @property
-    def centred(self) -> bool:
-        """As the rule."""
-        return self.before.centred
-
-    @property
-    def rooted(self) -> bool:
-        """As the rule."""
-        return self.before.rooted
 
     def total(
         self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN
@@ -112,7 +125,7 @@ class Bucketing(Aggregate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearestNeighbourMixing(Aggregate):
+class NearestNeighbourMixing(_InFront):
     """Each contribution replaced by the mean of its n - f nearest ones, in front of a rule.
 
     Itself is the nearest. A change at fault is averaged with honest ones, and honest ones become
@@ -126,7 +139,7 @@ class NearestNeighbourMixing(Aggregate):
     """The rule that is given the means; its `bad` is f."""
 
     def __post_init__(self) -> None:
-        _require_robust(self.kind, self.before)
+        super().__post_init__()
         if self.before.faults < 1:
             raise BadArgument(
                 f"before: {self.before.kind} declares no party at fault, so each change would be "
@@ -135,24 +148,9 @@ class NearestNeighbourMixing(Aggregate):
             )
 
     @property
-    def faults(self) -> int:
-        """Those of the rule."""
-        return self.before.faults
-
-    @property
     def least(self) -> int:
         """As the rule, and more than twice those at fault."""
         return max(self.before.least, 2 * self.faults + 1)
-
-    @property
-    def centred(self) -> bool:
-        """As the rule."""
-        return self.before.centred
-
-    @property
-    def rooted(self) -> bool:
-        """As the rule."""
-        return self.before.rooted
 
     def total(
         self, contributions: Sequence[Tensors], expected: float, known: RoundFacts = NOTHING_KNOWN
@@ -196,11 +194,3 @@ def _of_means(
     found = rule.total(means, float(len(means)), known)
     factor = torch.tensor([expected / len(means)], dtype=torch.float64)
     return weighted_sum([found], factor)
-
-
-def _require_robust(kind: str, rule: RuleOption) -> None:
-    if not rule.robust:
-        raise BadArgument(
-            f"before: averages in front of the {rule.kind} are withstood by nobody ({kind}); name "
-            "a robust rule, as `before: {kind: geometric_median}`"
-        )

@@ -11,9 +11,8 @@ from typing import Literal
 
 import torch
 
-from nacre.core import require
 from nacre.core.types import Tensors
-from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, Aggregate, RoundFacts
+from nacre.federated_learning.aggregates.aggregate import NOTHING_KNOWN, AgainstFaults, RoundFacts
 from nacre.federated_learning.aggregates.geometry import (
     products_with,
     squared_lengths,
@@ -22,7 +21,7 @@ from nacre.federated_learning.aggregates.geometry import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class FLTrust(Aggregate):
+class FLTrust(AgainstFaults):
     """The changes, each as long as the server's own on the public rows, weighted by how far they
     point the same way.
 
@@ -38,13 +37,10 @@ class FLTrust(Aggregate):
     bad: int = 0
     """Parties at fault that are reckoned with; the rule itself needs no number."""
 
-    def __post_init__(self) -> None:
-        require.at_least(0, bad=self.bad)
-
     @property
-    def faults(self) -> int:
-        """As declared."""
-        return self.bad
+    def least(self) -> int:
+        """One: it is defined whatever comes."""
+        return 1
 
     @property
     def rooted(self) -> bool:

@@ -179,8 +179,9 @@ _STAGES = {
     "(Croce & Hein 2020)",
     "APGD-PMA": "PMA is the margin between the probabilities of the best wrong and the right class",
     "APGD-CE": "CE is the cross-entropy",
-    "APGD-DLR": "DLR is a ratio of score differences, so scores of another scale give the same; it "
-    "is climbed towards the likeliest wrong class, the second likeliest, …",
+    "APGD-DLR": "DLR is a ratio of score differences, so scores of another scale give the same",
+    "APGD-DLR towards": "how likely a wrong class is goes by its score at the clean row, so it is "
+    "another class from row to row",
     "constrained APGD": "constrained APGD climbs by the gradient and repairs each point onto what "
     "is declared of the columns before it is tried",
     "Square": "Square uses no gradient: it changes patches at random and keeps what lowers the "

@@ -95,8 +95,9 @@ class Policy:
     """When it answers; at any time without."""
 
     def __post_init__(self) -> None:
-        require.at_least(1, minimum_cohort=self.minimum_cohort)
         require.positive(minimum_cohort=self.minimum_cohort)
+        if self.minimum_cohort < 1:
+            raise BadArgument(f"minimum_cohort={self.minimum_cohort} must be at least 1")
         if not self.recipes:
             raise BadArgument("recipes must name at least one digest: nothing is allowed otherwise")
         for unit in self.units:

@@ -60,11 +60,18 @@ class AutoPGD:
 
     @property
     def name(self) -> str:
-        """APGD with its loss, and the rank of the class that it climbs towards."""
+        """APGD with its loss and, with `rank`, which class of each row it climbs towards.
+
+        >>> AutoPGD(loss="logit_ratio", rank=2).name
+        'APGD-DLR towards the 2nd likeliest wrong class'
+        """
         short = {"cross_entropy": "CE", "logit_ratio": "DLR", "probability_margin": "PMA"}
         name = f"APGD-{short.get(self.loss, self.loss)}"
         name += f", start {self.start}" if self.start else ""
-        return name if self.rank is None else f"{name} towards class {self.rank}"
+        if self.rank is None:
+            return name
+        which = "" if self.rank == 1 else f"{_ordinal(self.rank)} "
+        return f"{name} towards the {which}likeliest wrong class"
 
     def begin(self, target: WhiteBox, region: Region, rows: Inputs, source: Source) -> RowState:
         """A start on the surface of the ball, as the paper's code has it."""
@@ -179,6 +186,12 @@ def _missing(steps: int, way: float) -> Tensor:
         if place >= EARLIEST:
             allowed[place] = (1 - way) ** (twentieth / 4)
     return allowed
+
+
+def _ordinal(number: int) -> str:
+    """2nd, 3rd, 4th, …, 21st."""
+    teens = number // 10 % 10 == 1
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def _ranked(scores: Tensor, label: Tensor, rank: int) -> Tensor:
