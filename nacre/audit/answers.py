@@ -1,11 +1,15 @@
 """What a finished model answers, as an auditor reads it: in evaluation mode, nothing moved."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.evaluation.access import Predict
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Task
@@ -13,6 +17,7 @@ from nacre.core.rows import select
 from nacre.core.theirs import foreign_cause
 from nacre.core.types import Batch
 from nacre.models.scoring import outputs_of, scored
+from nacre.models.stock.transformer import Transformer
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
 
@@ -31,6 +36,22 @@ def answers(
     """The model's outputs, without dropout."""
     with evaluating(model):
         return outputs_of(model, task, features)
+
+
+def row_outputs(model: nn.Module, task: Task) -> Predict:
+    """(R, *shape) -> outputs of the model in its present mode, as an attack asks for them.
+
+    A stock transformer of tokens is asked for as many places as the longest of the rows has: it
+    masks what pads a row, so that its answers do not depend on it."""
+    if not (isinstance(model, Transformer) and model.tokens is not None):
+        return lambda x: task.predict(model, x)
+
+    def outputs(x: Tensor) -> Tensor:
+        used = (x >= 0).any(0).nonzero()
+        longest = max(1, int(used.max()) + 1) if len(used) else 1
+        return task.predict(model, x[:, :longest])
+
+    return outputs
 
 
 def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:

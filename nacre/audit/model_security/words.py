@@ -12,18 +12,18 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import Predict, QueryCounts, ScoreOnly, Scorer
+from nacre.adversarial_training.evaluation.access import QueryCounts, ScoreOnly, Scorer
 from nacre.adversarial_training.evaluation.cascade import WRONG, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.text.table import token_table
 from nacre.adversarial_training.text.word_search import WordSearch
 from nacre.adversarial_training.text.words import Substitutions, TokenKinds, Words
 from nacre.audit.model_security.curve import AttackShown, RobustRows, confirmed
+from nacre.audit.model_security.facts import TextPart
 from nacre.audit.model_security.signs import PROBES, Probed, Sign
 from nacre.audit.target import Target, TokenText
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.random import Source
-from nacre.models.stock.transformer import Transformer
 
 ROWS = 64
 """The most rows that a probe of words looks at."""
@@ -80,19 +80,6 @@ class WordBudgets:
         return confirmed(robust, scorer, self.cascade.width)
 
 
-def predict_words(target: Target) -> Predict:
-    """(R, T) tokens -> scores. A stock transformer is asked for as many places as the longest of
-    the rows has: it masks what pads a row, so that its answers do not depend on it."""
-    cut = isinstance(target.model, Transformer)
-
-    def predict(x: Tensor) -> Tensor:
-        used = (x >= 0).any(0).nonzero()
-        longest = max(1, int(used.max()) + 1) if len(used) else 1
-        return target.task.predict(target.model, x[:, :longest] if cut else x)
-
-    return predict
-
-
 def substitutions(target: Target, threat: Words, rows: Inputs) -> Substitutions:
     """What may replace the words of these rows, by the model's own embeddings."""
     if target.text is None:
@@ -109,12 +96,12 @@ def substitutions(target: Target, threat: Words, rows: Inputs) -> Substitutions:
     return threat.region(token_table(target.model).weight, kinds, rows.clean)
 
 
-def text_changes(text: TokenText, clean: Tensor, moved: Tensor) -> list[dict[str, str | None]]:
+def text_changes(text: TokenText, clean: Tensor, moved: Tensor) -> list[TextPart]:
     """(T,) twice -> the text in its order: `text`, and what now stands there or None, where a
     changed word is by itself."""
     real = clean >= 0
     before, after = clean[real].tolist(), moved[real].tolist()
-    found: list[dict[str, str | None]] = []
+    found: list[TextPart] = []
     for same, group in groupby(zip(before, after, strict=True), lambda pair: pair[0] == pair[1]):
         pairs = list(group)
         if same:
