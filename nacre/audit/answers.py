@@ -20,6 +20,7 @@ from nacre.models.scoring import outputs_of, scored
 from nacre.models.stock.transformer import Transformer
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
+_ALIKE = 8  # tokens by which rows that are asked together differ in length
 
 
 def existing(batch: Batch) -> Batch:
@@ -41,15 +42,23 @@ def answers(
 def row_outputs(model: nn.Module, task: Task) -> Predict:
     """(R, *shape) -> outputs of the model in its present mode, as an attack asks for them.
 
-    A stock transformer of tokens is asked for as many places as the longest of the rows has: it
-    masks what pads a row, so that its answers do not depend on it."""
+    A stock transformer of tokens is asked about rows of about the same length together, for as
+    many places as the longest of them has: it masks what pads a row, so that its answers do not
+    depend on it, and every place costs a row the same.
+    """
     if not (isinstance(model, Transformer) and model.tokens is not None):
         return lambda x: task.predict(model, x)
 
     def outputs(x: Tensor) -> Tensor:
-        used = (x >= 0).any(0).nonzero()
-        longest = max(1, int(used.max()) + 1) if len(used) else 1
-        return task.predict(model, x[:, :longest])
+        if not len(x):  # which some transformers cannot read
+            return task.predict(model, x.new_full((1, 1), -1))[:0]
+        length = ((x >= 0) * torch.arange(1, x.shape[1] + 1)).amax(1).clamp(min=1)
+        order = length.argsort(stable=True)
+        found: list[Tensor] = []
+        steps = (length[order] - 1) // _ALIKE
+        for part in order.split(steps.unique_consecutive(return_counts=True)[1].tolist()):
+            found.append(task.predict(model, x[part, : int(length[part[-1]])]))
+        return torch.cat(found)[order.argsort()]
 
     return outputs
 

@@ -1,4 +1,4 @@
-"""The adversarial batch of texts: its figures, its budget and its candidates follow from the files."""
+"""The adversarial batch of texts: its figures, budget and candidates follow from the files."""
 
 import hashlib
 import json

@@ -74,7 +74,7 @@ def attack_classes(
         rows = rows.take(source.child("order").stream().permutation(len(rows)))
         if isinstance(ball, Words):
             words = substitutions(target, ball, rows)
-            radii = WordBudgets(word_cascade(option.effort), words, shares)
+            radii = WordBudgets(word_cascade(option.effort, rows.clean.shape[1]), words, shares)
         else:
             words = None
             stages = (

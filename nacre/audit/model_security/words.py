@@ -106,11 +106,11 @@ def text_changes(text: TokenText, clean: Tensor, moved: Tensor) -> list[TextPart
         pairs = list(group)
         if same:
             said = text.decode([token for token, _ in pairs]).strip()
-            found += [{"text": said, "now": None}] if said else []
+            found += [TextPart(text=said, now=None)] if said else []
         else:
             for one, other in pairs:
                 now = text.decode([other]).strip()
-                found.append({"text": text.decode([one]).strip(), "now": now})
+                found.append(TextPart(text=text.decode([one]).strip(), now=now))
     return found
 
 
@@ -174,11 +174,13 @@ def _anything(probed: Probed) -> Sign:
     words = region.vocabulary.words(rows.clean)
     if probed.found.rows.towards is not None or not len(rows):
         return {"warning": None, "rows": 0, "tried": 0}
-    target, stands = ScoreOnly(probed.scorer), torch.ones(len(rows), dtype=torch.bool)
+    target, left = ScoreOnly(probed.scorer), torch.arange(len(rows))
     donors, chances = probed.right, probed.source.child("anything").stream()
     for number, lots in enumerate(chances.uniform(ANYTHING, len(rows), len(donors))):
+        if not len(left):
+            break  # a row that has lost its answer has said what it can
         x = rows.clean.clone()
-        for row in range(len(rows)):
+        for row in left.tolist():
             other = torch.where(donors.label != rows.label[row], lots[row], -1.0)
             if not bool((other > 0).any()):
                 continue
@@ -187,8 +189,8 @@ def _anything(probed: Probed) -> Sign:
             count = int(words[row].sum())
             if len(given):
                 x[row, words[row]] = given.roll(number).repeat(count // len(given) + 1)[:count]
-        stands &= ~rows.broken(target.scores(x))
-    kept = int(stands.sum())
+        left = left[~rows.take(left).broken(target.scores(x[left]))]
+    kept = len(left)
     said = (
         f"{kept} of {len(rows)} rows keep their answer with the words of texts of other classes in "
         "place of their own: the model does not answer by the words"
