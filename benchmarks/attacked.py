@@ -49,4 +49,18 @@ ATTACKED = [
         "_PRIVATE = 0o644",
         "tests/audit/test_batch.py",
     ),
+    Fault(
+        "audit: candidates of words are believed as the file has them",
+        "audit/model_security/batch.py",
+        "        other_candidates=_other_candidates(batch, model) if same else (),",
+        "        other_candidates=(),",
+        "tests/audit/test_text_batch.py"
+        "::test_candidates_that_are_not_the_models_own_are_named",
+    ),
+    Fault(
+        "audit: texts are answered in the order of their lengths", "audit/answers.py",
+        "        return torch.cat(found)[order.argsort()]",
+        "        return torch.cat(found)",
+        "tests/audit/test_row_outputs.py",
+    ),
 ]  # fmt: skip

@@ -1,11 +1,15 @@
 """What a finished model answers, as an auditor reads it: in evaluation mode, nothing moved."""
 
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
 from nacre.adversarial_training.attacks.ascent import evaluating
+from nacre.adversarial_training.evaluation.access import Predict
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.core.errors import Incompatible
 from nacre.core.parts import Task
@@ -13,8 +17,10 @@ from nacre.core.rows import select
 from nacre.core.theirs import foreign_cause
 from nacre.core.types import Batch
 from nacre.models.scoring import outputs_of, scored
+from nacre.models.stock.transformer import Transformer
 
 CHUNK = 1024  # rows at a time: bounds the memory of activations
+_ALIKE = 8  # tokens by which rows that are asked together differ in length
 
 
 def existing(batch: Batch) -> Batch:
@@ -31,6 +37,30 @@ def answers(
     """The model's outputs, without dropout."""
     with evaluating(model):
         return outputs_of(model, task, features)
+
+
+def row_outputs(model: nn.Module, task: Task) -> Predict:
+    """(R, *shape) -> outputs of the model in its present mode, as an attack asks for them.
+
+    A stock transformer of tokens is asked about rows of about the same length together, for as
+    many places as the longest of them has: it masks what pads a row, so that its answers do not
+    depend on it, and every place costs a row the same.
+    """
+    if not (isinstance(model, Transformer) and model.tokens is not None):
+        return lambda x: task.predict(model, x)
+
+    def outputs(x: Tensor) -> Tensor:
+        if not len(x):  # which some transformers cannot read
+            return task.predict(model, x.new_full((1, 1), -1))[:0]
+        length = ((x >= 0) * torch.arange(1, x.shape[1] + 1)).amax(1).clamp(min=1)
+        order = length.argsort(stable=True)
+        found: list[Tensor] = []
+        steps = (length[order] - 1) // _ALIKE
+        for part in order.split(steps.unique_consecutive(return_counts=True)[1].tolist()):
+            found.append(task.predict(model, x[part, : int(length[part[-1]])]))
+        return torch.cat(found)[order.argsort()]
+
+    return outputs
 
 
 def row_losses(model: nn.Module, task: Task, batch: Batch) -> Tensor:

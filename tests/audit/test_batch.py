@@ -147,7 +147,7 @@ def test_files_that_do_not_belong_together(folder):
     facts = json.loads(Path("attack/batch.json").read_text())
     save_batch(batch, Path("attack"), "batch")
     for wrong in (
-        {"format": 2}, {"rows": 7}, {"task": "causal_lm"}, {"outputs": "words"},
+        {"format": 3}, {"rows": 7}, {"task": "causal_lm"}, {"outputs": "words"},
         {"threat": {"kind": "linf", "radius": -1}}, {"threat": {"kind": "sphere"}}, {"names": 3},
     ):  # fmt: skip
         right = json.loads(Path("attack/batch.json").read_text())
@@ -164,6 +164,16 @@ def test_files_that_do_not_belong_together(folder):
     shutil.rmtree("attack")
     with pytest.raises(RunError, match="holds no adversarial batch"):
         load_batch(Path("attack"), "batch")
+
+
+def test_files_of_format_1_are_read(folder):
+    finding = attacked(folder)
+    facts = json.loads(Path("attack/batch.json").read_text())
+    assert facts["format"] == 2
+    write_json(Path("attack/batch.json"), {**facts, "format": 1})
+    code, run = nacre("audit", "--model", f"{folder}:bare", "--rescore", "--json")
+    assert code == 0, run.output
+    assert json.loads(run.stdout)["rescored"]["batch"]["value"] == finding["value"]
 
 
 def kept(target, option):

@@ -8,7 +8,7 @@ from torch import nn
 
 from nacre.adversarial_training import Words
 from nacre.audit.model_security.evasion import evasion
-from nacre.audit.model_security.words import text_changes
+from nacre.audit.model_security.words import ANYTHING, WORD_PROBES, text_changes
 from nacre.audit.target import Target, TokenText
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.random import Source
@@ -146,6 +146,27 @@ def test_a_model_that_does_not_read_the_words_is_found_out():
     assert any("does not answer by the words" in text for text in found.details["warnings"])
     healthy = _evasion(_target())
     assert not any("does not answer" in text for text in healthy.details["warnings"])
+
+
+def test_a_row_that_lost_its_answer_is_asked_with_no_more_words(monkeypatch):
+    spent = []
+
+    def counted(probed, probe=WORD_PROBES["unbounded_words"]):
+        before = probed.scorer.queries.forwards
+        sign = probe(probed)
+        spent.append((probed.scorer.queries.forwards - before, sign["rows"], sign["tried"]))
+        return sign
+
+    monkeypatch.setitem(WORD_PROBES, "unbounded_words", counted)
+    model = Deaf()
+    target = _target(model)
+    label = model(target.test["features"]).argmax(1)
+    _evasion(replace(target, test={**target.test, "label": label}))
+    _evasion(_target())
+    (all_asked, kept, tried), (some_asked, few, others) = spent
+    assert all_asked == ANYTHING * tried and kept == tried
+    assert few < others
+    assert others + (ANYTHING - 1) * few <= some_asked <= ANYTHING * others - (others - few)
 
 
 def test_private_texts_are_not_shown():

@@ -1,12 +1,15 @@
 """Words of whole runs replaced, by `nacre run` and `nacre audit`: what is found, shown and kept."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from nacre.audit.bounds import clopper_pearson
+from nacre.audit.model_security.batch import IN_FILE, reproduced
+from nacre.audit.model_security.batch_file import load_batch, save_batch
 from nacre.audit.run import audit_run
 from nacre.cli.main import cli
 from nacre.core.errors import Incompatible, RecipeError
@@ -137,6 +140,33 @@ def test_an_audit_of_the_run_finds_the_same_and_leaves_its_model(place):
     assert (run / "findings.json").read_text() == first
     after, _ = load_tensors(run / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard"])
+def test_the_batch_of_a_run_gives_its_figure_and_tells_a_forged_point(place, effort):
+    run = _run(place, audit=[{**EVASION, "effort": effort}])
+    found, kept = _finding(run / "findings.json"), run / "local" / "attacks"
+    said = json.loads(_nacre("audit", run, "--rescore", "--json"))["rescored"]["the-model-1"]
+    assert said == {
+        "rows": found["details"]["rows_tested"], "reported": found["value"],
+        "value": found["value"], "same_weights": True, "row_numbers": IN_FILE,
+        "outside": [], "changed": [],
+        "other_candidates": [], "holds": True,
+    }  # fmt: skip
+    assert {file.stat().st_mode & 0o777 for file in kept.iterdir()} == {0o600}
+    facts = json.loads((kept / "the-model-1.json").read_text())
+    told = {json.dumps(row["words"]) for row in facts["broken"]}
+    assert {json.dumps(text["words"]) for text in found["details"]["texts"]} <= told
+    batch = load_batch(kept, "the-model-1")
+    assert reproduced(batch, load(run)).value == found["value"]
+    broken = int((batch.stage >= 0).nonzero()[0])
+    attacked = batch.attacked.clone()
+    attacked[broken] = torch.where(attacked[broken] >= 0, attacked[broken, 1], -1)
+    save_batch(replace(batch, attacked=attacked), kept, "the-model-1")
+    again = CliRunner().invoke(cli, ["audit", str(run), "--rescore"])
+    assert again.exit_code == 1, again.output
+    row = int(batch.place[broken])
+    assert f"the threat does not allow the points of row {row}" in again.output.replace("\n", " ")
 
 
 def test_private_texts_are_nowhere_outside_the_local_folder(place):

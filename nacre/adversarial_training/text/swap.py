@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
+from nacre.adversarial_training.evaluation.access import AccessType, RememberedScores, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import LOSSES
 from nacre.adversarial_training.evaluation.stage import Tried
@@ -28,7 +28,7 @@ class WordSwap:
     is measured by leaving it out, which is no row that the threat allows.
     """
 
-    access: ClassVar[AccessType] = ScoreOnly
+    access: ClassVar[AccessType] = RememberedScores
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
+from nacre.adversarial_training.evaluation.access import AccessType, RememberedScores, ScoreOnly
 from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
@@ -31,11 +31,11 @@ class WordSearch:
     """
 
     queries: int = 100
-    """Rows that it may ask for each."""
+    """Rows that it may ask for each; one that it asks again counts again, and takes no pass."""
     start: int = 0
     """Which of several searches it is: each draws other words."""
 
-    access: ClassVar[AccessType] = ScoreOnly
+    access: ClassVar[AccessType] = RememberedScores
 
     @property
     def name(self) -> str:

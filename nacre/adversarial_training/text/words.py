@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from nacre.core.errors import Incompatible
 _MARKS = ("\u0120", "\u2581")  # what byte-level BPE and SentencePiece put before a word
 _PIECE = "##"  # what WordPiece puts before a piece that continues a word
 _AT_ONCE = 512  # tokens whose neighbours are looked for together, to bound memory
+_ROUNDING = 1e-5  # of a cosine: what adding it up in another order may change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +74,47 @@ class Words:
     ) -> Substitutions:
         """What may replace each token of these rows. Raises `Incompatible` where the table and the
         vocabulary have other sizes."""
-        if len(weights) < len(vocabulary.whole):
-            raise Incompatible(
-                f"the table has {len(weights)} embeddings for {len(vocabulary.whole)} tokens"
-            )
+        near = torch.full((len(vocabulary.whole), self.candidates), -1, dtype=torch.int64)
+        for some, cosine in self._cosines(weights, vocabulary, features):
+            top = cosine.topk(min(self.candidates, cosine.shape[1]), dim=1)
+            found = torch.where(top.values >= self.similarity, top.indices, -1)
+            near[some, : found.shape[1]] = found
+        return Substitutions(near, vocabulary, self.share)
+
+    def unlike(
+        self,
+        found: Substitutions,
+        weights: Tensor,  # (V, D): the model's table of embeddings
+        features: Tensor,  # (R, T) int64
+    ) -> Tensor:
+        """(K,) int64: the tokens of these rows whose candidates are not those of `region`. Words
+        whose cosines differ by rounding alone may stand for each other: another machine, or other
+        rows beside these, may order them otherwise. Raises as `region` does."""
+        wrong = [torch.zeros(0, dtype=torch.int64)]
+        for some, cosine in self._cosines(weights, found.vocabulary, features):
+            near, floor = found.near[some], torch.tensor(self.similarity)
+            best = torch.full(near.shape, self.similarity)
+            count = min(near.shape[1], cosine.shape[1])
+            best[:, :count] = cosine.topk(count, dim=1).values.maximum(floor)
+            given = torch.where(near >= 0, cosine.gather(1, near.clamp(min=0)), floor)
+            wrong.append(some[((given - best).abs() > _ROUNDING).any(1)])
+        return torch.cat(wrong)
+
+    def _cosines(
+        self, weights: Tensor, vocabulary: TokenKinds, features: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(S,) some words of these rows and (S, V) their cosines with every token of the
+        vocabulary, minus infinity for what may not replace them."""
         known = len(vocabulary.whole)
-        near = torch.full((known, self.candidates), -1, dtype=torch.int64)
+        if len(weights) < known:
+            raise Incompatible(f"the table has {len(weights)} embeddings for {known} tokens")
         unit = functional.normalize(weights.detach()[:known].float(), dim=1)
         asked = features[(features >= 0) & (features < known)].unique()
         for some in asked[vocabulary.whole[asked]].split(_AT_ONCE):
             cosine = unit[some] @ unit.T
             cosine[:, ~vocabulary.whole] = -torch.inf
             cosine[torch.arange(len(some)), some] = -torch.inf
-            top = cosine.topk(min(self.candidates, known), dim=1)
-            found = torch.where(top.values >= self.similarity, top.indices, -1)
-            near[some, : found.shape[1]] = found
-        return Substitutions(near, vocabulary, self.share)
+            yield some, cosine
 
 
 @dataclass(frozen=True, eq=False)

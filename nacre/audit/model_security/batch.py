@@ -1,7 +1,7 @@
 """The rows of an evasion with the points that broke them: the evidence behind its figures.
 
 An `AdversarialBatch` needs no file of rows and no recipe to be scored again: it holds the points,
-what the inputs mean and how far each could move.
+what the inputs mean and how far each could move; of texts, what could stand for which token.
 """
 
 # Parts of torch are untyped.
@@ -9,6 +9,7 @@ what the inputs mean and how far each could move.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,13 @@ from nacre.adversarial_training.evaluation.access import Outputs, Scorer
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.losses import score_margin
 from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.adversarial_training.text.table import token_table
+from nacre.adversarial_training.text.words import Substitutions, Words
 from nacre.adversarial_training.threats.options import ThreatOption
-from nacre.audit.answers import require_reads
-from nacre.core.errors import Incompatible
+from nacre.adversarial_training.threats.region import Region
+from nacre.audit.answers import require_reads, row_outputs
+from nacre.audit.model_security.facts import TextPart
+from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.parts import Task
 from nacre.core.random import digest
 from nacre.core.types import Batch, FeatureSpace
@@ -42,8 +47,8 @@ class AdversarialBatch:
     """
 
     place: Tensor  # (R,) int64: the row's number, from 0, as `row_numbers` says
-    clean: Tensor  # (R, *shape) float32, in the model's scaled units
-    attacked: Tensor  # (R, *shape) float32: at the smallest radius that broke the row
+    clean: Tensor  # (R, *shape) float32, in the model's scaled units; of texts int64 tokens
+    attacked: Tensor  # (R, *shape): at the smallest radius that broke the row
     label: Tensor  # (R,) int64 classes, or float32
     answer: Tensor  # (R,) int64 or float32: the answer of the model at `attacked`
     share: Tensor  # (R,) float64 of the radius; 0 wrong from the start, inf standing
@@ -53,7 +58,7 @@ class AdversarialBatch:
     # of a number
     stages: tuple[str, ...]
     space: FeatureSpace
-    threat: ThreatOption
+    threat: ThreatOption | Words
     task: Task
     outputs: Outputs
     towards: int | None  # the class that the attacker wanted; None: any wrong one
@@ -62,6 +67,8 @@ class AdversarialBatch:
     weights: str  # SHA-256 of the model's weights and buffers, in hex
     value: float  # the accuracy under attack that the finding reports
     row_numbers: str  # what they count: `IN_FILE` or `AS_GIVEN`
+    words: Substitutions | None = None  # of texts: what could stand for what, as it was found
+    texts: tuple[Sequence[TextPart], ...] = ()  # of texts, a row each: how it reads, if broken
 
     def __len__(self) -> int:
         return len(self.place)
@@ -69,6 +76,14 @@ class AdversarialBatch:
     def rows(self) -> Batch:
         """The attacked rows with their labels."""
         return {"features": self.attacked, "label": self.label, "unit": self.place}
+
+    def region(self) -> Region | Substitutions:
+        """The points that the attacker could choose."""
+        if self.words is not None:
+            return self.words
+        if isinstance(self.threat, Words):
+            raise BadArgument("a batch of texts needs `words`: what could stand for what")
+        return self.threat.region(self.space)
 
     def attacked_raw(self) -> Tensor:
         """(R, *shape) float64: the attacked rows in the features' own units."""
@@ -86,21 +101,30 @@ class Reproduced:
     outside: tuple[int, ...]  # places of rows whose point the threat does not allow
     changed: tuple[int, ...]  # places of rows that stood and fall, or fell and stand
     row_numbers: str  # what the places count
+    other_candidates: tuple[int, ...] = ()
+    """Of texts under the same weights: tokens whose candidates are not those that the model's own
+    embeddings give."""
 
     @property
     def holds(self) -> bool:
-        """Whether the report is borne out: the rows that stand are those that stood, and no point
-        lies outside the threat. Of another model's weights the figures may differ."""
-        return not self.outside and not (self.changed and self.same_weights)
+        """Whether the report is borne out: the rows that stand are those that stood, no point lies
+        outside the threat, and the candidates of words are the model's own. Of another model's
+        weights the figures and the candidates may differ."""
+        allowed = not self.outside and not self.other_candidates
+        return allowed and not (self.changed and self.same_weights)
 
     def sentence(self) -> str:
         """What is wrong where it does not hold, with row numbers."""
         said: list[str] = []
         if self.outside:
-            said.append(f"the threat does not allow the points of {_listed(self.outside)}")
+            said.append(f"the threat does not allow the points of {_listed(self.outside, 'row')}")
+        if self.other_candidates:
+            tokens = _listed(self.other_candidates, "token")
+            said.append(f"the words that may replace {tokens} are not those that lie nearest in "
+                        "the model's own embeddings")  # fmt: skip
         if self.changed:
             same = "the same weights answer" if self.same_weights else "other weights answer"
-            said.append(f"{same} {_listed(self.changed)} otherwise")
+            said.append(f"{same} {_listed(self.changed, 'row')} otherwise")
         if not said:
             return "every row is as reported"
         return f"{'; '.join(said)} (rows are numbered {self.row_numbers})"
@@ -115,12 +139,14 @@ class Reproduced:
             "row_numbers": self.row_numbers,
             "outside": list(self.outside),
             "changed": list(self.changed),
+            "other_candidates": list(self.other_candidates),
             "holds": self.holds,
         }
 
 
 def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
-    """Scores the batch again: how many rows stand, and whether the threat allows each point.
+    """Scores the batch again: how many rows stand, and whether the threat allows each point; of
+    texts under the same weights also whether the candidates of words are those of the model.
 
     The same weights give the same answers, bit for bit, on the same machine; elsewhere a row whose
     margin is a few roundings wide may change. The model is left as it was. Raises `Incompatible`
@@ -132,17 +158,25 @@ def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
     require_reads(model, batch.attacked)
     with untouched(model):
         _, _, broken = asked(model)
-    region = batch.threat.region(batch.space)
-    stood = batch.share.isinf()
+    inside = batch.region().contains(batch.attacked, batch.clean)
+    same = weights_digest(model) == batch.weights
     return Reproduced(
         rows=len(batch),
         reported=batch.value,
         value=float((~broken).double().mean()),
-        same_weights=weights_digest(model) == batch.weights,
-        outside=_numbers(batch.place[~region.contains(batch.attacked, batch.clean)]),
-        changed=_numbers(batch.place[stood == broken]),
+        same_weights=same,
+        outside=_numbers(batch.place[~inside]),
+        changed=_numbers(batch.place[batch.share.isinf() == broken]),
         row_numbers=batch.row_numbers,
+        other_candidates=_other_candidates(batch, model) if same else (),
     )
+
+
+def _other_candidates(batch: AdversarialBatch, model: nn.Module) -> tuple[int, ...]:
+    if batch.words is None or not isinstance(batch.threat, Words):
+        return ()
+    table = token_table(model).weight
+    return _numbers(batch.threat.unlike(batch.words, table, batch.clean))
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -172,7 +206,7 @@ class PointsAsked:
         return answers, (answers - self.label).abs(), ~right
 
     def _classes(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        scorer = Scorer(lambda x: self.task.predict(model, x), self.outputs)
+        scorer = Scorer(row_outputs(model, self.task), self.outputs)
         answers: list[Tensor] = []
         margins: list[Tensor] = []
         broken: list[Tensor] = []
@@ -191,11 +225,11 @@ class PointsAsked:
         return torch.cat(answers), torch.cat(margins), torch.cat(broken)
 
 
-def _numbers(places: Tensor) -> tuple[int, ...]:
-    return tuple(sorted(int(place) for place in places))
+def _numbers(found: Tensor) -> tuple[int, ...]:
+    return tuple(sorted(int(number) for number in found))
 
 
-def _listed(rows: tuple[int, ...]) -> str:
-    """The first rows by number."""
-    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:5]))}{more}"
+def _listed(numbers: tuple[int, ...], kind: str) -> str:
+    """The first rows or tokens by number."""
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"{kind}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}{more}"

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import Outputs
+from nacre.adversarial_training.text.words import Substitutions, TokenKinds, Words
 from nacre.adversarial_training.threats.ball import Ball
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.model_security.batch import AS_GIVEN, AdversarialBatch
+from nacre.audit.model_security.facts import TextPart
 from nacre.core.errors import FileDamaged, RunError
 from nacre.core.files import load_tensors, read_json, tensors_to_bytes, write_bytes, write_json
 from nacre.core.theirs import cause
@@ -30,20 +33,27 @@ from nacre.core.types import FeatureSpace
 from nacre.models.tasks import Regression, task_for
 from nacre.recipe.options import validator
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is written. 1, which had no texts, is read too."""
 
+_READ = (1, 2)
 _PRIVATE = 0o600
 _ROWS = ("place", "clean", "attacked", "label", "answer", "share", "stage", "step", "margin")
 _SPACE = ("scale", "offset", "low", "high", "least", "most")
+_WORDS = ("token", "near", "kind")
+_WORD, _CONTINUES = 1, 2  # kinds of tokens; 0 is any other
 
 
 def save_batch(batch: AdversarialBatch, folder: Path, name: str) -> None:
     """Writes NAME.safetensors, then NAME.json, which names the digest of the first: each is whole
     or absent, and a pair that does not belong together is refused by `load_batch`."""
     tensors = {key: getattr(batch, key) for key in _ROWS}
-    tensors |= {f"space.{key}": getattr(batch.space, key) for key in _SPACE}
-    if _has_units(batch.space):
-        tensors["attacked_raw"] = batch.attacked_raw()
+    if batch.words is not None:
+        tensors |= _compact(batch.words, batch.clean)
+    else:
+        tensors |= {f"space.{key}": getattr(batch.space, key) for key in _SPACE}
+        if _has_units(batch.space):
+            tensors["attacked_raw"] = batch.attacked_raw()
     data = tensors_to_bytes(tensors)
     facts = {
         "format": FORMAT,
@@ -59,7 +69,7 @@ def save_batch(batch: AdversarialBatch, folder: Path, name: str) -> None:
         "classes": list(batch.classes),
         "width": batch.width,
         "stages": list(batch.stages),
-        "shape": list(batch.space.shape),
+        "shape": list(batch.clean.shape[1:]),
         "names": list(batch.space.names),
         "categorical": list(batch.space.categorical),
         "choices": list(batch.space.choices),
@@ -80,7 +90,7 @@ def load_batch(folder: Path, name: str) -> AdversarialBatch:
         )
     facts = read_json(file)
     try:
-        if facts["format"] != FORMAT:
+        if facts["format"] not in _READ:
             raise ValueError(f"format {facts['format']!r} is unknown to this version")
         held = folder / f"{name}.safetensors"
         if _sha256(held) != facts["tensors"]["sha256"]:
@@ -107,19 +117,16 @@ def batches_in(folder: Path) -> tuple[str, ...]:
 
 def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdversarialBatch:
     shape = tuple(int(size) for size in facts["shape"])
-    space = FeatureSpace(
-        shape,
-        tuple(facts["names"]),
-        categorical=tuple(facts["categorical"]),
-        choices=tuple(facts["choices"]),
-        **{key: tensors[f"space.{key}"] for key in _SPACE},
-    )
     rows = {key: tensors[key] for key in _ROWS}
     count = int(facts["rows"])
     for key, values in rows.items():
         wanted = (count, *shape) if key in ("clean", "attacked") else (count,)
         if tuple(values.shape) != wanted:
             raise ValueError(f"{key} has shape {tuple(values.shape)} where {wanted} is needed")
+    threat = _threat(facts["threat"])
+    words = _words(threat, tensors) if isinstance(threat, Words) else None
+    if words is not None and not rows["clean"].dtype == rows["attacked"].dtype == torch.int64:
+        raise ValueError("texts are tokens, which are int64")
     classes = tuple(str(name) for name in facts["classes"])
     task = Regression() if facts["task"] == "regression" else task_for("classification", 2)
     if task.kind != facts["task"]:
@@ -129,8 +136,8 @@ def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adversaria
     return AdversarialBatch(
         **rows,
         stages=tuple(str(name) for name in facts["stages"]),
-        space=space,
-        threat=_threat(facts["threat"]),
+        space=_space(facts, shape, {} if words is not None else tensors),
+        threat=threat,
         task=task,
         outputs=cast(Outputs, facts["outputs"]),
         towards=None if facts["towards"] is None else int(facts["towards"]),
@@ -139,7 +146,60 @@ def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adversaria
         weights=str(facts["model_sha256"]),
         value=float(facts["attacked_accuracy"]),
         row_numbers=str(facts.get("row_numbers", AS_GIVEN)),  # of before there was another count
+        words=words,
+        texts=() if words is None else _texts(facts["broken"], rows["place"]),
     )
+
+
+def _space(
+    facts: Mapping[str, Any], shape: tuple[int, ...], tensors: Mapping[str, Tensor]
+) -> FeatureSpace:
+    """What the inputs mean; tokens mean what the model makes of them."""
+    return FeatureSpace(
+        shape,
+        tuple(facts["names"]),
+        categorical=tuple(facts["categorical"]),
+        choices=tuple(facts["choices"]),
+        **({key: tensors[f"space.{key}"] for key in _SPACE} if tensors else {}),
+    )
+
+
+def _compact(words: Substitutions, clean: Tensor) -> dict[str, Tensor]:
+    """The candidates of the tokens that these rows hold, and the kind of every token."""
+    kinds = words.vocabulary
+    token = clean[(clean >= 0) & (clean < len(kinds.whole))].unique()
+    token = token[kinds.whole[token]]
+    kind = torch.where(kinds.whole, _WORD, torch.where(kinds.continues, _CONTINUES, 0))
+    found = {"token": token, "near": words.near[token], "kind": kind.to(torch.uint8)}
+    return {f"words.{key}": tensor for key, tensor in found.items()}
+
+
+def _words(threat: Words, tensors: Mapping[str, Tensor]) -> Substitutions:
+    """What `_compact` wrote."""
+    token, near, kind = (tensors[f"words.{key}"] for key in _WORDS)
+    if (token.dtype, near.dtype, kind.dtype) != (torch.int64, torch.int64, torch.uint8):
+        raise ValueError("the candidates of words are not of the type that they are written in")
+    known, wanted = len(kind), (len(token), threat.candidates)
+    if kind.dim() != 1 or token.dim() != 1 or tuple(near.shape) != wanted:
+        raise ValueError(f"words.near has shape {tuple(near.shape)} where {wanted} is needed")
+    if bool((token < 0).any() | (token >= known).any() | (near < -1).any() | (near >= known).any()):
+        raise ValueError(f"a candidate is no token of a vocabulary of {known}")
+    every = torch.full((known, threat.candidates), -1, dtype=torch.int64)
+    every[token] = near
+    return Substitutions(every, TokenKinds(kind == _WORD, kind == _CONTINUES), threat.share)
+
+
+def _texts(broken: Sequence[Any], place: Tensor) -> tuple[Sequence[TextPart], ...]:
+    """How each row reads, in the order of the rows; () of those that no attack broke."""
+    told = {
+        int(row["row"]): [
+            TextPart(text=str(part["text"]), now=None if part["now"] is None else str(part["now"]))
+            for part in row["words"]
+        ]
+        for row in broken
+    }
+    numbers: list[int] = place.tolist()
+    return tuple(told.get(number, []) for number in numbers)
 
 
 def _has_units(space: FeatureSpace) -> bool:
@@ -147,15 +207,16 @@ def _has_units(space: FeatureSpace) -> bool:
     return bool((space.scale != 1).any() or (space.offset != 0).any())
 
 
-def _threat_facts(threat: ThreatOption) -> dict[str, Any]:
+def _threat_facts(threat: ThreatOption | Words) -> dict[str, Any]:
     facts = asdict(threat)
-    facts.pop("share", None)
+    if isinstance(threat, TableThreat):
+        facts.pop("share")  # no key of a recipe
     return facts
 
 
-def _threat(facts: Mapping[str, Any]) -> ThreatOption:
-    option = TableThreat if facts["kind"] == "table" else Ball
-    return validator(option).validate_python(dict(facts))
+def _threat(facts: Mapping[str, Any]) -> ThreatOption | Words:
+    options = {"table": TableThreat, "words": Words}
+    return validator(options.get(facts["kind"], Ball)).validate_python(dict(facts))
 
 
 def _broken(batch: AdversarialBatch) -> list[int]:
@@ -174,6 +235,7 @@ def _row(batch: AdversarialBatch, i: int) -> dict[str, Any]:
         "step": int(batch.step[i]),
         "share": float(batch.share[i]),
         "margin": margin if math.isfinite(margin) else None,
+        **({"words": list(batch.texts[i])} if batch.texts else {}),
     }
 
 

@@ -19,16 +19,16 @@ from nacre.adversarial_training.evaluation.efforts import cascade, table_cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.untouched import untouched
 from nacre.adversarial_training.text.efforts import word_cascade
-from nacre.adversarial_training.text.words import Words
+from nacre.adversarial_training.text.words import Substitutions, Words
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
+from nacre.audit.answers import row_outputs
 from nacre.audit.bounds import Interval, at_any_time, clopper_pearson
 from nacre.audit.model_security.curve import RadiusSearch, RobustRows, both_portions
 from nacre.audit.model_security.search import AttackSearch
 from nacre.audit.model_security.signs import Probed, doubts, signs, unconfirmed_notes
 from nacre.audit.model_security.words import (
     WordBudgets,
-    predict_words,
     substitutions,
     word_notes,
     word_signs,
@@ -51,6 +51,8 @@ class ClassAttack:
     search: AttackSearch  # the same by row, as examples are drawn of it
     interval: Callable[[int, int, float], Interval]
     details: dict[str, Any]
+    width: int  # rows at a time when the points were confirmed
+    words: Substitutions | None  # of texts: what could stand for what
 
 
 def attack_classes(
@@ -63,12 +65,7 @@ def attack_classes(
 ) -> ClassAttack:
     """Attacks the rows in a random order, all of them or until the interval is narrow enough, and
     probes whether the attack can be believed."""
-
-    def predict(x: Tensor) -> Tensor:
-        return target.task.predict(target.model, x)
-
-    words = isinstance(ball, Words)
-    scorer = Scorer(predict_words(target) if words else predict, target.outputs)
+    scorer = Scorer(row_outputs(target.model, target.task), target.outputs)
     source = target.source.child("evasion")
     with untouched(target.model):
         classes = _classes(scorer, batch)
@@ -76,9 +73,10 @@ def attack_classes(
         rows = _rows(batch, towards)
         rows = rows.take(source.child("order").stream().permutation(len(rows)))
         if isinstance(ball, Words):
-            region = substitutions(target, ball, rows)
-            radii = WordBudgets(word_cascade(option.effort), region, shares)
+            words = substitutions(target, ball, rows)
+            radii = WordBudgets(word_cascade(option.effort, rows.clean.shape[1]), words, shares)
         else:
+            words = None
             stages = (
                 table_cascade(option.effort, steps=option.steps, restarts=option.restarts)
                 if isinstance(ball, TableThreat)
@@ -90,7 +88,7 @@ def attack_classes(
         found = _portions(radii, scorer, rows, source, option, advance)
         black_box = _black_box(radii.cascade)
         probed = Probed(scorer, radii.region(), found, source.child("signs"), black_box)
-        seen = word_signs(probed) if words else signs(probed)
+        seen = signs(probed) if words is None else word_signs(probed)
     search = AttackSearch(select(batch, found.rows.place), found.points, found.broken_at)
     tried = found.rows.place
     named = None if towards is None else _name(towards, target.classes)
@@ -103,13 +101,15 @@ def attack_classes(
         "signs": seen,
         "warnings": doubts(seen),
         "notes": [
-            *(word_notes(seen) if words else _notes(rows, target.space)),
-            *([] if words else _without_answer(found)),
+            *(_notes(rows, target.space) if words is None else word_notes(seen)),
+            *(_without_answer(found) if words is None else []),
             *unconfirmed_notes(seen["unconfirmed_points"]),
         ],
     }
     rule = clopper_pearson if option.stop is None else at_any_time
-    return ClassAttack(found, search, rule, details)
+    width = radii.cascade.width
+    width = width if option.stop is None else min(width, PORTION)
+    return ClassAttack(found, search, rule, details, width, words)
 
 
 def _portions(

@@ -56,7 +56,7 @@ def evasion(target: Target, option: Evasion, advance: AuditProgress = no_progres
     if target.task.kind == "classification" or isinstance(ball, Words):
         outcome = attack_classes(target, batch, ball, option, SHARES, advance)
         found, rule, details = outcome.search, outcome.interval, outcome.details
-        if target.keep is not None and not isinstance(ball, Words):
+        if target.keep is not None:
             target.keep(of_classes(target, ball, outcome))
     else:
         found, details = _numbers(target, batch, ball, option, advance)

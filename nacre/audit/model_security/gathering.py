@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nacre.adversarial_training.evaluation.cascade import STANDING, WRONG, Cascade
 from nacre.adversarial_training.evaluation.untouched import untouched
+from nacre.adversarial_training.text.words import Substitutions, Words
 from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.audit.model_security.batch import (
     AS_GIVEN,
@@ -15,17 +16,17 @@ from nacre.audit.model_security.batch import (
     PointsAsked,
     weights_digest,
 )
-from nacre.audit.model_security.classes import PORTION, ClassAttack
+from nacre.audit.model_security.classes import ClassAttack
 from nacre.audit.model_security.search import AttackSearch
+from nacre.audit.model_security.words import text_changes
 from nacre.audit.target import Target
 
-_WIDTH = Cascade(()).width  # as a cascade confirms its points
 
-
-def of_classes(target: Target, threat: ThreatOption, found: ClassAttack) -> AdversarialBatch:
+def of_classes(
+    target: Target, threat: ThreatOption | Words, found: ClassAttack
+) -> AdversarialBatch:
     """What a cascade found, each point scored once more."""
     whole, rows = found.robust.whole, found.robust.rows
-    early = found.details["stop"] is not None
     return _gathered(
         target,
         threat,
@@ -35,7 +36,8 @@ def of_classes(target: Target, threat: ThreatOption, found: ClassAttack) -> Adve
         stages=tuple(stage.name for stage in whole.stages),
         place=rows.place,
         towards=rows.towards,
-        width=PORTION if early else _WIDTH,
+        width=found.width,
+        words=found.words,
     )
 
 
@@ -53,13 +55,13 @@ def of_numbers(
         stages=("PGD",),
         place=torch.arange(len(fallen)),
         towards=None,
-        width=_WIDTH,
+        width=Cascade(()).width,
     )
 
 
 def _gathered(
     target: Target,
-    threat: ThreatOption,
+    threat: ThreatOption | Words,
     found: AttackSearch,
     *,
     stage: Tensor,
@@ -68,6 +70,7 @@ def _gathered(
     place: Tensor,
     towards: int | None,
     width: int,
+    words: Substitutions | None = None,
 ) -> AdversarialBatch:
     share, clean, label = found.broken_at, found.batch["features"].detach(), found.batch["label"]
     fallen = (share > 0) & share.isfinite()
@@ -75,6 +78,11 @@ def _gathered(
     with untouched(target.model):
         asked = PointsAsked(target.task, target.outputs, attacked, label, towards, width)
         answer, margin, _ = asked(target.model)
+    text = None if words is None else target.text
+    texts = [] if text is None else [
+        text_changes(text, one, other) if bool(broken) else []
+        for one, other, broken in zip(clean, attacked, fallen, strict=True)
+    ]  # fmt: skip
     return AdversarialBatch(
         place=found.batch.get("place", place),
         row_numbers=IN_FILE if "place" in found.batch else AS_GIVEN,
@@ -96,4 +104,6 @@ def _gathered(
         width=width,
         weights=weights_digest(target.model),
         value=float(share.isinf().double().mean()),
+        words=words,
+        texts=tuple(texts),
     )

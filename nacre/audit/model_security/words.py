@@ -12,18 +12,18 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import Predict, QueryCounts, ScoreOnly, Scorer
+from nacre.adversarial_training.evaluation.access import QueryCounts, ScoreOnly, Scorer
 from nacre.adversarial_training.evaluation.cascade import WRONG, Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.text.table import token_table
 from nacre.adversarial_training.text.word_search import WordSearch
 from nacre.adversarial_training.text.words import Substitutions, TokenKinds, Words
 from nacre.audit.model_security.curve import AttackShown, RobustRows, confirmed
+from nacre.audit.model_security.facts import TextPart
 from nacre.audit.model_security.signs import PROBES, Probed, Sign
 from nacre.audit.target import Target, TokenText
 from nacre.core.errors import DataError, Incompatible
 from nacre.core.random import Source
-from nacre.models.stock.transformer import Transformer
 
 ROWS = 64
 """The most rows that a probe of words looks at."""
@@ -80,19 +80,6 @@ class WordBudgets:
         return confirmed(robust, scorer, self.cascade.width)
 
 
-def predict_words(target: Target) -> Predict:
-    """(R, T) tokens -> scores. A stock transformer is asked for as many places as the longest of
-    the rows has: it masks what pads a row, so that its answers do not depend on it."""
-    cut = isinstance(target.model, Transformer)
-
-    def predict(x: Tensor) -> Tensor:
-        used = (x >= 0).any(0).nonzero()
-        longest = max(1, int(used.max()) + 1) if len(used) else 1
-        return target.task.predict(target.model, x[:, :longest] if cut else x)
-
-    return predict
-
-
 def substitutions(target: Target, threat: Words, rows: Inputs) -> Substitutions:
     """What may replace the words of these rows, by the model's own embeddings."""
     if target.text is None:
@@ -109,21 +96,21 @@ def substitutions(target: Target, threat: Words, rows: Inputs) -> Substitutions:
     return threat.region(token_table(target.model).weight, kinds, rows.clean)
 
 
-def text_changes(text: TokenText, clean: Tensor, moved: Tensor) -> list[dict[str, str | None]]:
+def text_changes(text: TokenText, clean: Tensor, moved: Tensor) -> list[TextPart]:
     """(T,) twice -> the text in its order: `text`, and what now stands there or None, where a
     changed word is by itself."""
     real = clean >= 0
     before, after = clean[real].tolist(), moved[real].tolist()
-    found: list[dict[str, str | None]] = []
+    found: list[TextPart] = []
     for same, group in groupby(zip(before, after, strict=True), lambda pair: pair[0] == pair[1]):
         pairs = list(group)
         if same:
             said = text.decode([token for token, _ in pairs]).strip()
-            found += [{"text": said, "now": None}] if said else []
+            found += [TextPart(text=said, now=None)] if said else []
         else:
             for one, other in pairs:
                 now = text.decode([other]).strip()
-                found.append({"text": text.decode([one]).strip(), "now": now})
+                found.append(TextPart(text=text.decode([one]).strip(), now=now))
     return found
 
 
@@ -187,11 +174,13 @@ def _anything(probed: Probed) -> Sign:
     words = region.vocabulary.words(rows.clean)
     if probed.found.rows.towards is not None or not len(rows):
         return {"warning": None, "rows": 0, "tried": 0}
-    target, stands = ScoreOnly(probed.scorer), torch.ones(len(rows), dtype=torch.bool)
+    target, left = ScoreOnly(probed.scorer), torch.arange(len(rows))
     donors, chances = probed.right, probed.source.child("anything").stream()
     for number, lots in enumerate(chances.uniform(ANYTHING, len(rows), len(donors))):
+        if not len(left):
+            break  # a row that has lost its answer has said what it can
         x = rows.clean.clone()
-        for row in range(len(rows)):
+        for row in left.tolist():
             other = torch.where(donors.label != rows.label[row], lots[row], -1.0)
             if not bool((other > 0).any()):
                 continue
@@ -200,8 +189,8 @@ def _anything(probed: Probed) -> Sign:
             count = int(words[row].sum())
             if len(given):
                 x[row, words[row]] = given.roll(number).repeat(count // len(given) + 1)[:count]
-        stands &= ~rows.broken(target.scores(x))
-    kept = int(stands.sum())
+        left = left[~rows.take(left).broken(target.scores(x[left]))]
+    kept = len(left)
     said = (
         f"{kept} of {len(rows)} rows keep their answer with the words of texts of other classes in "
         "place of their own: the model does not answer by the words"
