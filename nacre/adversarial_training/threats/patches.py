@@ -53,6 +53,17 @@ class Patches(Protocol):
         """The same patch, and (R, channels, N) what is added to it: 0 outside."""
         ...
 
+    def painted(
+        self,
+        inputs: Tensor,  # (R, channels, N)
+        edges: Tensor,  # (R, 2, channels, N)
+        uniform: Tensor,  # (R * W, draws)
+        share: Tensor,  # (R * W,) of the input
+    ) -> Tensor:  # (R * W, channels, N)
+        """Each input W times, with the patch of `pick` taken from the first edge where its sign is
+        -, from the second where it is +."""
+        ...
+
 
 def patches(region: Region) -> Patches:
     """Windows for inputs of shape (channels, height, width), sets of entries for all others."""
@@ -121,12 +132,40 @@ class Windows:
         relief = _relief(down, across, side, uniform[:, 2] < 0.5)
         return patch, signs * (relief.flatten(1)[:, None] * patch)
 
+    def painted(self, inputs: Tensor, edges: Tensor, uniform: Tensor, share: Tensor) -> Tensor:
+        # Only the lines of pixels that a window crosses are read and written.
+        count, width = len(uniform), len(uniform) // len(inputs)
+        top, left, side = self._corners(uniform, share, 1)
+        each, channel = torch.arange(count), torch.arange(self.channels)
+        signed = (each // width)[:, None] * 2 + (uniform[:, 3:] > 0.5)
+        # A smaller window than others repeats its last line.
+        line = torch.minimum(torch.arange(int(side.max())), side[:, None] - 1) + top[:, None]
+        taken = ((signed * self.channels + channel) * self.height)[:, :, None] + line[:, None]
+        put = (each[:, None] * self.channels + channel)[:, :, None] * self.height + line[:, None]
+        painted = (
+            inputs[:, None].expand(-1, width, -1, -1).clone(memory_format=torch.contiguous_format)
+        )
+        lines = painted.view(-1, self.width)
+        new = edges.reshape(-1, self.width).index_select(0, taken.flatten())
+        old = lines.index_select(0, put.flatten())
+        inside = self._inside(torch.arange(self.width) - left[:, None], side)[:, None, None]
+        shape = (*put.shape, self.width)
+        lines.index_copy_(
+            0, put.flatten(), torch.where(inside, new.view(shape), old.view(shape)).flatten(0, 2)
+        )
+        return painted.flatten(0, 1)
+
+    def _corners(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(R,) first rows, first columns and sides of windows."""
+        side = (share * (self.height * self.width)).sqrt().round().long()
+        side = side.clamp(least, min(self.height, self.width))
+        room = torch.tensor([self.height + 1, self.width + 1]) - side[:, None]
+        top, left = (uniform[:, :2] * room).long().unbind(1)
+        return top, left, side
+
     def _placed(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
         """(R, H), (R, W) places counted from the window's first row and column, and (R,) sides."""
-        side = (share * (self.height * self.width)).sqrt().round().long().clamp(min=least)
-        side = side.clamp(max=min(self.height, self.width))
-        top = (uniform[:, 0] * (self.height - side + 1)).long()
-        left = (uniform[:, 1] * (self.width - side + 1)).long()
+        top, left, side = self._corners(uniform, share, least)
         down, across = torch.arange(self.height), torch.arange(self.width)
         return down[None] - top[:, None], across[None] - left[:, None], side
 
@@ -171,6 +210,12 @@ class Sets:
     def relief(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
         patch, signs = self.pick(uniform, share, least)
         return patch, signs * patch
+
+    def painted(self, inputs: Tensor, edges: Tensor, uniform: Tensor, share: Tensor) -> Tensor:
+        patch, signs = (v.unflatten(0, (len(inputs), -1)) for v in self.pick(uniform, share, 1))
+        low, high = edges[:, None].unbind(2)
+        edge = torch.where(signs > 0, high, low)
+        return torch.where(patch, edge, inputs[:, None]).flatten(0, 1)
 
 
 def _relief(down: Tensor, across: Tensor, side: Tensor, turned: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.patches import Patches, patches
-from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, chosen_rows
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 
@@ -89,18 +89,19 @@ class Square:
         counted = torch.arange(width) < (until - done)[:, None]
         gains = ((margin > top[:, None]) | broken) & counted
         gained = gains.any(1)
-        # A row without a gain takes its first point, of which nothing is read.
+        # Of a row without a gain nothing is read.
         place = gains.to(torch.uint8).argmax(1)
         after, found = dict(state), torch.arange(count) * width + place
-        points = points if width == 1 else points[found]
-        after["best"] = chosen_rows(gained, points, state["best"])
+        won = gained.nonzero().squeeze(1)
+        better = points.index_select(0, found[won])
+        after["best"] = state["best"].index_copy(0, won, better) if len(won) else state["best"]
         after["top"] = torch.where(gained, margin.flatten()[found], top)
         tried = torch.where(gained, place + 1, counted.sum(1))
         after["done"] = done + tried
         ended = after["done"] >= self.queries
         if self.way is not None:
             ended |= (after["done"] == until) & (after["top"] < state["far"] * missing)
-        return Tried(points, broken.flatten()[found] & gained, after, ended, tried)
+        return Tried(after["best"], broken.flatten()[found] & gained, after, ended, tried)
 
     def _points(
         self, region: Region, rows: Inputs, state: RowState, source: Source, width: int
@@ -111,7 +112,10 @@ class Square:
             return first
         moves = _moves(region)
         queries = done[:, None] + torch.arange(width)
-        turns, share = (queries - 1).clamp(min=0).flatten(), self._share(queries.flatten())
+        turns, share = (
+            (queries - 1).clamp(min=0).flatten(),
+            _shares(self.queries)[queries.flatten()],
+        )
         stream = source.child("moves").stream()
         uniform = stream.rows(_each(rows.unit, width), moves.draws(region), turns)
         points = moves.moved(region, rows.clean, state, uniform, share)
@@ -119,10 +123,12 @@ class Square:
             points[(queries == 0).flatten()] = first[done == 0]
         return points
 
-    def _share(self, done: Tensor) -> Tensor:
-        """(R,) queries so far -> (R,) float64 share of the input that the next patch covers."""
-        reached = done * 10_000 // self.queries
-        return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
+
+@lru_cache(maxsize=64)
+def _shares(queries: int) -> Tensor:
+    """(queries + AHEAD,) float64 share of the input that a patch covers after so many queries."""
+    reached = torch.arange(queries + AHEAD) * 10_000 // queries
+    return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
 
 
 @lru_cache(maxsize=64)
@@ -171,7 +177,7 @@ class _Corners:
         high = region.project(rows.clean + radii, rows.clean)
         signs = found.stripes(source.stream().rows(rows.unit, found.stripe_draws))
         first = torch.where(signs.reshape(rows.clean.shape) > 0, high, low)
-        return first, {"low": low, "high": high}
+        return first, {"edges": torch.stack([low, high], 1)}
 
     def draws(self, region: Region) -> int:
         return patches(region).draws
@@ -179,11 +185,10 @@ class _Corners:
     def moved(
         self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
     ) -> Tensor:
-        found, each = patches(region), (len(clean), -1)
-        patch, signs = (v.unflatten(0, each) for v in found.pick(uniform, share, 1))
-        low, high, best = (_channels(state[n], found)[:, None] for n in ("low", "high", "best"))
-        edge = torch.where(signs > 0, high, low)
-        return torch.where(patch, edge, best).reshape(-1, *clean.shape[1:])
+        found = patches(region)
+        best = _channels(state["best"], found)
+        edges = state["edges"].reshape(len(best), 2, found.channels, -1)
+        return found.painted(best, edges, uniform, share).reshape(-1, *clean.shape[1:])
 
 
 @dataclass(frozen=True)
