@@ -32,6 +32,9 @@ TOGETHER, AHEAD = 256, 12
 """Queries of one batch where few rows are left, since a pass of fewer costs nearly as much; and how
 many of one row at most: about one in ten gains something, and what follows it is asked again."""
 
+DRAWN, FEW = 64, 64
+"""Queries of a row whose patches are drawn at once, where one takes no more than `FEW` numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Square:
@@ -68,6 +71,10 @@ class Square:
             "done": torch.zeros(count, dtype=torch.int64),
             **more,
         }
+        if _moves(region).draws(region) <= FEW:
+            drawn = torch.zeros(count, dtype=torch.int64)
+            placed = self._drawn(region, rows, drawn, source, DRAWN)
+            state.update(drawn=drawn, placed=placed)
         if self.way is not None:
             state["far"] = rows.margins(target.scores(rows.clean))
         return state
@@ -82,7 +89,7 @@ class Square:
         next_mark = torch.searchsorted(marks, done, right=True)
         until, missing = marks[next_mark], allowed[next_mark]
         width = max(1, min(TOGETHER // count, AHEAD, int((until - done).max())))
-        points = self._points(region, rows, state, source, width)
+        state, points = self._points(region, rows, state, source, width)
         scores = target.scores(points)
         margin = rows.margins(scores).reshape(count, width)
         broken = rows.broken(scores).reshape(count, width)
@@ -105,29 +112,41 @@ class Square:
 
     def _points(
         self, region: Region, rows: Inputs, state: RowState, source: Source, width: int
-    ) -> Tensor:
-        """(R * width, *shape): the row's own next queries, if none of them gains anything."""
+    ) -> tuple[RowState, Tensor]:
+        """(what is remembered then, (R * width, *shape): the row's own next queries, if none of
+        them gains anything)"""
         done, first = state["done"], state["best"]
         if not bool(done.any()):  # rows begin together
-            return first
-        moves = _moves(region)
-        queries = done[:, None] + torch.arange(width)
-        turns, share = (
-            (queries - 1).clamp(min=0).flatten(),
-            _shares(self.queries)[queries.flatten()],
-        )
-        stream = source.child("moves").stream()
-        uniform = stream.rows(_each(rows.unit, width), moves.draws(region), turns)
-        points = moves.moved(region, rows.clean, state, uniform, share)
+            return state, first
+        if "placed" in state:
+            if bool((done + width > state["drawn"] + DRAWN).any()):
+                placed = self._drawn(region, rows, done, source, DRAWN)
+                state = {**state, "drawn": done, "placed": placed}
+            place = (done - state["drawn"])[:, None] + torch.arange(width)
+            placed = state["placed"][torch.arange(len(done))[:, None], place]
+        else:
+            placed = self._drawn(region, rows, done, source, width)
+        points = _moves(region).moved(region, rows.clean, state, placed)
         if not bool(done.all()):
-            points[(queries == 0).flatten()] = first[done == 0]
-        return points
+            points.unflatten(0, (-1, width))[done == 0, 0] = first[done == 0]
+        return state, points
+
+    def _drawn(
+        self, region: Region, rows: Inputs, first: Tensor, source: Source, count: int
+    ) -> Tensor:
+        """(R, count, P) the patches of so many queries of each row, from number `first` on."""
+        moves = _moves(region)
+        queries = (first[:, None] + torch.arange(count)).flatten()
+        stream, turns = source.child("moves").stream(), (queries - 1).clamp(min=0)
+        uniform = stream.rows(_each(rows.unit, count), moves.draws(region), turns)
+        placed = moves.placed(region, uniform, _shares(self.queries)[queries])
+        return placed.unflatten(0, (len(rows), count))
 
 
 @lru_cache(maxsize=64)
 def _shares(queries: int) -> Tensor:
-    """(queries + AHEAD,) float64 share of the input that a patch covers after so many queries."""
-    reached = torch.arange(queries + AHEAD) * 10_000 // queries
+    """(queries + DRAWN,) float64 share of the input that a patch covers after so many queries."""
+    reached = torch.arange(queries + DRAWN) * 10_000 // queries
     return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
 
 
@@ -155,13 +174,21 @@ class _Moves(Protocol):
         """Uniform numbers a row and step."""
         ...
 
+    def placed(
+        self,
+        region: Region,
+        uniform: Tensor,  # (R, draws)
+        share: Tensor,  # (R,) of the input
+    ) -> Tensor:  # (R, P)
+        """What is changed, in numbers."""
+        ...
+
     def moved(
         self,
         region: Region,
         clean: Tensor,  # (R, *shape)
         state: RowState,
-        uniform: Tensor,  # (R * W, draws)
-        share: Tensor,  # (R * W,)
+        placed: Tensor,  # (R, W, P)
     ) -> Tensor:
         """(R * W, *shape): W points of the region around the best one of each row."""
         ...
@@ -182,13 +209,14 @@ class _Corners:
     def draws(self, region: Region) -> int:
         return patches(region).draws
 
-    def moved(
-        self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
-    ) -> Tensor:
+    def placed(self, region: Region, uniform: Tensor, share: Tensor) -> Tensor:
+        return patches(region).placed(uniform, share, 1)
+
+    def moved(self, region: Region, clean: Tensor, state: RowState, placed: Tensor) -> Tensor:
         found = patches(region)
         best = _channels(state["best"], found)
         edges = state["edges"].reshape(len(best), 2, found.channels, -1)
-        return found.painted(best, edges, uniform, share).reshape(-1, *clean.shape[1:])
+        return found.painted(best, edges, placed.flatten(0, 1)).reshape(-1, *clean.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -206,16 +234,20 @@ class _Mass:
     def draws(self, region: Region) -> int:
         return 2 * patches(region).draws
 
-    def moved(
-        self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
-    ) -> Tensor:
-        found, width = patches(region), len(uniform) // len(clean)
+    def placed(self, region: Region, uniform: Tensor, share: Tensor) -> Tensor:
+        found = patches(region)
+        both = uniform[:, : found.draws], uniform[:, found.draws :]
+        return torch.cat([found.placed(some, share, 3) for some in both], 1)
+
+    def moved(self, region: Region, clean: Tensor, state: RowState, placed: Tensor) -> Tensor:
+        found, width = patches(region), placed.shape[1]
         radii = region.radii.to(clean).double()
         move = (state["best"].double() - clean.double()) / radii
         move = _channels(torch.where(radii > 0, move, torch.zeros_like(move)), found)
         move, clean = _each(move, width), _each(clean, width)
-        taking, relief = found.relief(uniform[:, : found.draws], share, 3)
-        giving, _ = found.pick(uniform[:, found.draws :], share, 3)
+        takes, gives = placed.flatten(0, 1).chunk(2, 1)
+        taking, relief = found.relief(takes)
+        giving, _ = found.pick(gives)
         both = taking | giving
         unused = (1 - self._mass(move, (1, 2))).clamp(min=0) / found.channels
         mass = unused + self._mass(move * both, (2,))
