@@ -65,7 +65,7 @@ def _each(labels: Tensor, scores: Tensor) -> Tensor:
     """(R,) -> (R * N,): each row's label as many times as it has scores."""
     if len(labels) == len(scores):
         return labels
-    return labels.repeat_interleave(len(scores) // len(labels))
+    return labels[:, None].expand(-1, len(scores) // len(labels)).flatten()
 
 
 def both_states(one: RowState, other: RowState) -> RowState:

@@ -44,13 +44,27 @@ class Patches(Protocol):
         the whole move is bounded."""
         ...
 
-    def pick(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        """(R, draws), (R,) shares of the input -> (R, 1, N) bool, a random patch of about that
-        size, and (R, channels, 1 or N) its signs. `least` is the least side of a window."""
+    def placed(self, uniform: Tensor, share: Tensor, least: int) -> Tensor:
+        """(R, draws), (R,) shares of the input -> (R, P) float64: a random patch of about that size
+        in numbers, which the following read. `least` is the least side of a window."""
         ...
 
-    def relief(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        """The same patch, and (R, channels, N) what is added to it: 0 outside."""
+    def pick(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (R, 1, N) bool, the entries of each patch, and (R, channels, 1 or N) its signs."""
+        ...
+
+    def relief(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        """-> the same entries, and (R, channels, N) what is added to them: 0 outside."""
+        ...
+
+    def painted(
+        self,
+        inputs: Tensor,  # (R, channels, N)
+        edges: Tensor,  # (R, 2, channels, N)
+        placed: Tensor,  # (R * W, P)
+    ) -> Tensor:  # (R * W, channels, N)
+        """Each input W times, its patches taken from the first edge where their sign is -, from the
+        second where it is +."""
         ...
 
 
@@ -110,23 +124,45 @@ class Windows:
         )
         return signs[:, :, tile.flatten()] * relief.flatten(1)[:, None]
 
-    def pick(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        down, across, side = self._placed(uniform, share, least)
-        inside = self._inside(down, side)[:, :, None] & self._inside(across, side)[:, None, :]
-        return inside.flatten(1)[:, None], (uniform[:, 3:] - 0.5).sign()[:, :, None]
+    def placed(self, uniform: Tensor, share: Tensor, least: int) -> Tensor:
+        """First row, first column, side; direction and signs as they were drawn."""
+        side = (share * (self.height * self.width)).sqrt().round()
+        side = side.clamp(least, min(self.height, self.width))[:, None]
+        room = torch.tensor([self.height + 1, self.width + 1]) - side
+        return torch.cat([(uniform[:, :2] * room).floor(), side, uniform[:, 2:]], 1)
 
-    def relief(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        patch, signs = self.pick(uniform, share, least)
-        down, across, side = self._placed(uniform, share, least)
-        relief = _relief(down, across, side, uniform[:, 2] < 0.5)
+    def pick(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        down, across, side = self._counted(placed)
+        inside = self._inside(down, side)[:, :, None] & self._inside(across, side)[:, None, :]
+        return inside.flatten(1)[:, None], (placed[:, 4:] - 0.5).sign()[:, :, None]
+
+    def relief(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        patch, signs = self.pick(placed)
+        relief = _relief(*self._counted(placed), placed[:, 3] < 0.5)
         return patch, signs * (relief.flatten(1)[:, None] * patch)
 
-    def _placed(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
+    def painted(self, inputs: Tensor, edges: Tensor, placed: Tensor) -> Tensor:
+        # Only the lines of pixels that a window crosses are read and written.
+        count, width = len(placed), len(placed) // len(inputs)
+        top, left, side = placed[:, :3].long().unbind(1)
+        each, channel = torch.arange(count), torch.arange(self.channels)
+        signed = 2 * (each // width)[:, None] + (placed[:, 4:] > 0.5)
+        # A smaller window than others repeats its last line.
+        line = torch.minimum(torch.arange(int(side.max())), side[:, None] - 1) + top[:, None]
+        taken = ((signed * self.channels + channel) * self.height)[:, :, None] + line[:, None]
+        put = (each[:, None] * self.channels + channel)[:, :, None] * self.height + line[:, None]
+        put, shape = put.flatten(), (*put.shape, self.width)
+        whole = inputs[:, None].expand(-1, width, -1, -1)
+        lines = whole.clone(memory_format=torch.contiguous_format).view(-1, self.width)
+        new = edges.reshape(-1, self.width).index_select(0, taken.flatten()).view(shape)
+        old = lines.index_select(0, put).view(shape)
+        inside = self._inside(torch.arange(self.width) - left[:, None], side)[:, None, None]
+        lines.index_copy_(0, put, torch.where(inside, new, old).view(-1, self.width))
+        return lines.view(count, self.channels, -1)
+
+    def _counted(self, placed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(R, H), (R, W) places counted from the window's first row and column, and (R,) sides."""
-        side = (share * (self.height * self.width)).sqrt().round().long().clamp(min=least)
-        side = side.clamp(max=min(self.height, self.width))
-        top = (uniform[:, 0] * (self.height - side + 1)).long()
-        left = (uniform[:, 1] * (self.width - side + 1)).long()
+        top, left, side = placed[:, :3].long().unbind(1)
         down, across = torch.arange(self.height), torch.arange(self.width)
         return down[None] - top[:, None], across[None] - left[:, None], side
 
@@ -159,18 +195,28 @@ class Sets:
 
     tiles = stripes
 
-    def pick(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        signed = 2 * uniform - 1
+    def placed(self, uniform: Tensor, share: Tensor, least: int) -> Tensor:
+        """The numbers as they were drawn, and how many entries are taken."""
+        count = (share * int(self.free.sum())).round().clamp(min=1)
+        return torch.cat([uniform, count[:, None]], 1)
+
+    def pick(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        signed, count = 2 * placed[:, :-1] - 1, placed[:, -1].long()
         # Sign and size of a symmetric number are independent: the largest sizes are the set.
         size = signed.abs().masked_fill(~self.free, -1)
-        count = (share * int(self.free.sum())).round().long().clamp(min=1)
         order = size.sort(1, descending=True).values
         last = order.gather(1, (count.clamp(max=order.shape[1]) - 1)[:, None])
         return ((size >= last) & self.free)[:, None], signed.sign()[:, None]
 
-    def relief(self, uniform: Tensor, share: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        patch, signs = self.pick(uniform, share, least)
+    def relief(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        patch, signs = self.pick(placed)
         return patch, signs * patch
+
+    def painted(self, inputs: Tensor, edges: Tensor, placed: Tensor) -> Tensor:
+        patch, signs = (found.unflatten(0, (len(inputs), -1)) for found in self.pick(placed))
+        low, high = edges[:, None].unbind(2)
+        edge = torch.where(signs > 0, high, low)
+        return torch.where(patch, edge, inputs[:, None]).flatten(0, 1)
 
 
 def _relief(down: Tensor, across: Tensor, side: Tensor, turned: Tensor) -> Tensor:

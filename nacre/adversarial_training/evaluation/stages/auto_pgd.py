@@ -169,7 +169,7 @@ class AutoPGD:
         first: Tensor,
     ) -> RowState:  # fmt: skip
         """The next point: most of a projected step, and a part of the last move."""
-        step = region.steepest(gradient, 1.0) * column(after["step"], x)
+        step = region.steepest(gradient, 1.0).mul_(column(after["step"], x))
         aimed = region.within(step.add_(x), clean, after)
         share = column(torch.where(first, 1.0, MOMENTUM).to(x), x)
         moved = torch.lerp(x, aimed, share).addcmul_(x - after["old"], 1 - share)

@@ -15,7 +15,7 @@ from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.patches import Patches, patches
-from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region, chosen_rows
+from nacre.adversarial_training.threats.region import Box, Ellipsoid, Region
 from nacre.core.errors import Incompatible
 from nacre.core.random import Source
 
@@ -31,6 +31,9 @@ LOOK = 250
 TOGETHER, AHEAD = 256, 12
 """Queries of one batch where few rows are left, since a pass of fewer costs nearly as much; and how
 many of one row at most: about one in ten gains something, and what follows it is asked again."""
+
+DRAWN, FEW = 64, 64
+"""Queries of a row whose patches are drawn at once, where one takes no more than `FEW` numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,10 @@ class Square:
             "done": torch.zeros(count, dtype=torch.int64),
             **more,
         }
+        if _moves(region).draws(region) <= FEW:
+            drawn = torch.zeros(count, dtype=torch.int64)
+            placed = self._drawn(region, rows, drawn, source, DRAWN)
+            state.update(drawn=drawn, placed=placed)
         if self.way is not None:
             state["far"] = rows.margins(target.scores(rows.clean))
         return state
@@ -82,47 +89,65 @@ class Square:
         next_mark = torch.searchsorted(marks, done, right=True)
         until, missing = marks[next_mark], allowed[next_mark]
         width = max(1, min(TOGETHER // count, AHEAD, int((until - done).max())))
-        points = self._points(region, rows, state, source, width)
+        state, points = self._points(region, rows, state, source, width)
         scores = target.scores(points)
         margin = rows.margins(scores).reshape(count, width)
         broken = rows.broken(scores).reshape(count, width)
         counted = torch.arange(width) < (until - done)[:, None]
         gains = ((margin > top[:, None]) | broken) & counted
         gained = gains.any(1)
-        # A row without a gain takes its first point, of which nothing is read.
+        # Of a row without a gain nothing is read.
         place = gains.to(torch.uint8).argmax(1)
         after, found = dict(state), torch.arange(count) * width + place
-        points = points if width == 1 else points[found]
-        after["best"] = chosen_rows(gained, points, state["best"])
+        won = gained.nonzero().squeeze(1)
+        better = points.index_select(0, found[won])
+        after["best"] = state["best"].index_copy(0, won, better) if len(won) else state["best"]
         after["top"] = torch.where(gained, margin.flatten()[found], top)
         tried = torch.where(gained, place + 1, counted.sum(1))
         after["done"] = done + tried
         ended = after["done"] >= self.queries
         if self.way is not None:
             ended |= (after["done"] == until) & (after["top"] < state["far"] * missing)
-        return Tried(points, broken.flatten()[found] & gained, after, ended, tried)
+        return Tried(after["best"], broken.flatten()[found] & gained, after, ended, tried)
 
     def _points(
         self, region: Region, rows: Inputs, state: RowState, source: Source, width: int
-    ) -> Tensor:
-        """(R * width, *shape): the row's own next queries, if none of them gains anything."""
+    ) -> tuple[RowState, Tensor]:
+        """(what is remembered then, (R * width, *shape): the row's own next queries, if none of
+        them gains anything)"""
         done, first = state["done"], state["best"]
         if not bool(done.any()):  # rows begin together
-            return first
-        moves = _moves(region)
-        queries = done[:, None] + torch.arange(width)
-        turns, share = (queries - 1).clamp(min=0).flatten(), self._share(queries.flatten())
-        stream = source.child("moves").stream()
-        uniform = stream.rows(_each(rows.unit, width), moves.draws(region), turns)
-        points = moves.moved(region, rows.clean, state, uniform, share)
+            return state, first
+        if "placed" in state:
+            if bool((done + width > state["drawn"] + DRAWN).any()):
+                placed = self._drawn(region, rows, done, source, DRAWN)
+                state = {**state, "drawn": done, "placed": placed}
+            place = (done - state["drawn"])[:, None] + torch.arange(width)
+            placed = state["placed"][torch.arange(len(done))[:, None], place]
+        else:
+            placed = self._drawn(region, rows, done, source, width)
+        points = _moves(region).moved(region, rows.clean, state, placed)
         if not bool(done.all()):
-            points[(queries == 0).flatten()] = first[done == 0]
-        return points
+            points.unflatten(0, (-1, width))[done == 0, 0] = first[done == 0]
+        return state, points
 
-    def _share(self, done: Tensor) -> Tensor:
-        """(R,) queries so far -> (R,) float64 share of the input that the next patch covers."""
-        reached = done * 10_000 // self.queries
-        return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
+    def _drawn(
+        self, region: Region, rows: Inputs, first: Tensor, source: Source, count: int
+    ) -> Tensor:
+        """(R, count, P) the patches of so many queries of each row, from number `first` on."""
+        moves = _moves(region)
+        queries = (first[:, None] + torch.arange(count)).flatten()
+        stream, turns = source.child("moves").stream(), (queries - 1).clamp(min=0)
+        uniform = stream.rows(_each(rows.unit, count), moves.draws(region), turns)
+        placed = moves.placed(region, uniform, _shares(self.queries)[queries])
+        return placed.unflatten(0, (len(rows), count))
+
+
+@lru_cache(maxsize=64)
+def _shares(queries: int) -> Tensor:
+    """(queries + DRAWN,) float64 share of the input that a patch covers after so many queries."""
+    reached = torch.arange(queries + DRAWN) * 10_000 // queries
+    return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
 
 
 @lru_cache(maxsize=64)
@@ -149,13 +174,21 @@ class _Moves(Protocol):
         """Uniform numbers a row and step."""
         ...
 
+    def placed(
+        self,
+        region: Region,
+        uniform: Tensor,  # (R, draws)
+        share: Tensor,  # (R,) of the input
+    ) -> Tensor:  # (R, P)
+        """What is changed, in numbers."""
+        ...
+
     def moved(
         self,
         region: Region,
         clean: Tensor,  # (R, *shape)
         state: RowState,
-        uniform: Tensor,  # (R * W, draws)
-        share: Tensor,  # (R * W,)
+        placed: Tensor,  # (R, W, P)
     ) -> Tensor:
         """(R * W, *shape): W points of the region around the best one of each row."""
         ...
@@ -171,19 +204,19 @@ class _Corners:
         high = region.project(rows.clean + radii, rows.clean)
         signs = found.stripes(source.stream().rows(rows.unit, found.stripe_draws))
         first = torch.where(signs.reshape(rows.clean.shape) > 0, high, low)
-        return first, {"low": low, "high": high}
+        return first, {"edges": torch.stack([low, high], 1)}
 
     def draws(self, region: Region) -> int:
         return patches(region).draws
 
-    def moved(
-        self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
-    ) -> Tensor:
-        found, each = patches(region), (len(clean), -1)
-        patch, signs = (v.unflatten(0, each) for v in found.pick(uniform, share, 1))
-        low, high, best = (_channels(state[n], found)[:, None] for n in ("low", "high", "best"))
-        edge = torch.where(signs > 0, high, low)
-        return torch.where(patch, edge, best).reshape(-1, *clean.shape[1:])
+    def placed(self, region: Region, uniform: Tensor, share: Tensor) -> Tensor:
+        return patches(region).placed(uniform, share, 1)
+
+    def moved(self, region: Region, clean: Tensor, state: RowState, placed: Tensor) -> Tensor:
+        found = patches(region)
+        best = _channels(state["best"], found)
+        edges = state["edges"].reshape(len(best), 2, found.channels, -1)
+        return found.painted(best, edges, placed.flatten(0, 1)).reshape(-1, *clean.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -201,16 +234,20 @@ class _Mass:
     def draws(self, region: Region) -> int:
         return 2 * patches(region).draws
 
-    def moved(
-        self, region: Region, clean: Tensor, state: RowState, uniform: Tensor, share: Tensor
-    ) -> Tensor:
-        found, width = patches(region), len(uniform) // len(clean)
+    def placed(self, region: Region, uniform: Tensor, share: Tensor) -> Tensor:
+        found = patches(region)
+        both = uniform[:, : found.draws], uniform[:, found.draws :]
+        return torch.cat([found.placed(some, share, 3) for some in both], 1)
+
+    def moved(self, region: Region, clean: Tensor, state: RowState, placed: Tensor) -> Tensor:
+        found, width = patches(region), placed.shape[1]
         radii = region.radii.to(clean).double()
         move = (state["best"].double() - clean.double()) / radii
         move = _channels(torch.where(radii > 0, move, torch.zeros_like(move)), found)
         move, clean = _each(move, width), _each(clean, width)
-        taking, relief = found.relief(uniform[:, : found.draws], share, 3)
-        giving, _ = found.pick(uniform[:, found.draws :], share, 3)
+        takes, gives = placed.flatten(0, 1).chunk(2, 1)
+        taking, relief = found.relief(takes)
+        giving, _ = found.pick(gives)
         both = taking | giving
         unused = (1 - self._mass(move, (1, 2))).clamp(min=0) / found.channels
         mass = unused + self._mass(move * both, (2,))
