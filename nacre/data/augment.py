@@ -49,7 +49,7 @@ class Copies:
     include_original: bool = False
     """Whether the first of the copies is the row as it is, as DP-CERT trains: with `count` 3, the
     row and two random versions of it. A model trained on noise then answers rows without noise
-    better, at little or no certified accuracy."""
+    better and certifies a little less than with `count` random versions."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 256:
