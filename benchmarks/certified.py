@@ -1,19 +1,22 @@
 """Privacy beside robustness: `python benchmarks/certified.py [--quick] [--json] [--keep FOLDER]`.
 
-MNIST, one small network, trained as it is, against PGD within Linf 0.1, and on two noisy copies of
-each image; each without privacy and at epsilon 3 and 8, where what is made of an image is clipped
-together. Of each: clean accuracy; what the cascade `full` leaves within Linf 0.1; and the accuracy
-that randomized smoothing certifies in L2 (Cohen et al. 2019), by deviation of the votes' noise and
-by radius. All lengths are those of pixels from 0 to 1.
+MNIST, one small network, trained as it is, against PGD within Linf 0.1, and on each image beside
+two noisy copies of it (as DP-CERT, Wu et al. 2023, arXiv 2306.08656); each without privacy and at
+epsilon 3 and 8, where what is made of an image is clipped together. Of each: clean accuracy; what
+the cascade `full` leaves within Linf 0.1; and the accuracy that randomized smoothing certifies in
+L2 (Cohen et al. 2019), by deviation of the votes' noise and by radius. All lengths are those of
+pixels from 0 to 1.
 
-DP-CERT (Wu et al. 2023, arXiv 2306.08656) certifies 12 times as much as DP-SGD alone: on CIFAR-10,
-with a pretrained transformer whose private answers are nearly constant under noise (89.7 % clean,
-12.9 % at radius 0 and 3.3 % at 0.25 with deviation 0.25). The last rows say where that ratio is
-reached here: the private network trained on noise over the private one trained as it is, votes of
-the same deviation; and over the best deviation of each.
+DP-CERT's first version certifies 12 times as much as DP-SGD alone at 1.2 points of clean accuracy:
+on CIFAR-10, with a pretrained transformer whose private answers are nearly constant under noise
+(89.7 % clean, 12.9 % at radius 0 and 3.3 % at 0.25 with deviation 0.25). The last rows say where
+that ratio is reached here, each with its price in clean accuracy: a private network trained on
+noise over the private one trained as it is, votes of the same deviation, as the paper compares; and
+the best network and deviation over the best deviation of the one trained as it is.
 
 The attack moves the inputs of the network itself; the certificate speaks of the votes under noise.
 `--keep FOLDER` keeps finished runs and figures, and goes on from them; `--only` takes some.
+`--mlp --only "epsilon 3" --noise 0.45 --rows 2000 --seed 1` is where 12 times is nearest to 1.2.
 """
 
 from __future__ import annotations
@@ -24,10 +27,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rows import Row, show
@@ -54,6 +56,7 @@ DEVIATIONS = (0.25, 0.5, 1.0)
 REACH = 0.1  # in Linf, of training and of the attack
 SCALE = 2.0  # of pixels from 0 to 1 as the network reads them, from -1 to 1
 RATIO = 12
+PRICE = 1.2  # points of clean accuracy
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 Figures = dict[str, float]
@@ -64,6 +67,7 @@ Figures = dict[str, float]
 class Size:
     """How much is done."""
 
+    name: str
     model: n.PythonModel | n.MLP
     steps: int
     batch: int
@@ -71,14 +75,25 @@ class Size:
     rows: int  # of the test set
     votes: int
     epsilons: tuple[float, ...]
-    deviations: tuple[float, ...]
+    deviations: tuple[float, ...]  # of the votes' noise
+    noises: tuple[float, ...] = DEVIATIONS  # of the images' in training
 
 
 FULL = Size(
-    n.PythonModel(call="tempered:tempered"), 300, 1024, 8.0, 200, 1000, (3.0, 8.0), DEVIATIONS
+    "cnn",
+    n.PythonModel(call="tempered:tempered"),
+    300,
+    1024,
+    8.0,
+    200,
+    1000,
+    (3.0, 8.0),
+    DEVIATIONS,
 )
-MLP = replace(FULL, model=n.MLP(hidden=(64,), activation="tanh"), steps=400)
-QUICK = Size(n.MLP(hidden=(32,), activation="tanh"), 60, 512, 8.0, 50, 500, (3.0,), (0.5,))
+MLP = replace(FULL, name="mlp", model=n.MLP(hidden=(64,), activation="tanh"), steps=400)
+QUICK = Size(
+    "quick", n.MLP(hidden=(32,), activation="tanh"), 60, 512, 8.0, 50, 500, (3.0,), (0.5,), (0.5,)
+)
 
 
 @dataclass(frozen=True)
@@ -115,14 +130,17 @@ def main() -> None:
     parser.add_argument("--mlp", action="store_true", help="an MLP, at a quarter of the time")
     parser.add_argument("--keep", type=Path, help="a folder of finished runs and figures")
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names")
+    parser.add_argument("--noise", nargs="+", type=float, help="deviations to train on")
+    parser.add_argument("--rows", type=int, help="test images to attack and certify")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     if not DATA.exists():
         sys.exit(f"{DATA} is absent: this benchmark needs the shared data")
     torch.set_num_threads(1)
     size = QUICK if asked.quick else MLP if asked.mlp else FULL
+    size = replace(size, rows=asked.rows or size.rows, noises=tuple(asked.noise or size.noises))
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(asked.keep or made)
+        folder = Path(asked.keep or made) / f"{size.name}-{asked.seed}"
         folder.mkdir(parents=True, exist_ok=True)
         found = {
             lesson: measured(lesson, size, folder, asked.seed)
@@ -141,7 +159,7 @@ def main() -> None:
 def lessons(size: Size) -> list[Lesson]:
     """One for each privacy and each kind of training."""
     kinds: list[tuple[bool, float]] = [(False, 0.0), (True, 0.0)]
-    kinds += [(False, deviation) for deviation in size.deviations]
+    kinds += [(False, deviation) for deviation in size.noises]
     return [
         Lesson(epsilon, attacked, noise)
         for epsilon in (*size.epsilons, None)
@@ -164,7 +182,7 @@ def measured(lesson: Lesson, size: Size, folder: Path, seed: int) -> Figures:
     places = torch.arange(size.rows)
     rows = Inputs(places, places, held.test.features[: size.rows], held.test.label[: size.rows])
     everyone = held.test.features, held.test.label
-    found = figures_of(model, rows, everyone, held.space, lesson, size)
+    found = figures_of(model, rows, everyone, held.space, size)
     found |= {"training": spent, "measuring": time.process_time() - start}
     kept.write_text(json.dumps(found))
     said = ", ".join(f"{name} {value:g}" for name, value in found.items())
@@ -178,9 +196,10 @@ def trained(lesson: Lesson, size: Size, place: Path, seed: int) -> Run:
     for name in NAMES:
         shutil.copy(DATA / "images" / "mnist" / f"{name}-ubyte.gz", place)
     shutil.copy(Path(__file__).with_name("tempered.py"), place)
-    plan = n.plan(recipe(lesson, size, place, seed))
     into = place / "run"
-    return n.train(plan, into, resume=into.exists())
+    begun = into if into.exists() else None
+    plan = n.plan(recipe(lesson, size, place, seed), resume=begun)
+    return n.train(plan, into, resume=begun is not None)
 
 
 def recipe(lesson: Lesson, size: Size, folder: Path, seed: int) -> n.Recipe:
@@ -210,7 +229,11 @@ def recipe(lesson: Lesson, size: Size, folder: Path, seed: int) -> n.Recipe:
             steps=size.steps, batch=size.batch, checkpoint=10**6,
             optimizer=n.SGD(lr=size.lr, momentum=0.9) if private else n.Adam(lr=3e-3),
             average=n.Average(decay=0.97),
-            augment=n.Copies(count=2, noise=SCALE * lesson.noise) if lesson.noise else None,
+            augment=(
+                n.Copies(count=3, noise=SCALE * lesson.noise, include_original=True)
+                if lesson.noise
+                else None
+            ),
         ),
         execution=n.Execution(threads=1),
         ledger=(
@@ -226,10 +249,9 @@ def recipe(lesson: Lesson, size: Size, folder: Path, seed: int) -> n.Recipe:
 
 def figures_of(
     model: nn.Module, rows: Inputs, everyone: tuple[torch.Tensor, torch.Tensor],
-    space: FeatureSpace, lesson: Lesson, size: Size,
+    space: FeatureSpace, size: Size,
 ) -> Figures:  # fmt: skip
-    """Correct rows: of all test images, and of `rows` under attack and as certified. A network that
-    was trained on noise is certified with that noise."""
+    """Correct rows: of all test images, and of `rows` under attack and as certified."""
     source = Source(bytes(32))
     with torch.no_grad():
         right = (model(everyone[0]).argmax(1) == everyone[1]).sum()
@@ -238,7 +260,7 @@ def figures_of(
     with untouched(model):
         found["full"] = len(cascade("full")(Scorer(model), region, rows, source).standing)
     balls = [n.Ball(kind="l2", radius=SCALE * radius).region(space) for radius in RADII]
-    for deviation in [lesson.noise] if lesson.noise else size.deviations:
+    for deviation in size.deviations:
         method = Smoothing(deviation=SCALE * deviation, samples=size.votes)
         certified = method.certify(model, balls, rows, source)
         for radius, ones in zip(RADII, certified, strict=True):
@@ -259,11 +281,10 @@ def tables(found: Mapping[Lesson, Figures], size: Size) -> str:
         clean, left = 100 * own["clean"] / own["images"], 100 * own["full"] / size.rows
         first = [lesson.name, f"{clean:.1f}", f"{left:.1f}"]
         for deviation in size.deviations:
-            if _certified(deviation, 0) in own:
-                proved = [own[_certified(deviation, radius)] for radius in RADII]
-                cells = [f"{100 * count / size.rows:.1f}" for count in proved]
-                lines.append(f"| {' | '.join([*first, f'{deviation:g}', *cells])} |")
-                first = [""] * len(first)
+            proved = [own[_certified(deviation, radius)] for radius in RADII]
+            cells = [f"{100 * count / size.rows:.1f}" for count in proved]
+            lines.append(f"| {' | '.join([*first, f'{deviation:g}', *cells])} |")
+            first = [""] * len(first)
     return "\n".join(lines)
 
 
@@ -282,35 +303,37 @@ def figures(found: Mapping[Lesson, Figures], size: Size) -> list[Row]:
 
 
 def ratios(found: Mapping[Lesson, Figures], size: Size) -> list[Row]:
-    """Certified after noise over certified without it, at each epsilon, deviation and radius; where
-    nothing is certified without noise, that one row were."""
+    """Certified after noise over certified without it, at each epsilon and radius, and beside each
+    ratio what it costs in clean accuracy. Where nothing is certified without noise, the ratio is
+    that over one row; where nothing is certified after noise, there is none."""
     table: list[Row] = []
     for epsilon in size.epsilons:
         plain = found.get(Lesson(epsilon))
-        noisy = {
-            deviation: found[Lesson(epsilon, noise=deviation)]
-            for deviation in size.deviations
-            if Lesson(epsilon, noise=deviation) in found
-        }
+        noisy = {k.how: own for k, own in found.items() if k.epsilon == epsilon and k.noise}
         if plain is None or not noisy:
             continue
         for radius in RADII:
-            best = _best(noisy.values(), size, radius), _best([plain], size, radius)
-            pairs = {
-                f"deviation {d:g}": (own[_certified(d, radius)], plain[_certified(d, radius)])
-                for d, own in noisy.items()
-            }
-            for name, (ours, theirs) in (pairs | {"the best deviation": best}).items():
-                if ours:
-                    ratio = ours / max(1, theirs)
-                    what = f"epsilon {epsilon:g}: at {radius:g}, {name}, noise over as it is"
-                    table.append(Row(what, ratio, None, None, f">= {RATIO}", ratio >= RATIO))
+            votes = {f"votes of {d:g}": [_certified(d, radius)] for d in size.deviations}
+            every = [name for names in votes.values() for name in names]
+            best = max(noisy, key=lambda how: max(noisy[how][name] for name in every))
+            compared = [(how, said, votes[said]) for said in votes for how in noisy]
+            for how, said, names in [*compared, (best, "each at its best", every)]:
+                what = f"epsilon {epsilon:g}, {how} over as it is, radius {radius:g}, {said}"
+                table += _with_price(what, noisy[how], plain, names)
     return table
 
 
-def _best(networks: Sequence[Mapping[str, Any]] | Any, size: Size, radius: float) -> float:
-    names = [_certified(deviation, radius) for deviation in size.deviations]
-    return max(own[name] for own in networks for name in names if name in own)
+def _with_price(what: str, ours: Figures, theirs: Figures, names: list[str]) -> list[Row]:
+    certified = max(ours[name] for name in names)
+    if not certified:
+        return []
+    ratio = certified / max(1, *(theirs[name] for name in names))
+    price = 100 * (theirs["clean"] - ours["clean"]) / theirs["images"]
+    holds = ratio >= RATIO, price <= PRICE
+    return [
+        Row(what, ratio, None, None, f">= {RATIO} at <= {PRICE} points", all(holds)),
+        Row(f"{what}: points of clean accuracy", price, None, None, f"<= {PRICE}", holds[1]),
+    ]
 
 
 if __name__ == "__main__":

@@ -86,9 +86,7 @@ def _steps(plan: Plan) -> str:
     sampling = words.sampling_words(plan.inner_sampling)
     copies = plan.recipe.training.augment
     if copies is not None:
-        sampling += (
-            f", {words.counted_noun(copies.count, 'random version')} of each {copies.subject}"
-        )
+        sampling += f", {words.versions(copies)} of each {copies.subject}"
     if plan.recipe.federated_learning is None:
         return f"{plan.rounds}, each draws {sampling}"
     local = plan.recipe.federated_learning.local.steps

@@ -9,6 +9,7 @@ from typing import Any
 from nacre.core.normals.box_muller import COMPILED
 from nacre.core.optimizers import SGD
 from nacre.core.parts import Sampling
+from nacre.data.augment import Copies
 from nacre.differential_privacy.mechanism import Mechanism
 from nacre.differential_privacy.options import DistributedGaussianNoise, Privacy
 from nacre.figures.names import FigureName, usual
@@ -122,11 +123,14 @@ def _clipping(recipe: Recipe) -> str | None:
             inner = recipe.within_parties.gradient_clipping.sentence(UNIT)
             return f"{option.sentence(share)} Within a party: {inner}"
     elif copies is not None:
-        share += (
-            f" (of the mean loss over {counted_noun(copies.count, 'random version')} of its "
-            f"{copies.subject}s)"
-        )
+        share += f" (of the mean loss over {versions(copies)} of its {copies.subject}s)"
     return option.sentence(share)
+
+
+def versions(copies: Copies) -> str:
+    """What a step takes of each row: `3 random versions`, `the original and 2 random versions`."""
+    drawn = counted_noun(copies.count - copies.include_original, "random version")
+    return f"the original and {drawn}" if copies.include_original else drawn
 
 
 def _federated(recipe: Recipe) -> str | None:

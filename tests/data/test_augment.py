@@ -10,6 +10,7 @@ from tests.laws.zoo import MLP, ZOO
 SOURCE = Source(bytes(32))
 IMAGES, GROUPS = (a for a in ZOO if len(a.shape) == 3)
 BOTH = Copies(count=5, flip=True, shift=2)
+BESIDE = Copies(count=3, shift=1, noise=0.5, include_original=True)
 
 
 def _possible(image, option):
@@ -58,17 +59,18 @@ def test_every_copy_comes_up_as_often():
     assert all(abs(count - 500) < 6 * 22 for count in counts)
 
 
+@pytest.mark.parametrize("option", [BOTH, BESIDE], ids=["copies", "beside the row"])
 @pytest.mark.parametrize("animal", [IMAGES, GROUPS], ids=["rows", "groups"])
-def test_a_unit_has_the_same_copies_in_any_company(animal):
+def test_a_unit_has_the_same_copies_in_any_company(animal, option):
     batch = animal.batch(6)
-    together = BOTH.apply(batch, SOURCE)
+    together = option.apply(batch, SOURCE)
     for index in ([3], [5, 0, 3], [1, 2, 3, 4]):
-        some = BOTH.apply(rows.select(batch, torch.tensor(index)), SOURCE)
+        some = option.apply(rows.select(batch, torch.tensor(index)), SOURCE)
         for name, value in some.items():
             assert torch.equal(value, together[name][index])
-    moved = BOTH.apply(batch | {"unit": batch["unit"] + 100}, SOURCE)
+    moved = option.apply(batch | {"unit": batch["unit"] + 100}, SOURCE)
     assert not torch.equal(moved["features"], together["features"])
-    other = BOTH.apply(batch, SOURCE.child("another step"))
+    other = option.apply(batch, SOURCE.child("another step"))
     assert not torch.equal(other["features"], together["features"])
 
 
@@ -96,6 +98,7 @@ def test_an_empty_batch_has_no_copies():
         ({"count": 257, "flip": True}, "count=257"),
         ({"count": 2, "shift": -1}, "shift=-1"),
         ({"count": 2}, "all the same"),
+        ({"count": 1, "noise": 1.0, "include_original": True}, "the row alone as it is"),
     ],
 )
 def test_options_that_make_no_copies_are_refused(wrong, message):
@@ -121,6 +124,20 @@ def test_noise_moves_the_entries_of_any_row_of_numbers(architecture):
     assert NOISY.problem(architecture.shape) is None and NOISY.subject == "row"
     assert copied["features"].dtype == batch["features"].dtype
     assert copied["label"].shape[:2] == copied["features"].shape[:2]
+
+
+@pytest.mark.parametrize("animal", [IMAGES, GROUPS], ids=["rows", "groups"])
+def test_the_first_copy_is_the_row_and_the_others_are_drawn(animal):
+    batch = animal.batch(6)
+    copied = BESIDE.apply(batch, SOURCE)
+    features = batch["features"] if animal is GROUPS else batch["features"][:, None]
+    found = copied["features"].unflatten(1, (features.shape[1], 3))
+    assert torch.equal(found[:, :, 0], features)
+    moved = (found[:, :, 1:] != features[:, :, None]).flatten(3).any(3)
+    assert moved.all()
+    assert not torch.equal(found[:, :, 1], found[:, :, 2])
+    drawn = Copies(count=2, shift=1, noise=0.5).apply(batch, SOURCE)
+    assert torch.equal(found[:, :, 1:].flatten(1, 2), drawn["features"])
 
 
 def test_noise_is_normal_and_as_wide_as_declared():

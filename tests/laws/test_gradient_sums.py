@@ -304,9 +304,10 @@ def test_a_group_is_one_unit_however_many_rows_it_holds():
 @pytest.mark.parametrize("kind", PER_UNIT)
 def test_copies_of_a_unit_move_the_sum_by_one_bounded_share(kind, animal):
     """However many they are; and what stood in the batch before keeps its own copies."""
-    objective = Augmented(_plain(animal), Copies(count=4, flip=True, shift=1, noise=0.3))
     base, one = animal.batch(4), animal.batch(3, seed=1)
     for number, clip in enumerate(_bounding(kind)):
+        copies = Copies(count=4, flip=True, shift=1, noise=0.3, include_original=number % 2 == 0)
+        objective = Augmented(_plain(animal), copies)
         without = _sum(kind, animal, base, clip, objective)
         single = rows.select(one, slice(number % 3, number % 3 + 1))
         added = _sum(kind, animal, joined(base, single), clip, objective)

@@ -66,6 +66,13 @@ CASES: list[Case] = [
         "down to an L2 norm of at most 1.",
     ),
     (
+        CENTRAL,
+        {"training.augment": {"kind": "copies", "count": 3, "noise": 1, "include_original": True}},
+        "gradient_clipping",
+        "Each unit's gradient (of the mean loss over the original and 2 random versions of its "
+        "rows) is scaled down to an L2 norm of at most 1.",
+    ),
+    (
         CENTRAL, {"gradient_clipping": {"kind": "by_norm", "norm": 1.5}, **OPEN},
         "gradient_clipping", "The mean gradient is scaled down to an L2 norm of at most 1.5.",
     ),
