@@ -134,7 +134,7 @@ class Square:
     def _drawn(
         self, region: Region, rows: Inputs, first: Tensor, source: Source, count: int
     ) -> Tensor:
-        """(R, count, P) the patches of so many queries of each row, from number `first` on."""
+        """(R, count, P) the patches of `count` queries of each row, from number `first` on."""
         moves = _moves(region)
         queries = (first[:, None] + torch.arange(count)).flatten()
         stream, turns = source.child("moves").stream(), (queries - 1).clamp(min=0)
@@ -145,7 +145,7 @@ class Square:
 
 @lru_cache(maxsize=64)
 def _shares(queries: int) -> Tensor:
-    """(queries + DRAWN,) float64 share of the input that a patch covers after so many queries."""
+    """(queries + DRAWN,) float64 share of the input that a patch covers after each number of queries."""
     reached = torch.arange(queries + DRAWN) * 10_000 // queries
     return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
 
