@@ -145,7 +145,7 @@ class Square:
 
 @lru_cache(maxsize=64)
 def _shares(queries: int) -> Tensor:
-    """(queries + DRAWN,) float64 share of the input that a patch covers after each number of queries."""
+    """(queries + DRAWN,) float64: the share of the input that a patch covers, by query."""
     reached = torch.arange(queries + DRAWN) * 10_000 // queries
     return FIRST * 0.5 ** torch.bucketize(reached, torch.tensor(HALVINGS)).double()
 
