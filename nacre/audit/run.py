@@ -20,6 +20,7 @@ from nacre.audit.finding import Finding
 from nacre.audit.kept import BATCHES, KeptBatches, scored_again
 from nacre.audit.model_security.batch import Reproduced
 from nacre.audit.target import HeldCanaries, Target, TokenText
+from nacre.core.errors import RunError
 from nacre.core.files import load_tensors, write_json
 from nacre.core.random import Source
 from nacre.core.rows import flatten
@@ -95,7 +96,7 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
 def rescored_run(run: Run) -> dict[str, Reproduced]:
     """What comes out when the adversarial batches of the run are scored again by its models: the
     accuracy under attack follows from the files alone. Reads no row; raises `RunError` where no
-    evasion has left a batch."""
+    evasion has left a batch, and for one that was found with other weights."""
 
     def model_of(name: str) -> nn.Module:
         for variant, file in _OTHERS.items():
@@ -103,7 +104,14 @@ def rescored_run(run: Run) -> dict[str, Reproduced]:
                 return _weights(run, file)
         return load(run.path, run.recipe.folder, code=run.recipe.code, own=run.recipe.model)
 
-    return scored_again(run.folder.local / BATCHES, model_of)
+    found = scored_again(run.folder.local / BATCHES, model_of)
+    others = [name for name, again in found.items() if not again.same_weights]
+    if others:
+        raise RunError(
+            f"batch {others[0]!r} was found with other weights than those of {run.path}, so it "
+            "says nothing of them; audit the run again"
+        )
+    return found
 
 
 _OTHERS = {"unprotected": "unprotected.safetensors", "public base": "base.safetensors"}

@@ -488,3 +488,10 @@ def test_an_absent_bound_is_told_in_words_of_a_recipe():
         with pytest.raises(BadArgument) as caught:
             make()
         assert "None" not in str(caught.value) and "{" not in str(caught.value)
+
+
+def test_what_numbers_cannot_say_is_no_contradiction():
+    tiny = LinearRelation(terms={"a": 1e-290}, at_most=1e30)
+    sums = LinearRelation(terms={"a": 1, "b": 1}, at_least=0)
+    ends = {"a": 0.0, "b": 0.0}, {"a": 9.0, "b": 9.0}
+    assert contradictory([tiny, sums], *ends) == ()

@@ -100,6 +100,23 @@ def test_what_forward_puts_in_place_of_its_own_is_gone(how, fault):
     assert not weight.requires_grad and torch.equal(bias.grad, torch.ones(2))
 
 
+def test_a_part_that_is_made_when_the_model_is_first_asked_stays():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.ready = nn.Linear(2, 2), False
+
+        def forward(self, x):
+            if not self.ready:
+                self.out, self.ready = nn.Identity(), True
+            return self.out(self.body(x))
+
+    model = Late()
+    with untouched(model):
+        model(X)
+    assert torch.equal(model(X), model.body(X))
+
+
 class Hooking(nn.Module):
     """A network that hooks itself, or takes a hook off, when it is called."""
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,25 @@ def test_files_that_do_not_belong_together(folder):
     shutil.rmtree("attack")
     with pytest.raises(RunError, match="holds no adversarial batch"):
         load_batch(Path("attack"), "batch")
+
+
+def test_rows_that_no_attack_leaves_behind(folder):
+    attacked(folder)
+    batch, place = load_batch(Path("attack"), "batch"), Path("attack/batch.json")
+    stands = int(batch.share.isinf().nonzero()[0])
+    for wrong in (
+        {"value": 0.99}, {"width": 0}, {"place": batch.place - 1},
+        {"place": batch.place.clamp(max=50)}, {"label": batch.label.float()},
+        {"label": batch.label - 1}, {"stage": batch.stage - 3},
+        {"share": batch.share.index_fill(0, torch.tensor([stands]), 0.5)},
+    ):  # fmt: skip
+        save_batch(replace(batch, **wrong), Path("attack"), "batch")
+        with pytest.raises(FileDamaged, match="is not what nacre writes"):
+            load_batch(Path("attack"), "batch")
+    save_batch(batch, Path("attack"), "batch")
+    write_json(place, {**json.loads(place.read_text()), "width": -1})
+    code, run = nacre("audit", "--model", f"{folder}:bare", "--rescore")
+    assert code == 1 and "or a step of none" in " ".join(run.output.split())
 
 
 def test_files_of_format_1_are_read(folder):

@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 from nacre.audit.model_security import classes
 from nacre.audit.model_security.batch_file import batches_in
-from nacre.audit.run import _shown, audit_run
+from nacre.audit.run import _shown, audit_run, rescored_run
 from nacre.cli.audit import command
-from nacre.core.files import load_tensors
+from nacre.core.errors import RunError
+from nacre.core.files import load_tensors, write_json
 from nacre.differential_privacy.options import Privacy
 from nacre.planning.plan import plan
 from nacre.report.evidence import write_report
@@ -44,6 +45,16 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     assert again == finding
     names = [stage["name"] for stage in finding.details["stages"]]
     assert not names or names[0] == "APGD-PMA"
+
+
+def test_a_batch_of_other_weights_says_nothing_of_the_run(made):
+    audit_run(open_run(made.path))
+    assert rescored_run(open_run(made.path))["protected-1"].holds is True
+    file = made.folder.local / "attacks" / "protected-1.json"
+    facts = json.loads(file.read_text())
+    write_json(file, {**facts, "model_sha256": "0" * 64})
+    with pytest.raises(RunError, match="other weights than those of"):
+        rescored_run(open_run(made.path))
 
 
 def test_private_rows_that_an_attack_moved_are_shown_to_their_holder_alone(made):

@@ -91,9 +91,11 @@ class _Contents:
     @torch.no_grad()
     def put_back(self) -> None:
         """The same tensors, parts and hooks under the same names, and buffers with the numbers that
-        they held."""
+        they held. A part that came in addition stays: a model that makes it when first asked may
+        have noted, where nobody sees it, that it is there."""
         for module, name, held, before in self._held:
-            held.clear()
+            if name != "_modules":
+                held.clear()
             held.update(before)
             vars(module)[name] = held
         for module, name, buffer, values in self._numbers:

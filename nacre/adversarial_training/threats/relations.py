@@ -213,10 +213,14 @@ def _multipliers(
     weights = np.array([[one.get(name, 0.0) * sizes[name] for name in names] for one, _ in bounds])
     largest = np.abs(weights).max(axis=1, keepdims=True)
     most = np.array([[bound] for _, bound in bounds])
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        scaled, limits = weights / largest, most / largest
+    if not (np.isfinite(scaled).all() and np.isfinite(limits).all()):
+        return [0.0] * len(bounds)  # beyond what numbers can say: no proof
     found = linprog(
         [*[0.0] * len(names), 1.0],
-        A_ub=np.hstack([weights / largest, -np.ones_like(largest)]),
-        b_ub=most / largest,
+        A_ub=np.hstack([scaled, -np.ones_like(largest)]),
+        b_ub=limits,
         bounds=[*((low[n] / sizes[n], high[n] / sizes[n]) for n in names), (0, None)],
     )
     if found.status != 0:  # no answer is no proof

@@ -123,6 +123,7 @@ def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adversaria
         wanted = (count, *shape) if key in ("clean", "attacked") else (count,)
         if tuple(values.shape) != wanted:
             raise ValueError(f"{key} has shape {tuple(values.shape)} where {wanted} is needed")
+    _require_rows(rows, facts)
     threat = _threat(facts["threat"])
     words = _words(threat, tensors) if isinstance(threat, Words) else None
     if words is not None and not rows["clean"].dtype == rows["attacked"].dtype == torch.int64:
@@ -149,6 +150,28 @@ def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adversaria
         words=words,
         texts=() if words is None else _texts(facts["broken"], rows["place"]),
     )
+
+
+def _require_rows(rows: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for rows that no attack leaves behind, and where the accuracy is not the
+    share of those that stand."""
+    place, label, stage = rows["place"], rows["label"], rows["stage"]
+    if not len(place) or int(facts["width"]) < 1:
+        raise ValueError("it holds no row, or a step of none")
+    if place.dtype != torch.int64 or int(place.min()) < 0 or len(place.unique()) < len(place):
+        raise ValueError("its rows are not numbered from 0 on, each once")
+    of_classes = facts["task"] != "regression"
+    if of_classes and (label.dtype != torch.int64 or int(label.min()) < 0):
+        raise ValueError("its labels are no classes from 0 on")
+    if stage.dtype != torch.int64 or not -2 <= int(stage.min()) <= int(stage.max()) < len(
+        facts["stages"]
+    ):
+        raise ValueError("a row is broken by a stage that is not among `stages`")
+    stands = float(rows["share"].isinf().double().mean())
+    if float(facts["attacked_accuracy"]) != stands:
+        raise ValueError(
+            f"attacked_accuracy is {facts['attacked_accuracy']}, and {stands} of its rows stand"
+        )
 
 
 def _space(
