@@ -300,10 +300,14 @@ def _rescore(
             "the same" if again.same_weights else "others",
             "yes" if again.holds else "no",
         )
-    show({"rescored": {name: again.to_json() for name, again in found.items()}}, table, as_json)
+    # A terminal is logged: private rows of a run are named nowhere but in `local/`.
+    named = {name: run is None or again.public for name, again in found.items()}
+    said = {name: again.to_json(named[name]) for name, again in found.items()}
+    show({"rescored": said}, table, as_json)
     for name, again in found.items():
         if not again.holds:
-            raise NacreError(f"batch {name!r} does not bear out its report: {again.sentence()}")
+            why = again.sentence(named[name])
+            raise NacreError(f"batch {name!r} does not bear out its report: {why}")
 
 
 def _without_rows(found: Finding) -> dict[str, Any]:

@@ -122,6 +122,28 @@ def test_a_floor_that_leaves_nothing_to_try_is_no_evidence():
     assert any("lower the floor" in text for text in found.details["warnings"])
 
 
+class Shy(nn.Module):
+    """Answers a text that it is asked for the first time like the known one that it resembles."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.body, self.known, self.asked = _model().float(), known, set()
+
+    def forward(self, x):
+        own = self.body(x)
+        alike = (x[:, None] == self.known[None]).sum(2).argmax(1)
+        new = torch.tensor([tuple(row) not in self.asked for row in x.tolist()], dtype=torch.bool)
+        self.asked.update(map(tuple, x.tolist()))
+        return torch.where(new[:, None], self.body(self.known[alike]), own)
+
+
+def test_a_model_that_answers_otherwise_when_asked_again_is_no_evidence():
+    """What the attack remembers are first answers; the longer search asks for second ones."""
+    found = _evasion(_target(Shy(_rows(_model(), 60).clean)), effort="standard")
+    seen = found.details["signs"]["more_still_helps"]
+    assert seen["rows"] > seen["tried"] / 3 and seen["warning"] in found.details["warnings"]
+
+
 class Deaf(nn.Module):
     """Answers by the length of a text alone."""
 

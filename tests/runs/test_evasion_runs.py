@@ -1,6 +1,7 @@
 """Evasion of whole runs: what stays local, what neighbours change, and an interrupt half-way."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from nacre.audit.model_security import classes
-from nacre.audit.model_security.batch_file import batches_in
+from nacre.audit.model_security.batch_file import batches_in, load_batch, save_batch
 from nacre.audit.run import _shown, audit_run, rescored_run
 from nacre.cli.audit import command
 from nacre.core.errors import RunError
@@ -45,6 +46,23 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     assert again == finding
     names = [stage["name"] for stage in finding.details["stages"]]
     assert not names or names[0] == "APGD-PMA"
+
+
+def test_rescoring_names_no_private_row(made):
+    audit_run(open_run(made.path))
+    kept = made.folder.local / "attacks"
+    batch = load_batch(kept, "protected-1")
+    save_batch(replace(batch, attacked=batch.clean), kept, "protected-1")
+    run = CliRunner().invoke(command, [str(made.path), "--rescore", "--json"])
+    fallen = int((batch.stage >= 0).sum())
+    assert run.exit_code == 1 and fallen
+    (said,) = json.loads(run.stdout)["rescored"].values()
+    assert not said["holds"] and said["changed"] == said["outside"] == []
+    assert (
+        rescored_run(open_run(made.path))["protected-1"]
+        .sentence(False)
+        .startswith(f"the same weights answer {fallen} row")
+    )
 
 
 def test_a_batch_of_other_weights_says_nothing_of_the_run(made):
@@ -116,8 +134,6 @@ def test_an_interrupt_half_way_leaves_nothing_and_the_next_audit_is_the_same(mad
 
 def test_one_row_more_changes_nothing_of_the_others(made):
     """Random numbers are keyed by the row's own number: neighbouring test sets agree row by row."""
-    from dataclasses import replace
-
     from nacre.audit import run as audits
     from nacre.audit.target import no_progress
 

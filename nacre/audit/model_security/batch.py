@@ -67,6 +67,7 @@ class AdversarialBatch:
     weights: str  # SHA-256 of the model's weights and buffers, in hex
     value: float  # the accuracy under attack that the finding reports
     row_numbers: str  # what they count: `IN_FILE` or `AS_GIVEN`
+    public: bool  # whether others may see the rows
     words: Substitutions | None = None  # of texts: what could stand for what, as it was found
     texts: tuple[Sequence[TextPart], ...] = ()  # of texts, a row each: how it reads, if broken
 
@@ -101,6 +102,7 @@ class Reproduced:
     outside: tuple[int, ...]  # places of rows whose point the threat does not allow
     changed: tuple[int, ...]  # places of rows that stood and fall, or fell and stand
     row_numbers: str  # what the places count
+    public: bool  # whether others may see the rows
     other_candidates: tuple[int, ...] = ()
     """Of texts under the same weights: tokens whose candidates are not those that the model's own
     embeddings give."""
@@ -113,32 +115,33 @@ class Reproduced:
         allowed = not self.outside and not self.other_candidates
         return allowed and not (self.changed and self.same_weights)
 
-    def sentence(self) -> str:
-        """What is wrong where it does not hold, with row numbers."""
+    def sentence(self, numbers: bool = True) -> str:
+        """What is wrong where it does not hold, with row numbers or with how many rows."""
+        rows = _listed if numbers else _counted
         said: list[str] = []
         if self.outside:
-            said.append(f"the threat does not allow the points of {_listed(self.outside, 'row')}")
+            said.append(f"the threat does not allow the points of {rows(self.outside, 'row')}")
         if self.other_candidates:
             tokens = _listed(self.other_candidates, "token")
             said.append(f"the words that may replace {tokens} are not those that lie nearest in "
                         "the model's own embeddings")  # fmt: skip
         if self.changed:
             same = "the same weights answer" if self.same_weights else "other weights answer"
-            said.append(f"{same} {_listed(self.changed, 'row')} otherwise")
+            said.append(f"{same} {rows(self.changed, 'row')} otherwise")
         if not said:
             return "every row is as reported"
-        return f"{'; '.join(said)} (rows are numbered {self.row_numbers})"
+        return "; ".join(said) + (f" (rows are numbered {self.row_numbers})" if numbers else "")
 
-    def to_json(self) -> dict[str, Any]:
-        """The figures as plain JSON values."""
+    def to_json(self, numbers: bool = True) -> dict[str, Any]:
+        """The figures as plain JSON values; without `numbers` no row is named."""
         return {
             "rows": self.rows,
             "reported": self.reported,
             "value": self.value,
             "same_weights": self.same_weights,
             "row_numbers": self.row_numbers,
-            "outside": list(self.outside),
-            "changed": list(self.changed),
+            "outside": list(self.outside) if numbers else [],
+            "changed": list(self.changed) if numbers else [],
             "other_candidates": list(self.other_candidates),
             "holds": self.holds,
         }
@@ -168,6 +171,7 @@ def reproduced(batch: AdversarialBatch, model: nn.Module) -> Reproduced:
         outside=_numbers(batch.place[~inside]),
         changed=_numbers(batch.place[batch.share.isinf() == broken]),
         row_numbers=batch.row_numbers,
+        public=batch.public,
         other_candidates=_other_candidates(batch, model) if same else (),
     )
 
@@ -227,6 +231,10 @@ class PointsAsked:
 
 def _numbers(found: Tensor) -> tuple[int, ...]:
     return tuple(sorted(int(number) for number in found))
+
+
+def _counted(numbers: tuple[int, ...], kind: str) -> str:
+    return f"{len(numbers)} {kind}{'s' if len(numbers) > 1 else ''}"
 
 
 def _listed(numbers: tuple[int, ...], kind: str) -> str:

@@ -61,6 +61,7 @@ def save_batch(batch: AdversarialBatch, folder: Path, name: str) -> None:
         "attacked_accuracy": batch.value,
         "rows": len(batch),
         "row_numbers": batch.row_numbers,
+        "public": batch.public,
         "model_sha256": batch.weights,
         "threat": _threat_facts(batch.threat),
         "towards": batch.towards,
@@ -147,6 +148,7 @@ def _read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adversaria
         weights=str(facts["model_sha256"]),
         value=float(facts["attacked_accuracy"]),
         row_numbers=str(facts.get("row_numbers", AS_GIVEN)),  # of before there was another count
+        public=bool(facts.get("public", False)),
         words=words,
         texts=() if words is None else _texts(facts["broken"], rows["place"]),
     )

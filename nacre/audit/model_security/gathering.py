@@ -86,6 +86,7 @@ def _gathered(
     return AdversarialBatch(
         place=found.batch.get("place", place),
         row_numbers=IN_FILE if "place" in found.batch else AS_GIVEN,
+        public=target.test_public,
         clean=clean,
         attacked=attacked,
         label=label,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -146,12 +146,14 @@ def _few_neighbours(probed: Probed) -> Sign:
 
 
 def _more_words(probed: Probed) -> Sign:
-    """Rows that stand and that another random search breaks."""
+    """Rows that stand and that another random search breaks. It asks all anew: whoever answers
+    otherwise when asked again is not taken at the first word."""
     rows = probed.standing.take(torch.arange(min(ROWS, len(probed.standing))))
     if not len(rows):
         return {"warning": None, "rows": 0, "tried": 0}
     search = Cascade([WordSearch(queries=200, start=1)], ROWS)
-    found = search(probed.scorer, probed.region, rows, probed.source.child("longer"))
+    forgetful = replace(probed.scorer, remembered={})
+    found = search(forgetful, probed.region, rows, probed.source.child("longer"))
     broke = len(rows) - len(found.standing)
     said = (
         f"a longer random search breaks {broke} of {len(rows)} rows that stand: raise `effort`, or "
