@@ -538,8 +538,10 @@ def test_a_declared_size_that_is_far_off_is_told_to_the_holder_only(tmp_path):
     patients(tmp_path / "patients.csv")
     run = train(plan(recipe(tmp_path, TABLE, data__size=500)), tmp_path / "run", observe=Watch(-1))
     (sentence,) = told
-    assert re.match(r"READ \d+ values of 'patient' to train on, DECLARED 500 ", sentence)
-    assert re.search(r"draws about 2\.\d+ units and divides by the 24 of", sentence)
+    said = r"READ (\d+) values of 'patient' to train on, DECLARED 500 .* draws about (\S+) units"
+    units, drawn = re.match(said, sentence).groups()
+    assert float(drawn) == pytest.approx(24 * int(units) / 500, rel=0.01)
+    assert "divides by the 24 of" in sentence
     kept = [path for path in run.path.rglob("*") if path.is_file()]
     assert not any(sentence.encode() in path.read_bytes() for path in kept)
 

@@ -146,8 +146,8 @@ def _few_neighbours(probed: Probed) -> Sign:
 
 
 def _more_words(probed: Probed) -> Sign:
-    """Rows that stand and that another random search breaks. It asks all anew: whoever answers
-    otherwise when asked again is not taken at the first word."""
+    """Rows that stand and that another random search breaks. It asks all anew,
+    since a model may answer otherwise when it is asked the same text again."""
     rows = probed.standing.take(torch.arange(min(ROWS, len(probed.standing))))
     if not len(rows):
         return {"warning": None, "rows": 0, "tried": 0}
