@@ -15,20 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nacre.audit.declared_answers import read_answers, rows_left
 from nacre.audit.outside import LabelledRows
-from nacre.core.errors import DataError, Incompatible
-from nacre.core.run_folder import RunFolder
+from nacre.core.errors import DataError
 from nacre.data import Column, Rows, Scaler
 from nacre.data.arrays import checked_inputs, read_npz
-from nacre.data.columns.encode import ColumnReading, Remedies
+from nacre.data.columns.encode import ColumnReading
 from nacre.data.columns.faults import Fault, refusal
 from nacre.data.columns.values import as_column
 from nacre.data.readers import read_table
-from nacre.data.scaling import NoScaling, fit_scaling
-from nacre.models import OWN, Code, saved
 from nacre.prediction.columns import read_features
 from nacre.prediction.faults import REMEDIES
-from nacre.prediction.predictor import signature_in
 from nacre.prediction.row_files import require_columns
 from nacre.prediction.signature import Signature
 from nacre.training.pieces import task_of
@@ -36,7 +33,6 @@ from nacre.training.pieces import task_of
 RowsForm = Literal["raw", "scaled"]
 """In the features' own units, or in the model's."""
 
-_OF_LABELS: Remedies = {**REMEDIES, "unlisted": "correct it, or leave the row out"}
 _CLOSE = 1e-5  # of a bound: what rounding may have moved a scaled input by
 
 
@@ -66,19 +62,8 @@ class DeclaredRows:
         raw = _tried(lambda: self._raw(file, columns, array, count))
         scaled = _tried(lambda: self._scaled(file, columns, array, label))
         inputs, faults = self._chosen(file, raw, scaled, form)
-        answers, wrong = self._labels(columns[label], label)
-        faults = [*faults, *wrong]
-        if refused := [fault for fault in faults if fault.policy == "refuse"]:
-            raise refusal(str(file), refused, count)
-        keep = np.ones(count, np.bool_)
-        for fault in faults:
-            if fault.policy == "drop":
-                keep[fault.rows] = False
-        place = torch.from_numpy(np.flatnonzero(keep))
-        if not len(place):
-            raise DataError(
-                f"{file}: the model's training drops every row of it, so nothing is left to attack"
-            )
+        answers, wrong = read_answers(columns[label], label, self.signature)
+        place, notes = rows_left(str(file), [*faults, *wrong], count)
         schema = self.signature.schema()
         return LabelledRows(
             inputs[place],
@@ -88,7 +73,7 @@ class DeclaredRows:
             task=task_of(schema),
             classes=schema.classes,
             place=place,
-            notes=_notes(faults, count - len(place)),
+            notes=notes,
         )
 
     def _held(self, file: Path) -> tuple[Mapping[str, Any], np.ndarray | None]:
@@ -190,45 +175,8 @@ class DeclaredRows:
             "`--rows scaled`"
         )
 
-    def _labels(self, values: Any, label: str) -> tuple[np.ndarray, list[Fault]]:
-        """(N,) places among the classes, or numbers; with what is wrong with some of them."""
-        drops = self.signature.on_missing
-        reading = ColumnReading(self.signature.dialect, "refuse", _OF_LABELS)
-        if self.signature.task == "regression":
-            target = Column(label, "number", missing=drops)
-            has, numbers = reading.numbers(as_column(values), target)
-            found = numbers.astype(np.float32)
-        else:
-            classes = self.signature.classes
-            target = Column(label, "category", categories=classes, missing=drops)
-            has, found = reading.choices(as_column(_whole(values)), target)
-        reading.missing(target, has)
-        return found, reading.faults
-
 
 _Tried = tuple[Tensor, list[Fault]] | DataError
-
-
-def declared_by(folder: Path, code: Code = OWN) -> DeclaredRows | None:
-    """How the rows of a run folder, or of what `nacre export` wrote, are read; None where it does
-    not say (model.json of format 1 without its recipe).
-
-    Raises `RunError` for a run that has not ended, `Incompatible` for a model of text.
-    """
-    if saved(folder).signature is None and not RunFolder(folder).recipe.is_file():
-        return None
-    signature, known = signature_in(folder, code)
-    if signature.form == "text" or signature.task not in ("classification", "regression"):
-        raise Incompatible(
-            f"{folder} holds a model that reads text, whose tokens no radius moves; an evasion is "
-            "for models of tables, arrays and images"
-        )
-    scaler = (
-        fit_scaling(NoScaling(), signature.schema(), None)
-        if known.scaler is None
-        else Scaler.from_json(known.scaler)
-    )
-    return DeclaredRows(str(folder), signature, scaler)
 
 
 def _tried(read: Any) -> _Tried:
@@ -242,23 +190,3 @@ def _or_raise(found: _Tried) -> tuple[Tensor, list[Fault]]:
     if isinstance(found, DataError):
         raise found
     return found
-
-
-def _whole(values: Any) -> Any:
-    """Class numbers that an array holds as floats, as whole numbers: `1.0` is class `1`."""
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        whole = np.isfinite(values) & (values == np.floor(values))
-        return [int(v) if fine else float(v) for v, fine in zip(values, whole, strict=True)]
-    return values
-
-
-def _notes(faults: list[Fault], dropped: int) -> tuple[str, ...]:
-    """What was done to rows, as the model's own training would have."""
-    said: list[str] = []
-    if dropped:
-        said.append(f"{dropped:,} rows were left out, as the model's training leaves such rows out")
-    moved = [fault.rows for fault in faults if fault.policy == "clamp"]
-    if moved:
-        count = len(np.unique(np.concatenate(moved)))
-        said.append(f"of {count:,} rows a value was moved into its declared range")
-    return tuple(said)

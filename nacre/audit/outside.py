@@ -23,8 +23,8 @@ from nacre.audit.answers import require_reads
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.batch import AdversarialBatch
 from nacre.audit.model_security.evasion import evasion
-from nacre.audit.target import AuditProgress, Target, no_progress
-from nacre.core.errors import BadArgument, DataError, FileDamaged
+from nacre.audit.target import AuditProgress, Target, TokenText, no_progress
+from nacre.core.errors import BadArgument, DataError, FileDamaged, Incompatible
 from nacre.core.files import load_tensors
 from nacre.core.parts import Task
 from nacre.core.random import Source
@@ -51,6 +51,7 @@ class LabelledRows:
     classes: tuple[str, ...] = ()  # their names; () where they have none
     place: Tensor | None = None  # (R,) int64: the rows' numbers in the file; None without one
     notes: tuple[str, ...] = ()  # what became of other rows
+    text: TokenText | None = None  # how rows of tokens read; features are then (R, T) int64
 
 
 def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> nn.Module:
@@ -99,7 +100,10 @@ def read_labelled(file: Path, label: str = "label") -> LabelledRows:
     elif file.suffix == ".csv":
         features, labels, names = _table(file, label)
     else:
-        raise DataError(f"{file} is neither .npz nor .csv; save the rows as one of them")
+        raise DataError(
+            f"{file} is neither .npz nor .csv; save the rows as one of them, or give --tokenizer "
+            "for texts"
+        )
     if features.ndim < 2 or len(features) != len(labels) or labels.ndim != 1 or not len(labels):
         raise DataError(
             f"{file}: features of shape={features.shape} and labels of shape={labels.shape} are no "
@@ -205,6 +209,11 @@ def audit_model(
     if space is None or legal is not None:
         low, high = (torch.tensor(bound) for bound in legal_range(rows, legal))
         space = FeatureSpace(tuple(rows.features.shape[1:]), rows.names, low=low, high=high)
+    if rows.text is not None and not isinstance(option.ball, Words):
+        raise Incompatible(
+            "the model reads texts, and their tokens have no distance; replace words instead, by a "
+            "threat of `kind: words`"
+        )
     if option.ball is not None and not isinstance(option.ball, Words):
         option.ball.region(space)  # a column that is not there is refused before anything is asked
     target = Target(
@@ -222,6 +231,7 @@ def audit_model(
         test_public=public,
         classes=rows.classes,
         outputs=outputs,
+        text=rows.text,
         keep=keep,
     )
     found = evasion(target, option, advance)

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(path_type=Path),
     help="Rows with their labels. For a saved folder, rows as `nacre predict` reads them; for a "
-    "function, rows as the network reads them: .npz with `features` and the labels, or .csv.",
+    "function, rows as the network reads them: .npz with `features` and the labels, or .csv; with "
+    "--tokenizer, a table with a column of texts.",
 )
 @click.option(
     "--label", metavar="NAME",
@@ -54,6 +55,15 @@ if TYPE_CHECKING:
     "reads them; found out where only one can be.",
 )
 @click.option(
+    "--tokenizer", metavar="NAME",
+    help="Of MODULE:FUNCTION, if it reads texts: a folder with tokenizer.json, or a model of the "
+    "hub. A row is then its tokens, as whole numbers, with -1 after them.",
+)  # fmt: skip
+@click.option(
+    "--text", metavar="NAME", default="text", help="The column of texts that --tokenizer reads."
+)
+@click.option("--length", type=int, default=128, help="The most tokens of a row, by --tokenizer.")
+@click.option(
     "--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", help="The norm of a move."
 )
 @click.option("--radius", type=float, help="How far an input may move.")
@@ -61,7 +71,8 @@ if TYPE_CHECKING:
     "--threat",
     type=click.Path(path_type=Path),
     help="In place of --norm and --radius: YAML with `nacre: 1` and, under `threat`, what a recipe "
-    "says under `ball`, as `kind: table` with the columns that may move.",
+    "says under `ball`, as `kind: table` with the columns that may move. Of texts words are "
+    "replaced, by `kind: words` as its keys say, or by its defaults without a --threat.",
 )
 @click.option(
     "--effort",
@@ -69,7 +80,11 @@ if TYPE_CHECKING:
     default="standard",
     help="How much is tried; full stands for AutoAttack.",
 )
-@click.option("--towards", metavar="CLASS", help="The number of the class that an attacker wants.")
+@click.option(
+    "--towards",
+    metavar="CLASS",
+    help="The class that an attacker wants, by its name, or by its number where classes have none.",
+)
 @click.option("--interval", type=float, help="End once the interval is at most this wide.")
 @click.option(
     "--outputs",
@@ -143,6 +158,17 @@ def _no_option_for_nothing(run: Path | None, rescore: bool) -> None:
             )
 
 
+def _no_option_in_vain(tokenizer: str | None, radius: float | None) -> None:
+    """Refuses options of an attack from outside that nothing would read."""
+    given = click.get_current_context().get_parameter_source
+    for name, needs, there in (
+        ("text", "--tokenizer", tokenizer), ("length", "--tokenizer", tokenizer),
+        ("norm", "--radius", radius),
+    ):  # fmt: skip
+        if there is None and given(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} says nothing without {needs}")
+
+
 _ALWAYS = ("--json", "--debug", "--rescore", "--allow-package", "--trust-code")
 _OF_MODELS = ("--model", "--weights", "--output")
 
@@ -183,6 +209,9 @@ def _outside(
     data: Path | None,
     label: str | None,
     form: RowsForm | None,
+    tokenizer: str | None,
+    text: str,
+    length: int,
     norm: Literal["linf", "l2", "l1"],
     radius: float | None,
     threat: Path | None,
@@ -194,12 +223,15 @@ def _outside(
     public: bool,
     output: Path,
 ) -> None:
-    if data is None or (radius is None) == (threat is None):
+    if data is None or (radius is not None and threat is not None):
         raise click.UsageError("--model needs --data, and --radius or --threat")
+    _no_option_in_vain(tokenizer, radius)
+    from nacre.adversarial_training.text.words import Words
     from nacre.adversarial_training.threats.ball import Ball
-    from nacre.audit.declared_rows import declared_by
+    from nacre.audit.declared import rows_for
+    from nacre.audit.declared_texts import texts_of
     from nacre.audit.model_security.batch_file import save_batch
-    from nacre.audit.outside import audit_model, outside_model, read_labelled
+    from nacre.audit.outside import audit_model, outside_model
     from nacre.cli.progress import watcher
     from nacre.core.files import write_bytes, write_json
     from nacre.recipe.audits import Evasion, WhenNarrow
@@ -207,19 +239,16 @@ def _outside(
     from nacre.recipe.threat_file import ThreatFile
     from nacre.report.page import render_attack
 
-    moves = (
-        read_options(threat, ThreatFile).threat
-        if threat is not None
-        else Ball(kind=norm, radius=radius or 0.0)
-    )
-    declared = declared_by(Path(model), code) if Path(model).is_dir() else None
-    if declared is None and form == "raw":
-        raise click.UsageError(f"--rows raw: {model} does not say how raw rows are scaled")
-    rows = (
-        read_labelled(data, label or "label")
-        if declared is None
-        else declared.read(data, label, form)
-    )
+    texts = None if tokenizer is None else texts_of(tokenizer, text, length)
+    rows = rows_for(model, data, label, form, texts, code)
+    if threat is not None:
+        moves = read_options(threat, ThreatFile).threat
+    elif radius is not None:
+        moves = Ball(kind=norm, radius=radius)
+    elif rows.text is not None:
+        moves = Words()
+    else:
+        raise click.UsageError("--model needs --radius or --threat: how far an input may move")
     option = Evasion(
         ball=moves,
         effort=effort,

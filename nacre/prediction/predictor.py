@@ -168,7 +168,7 @@ def load_model(run: Path | str, *, code: Code = OWN) -> Predictor:
     """
     place = Path(run)
     signature, known = signature_in(place, code)
-    tokenizer = _tokenizer(place, known) if signature.form == "text" else None
+    tokenizer = tokenizer_in(place, known) if signature.form == "text" else None
     scaler = None if known.scaler is None else Scaler.from_json(known.scaler)
     return Predictor(_module(place, code), signature, scaler, tokenizer)
 
@@ -199,7 +199,8 @@ def _module(run: Path, code: Code) -> nn.Module:
     return load(run, beside, code=code)
 
 
-def _tokenizer(run: Path, known: SavedModel) -> Tokenizer:
+def tokenizer_in(run: Path, known: SavedModel) -> Tokenizer:
+    """What a model of text reads by, as model.json describes it. Raises `FileDamaged`."""
     if known.tokenizer is None:
         return tokens.BYTES
     files: Mapping[str, str] = known.option.files if isinstance(known.option, Stock) else {}
@@ -211,4 +212,4 @@ def _tokenizer(run: Path, known: SavedModel) -> Tokenizer:
         ) from error
 
 
-__all__: Sequence[str] = ("Predictor", "load_model", "signature_in")
+__all__: Sequence[str] = ("Predictor", "load_model", "signature_in", "tokenizer_in")

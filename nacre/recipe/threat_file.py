@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nacre.adversarial_training.text.words import Words
 from nacre.adversarial_training.threats.options import ThreatOption
 
 
@@ -14,5 +15,6 @@ class ThreatFile:
 
     nacre: Literal[1] = 1
     """The format of this file, which begins with it."""
-    threat: ThreatOption
-    """What a recipe says under `ball`: a ball, or with `kind: table` the columns that may move."""
+    threat: ThreatOption | Words
+    """What a recipe says under `ball`: a ball, with `kind: table` the columns that may move, with
+    `kind: words` how many words of a text may be replaced."""

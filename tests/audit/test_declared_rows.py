@@ -11,7 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from nacre.audit.declared_rows import DeclaredRows, declared_by
+from nacre.audit.declared import declared_by
+from nacre.audit.declared_rows import DeclaredRows
 from nacre.audit.model_security.batch_file import load_batch, save_batch
 from nacre.cli.main import cli
 from nacre.core.errors import DataError, Incompatible
@@ -189,14 +190,16 @@ def test_files_of_another_kind(tmp_path):
         array_of().read(tmp_path / "o.npz", None, None)
 
 
-def test_a_model_of_text_is_refused(tmp_path, monkeypatch):
+def test_a_model_that_continues_texts_is_refused(tmp_path, monkeypatch):
     text = Signature(
         "text", "causal_lm", (8,), (), text=TextInputs("note", None, None, "line", 8, "end")
     )
     known = type("Known", (), {"signature": {}, "scaler": None})
-    monkeypatch.setattr("nacre.audit.declared_rows.saved", lambda folder: known)
-    monkeypatch.setattr("nacre.audit.declared_rows.signature_in", lambda *_: (text, known))
-    with pytest.raises(Incompatible, match="reads text, whose tokens no radius moves"):
+    monkeypatch.setattr("nacre.audit.declared.saved", lambda folder: known)
+    monkeypatch.setattr("nacre.audit.declared.signature_in", lambda *_: (text, known))
+    with pytest.raises(
+        Incompatible, match="whose task is causal_lm; an evasion of texts is for models that put"
+    ):
         declared_by(tmp_path)
 
 

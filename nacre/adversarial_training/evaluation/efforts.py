@@ -19,9 +19,10 @@ TARGETS = 9
 
 
 CLIMBED, SEARCHED, PATIENCE = 0.5, 0.42, 1000
-"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`; how they were chosen, and on
-which other rows they were checked, is in `docs/notebook.md`. Where 1,000 rows in a row were climbed
-towards a class in vain, the classes that are less likely are not worth a tenth of a point."""
+"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`; on which rows they were
+chosen, and on which others they were checked, is in `docs/notebook.md`. Where 1,000 rows in a row
+were climbed towards a class in vain, the classes that are less likely are not worth a tenth of a
+point."""
 
 
 def cascade(
