@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -127,6 +127,87 @@ def test_square_waits_for_a_row_whose_missing_share_halves(monkeypatch, missing,
     )
     assert predict.asked == 1 + queries
     assert len(hunted.place) == 0  # asked once more, a row that crossed stands
+
+
+@dataclass(frozen=True)
+class CameTo:
+    """Breaks nothing, and says which margins it has come to."""
+
+    margins: tuple[float, ...]
+    access = LabelOnly
+    name = "came to"
+
+    def begin(self, target, region, rows, source):
+        return {}
+
+    def advance(self, target, region, rows, state, source):
+        never = torch.zeros(len(rows), dtype=torch.bool)
+        best = torch.tensor(self.margins)[rows.place]
+        return Tried(rows.clean, never, state, ~never, best=best)
+
+
+@pytest.mark.parametrize(
+    ("stage", "whole", "least"),
+    [
+        (AutoPGD(way=0.1, behind=0.25), 101, 6),
+        (AutoPGD(steps=40, way=0.1, behind=0.25), 41, 7),  # looked at each second step, from 6 on
+        (Square(queries=600, way=0.01, behind=0.25), 600, 100),
+    ],
+    ids=["climb", "short climb", "Square"],
+)
+@pytest.mark.parametrize(
+    ("came_to", "ends"),
+    [(-0.65, False), (-0.55, True), (-0.41, True), (-0.39, False), (-0.1, False)],
+)
+def test_a_row_ends_where_it_is_behind_attacks_that_left_much_missing(
+    monkeypatch, stage, whole, least, came_to, ends
+):
+    """The edge gives -0.6, of -1.6 at the clean row: a quarter of the way is 0.4."""
+    monkeypatch.setattr(square, "AHEAD", 1)
+    rows = Inputs(
+        torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1, 1), torch.zeros(1).long()
+    )
+    region = Ball(radius=1.0).region(FeatureSpace((1,)))
+    found = Cascade((CameTo((came_to,)), stage))(
+        Scorer(_climbing(1.6)), region, rows, Source(bytes(32))
+    )
+    spent = found.stages[1].backwards or found.stages[1].forwards - 1  # that of the clean row
+    assert spent == (least if ends else whole)
+    assert float(found.reached) == pytest.approx(max(came_to, -0.6))
+    without = replace(stage, behind=None)
+    found = Cascade((CameTo((came_to,)), without))(
+        Scorer(_climbing(1.6)), region, rows, Source(bytes(32))
+    )
+    assert (found.stages[1].backwards or found.stages[1].forwards - 1) == whole
+
+
+def test_each_row_is_compared_with_what_was_reached_of_it():
+    """Rows come and go: of 40 rows, six at a time, every third was nearly broken before."""
+    count = 40
+    near = torch.arange(count) % 3 == 0
+    came_to = tuple(torch.where(near, -0.1, -0.5).tolist())
+    rows = Inputs(
+        torch.arange(count), torch.arange(count), torch.zeros(count, 1), torch.zeros(count).long()
+    )
+    region = Ball(radius=1.0).region(FeatureSpace((1,)))
+    stages = (CameTo(came_to), AutoPGD(way=0.1, behind=0.25))
+    found = Cascade(stages, 6)(Scorer(_climbing(1.6)), region, rows, Source(bytes(32)))
+    assert found.reached.tolist() == pytest.approx(came_to)
+    assert found.stages[1].backwards == int(near.sum()) * 101 + int((~near).sum()) * 6
+
+
+def test_what_a_cascade_has_reached_lies_between_the_clean_margin_and_the_boundary():
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4))
+    clean = torch.rand(60, 6) * 2 - 1
+    with torch.no_grad():
+        scores = model(clean)
+    rows = Inputs(torch.arange(60), torch.arange(60), clean, scores.argmax(1))
+    region = Ball(radius=0.1).region(FeatureSpace((6,)))
+    found = cascade("full", 4)(Scorer(model), region, rows, Source(bytes(32)))
+    reached, margins = found.reached[found.standing], found.margins[found.standing]
+    assert len(reached) and (reached >= margins).all() and (reached <= 0).all()
+    assert (reached > margins).float().mean() > 0.9
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Scorer:
                 f"the model put out {kind} where an attack reads scores: return one tensor of "
                 "floating point, a column a class (rows, classes), or a single score a row"
             )
-        raw = answer.float()
+        raw = answer.float()  # the same numbers, whose differences keep their digits
         if raw.dim() == 1:
             raw = raw[:, None]
         if raw.dim() != 2 or len(raw) != len(x) or not raw.shape[1]:
@@ -87,8 +87,6 @@ class Scorer:
                 f"the model put out shape={tuple(raw.shape)} for {len(x)} rows; an attack reads "
                 "one column of scores a class, (rows, classes), or a single score a row"
             )
-        if raw.dtype in (torch.float16, torch.bfloat16):
-            raw = raw.float()  # the same numbers, whose differences keep their digits
         if self.outputs == "probabilities":
             raw = raw.clamp(min=torch.finfo(raw.dtype).tiny)
             one = raw.shape[1] == 1

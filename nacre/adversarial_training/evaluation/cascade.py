@@ -44,6 +44,7 @@ class AttackOutcome:
     by: Tensor  # (R,) int64: which of `stages` broke it, `STANDING` or `WRONG`
     steps: Tensor  # (R,) int64: evaluations of the row in the stage that broke it
     margins: Tensor  # (R,): best other score minus the right one at `points`
+    reached: Tensor  # (R,): the best margins that the stages say they have come to; -inf: none did
     stages: tuple[StageFacts, ...] = ()
     unconfirmed: int = 0  # points that a stage called broken and that were not when scored again
 
@@ -107,12 +108,14 @@ class Cascade:
         """What is found when this stage has tried all that stand."""
         before, started = scorer.queries.copy(), time.perf_counter()
         standing, number = found.standing, len(found.stages)
-        fallen = hunt(stage, scorer, region, found.rows.take(standing), source, self.width)
+        rows = replace(found.rows.take(standing), reached=found.reached[standing])
+        fallen = hunt(stage, scorer, region, rows, source, self.width)
         points, by, steps = found.points.clone(), found.by.clone(), found.steps.clone()
-        margins = found.margins.clone()
+        margins, reached = found.margins.clone(), found.reached.clone()
         points[fallen.place] = fallen.points
         by[fallen.place], steps[fallen.place] = number, fallen.steps
         margins[fallen.place] = fallen.margins.to(margins)
+        reached[standing] = fallen.reached
         spent = scorer.queries.since(before)
         facts = StageFacts(
             stage.name, len(standing), len(fallen.place), spent.forwards, spent.backwards,
@@ -125,6 +128,7 @@ class Cascade:
             by=by,
             steps=steps,
             margins=margins,
+            reached=reached,
             stages=stages,
             unconfirmed=found.unconfirmed + fallen.unconfirmed,
         )
@@ -133,7 +137,8 @@ class Cascade:
 def _begun(scorer: Scorer, rows: Inputs, width: int) -> AttackOutcome:
     broken, margins = _scored(scorer, rows, rows.clean, width)
     by = torch.where(broken, WRONG, STANDING)
-    return AttackOutcome(rows, rows.clean.clone(), by, torch.zeros_like(by), margins)
+    reached = torch.full_like(margins, -torch.inf)
+    return AttackOutcome(rows, rows.clean.clone(), by, torch.zeros_like(by), margins, reached)
 
 
 def _scored(scorer: Scorer, rows: Inputs, points: Tensor, width: int) -> tuple[Tensor, Tensor]:

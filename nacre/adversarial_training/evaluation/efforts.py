@@ -18,11 +18,11 @@ TARGETS = 9
 """Classes that are climbed towards at most, the likeliest first (Croce & Hein 2020, section 4)."""
 
 
-CLIMBED, SEARCHED, PATIENCE = 0.5, 0.42, 1000
-"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`; on which rows they were
-chosen, and on which others they were checked, is in `docs/notebook.md`. Where 1,000 rows in a row
-were climbed towards a class in vain, the classes that are less likely are not worth a tenth of a
-point."""
+CLIMBED, SEARCHED, PATIENCE, BEHIND = 0.5, 0.42, 1000, 0.25
+"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`, `behind` of both; on which
+rows they were chosen, and on which others they were checked, is in `docs/notebook.md`. Where 1,000
+rows in a row were climbed towards a class in vain, the classes that are less likely are not worth a
+tenth of a point."""
 
 
 def cascade(
@@ -53,22 +53,23 @@ def cascade(
     others = classes - 1 if towards is None else 0
     usual, targets, queries = _SIZES[effort]
     steps = usual if steps is None else steps
-    way, searched = (CLIMBED, SEARCHED) if ruled else (None, None)
+    way, searched, behind = (CLIMBED, SEARCHED, BEHIND) if ruled else (None, None, None)
     stages: list[Stage | Series] = [
-        AutoPGD(loss=loss, steps=steps, start=start, way=way)
+        AutoPGD(loss=loss, steps=steps, start=start, way=way, behind=behind)
         for start in range(restarts or 1)
         for loss in ("probability_margin", "cross_entropy")
     ]
     ranks = range(1, min(others, targets) + 1)
     ranked: list[Stage] = [
-        AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way) for rank in ranks
+        AutoPGD(loss="logit_ratio", rank=rank, steps=steps, way=way, behind=behind)
+        for rank in ranks
     ]
     if ranked:
         stages.append(Series(ranked, PATIENCE if ruled else None))
     elif targets:
-        stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way))
+        stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way, behind=behind))
     if queries:
-        stages.append(Square(queries=queries, way=searched))
+        stages.append(Square(queries=queries, way=searched, behind=behind))
     return Cascade(stages, width)
 
 

@@ -22,6 +22,7 @@ class Inputs:
     clean: Tensor  # (R, *shape)
     label: Tensor  # (R,) int64
     towards: int | None = None  # the class that the attacker wants; None takes any wrong one
+    reached: Tensor | None = None  # (R,) the best margins that attacks before have found
 
     def __len__(self) -> int:
         return len(self.place)
@@ -34,7 +35,8 @@ class Inputs:
             value.index_select(0, index)
             for value in (self.place, self.unit, self.clean, self.label)
         )
-        return Inputs(place, unit, clean, label, self.towards)
+        reached = None if self.reached is None else self.reached.index_select(0, index)
+        return Inputs(place, unit, clean, label, self.towards, reached)
 
     @property
     def aimed(self) -> Tensor | None:
@@ -59,6 +61,14 @@ class Inputs:
         return score_margin(
             scores, _each(self.label, scores), None if aimed is None else _each(aimed, scores)
         )
+
+
+def is_behind(rows: Inputs, state: RowState, best: Tensor, share: float | None) -> Tensor:
+    """(R,) whether the attacks before left at least `share` of the way from the clean margin
+    (`far` of the state) to 0 missing, and `best` is not as far as they came."""
+    if share is None or rows.reached is None:
+        return torch.zeros(len(rows), dtype=torch.bool)
+    return (best < rows.reached) & (rows.reached < state["far"] * share)
 
 
 def _each(labels: Tensor, scores: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class Tried:
     state: RowState  # what comes next, for every row
     ended: Tensor  # (R,) bool: the attack has nothing more to try on the row
     evaluations: Tensor | int = 1  # (R,) int64 how many inputs of each row were evaluated
+    best: Tensor | None = None  # (R,) the best margin of the row in this stage, where it is known
 
 
 class Allowed(Protocol):

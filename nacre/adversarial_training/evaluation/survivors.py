@@ -28,6 +28,7 @@ class Fallen:
     points: Tensor  # (F, *shape)
     steps: Tensor  # (F,) int64: evaluations of the row in this stage, the last one included
     margins: Tensor  # (F,): best other score minus the right one at `points`
+    reached: Tensor  # (R,) the best margins of all rows, in this stage and before
     unconfirmed: int = 0  # points that the stage called broken and that are not when we score them
 
 
@@ -48,6 +49,8 @@ def hunt(
     target = stage.access(scorer)
     waiting = 0
     work, state, steps = rows.take(torch.arange(0)), RowState(), torch.zeros(0, dtype=torch.int64)
+    reached = _before(rows)
+    order = _order(rows)
     places: list[Tensor] = []
     points: list[Tensor] = []
     counts: list[Tensor] = []
@@ -70,24 +73,40 @@ def hunt(
             counts.append(steps[tried.broken])
         over = tried.broken | tried.ended
         if bool(over.any()):
+            if tried.best is not None:
+                left = order[work.place[over]]
+                reached[left] = torch.maximum(reached[left], tried.best[over].to(reached))
             stays = (~over).nonzero().squeeze(1)
             work, steps = work.take(stays), steps[stays]
             state = {name: value.index_select(0, stays) for name, value in state.items()}
     if not places:
         none = torch.zeros(0, dtype=torch.int64)
-        return Fallen(none, rows.clean[:0], none, torch.zeros(0))
+        return Fallen(none, rows.clean[:0], none, torch.zeros(0), reached)
     place = torch.cat(places)
-    return _judged(place, torch.cat(points), torch.cat(counts), scorer, region, rows, width)
+    found = torch.cat(points), torch.cat(counts), reached
+    return _judged(place, *found, scorer, region, rows, width)
+
+
+def _before(rows: Inputs) -> Tensor:
+    """(R,) the best margins that are known when a stage begins; -inf where none is."""
+    if rows.reached is not None:
+        return rows.reached.clone()
+    return torch.full((len(rows),), -torch.inf)
+
+
+def _order(rows: Inputs) -> Tensor:
+    """Which of `rows` stands at each place of the whole batch; -1 where none does."""
+    order = torch.full((int(rows.place.max()) + 1 if len(rows) else 0,), -1, dtype=torch.int64)
+    order[rows.place] = torch.arange(len(rows))
+    return order
 
 
 def _judged(
-    place: Tensor, points: Tensor, steps: Tensor, scorer: Scorer, region: Allowed, rows: Inputs,
-    width: int,
+    place: Tensor, points: Tensor, steps: Tensor, reached: Tensor, scorer: Scorer, region: Allowed,
+    rows: Inputs, width: int,
 ) -> Fallen:  # fmt: skip
     """Those that are broken when we project and score them."""
-    order = torch.full((int(rows.place.max()) + 1,), -1, dtype=torch.int64)
-    order[rows.place] = torch.arange(len(rows))
-    asked = rows.take(order[place])
+    asked = rows.take(_order(rows)[place])
     points = region.project(points, asked.clean)
     broken: list[Tensor] = []
     margins: list[Tensor] = []
@@ -99,7 +118,7 @@ def _judged(
     stands = torch.cat(broken)
     lost = len(stands) - int(stands.sum())
     kept = torch.cat(margins)[stands]
-    return Fallen(place[stands], points[stands], steps[stands], kept, lost)
+    return Fallen(place[stands], points[stands], steps[stands], kept, reached, lost)
 
 
 def _joined(one: Inputs, other: Inputs) -> Inputs:
@@ -109,4 +128,5 @@ def _joined(one: Inputs, other: Inputs) -> Inputs:
         torch.cat([one.clean, other.clean]),
         torch.cat([one.label, other.label]),
         other.towards,
+        None if other.reached is None else torch.cat([_before(one), other.reached]),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import AccessType, WhiteBox
-from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState, is_behind
 from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.evaluation.stages import sparse
@@ -44,6 +44,10 @@ class AutoPGD:
     steps (1 - `way`) ** (5 s). A row is looked at after each twentieth, from step 5 on, and has
     ended where more is missing. None ends no row early.
 
+    *Rule of `behind`:* a row of which the attacks before left at least that share of the way
+    missing has ended where it is looked at and has not come as far as they: a loss that sees more
+    of the row than theirs is ahead of them in the first steps.
+
     In an L1 ball the steps are sparse instead (`sparse.py`).
 
     *Source:* Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
@@ -55,6 +59,7 @@ class AutoPGD:
     steps: int = 100
     start: int = 0  # number of the random start
     way: float | None = None
+    behind: float | None = None
 
     access: ClassVar[AccessType] = WhiteBox
 
@@ -121,9 +126,11 @@ class AutoPGD:
         if self.way is not None:
             margin = score_margin(scores, rows.label, rows.aimed)
             state = {**state, "near": torch.where(margin > state["near"], margin, state["near"])}
-            ended |= state["near"] < state["far"] * _missing(self.steps, self.way)[state["done"]]
+            allowed = _missing(self.steps, self.way)[state["done"]]
+            ended |= state["near"] < state["far"] * allowed
+            ended |= allowed.isfinite() & is_behind(rows, state, state["near"], self.behind)
         after = self._moved(region, rows.clean, state, losses, gradient)
-        return Tried(x, rows.broken(scores), after, ended)
+        return Tried(x, rows.broken(scores), after, ended, best=state.get("near"))
 
     def _moved(
         self, region: Region, clean: Tensor, state: RowState, losses: Tensor, gradient: Tensor
