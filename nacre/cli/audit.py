@@ -99,7 +99,8 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     default=Path("attack"),
-    help="The folder for findings.json, report.html and the adversarial batch of --model.",
+    help="The folder for findings.json, report.html and the adversarial batch of --model; those of "
+    "an earlier attack are replaced.",
 )
 @click.option(
     "--rescore",
