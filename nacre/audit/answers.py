@@ -78,6 +78,7 @@ def right(model: nn.Module, task: Task, batch: Batch) -> Tensor:
 def require_reads(model: nn.Module, features: Tensor) -> None:
     """Raises `Incompatible` for a model that does not take these rows, or that answers a row
     otherwise when another stands beside it: an attack moves each row by itself."""
+    _require_weights(model)
     row, two = features[:1], features[:2]
     with untouched(model), torch.no_grad():
         try:
@@ -86,7 +87,7 @@ def require_reads(model: nn.Module, features: Tensor) -> None:
         except (Exception, SystemExit) as error:
             raise Incompatible(
                 f"the model does not take rows of shape {tuple(features.shape[1:])} "
-                f"({foreign_cause(error)}); give rows as it reads them, or correct it"
+                f"({foreign_cause(error)}); {_remedy(model, features)}"
             ) from error
     before, after = torch.cat([row, row, two]), torch.cat(asked)
     if not torch.equal(before.nan_to_num(), after.nan_to_num()):
@@ -103,4 +104,32 @@ def require_reads(model: nn.Module, features: Tensor) -> None:
             "the model answers a row otherwise when another stands beside it (as a mean over the "
             "batch does), so no row can be attacked by itself: give a model whose answer to a row "
             "depends on that row alone"
+        )
+
+
+def _remedy(model: nn.Module, features: Tensor) -> str:
+    """What to do about a model that fails on rows."""
+    weights = [each for each in model.parameters() if each.is_floating_point()]
+    if away := next((each.device for each in weights if each.device != features.device), None):
+        return (
+            f"its weights lie on {str(away)!r}, and rows on {str(features.device)!r}: give it as "
+            f"`model.to({str(features.device)!r})`"
+        )
+    if not features.is_floating_point():
+        return (
+            "a row is its tokens, with -1 after the last: give what reads them `x.clamp(min=0)` "
+            "and the mask `x >= 0`, the tokenizer that it was trained with, and by "
+            "--length no more tokens than it reads"
+        )
+    if other := next((each.dtype for each in weights if each.dtype != torch.float32), None):
+        return f"its weights are {other}, and rows torch.float32: give it as `model.float()`"
+    return "give rows as it reads them, or correct it"
+
+
+def _require_weights(model: nn.Module) -> None:
+    """Raises `Incompatible` for a model on the device `meta`, which has shapes and no weights."""
+    if any(each.is_meta for each in (*model.parameters(), *model.buffers())):
+        raise Incompatible(
+            "the model lies on the device 'meta', so it has no weights: load them, with "
+            "`assign=True` where they are loaded into it"
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nacre.adversarial_training.evaluation.access import Outputs
 from nacre.adversarial_training.evaluation.efforts import Effort
-from nacre.adversarial_training.threats.options import ThreatOption
+from nacre.adversarial_training.threats.options import THREATS, ThreatOption
 from nacre.audit.finding import AttackStageFacts, Finding
 from nacre.audit.model_security.batch import AdversarialBatch
 from nacre.audit.outside import LabelledRows, audit_model
@@ -106,6 +106,7 @@ def attack(
     _require_module(model)
     if outputs not in get_args(Outputs):
         raise BadArgument(f"outputs={outputs!r} must be one of {', '.join(get_args(Outputs))}")
+    _require_threat(ball)
     x, label = _rows(features, names), _labels(labels)
     if len(x) != len(label):
         raise BadArgument(f"{len(x):,} rows and {len(label):,} labels; give one label a row")
@@ -135,6 +136,13 @@ def _require_module(model: object) -> None:
     away = next((tensor.device for tensor in held if tensor.device.type != "cpu"), None)
     if away is not None:
         raise BadArgument(f"the model lies on {away} and attacks run on the CPU: give model.cpu()")
+
+
+def _require_threat(ball: object) -> None:
+    if not isinstance(ball, THREATS):
+        raise BadArgument(
+            f"ball={str(ball)[:40]} is no threat; give `Ball(radius=…)`, or a `TableThreat`"
+        )
 
 
 def _rows(features: ArrayLike, names: Sequence[str]) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nacre.audit.declared_rows import DeclaredRows, RowsForm
 from nacre.audit.declared_texts import DeclaredTexts
-from nacre.audit.outside import LabelledRows, read_labelled
+from nacre.audit.outside import LabelledRows, read_labelled, require_name
 from nacre.core.errors import BadArgument, Incompatible
 from nacre.core.run_folder import RunFolder
 from nacre.data import Scaler
@@ -26,6 +26,7 @@ def rows_for(
 ) -> LabelledRows:
     """The rows that `model` is to be attacked on. Raises as the reader of its rows does, and
     `BadArgument` for what a saved folder says by itself."""
+    require_name(model)
     declared = declared_by(Path(model), code) if Path(model).is_dir() else None
     if declared is not None and texts is not None:
         raise BadArgument(f"--tokenizer is for `module:function`; {model} says what its rows are")

@@ -47,6 +47,11 @@ class DeclaredTexts:
                 "give it CSV, Parquet or JSONL"
             )
         table = read_table(Path(), str(file)).columns
+        if self.signature.target is None and (name := self.signature.needed()[0]) not in table:
+            raise DataError(
+                f"{file} has no column {name!r} (it has {', '.join(list(table)[:8])}); name the "
+                "column of texts by --text"
+            )
         require_columns(list(table), self.signature, str(file))
         label = label or self.signature.target or "label"
         if label not in table:

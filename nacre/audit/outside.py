@@ -54,6 +54,14 @@ class LabelledRows:
     text: TokenText | None = None  # how rows of tokens read; features are then (R, T) int64
 
 
+def require_name(model: str) -> None:
+    """Raises `BadArgument` for what is neither a folder nor `module:function`."""
+    if ":" not in model and not Path(model).is_dir():
+        raise BadArgument(
+            f"--model {model!r} is no folder; name a run folder, or write `module:function`"
+        )
+
+
 def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> nn.Module:
     """The model that `name` stands for, in evaluation mode: a run folder or what `nacre export`
     wrote, or `module:function`, which is called without arguments in the working directory, with
@@ -61,11 +69,8 @@ def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> n
 
     Raises `Refusal` where there is none, where its code is not trusted, or weights do not fit.
     """
+    require_name(name)
     if ":" not in name:
-        if not Path(name).is_dir():
-            raise BadArgument(
-                f"--model {name!r} is no folder; name a run folder, or write `module:function`"
-            )
         if weights is not None:
             raise BadArgument(f"--weights is for `module:function`; {name} holds its own weights")
         return _saved_model(Path(name), code)
@@ -138,11 +143,21 @@ def _arrays(file: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _table(file: Path, label: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        rows = list(csv.reader(opened))
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows = list(csv.reader(opened))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{file} cannot be read ({cause(error)}); save it as CSV in UTF-8"
+        ) from error
     header = rows[0] if rows else []
     if label not in header:
-        raise DataError(f"{file} has no column {label!r}; name the labels' column by --label")
+        listed = ", ".join(repr(name[:40]) for name in header[:8]) or "none"
+        more = " and others" if len(header) > 8 else ""
+        raise DataError(
+            f"{file} has no column {label!r} (it has {listed}{more}); name the labels' column by "
+            "--label, and separate columns by commas"
+        )
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DataError(
@@ -151,19 +166,34 @@ def _table(file: Path, label: str) -> tuple[np.ndarray, np.ndarray, tuple[str, .
     try:
         values = np.array(rows[1:], dtype=np.float64).reshape(-1, len(header))
     except ValueError as error:
-        raise DataError(
-            f"{file} holds a cell that is no number ({cause(error)}); write categories as the "
-            "model reads them"
-        ) from error
+        raise DataError(_no_number(file, rows, label)) from error
     place = header.index(label)
     names = tuple(name for name in header if name != label)
     return np.delete(values, place, axis=1), values[:, place], names
+
+
+def _no_number(file: Path, rows: list[list[str]], label: str) -> str:
+    """The sentence about the first cell that is no number."""
+    for number, row in enumerate(rows[1:], start=2):
+        for name, cell in zip(rows[0], row, strict=True):
+            try:
+                float(cell)
+            except ValueError:
+                remedy = "write categories as the model reads them, or give --tokenizer for texts"
+                if name == label:
+                    remedy = "number the classes from 0, as the columns of the model's scores"
+                elif not cell.strip():
+                    remedy = "fill it, or leave the row out"
+                return f"{file}, line {number}, column {name!r}: {cell!r} is no number; {remedy}"
+    return f"{file} holds a cell that is no number; write categories as the model reads them"
 
 
 def legal_range(rows: LabelledRows, given: tuple[float, float] | None) -> tuple[float, float]:
     """The least and the largest legal input: `given`, which must hold every row; else 0 and 1 for
     pictures that lie there, and no range for tables. Raises `DataError` for rows outside, and for
     pictures whose range nobody has said."""
+    if rows.text is not None:
+        raise BadArgument("--range is for numbers, and the model reads texts; leave it out")
     if rows.space is not None:
         raise BadArgument("--range is for a model that does not say what is legal; this one does")
     least, most = float(rows.features.min()), float(rows.features.max())

@@ -99,7 +99,8 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     default=Path("attack"),
-    help="The folder for findings.json, report.html and the adversarial batch of --model.",
+    help="The folder for findings.json, report.html and the adversarial batch of --model; those of "
+    "an earlier attack are replaced.",
 )
 @click.option(
     "--rescore",
@@ -279,12 +280,12 @@ def _outside(
             keep=batches.append,
             advance=tell,
         )
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "findings.json", {"findings": [found.to_json()]})
-    for batch in batches:
-        save_batch(batch, output, "batch")
     page = render_attack(found, model, tuple(rows.features.shape[1:]))
+    output.mkdir(parents=True, exist_ok=True)
+    for batch in batches:  # the largest first: a disk that is full leaves no findings without it
+        save_batch(batch, output, "batch")
     write_bytes(output / "report.html", page.encode())
+    write_json(output / "findings.json", {"findings": [found.to_json()]})
     show({"findings": [found.to_json()], "folder": str(output)}, _table([found]), as_json)
     _reasons([found])
     note(f"findings, report.html and the adversarial batch lie in {output}")

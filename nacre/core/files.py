@@ -57,7 +57,7 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Generator[BinaryIO]:
         reason = error.strerror or str(error)
         raise NacreError(
             f"{path} could not be written ({reason}); what stood there before is untouched: "
-            "make room or choose another folder, then resume"
+            "make room or choose another folder, then resume or begin again"
         ) from error
 
 

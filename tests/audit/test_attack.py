@@ -127,11 +127,12 @@ def test_a_table_of_another_moves_by_named_columns(linear):
         (torch.rand(3, 4), [0, 1, 1], {"names": ("a",)}, "1 names for rows of 4"),
         (torch.rand(3, 4), [0, 1, 1], {"effort": "most"}, "effort='most'"),
         (torch.rand(3, 4), [0, 1, 1], {"outputs": "scores"}, "outputs='scores'"),
+        (torch.rand(3, 4), [0, 1, 1], {"ball": 0.1}, "ball=0.1 is no threat"),
     ],
 )
 def test_what_is_no_row_or_no_label_is_refused(linear, features, label, more, words):
     with pytest.raises(ValueError, match=words) as refused:
-        n.attack(linear[0], features, label, ball=n.Ball(radius=0.1), **more)
+        n.attack(linear[0], features, label, **{"ball": n.Ball(radius=0.1), **more})
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 250
 
 

@@ -29,6 +29,20 @@ TEXT = {
     "audit": [{"kind": "evasion", "ball": WORDS, "effort": "quick"}],
 }  # fmt: skip
 THREAT = "nacre: 1\nthreat: {kind: words, similarity: -1.0, share: 0.5, candidates: 6}\n"
+NAIVE = """
+from torch import nn
+
+class Bag(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(40, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.table(x).mean(1))
+
+def bag():
+    return Bag()
+"""
 OWN = """
 import nacre
 
@@ -161,11 +175,20 @@ def test_a_function_that_reads_texts_needs_numbers_of_classes(place, tmp_path, m
         tmp_path / "attack",
     ]
     (place / "rows.csv").write_text("a,label\n1,0\n")
+    (place / "naive.py").write_text(NAIVE)
+    rows = [{**row, "label": int(row["label"] == "good")} for row in _texts(8)]
+    _written(place / "numbered.jsonl", rows)
+    _written(place / "other.jsonl", [{"said": "a film", "label": 1}])
+    numbered = ["--tokenizer", "run", "--length", 12, "--data", "numbered.jsonl"]
     for more, said in (
         (["--tokenizer", "run"], "'bad' in row 1 is no number of a class"),
         (["--tokenizer", "nowhere"], "there is no folder"),
         (["--tokenizer", "run", "--length", "0"], "--length 0 must be at least 1"),
         ([], "give --tokenizer for texts"),
+        (["--tokenizer", "run", "--data", "other.jsonl"], "name the column of texts by --text"),
+        ([*numbered, "--length", 99], "by --length no more tokens than it reads"),
+        ([*numbered, "--range", 0, 1], "--range is for numbers, and the model reads texts"),
+        ([*numbered, "--model", "naive:bag"], "give what reads them `x.clamp(min=0)` and the mask"),
         (["--data", "rows.csv"], "--model needs --radius or --threat"),
     ):
         found = CliRunner().invoke(cli, [str(word) for word in [*asked, *more]])

@@ -134,7 +134,11 @@ def test_models_that_are_none(folder, tmp_path):
         ("rows.txt", "x", "neither .npz nor .csv"),
         ("rows.csv", "a,b\n1,2\n", "no column 'label'"),
         ("rows.csv", "a,label\n1\n", "line 2: 1 cells"),
-        ("rows.csv", "a,label\nx,1\n", "no number"),
+        ("rows.csv", "a,label\n1,1\nx,1\n", "line 3, column 'a': 'x' is no number; write categ"),
+        ("rows.csv", "a,label\n,1\n", "line 2, column 'a': '' is no number; fill it"),
+        ("rows.csv", "a,label\n1,ill\n", "'ill' is no number; number the classes from 0"),
+        ("rows.csv", "a;label\n1;1\n", r"it has 'a;label'\).*separate columns by commas"),
+        ("rows.csv", b"\xe9,label\n1,1\n", "save it as CSV in UTF-8"),
         ("rows.csv", "a,label\n1,0.5\n", "whole numbers"),
         ("rows.csv", "a,label\nnan,1\n", "no finite numbers"),
         ("rows.csv", "a,label\n", "are no rows"),
@@ -142,7 +146,7 @@ def test_models_that_are_none(folder, tmp_path):
     ],
 )
 def test_rows_that_are_none(tmp_path, file, text, words):
-    (tmp_path / file).write_text(text)
+    (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=words):
         read_labelled(tmp_path / file)
 

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from nacre.cli.main import cli
+from nacre.core.errors import NacreError
 
 CODE = """
 import torch
@@ -56,6 +57,16 @@ class Exits(Base):
         raise SystemExit(0)
 def ends():
     raise SystemExit(0)
+class Single(nn.Linear):
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(4, 1)
+    def forward(self, x):
+        return super().forward(x).sigmoid().squeeze(1)
+def doubled():
+    return nn.Linear(4, 3).double()
+def nowhere():
+    return nn.Linear(4, 3).to("meta")
 class Half(Base):
     def forward(self, x):
         return self.layer(x).half()
@@ -118,6 +129,8 @@ def audit(tmp_path, monkeypatch):
         ("Writes", 2, "the model writes into the rows that it is given"),
         ("Exits", 2, "the model does not take rows of shape (4,) (SystemExit: 0 at"),
         ("ends", 2, "failed with SystemExit: 0 at"),
+        ("doubled", 2, "its weights are torch.float64, and rows torch.float32: give it as"),
+        ("nowhere", 2, "the model lies on the device 'meta', so it has no weights"),
         ("Stopped", 130, "interrupted; nothing was written"),
     ],
 )
@@ -142,6 +155,29 @@ def test_an_interrupt_leaves_the_findings_of_before(audit):
 def test_scores_of_another_precision_are_read(audit, name):
     assert audit(name).exit_code == 0
     assert audit(name, "--rescore").exit_code == 0
+
+
+def test_a_single_score_without_a_dimension_of_its_own_is_read(audit):
+    rows = dict(np.load("rows.npz"))
+    np.savez("rows.npz", features=rows["features"], label=rows["label"] > 0)
+    run = audit("Single", "--outputs", "probabilities")
+    assert run.exit_code == 0, run.output
+    assert audit("Single", "--rescore").exit_code == 0
+
+
+def test_findings_never_stand_without_their_batch(audit, monkeypatch):
+    def full(*_):
+        raise NacreError("the disk is full")
+
+    monkeypatch.setattr("nacre.audit.model_security.batch_file.save_batch", full)
+    assert audit("Base").exit_code == 1
+    assert not list(Path("attack").iterdir())
+
+
+def test_a_model_that_is_misspelt_is_named_before_its_rows_are_read(audit):
+    words = ["audit", "--model", "nomodel", "--data", "nowhere.csv", "--radius", "0.1"]
+    run = CliRunner().invoke(cli, words)
+    assert run.exit_code == 2 and "--model 'nomodel' is no folder" in run.output, run.output
 
 
 def test_reasons_stand_on_the_terminal(audit):

@@ -72,7 +72,8 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
     if one.shape != other.shape:
         return torch.ones(len(one), dtype=torch.bool)
     halves = one.dtype in (torch.float16, torch.bfloat16)
-    one, other = one.double().flatten(1), other.double().flatten(1)
+    one = one.double().reshape(len(one), -1)  # a single score a row may stand alone: (R,)
+    other = other.double().reshape(len(other), -1)
     finite = one.isfinite() & other.isfinite()
     size = torch.where(finite, one.abs(), 0.0).amax(1)
     # Near a boundary a single score is about 0, and is rounded like those of other rows.
