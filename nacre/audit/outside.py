@@ -76,6 +76,10 @@ def outside_model(name: str, weights: Path | None = None, code: Code = OWN) -> n
         return _saved_model(Path(name), code)
     model = called(PythonModel(call=name), Path.cwd(), code)
     if weights is not None:
+        if not weights.is_file():
+            raise BadArgument(
+                f"--weights {weights} is no file; name the .safetensors of this model"
+            )
         tensors, _ = load_tensors(weights)
         try:
             model.load_state_dict(tensors)
@@ -136,6 +140,8 @@ def _arrays(file: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
     name = next((name for name in ("features", "x") if name in found), None)
     if name is None:
         raise DataError(f"{file} holds {sorted(found)}; name the rows `features` or `x`")
+    if complex_ := next((key for key in (name, label) if found[key].dtype.kind == "c"), None):
+        raise DataError(f"{file}: {complex_!r} holds complex numbers; give their parts as features")
     try:
         return found[name].astype(np.float64), found[label].astype(np.float64)
     except (TypeError, ValueError) as error:

@@ -169,7 +169,7 @@ def _function(call: str, found: Any, path: str, folder: Path, code: Code) -> Cal
             found = getattr(found, name)
     except (Exception, SystemExit) as error:
         raise Refusal(
-            f"model {call!r} has no function {path!r} ({cause(error)}); correct `call`"
+            f"model {call!r} has no function {path!r} ({cause(error)}); correct its name"
         ) from error
     if not callable(found):
         raise Refusal(f"model {call!r} is no function; name one that returns the module")
@@ -208,7 +208,7 @@ def _beside(call: str, module: str, folder: Path, code: Code) -> Path | None:
         return None
     raise Refusal(
         f"model {call!r} cannot be imported from {folder} (there is no {place.name}.py at "
-        f"{place.parent}); put that file beside the recipe, or allow an installed package by "
+        f"{place.parent}); put that file there, or allow an installed package by "
         f"`--allow-package {top}`, in Python `code=Code(packages=({top!r},))`"
     )
 

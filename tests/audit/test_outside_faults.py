@@ -165,6 +165,15 @@ def test_a_single_score_without_a_dimension_of_its_own_is_read(audit):
     assert audit("Single", "--rescore").exit_code == 0
 
 
+def test_weights_that_are_no_file_and_complex_numbers_are_refused(audit):
+    run = audit("Single", "--weights", "none.safetensors")
+    assert run.exit_code == 2 and "--weights none.safetensors is no file" in run.output
+    rows = dict(np.load("rows.npz"))
+    np.savez("rows.npz", features=rows["features"] + 1j, label=rows["label"])
+    run = audit("Single")
+    assert run.exit_code == 2 and "'features' holds complex numbers" in run.output
+
+
 def test_findings_never_stand_without_their_batch(audit, monkeypatch):
     def full(*_):
         raise NacreError("the disk is full")
