@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nacre.adversarial_training.threats.ball import Ball
+from nacre.audit.model_security.beside import asked_otherwise
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.model_security.signs import PROBES, unbounded, unconfirmed, unconfirmed_notes
 from nacre.audit.outside import LabelledRows, audit_model
@@ -201,6 +202,20 @@ def test_in_which_way_a_model_answers_otherwise_is_said(target, rows, linear, ma
     sign = finding.details["signs"]["other_answers"]
     assert {way for way in ("alone", "order", "with_gradients") if sign[way]} == ways
     assert sign["tried"] == 60 - round(60 * (1 - finding.details["clean"]["value"]))
+
+
+@pytest.mark.parametrize("never", [-1e9, torch.finfo(torch.float32).min, -torch.inf])
+@pytest.mark.parametrize("made", [Crowd, Watchful, None])
+def test_a_class_that_is_never_answered_hides_nothing(rows, linear, made, never):
+    """Its score is masked, as of a class that is not allowed; asked beside others nothing stands
+    out from a number of that size."""
+    body = linear(WEIGHTS, 0.1)
+    model = Wrapped(
+        body if made is None else made(body),
+        after=lambda scores: torch.cat([scores, torch.full_like(scores[:, :1], never)], 1),
+    )
+    found = asked_otherwise(model, rows(60, 6)["features"])
+    assert found["tried"] == 60 and (found["rows"] > 30) == (made is not None)
 
 
 @pytest.mark.parametrize("made", [Crowd, Watchful])

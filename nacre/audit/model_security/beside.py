@@ -18,8 +18,8 @@ from torch import Tensor
 from nacre.core.theirs import theirs
 
 ROUNDING = 1e-3
-"""Of a row's largest output: what rounding in another order may move an answer by, where outputs
-have 24 digits. Half types have 8 or 11, and for them it is `ROUNDING_OF_HALVES`."""
+"""Of an output, or of a row's best two: what rounding in another order may move an answer by, where
+outputs have 24 digits. Half types have 8 or 11, and for them it is `ROUNDING_OF_HALVES`."""
 
 ROUNDING_OF_HALVES = 0.1
 
@@ -74,9 +74,12 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
     halves = one.dtype in (torch.float16, torch.bfloat16)
     one, other = one.double().flatten(1), other.double().flatten(1)
     finite = one.isfinite() & other.isfinite()
-    size = torch.where(finite, one.abs(), 0.0).amax(1)
+    # Of the two best scores: a class that is never answered may have one of -1e9.
+    best = torch.where(finite, one, -torch.inf).topk(min(2, one.shape[1]), 1).values
+    size = torch.where(best.isfinite(), best.abs(), 0.0).amax(1)
     # Near a boundary a single score is about 0, and is rounded like those of other rows.
-    allowed = (ROUNDING_OF_HALVES if halves else ROUNDING) * size.clamp(min=float(size.median()))
-    differ = torch.where(finite, (one - other).abs(), 0.0).amax(1) > allowed
+    size = torch.maximum(size.clamp(min=float(size.median()))[:, None], one.abs())
+    allowed = (ROUNDING_OF_HALVES if halves else ROUNDING) * size
+    differ = (torch.where(finite, (one - other).abs(), 0.0) > allowed).any(1)
     same = (one == other) | (one.isnan() & other.isnan())  # infinities of one sign are the same
     return (differ | ~(finite | same).all(1)).cpu()
