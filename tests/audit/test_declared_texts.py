@@ -161,8 +161,10 @@ def test_a_function_that_reads_texts_needs_numbers_of_classes(place, tmp_path, m
         tmp_path / "attack",
     ]
     (place / "rows.csv").write_text("a,label\n1,0\n")
+    _written(place / "huge.jsonl", [{"text": "a", "label": n} for n in (0, 1e30)])
     for more, said in (
         (["--tokenizer", "run"], "'bad' in row 1 is no number of a class"),
+        (["--tokenizer", "run", "--data", "huge.jsonl"], "1e+30 in row 2 is no number of a class"),
         (["--tokenizer", "nowhere"], "there is no folder"),
         (["--tokenizer", "run", "--length", "0"], "--length 0 must be at least 1"),
         ([], "give --tokenizer for texts"),

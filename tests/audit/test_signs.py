@@ -218,6 +218,16 @@ def test_a_class_that_is_never_answered_hides_nothing(rows, linear, made, never)
     assert found["tried"] == 60 and (found["rows"] > 30) == (made is not None)
 
 
+def test_one_score_a_row_may_lack_its_column(target, rows, linear):
+    batch, ball = rows(60, 6), Ball(radius=0.3)
+    column = Wrapped(linear(WEIGHTS, 0.1), after=lambda scores: scores[:, 1:] - scores[:, :1])
+    bare = Wrapped(column, after=lambda scores: scores[:, 0])
+    found = [evasion(target(model, test=batch, ball=ball), QUICK) for model in (column, bare)]
+    assert (
+        found[0].value == found[1].value and found[0].details["signs"] == found[1].details["signs"]
+    )
+
+
 @pytest.mark.parametrize("made", [Crowd, Watchful])
 def test_a_model_of_numbers_that_answers_rows_by_others_is_no_evidence(target, rows, made):
     body = nn.Linear(6, 1)

@@ -72,7 +72,7 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
     if one.shape != other.shape:
         return torch.ones(len(one), dtype=torch.bool)
     halves = one.dtype in (torch.float16, torch.bfloat16)
-    one, other = one.double().flatten(1), other.double().flatten(1)
+    one, other = one.double().reshape(len(one), -1), other.double().reshape(len(one), -1)
     finite = one.isfinite() & other.isfinite()
     # Of the two best scores: a class that is never answered may have one of -1e9.
     best = torch.where(finite, one, -torch.inf).topk(min(2, one.shape[1]), 1).values
