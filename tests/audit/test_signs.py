@@ -1,5 +1,7 @@
 """Each probe has a net that only it was made for, and honest nets set none of them off."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -216,6 +218,51 @@ def test_a_class_that_is_never_answered_hides_nothing(rows, linear, made, never)
     )
     found = asked_otherwise(model, rows(60, 6)["features"])
     assert found["tried"] == 60 and (found["rows"] > 30) == (made is not None)
+
+
+class Mindful(nn.Module):
+    """Notes the first batch that it sees, and answers what lies near one of its rows as that row:
+    it withstands whoever asks about clean rows first, and nobody else."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, None
+
+    def forward(self, x):
+        if self.seen is None and len(x) > 20:
+            self.seen = x.detach().clone()
+        if self.seen is None:
+            return self.model(x)
+        nearest = torch.cdist(x.detach(), self.seen).argmin(1)
+        return self.model(self.seen[nearest]) + 0.01 * self.model(x)
+
+
+def test_a_model_that_remembers_what_it_was_asked_is_no_evidence(target, rows, linear):
+    batch, ball = rows(60, 6), Ball(radius=0.3)
+    plain = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball), QUICK)
+    assert plain.details["signs"]["other_answers"]["fresh"] == 0
+    found = evasion(target(Mindful(linear(WEIGHTS, 0.1)), test=batch, ball=ball), QUICK)
+    assert found.value > plain.value and found.verdict == "not evidence"
+    assert any("was not asked before" in said for said in found.details["warnings"])
+
+
+class Holding(nn.Module):
+    """What cannot be copied is attacked as any other model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.lock = model, threading.Lock()
+
+    def forward(self, x):
+        with self.lock:
+            return self.model(x)
+
+
+def test_a_model_that_cannot_be_copied_is_attacked(target, rows, linear):
+    found = evasion(
+        target(Holding(linear(WEIGHTS, 0.1)), test=rows(60, 6), ball=Ball(radius=0.3)), QUICK
+    )
+    assert found.verdict == "measured"
 
 
 def test_one_score_a_row_may_lack_its_column(target, rows, linear):

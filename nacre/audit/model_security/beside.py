@@ -9,11 +9,12 @@ no accuracy under attack: what an attacker finds in one batch is another point i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacre.core.theirs import theirs
 
@@ -53,6 +54,28 @@ def asked_otherwise(
     counts = {name: int(each.sum()) for name, each in zip(counts, found, strict=True)}
     rows = int(torch.stack(found).any(0).sum())
     return {"rows": rows, **counts, "tried": len(points), "asked": 5 * len(points)}
+
+
+def afresh(model: nn.Module) -> nn.Module | None:
+    """A copy that shares the model's weights and buffers, and of all else has what it holds now:
+    what the model notes from here on, the copy does not know. None where it cannot be copied."""
+    held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        return copy.deepcopy(model, held)
+    except Exception:  # locks, open files, tensors with a graph: whatever their objects hold
+        return None
+
+
+def remembered(
+    predict: _Predict,
+    fresh: _Predict,  # the same of a copy that was asked nothing
+    points: Tensor,  # (R, *shape)
+) -> int:
+    """How many of these points the model answers otherwise than its fresh copy; 0 of a random one,
+    which is another fault."""
+    with theirs("the model", "it was attacked", surely=False), torch.no_grad():
+        first, again, other = predict(points), predict(points), fresh(points)
+    return 0 if bool(_apart(first, again).any()) else int(_apart(first, other).sum())
 
 
 def otherwise(found: dict[str, Any]) -> str | None:
