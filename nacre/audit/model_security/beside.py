@@ -66,7 +66,7 @@ def afresh(model: nn.Module) -> nn.Module | None:
         return None
 
 
-def remembered(
+def answers_from_memory(
     predict: _Predict,
     fresh: _Predict,  # the same of a copy that was asked nothing
     points: Tensor,  # (R, *shape)

@@ -31,7 +31,7 @@ from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Box, Region
 from nacre.adversarial_training.threats.table_region import TableRegion
-from nacre.audit.model_security.beside import asked_otherwise, otherwise, remembered
+from nacre.audit.model_security.beside import answers_from_memory, asked_otherwise, otherwise
 from nacre.audit.model_security.curve import RobustRows
 from nacre.audit.model_security.surrogate import surrogate
 from nacre.core.random import Source
@@ -137,7 +137,7 @@ def _other_answers(probed: Probed) -> Sign:
         stream = probed.source.child("fresh").stream()
         drawn = stream.rows(moved.unit, probed.region.draws)
         points = probed.region.start(moved.clean, drawn)
-        noted = remembered(probed.scorer.predict, probed.fresh, points)
+        noted = answers_from_memory(probed.scorer.predict, probed.fresh, points)
         probed.scorer.queries.forwards += 3 * len(moved)
     said = (
         f"{noted} of {len(moved)} points are answered otherwise by a copy of the model that was "
