@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nacre.audit.declared_answers import read_answers, rows_left
-from nacre.audit.outside import LabelledRows
+from nacre.audit.outside import LARGEST_CLASS, LabelledRows
 from nacre.audit.target import TokenText
 from nacre.core.errors import BadArgument, DataError
 from nacre.core.types import FeatureSpace
@@ -92,7 +92,8 @@ def texts_of(tokenizer: str, text: str, length: int) -> DeclaredTexts:
 def _numbered(values: list[Any], label: str, file: Path) -> np.ndarray:
     """(N,) int64: numbers of classes."""
     found = np.array([as_number(value) for value in values], np.float64)  # None becomes NaN
-    wrong = np.flatnonzero(~np.isfinite(found) | (found != np.floor(found)) | (found < 0))
+    fits = (found >= 0) & (found < LARGEST_CLASS)  # False for NaN
+    wrong = np.flatnonzero(~fits | (found != np.floor(found)))
     if len(wrong):
         raise DataError(
             f"{file} column {label!r}: {values[wrong[0]]!r} in row {wrong[0] + 1} is no number of "

@@ -38,6 +38,9 @@ from nacre.models.tasks import Classification
 from nacre.prediction.predictor import load_model
 from nacre.recipe.audits import Evasion
 
+LARGEST_CLASS = 2.0**31
+"""A class's number lies below it."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
@@ -120,7 +123,8 @@ def read_labelled(file: Path, label: str = "label") -> LabelledRows:
         )
     if not np.isfinite(features).all():
         raise DataError(f"{file}: some features are no finite numbers; drop or fill these rows")
-    if not np.isfinite(labels).all() or (labels != np.floor(labels)).any() or labels.min() < 0:
+    fits = (labels >= 0) & (labels < LARGEST_CLASS)  # False for NaN
+    if not fits.all() or (labels != np.floor(labels)).any():
         raise DataError(f"{file}: labels must be the whole numbers of classes, from 0")
     return LabelledRows(
         torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)),

@@ -15,8 +15,6 @@ from nacre.cli.output import code_of, code_options, common_options, note, show
 from nacre.core.errors import NacreError, Refusal
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from nacre.adversarial_training.evaluation.access import Outputs
     from nacre.adversarial_training.evaluation.efforts import Effort
     from nacre.audit.declared_rows import RowsForm
@@ -182,6 +180,7 @@ def _run(run: Path, code: Code, as_json: bool) -> None:
     from nacre.audit.model_security.batch_file import batches_in
     from nacre.audit.run import audit_run
     from nacre.cli.figures import figures_table
+    from nacre.cli.findings import findings_tables
     from nacre.cli.progress import watcher
     from nacre.runs.run import open_run
 
@@ -193,8 +192,7 @@ def _run(run: Path, code: Code, as_json: bool) -> None:
         "findings": [_without_rows(finding) for finding in findings],
         "model": None if own is None else {"public": own.public, **own.facts},
     }
-    tables = [_table(findings)] if findings or own is None else []
-    tables += [_by_radius(found) for found in findings if found.audit == "certificate"]
+    tables = findings_tables(findings) if findings or own is None else []
     show(document, Group(*tables, *([figures_table(own)] if own is not None else [])), as_json)
     _reasons(findings)
     if batches_in(kept := opened.folder.local / BATCHES):
@@ -233,6 +231,7 @@ def _outside(
     from nacre.audit.declared_texts import texts_of
     from nacre.audit.model_security.batch_file import save_batch
     from nacre.audit.outside import audit_model, outside_model
+    from nacre.cli.findings import findings_table
     from nacre.cli.progress import watcher
     from nacre.core.files import write_bytes, write_json
     from nacre.recipe.audits import Evasion, WhenNarrow
@@ -286,7 +285,7 @@ def _outside(
         save_batch(batch, output, "batch")
     write_bytes(output / "report.html", page.encode())
     write_json(output / "findings.json", {"findings": [found.to_json()]})
-    show({"findings": [found.to_json()], "folder": str(output)}, _table([found]), as_json)
+    show({"findings": [found.to_json()], "folder": str(output)}, findings_table([found]), as_json)
     _reasons([found])
     note(f"findings, report.html and the adversarial batch lie in {output}")
 
@@ -328,16 +327,23 @@ def _rescore(
             f"{again.reported:.4f}",
             f"{again.value:.4f}",
             "the same" if again.same_weights else "others",
-            "yes" if again.holds else "no",
+            "yes" if again.holds else "no" if again.refuted else "other weights",
         )
     # A terminal is logged: private rows of a run are named nowhere but in `local/`.
     named = {name: run is None or again.public for name, again in found.items()}
     said = {name: again.to_json(named[name]) for name, again in found.items()}
     show({"rescored": said}, table, as_json)
     for name, again in found.items():
-        if not again.holds:
+        if again.refuted:
             why = again.sentence(named[name])
-            raise NacreError(f"batch {name!r} does not bear out its report: {why}")
+            note(f"nacre: batch {name!r} does not bear out its report: {why}")
+        elif not again.same_weights:
+            note(
+                f"batch {name!r} was found with other weights, so neither its report nor another "
+                "attack is borne out: this model was asked about points that were found on another"
+            )
+    if any(again.refuted for again in found.values()):
+        click.get_current_context().exit(NacreError.exit_code)
 
 
 def _without_rows(found: Finding) -> dict[str, Any]:
@@ -357,37 +363,3 @@ def _reasons(findings: Sequence[Finding]) -> None:
     for found in findings:
         for said in found.details.get("notes") or ():
             note(f"{found.audit}: {said}")
-
-
-def _table(findings: Sequence[Finding]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("audit", "measure", "value", "interval", "verdict")
-    named = [(found.audit, found.measure) for found in findings]
-    for found in findings:
-        interval = f"{found.low:.3f} to {found.high:.3f} ({found.confidence:.0%})"
-        # Two findings of one name differ in what was put to the test.
-        twice = named.count((found.audit, found.measure)) > 1
-        measure = f"{found.measure}; {found.claim}" if twice else found.measure
-        table.add_row(found.audit, escape(measure), f"{found.value:.3f}", interval, found.verdict)
-        if (clean := found.details.get("clean")) is not None:
-            interval = f"{clean['low']:.3f} to {clean['high']:.3f} ({found.confidence:.0%})"
-            table.add_row("", "the same rows before any attack", f"{clean['value']:.3f}", interval)
-    return table
-
-
-def _by_radius(found: Finding) -> Table:
-    """What is certified at each radius."""
-    from rich.table import Table
-
-    ball = found.details["ball"]
-    unit = "the features' own units" if ball["unit"] == "features" else "scaled units"
-    table = Table(
-        f"{ball['kind']} radius", "certified", "interval",
-        title=f"Certified accuracy by radius, in {unit}", title_justify="left",
-    )  # fmt: skip
-    for point in found.details["curve"]:
-        interval = f"{point['low']:.3f} to {point['high']:.3f}"
-        table.add_row(f"{point['radius']:g}", f"{point['value']:.3f}", interval)
-    return table

@@ -123,17 +123,36 @@ def test_other_weights_are_said_and_other_points_refused(folder, tmp_path):
     with torch.no_grad():
         model[2].bias += torch.tensor([0.0, 3.0, 0.0])
     other = reproduced(batch, model)
-    assert not other.same_weights and other.changed and other.holds
+    assert not other.same_weights and other.changed and not other.holds and not other.refuted
     save_file(model.state_dict(), tmp_path / "other.safetensors")
     code, run = nacre(
         "audit", "--model", f"{folder}:bare", "--weights", "other.safetensors", "--rescore"
     )
-    assert code == 0 and "others" in run.output
+    assert code == 0 and "others" in run.output and "yes" not in run.output
+    assert "was found with other weights" in run.stderr
 
     forged = AdversarialBatch(**{**vars(batch), "attacked": batch.clean + 0.2})
     save_batch(forged, Path("attack"), "batch")
     code, run = nacre("audit", "--model", f"{folder}:bare", "--rescore")
     assert code == 1 and "the threat does not allow the points of rows 0, 1, 2, 3, 4" in run.output
+
+
+def test_a_higher_accuracy_does_not_hold_under_another_name_of_the_weights(folder):
+    attacked(folder)
+    batch = load_batch(Path("attack"), "batch")
+    fallen = batch.stage >= 0
+    forged = replace(
+        batch,
+        share=batch.share.masked_fill(fallen, torch.inf),
+        stage=batch.stage.masked_fill(fallen, -1),
+        value=batch.value + float(fallen.double().mean()),
+    )
+    for weights, code in ((batch.weights, 1), ("0" * 64, 0)):
+        save_batch(replace(forged, weights=weights), Path("attack"), "batch")
+        words = ["audit", "--model", f"{folder}:bare", "--rescore", "--json"]
+        run = CliRunner().invoke(cli, words)
+        (said,) = json.loads(run.stdout)["rescored"].values()
+        assert run.exit_code == code and not said["holds"] and said["value"] < said["reported"]
 
 
 def test_files_that_do_not_belong_together(folder):

@@ -101,6 +101,23 @@ def test_what_is_missing_is_said(target, rows, change, words):
         certificate(audited, CertificateAudit())
 
 
+class Crowd(nn.Module):
+    """A row's scores lean on the batch's mean: among copies of one row, noise goes out of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = network(3)
+
+    def forward(self, x):
+        return self.model(0.2 * x + 0.8 * x.mean(0))
+
+
+def test_votes_that_lean_on_each_other_certify_nothing(target, rows):
+    option = CertificateAudit(ball=Ball(kind="l2", radius=0.5), method=Smoothing(deviation=0.3))
+    with pytest.raises(Incompatible, match="when another stands beside it"):
+        certificate(target(Crowd(), test=rows(30, 4)), option)
+
+
 def test_an_empty_test_set_is_refused(target, rows):
     with pytest.raises(DataError, match="empty"):
         certificate(target(network(3), test=rows(0, 4), ball=Ball(radius=0.25)), CertificateAudit())

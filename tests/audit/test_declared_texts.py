@@ -180,8 +180,10 @@ def test_a_function_that_reads_texts_needs_numbers_of_classes(place, tmp_path, m
     _written(place / "numbered.jsonl", rows)
     _written(place / "other.jsonl", [{"said": "a film", "label": 1}])
     numbered = ["--tokenizer", "run", "--length", 12, "--data", "numbered.jsonl"]
+    _written(place / "huge.jsonl", [{"text": "a", "label": n} for n in (0, 1e30)])
     for more, said in (
         (["--tokenizer", "run"], "'bad' in row 1 is no number of a class"),
+        (["--tokenizer", "run", "--data", "huge.jsonl"], "1e+30 in row 2 is no number of a class"),
         (["--tokenizer", "nowhere"], "there is no folder"),
         (["--tokenizer", "run", "--length", "0"], "--length 0 must be at least 1"),
         ([], "give --tokenizer for texts"),

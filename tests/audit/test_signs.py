@@ -1,10 +1,13 @@
 """Each probe has a net that only it was made for, and honest nets set none of them off."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from nacre.adversarial_training.threats.ball import Ball
+from nacre.audit.model_security.beside import asked_otherwise
 from nacre.audit.model_security.evasion import evasion
 from nacre.audit.model_security.signs import PROBES, unbounded, unconfirmed, unconfirmed_notes
 from nacre.audit.outside import LabelledRows, audit_model
@@ -201,6 +204,75 @@ def test_in_which_way_a_model_answers_otherwise_is_said(target, rows, linear, ma
     sign = finding.details["signs"]["other_answers"]
     assert {way for way in ("alone", "order", "with_gradients") if sign[way]} == ways
     assert sign["tried"] == 60 - round(60 * (1 - finding.details["clean"]["value"]))
+
+
+@pytest.mark.parametrize("never", [-1e9, torch.finfo(torch.float32).min, -torch.inf])
+@pytest.mark.parametrize("made", [Crowd, Watchful, None])
+def test_a_class_that_is_never_answered_hides_nothing(rows, linear, made, never):
+    """Its score is masked, as of a class that is not allowed; asked beside others nothing stands
+    out from a number of that size."""
+    body = linear(WEIGHTS, 0.1)
+    model = Wrapped(
+        body if made is None else made(body),
+        after=lambda scores: torch.cat([scores, torch.full_like(scores[:, :1], never)], 1),
+    )
+    found = asked_otherwise(model, rows(60, 6)["features"])
+    assert found["tried"] == 60 and (found["rows"] > 30) == (made is not None)
+
+
+class Mindful(nn.Module):
+    """Notes the first batch that it sees, and answers what lies near one of its rows as that row:
+    it withstands whoever asks about clean rows first, and nobody else."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, None
+
+    def forward(self, x):
+        if self.seen is None and len(x) > 20:
+            self.seen = x.detach().clone()
+        if self.seen is None:
+            return self.model(x)
+        nearest = torch.cdist(x.detach(), self.seen).argmin(1)
+        return self.model(self.seen[nearest]) + 0.01 * self.model(x)
+
+
+def test_a_model_that_remembers_what_it_was_asked_is_no_evidence(target, rows, linear):
+    batch, ball = rows(60, 6), Ball(radius=0.3)
+    plain = evasion(target(linear(WEIGHTS, 0.1), test=batch, ball=ball), QUICK)
+    assert plain.details["signs"]["other_answers"]["fresh"] == 0
+    found = evasion(target(Mindful(linear(WEIGHTS, 0.1)), test=batch, ball=ball), QUICK)
+    assert found.value > plain.value and found.verdict == "not evidence"
+    assert any("was not asked before" in said for said in found.details["warnings"])
+
+
+class Holding(nn.Module):
+    """What cannot be copied is attacked as any other model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.lock = model, threading.Lock()
+
+    def forward(self, x):
+        with self.lock:
+            return self.model(x)
+
+
+def test_a_model_that_cannot_be_copied_is_attacked(target, rows, linear):
+    found = evasion(
+        target(Holding(linear(WEIGHTS, 0.1)), test=rows(60, 6), ball=Ball(radius=0.3)), QUICK
+    )
+    assert found.verdict == "measured"
+
+
+def test_one_score_a_row_may_lack_its_column(target, rows, linear):
+    batch, ball = rows(60, 6), Ball(radius=0.3)
+    column = Wrapped(linear(WEIGHTS, 0.1), after=lambda scores: scores[:, 1:] - scores[:, :1])
+    bare = Wrapped(column, after=lambda scores: scores[:, 0])
+    found = [evasion(target(model, test=batch, ball=ball), QUICK) for model in (column, bare)]
+    assert (
+        found[0].value == found[1].value and found[0].details["signs"] == found[1].details["signs"]
+    )
 
 
 @pytest.mark.parametrize("made", [Crowd, Watchful])

@@ -142,6 +142,9 @@ def test_candidates_that_are_not_the_models_own_are_named(files, how):
     assert found.other_candidates == (token,) and not found.holds
     assert f"the words that may replace token {token} are not" in found.sentence()
     assert found.to_json()["other_candidates"] == [token]
+    private = found.sentence(numbers=False)  # a token of private texts is a word of theirs
+    assert "the words that may replace 1 token are not" in private and str(token) not in private
+    assert found.to_json(numbers=False)["other_candidates"] == []
 
 
 def test_words_that_lie_equally_near_may_stand_for_each_other():
@@ -170,7 +173,7 @@ def test_under_other_weights_figures_and_candidates_may_differ(files):
         target.model.table.weight.copy_(target.model.table.weight.flip(0))
     found = reproduced(load_batch(folder, "batch"), target.model)
     assert not found.same_weights and found.changed
-    assert found.holds and found.other_candidates == () and found.outside == ()
+    assert not found.refuted and found.other_candidates == () and found.outside == ()
     assert len(batch.threat.unlike(batch.words, target.model.table.weight, batch.clean))
 
 

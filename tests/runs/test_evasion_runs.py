@@ -12,6 +12,7 @@ from nacre.audit.model_security import classes
 from nacre.audit.model_security.batch_file import batches_in, load_batch, save_batch
 from nacre.audit.run import _shown, audit_run, rescored_run
 from nacre.cli.audit import command
+from nacre.cli.findings import findings_tables
 from nacre.core.errors import RunError
 from nacre.core.files import load_tensors, write_json
 from nacre.differential_privacy.options import Privacy
@@ -73,6 +74,18 @@ def test_a_batch_of_other_weights_says_nothing_of_the_run(made):
     write_json(file, {**facts, "model_sha256": "0" * 64})
     with pytest.raises(RunError, match="other weights than those of"):
         rescored_run(open_run(made.path))
+
+
+def test_findings_on_private_rows_are_marked_on_the_terminal(made):
+    """Each table with figures of them, as every page does."""
+    run = CliRunner().invoke(command, [str(made.path)])
+    assert run.exit_code == 0, run.output
+    assert "findings on private rows: not for others" in run.stdout
+    (private,) = audit_run(open_run(made.path))
+    public = replace(private, public=True)
+    assert [table.title for table in findings_tables([public, private])] == [
+        None, "findings on private rows: not for others",
+    ]  # fmt: skip
 
 
 def test_private_rows_that_an_attack_moved_are_shown_to_their_holder_alone(made):

@@ -34,6 +34,9 @@ from nacre.adversarial_training.certificates.steps import (
 )
 from nacre.core.errors import Incompatible
 
+FAR = 1000.0
+"""Times as large as normal numbers: inputs at which a model is held to its graph besides."""
+
 
 def network_of(model: nn.Module, shape: Sequence[int]) -> Network:
     """The graph of `model` in evaluation mode, on inputs of this shape; `model` is not changed.
@@ -51,9 +54,10 @@ def network_of(model: nn.Module, shape: Sequence[int]) -> Network:
         probe = torch.randn(2, *shape, dtype=torch.float64)
         reader = _GraphReader(graph, tuple(shape))
         with torch.no_grad():
-            reader.run(probe)
+            reader.run(probe.clone())  # a first layer may write into what it is given
             network = _scores(reader.network())
-            answered = twin(probe)
+            probe = torch.cat([probe, FAR * probe])
+            answered = twin(probe.clone())
             if answered.dim() == 1:
                 answered = answered[:, None]
             if answered.shape[1] == 1:

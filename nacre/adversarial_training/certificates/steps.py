@@ -201,4 +201,8 @@ def pooling_step(
     constant: Tensor,  # (*out) zeros
 ) -> Affine:
     """Means over windows."""
-    return _derived(source, module, module, before, constant, _pooled(module, before))
+
+    def magnitude(x: Tensor) -> Tensor:
+        return module(x).abs()  # `divisor_override` may be negative
+
+    return _derived(source, module, magnitude, before, constant, _pooled(module, before))

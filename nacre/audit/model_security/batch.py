@@ -109,31 +109,39 @@ class Reproduced:
 
     @property
     def holds(self) -> bool:
-        """Whether the report is borne out: the rows that stand are those that stood, no point lies
-        outside the threat, and the candidates of words are the model's own. Of another model's
-        weights the figures and the candidates may differ."""
-        allowed = not self.outside and not self.other_candidates
-        return allowed and not (self.changed and self.same_weights)
+        """Whether the report is borne out: the weights are those that were attacked, the rows that
+        stand are those that stood, no point lies outside the threat, and the candidates of words
+        are the model's own."""
+        return self.same_weights and not self.refuted
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the files contradict themselves or the model. Of other weights the figures and
+        the candidates may differ."""
+        forged = bool(self.outside or self.other_candidates)
+        return forged or (self.same_weights and bool(self.changed))
 
     def sentence(self, numbers: bool = True) -> str:
-        """What is wrong where it does not hold, with row numbers or with how many rows."""
-        rows = _listed if numbers else _counted
+        """What is wrong where it does not hold, with the numbers of rows and tokens or with how
+        many there are."""
+        named = _listed if numbers else _counted
         said: list[str] = []
         if self.outside:
-            said.append(f"the threat does not allow the points of {rows(self.outside, 'row')}")
+            said.append(f"the threat does not allow the points of {named(self.outside, 'row')}")
         if self.other_candidates:
-            tokens = _listed(self.other_candidates, "token")
+            tokens = named(self.other_candidates, "token")
             said.append(f"the words that may replace {tokens} are not those that lie nearest in "
                         "the model's own embeddings")  # fmt: skip
         if self.changed:
             same = "the same weights answer" if self.same_weights else "other weights answer"
-            said.append(f"{same} {rows(self.changed, 'row')} otherwise")
+            said.append(f"{same} {named(self.changed, 'row')} otherwise")
         if not said:
             return "every row is as reported"
         return "; ".join(said) + (f" (rows are numbered {self.row_numbers})" if numbers else "")
 
     def to_json(self, numbers: bool = True) -> dict[str, Any]:
-        """The figures as plain JSON values; without `numbers` no row is named."""
+        """The figures as plain JSON values; without `numbers` no row is named, nor a token, which
+        stands in one."""
         return {
             "rows": self.rows,
             "reported": self.reported,
@@ -142,7 +150,7 @@ class Reproduced:
             "row_numbers": self.row_numbers,
             "outside": list(self.outside) if numbers else [],
             "changed": list(self.changed) if numbers else [],
-            "other_candidates": list(self.other_candidates),
+            "other_candidates": list(self.other_candidates) if numbers else [],
             "holds": self.holds,
         }
 

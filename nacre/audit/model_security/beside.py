@@ -9,17 +9,18 @@ no accuracy under attack: what an attacker finds in one batch is another point i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacre.core.theirs import theirs
 
 ROUNDING = 1e-3
-"""Of a row's largest output: what rounding in another order may move an answer by, where outputs
-have 24 digits. Half types have 8 or 11, and for them it is `ROUNDING_OF_HALVES`."""
+"""Of an output, or of a row's best two: what rounding in another order may move an answer by, where
+outputs have 24 digits. Half types have 8 or 11, and for them it is `ROUNDING_OF_HALVES`."""
 
 ROUNDING_OF_HALVES = 0.1
 
@@ -55,6 +56,28 @@ def asked_otherwise(
     return {"rows": rows, **counts, "tried": len(points), "asked": 5 * len(points)}
 
 
+def afresh(model: nn.Module) -> nn.Module | None:
+    """A copy that shares the model's weights and buffers, and of all else has what it holds now:
+    what the model notes from here on, the copy does not know. None where it cannot be copied."""
+    held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        return copy.deepcopy(model, held)
+    except Exception:  # locks, open files, tensors with a graph: whatever their objects hold
+        return None
+
+
+def answers_from_memory(
+    predict: _Predict,
+    fresh: _Predict,  # the same of a copy that was asked nothing
+    points: Tensor,  # (R, *shape)
+) -> int:
+    """How many of these points the model answers otherwise than its fresh copy; 0 of a random one,
+    which is another fault."""
+    with theirs("the model", "it was attacked", surely=False), torch.no_grad():
+        first, again, other = predict(points), predict(points), fresh(points)
+    return 0 if bool(_apart(first, again).any()) else int(_apart(first, other).sum())
+
+
 def otherwise(found: dict[str, Any]) -> str | None:
     """The sentence against a figure; None where every answer was that of its row."""
     if not found["rows"]:
@@ -75,9 +98,12 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
     one = one.double().reshape(len(one), -1)  # a single score a row may stand alone: (R,)
     other = other.double().reshape(len(other), -1)
     finite = one.isfinite() & other.isfinite()
-    size = torch.where(finite, one.abs(), 0.0).amax(1)
+    # Of the two best scores: a class that is never answered may have one of -1e9.
+    best = torch.where(finite, one, -torch.inf).topk(min(2, one.shape[1]), 1).values
+    size = torch.where(best.isfinite(), best.abs(), 0.0).amax(1)
     # Near a boundary a single score is about 0, and is rounded like those of other rows.
-    allowed = (ROUNDING_OF_HALVES if halves else ROUNDING) * size.clamp(min=float(size.median()))
-    differ = torch.where(finite, (one - other).abs(), 0.0).amax(1) > allowed
+    size = torch.maximum(size.clamp(min=float(size.median()))[:, None], one.abs())
+    allowed = (ROUNDING_OF_HALVES if halves else ROUNDING) * size
+    differ = (torch.where(finite, (one - other).abs(), 0.0) > allowed).any(1)
     same = (one == other) | (one.isnan() & other.isnan())  # infinities of one sign are the same
     return (differ | ~(finite | same).all(1)).cpu()

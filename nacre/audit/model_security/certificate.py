@@ -7,7 +7,7 @@ import torch
 from nacre.adversarial_training.certificates import Smoothing
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.threats.ball import Ball
-from nacre.audit.answers import existing
+from nacre.audit.answers import existing, require_reads
 from nacre.audit.bounds import clopper_pearson
 from nacre.audit.finding import Finding
 from nacre.audit.model_security.search import scaled
@@ -38,6 +38,8 @@ def certificate(
     rows = Inputs(
         torch.arange(len(batch["label"])), batch["unit"], batch["features"], batch["label"]
     )
+    if option.method.smooths:  # noisy copies of a row must not answer for each other
+        require_reads(target.model, batch["features"])
     regions = [scaled(ball, share).region(target.space) for share in SHARES]
     found = option.method.certify(
         target.model, regions, rows, target.source.child("certificate"), advance

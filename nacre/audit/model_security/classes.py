@@ -24,6 +24,7 @@ from nacre.adversarial_training.threats.options import ThreatOption
 from nacre.adversarial_training.threats.table import TableThreat
 from nacre.audit.answers import row_outputs
 from nacre.audit.bounds import Interval, at_any_time, clopper_pearson
+from nacre.audit.model_security.beside import afresh
 from nacre.audit.model_security.curve import RadiusSearch, RobustRows, both_portions
 from nacre.audit.model_security.search import AttackSearch
 from nacre.audit.model_security.signs import Probed, doubts, signs, unconfirmed_notes
@@ -68,7 +69,8 @@ def attack_classes(
     scorer = Scorer(row_outputs(target.model, target.task), target.outputs)
     source = target.source.child("evasion")
     with untouched(target.model):
-        classes = _classes(scorer, batch)
+        classes = _classes(scorer, batch)  # a part that is made when first asked is there now
+        fresh = afresh(target.model)
         towards = _class_named(option.towards, target.classes, classes)
         rows = _rows(batch, towards)
         rows = rows.take(source.child("order").stream().permutation(len(rows)))
@@ -87,7 +89,10 @@ def attack_classes(
             radii = RadiusSearch(stages, ball, target.space, shares)
         found = _portions(radii, scorer, rows, source, option, advance)
         black_box = _black_box(radii.cascade)
-        probed = Probed(scorer, radii.region(), found, source.child("signs"), black_box)
+        probed = Probed(
+            scorer, radii.region(), found, source.child("signs"), black_box,
+            None if fresh is None else row_outputs(fresh, target.task),
+        )  # fmt: skip
         seen = signs(probed) if words is None else word_signs(probed)
     search = AttackSearch(select(batch, found.rows.place), found.points, found.broken_at)
     tried = found.rows.place

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacre.adversarial_training.evaluation.access import ScoreOnly, Scorer, WhiteBox
+from nacre.adversarial_training.evaluation.access import Predict, ScoreOnly, Scorer, WhiteBox
 from nacre.adversarial_training.evaluation.cascade import Cascade
 from nacre.adversarial_training.evaluation.inputs import Inputs
 from nacre.adversarial_training.evaluation.losses import cross_entropy, score_margin
@@ -31,7 +31,7 @@ from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Box, Region
 from nacre.adversarial_training.threats.table_region import TableRegion
-from nacre.audit.model_security.beside import asked_otherwise, otherwise
+from nacre.audit.model_security.beside import answers_from_memory, asked_otherwise, otherwise
 from nacre.audit.model_security.curve import RobustRows
 from nacre.audit.model_security.surrogate import surrogate
 from nacre.core.random import Source
@@ -62,6 +62,7 @@ class Probed:
     found: RobustRows
     source: Source
     black_box: frozenset[str]  # names of the cascade's stages that use no gradient
+    fresh: Predict | None = None  # a copy of the model that was asked next to nothing
 
     def some(self, index: Tensor) -> Inputs:
         """The first `ROWS` of the rows at `index`; their order is random already."""
@@ -124,13 +125,25 @@ def _random(probed: Probed) -> Sign:
 
 
 def _other_answers(probed: Probed) -> Sign:
-    """The points that were found, and rows that stand, asked alone, turned and with gradients."""
+    """The points that were found, and rows that stand, asked alone, turned and with gradients; and
+    random ones, asked of a copy too that has not seen the attack."""
     at = probed.found.broken_at
     broken = (at.isfinite() & (at > 0)).nonzero().squeeze(1)
     index = torch.cat([broken, probed.found.standing])[:ROWS]
     found = asked_otherwise(probed.scorer.predict, probed.found.points[index])
     probed.scorer.queries.forwards += found.pop("asked")
-    return {"warning": otherwise(found), **found}
+    moved, noted = probed.right, 0
+    if probed.fresh is not None and isinstance(probed.region, Region) and len(moved):
+        stream = probed.source.child("fresh").stream()
+        drawn = stream.rows(moved.unit, probed.region.draws)
+        points = probed.region.start(moved.clean, drawn)
+        noted = answers_from_memory(probed.scorer.predict, probed.fresh, points)
+        probed.scorer.queries.forwards += 3 * len(moved)
+    said = (
+        f"{noted} of {len(moved)} points are answered otherwise by a copy of the model that was "
+        "not asked before: the model remembers, and another attacker meets another model"
+    )
+    return {"warning": otherwise(found) or (said if noted else None), **found, "fresh": noted}
 
 
 def _unconfirmed(probed: Probed) -> Sign:

@@ -47,6 +47,10 @@ MODELS = {
         ),
         IMAGE,
     ),
+    "a mean with another sign": (
+        lambda: made(nn.AvgPool2d(2, divisor_override=-3), nn.Flatten(), nn.Linear(18, 3)),
+        IMAGE,
+    ),
     "nested": (
         lambda: made(nn.Flatten(), made(nn.Linear(72, 5), nn.ReLU()), nn.Linear(5, 2)),
         IMAGE,
@@ -139,3 +143,31 @@ def test_a_hook_that_changes_the_answer_is_noticed():
     model[1].register_forward_hook(lambda module, inputs, output: output.flip(1))
     with pytest.raises(Incompatible, match="something else than the graph"):
         network_of(model, IMAGE)
+
+
+class WritesIntoItsInput(nn.Module):
+    """Its second layer reads what the rectifier has left of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+        self.rectifier = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.first(self.rectifier(x)) + self.second(x)
+
+
+def test_a_layer_that_writes_into_the_input_is_noticed_where_the_input_is_read_again():
+    with pytest.raises(Incompatible, match="something else than the graph"):
+        network_of(made(WritesIntoItsInput()), (4,))
+    alone = made(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    x = torch.randn(5, 4)
+    expected = alone(x.clone())
+    assert torch.allclose(network_of(alone, (4,))(x.double()).float(), expected, atol=1e-6)
+
+
+def test_a_hook_that_acts_on_large_numbers_alone_is_noticed():
+    model = made(nn.Linear(4, 3))
+    model[0].register_forward_hook(lambda module, inputs, output: output.clamp(-50, 50))
+    with pytest.raises(Incompatible, match="something else than the graph"):
+        network_of(model, (4,))
