@@ -20,7 +20,7 @@ from nacre.audit.finding import Finding
 from nacre.audit.kept import BATCHES, KeptBatches, scored_again
 from nacre.audit.model_security.batch import Reproduced
 from nacre.audit.target import HeldCanaries, Target, TokenText
-from nacre.core.errors import RunError
+from nacre.core.errors import NacreError, RunError
 from nacre.core.files import load_tensors, write_json
 from nacre.core.random import Source
 from nacre.core.rows import flatten
@@ -50,7 +50,8 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     goes to `local/`, with a few attacked rows for their holder, as does the adversarial batch of
     each evasion. Nothing is found or written where parties keep layers of their own
     (`local.personal`): the common model is then nobody's. Raises `RunError` where the rows are no
-    longer those of the training.
+    longer those of the training; and what an audit refuses, once all others are found and written,
+    since private rows may be the reason, and no file that others see may tell so.
     """
     watch, federation = observe or Silent(), run.recipe.federated_learning
     if federation is not None and federation.local.personal:
@@ -64,15 +65,18 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
     variants = _variants(run, held)
     batches = KeptBatches()
     shown = _shown(run.recipe, tuple(variants))
+    refused: list[NacreError] = []
     found = {
         name: _attack(
-            run.recipe, batches.of(_called(run.recipe, name), target), name, shown[name], watch
+            run.recipe, batches.of(_called(run.recipe, name), target), name, shown[name], watch,
+            refused,
         )
         for name, target in variants.items()
-    }
-    findings = found["protected"]
+    }  # fmt: skip
+    findings, target = found["protected"], variants["protected"]
     public = [finding for finding in findings if finding.public]
     some_private = len(public) < len(findings)
+    some_private |= bool(refused) and not (target.test_public and target.members_public)
     if some_private:
         _write_findings(run.folder.local, findings)
     if public or not some_private:
@@ -90,6 +94,8 @@ def audit_run(run: Run, observe: Progress | None = None) -> list[Finding]:
             for name in variants
         ]
         write_json(run.path / FILE, comparison | {"variants": rows})
+    if refused:
+        raise refused[0]
     return findings
 
 
@@ -144,22 +150,30 @@ def _called(recipe: Recipe, name: str) -> str:
 
 
 def _attack(
-    recipe: Recipe, target: Target, name: str, shown: str, watch: Progress
+    recipe: Recipe,
+    target: Target,
+    name: str,
+    shown: str,
+    watch: Progress,
+    refused: list[NacreError],  # gets what an audit raises; those after it go on
 ) -> list[Finding]:
-    """The recipe's audits on one variant of the model."""
+    """What the recipe's audits find on one variant of the model."""
     found: list[Finding] = []
     for option in recipe.audit:
         if option.trains and name != "protected":
             continue
-        with watch.stage(f"{option.kind}{shown}", None) as advance:
-            seen = 0
+        try:
+            with watch.stage(f"{option.kind}{shown}", None) as advance:
+                seen = 0
 
-            def tell(done: int, total: int, words: str = "") -> None:
-                nonlocal seen
-                advance(done - seen, words, total)
-                seen = done
+                def tell(done: int, total: int, words: str = "") -> None:
+                    nonlocal seen
+                    advance(done - seen, words, total)
+                    seen = done
 
-            found.append(AUDITS[type(option)](target, option, tell))
+                found.append(AUDITS[type(option)](target, option, tell))
+        except NacreError as error:
+            refused.append(error)
     return found
 
 

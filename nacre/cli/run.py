@@ -9,6 +9,7 @@ import click
 from nacre.cli.failures import resumable
 from nacre.cli.launch import trained
 from nacre.cli.output import code_of, code_options, common_options, show
+from nacre.core.errors import NacreError
 
 
 @click.command(short_help="Plan, train, audit and report in one go.")
@@ -42,7 +43,11 @@ def command(
         run = trained(recipe, into, resume, watch, code_of(packages, trust_code))
         if run is None:
             return  # the first process audits and reports
-        audit_run(run, observe=watch)
+        try:
+            audit_run(run, observe=watch)
+        except NacreError:  # private rows may be the reason, and the report is for others
+            write_report(into, None)
+            raise
         write_report(into, None)
     own = own_figures(run.folder)
     tables = [figures_table(own)] if own is not None else []

@@ -8,19 +8,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from nacre.audit.catalogue import AUDITS
 from nacre.audit.model_security import classes
 from nacre.audit.model_security.batch_file import batches_in, load_batch, save_batch
 from nacre.audit.run import _shown, audit_run, rescored_run
 from nacre.cli.audit import command
 from nacre.cli.findings import findings_tables
-from nacre.core.errors import RunError
+from nacre.cli.main import cli
+from nacre.core.errors import DataError, RunError
 from nacre.core.files import load_tensors, write_json
 from nacre.differential_privacy.options import Privacy
 from nacre.planning.plan import plan
+from nacre.recipe.audits import Evasion
 from nacre.report.evidence import write_report
 from nacre.report.sections.numbers import number_text
 from nacre.runs.run import open_run, train
-from tests.training.tiny import TABLE, patients, recipe
+from tests.training.tiny import TABLE, patients, recipe, text
 
 PRIVACY = Privacy(epsilon=1, delta=1e-4)
 EVASION = {"kind": "evasion", "ball": {"radius": 0.4}, "effort": "quick"}
@@ -47,6 +50,43 @@ def test_an_evasion_on_private_rows_stays_local_and_leaves_the_model(made):
     assert again == finding
     names = [stage["name"] for stage in finding.details["stages"]]
     assert not names or names[0] == "APGD-PMA"
+
+
+def _files_for_others(run):
+    every = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
+    return sorted(str(path) for path in every if path.parts[0] != "local")
+
+
+def test_an_audit_that_private_rows_refuse_leaves_no_trace_for_others(tmp_path, monkeypatch):
+    """It is told to the holder, after all else is done; others find the same files."""
+    patients(tmp_path / "patients.csv")
+    wanted = [{**EVASION, "towards": "yes"}, EVASION]
+    (tmp_path / "recipe.yaml").write_text(text(TABLE, audit=wanted))
+
+    def made(name):
+        asked = ["run", str(tmp_path / "recipe.yaml"), "--into", str(tmp_path / name)]
+        found = CliRunner().invoke(cli, asked)
+        file = tmp_path / name / "local" / "findings.json"
+        return found, json.loads(file.read_text())["findings"]
+
+    found, both = made("measured")
+    assert found.exit_code == 0, found.output
+    (tmp_path / "privacy.db").unlink()
+    ask = AUDITS[Evasion]
+
+    def refuse(target, option, advance):
+        if option.towards is not None:
+            raise DataError("every test row has the class that `towards` names")
+        return ask(target, option, advance)
+
+    monkeypatch.setitem(AUDITS, Evasion, refuse)
+    refused, left = made("refused")
+    assert refused.exit_code == 2, refused.output
+    assert "every test row has the class that `towards` names" in refused.output
+    assert [len(both), len(left)] == [2, 1]
+    files = _files_for_others(tmp_path / "refused")
+    assert files == _files_for_others(tmp_path / "measured")
+    assert "report.html" in files and "findings.json" not in files
 
 
 def test_rescoring_names_no_private_row(made):
