@@ -144,6 +144,29 @@ def test_a_model_that_answers_otherwise_when_asked_again_is_no_evidence():
     assert seen["rows"] > seen["tried"] / 3 and seen["warning"] in found.details["warnings"]
 
 
+class Mindful(nn.Module):
+    """Notes the texts that it is asked first, and answers those that resemble one like it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.seen = _model().float(), None
+
+    def forward(self, x):
+        if self.seen is None and len(x) > 2:
+            self.seen = x.clone()
+        if self.seen is None:
+            return self.body(x)
+        return self.body(self.seen[(x[:, None] == self.seen[None]).sum(2).argmax(1)])
+
+
+def test_a_model_that_remembers_the_texts_it_was_asked_is_no_evidence():
+    plain = _evasion(_target())
+    assert plain.details["signs"]["other_answers"]["fresh"] == 0
+    found = _evasion(_target(Mindful()))
+    assert found.value > plain.value and found.verdict == "not evidence"
+    assert any("was not asked before" in said for said in found.details["warnings"])
+
+
 class Deaf(nn.Module):
     """Answers by the length of a text alone."""
 

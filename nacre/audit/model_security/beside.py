@@ -16,6 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nacre.adversarial_training.evaluation.inputs import Inputs
+from nacre.adversarial_training.text.words import Substitutions
+from nacre.adversarial_training.threats.region import Region
+from nacre.core.random import Source
 from nacre.core.theirs import theirs
 
 ROUNDING = 1e-3
@@ -64,6 +68,14 @@ def afresh(model: nn.Module) -> nn.Module | None:
         return copy.deepcopy(model, held)
     except Exception:  # locks, open files, tensors with a graph: whatever their objects hold
         return None
+
+
+def elsewhere(region: Region | Substitutions, rows: Inputs, source: Source) -> Tensor:
+    """(R, *shape) random points of the region; of texts those with each word's nearest."""
+    if isinstance(region, Substitutions):
+        near = region.choices(rows.clean)[:, :, 0]
+        return torch.where(near >= 0, near, rows.clean)
+    return region.start(rows.clean, source.stream().rows(rows.unit, region.draws))
 
 
 def answers_from_memory(

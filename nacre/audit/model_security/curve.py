@@ -138,6 +138,7 @@ def both_portions(one: RobustRows | None, other: RobustRows) -> RobustRows:
         torch.cat(by),
         torch.cat([one.whole.steps, other.whole.steps]),
         torch.cat([one.whole.margins, other.whole.margins]),
+        torch.cat([one.whole.reached, other.whole.reached]),
         stages,
         one.whole.unconfirmed + other.whole.unconfirmed,
     )

@@ -31,7 +31,12 @@ from nacre.adversarial_training.evaluation.stages.square import Square
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.region import Box, Region
 from nacre.adversarial_training.threats.table_region import TableRegion
-from nacre.audit.model_security.beside import answers_from_memory, asked_otherwise, otherwise
+from nacre.audit.model_security.beside import (
+    answers_from_memory,
+    asked_otherwise,
+    elsewhere,
+    otherwise,
+)
 from nacre.audit.model_security.curve import RobustRows
 from nacre.audit.model_security.surrogate import surrogate
 from nacre.core.random import Source
@@ -133,10 +138,8 @@ def _other_answers(probed: Probed) -> Sign:
     found = asked_otherwise(probed.scorer.predict, probed.found.points[index])
     probed.scorer.queries.forwards += found.pop("asked")
     moved, noted = probed.right, 0
-    if probed.fresh is not None and isinstance(probed.region, Region) and len(moved):
-        stream = probed.source.child("fresh").stream()
-        drawn = stream.rows(moved.unit, probed.region.draws)
-        points = probed.region.start(moved.clean, drawn)
+    if probed.fresh is not None and len(moved):
+        points = elsewhere(probed.region, moved, probed.source.child("fresh"))
         noted = answers_from_memory(probed.scorer.predict, probed.fresh, points)
         probed.scorer.queries.forwards += 3 * len(moved)
     said = (
