@@ -13,9 +13,16 @@ from pathlib import Path
 
 import coverage
 import pytest
+from hypothesis import HealthCheck, settings
 
 ALL = os.environ.get("NACRE_ALL") == "1"
 """Whether every pair and as many random cases as ever are asked for: `make test ALL=1`."""
+
+# No drawn case is ever too slow: a busy machine is no fault of what is tested.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 _PACKAGE = Path(__file__).parents[1] / "nacre"
 _COUNTED = (

@@ -40,7 +40,7 @@ data:
   size: 80
   holdout: {share: 0.2}
 model: {kind: mlp, hidden: [8]}
-training: {steps: 30, batch: 32, optimizer: {kind: adam, lr: 0.02}}
+training: {steps: 60, batch: 32, optimizer: {kind: adam, lr: 0.02}}
 audit: [{kind: evasion, effort: quick, ball: {radius: 0.5}}]
 """
 
@@ -297,7 +297,7 @@ def test_the_auditor_of_an_exported_model_hands_in_the_csv(bank):
     found = []
     for model, data in (("out", "rows.csv"), ("run", "rows.csv"), ("out", "scaled.csv")):
         shutil.rmtree("attack", ignore_errors=True)
-        run = nacre("audit", "--model", model, "--data", data, "--radius", "0.1", "--effort",
+        run = nacre("audit", "--model", model, "--data", data, "--radius", "0.2", "--effort",
                     "quick", "--public", "--json")  # fmt: skip
         assert run.exit_code == 0, run.output
         (finding,) = json.loads(run.stdout)["findings"]
@@ -315,7 +315,7 @@ def test_the_auditor_of_an_exported_model_hands_in_the_csv(bank):
     shown = found[0]["details"]["rows"][0]
     assert {shown["label"], shown["after"]} <= {"well", "ill"}
     change = shown["changes"][0]
-    assert abs(change["before"] - change["after"]) <= 0.1 * 100 * 1.001
+    assert abs(change["before"] - change["after"]) <= 0.2 * 100 * 1.001
     held = json.loads(Path("attack/batch.json").read_text())
     assert held["names"] == ["age", "weight", "sex=f", "sex=m"]
     run = nacre("audit", "--model", "out", "--data", "rows.csv", "--radius", "0.1", "--range", 0, 1)

@@ -69,13 +69,19 @@ def nacre(*words):
     return found
 
 
+def _tested():
+    """Texts of both classes, and one without a word twice, called good and called bad: whatever the
+    weights, one of the two is answered right, and no attack can change it."""
+    return [*_texts(40, start=100), *({"text": "] ]", "label": each} for each in ("bad", "good"))]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A run of reviews whose class is one of their words, what was exported of it, and a threat."""
     folder = tmp_path_factory.mktemp("reviews")
     encoder(folder_of("Bert", folder))
     _written(folder / "reviews.jsonl", _texts(100))
-    _written(folder / "test.jsonl", _texts(40, start=100))
+    _written(folder / "test.jsonl", _tested())
     (folder / "recipe.yaml").write_text(text(TEXT))
     (folder / "threat.yaml").write_text(THREAT)
     (folder / "own.py").write_text(OWN)
@@ -94,11 +100,11 @@ def test_a_model_is_attacked_on_texts_as_its_run_is(place, tmp_path, monkeypatch
     with (tmp_path / "test.csv").open("w", newline="") as file:
         lines = csv.DictWriter(file, ["label", "text"])
         lines.writeheader()
-        lines.writerows(_texts(40, start=100))
+        lines.writerows(_tested())
     monkeypatch.chdir(place)
     asked = ["--data", tmp_path / "test.csv", "--threat", "threat.yaml", "--effort", "quick"]
     if form == "function":
-        rows = [{**row, "label": int(row["label"] == "good")} for row in _texts(40, start=100)]
+        rows = [{**row, "label": int(row["label"] == "good")} for row in _tested()]
         asked[1] = _written(tmp_path / "numbered.jsonl", rows)
         asked += ["--tokenizer", "run", "--length", 12]
     model = {"run": "run", "saved": "saved", "function": "own:bert"}[form]

@@ -402,6 +402,7 @@ def test_labels_that_the_model_does_not_score_are_refused(target, rows):
         )
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("classes", [2, 3, 4, 12])
 @pytest.mark.parametrize("effort", ["standard", "full"])
 def test_any_number_of_classes(target, rows, classes, effort):

@@ -85,7 +85,8 @@ def test_a_trimmed_mean_stands_and_keeps_its_promise(tmp_path: Path) -> None:
     evidence = _ran(tmp_path, DIGITS, federated_learning__gather=TRIMMED)
     (finding,) = evidence["findings"]
     facts, by_kind = _by_kind(finding)
-    assert finding["verdict"] == "holds" and finding["value"] < 0.1
+    # The largest of three drops is 0.03 on average, with a deviation of 0.02; under a mean, 0.8.
+    assert finding["verdict"] == "holds" and finding["value"] < 0.25
     assert "trimmed_mean with 2 parties at fault" in finding["claim"]
     assert all(0 < entry["reached"] <= 1 for entry in by_kind.values())
     assert all(entry["judged"] == facts["rounds"] == 8 for entry in by_kind.values())

@@ -171,6 +171,7 @@ def taught(rows, linear):
     return batch
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("kind", list(HONEST))
 def test_an_honest_net_sets_nothing_off(target, rows, linear, kind, norm):

@@ -68,6 +68,11 @@ def _attacked(certificate, model):
     return Smoothed(model) if certificate.smooths else model
 
 
+def _made(stage):
+    """Square asks most, and of the smoothed model 441 times over: with ALL=1 as often as ever."""
+    return Square(queries=500) if stage is Square and not ALL else stage()
+
+
 def _rows(model, count=24):
     torch.manual_seed(5)
     clean = torch.rand(count, 2) * 2.6 - 1.3
@@ -94,9 +99,7 @@ def test_what_is_certified_no_attack_breaks(kind, ball, stage):
     attacked = _attacked(certificate, model)
     rows, regions = _rows(attacked), _regions(ball)
     found = certificate.certify(model, regions, rows, SOURCE)
-    # Each query of the smoothed model is 441 of the base: with ALL=1 as many as ever.
-    short = stage is Square and certificate.smooths and not ALL
-    made = Square(queries=500) if short else stage()
+    made = _made(stage)
     # Nothing can be moved within a radius of 0, which is the first.
     for region, certified in zip(regions[1:], found[1:], strict=True):
         with untouched(attacked):
@@ -194,7 +197,7 @@ def test_a_published_network_is_certified_below_its_attacks():
     region = Ball(radius=0.1).region(FeatureSpace((1, 28, 28), **ends))
     loose, tight = (kind().certify(model, [region], rows, SOURCE)[0] for kind in (IBP, CROWN))
     with untouched(model):
-        stages = [stage() for stage in STAGES]
+        stages = [_made(stage) for stage in STAGES]
         standing = Cascade(stages, 64)(Scorer(model), region, rows, SOURCE).by == STANDING
     assert (loose <= tight).all() and (tight <= standing).all()
     assert tight.double().mean() >= 0.9

@@ -140,9 +140,8 @@ def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
-# Each kind starts workers: five ways are tried, and with ALL=1 each.
+# Each kind starts workers: four ways are tried, and with ALL=1 each.
 TRIED = (
-    "nothing",
     "both",
     "called",
     "client, with layers of their own",

@@ -43,7 +43,7 @@ def test_a_turn_that_does_not_come_is_done_without(tmp_path: Path) -> None:
     turns = Turns(tmp_path, 0.05)
     begin = time.monotonic()
     with turns.one():
-        assert 0.04 < time.monotonic() - begin < 5
+        assert time.monotonic() - begin > 0.04
     os.close(other)
     with turns.one():
         second = os.open(tmp_path, os.O_RDONLY)

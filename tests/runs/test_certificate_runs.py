@@ -16,8 +16,8 @@ EVASION = {"kind": "evasion", "ball": BALL, "effort": "quick"}
 DIGITS = changed(
     CENTRAL,
     {
-        "data.name": "digits", "data.size": 1438, "training.batch": 300, "training.steps": 12,
-        "ledger.dataset": "digits",
+        "data.name": "digits", "data.size": 1707, "data.test": {"share": 0.05},
+        "training.batch": 300, "training.steps": 12, "ledger.dataset": "digits",
     },
 )  # fmt: skip
 
@@ -51,6 +51,7 @@ def base(request, tmp_path):
     return changed(TABLE, {"data.public_demonstration": True})
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize(
     "method", [{"kind": "crown"}, {"kind": "smoothing", "deviation": 0.3, "samples": 200}],
     ids=lambda method: method["kind"],

@@ -26,7 +26,7 @@ from nacre.runs.run import open_run, train
 from tests.training.tiny import TABLE, patients, recipe, text
 
 PRIVACY = Privacy(epsilon=1, delta=1e-4)
-EVASION = {"kind": "evasion", "ball": {"radius": 0.4}, "effort": "quick"}
+EVASION = {"kind": "evasion", "ball": {"radius": 0.8}, "effort": "quick"}
 
 
 @pytest.fixture

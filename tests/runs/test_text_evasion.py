@@ -1,6 +1,7 @@
 """Words of whole runs replaced, by `nacre run` and `nacre audit`: what is found, shown and kept."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,9 @@ TEXT = {
         "holdout": {"share": 0.4, "by": "row"},
     },
     "model": {"kind": "pretrained", "name": "bert", "dropout": 0.0},
-    "training": {"steps": 25, "batch": 30, "optimizer": {"kind": "adam", "lr": 0.01}},
+    # After 60 steps the margin of every text is above 6, whatever the key; after 25 one run in a
+    # hundred has learnt nothing, and no word of it can be replaced.
+    "training": {"steps": 60, "batch": 30, "optimizer": {"kind": "adam", "lr": 0.01}},
     "audit": [EVASION],
 }  # fmt: skip
 LORA = {"kind": "lora", "rank": 4, "alpha": 8}
@@ -42,15 +45,31 @@ LORA = {"kind": "lora", "rank": 4, "alpha": 8}
 @pytest.fixture
 def place(tmp_path):
     """Reviews whose class is one of their words, and a random encoder with a tokenizer."""
-    encoder(folder_of("Bert", tmp_path))
-    with (tmp_path / "reviews.jsonl").open("w") as file:
+    return _reviews(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of such reviews, for the tests that ask for nothing else of it."""
+    return _run(_reviews(tmp_path_factory.mktemp("reviews")))
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of that run, which a test may change."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def _reviews(folder):
+    encoder(folder_of("Bert", folder))
+    with (folder / "reviews.jsonl").open("w") as file:
         for i in range(100):
             word = ("bad", "good")[i % 2]
             said = [["a", "b", "c", "film"][(i // k) % 4] for k in (2, 3, 5)]
             row = {"text": " ".join([*said[: i % 3 + 1], word, "]", *said[i % 2 :]]), "label": word}
             file.write(json.dumps(row) + "\n")
-    (tmp_path / "own.py").write_text(OWN)
-    return tmp_path
+    (folder / "own.py").write_text(OWN)
+    return folder
 
 
 OWN = """
@@ -99,8 +118,11 @@ def _answers(run, texts):
 
 
 @pytest.mark.parametrize("tuned", [None, LORA], ids=["full", "lora"])
-def test_a_run_replaces_words_and_its_report_shows_them(place, tuned):
-    run = _run(place, fine_tuning=tuned, training__steps=60)  # or adapters may have learnt nothing
+def test_a_run_replaces_words_and_its_report_shows_them(request, tuned):
+    if tuned is None:
+        run = request.getfixturevalue("trained")
+    else:
+        run = _run(request.getfixturevalue("place"), fine_tuning=tuned)
     found = _finding(run / "findings.json")
     details = found["details"]
     values = [point["value"] for point in details["curve"]]
@@ -130,8 +152,8 @@ def test_a_run_replaces_words_and_its_report_shows_them(place, tuned):
     assert "up to 50" in page
 
 
-def test_an_audit_of_the_run_finds_the_same_and_leaves_its_model(place):
-    run = _run(place)
+def test_an_audit_of_the_run_finds_the_same_and_leaves_its_model(copied):
+    run = copied
     first, (before, _) = (
         (run / "findings.json").read_text(),
         load_tensors(run / "model.safetensors"),
@@ -143,8 +165,12 @@ def test_an_audit_of_the_run_finds_the_same_and_leaves_its_model(place):
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard"])
-def test_the_batch_of_a_run_gives_its_figure_and_tells_a_forged_point(place, effort):
-    run = _run(place, audit=[{**EVASION, "effort": effort}])
+def test_the_batch_of_a_run_gives_its_figure_and_tells_a_forged_point(request, effort):
+    if effort == EVASION["effort"]:
+        run = request.getfixturevalue("copied")
+    else:
+        asked = [{**EVASION, "effort": effort}]
+        run = _run(request.getfixturevalue("place"), audit=asked)
     found, kept = _finding(run / "findings.json"), run / "local" / "attacks"
     said = json.loads(_nacre("audit", run, "--rescore", "--json"))["rescored"]["the-model-1"]
     assert said == {

@@ -134,6 +134,7 @@ def test_the_looks_share_the_failure():
     assert LOOKS[-1][0] == 1.0 and [part for part, _ in LOOKS] == sorted(part for part, _ in LOOKS)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("chance", [0.55, 0.8, 0.98])
 @pytest.mark.parametrize("goals", [(), (0.2, 0.6)])
 def test_the_chance_of_a_wrong_radius_is_below_the_failure(chance, goals):
