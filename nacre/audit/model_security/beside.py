@@ -70,7 +70,7 @@ def afresh(model: nn.Module) -> nn.Module | None:
         return None
 
 
-def elsewhere(region: Region | Substitutions, rows: Inputs, source: Source) -> Tensor:
+def points_within(region: Region | Substitutions, rows: Inputs, source: Source) -> Tensor:
     """(R, *shape) random points of the region; of texts those with each word's nearest."""
     if isinstance(region, Substitutions):
         near = region.choices(rows.clean)[:, :, 0]

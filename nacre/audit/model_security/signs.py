@@ -34,8 +34,8 @@ from nacre.adversarial_training.threats.table_region import TableRegion
 from nacre.audit.model_security.beside import (
     answers_from_memory,
     asked_otherwise,
-    elsewhere,
     otherwise,
+    points_within,
 )
 from nacre.audit.model_security.curve import RobustRows
 from nacre.audit.model_security.surrogate import surrogate
@@ -139,7 +139,7 @@ def _other_answers(probed: Probed) -> Sign:
     probed.scorer.queries.forwards += found.pop("asked")
     moved, noted = probed.right, 0
     if probed.fresh is not None and len(moved):
-        points = elsewhere(probed.region, moved, probed.source.child("fresh"))
+        points = points_within(probed.region, moved, probed.source.child("fresh"))
         noted = answers_from_memory(probed.scorer.predict, probed.fresh, points)
         probed.scorer.queries.forwards += 3 * len(moved)
     said = (
