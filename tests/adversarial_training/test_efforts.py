@@ -181,6 +181,21 @@ def test_a_row_ends_where_it_is_behind_attacks_that_left_much_missing(
     assert (found.stages[1].backwards or found.stages[1].forwards - 1) == whole
 
 
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("stage", [AutoPGD(way=0.9, behind=0.01), Square(queries=600, way=0.9)])
+def test_no_rule_ends_a_row_in_other_balls(monkeypatch, norm, stage):
+    """They were chosen in Linf, and lose one row in twenty in an L2 ball."""
+    monkeypatch.setattr(square, "AHEAD", 1)
+    rows = Inputs(
+        torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1, 1), torch.zeros(1).long()
+    )
+    region = Ball(kind=norm, radius=1.0).region(FeatureSpace((1,)))
+    stages = (CameTo((-0.5,)), stage)
+    found = Cascade(stages)(Scorer(_climbing(10.0)), region, rows, Source(bytes(32)))
+    assert found.stages[1].backwards in (0, 101)
+    assert found.stages[1].backwards or found.stages[1].forwards == 601
+
+
 def test_each_row_is_compared_with_what_was_reached_of_it():
     """Rows come and go: of 40 rows, six at a time, every third was nearly broken before."""
     count = 40

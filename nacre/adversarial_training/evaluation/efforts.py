@@ -47,8 +47,8 @@ def cascade(
     With `towards` every stage climbs towards that class, and none towards others. With two classes
     there is one wrong class, and so one target.
 
-    *Rules:* `way` and `behind` of `AutoPGD` and of `Square`, and `Series`, with the settings above.
-    Without them (`ruled: False`) a row is left when it is broken or all is tried.
+    *Rules:* `way` and `behind` of `AutoPGD` and of `Square` in Linf, and `Series`, with the
+    settings above. Without them (`ruled: False`) a row is left when it is broken or all is tried.
     """
     others = classes - 1 if towards is None else 0
     usual, targets, queries = _SIZES[effort]

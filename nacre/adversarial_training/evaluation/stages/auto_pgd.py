@@ -15,7 +15,7 @@ from nacre.adversarial_training.evaluation.losses import LOSSES, score_margin
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.evaluation.stages import sparse
 from nacre.adversarial_training.threats.diamond import Diamond
-from nacre.adversarial_training.threats.region import Region, chosen_rows, column
+from nacre.adversarial_training.threats.region import Box, Region, chosen_rows, column
 from nacre.core.random import Source
 
 MOMENTUM = 0.75
@@ -47,6 +47,8 @@ class AutoPGD:
     *Rule of `behind`:* a row of which the attacks before left at least that share of the way
     missing has ended where it is looked at and has not come as far as they: a loss that sees more
     of the row than theirs is ahead of them in the first steps.
+
+    Both rules are for Linf: in an L2 ball rows turn late, and one in twenty was lost by them.
 
     In an L1 ball the steps are sparse instead (`sparse.py`).
 
@@ -123,9 +125,10 @@ class AutoPGD:
 
         scores, losses, gradient = target.slopes(x, raised)
         ended = state["done"] >= self.steps
-        if self.way is not None:
+        if "near" in state:
             margin = score_margin(scores, rows.label, rows.aimed)
             state = {**state, "near": torch.where(margin > state["near"], margin, state["near"])}
+        if self.way is not None and isinstance(region, Box):
             allowed = _missing(self.steps, self.way)[state["done"]]
             ended |= state["near"] < state["far"] * allowed
             ended |= allowed.isfinite() & is_behind(rows, state, state["near"], self.behind)
