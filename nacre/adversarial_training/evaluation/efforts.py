@@ -19,7 +19,7 @@ TARGETS = 9
 
 
 CLIMBED, SEARCHED, PATIENCE, BEHIND = 0.5, 0.42, 1000, 0.25
-"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`, `behind` of both; on which
+"""The rules' settings: `AutoPGD.way`, `Square.way`, `Series.patience`, `AutoPGD.behind`; on which
 rows they were chosen, and on which others they were checked, is in `docs/notebook.md`. Where 1,000
 rows in a row were climbed towards a class in vain, the classes that are less likely are not worth a
 tenth of a point."""
@@ -47,7 +47,7 @@ def cascade(
     With `towards` every stage climbs towards that class, and none towards others. With two classes
     there is one wrong class, and so one target.
 
-    *Rules:* `way` and `behind` of `AutoPGD` and of `Square` in Linf, and `Series`, with the
+    *Rules:* `way` and `behind` of `AutoPGD` and `way` of `Square`, in Linf, and `Series`, with the
     settings above. Without them (`ruled: False`) a row is left when it is broken or all is tried.
     """
     others = classes - 1 if towards is None else 0
@@ -69,7 +69,7 @@ def cascade(
     elif targets:
         stages.append(AutoPGD(loss="logit_ratio", steps=steps, way=way, behind=behind))
     if queries:
-        stages.append(Square(queries=queries, way=searched, behind=behind))
+        stages.append(Square(queries=queries, way=searched))
     return Cascade(stages, width)
 
 

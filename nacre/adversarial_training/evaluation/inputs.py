@@ -63,14 +63,6 @@ class Inputs:
         )
 
 
-def is_behind(rows: Inputs, state: RowState, best: Tensor, share: float | None) -> Tensor:
-    """(R,) whether the attacks before left at least `share` of the way from the clean margin
-    (`far` of the state) to 0 missing, and `best` is not as far as they came."""
-    if share is None or rows.reached is None:
-        return torch.zeros(len(rows), dtype=torch.bool)
-    return (best < rows.reached) & (rows.reached < state["far"] * share)
-
-
 def _each(labels: Tensor, scores: Tensor) -> Tensor:
     """(R,) -> (R * N,): each row's label as many times as it has scores."""
     if len(labels) == len(scores):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacre.adversarial_training.evaluation.access import AccessType, ScoreOnly
-from nacre.adversarial_training.evaluation.inputs import Inputs, RowState, is_behind
+from nacre.adversarial_training.evaluation.inputs import Inputs, RowState
 from nacre.adversarial_training.evaluation.stage import Tried
 from nacre.adversarial_training.threats.diamond import Diamond
 from nacre.adversarial_training.threats.patches import Patches, patches
@@ -46,11 +46,7 @@ class Square:
     quarter, … of it. A row is looked at at each fifth of that number, from the second on, and has
     ended where more is missing. None ends no row early.
 
-    *Rule of `behind`:* a row of which the attacks before left at least that share of the way
-    missing has ended where it is looked at and has not come as far as they: where their gradients
-    were masked Square is ahead of them at once, and elsewhere it ends where they did.
-
-    Both rules are for Linf: in an L2 ball rows turn late, and one in twenty was lost by them.
+    The rule is for Linf: in an L2 ball rows turn late, and one in twenty was lost by such rules.
 
     *Source:* Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial
     attack via random search", https://arxiv.org/abs/1912.00049, algorithms 1 to 3; in L1 as Croce &
@@ -59,7 +55,6 @@ class Square:
 
     queries: int = 5000
     way: float | None = None
-    behind: float | None = None
 
     access: ClassVar[AccessType] = ScoreOnly
 
@@ -115,9 +110,7 @@ class Square:
         after["done"] = done + tried
         ended = after["done"] >= self.queries
         if ruled:
-            looked = (after["done"] == until) & missing.isfinite()
-            left = after["top"] < state["far"] * missing
-            ended |= looked & (left | is_behind(rows, state, after["top"], self.behind))
+            ended |= (after["done"] == until) & (after["top"] < state["far"] * missing)
         fallen = broken.flatten()[found] & gained
         return Tried(after["best"], fallen, after, ended, tried, after["top"])
 
