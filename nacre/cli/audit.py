@@ -58,9 +58,17 @@ if TYPE_CHECKING:
     "hub. A row is then its tokens, as whole numbers, with -1 after them.",
 )  # fmt: skip
 @click.option(
-    "--text", metavar="NAME", default="text", help="The column of texts that --tokenizer reads."
+    "--text",
+    metavar="NAME",
+    default="text",
+    help="The column of texts that --tokenizer reads; `text` where absent.",
 )
-@click.option("--length", type=int, default=128, help="The most tokens of a row, by --tokenizer.")
+@click.option(
+    "--length",
+    type=int,
+    default=128,
+    help="The most tokens of a row, by --tokenizer; 128 where absent.",
+)
 @click.option(
     "--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", help="The norm of a move."
 )

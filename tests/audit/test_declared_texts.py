@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,21 +12,11 @@ from nacre.core.errors import Incompatible
 from nacre.models.callables import Code
 from tests.data.tokenizer_folders import encoder
 from tests.models.transformer_folders import folder_of
-from tests.training.tiny import text
+from tests.runs.test_text_evasion import OWN as BAG
+from tests.runs.test_text_evasion import TEXT, reviews
+from tests.training.tiny import changed, text
 
-WORDS = {"kind": "words", "similarity": -1.0, "share": 0.5, "candidates": 6}
-TEXT = {
-    "nacre": 1,
-    "name": "tiny",
-    "data": {
-        "kind": "text", "path": "reviews.jsonl", "text": "text", "label": "label",
-        "classes": ["bad", "good"], "length": 12, "size": 100, "public_demonstration": True,
-        "test": {"path": "test.jsonl"},
-    },
-    "model": {"kind": "pretrained", "name": "bert", "dropout": 0.0},
-    "training": {"steps": 60, "batch": 30, "optimizer": {"kind": "adam", "lr": 0.01}},
-    "audit": [{"kind": "evasion", "ball": WORDS, "effort": "quick"}],
-}  # fmt: skip
+TEXT = changed(TEXT, {"data.holdout": None, "data.size": 100, "data.test": {"path": "test.jsonl"}})
 THREAT = "nacre: 1\nthreat: {kind: words, similarity: -1.0, share: 0.5, candidates: 6}\n"
 NAIVE = """
 from torch import nn
@@ -51,13 +40,6 @@ def bert():
 """
 
 
-def _texts(count, start=0):
-    for i in range(start, start + count):
-        word = ("bad", "good")[i % 2]
-        said = [["a", "b", "c", "film"][(i // k) % 4] for k in (2, 3, 5)]
-        yield {"text": " ".join([*said[: i % 3 + 1], word, "]", *said[i % 2 :]]), "label": word}
-
-
 def _written(file, rows):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
@@ -72,7 +54,7 @@ def nacre(*words):
 def _tested():
     """Texts of both classes, and one without a word twice, called good and called bad: whatever the
     weights, one of the two is answered right, and no attack can change it."""
-    return [*_texts(40, start=100), *({"text": "] ]", "label": each} for each in ("bad", "good"))]
+    return [*reviews(40, start=100), *({"text": "] ]", "label": each} for each in ("bad", "good"))]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +62,7 @@ def place(tmp_path_factory):
     """A run of reviews whose class is one of their words, what was exported of it, and a threat."""
     folder = tmp_path_factory.mktemp("reviews")
     encoder(folder_of("Bert", folder))
-    _written(folder / "reviews.jsonl", _texts(100))
+    _written(folder / "reviews.jsonl", reviews(100))
     _written(folder / "test.jsonl", _tested())
     (folder / "recipe.yaml").write_text(text(TEXT))
     (folder / "threat.yaml").write_text(THREAT)
@@ -123,7 +105,7 @@ def test_a_model_is_attacked_on_texts_as_its_run_is(place, tmp_path, monkeypatch
 
 
 def test_without_a_threat_words_are_replaced_by_the_defaults(place, tmp_path):
-    rows = [*_texts(6), {"text": "a film", "label": "good"}]
+    rows = [*reviews(6), {"text": "a film", "label": "good"}]
     data = _written(tmp_path / "rows.jsonl", rows)
     nacre("audit", "--model", place / "run", "--data", data, "--output", tmp_path / "attack")
     found = _found(tmp_path / "attack")
@@ -135,7 +117,7 @@ def test_without_a_threat_words_are_replaced_by_the_defaults(place, tmp_path):
 
 def test_rows_without_a_text_are_left_out_as_in_training(place):
     declared = declared_by(place / "run")
-    rows = [*_texts(3), {"text": None, "label": "bad"}, *_texts(2)]
+    rows = [*reviews(3), {"text": None, "label": "bad"}, *reviews(2)]
     file = _written(place / "holes.jsonl", rows)
     with pytest.raises(Exception, match=r"holes\.jsonl column 'text': there is no text in row 4"):
         declared.read(file, None)
@@ -182,7 +164,7 @@ def test_a_function_that_reads_texts_needs_numbers_of_classes(place, tmp_path, m
     ]
     (place / "rows.csv").write_text("a,label\n1,0\n")
     (place / "naive.py").write_text(NAIVE)
-    rows = [{**row, "label": int(row["label"] == "good")} for row in _texts(8)]
+    rows = [{**row, "label": int(row["label"] == "good")} for row in reviews(8)]
     _written(place / "numbered.jsonl", rows)
     _written(place / "other.jsonl", [{"said": "a film", "label": 1}])
     numbered = ["--tokenizer", "run", "--length", 12, "--data", "numbered.jsonl"]
@@ -204,9 +186,8 @@ def test_a_function_that_reads_texts_needs_numbers_of_classes(place, tmp_path, m
 
 
 def test_a_model_of_bytes_is_refused(tmp_path):
-    _written(tmp_path / "reviews.jsonl", _texts(60))
-    own = Path(__file__).parents[1] / "runs" / "test_text_evasion.py"
-    (tmp_path / "own.py").write_text(own.read_text().split('OWN = """')[1].split('"""')[0])
+    _written(tmp_path / "reviews.jsonl", reviews(60))
+    (tmp_path / "own.py").write_text(BAG)
     changes = {
         "model": {"kind": "python", "call": "own:bag", "arguments": {"tokens": 257}}, "audit": None,
         "data__tokenizer": {"kind": "bytes"}, "data__test": None, "training__steps": 2,

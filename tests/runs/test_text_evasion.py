@@ -60,14 +60,18 @@ def copied(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
+def reviews(count, start=0):
+    """Made-up texts whose class is one of their words."""
+    for i in range(start, start + count):
+        word = ("bad", "good")[i % 2]
+        said = [["a", "b", "c", "film"][(i // k) % 4] for k in (2, 3, 5)]
+        yield {"text": " ".join([*said[: i % 3 + 1], word, "]", *said[i % 2 :]]), "label": word}
+
+
 def _reviews(folder):
     encoder(folder_of("Bert", folder))
-    with (folder / "reviews.jsonl").open("w") as file:
-        for i in range(100):
-            word = ("bad", "good")[i % 2]
-            said = [["a", "b", "c", "film"][(i // k) % 4] for k in (2, 3, 5)]
-            row = {"text": " ".join([*said[: i % 3 + 1], word, "]", *said[i % 2 :]]), "label": word}
-            file.write(json.dumps(row) + "\n")
+    rows = "".join(json.dumps(row) + "\n" for row in reviews(100))
+    (folder / "reviews.jsonl").write_text(rows)
     (folder / "own.py").write_text(OWN)
     return folder
 
